@@ -1,0 +1,37 @@
+"""Trains trials: many at once as one tensor program where the model allows it, one after another where not.
+
+Shape letters: K lanes, B batch, T steps. A chunk is the lanes that are trained together; what a trial becomes does
+not depend on which others share its chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+
+from clipbench import dataset
+from clipbench.engine.cohort import Progress, order
+from clipbench.engine.cohort import train as train_chunk
+from clipbench.engine.tabulate import tabulate
+from clipbench.engine.workspace import Shape, Workspace
+from clipbench.trial import Records, Trial
+
+# A chunk of one lane would use other kernels than a chunk of many, and so differ in the last bits.
+FEWEST_LANES = 2
+
+
+def train(trials: Sequence[Trial], device: str = "cpu", lanes: int = 0, progress: Progress = lambda done: None) -> Records:
+    """Train one chunk: trials that differ in arm, seed and optimizer only. `lanes` pads it to a size that recurs."""
+    chosen = order(trials)
+    padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
+    workspace = _workspace(Shape.of(padded, device))
+    outcome = train_chunk(padded, workspace, progress)
+    about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
+    return tabulate(outcome, len(chosen), about)
+
+
+@lru_cache(maxsize=2)
+def _workspace(shape: Shape) -> Workspace:
+    """Chunks of a cohort come one after another in the same shape: trace their programs once."""
+    return Workspace(shape, dataset.load(shape.data) if shape.data else None)

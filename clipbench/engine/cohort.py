@@ -1,0 +1,167 @@
+"""Trains a chunk of lanes in a workspace, and turns what happened into records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipbench.engine.batches import Draws, Schedule
+from clipbench.engine.clipping import Clipping, sort_key
+from clipbench.engine.network import build_model
+from clipbench.engine.optimizing import Optimizers
+from clipbench.engine.telemetry import FIRED, LOSS, PRE, WEIGHTS, Telemetry
+from clipbench.engine.workspace import Workspace
+from clipbench.trial import Trial
+
+Progress = Callable[[int], None]  # told of lane-steps as they are done
+
+# A rule's own cost is measured at one step in so many.
+TIMED_EVERY = 16
+
+
+@dataclass
+class Outcome:
+    """What a chunk's lanes went through; lanes in the order of `trials`."""
+
+    trials: Sequence[Trial]
+    schedule: Schedule
+    steps: np.ndarray  # [steps, statistics, lanes]
+    epochs: dict[str, np.ndarray]  # [epochs, lanes]
+    finals: dict[str, np.ndarray]  # part -> [measures, lanes]
+    weights: dict[str, np.ndarray]  # [lanes, *shape] of each tensor, at the end
+    diverged_step: np.ndarray  # [lanes], from 1; 0 = it did not
+    diverged_cause: list[str]
+    rule_seconds: list[float]
+    seconds: float
+
+
+def order(trials: Sequence[Trial]) -> list[Trial]:
+    """Lanes of one optimizer stand together, and among them lanes of one rule."""
+    return sorted(trials, key=lambda trial: (repr(trial.optimizer), *sort_key(trial), trial.seed))
+
+
+def train(trials: Sequence[Trial], workspace: Workspace, progress: Progress) -> Outcome:
+    """Train the lanes to the end, or until every one of them has diverged."""
+    cohort = Cohort(trials, workspace)
+    return cohort.run(progress)
+
+
+class Cohort:
+    """The state of a chunk under way."""
+
+    def __init__(self, trials: Sequence[Trial], workspace: Workspace) -> None:
+        self.trials = trials
+        self.work = workspace
+        self.schedule = Schedule.of(trials[0].train, len(workspace.train_part[0]) if workspace.dataset else None)
+        seeds = [trial.seed for trial in trials]
+        modules = {seed: build_model(trials[0].model, workspace.dataset, seed) for seed in set(seeds)}
+        workspace.start([modules[seed] for seed in seeds], seeds)
+        self.telemetry = Telemetry(self.schedule.steps, workspace.params, workspace.grads)
+        self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry)
+        self.optimizers = Optimizers(trials, workspace.params, workspace.grads, self.clipping)
+        self.draws = Draws(self.schedule, seeds, workspace.device)
+        self.step = 0
+        self.epochs: dict[str, list[np.ndarray]] = {}
+
+    def run(self, progress: Progress) -> Outcome:
+        start = time.perf_counter()
+        for epoch in range(self.schedule.epochs):
+            self._epoch(epoch)
+            progress(self.schedule.steps_in(epoch) * len(self.trials))
+            if self._all_diverged():
+                progress((self.schedule.steps - self.step) * len(self.trials))
+                break
+        return self._outcome(start)
+
+    def _epoch(self, epoch: int) -> None:
+        batches = [] if self.schedule.whole else self.draws.epoch()
+        for number in range(self.schedule.steps_in(epoch)):
+            size = self.schedule.size(number)
+            self._gather(size, batches[number] if batches else None)
+            self._one_step(size)
+        self._end_of_epoch(epoch)
+
+    def _gather(self, size: int, chosen: Tensor | None) -> None:
+        for source, batch in zip(self.work.train_part, self.work.batch(size), strict=True):
+            if chosen is not None:
+                torch.index_select(source, 0, chosen, out=batch.view(-1, *source.shape[1:]))
+            elif self.step == 0:
+                batch.copy_(source)
+
+    def _one_step(self, size: int) -> None:
+        self.work.gradients(size)
+        rows = self.telemetry.before(self.step, self.work.loss)
+        if self.step % TIMED_EVERY == 0 and self.work.device.type == "cpu":
+            self.clipping.timed(rows)
+        else:
+            self.clipping(rows)
+        self.optimizers.step()
+        self.telemetry.after(rows)
+        self.step += 1
+
+    def _end_of_epoch(self, epoch: int) -> None:
+        last = epoch + 1 == self.schedule.epochs
+        measured = {"grad/vanishing": self.telemetry.vanishing(), "weight_norm": self._weight_norm()}
+        if self.work.parts["val"] is not None and (last or (epoch + 1) % self.trials[0].train.evaluate_every == 0):
+            for name, value in zip(self.measures, self.work.evaluate("val"), strict=True):
+                measured[f"val/{name}"] = value
+        for name, value in measured.items():
+            column = self.epochs.setdefault(name, [])
+            column += [np.full(len(self.trials), np.nan)] * (epoch - len(column))
+            column.append(value.cpu().numpy().copy())
+
+    @property
+    def measures(self) -> list[str]:
+        return ["loss", *(metric.name.rpartition(":")[2] for metric in self.trials[0].train.metrics)]
+
+    def _weight_norm(self) -> Tensor:
+        norms = [torch.linalg.vector_norm(block.view(block.shape[0], -1), dim=1) for block in self.work.params.values()]
+        return torch.linalg.vector_norm(torch.stack(norms), dim=0)
+
+    def _all_diverged(self) -> bool:
+        latest = self.telemetry.steps[self.step - 1]
+        if latest[[LOSS, PRE, WEIGHTS]].isfinite().all(0).any():
+            return False  # the usual case, without looking back over all steps
+        return bool((self._divergence()[0] > 0).all())
+
+    def _divergence(self) -> tuple[np.ndarray, list[str]]:
+        """The first bad step of each lane, counted from 1 (0: none), and what was bad about it."""
+        steps = self.telemetry.steps[: self.step].cpu().numpy()
+        limit = self.trials[0].train.diverge_above
+        refuses = np.array(self.clipping.refuses)
+        refused = refuses & (steps[:, FIRED] > 0)
+        causes = {
+            "loss": ~np.isfinite(steps[:, LOSS]) & ~refused,
+            "gradient": ~np.isfinite(steps[:, PRE]) & ~refused,
+            "weights": ~np.isfinite(steps[:, WEIGHTS]),
+        }
+        if limit is not None:
+            causes[f"loss above {limit:g}"] = steps[:, LOSS] > limit
+        bad = np.logical_or.reduce(list(causes.values()))
+        first = np.where(bad.any(0), bad.argmax(0) + 1, 0)
+        named = [
+            next((cause for cause, where in causes.items() if step and where[step - 1, lane]), "")
+            for lane, step in enumerate(first)
+        ]
+        return first, named
+
+    def _outcome(self, start: float) -> Outcome:
+        finals = {name: self.work.evaluate(name).cpu().numpy().copy() for name, part in self.work.parts.items() if part}
+        first, causes = self._divergence()
+        return Outcome(
+            trials=self.trials,
+            schedule=self.schedule,
+            steps=self.telemetry.steps[: self.step].cpu().numpy(),
+            epochs={name: np.stack(column) for name, column in self.epochs.items()},
+            finals=finals,
+            weights={name: block.cpu().numpy() for name, block in self.work.params.items()},
+            diverged_step=first,
+            diverged_cause=causes,
+            rule_seconds=[self.clipping.step_seconds(lane) for lane in range(len(self.trials))],
+            seconds=time.perf_counter() - start,
+        )

@@ -1,0 +1,72 @@
+"""A model, its loss and its metrics as pure functions of weights: what the vectorised and the looped path both call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from clipbench import registry
+from clipbench.dataset import Dataset
+from clipbench.trial import Component, Training
+
+Tensors = Mapping[str, Tensor]
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def build_model(component: Component, dataset: Dataset | None, seed: int) -> nn.Module:
+    """A trial's initial state: what its model function makes after `torch.manual_seed(seed)`, in float32."""
+    plugin = registry.find("model", component.name, component.folder)
+    sizes = {"inputs": dataset.inputs, "outputs": dataset.outputs} if dataset else {}
+    given = {name: sizes[name] for name in plugin.given if name in sizes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = plugin.function(**given, **component.as_dict())
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"it must return a torch.nn.Module, got {type(module).__name__}")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError("it has no parameters to train")
+    return module
+
+
+class Network:
+    """One model's forward pass, objective and measures, for weights that are handed in."""
+
+    def __init__(self, module: nn.Module, train: Training, has_data: bool) -> None:
+        self.module = module
+        self.has_data = has_data
+        self.dtype = DTYPES[train.dtype]
+        self._loss = None if train.loss.name == "output" else _measure("loss", train.loss)
+        self._metrics = [_measure("metric", metric) for metric in train.metrics]
+        self.measures_count = 1 + len(self._metrics)
+
+    def forward(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
+        output = functional_call(self.module, {**params, **states}, (x,) if self.has_data else ())
+        if not isinstance(output, Tensor):
+            raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
+        return output
+
+    def loss(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        """What training descends on, in train mode."""
+        self.module.train()
+        return self._objective(self.forward(params, states, x), y)
+
+    def measures(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """The loss, then the metrics, in eval mode."""
+        self.module.eval()
+        output = self.forward(params, states, x)
+        return (self._objective(output, y), *(metric(output, y).to(self.dtype) for metric in self._metrics))
+
+    def _objective(self, output: Tensor, y: Tensor) -> Tensor:
+        loss = self._loss(output, y) if self._loss else output
+        if loss.numel() != 1:
+            raise ValueError(f"the loss must be one number, got the shape {tuple(loss.shape)}")
+        return loss.reshape(())
+
+
+def _measure(kind: str, component: Component) -> Callable[[Tensor, Tensor], Tensor]:
+    plugin = registry.find(kind, component.name, component.folder)
+    options = component.as_dict()
+    return lambda output, target: plugin.function(output, target, **options)

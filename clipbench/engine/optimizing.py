@@ -1,0 +1,102 @@
+"""torch.optim on slices of lanes: optimizers that work element by element train stacked models as they train one."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from clipbench import registry
+from clipbench.engine.blocks import Blocks
+from clipbench.engine.clipping import Clipping, StepRun
+from clipbench.trial import Component, Trial
+
+
+class Optimizers:
+    """One optimizer for each run of lanes that share its options, and one for each lane that may refuse a step."""
+
+    def __init__(self, trials: Sequence[Trial], params: Blocks, grads: Blocks, clipping: Clipping) -> None:
+        self._together: list[Optimizer] = []
+        self._alone: list[tuple[StepRun, list[Optimizer]]] = []
+        choosy = {run.lanes.start: run for run in clipping.runs if isinstance(run, StepRun)}
+        lane = 0
+        while lane < len(trials):
+            if lane in choosy:
+                run = choosy[lane]
+                lanes = range(run.lanes.start, run.lanes.stop)
+                self._alone.append((run, [_optimizer(trials[k], params, grads, slice(k, k + 1)) for k in lanes]))
+                lane = run.lanes.stop
+                continue
+            limit = min((start for start in choosy if start > lane), default=len(trials))
+            for lanes_alike in _alike(trials, lane, limit):
+                self._together.append(_optimizer(trials[lanes_alike.start], params, grads, lanes_alike))
+            lane = limit
+
+    def step(self) -> None:
+        for optimizer in self._together:
+            optimizer.step()
+        for run, optimizers in self._alone:
+            # A refused step leaves all of an optimizer's state as it was, its step counter too: so it is not called.
+            for keep, optimizer in zip(run.keep.tolist(), optimizers, strict=True):
+                if keep:
+                    optimizer.step()
+
+
+def _alike(trials: Sequence[Trial], first: int, last: int) -> list[slice]:
+    """Lanes that one optimizer can serve."""
+    slices = []
+    for component, group in itertools.groupby(range(first, last), lambda lane: trials[lane].optimizer):
+        lanes = list(group)
+        if _elementwise(component):
+            slices.append(slice(lanes[0], lanes[-1] + 1))
+        else:
+            slices += [slice(lane, lane + 1) for lane in lanes]
+    return slices
+
+
+def _elementwise(component: Component) -> bool:
+    plugin = registry.find("optimizer", component.name, component.folder)
+    return bool(plugin.facts.get("elementwise"))
+
+
+def _optimizer(trial: Trial, params: Blocks, grads: Blocks, lanes: slice) -> Optimizer:
+    tensors = _tensors(params, grads, lanes, _elementwise(trial.optimizer))
+    return make_optimizer(trial.optimizer, tensors)
+
+
+def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
+    """An optimizer of a component; torch's fused kernels where it has them for this device."""
+    plugin = registry.find("optimizer", component.name, component.folder)
+    options = component.as_dict()
+    if _fuses(plugin, tensors[0].device.type):
+        options["fused"] = True
+    optimizer = plugin.function(tensors, **options)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"it must return a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    return optimizer
+
+
+def _fuses(plugin: registry.Plugin, device: str) -> bool:
+    kernels = {"cpu": ("sgd", "adam", "adamw", "adagrad"), "cuda": ("sgd", "adam", "adamw")}
+    fuses = "fused" in inspect.signature(plugin.function).parameters
+    return not plugin.source and fuses and plugin.name in kernels.get(device, ())
+
+
+def _tensors(params: Blocks, grads: Blocks, lanes: slice, elementwise: bool) -> list[Tensor]:
+    if elementwise and lanes == slice(0, params.lanes):
+        return [_with_gradient(params.storage, grads.storage)]
+    return [_with_gradient(_cut(params[name], lanes, elementwise), _cut(grads[name], lanes, elementwise)) for name in params]
+
+
+def _cut(block: Tensor, lanes: slice, elementwise: bool) -> Tensor:
+    """A lane of its own has the shape that the user's optimizer expects."""
+    return block[lanes] if elementwise else block[lanes.start]
+
+
+def _with_gradient(weights: Tensor, gradient: Tensor) -> Tensor:
+    parameter = weights.detach()
+    parameter.grad = gradient
+    return parameter

@@ -1,0 +1,158 @@
+"""An outcome as flat tables: one row a trial, a trial and epoch, a trial and step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clipbench import registry
+from clipbench.engine.cohort import Outcome
+from clipbench.engine.telemetry import COLUMNS, FIRED, LOSS, MAX, PRE
+from clipbench.trial import Columns, Component, Records, Trial
+
+
+def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
+    """Records of the first `lanes` lanes (the others pad the chunk); `about` says how they were trained."""
+    rows = [_record(outcome, lane, about) for lane in range(lanes)]
+    weights = {
+        outcome.trials[lane].id: np.concatenate([block[lane].ravel() for block in outcome.weights.values()])
+        for lane in range(lanes)
+        if outcome.trials[lane].train.save_weights and not outcome.diverged_step[lane]
+    }
+    return Records(
+        records=columns(rows),
+        epochs=_joined([_epochs(outcome, lane) for lane in range(lanes)]),
+        steps=_joined([_steps(outcome, lane) for lane in range(lanes)]),
+        weights=weights,
+    )
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> Columns:
+    """Rows of possibly different keys as columns of one length."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
+
+
+def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any]:
+    trial, diverged = outcome.trials[lane], int(outcome.diverged_step[lane])
+    steps = outcome.steps[: diverged or None, :, lane]
+    shared = outcome.seconds / len(outcome.trials)
+    own_step = outcome.rule_seconds[lane]
+    average_rule = sum(outcome.rule_seconds) / len(outcome.trials)
+    return {
+        "id": trial.id,
+        "status": "diverged" if diverged else "finished",
+        **trial.columns(),
+        "parameters": sum(block[lane].size for block in outcome.weights.values()),
+        **({} if diverged else _finals(outcome, lane)),
+        "epochs_to_target": _epochs_to_target(outcome, lane),
+        "diverged": int(diverged > 0),
+        "diverged_step": diverged or None,
+        "diverged_cause": outcome.diverged_cause[lane] or None,
+        "clip/fired_share": float(steps[:, FIRED].mean()),
+        "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
+        "seconds": shared,
+        "step_us": 1e6 * (shared / len(outcome.steps) + own_step - average_rule),
+        **about,
+    }
+
+
+def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
+    """Measures at the end, in eval mode with the final weights."""
+    trial = outcome.trials[lane]
+    finals = {
+        f"{part}/{name}": float(value)
+        for part, values in outcome.finals.items()
+        for name, value in zip(measures(trial), values[:, lane], strict=True)
+    }
+    for name in measures(trial):
+        curve = outcome.epochs.get(f"val/{name}")
+        if curve is not None and np.isfinite(curve[:, lane]).any():
+            best = np.nanmax if higher_is_better(trial, name) else np.nanmin
+            finals[f"best_val/{name}"] = float(best(curve[:, lane]))
+    if "test" in outcome.finals:
+        finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
+    weights = [block[lane] for block in outcome.weights.values()]
+    finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
+    return finals
+
+
+def measures(trial: Trial) -> list[str]:
+    """The loss, then the metrics, by the names that tables use."""
+    return ["loss", *(metric.name.rpartition(":")[2] for metric in trial.train.metrics)]
+
+
+def higher_is_better(trial: Trial, name: str) -> bool:
+    """A metric says its direction; a loss, and a user's metric that says nothing, is better when lower."""
+    named: dict[str, Component] = {metric.name.rpartition(":")[2]: metric for metric in trial.train.metrics}
+    if name not in named:
+        return False
+    plugin = registry.find("metric", named[name].name, named[name].folder)
+    return bool(plugin.facts.get("higher_is_better", False))
+
+
+def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:
+    """The first epoch, from 1, whose measure is as good as the target; None if there was none before divergence."""
+    target = outcome.trials[lane].train.target
+    if target is None or target[0] not in outcome.epochs:
+        return None
+    curve = outcome.epochs[target[0]][: _whole_epochs(outcome, lane), lane]
+    better = higher_is_better(outcome.trials[lane], target[0].partition("/")[2])
+    reached = curve >= target[1] if better else curve <= target[1]
+    return int(reached.argmax()) + 1 if reached.any() else None
+
+
+def _whole_epochs(outcome: Outcome, lane: int) -> int:
+    """Epochs that the lane finished before it diverged."""
+    diverged = int(outcome.diverged_step[lane])
+    trained = len(next(iter(outcome.epochs.values()))) if outcome.epochs else 0
+    return (diverged - 1) // outcome.schedule.epoch_steps if diverged else trained
+
+
+def _epochs(outcome: Outcome, lane: int) -> Columns:
+    count = _whole_epochs(outcome, lane)
+    per_epoch = [
+        outcome.steps[epoch * outcome.schedule.epoch_steps :][: outcome.schedule.epoch_steps, :, lane]
+        for epoch in range(count)
+    ]
+    norms = {
+        f"grad_norm/pre_p{percent}": np.array([_quantile(part[:, PRE], percent / 100) for part in per_epoch])
+        for percent in (50, 90, 99)
+    }
+    return {
+        "id": _repeated(outcome.trials[lane].id, count),
+        "epoch": np.arange(1, count + 1, dtype=np.int32),
+        "train/loss": np.array([part[:, LOSS].mean() for part in per_epoch]),
+        **{name: curve[:count, lane] for name, curve in outcome.epochs.items()},
+        **norms,
+    }
+
+
+def _steps(outcome: Outcome, lane: int) -> Columns:
+    steps = outcome.steps[: int(outcome.diverged_step[lane]) or None, :, lane]
+    nonfinite = (~np.isfinite(steps[:, MAX])).astype(steps.dtype)
+    return {
+        "id": _repeated(outcome.trials[lane].id, len(steps)),
+        "step": np.arange(1, len(steps) + 1, dtype=np.int32),
+        **{name: steps[:, row] for row, name in enumerate(COLUMNS)},
+        "grad/nonfinite": nonfinite,
+    }
+
+
+def _joined(tables: Sequence[Columns]) -> Columns:
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _repeated(text: str, count: int) -> np.ndarray:
+    values = np.empty(count, dtype=object)
+    values[:] = text
+    return values
+
+
+def _quantile(values: np.ndarray, q: float) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, q)) if len(finite) else float("nan")
+
+

@@ -1,0 +1,178 @@
+"""The tensors and programs that train K lanes of one model on one data set; every chunk of that shape reuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad_and_value, vmap
+
+from clipbench.dataset import Dataset
+from clipbench.engine import looped, program
+from clipbench.engine.blocks import Blocks
+from clipbench.engine.convolution import products_for_convolutions
+from clipbench.engine.network import Network, build_model
+from clipbench.trial import Component, Training, Trial
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Step(Protocol):
+    """One run of a program; `path` says how it runs."""
+
+    @property
+    def path(self) -> str: ...
+
+    def __call__(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What chunks must have in common to be trained in the same workspace."""
+
+    data: Component | None
+    model: Component
+    train: Training
+    lanes: int
+    one_seed: bool  # all lanes see the same batches
+    device: str
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], device: str) -> Shape:
+        first = trials[0]
+        one_seed = len({trial.seed for trial in trials}) == 1
+        return cls(first.data, first.model, first.train, len(trials), one_seed, device)
+
+
+class Workspace:
+    """Stacked weights and gradients of K lanes, their batches, and the programs that fill them."""
+
+    def __init__(self, shape: Shape, dataset: Dataset | None) -> None:
+        self.shape = shape
+        self.lanes = shape.lanes
+        self.dataset = dataset
+        self.device = torch.device(shape.device)
+        module = build_model(shape.model, dataset, seed=0)
+        self.network = Network(module, shape.train, has_data=dataset is not None)
+        module.to(self.device, self.network.dtype)
+        trained = {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
+        self.params = Blocks(trained, self.lanes, self.network.dtype, self.device)
+        self.grads = Blocks(trained, self.lanes, self.network.dtype, self.device)
+        fixed = {name: tensor for name, tensor in module.named_parameters() if not tensor.requires_grad}
+        self.states = {name: _stacked(tensor, self.lanes) for name, tensor in [*fixed.items(), *module.named_buffers()]}
+        self.loss = torch.zeros(self.lanes, dtype=self.network.dtype, device=self.device)
+        self.parts = {name: self._part(name) for name in ("train", "val", "test")}
+        self.seeds: list[int] = [0] * self.lanes
+        self.step = 0  # of the training under way; the looped path draws its noise from it
+        self.loop_reason = looped.reason_to_loop(self.network, self._example())
+        self._steps: dict[int, tuple[Batch, Step]] = {}
+        self._evaluations: dict[str, tuple[Tensor, Step]] = {}
+
+    @property
+    def path(self) -> str:
+        """How gradients are computed: plan, replay, eager or looped."""
+        order = ("looped", "eager", "replay", "plan")
+        return min((step.path for _, step in self._steps.values()), key=order.index, default="none")
+
+    def start(self, modules: Sequence[nn.Module], seeds: Sequence[int]) -> None:
+        """Give every lane its initial state."""
+        self.seeds = list(seeds)
+        self.step = 0
+        for lane, module in enumerate(modules):
+            tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            self.params.set_lane(lane, {name: tensors[name].detach() for name in self.params})
+            for name, stack in self.states.items():
+                stack[lane].copy_(tensors[name].detach())
+
+    def batch(self, size: int) -> Batch:
+        """The tensors into which a batch of that size is gathered: [1 or lanes, size, ...]."""
+        return self._compiled(size)[0]
+
+    def gradients(self, size: int) -> None:
+        """Every lane's loss and gradient on the batch of that size that was gathered last."""
+        self.step += 1
+        self._compiled(size)[1]()
+
+    def evaluate(self, part: str) -> Tensor:
+        """Loss and metrics of every lane on a whole part of the data: [measures, lanes]."""
+        if part not in self._evaluations:
+            self._evaluations[part] = self._compile_evaluation(part)
+        values, run = self._evaluations[part]
+        run()
+        return values
+
+    def _compiled(self, size: int) -> tuple[Batch, Step]:
+        if size not in self._steps:
+            self._steps[size] = self._compile_step(size)
+        return self._steps[size]
+
+    def _compile_step(self, size: int) -> tuple[Batch, Step]:
+        batch = self._empty_batch(size)
+        if self.loop_reason:
+            return batch, looped.LoopedStep(self, batch)
+        inputs = [*self.params.values(), *self.states.values(), *(self._over_lanes(t) for t in batch)]
+        return batch, program.build(self._loss_and_gradients, inputs, [self.loss, *self.grads.values()])
+
+    def _compile_evaluation(self, part: str) -> tuple[Tensor, Step]:
+        data = self.parts[part]
+        if data is None:
+            raise LookupError(f"there are no {part} data")
+        values = self.loss.new_zeros(self.network.measures_count, self.lanes)
+        if self.loop_reason:
+            return values, looped.LoopedEvaluation(self, data, list(values))
+        # Only `val` is evaluated again and again; tracing the others would cost more than it saves.
+        allow = ("plan", "replay", "eager") if part == "val" else ("eager",)
+        inputs = [*self.params.values(), *self.states.values(), *(self._over_lanes(t[None]) for t in data)]
+        return values, program.build(self._measures, inputs, list(values), allow=allow)
+
+    def _loss_and_gradients(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        with products_for_convolutions():
+            grads, loss = vmap(grad_and_value(self.network.loss))(*self._named(tensors))
+        return (loss, *(grads[name] for name in self.params))
+
+    def _measures(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        with products_for_convolutions():
+            return tuple(vmap(self.network.measures)(*self._named(tensors)))
+
+    def _named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
+        count = len(self.params)
+        params = dict(zip(self.params, tensors[:count], strict=True))
+        states = dict(zip(self.states, tensors[count:-2], strict=True))
+        return params, states, tensors[-2], tensors[-1]
+
+    def _part(self, name: str) -> Batch | None:
+        if self.dataset is None:  # an objective without data: one example that nobody looks at
+            nothing = torch.zeros(1, device=self.device, dtype=self.network.dtype)
+            return (nothing, nothing) if name == "train" else None
+        arrays = getattr(self.dataset, name)
+        return None if arrays is None else (self._tensor(arrays[0]), self._tensor(arrays[1]))
+
+    def _tensor(self, array: object) -> Tensor:
+        tensor = torch.as_tensor(array)
+        return tensor.to(self.device, self.network.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def _empty_batch(self, size: int) -> Batch:
+        copies = 1 if self.shape.one_seed else self.lanes
+        x, y = self.train_part
+        return x.new_zeros(copies, size, *x.shape[1:]), y.new_zeros(copies, size, *y.shape[1:])
+
+    @property
+    def train_part(self) -> Batch:
+        part = self.parts["train"]
+        if part is None:
+            raise LookupError("there are no training data")
+        return part
+
+    def _over_lanes(self, tensor: Tensor) -> Tensor:
+        return tensor.expand(self.lanes, *tensor.shape[1:])
+
+    def _example(self) -> Batch:
+        x, y = self.train_part
+        return x[:4], y[:4]
+
+
+def _stacked(tensor: Tensor, lanes: int) -> Tensor:
+    return tensor.detach().expand(lanes, *tensor.shape).clone()

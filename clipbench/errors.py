@@ -1,0 +1,57 @@
+"""What can go wrong for a user, and where it happened.
+
+ClipbenchError            the command failed; the message says what to do        exit code 1
+└── InputError            the input is wrong, with every mistake and its place   exit code 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A position in a file that a user wrote, and the YAML key that it belongs to."""
+
+    file: str
+    line: int = 0  # from 1; 0 = the file as a whole
+    column: int = 0
+    key: str = ""  # as a user would write it: `clip[1].threshold`
+
+    def __str__(self) -> str:
+        position = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{position}: {self.key}" if self.key else position
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake. `text` says what is wrong and what was got; `remedy` is the way out."""
+
+    place: Place
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        sentence = f"{self.place}: {self.text}"
+        return f"{sentence} {self.remedy}" if self.remedy else sentence
+
+
+class ClipbenchError(Exception):
+    """The command failed, and its message says what to do."""
+
+    exit_code = 1
+
+
+class InputError(ClipbenchError):
+    """The input is wrong: every mistake at once, and nothing was started."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(set(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
+        """Errors cross process borders whole."""
+        return InputError, (self.problems,)

@@ -1,0 +1,262 @@
+"""Plug-ins: the decorators that declare them, how they are found by name, and what options they take."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+REQUIRED: Any = inspect.Parameter.empty
+
+# Where built-in plug-ins of a kind live, and the arguments that clipbench passes itself; all others are options.
+HOMES: Mapping[str, str] = {
+    "strategy": "clipbench.strategies",
+    "model": "clipbench.models",
+    "data": "clipbench.data",
+    "optimizer": "clipbench.optimizers",
+    "loss": "clipbench.losses",
+    "metric": "clipbench.metrics",
+}
+GIVEN: Mapping[str, frozenset[str]] = {
+    "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m", "state", "step"}),
+    "model": frozenset({"inputs", "outputs"}),
+    "data": frozenset({"generator"}),
+    "optimizer": frozenset({"params"}),
+    "loss": frozenset({"output", "target"}),
+    "metric": frozenset({"output", "target"}),
+}
+PLACES = ("model", "tensor", "unit", "element", "step")
+
+
+class UnknownName(LookupError):
+    """No plug-in of that name; `remedy` names what is near or known."""
+
+    def __init__(self, text: str, remedy: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword argument of a plug-in that a user may set."""
+
+    name: str
+    annotation: Any = Any
+    default: Any = REQUIRED
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether a list is one value of it, and not an axis."""
+        if isinstance(self.default, list | tuple):
+            return True
+        return any(
+            isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
+            for origin in _origins(self.annotation)
+        )
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A named function of one kind, and the facts that its decorator states."""
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""  # hash of the user's own file; empty for a built-in
+
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        hints = _hints(self.function)
+        return {
+            name: Option(name, hints.get(name, Any), parameter.default)
+            for name, parameter in inspect.signature(self.function).parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and name not in GIVEN[self.kind] | frozenset(self.facts.get("hidden", ()))
+        }
+
+    @cached_property
+    def given(self) -> frozenset[str]:
+        """Which of clipbench's own arguments the function asks for by naming them."""
+        return GIVEN[self.kind] & frozenset(inspect.signature(self.function).parameters)
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes options that its signature does not name."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+    @property
+    def doc(self) -> str:
+        return inspect.cleandoc(self.facts.get("doc") or self.function.__doc__ or "")
+
+    @property
+    def summary(self) -> str:
+        return self.doc.split("\n\n", 1)[0].replace("\n", " ")
+
+
+def strategy(
+    *,
+    per: str,
+    search: tuple[float, float] | None = None,
+    loose: float | None = None,
+    refuses: bool = False,
+) -> Callable[[Function], Function]:
+    """Declare a clipping rule. `per` is the place where it looks:
+
+    model, tensor, unit   it returns (coefficient, fired) for each place
+    element               it returns the new elements
+    step                  it returns whether the step is kept
+
+    `search` is the range for Optuna; `loose` the threshold at which it does nothing (None: it always acts);
+    `refuses` says that it turns a step away whole, and so survives a gradient that is not finite.
+    """
+    if per not in PLACES:
+        raise ValueError(f"per must be one of {', '.join(PLACES)}, got {per!r}")
+    return _declare("strategy", per=per, search=search, loose=loose, refuses=refuses)
+
+
+def model() -> Callable[[Function], Function]:
+    """Declare a model: a function of options that returns an `nn.Module`."""
+    return _declare("model")
+
+
+def dataset(*, standardize: bool = False) -> Callable[[Function], Function]:
+    """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test."""
+    return _declare("data", standardize=standardize)
+
+
+def optimizer(**facts: Any) -> Callable[[Function], Function]:
+    """Declare an optimizer: a function of params, lr and options that returns a `torch.optim.Optimizer`."""
+    return _declare("optimizer", **facts)
+
+
+def loss() -> Callable[[Function], Function]:
+    """Declare a loss: a function of output and target that returns a scalar tensor."""
+    return _declare("loss")
+
+
+def metric(*, higher_is_better: bool) -> Callable[[Function], Function]:
+    """Declare a metric: a function of output and target that returns a scalar tensor."""
+    return _declare("metric", higher_is_better=higher_is_better)
+
+
+def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:
+    def attach(function: Function) -> Function:
+        name = facts.pop("name", function.__name__)
+        plugin = Plugin(kind, name, function, facts)
+        function.__clipbench__ = plugin  # type: ignore[attr-defined]
+        return function
+
+    return attach
+
+
+@cache
+def catalogue(kind: str) -> dict[str, Plugin]:
+    """Every built-in plug-in of a kind, in the order in which the files declare them."""
+    found = {}
+    for module in _modules(HOMES[kind]):
+        for value in vars(module).values():
+            plugin = value if isinstance(value, Plugin) else getattr(value, "__clipbench__", None)
+            if isinstance(plugin, Plugin) and plugin.kind == kind:
+                found[plugin.name] = plugin
+    return found
+
+
+def find(kind: str, name: str, folder: str | Path = "") -> Plugin:
+    """The plug-in of that name: a built-in, `package.module:function`, or `./file.py:function` beside the YAML."""
+    if ":" in name:
+        return _own(kind, name, Path(folder))
+    known = catalogue(kind)
+    if name in known:
+        return known[name]
+    raise UnknownName(f"unknown {kind} {name!r}.", did_you_mean(name, known))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name, or else all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean `{near[0]}`?"
+    return f"Known: {', '.join(known)}." if known else "Nothing is known here."
+
+
+def _own(kind: str, name: str, folder: Path) -> Plugin:
+    where, _, function_name = name.rpartition(":")
+    module = _file_module(folder / where) if where.endswith(".py") else _package_module(where)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        named = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UnknownName(f"{where} has no function {function_name!r}.", did_you_mean(function_name, named))
+    source = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16] if module.__file__ else ""
+    declared = getattr(function, "__clipbench__", None)
+    facts = declared.facts if isinstance(declared, Plugin) and declared.kind == kind else {}
+    return Plugin(kind, name, function, facts, source)
+
+
+def _package_module(name: str) -> types.ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UnknownName(
+            f"{name!r} is neither a module nor a file.", "Write package.module:function or ./file.py:function."
+        )
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 - a user's module may fail in any way while it is imported
+        raise UnknownName(f"cannot import {name!r}: {error}.", "Is it installed?") from error
+
+
+def _file_module(path: Path) -> types.ModuleType:
+    path = path.resolve()
+    if not path.is_file():
+        near = [candidate.name for candidate in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise UnknownName(f"there is no file {path}.", did_you_mean(path.name, near) if near else "")
+    # The name holds the whole path, so that two experiments' `model.py` do not meet.
+    module_name = "clipbench_user_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UnknownName(f"{path} is not a Python file.", "")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - a user's file may fail in any way while it is run
+        del sys.modules[module_name]
+        raise UnknownName(f"cannot import {path}: {type(error).__name__}: {error}.", "") from error
+    return module
+
+
+def _modules(home: str) -> list[types.ModuleType]:
+    root = importlib.import_module(home)
+    if not hasattr(root, "__path__"):
+        return [root]
+    return [importlib.import_module(f"{home}.{module.name}") for module in pkgutil.iter_modules(root.__path__)]
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function.__init__ if isinstance(function, type) else function)
+    except (NameError, TypeError):  # a user's annotation that cannot be resolved is not a mistake of the YAML
+        return {}
+
+
+def _origins(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [origin for part in typing.get_args(annotation) for origin in _origins(part)]
+    return [typing.get_origin(annotation) or annotation]

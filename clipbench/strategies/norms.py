@@ -1,0 +1,61 @@
+"""Rules that look at a norm and scale: one coefficient for the whole model, each tensor or each unit."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from clipbench.registry import strategy
+
+Scaling = tuple[Tensor, Tensor]  # coefficient, fired
+
+
+@strategy(per="model")
+def none(n: Tensor) -> Scaling:
+    """Leave the gradient as it is: the baseline.
+
+    g
+    """
+    return torch.ones_like(n), torch.zeros_like(n, dtype=torch.bool)
+
+
+@strategy(per="model", search=(1e-2, 1e2), loose=math.inf)
+def norm(n: Tensor, threshold: Tensor, p: float = 2.0) -> Scaling:
+    """Scale the gradient so that its p-norm is at most `threshold`.
+
+    g * min(1, c / (n + 1e-6))      Pascanu et al. 2013, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_
+    """
+    return (threshold / (n + 1e-6)).clamp(max=1), n > threshold
+
+
+@strategy(per="tensor", search=(1e-2, 1e1), loose=math.inf)
+def tensor_norm(n: Tensor, threshold: Tensor, p: float = 2.0) -> Scaling:
+    """Scale each tensor so that its own p-norm is at most `threshold`: `norm` per tensor.
+
+    g_t * min(1, c / (n_t + 1e-6))  Keras clipnorm; DINO, arXiv:2104.14294
+    """
+    return (threshold / (n + 1e-6)).clamp(max=1), n > threshold
+
+
+@strategy(per="unit", search=(1e-3, 1e0), loose=math.inf)
+def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: float = 1e-3) -> Scaling:
+    """Adaptive clipping: bound each unit's gradient norm by a fraction of its weights' norm.
+
+    g_u * c max(w_u, eps) / n_u where n_u > c max(w_u, eps)      Brock et al. 2021, arXiv:2102.06171; timm
+
+    A unit is a row of a matrix, a filter, or a whole bias. The authors leave the last layer alone:
+    `exclude: [head]`.
+    """
+    limit = threshold * w.clamp(min=eps)
+    return torch.where(n > limit, limit / n.clamp(min=1e-6), 1.0), n > limit
+
+
+@strategy(per="model", search=(1e-3, 1e1))
+def normalize(n: Tensor, threshold: Tensor | float = 1.0) -> Scaling:
+    """Always scale the gradient to the norm `threshold`, small ones up as well as large ones down.
+
+    c g / (n + 1e-6)                Hazan et al. 2015, arXiv:1507.02030; optax.normalize_by_update_norm
+    """
+    return threshold / (n + 1e-6), torch.ones_like(n, dtype=torch.bool)

@@ -1,0 +1,162 @@
+"""Trial and Records: the frozen nouns that everybody exchanges."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+# Part of every trial's id. Raise it when the same options would train to other numbers.
+FORMAT = 1
+
+Value = bool | int | float | str | None | tuple["Value", ...]
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A plug-in's name with every one of its options, defaults filled in."""
+
+    name: str
+    options: tuple[tuple[str, Value], ...] = ()  # sorted by name
+    source: str = ""  # hash of the user's own file; empty for a built-in
+    folder: str = field(default="", compare=False)  # where `./file.py:function` is looked up
+    label: str = field(default="", compare=False)  # with the options that a user set: `norm(per=tensor)`
+
+    @classmethod
+    def of(
+        cls, name: str, /, *, source: str = "", folder: str = "", label: str = "", **options: Any
+    ) -> Component:
+        frozen = tuple(sorted((key, _freeze(value)) for key, value in options.items()))
+        return cls(name, frozen, source, folder, label or name)
+
+    def __getitem__(self, option: str) -> Value:
+        return self.as_dict()[option]
+
+    def as_dict(self) -> dict[str, Value]:
+        return dict(self.options)
+
+    def without(self, *names: str) -> Component:
+        kept = tuple(pair for pair in self.options if pair[0] not in names)
+        return replace(self, options=kept)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The `train` section of one trial, decided."""
+
+    epochs: int | None = 20  # either epochs or steps
+    steps: int | None = None
+    batch_size: int | None = 64  # None = the whole training set, in order (`full`)
+    drop_last: bool = False
+    loss: Component = Component("cross_entropy")
+    metrics: tuple[Component, ...] = ()
+    dtype: str = "float32"
+    evaluate_every: int = 1  # epochs
+    target: tuple[str, float] | None = None  # a measure and the value to reach: gives epochs_to_target
+    diverge_above: float | None = None
+    save_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run, fully decided. Its `id` is the hash of its content, the same everywhere."""
+
+    data: Component | None  # None: the model's output is the loss
+    model: Component
+    optimizer: Component
+    train: Training
+    clip: Component
+    seed: int
+    fingerprint: str = ""  # of the data's content
+
+    @cached_property
+    def id(self) -> str:
+        content = {f.name: _content(getattr(self, f.name)) for f in fields(self)}
+        return digest({"format": FORMAT, **content})
+
+    @property
+    def threshold(self) -> float | None:
+        threshold = self.clip.as_dict().get("threshold")
+        return threshold if isinstance(threshold, float) else None
+
+    @property
+    def strategy(self) -> str:
+        return self.clip.label or self.clip.name
+
+    @property
+    def arm(self) -> str:
+        """A strategy at one threshold: `norm@1.0`."""
+        if "threshold" not in self.clip.as_dict():
+            return self.strategy
+        return f"{self.strategy}@{'off' if self.threshold is None else self.threshold}"
+
+    def columns(self) -> dict[str, Value]:
+        """Every option as one flat row: the short names first, then YAML paths."""
+        row: dict[str, Value] = {
+            "arm": self.arm,
+            "strategy": self.strategy,
+            "data": self.data.name if self.data else None,
+            "model": self.model.name,
+            "optimizer": self.optimizer.name,
+            "lr": self.optimizer.as_dict().get("lr"),
+            "threshold": self.threshold,
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+        }
+        sections = {name: getattr(self, name) for name in ("data", "model", "optimizer", "clip")}
+        sections |= {f"train.{f.name}": getattr(self.train, f.name) for f in fields(self.train)}
+        for path, value in sections.items():
+            row.update(_flat(path, value))
+        return {path: value for path, value in row.items() if path not in ("optimizer.lr", "clip.threshold")}
+
+
+@dataclass
+class Records:
+    """Trials and what happened to them, as three flat tables of equally long columns.
+
+    `records` has one row a trial, `epochs` one a trial and epoch, `steps` one a trial and step.
+    """
+
+    records: Columns
+    epochs: Columns
+    steps: Columns
+    weights: dict[str, np.ndarray] = field(default_factory=dict)  # final, flat, by trial id, where asked for
+
+
+def digest(content: object, length: int = 16) -> str:
+    """A short hash of JSON-able content that is the same on every machine."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, Component):
+        return [value.name, value.options, value.source]
+    if isinstance(value, Training):
+        return {f.name: _content(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [_content(item) for item in value]
+    return value
+
+
+def _freeze(value: Any) -> Value:
+    return tuple(_freeze(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _flat(path: str, value: Component | Value | tuple[Component, ...]) -> Iterator[tuple[str, Value]]:
+    """Tables have no nesting: a component becomes a column per option, a list its JSON text."""
+    if isinstance(value, Component):
+        if path.startswith("train."):
+            yield path, value.name
+        for name, option in value.options:
+            yield from _flat(f"{path}.{name}", option)
+    elif isinstance(value, tuple):
+        yield path, json.dumps([item.name if isinstance(item, Component) else item for item in value])
+    else:
+        yield path, value
