@@ -1,7 +1,7 @@
 """clipbench: which gradient-clipping strategy, at which threshold, does a model need, and does it matter at all?"""
 
-from clipbench.registry import dataset, loss, metric, model, optimizer, strategy
+from clipbench.registry import metric, model, strategy
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "dataset", "loss", "metric", "model", "optimizer", "strategy"]
+__all__ = ["__version__", "metric", "model", "strategy"]

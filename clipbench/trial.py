@@ -38,6 +38,15 @@ class Component:
     def __getitem__(self, option: str) -> Value:
         return self.as_dict()[option]
 
+    @property
+    def arm(self) -> str:
+        """Of a strategy, its name at one threshold: `norm@1.0`."""
+        options = self.as_dict()
+        name = self.label or self.name
+        if "threshold" not in options:
+            return name
+        return f"{name}@{'off' if options['threshold'] is None else options['threshold']}"
+
     def as_dict(self) -> dict[str, Value]:
         return dict(self.options)
 
@@ -92,9 +101,7 @@ class Trial:
     @property
     def arm(self) -> str:
         """A strategy at one threshold: `norm@1.0`."""
-        if "threshold" not in self.clip.as_dict():
-            return self.strategy
-        return f"{self.strategy}@{'off' if self.threshold is None else self.threshold}"
+        return self.clip.arm
 
     def columns(self) -> dict[str, Value]:
         """Every option as one flat row: the short names first, then YAML paths."""

@@ -120,11 +120,10 @@ class Run:
 
     def _norms(self, p: float) -> Tensor:
         """The p-norm of each included tensor: [lanes, tensors]."""
-        if p == 2:
-            norms = self.telemetry.norms[:, self.lanes]
-            return norms.T if self.whole else norms[self.indices].T
-        if math.isinf(p):
-            return self.telemetry.maxima[self.indices, self.lanes].T
+        if p == 2 or math.isinf(p):
+            known = self.telemetry.norms if p == 2 else self.telemetry.maxima
+            # Contiguous, so that sums over places add in the same order however many lanes there are.
+            return known[self.indices, self.lanes].T.contiguous()
         flat = [torch.linalg.vector_norm(gradient.view(self.count, -1), p, dim=1) for gradient in self.grads.values()]
         return torch.stack(flat, dim=1)
 

@@ -1,8 +1,8 @@
 """Owns convolution and pooling as patches and matrix products, which `vmap` keeps fast.
 
-`vmap` turns a convolution into a grouped one, several times slower than the products below. Activations lie in memory as
-[C, H, W, B], batch innermost: patches are copied in long runs, and one product per model does the rest. To the model
-they look like [B, C, H, W] as ever.
+`vmap` turns a convolution into a grouped one, several times slower than the products below. Activations lie
+in memory as [C, H, W, B], batch innermost: patches are copied in long runs, and one product per model does
+the rest. To the model they look like [B, C, H, W] as ever.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 Pair = tuple[int, int]
+Margins = tuple[int, int, int, int]
 
 
 @contextmanager
@@ -37,7 +38,7 @@ class _Products(TorchFunctionMode):
     ) -> Any:
         replacement = REPLACEMENTS.get(function)
         if replacement is not None:
-            result = replacement(*args, **(kwargs or {}))
+            result = replacement(*args, **dict(kwargs or {}))
             if result is not None:
                 return result
         return function(*args, **(kwargs or {}))
@@ -57,34 +58,30 @@ def _conv2d(
     steps, spread = _pair(stride), _pair(dilation)
     size: Pair = (weight.shape[2], weight.shape[3])
     margins = _margins(padding, size, spread)
-    result: Tensor = _Convolution.apply(input.permute(1, 2, 3, 0), weight, steps, margins, spread)
+    result, _ = _convolved(input.permute(1, 2, 3, 0), weight, steps, margins, spread)
     if bias is not None:
         result = result + bias.view(-1, 1, 1, 1)
     return result.permute(3, 0, 1, 2)
 
 
-def _max_pool2d(
-    input: Tensor,
-    kernel_size: int | Pair,
-    stride: int | Pair | None = None,
-    padding: int | Pair = 0,
-    dilation: int | Pair = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor | None:
-    size = _pair(kernel_size)
-    steps = _pair(stride) if stride else size
-    if input.dim() != 4 or _pair(padding) != (0, 0) or _pair(dilation) != (1, 1) or ceil_mode or return_indices:
-        return None
-    result: Tensor = _Maximum.apply(input.permute(1, 2, 3, 0), size, steps)
-    return result.permute(3, 0, 1, 2)
+def _batch_innermost(pool: Callable[..., Any]) -> Callable[..., Any]:
+    """Pooling with the batch as the channels of `channels_last`, whose kernels are the vectorized ones."""
+
+    def pooled(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.pop("return_indices", False) or input.dim() != 4:
+            return None
+        images = input.permute(1, 2, 3, 0).contiguous().permute(0, 3, 1, 2)
+        return pool(images, *args, **kwargs).transpose(0, 1)
+
+    return pooled
 
 
 REPLACEMENTS: dict[Any, Callable[..., Tensor | None]] = {
     torch.conv2d: _conv2d,
     functional.conv2d: _conv2d,
-    torch.max_pool2d: _max_pool2d,
-    functional.max_pool2d: _max_pool2d,
+    torch.max_pool2d: _batch_innermost(torch.max_pool2d),
+    functional.max_pool2d: _batch_innermost(torch.max_pool2d),
+    functional.avg_pool2d: _batch_innermost(functional.avg_pool2d),
 }
 
 
@@ -95,8 +92,86 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        images: Tensor, weight: Tensor, steps: Pair, margins: tuple[int, ...], spread: Pair
+        images: Tensor, weight: Tensor, steps: Pair, margins: Margins, spread: Pair
     ) -> tuple[Tensor, Tensor]:
         patches, shape = _patches(images, (weight.shape[2], weight.shape[3]), steps, margins, spread)
         flat = weight.flatten(1) @ patches
         return flat.view(weight.shape[0], *shape, images.shape[3]), patches
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        images, weight, ctx.steps, ctx.margins, ctx.spread = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(weight, output[1])
+        ctx.shape = images.shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Any, ...]:
+        weight, patches = ctx.saved_tensors
+        flat = gradient.flatten(1)
+        # The other way round, with the few rows on the left, this long contraction takes twice the time.
+        for_weight = (patches @ flat.mT).mT.reshape(weight.shape)
+        for_images = None
+        if ctx.needs_input_grad[0]:
+            parts = (weight.flatten(1).mT @ flat).view(-1, *weight.shape[2:], *gradient.shape[1:])
+            for_images = _folded(parts, ctx.shape, ctx.steps, ctx.margins, ctx.spread)
+        return for_images, for_weight, None, None, None
+
+
+_convolved: Callable[..., tuple[Tensor, Tensor]] = _Convolution.apply
+
+
+def _patches(images: Tensor, size: Pair, steps: Pair, margins: Margins, spread: Pair) -> tuple[Tensor, Pair]:
+    """[C, H, W, B] -> [C * h * w, H' * W' * B], and (H', W')."""
+    top, bottom, left, right = margins
+    padded = functional.pad(images, (0, 0, left, right, top, bottom)) if any(margins) else images
+    height, width = (
+        (n - d * (k - 1) - 1) // s + 1
+        for n, k, s, d in zip(padded.shape[1:3], size, steps, spread, strict=True)
+    )
+    rows, columns = (step * (count - 1) + 1 for step, count in zip(steps, (height, width), strict=True))
+    parts = [
+        padded[:, row : row + rows : steps[0], column : column + columns : steps[1]]
+        for row, column in _places(size, spread)
+    ]
+    return torch.stack(parts, 1).view(-1, height * width * images.shape[3]), (height, width)
+
+
+def _folded(parts: Tensor, shape: torch.Size, steps: Pair, margins: Margins, spread: Pair) -> Tensor:
+    """The transpose of taking patches: [C, h, w, H', W', B] -> [C, H, W, B]."""
+    images = parts.new_zeros(shape)
+    places = _places((parts.shape[1], parts.shape[2]), spread)
+    for (row, column), part in zip(places, parts.flatten(1, 2).unbind(1), strict=True):
+        rows, part_rows = _met(row - margins[0], steps[0], shape[1], part.shape[1])
+        columns, part_columns = _met(column - margins[2], steps[1], shape[2], part.shape[2])
+        images[:, rows, columns].add_(part[:, part_rows, part_columns])
+    return images
+
+
+def _places(size: Pair, spread: Pair) -> Iterator[Pair]:
+    """For every element of a kernel the pixel of the padded image that it meets first."""
+    rows, columns = (range(0, n * d, d) for n, d in zip(size, spread, strict=True))
+    return product(rows, columns)
+
+
+def _met(start: int, step: int, length: int, count: int) -> tuple[slice, slice]:
+    """Of `count` positions from `start` on, those that lie in an image: where, and which of the count."""
+    first = max(0, -(start // step))
+    last = max(first, min(count, (length - 1 - start) // step + 1))
+    return slice(start + first * step, max(start + (last - 1) * step + 1, 0), step), slice(first, last)
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    if isinstance(value, int):
+        return value, value
+    first, *rest = value
+    return first, rest[0] if rest else first
+
+
+def _margins(padding: int | Sequence[int] | str, size: Pair, spread: Pair) -> Margins:
+    """Top, bottom, left and right."""
+    if padding == "same":
+        total = [d * (k - 1) for k, d in zip(size, spread, strict=True)]
+        return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
+    rows, columns = (0, 0) if isinstance(padding, str) else _pair(padding)
+    return rows, rows, columns, columns

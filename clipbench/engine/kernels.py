@@ -73,15 +73,25 @@ def _nothing(out: Tensor, *_: Any, **__: Any) -> Call:
 
 
 def _select_backward(out: Tensor, gradient: Tensor, _: object, dimension: int, index: int) -> Call:
-    return partial(_placed, out, out.select(dimension, index), gradient)
+    return partial(_framed, out, out.select(dimension, index), gradient, 0)
 
 
 def _slice_backward(out: Tensor, gradient: Tensor, _: object, *place: int) -> Call:
-    return partial(_placed, out, aten.slice.Tensor(out, *place), gradient)
+    return partial(_framed, out, aten.slice.Tensor(out, *place), gradient, 0)
 
 
-def _placed(whole: Tensor, part: Tensor, content: Tensor) -> None:
-    whole.zero_()
+def _constant_pad(out: Tensor, source: Tensor, margins: Sequence[int], fill: float = 0) -> Call:
+    if min(margins) < 0:
+        return partial(_copied, aten.constant_pad_nd.default, (source, margins, fill), {}, out)
+    inner = out
+    for position, before in enumerate(margins[::2]):
+        dimension = out.dim() - 1 - position
+        inner = inner.narrow(dimension, before, source.shape[dimension])
+    return partial(_framed, out, inner, source, fill)
+
+
+def _framed(whole: Tensor, part: Tensor, content: Tensor, fill: float) -> None:
+    whole.fill_(fill)
     part.copy_(content)
 
 
@@ -94,6 +104,7 @@ def _baddbmm(out: Tensor, addend: Tensor, one: Tensor, other: Tensor, **factors:
 SPECIAL: dict[Any, Callable[..., Call]] = {
     **dict.fromkeys(COPIES, _copy),
     aten.relu.default: _relu,
+    aten.constant_pad_nd.default: _constant_pad,
     aten.select_backward.default: _select_backward,
     aten.slice_backward.default: _slice_backward,
     aten.baddbmm.default: _baddbmm,

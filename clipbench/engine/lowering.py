@@ -1,22 +1,22 @@
-"""Owns the static plan: an aten graph as a straight list of kernels that write into memory chosen beforehand."""
+"""Owns the static plan: a graph as a straight list of kernels that write into memory chosen beforehand."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from clipbench.engine import graph as graphs
-from clipbench.engine.graph import FACTORIES, RESHAPES, Unplannable, aten
-from clipbench.engine.kernels import Call, kernels
-
-BYTES = torch.uint8
+from clipbench.engine.graph import FACTORIES, RESHAPES, Operation, Unplannable, aten
+from clipbench.engine.kernels import COPIES, Call, kernels
+from clipbench.engine.memory import Buffers, extent, overlap, same_layout
 
 
 @dataclass
@@ -32,38 +32,22 @@ class Plan:
                 call()
 
 
-@dataclass
-class Buffers:
-    """Memory that is used again as soon as nobody reads it any more."""
-
-    device: torch.device
-    free: list[Tensor] = field(default_factory=list)
-    total_bytes: int = 0
-
-    def take(self, size: int) -> Tensor:
-        """At least `size` bytes, the tightest fit that does not waste more than it holds."""
-        fitting = [b for b in self.free if size <= b.numel() <= max(2 * size, size + 4096)]
-        if not fitting:
-            self.total_bytes += size
-            return torch.empty(max(size, 1), dtype=BYTES, device=self.device)
-        best = min(fitting, key=torch.Tensor.numel)
-        self.free = [b for b in self.free if b is not best]
-        return best
-
-    def give(self, memory: Sequence[Tensor]) -> None:
-        self.free.extend(memory)
-
-
 def lower(module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Plan:
     """The plan that computes the graph of `module` from `inputs` into `outputs`."""
     with torch.inference_mode():
-        return _Lowering(module, inputs, outputs).run()
+        try:
+            return _Lowering(module, inputs, outputs, once=True).run()
+        except Unplannable:  # a view may need the rows that were left out
+            return _Lowering(module, inputs, outputs, once=False).run()
 
 
 class _Lowering:
     """One walk over the graph, which decides for every value where it lives."""
 
-    def __init__(self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], once: bool
+    ) -> None:
+        self.once = once
         self.module, self.graph = module, module.graph
         self.inputs, self.outputs = iter(inputs), outputs
         self.root = graphs.roots(self.graph)
@@ -75,7 +59,7 @@ class _Lowering:
         self.values: dict[Node, Any] = {}
         self.constant: set[Node] = set()
         self.calls: list[Call] = []
-        overlapping = {i for i, o in enumerate(outputs) if any(_overlap(o, x) for x in inputs)}
+        overlapping = {i for i, o in enumerate(outputs) if any(overlap(o, x) for x in inputs)}
         self.homes = self._homes(overlapping)
 
     def run(self) -> Plan:
@@ -91,23 +75,25 @@ class _Lowering:
         self._copy_results()
         return Plan(self.calls, self.buffers.total_bytes)
 
-    def _place(self, node: Node) -> None:
+    def _place(self, node: Operation) -> None:
         arguments, keywords = self._given(node.args), self._given(node.kwargs)
         if node.target is operator.getitem:
             self.values[node] = arguments[0][arguments[1]]
             self.constant.update({node} & self._constant_if(node))
         elif self._is_constant(node):
             self.constant.add(node)
-            self.values[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
+            self.values[node] = node.target(*arguments, **keywords)
         elif node.target in RESHAPES:
             self.values[node] = _viewed(arguments[0], arguments[1])
         elif graphs.is_view(node.target):
-            self.values[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
-        elif node.target._schema.is_mutable:  # type: ignore[union-attr]
+            self.values[node] = node.target(*arguments, **keywords)
+        elif node.target._schema.is_mutable:
             if next(graphs.written_arguments(node), None) is not node.args[0]:
                 raise Unplannable(f"{node.target} writes elsewhere than into its first argument")
             self.values[node] = arguments[0]
-            self._emit([partial(node.target._op, *arguments, **keywords)])  # type: ignore[union-attr]
+            self._emit([partial(node.target._op, *arguments, **keywords)])
+        elif self._is_repeated(node, (arguments, keywords)):
+            self._place_once(node, arguments, keywords)
         else:
             self.values[node] = out = self._memory(node)
             self._emit(kernels(node.target, arguments, keywords, out))
@@ -122,22 +108,40 @@ class _Lowering:
             self.calls.append(call)
             return
 
-    def _constant_if(self, node: Node) -> set[Node]:
+    def _is_repeated(self, node: Operation, arguments: Any) -> bool:
+        """Whether all rows of the result are the same, as in a batch that all lanes share."""
+        if not self.once or node in self.homes or self.root[node] in self.written or not _is_rowwise(node):
+            return False
+        shape = graphs.value(node).shape
+        tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
+        return len(shape) > 1 and bool(tensors) and all(_repeats(x, shape[0]) for x in tensors)
+
+    def _place_once(self, node: Operation, arguments: Any, keywords: Any) -> None:
+        """Compute the first row, and let all others look at it."""
+        first = partial(torch.narrow, dim=0, start=0, length=1)
+        layout = graphs.value(node)
+        self.owned[node] = []
+        out = self._fresh(node, first(layout))
+        self.values[node] = out.expand(layout.shape)
+        arguments, keywords = tree_map_only(Tensor, first, (arguments, keywords))
+        self._emit(kernels(node.target, arguments, keywords, out))
+
+    def _constant_if(self, node: Operation) -> set[Node]:
         return {node} if all(i in self.constant for i in node.all_input_nodes) else set()
 
-    def _is_constant(self, node: Node) -> bool:
+    def _is_constant(self, node: Operation) -> bool:
         """Whether a value is the same in every step, so that it is computed now, once."""
-        if self.root[node] in self.written or node.target._schema.is_mutable:  # type: ignore[union-attr]
+        if self.root[node] in self.written or node.target._schema.is_mutable:
             return False
-        name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
-        return name in FACTORIES and not _fills_with_tensor(node) or bool(self._constant_if(node))
+        name = node.target._schema.name.split("::")[1]
+        return (name in FACTORIES and not _fills_with_tensor(node)) or bool(self._constant_if(node))
 
     def _given(self, argument: Any) -> Any:
         return torch.fx.node.map_arg(argument, self.values.__getitem__)
 
     # Where a value lives: in its output, in an argument that dies here, in memory of its own.
 
-    def _memory(self, node: Node) -> Any:
+    def _memory(self, node: Operation) -> Any:
         layout = graphs.value(node)
         if isinstance(layout, (tuple, list)):
             self.owned[node] = []
@@ -152,17 +156,17 @@ class _Lowering:
         self.owned[node] = []
         return self._fresh(node, layout)
 
-    def _fresh(self, node: Node, layout: Tensor) -> Tensor:
-        memory = self.buffers.take(_extent(layout) * layout.element_size())
+    def _fresh(self, node: Operation, layout: Tensor) -> Tensor:
+        memory = self.buffers.take(extent(layout) * layout.element_size())
         self.owned[node].append(memory)
         flat = memory[: memory.numel() // layout.element_size() * layout.element_size()].view(layout.dtype)
         return flat.as_strided(layout.shape, layout.stride())
 
-    def _inherited(self, node: Node, layout: Tensor) -> Tensor | None:
+    def _inherited(self, node: Operation, layout: Tensor) -> Tensor | None:
         """An argument of the same layout that nobody reads after this elementwise kernel."""
         if node.target is aten.baddbmm.default:
             candidates = node.all_input_nodes[:1]
-        elif torch.Tag.pointwise in node.target.tags:  # type: ignore[union-attr]
+        elif torch.Tag.pointwise in node.target.tags:
             candidates = node.all_input_nodes
         else:
             return None
@@ -171,14 +175,14 @@ class _Lowering:
             if (
                 root in self.owned
                 and self.last[root] is node
-                and _same_layout(held, layout)
+                and same_layout(held, layout)
                 and all(i is candidate or self.root[i] is not root for i in node.all_input_nodes)
             ):
                 self.owned[node] = self.owned.pop(root)
-                return held
+                return cast(Tensor, held)
         return None
 
-    def _release(self, node: Node) -> None:
+    def _release(self, node: Operation) -> None:
         ended = {self.root[i] for i in (node, *node.all_input_nodes)}
         for root in ended:
             if self.last[root] is node and root in self.owned:
@@ -192,21 +196,26 @@ class _Lowering:
         for position, (result, output) in enumerate(zip(self.results, self.outputs, strict=True)):
             if isinstance(result, Node) and position not in overlapping:
                 source, home = _unviewed(result, output)
-                fits = home is not None and self.root[source] is source and source.op == "call_function"
-                if fits and source not in homes and _same_layout(home, graphs.value(source)):
-                    homes[source] = home  # type: ignore[assignment]
+                if home is not None and source not in homes and self._computes(source, home):
+                    homes[source] = home
         return homes
+
+    def _computes(self, source: Node, home: Tensor) -> bool:
+        """Whether `source` is a kernel whose result is laid out as `home` is."""
+        if source.op != "call_function" or self.root[source] is not source:
+            return False
+        return isinstance(graphs.value(source), Tensor) and same_layout(home, graphs.value(source))
 
     def _copy_results(self) -> None:
         for result, output in zip(self.results, self.outputs, strict=True):
             computed = self.values[result] if isinstance(result, Node) else result
             if not isinstance(computed, Tensor) or computed.shape != output.shape:
                 raise Unplannable(f"a result does not fit its output of shape {tuple(output.shape)}")
-            if computed.data_ptr() != output.data_ptr() or not _same_layout(computed, output):
+            if computed.data_ptr() != output.data_ptr() or not same_layout(computed, output):
                 self.calls.append(partial(output.copy_, computed))
 
 
-def _unviewed(node: Node, home: Tensor) -> tuple[Node, Tensor | None]:
+def _unviewed(node: Operation, home: Tensor) -> tuple[Node, Tensor | None]:
     """Undo the views between a result and the kernel that computed it, on the memory it shall land in."""
     view: Tensor | None = home
     while view is not None and node.op == "call_function" and graphs.is_view(node.target):
@@ -217,11 +226,26 @@ def _unviewed(node: Node, home: Tensor) -> tuple[Node, Tensor | None]:
     return node, view
 
 
-def _undo(node: Node, view: Tensor, source: Tensor) -> Tensor | None:
+def _repeats(tensor: Tensor, rows: int) -> bool:
+    return tensor.dim() > 1 and tensor.shape[0] == rows > 1 and tensor.stride(0) == 0
+
+
+def _is_rowwise(node: Operation) -> bool:
+    """Whether each row of the result comes from the same row of every argument."""
+    if node.target in (aten.stack.default, aten.cat.default):
+        return len(node.args) > 1 and bool(node.args[1] >= 1)
+    if node.target is aten.constant_pad_nd.default:
+        return bool(len(node.args[1]) < 2 * graphs.value(node).dim())
+    if node.target not in COPIES and torch.Tag.pointwise not in node.target.tags:
+        return False
+    return len({graphs.value(i).dim() for i in (node, *node.all_input_nodes)}) == 1
+
+
+def _undo(node: Operation, view: Tensor, source: Tensor) -> Tensor | None:
     if node.target in RESHAPES:
         return view.view(source.shape) if view.is_contiguous() else None
     if node.target is aten.transpose.int:
-        return view.transpose(node.args[1], node.args[2])  # type: ignore[call-overload, no-any-return]
+        return view.transpose(node.args[1], node.args[2])
     if node.target is aten.permute.default:
         order: Any = node.args[1]
         return view.permute([order.index(d) for d in range(len(order))])
@@ -239,25 +263,5 @@ def _viewed(held: Tensor, shape: Sequence[int]) -> Tensor:
         raise Unplannable(str(error)) from error
 
 
-def _fills_with_tensor(node: Node) -> bool:
+def _fills_with_tensor(node: Operation) -> bool:
     return len(node.all_input_nodes) > 1
-
-
-def _same_layout(one: Tensor, other: Tensor) -> bool:
-    """Same type and shape, and the same place for every element."""
-    if one.shape != other.shape or one.dtype != other.dtype or one.device.type != other.device.type:
-        return False
-    return all(a == b for size, a, b in zip(one.shape, one.stride(), other.stride(), strict=True) if size > 1)
-
-
-def _extent(layout: Tensor) -> int:
-    """How many elements of memory a layout spans."""
-    if layout.numel() == 0:
-        return 0
-    return 1 + sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride(), strict=True))
-
-
-def _overlap(one: Tensor, other: Tensor) -> bool:
-    start, stop = one.data_ptr(), one.data_ptr() + _extent(one) * one.element_size()
-    first, end = other.data_ptr(), other.data_ptr() + _extent(other) * other.element_size()
-    return start < end and first < stop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Sequence
 
@@ -68,21 +67,16 @@ def _optimizer(trial: Trial, params: Blocks, grads: Blocks, lanes: slice) -> Opt
 
 
 def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
-    """An optimizer of a component; torch's fused kernels where it has them for this device."""
+    """An optimizer of a component, on tensors that may hold many lanes."""
     plugin = registry.find("optimizer", component.name, component.folder)
     options = component.as_dict()
-    if _fuses(plugin, tensors[0].device.type):
-        options["fused"] = True
+    if plugin.facts.get("elementwise") and tensors[0].device.type == "cpu":
+        # Fused kernels round the ends of a tensor in another way, so a lane would depend on where it stands.
+        options["foreach"] = False
     optimizer = plugin.function(tensors, **options)
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"it must return a torch.optim.Optimizer, got {type(optimizer).__name__}")
     return optimizer
-
-
-def _fuses(plugin: registry.Plugin, device: str) -> bool:
-    kernels = {"cpu": ("sgd", "adam", "adamw", "adagrad"), "cuda": ("sgd", "adam", "adamw")}
-    fuses = "fused" in inspect.signature(plugin.function).parameters
-    return not plugin.source and fuses and plugin.name in kernels.get(device, ())
 
 
 def _tensors(params: Blocks, grads: Blocks, lanes: slice, elementwise: bool) -> list[Tensor]:

@@ -1,22 +1,25 @@
-"""Owns how a pure function of fixed tensors becomes a program that runs one step, as fast as its operators allow."""
+"""Owns how a pure function of fixed tensors becomes the fastest program that runs one step of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from clipbench.engine.graph import Unplannable, simplify, trace
+from clipbench.engine.graph import Unplannable, Untraceable, simplify, trace
 from clipbench.engine.lowering import lower
 
 Function = Callable[..., Sequence[Tensor]]
 
 PATHS = ("plan", "replay", "eager")
 # What tracing and lowering raise when a function does something that they cannot follow.
-REFUSALS = (Unplannable, RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError, IndexError)
+REFUSALS = (
+    *(Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError),
+    *(AssertionError, AttributeError, IndexError, KeyError),
+)
 
 
 @dataclass(frozen=True)
@@ -40,29 +43,27 @@ def build(
 ) -> Program:
     """The fastest program that computes what `function(*inputs)` returns into `outputs`.
 
-    `inputs` are the tensors that every step reads, `outputs` those that it fills. A plan or a replay is taken only if
-    it agrees with the function on these inputs and on others.
+    `inputs` are the tensors that every step reads, `outputs` those that it fills. A plan or a replay is
+    taken only if it agrees with the function on these inputs and on others; `outputs` hold nothing of use
+    afterwards, `inputs` what they held before.
     """
     eager = Program("eager", partial(_run_and_copy, function, inputs, outputs))
-    if not {"plan", "replay"} & set(allow):
-        return eager
-    original = [_writable(x).clone() for x in inputs]
+    makers = [(path, make) for path, make in (("plan", _plan), ("replay", _replay)) if path in allow]
+    original = [_writable(x).clone() for x in inputs] if makers else []
     refusals: list[str] = []
-    try:
-        for path, make in (("plan", _plan), ("replay", _replay)):
-            if path not in allow:
-                continue
-            try:
+    for path, make in makers:
+        try:
+            with torch.random.fork_rng(_cuda_devices(inputs)):
                 program = make(function, inputs, outputs)
-                if _agree(program, eager, inputs, outputs, original):
-                    return Program(path, program.step, program.workspace_bytes, tuple(refusals))
-                refusals.append(f"{path}: its numbers differ from the function's")
-            except REFUSALS as refusal:
-                refusals.append(f"{path}: {refusal}")
+                _compare(program, eager, inputs, outputs, original)
+            return replace(program, refusals=tuple(refusals))
+        except REFUSALS as refusal:
+            refusals.append(f"{path}: {refusal}")
+            if isinstance(refusal, Untraceable):
+                break
+        finally:
             _fill(inputs, original)
-    finally:
-        _fill(inputs, original)
-    return Program("eager", eager.step, 0, tuple(refusals))
+    return replace(eager, refusals=tuple(refusals))
 
 
 def _plan(function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Program:
@@ -85,19 +86,19 @@ def _run_and_copy(function: Function, inputs: Sequence[Tensor], outputs: Sequenc
 # The check
 
 
-def _agree(
+def _compare(
     program: Program,
     eager: Program,
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
     original: Sequence[Tensor],
-) -> bool:
-    """Whether both compute the same from these inputs and from others, and leave the inputs alone."""
-    others = [_other(x) for x in original]
-    return all(
-        _equal(_outputs_of(program, inputs, outputs, contents), _outputs_of(eager, inputs, outputs, contents))
-        for contents in (original, others, original)
-    )
+) -> None:
+    """Refuse a program that computes anything else than the function does, here or from other inputs."""
+    for contents in (original, [_other(x) for x in original]):
+        ours = _outputs_of(program, inputs, outputs, contents)
+        theirs = _outputs_of(eager, inputs, outputs, contents)
+        if not all(map(_close, ours, theirs)):
+            raise Unplannable("its numbers differ from the function's")
 
 
 def _outputs_of(
@@ -106,10 +107,6 @@ def _outputs_of(
     _fill(inputs, contents)
     program()
     return [output.clone() for output in outputs]
-
-
-def _equal(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
-    return all(_close(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
@@ -125,7 +122,11 @@ def _close(one: Tensor, other: Tensor) -> bool:
 def _other(contents: Tensor) -> Tensor:
     """Contents of the same kind: indices stay within their range, and positive numbers positive."""
     turned = contents.flip(tuple(range(contents.dim())))
-    return turned * 1.25 if contents.is_floating_point() else turned
+    return turned * 1.25 + torch.rand_like(turned) / 8 if contents.is_floating_point() else turned
+
+
+def _cuda_devices(tensors: Sequence[Tensor]) -> list[torch.device]:
+    return list({tensor.device for tensor in tensors if tensor.is_cuda})
 
 
 def _fill(inputs: Sequence[Tensor], contents: Sequence[Tensor]) -> None:

@@ -1,0 +1,206 @@
+"""Components as they are written: a plug-in's name and its options, checked against its signature."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from clipbench.axes import Axis, Slot, read_axis
+from clipbench.places import BROKEN, Findings, Node
+from clipbench.registry import Plugin, UnknownName, catalogue, did_you_mean, find
+from clipbench.signatures import LATER, is_plain, signature
+from clipbench.trial import Component
+from clipbench.values import fit, show
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A component as it was written: each option with the values that it takes in turn."""
+
+    key: str
+    name: str
+    source: str
+    folder: str
+    axes: tuple[tuple[str, Axis], ...]
+    defaults: tuple[tuple[str, Any], ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(len(axis.values) for _, axis in self.axes)
+
+    def components(self) -> Iterator[Component]:
+        """Every combination; the option that is written first varies slowest."""
+        names = [name for name, _ in self.axes]
+        for values in itertools.product(*(axis.values for _, axis in self.axes)):
+            options = dict(zip(names, values, strict=True))
+            label = self._label(options)
+            yield Component.of(self.name, source=self.source, folder=self.folder, label=label, **options)
+
+    def _label(self, options: Mapping[str, Any]) -> str:
+        defaults = dict(self.defaults)
+        shown = [
+            f"{name}={_shown(value)}"
+            for name, value in options.items()
+            if name != "threshold" and (name not in defaults or defaults[name] != value)
+        ]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+def read_choices(node: Node, kind: str, folder: str, findings: Findings) -> list[Choice]:
+    """The components of a section, which is one of them or a list."""
+    entries = node.value if isinstance(node.value, list) else [node]
+    if not entries:
+        findings.wrong(node.place, "an empty list leaves nothing to try.", f"Name at least one {kind}.")
+    found = [choice for entry in entries for choice in _entry(entry, kind, folder, findings)]
+    return [choice for choice in found if choice is not None]
+
+
+def _entry(node: Node, kind: str, folder: str, findings: Findings) -> list[Choice | None]:
+    name_node, options = _name_and_options(node, kind, findings)
+    if name_node is None:
+        return []
+    names = name_node.value if isinstance(name_node.value, list) and name_node.value else [name_node]
+    return [_choice(name, node, options, kind, folder, findings) for name in names]
+
+
+def _name_and_options(node: Node, kind: str, findings: Findings) -> tuple[Node | None, dict[str, Node]]:
+    if node.value is BROKEN:
+        return None, {}
+    if not isinstance(node.value, dict):
+        return node, {}
+    if "name" in node.value:
+        return node.value["name"], {key: item for key, item in node.value.items() if key != "name"}
+    keys = list(node.value)
+    remedy = "Write {name: ..., and its options}."
+    if len(keys) == 1 and (keys[0] in catalogue(kind) or isinstance(node.value[keys[0]].value, dict)):
+        remedy = f"Write {{name: {keys[0]}, and its options}}."
+    findings.wrong(node.place, f"this {kind} has no `name`.", remedy)
+    return None, {}
+
+
+def _choice(
+    name: Node, node: Node, options: dict[str, Node], kind: str, folder: str, findings: Findings
+) -> Choice | None:
+    plugin = _find(name, kind, folder, findings)
+    slots = _signature(plugin, name, findings) if plugin else None
+    if plugin is None or slots is None:
+        return None
+    before = len(findings.problems)
+    given = _flat(options, kind)
+    meant = _refuse_unknown(plugin, given, slots, findings)
+    axes = _axes(given, slots, plugin, findings)
+    _refuse_missing(
+        plugin, [name for name in slots if name not in given and name not in meant], node, findings
+    )
+    if len(findings.problems) > before or len(axes) < len(given):
+        return None
+    defaults = {slot.name: slot.default for slot in slots.values() if is_plain(slot.default)}
+    for option, default in defaults.items():
+        axes.setdefault(option, Axis((default,), takes_list=slots[option].takes_list))
+    own_folder = folder if plugin.source else ""
+    return Choice(
+        node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items())
+    )
+
+
+def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | None:
+    if node.value is BROKEN:
+        return None
+    if not isinstance(node.value, str) or not node.value:
+        remedy = "`none` is the name of no clipping." if kind == "strategy" and not node.value else ""
+        findings.wrong(node.place, f"expected the name of a {kind}, got {show(node.plain())}.", remedy)
+        return None
+    try:
+        plugin = find(kind, node.value, folder)
+    except UnknownName as error:
+        off = kind == "strategy" and node.value.lower() in ("off", "no", "null", "false")
+        findings.wrong(node.place, error.text, "Did you mean `none`?" if off else error.remedy)
+    except SystemExit:
+        text = f"cannot import {node.value!r}: it ends the program."
+        findings.wrong(node.place, text, "Guard its main part.")
+    else:
+        if kind != "strategy" or "per" in plugin.facts:
+            return plugin
+        text = f"{node.value} does not say where it looks."
+        findings.wrong(node.place, text, "Decorate it with @clipbench.strategy(per=...).")
+    return None
+
+
+def _signature(plugin: Plugin, node: Node, findings: Findings) -> dict[str, Slot] | None:
+    try:
+        return signature(plugin)
+    except (ValueError, TypeError):  # some functions written in C do not say what they take
+        text = f"the options of {plugin.name!r} cannot be read."
+        findings.wrong(node.place, text, "Wrap it in a Python function.")
+        return None
+
+
+def _flat(options: dict[str, Node], kind: str) -> dict[str, Node]:
+    """`split: {val: 0.2}` of a data set is its option `split.val`."""
+    flat: dict[str, Node] = {}
+    for name, item in options.items():
+        if kind == "data" and name == "split" and isinstance(item.value, dict):
+            flat |= {f"split.{part}": value for part, value in item.value.items()}
+        else:
+            flat[name] = item
+    return flat
+
+
+def _axes(
+    given: Mapping[str, Node], slots: Mapping[str, Slot], plugin: Plugin, findings: Findings
+) -> dict[str, Axis]:
+    """The values of every option that is known, or that an open plug-in takes without naming it."""
+    anything = partial(fit, annotation=Any, infinite=True)
+    known = {name: slots.get(name) or Slot(name, anything) for name in given if name in slots or plugin.open}
+    axes = {name: read_axis(given[name], slot, findings) for name, slot in known.items()}
+    return {name: axis for name, axis in axes.items() if axis is not None}
+
+
+def _refuse_unknown(
+    plugin: Plugin, given: Mapping[str, Node], slots: Mapping[str, Slot], findings: Findings
+) -> set[str]:
+    """Report what is no option; gives the names that were probably meant by it."""
+    meant = set()
+    for option in given:
+        if option not in slots and not plugin.open:
+            text, remedy = _why_unknown(plugin, option, slots)
+            place = given[option].place if option == "split" else given[option].key_place
+            findings.wrong(place, text, remedy)
+            meant |= {name for name in slots if f"mean `{name}`" in remedy}
+    return meant
+
+
+def _why_unknown(plugin: Plugin, option: str, slots: Mapping[str, Slot]) -> tuple[str, str]:
+    if option in LATER.get(plugin.kind, ()):
+        return f"`{option}` is not in this release.", "Take it out."
+    if option == "split" and plugin.kind == "data":
+        return "expected a mapping.", "Write split: {val: 0.2, test: 0.2}."
+    if option == "per" and plugin.kind == "strategy":
+        return f"{plugin.name} looks at each {plugin.facts['per']}; it has no `per`.", ""
+    if not slots:
+        return f"{plugin.name} takes no options.", ""
+    section = option.rpartition(".")[0]
+    known = [name for name in slots if name.rpartition(".")[0] == section]
+    known += ["split"] if plugin.kind == "data" and not section else []
+    return f"{plugin.name} has no option {option!r}.", did_you_mean(option, known)
+
+
+def _refuse_missing(plugin: Plugin, options: list[str], node: Node, findings: Findings) -> None:
+    slots = signature(plugin)
+    missing = [f"`{option}`" for option in options if slots[option].required]
+    if not missing:
+        return
+    low, high = plugin.facts.get("search") or (0.01, 100.0)
+    example = f"Write a number, a list, or a range such as threshold: {{log: [{low:g}, {high:g}]}}."
+    text = f"{plugin.name} needs {' and '.join(missing)}."
+    findings.wrong(node.place, text, example if "`threshold`" in missing else "")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_shown(item) for item in value)}]"
+    return value if isinstance(value, str) else show(value)

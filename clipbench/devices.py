@@ -1,0 +1,20 @@
+"""Which device trains."""
+
+from __future__ import annotations
+
+import torch
+
+from clipbench.errors import ClipbenchError
+
+KNOWN = ("auto", "cpu", "cuda", "mps")
+
+
+def choose(wanted: str) -> str:
+    """The device for `--device`: `auto` is a GPU if there is one."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return "cuda" if available["cuda"] else "cpu"
+    if not available[wanted]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise ClipbenchError(f"--device {wanted}: this machine has none. It has: {there}.")
+    return wanted

@@ -1,0 +1,91 @@
+"""What a trial's run in MLflow says: its name, params, tags, metrics and data set, as plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from clipbench.columns import is_option
+
+TRIAL = "clipbench.trial"
+STATUS = "clipbench.status"
+POINTS = (
+    50  # of a per-step series in MLflow, which stores about ten a millisecond; the Parquet files have all
+)
+NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 250, 6000, 5000, 36  # MLflow's limits
+
+Row = Mapping[str, Any]
+Series = Mapping[str, np.ndarray]
+Entry = tuple[str, float, int]  # name, value, epoch or step
+
+
+def run_name(row: Row) -> str:
+    return f"{row.get('arm', row['id'])} seed {row.get('seed', '?')}"
+
+
+def params(row: Row) -> dict[str, str]:
+    """Every option, as text that is the same each time."""
+    return {key(name): str(row[name])[:PARAM_LENGTH] for name in row if is_option(name)}
+
+
+def tags(row: Row) -> dict[str, str]:
+    """The trial, its status, and whatever else is said in words (`diverged_cause`, `error`)."""
+    words = {
+        key(f"clipbench.{name}"): value[:TAG_LENGTH]
+        for name, value in row.items()
+        if isinstance(value, str) and name != "id" and not is_option(name)
+    }
+    return words | {TRIAL: row["id"]}
+
+
+def metrics(row: Row, epochs: Series, steps: Series) -> list[Entry]:
+    """Series and final numbers; a final one whose name is a series' becomes `final/...`."""
+    entries = [*_series(epochs, "epoch"), *_series(_thinned(steps), "step", "step/")]
+    finals = {
+        name: value for name, value in row.items() if not is_option(name) and not isinstance(value, str)
+    }
+    entries += [
+        (f"final/{name}" if name in epochs else name, float(value), 0) for name, value in finals.items()
+    ]
+    return [(key(name), value, when) for name, value, when in entries if math.isfinite(value)]
+
+
+def dataset(row: Row) -> tuple[str, str, str] | None:
+    """Name, digest, and how it was made; nothing for an objective without data."""
+    if not row.get("data") or not row.get("fingerprint"):
+        return None
+    options = {name: str(value) for name, value in row.items() if name.startswith("data.")}
+    made = json.dumps({"tags": {"mlflow.source.name": "clipbench", "data": row["data"], **options}})
+    return row["data"][:NAME_LENGTH], row["fingerprint"][:DIGEST_LENGTH], made
+
+
+def key(name: str) -> str:
+    """A name that MLflow takes: it refuses brackets, and paths that lead elsewhere."""
+    clean = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")
+    return clean[:NAME_LENGTH] or "_"
+
+
+def _series(columns: Series, axis: str, prefix: str = "") -> Iterator[Entry]:
+    whens = columns.get(axis, np.zeros(0)).tolist()
+    for name, values in columns.items():
+        if name not in ("id", axis):
+            yield from (
+                (prefix + name, value, when) for value, when in zip(_floats(values), whens, strict=True)
+            )
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    numbers: list[float] = values.astype(np.float64).tolist()
+    return numbers
+
+
+def _thinned(steps: Series) -> Series:
+    length = len(steps.get("step", ()))
+    kept = np.unique(np.linspace(0, length - 1, min(length, POINTS)).round().astype(int))
+    return {name: values[kept] for name, values in steps.items()}

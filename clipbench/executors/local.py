@@ -1,0 +1,145 @@
+"""Worker processes on this machine: chunks are dealt out, a worker that dies is replaced, its chunk trained once more."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any
+
+from clipbench.errors import ClipbenchError
+from clipbench.executors.messages import DONE, FAILED, PROGRESS, TRAIN
+from clipbench.plan import Chunk
+from clipbench.trial import Records
+
+# Imported once by the process from which all workers are forked; the parent itself never imports torch.
+WORKER = "clipbench.executors.worker"
+ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a chunk: progress, its records, or the error that ended it."""
+
+    chunk: Chunk
+    lane_steps: int = 0
+    records: Records | None = None
+    error: str = ""
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    chunk: Chunk | None = None
+    told: int = field(default=0)  # lane-steps of the chunk under way
+
+
+class Local:
+    """A pool of workers. Use it as a context: they are gone when it ends, however it ends."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        methods = multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            self._context.set_forkserver_preload([WORKER])
+        self.size = workers or cores()
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Local:
+        self._workers.append(self._hire())  # it imports torch while the parent gets on
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for worker in self._workers:
+            worker.connection.close()
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """The result of `package.module:function`, worked out in a worker: for what needs torch."""
+        worker = self._workers[0]
+        worker.connection.send((function, arguments))
+        while True:
+            try:
+                kind, result = worker.connection.recv()
+            except EOFError:
+                raise ClipbenchError("The process that reads the experiment died. Is there enough memory?") from None
+            if kind == FAILED:
+                raise result if isinstance(result, ClipbenchError) else ClipbenchError(str(result))
+            if kind == DONE:
+                return result
+
+    def train(self, chunks: Sequence[Chunk], device: str) -> Iterator[Event]:
+        """Train the chunks, as many at once as there are workers."""
+        waiting = deque(chunks)
+        while len(self._workers) < min(self.size, len(chunks)):
+            self._workers.append(self._hire())
+        while True:
+            for worker in self._workers:
+                if worker.chunk is None and waiting:
+                    self._assign(worker, waiting.popleft(), device)
+            busy = {worker.connection: worker for worker in self._workers if worker.chunk}
+            if not busy:
+                return
+            for connection in wait(list(busy)):
+                yield from self._listen(busy[connection], waiting)  # type: ignore[index]
+
+    def _assign(self, worker: _Worker, chunk: Chunk, device: str) -> None:
+        worker.chunk, worker.told = chunk, 0
+        worker.connection.send((TRAIN, (chunk.trials, device, chunk.lanes)))
+
+    def _listen(self, worker: _Worker, waiting: deque[Chunk]) -> Iterator[Event]:
+        chunk = worker.chunk
+        assert chunk is not None
+        try:
+            kind, result = worker.connection.recv()
+        except (EOFError, OSError):
+            yield from self._replace(worker, chunk, waiting)
+            return
+        if kind == PROGRESS:
+            worker.told += result
+            yield Event(chunk, lane_steps=result)
+            return
+        worker.chunk = None
+        rest = chunk.lane_steps - worker.told
+        if kind == DONE:
+            yield Event(chunk, lane_steps=rest, records=result)
+        else:
+            yield Event(chunk, lane_steps=rest, error=str(result))
+
+    def _replace(self, worker: _Worker, chunk: Chunk, waiting: deque[Chunk]) -> Iterator[Event]:
+        """A worker died: by a user's model that crashed, or for want of memory."""
+        worker.process.join()
+        code = worker.process.exitcode
+        self._workers[self._workers.index(worker)] = self._hire()
+        if chunk.attempt < ATTEMPTS:
+            waiting.append(chunk.again())
+            yield Event(chunk, lane_steps=-worker.told)
+        else:
+            rest = chunk.lane_steps - worker.told
+            yield Event(chunk, lane_steps=rest, error=f"the worker process died {ATTEMPTS} times (exit code {code})")
+
+    def _hire(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _serve(connection: Connection) -> None:
+    from clipbench.executors.worker import serve
+
+    serve(connection)

@@ -1,0 +1,73 @@
+"""What a worker process does: it waits for work, does it in one thread, and sends back what came of it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from clipbench import engine
+from clipbench.errors import ClipbenchError
+from clipbench.executors.messages import DONE, FAILED, PROGRESS, TRAIN
+
+# Between two messages of progress, in seconds.
+PATIENCE = 0.1
+
+
+def serve(connection: Connection) -> None:
+    """Answer calls until the parent hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.dup2(2, 1)  # what a user's function prints must not mix with the tables
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # One thread each, as many processes as cores: kernels this small gain nothing from more threads.
+    torch.set_num_threads(1)
+    # After convergence, momentum and softmax tails turn into denormal numbers, which are many times slower.
+    torch.set_flush_denormal(True)
+    while True:
+        try:
+            task, arguments = connection.recv()
+        except EOFError:
+            return
+        connection.send(_outcome(task, arguments, connection))
+
+
+def _outcome(task: str, arguments: tuple[Any, ...], connection: Connection) -> tuple[str, Any]:
+    try:
+        if task == TRAIN:
+            return DONE, engine.train(*arguments, progress=_throttled(connection))
+        module, _, function = task.partition(":")
+        return DONE, getattr(importlib.import_module(module), function)(*arguments)
+    except ClipbenchError as error:
+        return FAILED, error
+    except Exception as error:  # noqa: BLE001 - whatever a user's function raises becomes a failed trial
+        return FAILED, f"{type(error).__name__}: {error}"
+
+
+def _throttled(connection: Connection) -> Callable[[int], None]:
+    """Progress in few messages: a cohort of tiny models finishes thousands of epochs a second."""
+    pending, sent = 0, time.monotonic()
+
+    def progress(done: int) -> None:
+        nonlocal pending, sent
+        pending += done
+        if time.monotonic() - sent > PATIENCE:
+            connection.send((PROGRESS, pending))
+            pending, sent = 0, time.monotonic()
+
+    return progress
+
+
+def _die_with_parent() -> None:
+    """A killed parent must not leave workers behind that go on training for nobody."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,34 @@
+"""The names of what is measured, as report, sweep, claims and `train.target` may say them."""
+
+from __future__ import annotations
+
+from clipbench.registry import catalogue, did_you_mean
+from clipbench.values import show
+
+PARTS = ("test", "val", "best_val", "train")
+ALONE = (
+    "generalization_gap",
+    "epochs_to_target",
+    "diverged",
+    "diverged_step",
+    "clip/fired_share",
+    "grad_norm/pre_p50",
+    "seconds",
+    "step_us",
+    "weight_sparsity",
+)
+
+
+def unknown_measure(name: object, own: tuple[str, ...] = (), *, per_epoch: bool = False) -> tuple[str, str]:
+    """What is wrong with the name of a measure, and the way out; two empty texts if it is known.
+
+    `own` are metrics of the user's; `per_epoch` asks for what is measured after every epoch.
+    """
+    if not isinstance(name, str):
+        return f"expected the name of a measure, got {show(name)}.", "Write for example test/accuracy."
+    metrics = ("loss", *catalogue("metric"), *own)
+    if per_epoch:
+        known = ["train/loss", *(f"val/{metric}" for metric in metrics)]
+    else:
+        known = [*(f"{part}/{metric}" for part in PARTS for metric in metrics), *ALONE]
+    return ("", "") if name in known else (f"unknown measure {name!r}.", did_you_mean(name, known))

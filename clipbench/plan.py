@@ -1,0 +1,111 @@
+"""What is to be trained: trials, grouped into cohorts, cut into chunks that fit a cache or a device."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from clipbench.spec import Experiment
+from clipbench.trial import Trial, digest
+
+# Weights, gradients, absolute gradients, optimizer state and activations of a chunk together: about what a core
+# keeps close. A constant, and not read from the machine, so that the same plan is cut the same way everywhere.
+CACHE_BYTES = 4 * 2**20
+FEWEST_LANES, MOST_LANES = 4, 32
+# On a GPU more lanes cost next to nothing until it is full.
+GPU_BYTES = 4 * 2**30
+GPU_MOST_LANES = 1024
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Trials that share data, model and training options, and so can be trained as one tensor program."""
+
+    id: str
+    trials: tuple[Trial, ...]
+    parameters: int
+    lane_bytes: int  # what one lane keeps in memory while it trains
+    steps: int  # of each trial
+    loop_reason: str = ""  # why it is trained one lane after another; empty if it is not
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The trials that one worker trains together, and the file name of their records."""
+
+    cohort: str
+    trials: tuple[Trial, ...]
+    lanes: int  # padded to this many, so that chunks of a cohort have one shape
+    steps: int
+    attempt: int = 1
+
+    @property
+    def stem(self) -> str:
+        return f"{self.cohort}-{digest(sorted(trial.id for trial in self.trials), 8)}"
+
+    @property
+    def lane_steps(self) -> int:
+        return self.steps * len(self.trials)
+
+    def again(self) -> Chunk:
+        return replace(self, attempt=self.attempt + 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment with its data and models looked at: everything that can be said before training."""
+
+    experiment: Experiment
+    cohorts: tuple[Cohort, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return tuple(trial for cohort in self.cohorts for trial in cohort.trials)
+
+    def chunks(self, done: Collection[str], workers: int, device: str) -> list[Chunk]:
+        """What is missing, the longest work first so that no worker is left alone with it at the end."""
+        cut = [
+            chunk
+            for cohort in self.cohorts
+            for chunk in _cut(cohort, [t for t in cohort.trials if t.id not in done], workers, device)
+        ]
+        return sorted(cut, key=lambda chunk: -chunk.steps)
+
+
+def most_lanes(cohort: Cohort, device: str) -> int:
+    """How many lanes train well together."""
+    if device == "cpu":
+        return max(FEWEST_LANES, min(MOST_LANES, CACHE_BYTES // cohort.lane_bytes))
+    return max(FEWEST_LANES, min(GPU_MOST_LANES, GPU_BYTES // cohort.lane_bytes))
+
+
+def _cut(cohort: Cohort, missing: Sequence[Trial], workers: int, device: str) -> Iterator[Chunk]:
+    if not missing:
+        return
+    most = most_lanes(cohort, device)
+    share = -(-len(missing) // workers)  # a worker without work helps nobody
+    most = min(most, max(FEWEST_LANES, share))
+    groups = _by_seed(missing) if device == "cpu" else [list(missing)]
+    if max(map(len, groups)) < FEWEST_LANES:
+        groups = [list(missing)]
+    lanes = max(-(-len(group) // -(-len(group) // most)) for group in groups)
+    for group in groups:
+        for trials in _batched(group, lanes):
+            yield Chunk(cohort.id, tuple(trials), lanes, cohort.steps)
+
+
+def _by_seed(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Lanes of a seed share their batches, so they go together. Arms of a kind stand together already."""
+    groups: dict[int, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.seed].append(trial)
+    return [
+        sorted(group, key=lambda trial: (repr(trial.optimizer), trial.clip.name)) for group in groups.values()
+    ]
+
+
+def _batched(items: Sequence[Trial], size: int) -> Iterator[Sequence[Trial]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,201 @@
+"""An experiment made ready: data loaded, models built and tried once, and what they show to be wrong said with its place."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from clipbench import dataset, registry, spec
+from clipbench.dataset import Dataset
+from clipbench.engine.batches import Schedule
+from clipbench.engine.clipping import excluded
+from clipbench.engine.looped import reason_to_loop
+from clipbench.engine.network import DTYPES, Network, build_model
+from clipbench.errors import InputError, Problem
+from clipbench.plan import Cohort, Plan
+from clipbench.spec import Experiment
+from clipbench.trial import Component, Training, Trial, digest
+
+AUTO = "auto"  # a loss that nobody named
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One data set, model and training, tried out."""
+
+    data: Component | None
+    model: Component
+    train: Training
+    dataset: Dataset | None
+    module: nn.Module
+    schedule: Schedule
+    loop_reason: str
+    activations: int  # elements that one lane's forward pass leaves behind
+
+
+def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Plan:
+    """Load an experiment and plan it; raises InputError with every mistake that the data and models show."""
+    return _Preparation(spec.load(path, sets, seeds)).plan()
+
+
+class _Preparation:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.problems: list[Problem] = []
+
+    def plan(self) -> Plan:
+        settings = [setting for setting in self._settings() if setting]
+        self._check_excludes(settings)
+        if self.problems:
+            raise InputError(self.problems)
+        cohorts = tuple(self._cohort(setting) for setting in settings)
+        notes = [
+            f"{s.model.name} is trained one model after another: {s.loop_reason}."
+            for s in settings
+            if s.loop_reason
+        ]
+        return Plan(self.experiment, cohorts, (*self.experiment.notes, *dict.fromkeys(notes)))
+
+    def _settings(self) -> Iterator[_Setting | None]:
+        experiment = self.experiment
+        keys = {name: experiment.keys.get(name) or (name,) * 1000 for name in ("data", "model")}
+        loaded = [self._load(data, key) for data, key in zip(experiment.data, keys["data"], strict=False)]
+        for (number, data), (position, model) in itertools.product(
+            enumerate(experiment.data), enumerate(experiment.models)
+        ):
+            if data is not None and loaded[number] is None:
+                continue  # its problem is said already
+            for train in experiment.training:
+                yield self._try(data, loaded[number], model, keys["model"][position], train)
+
+    def _load(self, data: Component | None, key: str) -> Dataset | None:
+        if data is None:
+            return None
+        try:
+            return dataset.load(data)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            self._say(key, f"{data.name} cannot be loaded: {_sentence(error)}")
+            return None
+
+    def _try(
+        self, data: Component | None, loaded: Dataset | None, model: Component, key: str, train: Training
+    ) -> _Setting | None:
+        """Build the model and take one step of forward pass and loss on a few examples."""
+        try:
+            module = build_model(model, loaded, seed=0)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            self._say(key, f"{model.name} cannot be built: {_sentence(error)}")
+            return None
+        train = _with_defaults(train, loaded)
+        schedule = Schedule.of(train, len(loaded.train[0]) if loaded else None)
+        if schedule.epoch_steps == 0 and loaded:
+            self._say(
+                "train.batch_size",
+                f"{train.batch_size} is more than the {len(loaded.train[0])} training examples.",
+            )
+            return None
+        module.to(DTYPES[train.dtype])
+        network = Network(module, train, has_data=loaded is not None)
+        example = _example(loaded, network.dtype)
+        try:
+            activations = _activations(network, example, schedule.batch)
+            reason = reason_to_loop(network, example)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            shapes = f" on inputs {tuple(example[0].shape)}" if loaded else ""
+            self._say(
+                key, f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
+            )
+            return None
+        return _Setting(data, model, train, loaded, module, schedule, reason, activations)
+
+    def _check_excludes(self, settings: Sequence[_Setting]) -> None:
+        names = {name for setting in settings for name, _ in setting.module.named_parameters()}
+        keys = self.experiment.arm_keys
+        for position, arm in enumerate(self.experiment.arms if names else ()):
+            patterns = arm.as_dict().get("exclude") or ()
+            for pattern in patterns if isinstance(patterns, tuple) else ():
+                if not any(excluded(name, (str(pattern),)) for name in names):
+                    modules = sorted({name.rpartition(".")[0] for name in names} - {""})
+                    key = f"{keys[position]}.exclude" if position < len(keys) else "clip"
+                    self._say(
+                        key,
+                        f"no parameter matches {pattern!r}.",
+                        registry.did_you_mean(str(pattern), modules),
+                    )
+
+    def _cohort(self, setting: _Setting) -> Cohort:
+        parameters = sum(p.numel() for p in setting.module.parameters() if p.requires_grad)
+        fingerprint = setting.dataset.fingerprint if setting.dataset else ""
+        experiment = self.experiment
+        trials = tuple(
+            Trial(setting.data, setting.model, optimizer, setting.train, arm, seed, fingerprint)
+            for optimizer, arm, seed in itertools.product(
+                experiment.optimizers, experiment.arms, experiment.seeds
+            )
+        )
+        content = [trials[0].columns()[name] for name in sorted(trials[0].columns()) if _shared(name)]
+        itemsize = DTYPES[setting.train.dtype].itemsize
+        return Cohort(
+            id=digest([content, setting.model.source, fingerprint], 12),
+            trials=trials,
+            parameters=parameters,
+            lane_bytes=itemsize * (4 * parameters + 2 * setting.activations),
+            steps=setting.schedule.steps,
+            loop_reason=setting.loop_reason,
+        )
+
+    def _say(self, key: str, text: str, remedy: str = "") -> None:
+        self.problems.append(Problem(self.experiment.place(key), text, remedy))
+
+
+def _shared(column: str) -> bool:
+    return column.split(".")[0] in ("data", "model", "train")
+
+
+def _with_defaults(train: Training, loaded: Dataset | None) -> Training:
+    """Classes are trained by cross entropy and judged by accuracy; real targets by mse, and r2 beside it."""
+    classes = loaded is not None and loaded.classes
+    if train.loss.name == AUTO:
+        train = replace(train, loss=Component.of("cross_entropy" if classes else "mse"))
+    if not train.metrics and loaded is not None:
+        names = ("accuracy",) if classes else ("mse", "r2")
+        train = replace(train, metrics=tuple(Component.of(name) for name in names))
+    return train
+
+
+def _example(loaded: Dataset | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    if loaded is None:
+        return torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
+    x, y = (torch.as_tensor(array[:4]) for array in loaded.train)
+    return tuple(t.to(dtype) if t.is_floating_point() else t for t in (x, y))  # type: ignore[return-value]
+
+
+def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -> int:
+    """Elements of all layers' outputs for a whole batch, counted on a few examples."""
+    counts: list[int] = []
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            counts.append(output.numel())
+
+    leaves = [module for module in network.module.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    states = dict(network.module.named_buffers())
+    try:
+        with torch.random.fork_rng(devices=[]):
+            params = {name: p.detach() for name, p in network.module.named_parameters()}
+            network.loss(params, {name: s.clone() for name, s in states.items()}, *example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(counts) * batch // max(len(example[0]), 1)
+
+
+def _sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    kind = "" if isinstance(error, dataset.DataProblem) else f"{type(error).__name__}: "
+    return f"{kind}{lines[0].rstrip('.') if lines else 'no message'}."

@@ -1,0 +1,145 @@
+"""From the store's records to settings and arms: which trials belong together, as arrays over seeds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clipbench.report.tables import Metric
+from clipbench.stats import Floats
+
+Mask = NDArray[np.bool_]
+NAMES = ("data", "model", "optimizer", "lr")
+SECTIONS = ("data.", "model.", "optimizer.", "train.")
+FOLD = "data.fold"  # averaged within its seed, so it makes no setting of its own
+MEASURES = ("clip/fired_share", "clip/fraction", "grad_norm/pre_p50", "step_us", "epochs_to_target")
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """A strategy at one threshold; arrays have one place a seed of the setting, NaN where it has none."""
+
+    name: str
+    strategy: str
+    threshold: float | None
+    value: Floats  # of the metric; NaN for a diverged trial
+    criterion: Floats
+    present: Mask  # finished or diverged
+    diverged: Mask
+    measures: Mapping[str, Floats]
+
+    @functools.cached_property
+    def rank(self) -> tuple[float, float]:
+        """Lowest first: an arm that diverged on fewer seeds, then the better mean (of a criterion turned
+        so that more is better); arms that never ran come last."""
+        trials = self.present.sum()
+        criterion = self.criterion[np.isfinite(self.criterion)]
+        return (
+            float(self.diverged.sum() / trials) if trials else np.inf,
+            # Means of the same values in another order differ in their last digits and still tie.
+            -float(f"{criterion.mean():.12g}") if criterion.size else np.inf,
+        )
+
+
+def settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """The trials by what is the same within a comparison, each group with what sets it apart.
+
+    A column sets groups apart only if it splits what the columns before it did not: `optimizer.momentum`,
+    which only SGD has, adds nothing to `optimizer`.
+    """
+    codes = np.zeros(len(frame), int)
+    axes: list[str] = []
+    for column in _setting_columns(frame):
+        finer = _codes(codes, frame[column])
+        if finer.max(initial=0) > codes.max(initial=0):
+            axes.append(column)
+            codes = finer
+    groups = [frame[codes == code] for code in range(codes.max(initial=-1) + 1)]
+    for group in sorted(groups, key=lambda group: [_sortable(group[axis].iloc[0]) for axis in axes]):
+        yield {axis: _text(group[axis].iloc[0]) for axis in axes}, group
+
+
+def gather(frame: pd.DataFrame, metric: Metric) -> list[Arm]:
+    """The arms of one setting, folds averaged within their seed."""
+    cells = _cells(frame, metric)
+    seeds = np.unique(frame["seed"])
+    columns = {str(name): cells[name].unstack("seed").reindex(columns=seeds) for name in cells}
+    about = frame.drop_duplicates("arm").sort_values(["strategy", "threshold"], na_position="last")
+    return [_arm(row, columns) for _, row in about.iterrows()]
+
+
+def _setting_columns(frame: pd.DataFrame) -> list[str]:
+    names = [str(column) for column in frame]
+    options = sorted(name for name in names if name.startswith(SECTIONS) and name != FOLD)
+    return [name for name in NAMES if name in names] + options
+
+
+def _codes(codes: NDArray[np.intp], column: pd.Series) -> NDArray[np.intp]:
+    """Group numbers from 0 that also tell apart the values of the column; missing is a value too."""
+    values, known = pd.factorize(column, use_na_sentinel=False)
+    return np.asarray(np.unique(codes * len(known) + values, return_inverse=True)[1])
+
+
+def _sortable(value: object) -> tuple[int, float, str]:
+    if isinstance(value, int | float) and not pd.isna(value):
+        return 0, float(value), ""
+    return 1, 0.0, str(value)
+
+
+def _text(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """One row an arm and seed. A seed counts as diverged if any of its folds did."""
+    values = pd.DataFrame({name: _numbers(frame, name) for name in MEASURES})
+    values["value"] = _values(frame, metric)
+    values["criterion"] = _numbers(frame, metric.criterion) * metric.criterion_sign
+    diverged = frame["status"].eq("diverged").to_numpy()
+    values.loc[diverged, ["value", "criterion"]] = np.nan
+    values["diverged"] = diverged.astype(float)
+    values["arm"], values["seed"] = frame["arm"].to_numpy(), frame["seed"].to_numpy()
+    groups = values.groupby(["arm", "seed"])
+    cells = groups.mean()
+    cells["diverged"] = groups["diverged"].max()
+    cells.loc[cells["diverged"] > 0, ["value", "criterion"]] = np.nan
+    return cells
+
+
+def _values(frame: pd.DataFrame, metric: Metric) -> Floats:
+    values = _numbers(frame, metric.name)
+    if metric.name == "epochs_to_target":  # a mean over those that reached it would flatter the arm
+        values = np.where(np.isnan(values), _numbers(frame, "train.epochs"), values)
+    return values
+
+
+def _numbers(frame: pd.DataFrame, name: str | None) -> Floats:
+    """Finite numbers of a column, NaN elsewhere and where there is no such column."""
+    if name is None or name not in frame:
+        return np.full(len(frame), np.nan)
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan).copy()
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _arm(about: pd.Series, columns: Mapping[str, pd.DataFrame]) -> Arm:
+    name = str(about["arm"])
+    arrays = {column: table.loc[name].to_numpy(float) for column, table in columns.items()}
+    threshold = about["threshold"]
+    return Arm(
+        name=name,
+        strategy=str(about["strategy"]),
+        threshold=None if pd.isna(threshold) else float(threshold),
+        value=arrays["value"],
+        criterion=arrays["criterion"],
+        present=~np.isnan(arrays["diverged"]),
+        diverged=arrays["diverged"] > 0,
+        measures={measure: arrays[measure] for measure in MEASURES},
+    )

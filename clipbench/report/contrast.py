@@ -1,0 +1,90 @@
+"""An arm against the baseline, seed by seed: differences, tests, and what divergence does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from clipbench import stats
+from clipbench.report.arms import Arm, Mask
+from clipbench.report.tables import Contrast
+from clipbench.stats import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Pairing:
+    """An arm and another by seed, turned so that positive is better; NaN where there is no pair."""
+
+    differences: Floats  # where both finished, or 0 where both diverged
+    criteria: Floats  # the same of the validation measure
+    won: Mask  # only the other diverged
+    lost: Mask  # only the arm diverged
+    both_diverged: Mask
+
+    @property
+    def finished(self) -> Floats:
+        return self.differences[~self.both_diverged]
+
+    @cached_property
+    def ranked(self) -> Floats:
+        """A pair that divergence decided counts more than all others together."""
+        return stats.worst_rank(self.differences, self.won, self.lost)
+
+    @property
+    def pairs(self) -> int:
+        return int(np.isfinite(self.ranked).sum())
+
+    @property
+    def direction(self) -> float:
+        """Positive where the arm is better, divergences first."""
+        return float(np.nansum(self.ranked))
+
+    @property
+    def decided_by_divergence(self) -> bool:
+        return bool((self.won | self.lost).any())
+
+
+def pair(arm: Arm, other: Arm, sign: int) -> Pairing:
+    """Pair two arms by seed. Where both diverged they tie."""
+    both = arm.present & other.present
+    both_diverged = both & arm.diverged & other.diverged
+    return Pairing(
+        differences=np.where(both_diverged, 0.0, sign * (arm.value - other.value)),
+        criteria=np.where(both_diverged, 0.0, arm.criterion - other.criterion),
+        won=both & other.diverged & ~arm.diverged,
+        lost=both & arm.diverged & ~other.diverged,
+        both_diverged=both_diverged,
+    )
+
+
+def contrast(pairing: Pairing) -> Contrast:
+    """What is said of a pairing before it is tested."""
+    return Contrast(
+        difference=stats.estimate(pairing.finished),
+        dz=stats.cohen_dz(pairing.finished),
+        rank_biserial=stats.rank_biserial(pairing.ranked),
+        score=stats.score(pairing.ranked),
+        pairs=pairing.pairs,
+    )
+
+
+def p_value(pairing: Pairing) -> float:
+    return stats.sign_flip_p(pairing.ranked)
+
+
+def p_after_choice(chosen: Pairing, candidates: Sequence[Pairing]) -> float:
+    """p of the chosen threshold with the choice among the strategy's thresholds repeated in the test.
+
+    Over the seeds that every threshold has.
+    """
+    if len(candidates) == 1:
+        return p_value(chosen)
+    won = np.array([candidate.won for candidate in candidates])
+    lost = np.array([candidate.lost for candidate in candidates])
+    outcomes = stats.worst_rank([candidate.differences for candidate in candidates], won, lost)
+    criteria = stats.worst_rank([candidate.criteria for candidate in candidates], won, lost)
+    whole = np.isfinite(outcomes).all(axis=0) & np.isfinite(criteria).all(axis=0)
+    return stats.sign_flip_p_after_choice(outcomes[:, whole], criteria[:, whole])

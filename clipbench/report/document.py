@@ -1,0 +1,34 @@
+"""The report as plain values and as JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from clipbench.report.tables import Report
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """The whole report as JSON-able values; what is not a finite number is null."""
+    values = asdict(report)
+    values["settings"] = [
+        {**setting, "main": [row["arm"] for row in setting["main"]]} for setting in values["settings"]
+    ]
+    cleaned = _clean(values)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def render(report: Report) -> str:
+    return json.dumps(as_dict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,67 @@
+"""What the columns and verdicts mean, for somebody who has never seen the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clipbench.report import formatting, verdict
+from clipbench.report.tables import Report, Setting
+
+
+def lines(report: Report) -> tuple[str, ...]:
+    """What the tables of all settings need, each line once."""
+    parts = (_value, _difference, _choice, _verdicts, _behaviour)
+    every = (line for part in parts for setting in report.settings for line in part(setting))
+    return tuple(dict.fromkeys(every))
+
+
+def _value(setting: Setting) -> Iterator[str]:
+    better = "higher" if setting.metric.higher_is_better else "lower"
+    yield f"{setting.metric.name}: mean over seeds ± half of its 95 % t interval; {better} is better."
+    if setting.metric.name == "epochs_to_target":
+        yield "A trial that never reached the target counts with all its epochs: such means are too small."
+
+
+def _difference(setting: Setting) -> Iterator[str]:
+    if setting.baseline is None:
+        return
+    yield (
+        f"vs {setting.baseline}: difference paired by seed ± half of its 95 % t interval; "
+        "positive is better, whatever the metric."
+    )
+    yield "p (Holm): two-sided paired sign-flip test of that difference, corrected for the rows of the table."
+    yield "dz: mean difference / its standard deviation over seeds. w-t-l: seeds won, tied, lost."
+
+
+def _choice(setting: Setting) -> Iterator[str]:
+    if setting.metric.criterion:
+        yield (
+            f"A strategy's threshold is the one with the best mean {setting.metric.criterion} (*); "
+            "one that diverged on more seeds ranks below."
+        )
+
+
+def _verdicts(setting: Setting) -> Iterator[str]:
+    choice = ", also when the test repeats the choice of threshold" if setting.metric.criterion else ""
+    better = f"better than the baseline (p < 0.05{choice})"
+    margin = formatting.margin(setting.margin, setting.metric) if setting.margin else "the margin"
+    meanings = {
+        verdict.BEST: f"{better}, and first of those on validation.",
+        verdict.TIED: "better than the baseline too, and not shown to be worse than the best.",
+        verdict.BETTER: f"{better}.",
+        verdict.WORSE: "worse than the baseline (p < 0.05).",
+        verdict.NO_EFFECT: f"shown to lie within {margin} of the baseline (TOST, p < 0.05).",
+        verdict.UNDERPOWERED: "too few seeds to reach p < 0.05, whatever they show.",
+        verdict.OPEN: "neither a difference nor its absence is shown.",
+    }
+    used = {row.verdict for row in setting.main}
+    yield from (f"{word}: {meaning}" for word, meaning in meanings.items() if word in used)
+
+
+def _behaviour(setting: Setting) -> Iterator[str]:
+    yield (
+        "norm: median gradient norm before clipping. clipped: share of steps on which the rule fired. "
+        "µs/step: time of a step of one trial."
+    )
+    if any(row.reach for row in setting.main):
+        yield "to target: median epochs; a trial that never got there counts as later than all others."

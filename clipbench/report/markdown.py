@@ -1,0 +1,54 @@
+"""The report as GitHub Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from clipbench.report import layout, legend
+from clipbench.report.layout import Grid
+from clipbench.report.tables import Report, Setting
+
+# A user's names must not open a table cell, a link, HTML or emphasis.
+BLANKS = re.compile(r"\n{3,}")
+SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
+
+
+def render(report: Report) -> str:
+    """The whole report as one document."""
+    lines = [f"# {_escape(report.name or 'Comparison')}", ""]
+    for setting in report.settings:
+        lines += [*_setting(setting), ""]
+    lines += [line for note in report.notes for line in (f"> {_escape(note)}", "")]
+    lines += _items("How to read this:", legend.lines(report))
+    return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
+
+
+def _setting(setting: Setting) -> Iterator[str]:
+    if setting.axes:
+        yield from (f"## {_escape(setting.label)}", "")
+    yield from (f"**{_escape(setting.headline)}**", "")
+    for grid in layout.grids(setting):
+        yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")
+    yield from _items("Be aware:", layout.flags(setting))
+    yield from _items("Notes:", setting.notes)
+
+
+def _table(grid: Grid) -> Iterator[str]:
+    yield _line(grid.headers)
+    yield _line(tuple("---" if header in grid.text else "---:" for header in grid.headers), escape=False)
+    for row in grid.cells:
+        yield _line(row)
+
+
+def _line(cells: tuple[str, ...], *, escape: bool = True) -> str:
+    return f"| {' | '.join(_escape(cell) if escape else cell for cell in cells)} |"
+
+
+def _items(title: str, lines: tuple[str, ...]) -> Iterator[str]:
+    if lines:
+        yield from (title, "", *(f"- {_escape(line)}" for line in lines), "")
+
+
+def _escape(text: str) -> str:
+    return SPECIAL.sub(r"\\\1", " ".join(text.split()))

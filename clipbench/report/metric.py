@@ -1,0 +1,76 @@
+"""Which measure is compared, which way it is better, and which validation measure chooses the thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from clipbench.errors import InputError, Problem
+from clipbench.registry import did_you_mean
+from clipbench.report.tables import Metric, Options
+
+DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")
+DIRECTIONS = {
+    "accuracy": True,
+    "r2": True,
+    "weight_sparsity": True,
+    "loss": False,
+    "mse": False,
+    "mae": False,
+    "generalization_gap": False,
+    "epochs_to_target": False,
+    "seconds": False,
+    "step_us": False,
+}
+
+
+def check(frame: pd.DataFrame, options: Options) -> None:
+    """Refuse a metric that no trial has, or that does not say which way it is better."""
+    if options.metric is None or frame.empty:
+        return
+    known = sorted(_measures(frame))
+    if options.metric not in known:
+        text = f"no trial has the metric {options.metric!r}."
+        remedy = did_you_mean(options.metric, known)
+        listed = f"Known: {', '.join(known)}."
+        raise InputError([Problem(options.place, text, remedy if remedy == listed else f"{remedy} {listed}")])
+    if _higher(options.metric, options.higher) is None:
+        text = f"it is not known whether a higher {options.metric!r} is better."
+        remedy = "Declare the metric with @metric(higher_is_better=...)."
+        raise InputError([Problem(options.place, text, remedy)])
+
+
+def of_setting(frame: pd.DataFrame, options: Options) -> Metric:
+    """The metric of one setting; the default depends on what was measured there."""
+    name = options.metric or _first(DEFAULTS, frame) or DEFAULTS[0]
+    criterion = _criterion(name, frame)
+    higher = bool(_higher(name, options.higher))
+    criterion_higher = bool(_higher(criterion, options.higher)) if criterion else True
+    return Metric(name, higher, criterion, 1 if criterion_higher else -1)
+
+
+def _criterion(name: str, frame: pd.DataFrame) -> str | None:
+    """`test/accuracy` is chosen by `val/accuracy`; a cost such as `step_us` by the default's counterpart."""
+    split, _, measure = name.rpartition("/")
+    if not split:
+        default = _first(DEFAULTS, frame) or ""
+        measure = default.rpartition("/")[2]
+    return _first((f"val/{measure}",), frame)
+
+
+def _first(names: Iterable[str], frame: pd.DataFrame) -> str | None:
+    return next((name for name in names if name in frame and frame[name].notna().any()), None)
+
+
+def _higher(name: str, own: Mapping[str, bool]) -> bool | None:
+    short = name.rpartition("/")[2]
+    known = {**DIRECTIONS, **own}
+    return known.get(name, known.get(short))
+
+
+def _measures(frame: pd.DataFrame) -> set[str]:
+    """Columns that can be compared: what is measured on data, and costs; never an option of the trial."""
+    numeric = [str(column) for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
+    prefixes = ("test/", "val/", "best_val/", "train/")
+    return {column for column in numeric if column.startswith(prefixes) or column in DIRECTIONS}

@@ -1,0 +1,137 @@
+"""What must be said beside the tables, only where it applies: trials left out, rules that were needed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from clipbench import stats
+from clipbench.report import formatting
+from clipbench.report.tables import Row, Setting
+from clipbench.stats import LEVEL
+
+
+def of_trials(stored: pd.DataFrame, ours: pd.DataFrame, planned: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Every trial that is not in the tables, counted and named."""
+    return (*_unfinished(ours), *_missing(ours, planned), *_others(stored, ours))
+
+
+def of_comparison(
+    setting: Setting, frame: pd.DataFrame, baseline: str, chances: Collection[str]
+) -> tuple[str, ...]:
+    """What a reader must know to trust this table, only where it applies."""
+    notes = [
+        *_about_baseline(setting, baseline),
+        *_about_choice(setting, chances),
+        *_about_power(setting),
+        *_about_divergence(setting),
+        *_about_pairs(setting, frame),
+    ]
+    return tuple(notes)
+
+
+def _unfinished(ours: pd.DataFrame) -> Iterable[str]:
+    if ours.empty:
+        yield "No trial of this experiment has been trained yet."
+        return
+    reasons = {
+        "failed": "failed with an error; the next run trains them again",
+        "pruned": "stopped early by the search",
+    }
+    for status, reason in reasons.items():
+        rows = ours[ours["status"] == status]
+        if len(rows):
+            trials = formatting.count(len(rows), "trial")
+            yield f"{trials} {reason}: {formatting.listing(_trial_names(rows))}."
+
+
+def _missing(ours: pd.DataFrame, planned: Mapping[str, str] | None) -> Iterable[str]:
+    done = set() if ours.empty else set(ours["id"])
+    missing = [words for id_, words in (planned or {}).items() if id_ not in done]
+    if missing and done:
+        yield f"{formatting.count(len(missing), 'trial')} not trained yet: {formatting.listing(missing)}."
+
+
+def _others(stored: pd.DataFrame, ours: pd.DataFrame) -> Iterable[str]:
+    if len(stored) > len(ours):
+        others = formatting.count(len(stored) - len(ours), "other trial")
+        yield f"The folder holds {others} that this YAML does not ask for; not shown."
+
+
+def _about_baseline(setting: Setting, baseline: str) -> Iterable[str]:
+    if setting.baseline is None:
+        several = any(row.strategy == baseline for row in setting.rows)
+        why = (
+            "several thresholds could be meant; name one arm" if several else "it has no finished trial here"
+        )
+        yield f"The baseline `{baseline}` cannot be used: {why}. Nothing is compared."
+
+
+def _about_choice(setting: Setting, chances: Collection[str]) -> Iterable[str]:
+    criterion = setting.metric.criterion
+    if criterion is None:
+        yield "No validation data: no threshold is chosen, all are shown, and none is called best."
+    elif criterion == setting.metric.name:
+        yield f"{criterion} both chose the thresholds and is reported, so it flatters them."
+    for row in setting.main:
+        if row.arm in chances and row.contrast:
+            yield (
+                f"{row.label} is not called better: its {formatting.p_clause(row.contrast.p_holm)} becomes "
+                f"{formatting.p_value(row.contrast.p_choice)} when the test repeats the choice of threshold."
+            )
+
+
+def _about_power(setting: Setting) -> Iterable[str]:
+    comparisons = sum(row.contrast is not None for row in setting.main)
+    if not comparisons or stats.smallest_p(setting.seeds, comparisons) < LEVEL:
+        return
+    reachable = formatting.p_value(stats.smallest_p(setting.seeds, comparisons))
+    yield (
+        f"{formatting.count(setting.seeds, 'seed')} cannot show p < 0.05 after Holm over "
+        f"{formatting.count(comparisons, 'comparison')} (smallest reachable: {reachable}); "
+        f"use at least {stats.seeds_needed(comparisons)} seeds."
+    )
+
+
+def _about_divergence(setting: Setting) -> Iterable[str]:
+    diverged = [row for row in setting.main if row.diverged]
+    if diverged:
+        counts = ", ".join(f"{row.label} {formatting.diverged(row)}" for row in diverged)
+        yield (
+            f"Diverged: {counts}. A diverged trial is worse than any that finished: it loses its pair in p "
+            "and w-t-l; means, differences, intervals and dz are over the seeds that finished."
+        )
+
+
+def _about_pairs(setting: Setting, frame: pd.DataFrame) -> Iterable[str]:
+    short = [
+        f"{row.label} {row.contrast.pairs}"
+        for row in setting.main
+        if row.contrast and row.contrast.pairs < setting.seeds
+    ]
+    if short:
+        yield f"Fewer than {setting.seeds} pairs of seeds: {', '.join(short)}."
+    silent = [row for row in setting.main if row.value.n < row.trials - row.diverged]
+    if silent:
+        yield f"No finite {setting.metric.name} in finished trials of {_labels(silent)}: left out."
+    if frame.duplicated(["arm", "seed"]).any():
+        yield "Several trials per arm and seed (folds) were averaged within their seed first."
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    return formatting.listing([row.label for row in rows])
+
+
+def _trial_names(rows: pd.DataFrame) -> list[str]:
+    names = [f"{arm} seed {seed}" for arm, seed in zip(rows["arm"], rows["seed"], strict=True)]
+    errors = rows["error"] if "error" in rows else [None] * len(rows)
+    return [
+        f"{name} ({_first_line(error)})" if isinstance(error, str) and error else name
+        for name, error in zip(names, errors, strict=True)
+    ]
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().splitlines()[-1] if text.strip() else ""
+    return line if len(line) <= 100 else f"{line[:99]}…"

@@ -1,0 +1,126 @@
+"""What a report says, as plain data: the tree that every format is written from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clipbench.errors import Place
+from clipbench.stats import Estimate, Score
+
+EXPERIMENT = Place("the experiment", key="report.metric")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report is asked for: the `report` section of the YAML, and what only the plan knows."""
+
+    metric: str | None = None  # None: test/accuracy, else test/mse, test/loss or train/loss, as measured
+    baseline: str = "none"  # a strategy, or an arm such as `norm@1.0`
+    margin: float | None = None  # differences within +-margin do not matter; in the metric's own unit
+    higher: Mapping[str, bool] = field(default_factory=dict)  # of the user's metrics: is higher better?
+    planned: Mapping[str, str] | None = None  # id -> words for each trial of the YAML as it is now
+    place: Place = EXPERIMENT
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is compared, and the validation measure by which thresholds are chosen."""
+
+    name: str
+    higher_is_better: bool
+    criterion: str | None  # None: there is no validation data, nothing is chosen
+    criterion_sign: int = 1  # turns the criterion so that more is better
+
+    @property
+    def sign(self) -> int:
+        """Turns values so that more is better."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def is_share(self) -> bool:
+        """Shown in per cent, its differences in percentage points."""
+        return self.name.endswith("accuracy")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Epochs to the target. The median counts a trial that never got there as later than all others."""
+
+    median: float  # infinite where half of the trials or more never reached it
+    reached: int
+    trials: int
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against the baseline, paired by seed; positive is better."""
+
+    difference: Estimate  # over the seeds on which both finished
+    dz: float
+    rank_biserial: float
+    score: Score
+    pairs: int  # seeds that both have, diverged ones among them
+    p: float = math.nan  # sign-flip test; NaN where the arm is not in the family
+    p_holm: float = math.nan
+    p_choice: float = math.nan  # with the choice of threshold repeated in the test, after Holm
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm of a setting: a strategy at one threshold."""
+
+    arm: str
+    strategy: str
+    threshold: float | None
+    value: Estimate
+    criterion: float
+    diverged: int
+    trials: int
+    fired_share: float
+    fraction: float
+    grad_norm: float
+    step_us: float
+    reach: Reach | None
+    contrast: Contrast | None  # None for the baseline, and where there is none
+    shown: bool  # in the main table: the strategy's best threshold, or nothing was chosen
+    verdict: str
+    flags: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The arm with its threshold as short as it is read: `norm@0.000316`."""
+        if self.threshold is None:
+            return self.arm
+        exact = repr(self.threshold).removesuffix(".0")
+        return f"{self.strategy}@{exact if len(exact) <= 6 else format(self.threshold, '.3g')}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One comparison: all arms on the same data, model, optimizer and training options."""
+
+    axes: Mapping[str, str]  # only what varies between the settings of the experiment
+    words: str  # "digits with mlp/sgd"
+    metric: Metric
+    baseline: str | None  # label of the baseline's arm; None where there is none
+    margin: float | None
+    seeds: int
+    rows: tuple[Row, ...]  # every arm: the baseline first, then by strategy and threshold
+    main: tuple[Row, ...]  # what is shown first: the baseline, then from the best to the worst
+    headline: str
+    notes: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{axis}={value}" for axis, value in self.axes.items())
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every setting of one experiment, and what must be said about the trials as a whole."""
+
+    name: str
+    settings: tuple[Setting, ...]
+    notes: tuple[str, ...]

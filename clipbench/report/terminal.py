@@ -1,0 +1,82 @@
+"""The report on a terminal, within 80 columns; colour repeats what the words say and is never alone."""
+
+from __future__ import annotations
+
+import textwrap
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clipbench.report import layout, legend, verdict
+from clipbench.report.layout import Grid
+from clipbench.report.tables import Report, Setting
+
+STYLES = {
+    verdict.BEST: "bold green",
+    verdict.TIED: "green",
+    verdict.BETTER: "green",
+    verdict.WORSE: "red",
+    verdict.UNDERPOWERED: "yellow",
+    verdict.BASELINE: "cyan",
+}
+WIDE_HEADER = 12
+
+
+def render(report: Report, console: Console, *, full: bool = True) -> None:
+    """Print the report; `full` adds the table of every strategy and threshold."""
+    for setting in report.settings:
+        _setting(setting, console, full=full)
+    for note in report.notes:
+        _line("Note: ", note, console, "yellow")
+    for line in legend.lines(report):
+        _line("", line, console, "dim")
+
+
+def _setting(setting: Setting, console: Console, *, full: bool) -> None:
+    console.print(Text(setting.headline, "bold"))
+    console.print()
+    for grid in layout.grids(setting, full=full):
+        console.print(_table(grid))
+        console.print()
+    for flag in layout.flags(setting):
+        _line("! ", flag, console, "yellow")
+    for note in setting.notes:
+        _line("Note: ", note, console, "yellow")
+    if layout.flags(setting) or setting.notes:
+        console.print()
+
+
+def _table(grid: Grid) -> Table:
+    table = Table(
+        title=Text(grid.title),
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for header in grid.headers:
+        is_words = header in grid.text
+        table.add_column(
+            Text(_header(header)),
+            justify="left" if is_words else "right",
+            overflow="fold",
+            no_wrap=not is_words,
+        )
+    for row in grid.cells:
+        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def _header(name: str) -> str:
+    """`val/accuracy %` in two lines: the column is as wide as its numbers need."""
+    return name.replace("/", "/\n") if len(name) > WIDE_HEADER else name
+
+
+def _line(mark: str, text: str, console: Console, style: str) -> None:
+    """A paragraph with its mark hanging in the margin."""
+    lines = textwrap.wrap(text, console.width - len(mark), break_on_hyphens=False) or [""]
+    body = "\n".join([lines[0], *(" " * len(mark) + line for line in lines[1:])])
+    console.print(Text(mark, style) + Text(body, style if style == "dim" else ""), soft_wrap=True)

@@ -1,0 +1,125 @@
+"""The JSON Schema of the YAML, for editors: sections, and the options of every built-in component."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clipbench.axes import MOST_POINTS, Slot
+from clipbench.registry import catalogue
+from clipbench.sections import Claim, ReportOptions, Section, Sweep, slots
+from clipbench.signatures import signature
+from clipbench.spec import KINDS, NAME
+from clipbench.training import Train
+from clipbench.values import json_schema
+
+Json = dict[str, Any]
+
+_OWN = {"type": "string", "pattern": ":"}  # package.module:function or ./file.py:function
+_ENDS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_POINTS = {"type": "integer", "minimum": 1, "maximum": MOST_POINTS, "default": 5}
+_RANGE = {
+    "type": "object",
+    "properties": {"log": _ENDS, "linear": _ENDS, "points": _POINTS},
+    "additionalProperties": False,
+    "oneOf": [{"required": ["log"]}, {"required": ["linear"]}],
+}
+
+
+def experiment_schema() -> Json:
+    """One document that an editor can check an experiment against while it is written."""
+    sections = {section: _one_or_many({"$ref": f"#/$defs/{kind}"}) for section, kind in KINDS.items()}
+    sections["data"] = {"anyOf": [sections["data"], {"enum": ["none", None]}]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "clipbench experiment",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["model", "optimizer", "clip"],
+        "properties": {
+            "name": {"type": "string", "pattern": f"^{NAME}$"},
+            **sections,
+            "train": _train(),
+            "seeds": _seeds(),
+            "report": _section(ReportOptions),
+            "sweep": _section(Sweep),
+            "claims": {"type": "array", "items": _section(Claim)},
+            "folder": {"type": "string", "description": "Where ./file.py:function is looked up."},
+        },
+        "$defs": {"range": _RANGE} | {kind: _component(kind) for kind in (*KINDS.values(), "loss", "metric")},
+    }
+
+
+def _component(kind: str) -> Json:
+    names = {"enum": list(catalogue(kind))}
+    own = {"type": "object", "properties": {"name": _OWN}, "required": ["name"]}
+    return {"anyOf": [names, _OWN, *(_options(kind, name) for name in catalogue(kind)), own]}
+
+
+def _options(kind: str, name: str) -> Json:
+    """A mapping with the name of one plug-in and its options."""
+    plugin = catalogue(kind)[name]
+    found = signature(plugin)
+    properties: Json = {"name": {"const": name}}
+    for slot in found.values():
+        section, _, part = slot.name.partition(".")
+        if part:
+            nested = properties.setdefault(
+                section, {"type": "object", "properties": {}, "additionalProperties": False}
+            )
+            nested["properties"][part] = _axis(slot)
+        else:
+            properties[slot.name] = _axis(slot)
+    return {
+        "type": "object",
+        "description": plugin.summary,
+        "properties": properties,
+        "required": ["name", *(slot.name for slot in found.values() if slot.required)],
+        "additionalProperties": plugin.open,
+    }
+
+
+def _axis(slot: Slot) -> Json:
+    value = _value(slot)
+    described = {} if slot.required else {"default": slot.default}
+    many = {
+        "type": "array",
+        "items": value if slot.takes_list else {"anyOf": [value, {"$ref": "#/$defs/range"}]},
+    }
+    return {"anyOf": [value, many, {"$ref": "#/$defs/range"}]} | described
+
+
+def _value(slot: Slot) -> Json:
+    schema = json_schema(slot.annotation)
+    schema.pop("title", None)
+    return schema
+
+
+def _train() -> Json:
+    axes = {name: _axis(slot) for name, slot in slots(Train).items() if name not in ("steps", "target")}
+    axes["steps"] = {"anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/range"}]}
+    axes["loss"] = _one_or_many({"anyOf": [{"enum": ["output", "auto"]}, {"$ref": "#/$defs/loss"}]})
+    axes["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}}
+    axes["target"] = {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": "number"},
+        "maxProperties": 1,
+    }
+    return {"type": "object", "properties": axes, "additionalProperties": False}
+
+
+def _seeds() -> Json:
+    seed = {"type": "integer", "minimum": 0}
+    return {
+        "anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": seed, "uniqueItems": True}]
+    }
+
+
+def _section(section: type[Section]) -> Json:
+    schema = section.model_json_schema()
+    if section is Sweep:
+        schema["properties"]["timeout"] = {"type": ["number", "string", "null"]}
+    return schema
+
+
+def _one_or_many(item: Json) -> Json:
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}

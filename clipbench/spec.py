@@ -1,0 +1,261 @@
+"""An experiment: from a YAML file to its validated, expanded choices, every mistake with its place."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clipbench import overrides
+from clipbench.axes import Axis
+from clipbench.components import Choice, read_choices
+from clipbench.construction import check_optimizers
+from clipbench.errors import Place
+from clipbench.experiment import Experiment, locate
+from clipbench.places import BROKEN, Findings, Node, parse
+from clipbench.registry import did_you_mean
+from clipbench.resolved import resolved
+from clipbench.sections import Claim, ReportOptions, Sweep, read_claims, read_report, read_sweep
+from clipbench.source import read_text
+from clipbench.training import function_names, read_training, trainings
+from clipbench.trial import Component
+from clipbench.values import show
+
+__all__ = ["Claim", "Experiment", "ReportOptions", "Sweep", "load", "resolved"]
+
+KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}
+KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
+MOST_TRIALS = 1_000_000
+DEFAULT_SEEDS = 8
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+RESERVED = ("mlflow.db", "mlartifacts")  # what `results/` itself holds
+
+
+def load(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> Experiment:
+    """The experiment of a YAML file with `--set` and `--seeds` applied; InputError holds every mistake."""
+    path = Path(path)
+    findings = Findings()
+    text = read_text(path)
+    root = overrides.apply(parse(text, str(path), findings), sets, findings)
+    if seeds is not None:
+        root = overrides.put_seeds(root, seeds)
+    return _Reading(path, text, root, findings).experiment()
+
+
+class _Reading:
+    """One file on its way to an Experiment."""
+
+    def __init__(self, path: Path, text: str, root: Node, findings: Findings) -> None:
+        self.path = path
+        self.text = text
+        self.root = root
+        self.findings = findings
+        self.sections = self._sections()
+        self.places = {node.key: node.place for node in root.walk()}
+        self.folder = self._folder()
+
+    def experiment(self) -> Experiment:
+        choices = {section: self._choices(section) for section in KINDS}
+        check_optimizers(choices["optimizer"], self.sections.get("optimizer"), self.findings)
+        axes = read_training(self.sections.get("train"), self.folder, self.findings)
+        metrics = function_names(axes["metrics"].values[0]) if axes and "metrics" in axes else ()
+        report = read_report(self.sections.get("report"), metrics, self.findings)
+        sweep = read_sweep(self.sections.get("sweep"), metrics, self.findings)
+        claims = read_claims(self.sections.get("claims"), metrics, self.findings)
+        name, seeds = self._name(), self._seeds()
+        self._check_loss_and_data(choices["data"], axes)
+        self._check_splits(choices["data"])
+        self._check_size(choices, axes, seeds)
+        self.findings.stop_if_wrong()
+        assert axes is not None and report is not None and seeds is not None  # or there was a problem
+        parts = {section: self._expand(section, found) for section, found in choices.items()}
+        options = self._report_options(report, parts["clip"])
+        self._remark(choices)
+        self.findings.stop_if_wrong()
+        return Experiment(
+            name=name,
+            path=str(self.path),
+            text=self.text,
+            data=parts["data"] or (None,),
+            models=parts["model"],
+            optimizers=parts["optimizer"],
+            training=tuple(trainings(axes)),
+            arms=parts["clip"],
+            seeds=tuple(seeds),
+            report=options,
+            notes=tuple(self.findings.notes),
+            sweep=sweep,
+            claims=claims,
+            keys={section: _keys(found) for section, found in choices.items()},
+            choices={section: tuple(found) for section, found in choices.items()},
+            train_axes=axes,
+            places=self.places,
+            folder=self.folder,
+        )
+
+    def _sections(self) -> dict[str, Node]:
+        root = self.root
+        if root.value is None:
+            self.findings.wrong(
+                root.place, "the file is empty.", "`clipbench init` writes one to start from."
+            )
+        elif not isinstance(root.value, dict):
+            text = f"an experiment is a mapping of sections, got {show(root.plain())}."
+            self.findings.wrong(root.place, text, "`clipbench init` writes one to start from.")
+        else:
+            for key, node in root.value.items():
+                if key == "include":
+                    self.findings.wrong(
+                        node.key_place, "there is no include: an experiment is one page to read."
+                    )
+                elif key not in KEYS:
+                    self.findings.wrong(node.key_place, f"unknown section {key!r}.", did_you_mean(key, KEYS))
+            return dict(root.value)
+        self.findings.stop_if_wrong()
+        return {}
+
+    def _folder(self) -> str:
+        """Where `./file.py:function` is looked up: beside the YAML, or in the `folder` that it names."""
+        beside = self.path.absolute().parent
+        node = self.sections.get("folder")
+        if node is None or node.value is BROKEN:
+            return str(beside)
+        if not isinstance(node.value, str) or not (beside / node.value).is_dir():
+            self.findings.wrong(node.place, f"there is no folder {show(node.plain())}.")
+            return str(beside)
+        return str(beside / node.value)
+
+    def _choices(self, section: str) -> list[Choice]:
+        node = self.sections.get(section)
+        if section == "data" and (node is None or _is_none(node)):
+            return []
+        if node is None:
+            remedy = "Name one: `clipbench list` shows what there is."
+            self.findings.wrong(self.root.place, f"there is no `{section}`.", remedy)
+            return []
+        return read_choices(node, KINDS[section], self.folder, self.findings)
+
+    def _name(self) -> str:
+        node = self.sections.get("name")
+        if node is None:
+            stem = re.sub(r"[^A-Za-z0-9._-]", "-", self.path.stem)[:100].lstrip("._-")
+            return stem or "experiment"
+        if isinstance(node.value, str) and re.fullmatch(NAME, node.value):
+            if node.value.lower() not in RESERVED:
+                return node.value
+            self.findings.wrong(node.place, f"the name {show(node.value)} is taken by MLflow's store.")
+        elif node.value is not BROKEN:
+            text = f"a name has up to 100 letters, digits, `.`, `_` and `-`, got {show(node.plain())}."
+            remedy = "Put it in quotes." if isinstance(node.value, int | float) else ""
+            self.findings.wrong(node.place, text, remedy)
+        return ""
+
+    def _seeds(self) -> Sequence[int] | None:
+        node = self.sections.get("seeds")
+        if node is None:
+            return range(DEFAULT_SEEDS)
+        seeds = node.plain()
+        if seeds is BROKEN:
+            return None
+        if _is_whole(seeds) and seeds >= 1:
+            return range(seeds)
+        if (
+            not isinstance(seeds, list)
+            or not seeds
+            or not all(_is_whole(seed) and seed >= 0 for seed in seeds)
+        ):
+            text = f"expected the number of seeds or a list of them, got {show(seeds)}."
+            self.findings.wrong(node.place, text, "Write seeds: 8, or seeds: [0, 1, 2].")
+            return None
+        for position, seed in enumerate(seeds):
+            if seed in seeds[:position]:
+                self.findings.wrong(
+                    node.value[position].place, f"the seed {seed} is here twice.", "Keep one of them."
+                )
+        return seeds
+
+    def _check_loss_and_data(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
+        section = self.sections.get("data")
+        if axes is None or (section is not None and not _is_none(section) and not data):
+            return  # reported already
+        losses = [loss.name for loss in axes["loss"].values] if "loss" in axes else ["auto"]
+        if data and "output" in losses:
+            text = "with `loss: output` the model's output is the loss, and data are not used."
+            self.findings.wrong(self._place("train.loss"), text, "Take the data out, or name another loss.")
+        if not data and losses != ["output"]:
+            remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
+            self.findings.wrong(self._place("data"), "there are no data to learn from.", remedy)
+
+    def _check_splits(self, data: Sequence[Choice]) -> None:
+        for choice in data:
+            axes = dict(choice.axes)
+            held_out = max(axes["split.val"].values) + max(axes["split.test"].values)
+            if held_out >= 1:
+                text = f"val and test take {held_out:g} of the examples, and nothing is left to train on."
+                self.findings.wrong(self._place(f"{choice.key}.split"), text)
+
+    def _check_size(
+        self,
+        choices: Mapping[str, Sequence[Choice]],
+        axes: Mapping[str, Axis] | None,
+        seeds: Sequence[int] | None,
+    ) -> None:
+        sizes = [sum(choice.size for choice in found) or 1 for found in choices.values()]
+        sizes += [len(axis.values) for axis in (axes or {}).values()]
+        size = math.prod(sizes) * len(seeds or (0,))
+        if size > MOST_TRIALS:
+            text = f"this makes {size:,} trials, more than {MOST_TRIALS:,}."
+            self.findings.wrong(Place(str(self.path)), text, "Take fewer seeds, points or options.")
+
+    def _expand(self, section: str, choices: Sequence[Choice]) -> tuple[Component, ...]:
+        first: dict[Component, str] = {}
+        for choice in choices:
+            for component in choice.components():
+                if component in first:
+                    earlier = self._place(first[component])
+                    where = f" at line {earlier.line}" if earlier.line else ""
+                    text = f"{component.arm} is here twice, first{where} ({first[component]})."
+                    self.findings.wrong(self._place(choice.key), text, "Keep one of them.")
+                first.setdefault(component, choice.key)
+        return tuple(first)
+
+    def _report_options(self, options: ReportOptions, arms: Sequence[Component]) -> ReportOptions:
+        names = list(
+            dict.fromkeys(itertools.chain.from_iterable((arm.name, arm.label, arm.arm) for arm in arms))
+        )
+        if options.baseline is None:
+            if "none" not in names:
+                self.findings.note(
+                    "There is no arm `none` and no report.baseline: arms are compared with nothing."
+                )
+            return options.model_copy(update={"baseline": "none" if "none" in names else None})
+        if options.baseline not in names:
+            text = f"no arm is called {options.baseline!r}."
+            self.findings.wrong(self._place("report.baseline"), text, did_you_mean(options.baseline, names))
+        return options
+
+    def _remark(self, choices: Mapping[str, Sequence[Choice]]) -> None:
+        for choice in choices["clip"]:
+            if 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
+                self.findings.note(f"{choice.key}.threshold: threshold 0: everything is clipped away.")
+        for choice in choices["optimizer"]:
+            if 0.0 in dict(choice.axes).get("lr", Axis(())).values:
+                self.findings.note(f"{choice.key}.lr: learning rate 0: nothing is learned.")
+
+    def _place(self, key: str) -> Place:
+        return locate(self.places, key, str(self.path))
+
+
+def _is_none(node: Node) -> bool:
+    name = node.value.get("name") if isinstance(node.value, dict) and len(node.value) == 1 else node
+    return name is not None and name.value in (None, "none")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _keys(choices: Sequence[Choice]) -> tuple[str, ...]:
+    return tuple(choice.key for choice in choices for _ in range(choice.size))

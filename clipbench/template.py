@@ -1,0 +1,65 @@
+"""The experiment that `clipbench init` writes: one that runs, with a comment on what can be said where."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from clipbench.errors import InputError, Place, Problem
+
+TEMPLATE = """\
+# An experiment: which gradient clipping, at which threshold, does this model need, and does it matter at all?
+#   clipbench check {file}     says what is wrong with it
+#   clipbench run {file}       trains what is missing and prints the comparison
+# `clipbench list` shows the names that can stand here and their options.
+#
+# Wherever one value is expected, a list makes trials of every value, and so does a range:
+#   {{log: [0.01, 1.0], points: 5}}   or   {{linear: [0.1, 0.9], points: 3}}
+
+name: {name} # of the folder under results/
+
+# A name, or a mapping with options. Your own: {{name: ./data.py:function}}, which returns (x, y).
+data: digits # or {{name: digits, split: {{val: 0.2, test: 0.2}}, limit: 500}}
+
+# Your own: {{name: ./model.py:function}} or package.module:function, which returns an nn.Module.
+model: {{name: mlp, hidden: [128]}}
+
+optimizer: {{name: sgd, lr: 0.1, momentum: 0.9}}
+
+train:
+  epochs: 20 # or steps: 1000
+  batch_size: 64 # or full
+  # loss: cross_entropy # chosen by the targets if not said
+  # target: {{val/accuracy: 0.95}} # gives epochs_to_target
+
+clip: # the arms, compared with each other on the same seeds
+  - none
+  - {{name: norm, threshold: [0.1, 0.5, 1.0, 5.0]}}
+  - {{name: norm, per: tensor, threshold: {{log: [0.05, 5.0], points: 4}}}}
+  - {{name: value, threshold: {{log: [0.001, 0.1], points: 4}}}}
+  - {{name: agc, threshold: [0.01, 0.1], exclude: [head]}}
+
+seeds: 8 # or a list; fewer than 6 cannot show much
+
+report:
+  metric: test/accuracy
+  baseline: none # what every other arm is compared with
+  margin: 0.005 # a difference smaller than this does not matter
+"""
+
+
+def write_template(path: Path, *, force: bool = False) -> None:
+    """Write the experiment, and over a file that is there only if told to."""
+    place = Place(str(path))
+    if path.exists() and not force:
+        raise InputError(
+            [Problem(place, "is there already.", "Write over it with --force, or name another file.")]
+        )
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:100] or "experiment"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(TEMPLATE.format(file=shlex.quote(str(path)), name=name), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError([Problem(place, f"cannot be written: {reason}.")]) from None

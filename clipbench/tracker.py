@@ -1,0 +1,226 @@
+"""The tracker: one experiment in an MLflow store. The only file that knows MLflow."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from clipbench import entries
+from clipbench.errors import ClipbenchError
+from clipbench.files import turn, writable
+from clipbench.uri import database_file, is_server, redact
+
+QUIET = {
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # A server that hangs is given up after seconds; MLflow's own defaults wait for many minutes.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+NOBODY = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset")
+HANGS = ("Read timed out", "ReadTimeout", "ConnectTimeout", "ResponseError")
+PRIMARY = "mlflow.experiment.primaryMetric."
+OVER = ("FINISHED", "FAILED", "KILLED")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as MLflow has it."""
+
+    id: str
+    status: str
+    started: int  # ms since 1970
+    tags: Mapping[str, str]
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in OVER
+
+
+class Tracker:
+    """One experiment at a tracking URI."""
+
+    def __init__(self, client: Any, experiment: Any) -> None:
+        self._client, self._experiment = client, experiment
+
+    @classmethod
+    def at(cls, uri: str, name: str, artifacts_root: Path) -> Tracker:
+        """The experiment of that name, made if need be."""
+        with _one_at_a_time(uri):
+            client = _client(uri)
+            if experiment := client.get_experiment_by_name(name):
+                if experiment.lifecycle_stage == "deleted":
+                    client.restore_experiment(experiment.experiment_id)
+                return cls(client, experiment)
+            # A server knows where it keeps artifacts; a database knows nothing.
+            location = None if is_server(uri) else artifacts_root.absolute().as_uri()
+            made = client.create_experiment(name, artifact_location=location)
+            return cls(client, client.get_experiment(made))
+
+    @classmethod
+    def existing(cls, uri: str, name: str) -> Tracker:
+        client = _client(uri)
+        if experiment := client.get_experiment_by_name(name):
+            return cls(client, experiment)
+        names = [one.name for one in client.search_experiments(max_results=1000)]
+        near = get_close_matches(name, names, n=3) or sorted(names)[:5]
+        raise ClipbenchError(f"{redact(uri)}: no experiment {name!r}. There is: {', '.join(near)}.")
+
+    def name_metric(self, name: str, higher_is_better: bool) -> None:
+        """What MLflow's UI shows first."""
+        for key, value in (("name", name), ("greaterIsBetter", str(higher_is_better))):
+            if name and self._experiment.tags.get(PRIMARY + key) != value:
+                self._client.set_experiment_tag(self._experiment.experiment_id, PRIMARY + key, value)
+
+    def runs(self, tag: str) -> list[Run]:
+        """The runs that have a tag, oldest first."""
+        found: list[Run] = []
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_runs(
+                [self._experiment.experiment_id],
+                f"tags.`{tag}` LIKE '%'",
+                max_results=1000,
+                page_token=token or None,
+            )
+            found += [_run(run) for run in page]
+            token = page.token or None
+        return sorted(found, key=lambda run: run.started)
+
+    def start(self, name: str, tags: Mapping[str, str], when: int | None = None) -> Run:
+        tags = {"mlflow.source.name": "clipbench", "mlflow.user": _user(), **tags}
+        made = self._client.create_run(
+            self._experiment.experiment_id, start_time=when, tags=tags, run_name=name
+        )
+        return _run(made)
+
+    def log(self, run: Run, params: Mapping[str, str], metrics: Iterable[entries.Entry], when: int) -> None:
+        """All at once: a call for each number would cost fifty times as much."""
+        from mlflow.entities import Metric, Param
+
+        self._client.log_batch(
+            run.id,
+            metrics=[Metric(name, value, when, at) for name, value, at in metrics],
+            params=[Param(name, value) for name, value in params.items()],
+        )
+
+    def log_dataset(self, run: Run, name: str, digest: str, source: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        made = Dataset(name, digest, source_type="code", source=source)
+        used = DatasetInput(made, tags=[InputTag("mlflow.data.context", "train")])
+        self._client.log_inputs(run.id, datasets=[used])
+
+    def end(self, run: Run, status: str = "FINISHED", when: int | None = None) -> None:
+        self._client.set_terminated(run.id, status, when)
+
+    def tag(self, run: Run, key: str, value: str) -> None:
+        self._client.set_tag(run.id, key, value)
+
+    def delete(self, run: Run) -> None:
+        """MLflow keeps deleted runs until `mlflow gc`."""
+        self._client.delete_run(run.id)
+
+    def files(self, run: Run) -> dict[str, int]:
+        """Path and size of the artifacts, one folder deep."""
+        listed = self._client.list_artifacts(run.id)
+        for folder in [item for item in listed if item.is_dir]:
+            listed += self._client.list_artifacts(run.id, folder.path)
+        return {item.path: item.file_size for item in listed if not item.is_dir}
+
+    def upload(self, run: Run, folder: Path, path: str) -> None:
+        """Storages have exceptions of their own, of libraries that are not known here."""
+        try:
+            self._client.log_artifact(run.id, str(folder / path), path.rpartition("/")[0] or None)
+        except Exception as error:
+            raise UploadError(_reason(error)) from error
+
+    def download(self, run: Run, path: str, folder: Path) -> None:
+        """MLflow's storages differ in whether they keep an artifact's folder: `path` is kept here."""
+        with TemporaryDirectory() as beside:
+            found = self._client.download_artifacts(run.id, path, beside)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, folder / path)
+
+
+class UploadError(ClipbenchError):
+    """A file could not be sent, though runs can."""
+
+
+@contextmanager
+def connection(uri: str, remedy: str) -> Iterator[None]:
+    """What talks to MLflow stands in here: its chatter goes nowhere, its failures say the way out."""
+    with _quietly():
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise ClipbenchError(f"MLflow at {redact(uri)}: {_reason(error)}. {remedy}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    mine = {name: value for name, value in QUIET.items() if name not in os.environ}
+    os.environ.update(mine)
+    for name in ("alembic", "mlflow", "urllib3"):
+        logging.getLogger(name).setLevel("ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name in mine:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Two processes that make the tables of one fresh SQLite file break it."""
+    if (path := database_file(uri)) is None:
+        yield
+        return
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()  # MLflow tries for minutes to open what cannot be opened
+    with turn(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def _client(uri: str) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _run(run: Any) -> Run:
+    return Run(run.info.run_id, run.info.status, run.info.start_time, run.data.tags)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+def _reason(error: Exception) -> str:
+    text = redact(str(error))
+    if any(sign in text for sign in HANGS):
+        return "it does not answer in time"
+    if any(sign in text for sign in NOBODY):
+        return "nobody answers"
+    return text.strip().partition("\n")[0][:300].rstrip(". ") or type(error).__name__

@@ -1,0 +1,124 @@
+"""The `train` section: its options, which may be axes, and the Trainings that they make together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import PositiveInt
+
+from clipbench.axes import Axis, read_axis
+from clipbench.components import read_choices
+from clipbench.measures import unknown_measure
+from clipbench.places import BROKEN, Findings, Node
+from clipbench.sections import Positive, Section, is_mapping, refuse_unknown, slots
+from clipbench.trial import Component, Training
+from clipbench.values import Misfit, fit, show
+
+AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
+OUTPUT = Component("output", label="output")  # the model's output is the loss
+LATER = frozenset({"schedule", "l1", "l2", "early_stop"})
+
+BatchSize = PositiveInt | Literal["full"]
+
+
+class Train(Section):
+    """How long and in which batches every trial is trained: either `epochs` or `steps`."""
+
+    epochs: PositiveInt = 20
+    steps: PositiveInt = 0  # 0: not said, `epochs` counts
+    batch_size: BatchSize = 64
+    drop_last: bool = False
+    dtype: Literal["float32", "float64"] = "float32"
+    evaluate_every: PositiveInt = 1
+    target: dict[str, float] | None = None
+    diverge_above: Positive | None = None
+    save_weights: bool = False
+
+
+def read_training(node: Node | None, folder: str, findings: Findings) -> dict[str, Axis] | None:
+    """The axes of `train`, by the fields of Training; None if any was reported as wrong."""
+    if node is None:
+        return {}
+    if not is_mapping(node, findings):
+        return None
+    before = len(findings.problems)
+    given: dict[str, Node] = node.value
+    metrics = _metrics(given.get("metrics"), folder, findings)
+    known = slots(Train)
+    known["target"] = replace(known["target"], fit=partial(_target, metrics=function_names(metrics)))
+    known["batch_size"] = replace(known["batch_size"], fit=_batch_size)
+    refuse_unknown(node, [*known, "loss", "metrics"], findings, LATER)
+    _refuse_both(given, findings)
+    axes = {name: read_axis(item, known[name], findings) for name, item in given.items() if name in known}
+    if "loss" in given:
+        axes["loss"] = Axis(_losses(given["loss"], folder, findings))
+    if "metrics" in given:
+        axes["metrics"] = Axis((metrics,))
+    return {name: axis for name, axis in axes.items() if axis} if len(findings.problems) == before else None
+
+
+def trainings(axes: Mapping[str, Axis]) -> Iterator[Training]:
+    """Every combination of the values of `train`."""
+    defaults: dict[str, Any] = {"loss": AUTO} | ({"epochs": None} if "steps" in axes else {})
+    for values in itertools.product(*(axis.values for axis in axes.values())):
+        yield Training(**(defaults | dict(zip(axes, values, strict=True))))
+
+
+def function_names(metrics: Sequence[Component]) -> tuple[str, ...]:
+    """The names of metrics in tables: those of their functions."""
+    return tuple(metric.name.rpartition(":")[2] for metric in metrics)
+
+
+def _refuse_both(given: Mapping[str, Node], findings: Findings) -> None:
+    if "epochs" in given and "steps" in given:
+        text = "both epochs and steps say how long to train."
+        findings.wrong(given["steps"].key_place, text, "Keep one of them.")
+
+
+def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...]:
+    special = {component.name: component for component in (AUTO, OUTPUT)}
+    found: list[Component] = []
+    for entry in node.value if isinstance(node.value, list) else [node]:
+        if isinstance(entry.value, str) and entry.value in special:
+            found.append(special[entry.value])
+        else:
+            choices = read_choices(entry, "loss", folder, findings)
+            found += [component for choice in choices for component in choice.components()]
+    if len(set(found)) < len(found):
+        findings.wrong(node.place, "a loss is here twice.", "Keep one of them.")
+    return tuple(found)
+
+
+def _metrics(node: Node | None, folder: str, findings: Findings) -> tuple[Component, ...]:
+    if node is None or node.value is BROKEN or node.value == []:
+        return ()
+    if not isinstance(node.value, list):
+        text = f"expected a list of metrics, got {show(node.plain())}."
+        findings.wrong(node.place, text, "Write metrics: [accuracy].")
+        return ()
+    choices = read_choices(node, "metric", folder, findings)
+    found = tuple(component for choice in choices for component in choice.components())
+    if len(set(function_names(found))) < len(found):
+        findings.wrong(node.place, "a metric is here twice.", "Keep one of them.")
+    return found
+
+
+def _batch_size(value: Any) -> int | None:
+    fitted = fit(value, BatchSize)
+    return None if fitted == "full" else int(fitted)
+
+
+def _target(value: Any, metrics: tuple[str, ...]) -> tuple[str, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) != 1:
+        raise Misfit(f"expected one measure and its value, got {show(value)}.", "Write {val/accuracy: 0.95}.")
+    [(measure, reached)] = value.items()
+    problem, remedy = unknown_measure(measure, metrics, per_epoch=True)
+    if problem:
+        raise Misfit(problem, remedy)
+    return str(measure), float(fit(reached, float))

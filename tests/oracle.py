@@ -1,0 +1,245 @@
+"""The plain loop: one model, one `nn.Module`, `backward()`, torch's own clipping and optimizers. Slow and obvious.
+
+It shares nothing with the engine but the functions that build a model, a data set, an optimizer and a loss, and
+follows what a seed fixes: initial weights from `torch.manual_seed(seed)`, batches from one `torch.randperm` per epoch
+of a generator of the seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from clipbench import registry
+from clipbench.dataset import Dataset
+from clipbench.trial import Trial
+
+Batch = tuple[Tensor, Tensor]
+Clipped = tuple[bool, bool, int | None]
+
+
+@dataclass
+class Step:
+    """What one step measured."""
+
+    loss: float
+    pre: float
+    post: float
+    maximum: float
+    fired: bool
+    fraction: float
+    cosine: float
+
+
+@dataclass
+class Run:
+    steps: list[Step] = field(default_factory=list)
+    model: nn.Module | None = None
+
+    def column(self, name: str) -> list[float]:
+        return [float(getattr(step, name)) for step in self.steps]
+
+
+class Loop:
+    """One trial under way."""
+
+    def __init__(self, trial: Trial, dataset: Dataset | None) -> None:
+        self.trial = trial
+        self.dtype = {"float32": torch.float32, "float64": torch.float64}[trial.train.dtype]
+        self.model = initial_model(trial, dataset).to(self.dtype)
+        self.data = _tensors(dataset, self.dtype)
+        plugin = registry.find("optimizer", trial.optimizer.name, trial.optimizer.folder)
+        self.optimizer = plugin.function(self.model.parameters(), **trial.optimizer.as_dict())
+        self.run = Run(model=self.model)
+
+    def train(self, steps: int) -> Run:
+        batches = self._batches()
+        for _ in range(steps):
+            self.step(next(batches))
+        return self.run
+
+    def step(self, batch: Batch) -> Step:
+        self.optimizer.zero_grad()
+        loss = self._loss(batch)
+        loss.backward()
+        for parameter in self.model.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        before = [parameter.grad.clone() for parameter in self.model.parameters()]
+        kept, fired, scaled = clip(self.trial, self.model)
+        if kept:
+            self.optimizer.step()
+        after = [p.grad if kept else torch.zeros_like(p) for p in self.model.parameters()]
+        step = _measured(float(loss.detach()), before, after, fired, scaled)
+        self.run.steps.append(step)
+        return step
+
+    def _loss(self, batch: Batch) -> Tensor:
+        train = self.trial.train
+        if train.loss.name == "output":
+            return self.model(*([batch[0]] if self.data else [])).reshape(())
+        loss = registry.find("loss", train.loss.name, train.loss.folder).function
+        return loss(self.model(batch[0]), batch[1], **train.loss.as_dict())
+
+    def _batches(self):
+        if self.data is None:
+            while True:
+                yield (torch.zeros(1), torch.zeros(1))
+        x, y = self.data
+        train = self.trial.train
+        generator = torch.Generator().manual_seed(self.trial.seed)
+        size = train.batch_size or len(x)
+        while True:
+            if train.batch_size is None or train.batch_size >= len(x):
+                yield x, y
+                continue
+            order = torch.randperm(len(x), generator=generator)
+            for start in range(0, len(x), size):
+                chosen = order[start : start + size]
+                if len(chosen) == size or not train.drop_last:
+                    yield x[chosen], y[chosen]
+
+
+def initial_model(trial: Trial, dataset: Dataset | None) -> nn.Module:
+    plugin = registry.find("model", trial.model.name, trial.model.folder)
+    given = {"inputs": dataset.inputs, "outputs": dataset.outputs} if dataset else {}
+    given = {name: value for name, value in given.items() if name in plugin.given}
+    torch.manual_seed(trial.seed)
+    return plugin.function(**given, **trial.model.as_dict())
+
+
+def clip(trial: Trial, model: nn.Module) -> Clipped:
+    """Clip the gradients in place: is the step kept, did the rule fire, and the elements of places that it scaled
+    (None for rules that change elements one by one)."""
+    options = trial.clip.as_dict()
+    threshold = options.pop("threshold", None)
+    excluded = options.pop("exclude", ())
+    name = trial.clip.name
+    if name == "none" or threshold is None:
+        return True, False, 0
+    chosen = [p for key, p in model.named_parameters() if not any(key.startswith(f"{e}.") for e in excluded)]
+    return _CLIPS[name](chosen, threshold, **options)
+
+
+def _norm(chosen: list[nn.Parameter], c: float, per: str, p: float) -> Clipped:
+    scaled = 0
+    for place in _places(chosen, per):
+        if float(clip_grad_norm_(place, c, norm_type=p)) > c:
+            scaled += _elements(place)
+    return True, scaled > 0, scaled
+
+
+def _agc(chosen: list[nn.Parameter], c: float, per: str, eps: float) -> Clipped:
+    scaled = 0
+    for place in _places(chosen, per):
+        gradient = _total([stand_in.grad for stand_in in place])
+        limit = c * max(_total([stand_in.data for stand_in in place]), eps)
+        if gradient > limit:
+            scaled += _elements(place)
+            for stand_in in place:
+                stand_in.grad.mul_(limit / max(gradient, 1e-6))
+    return True, scaled > 0, scaled
+
+
+def _normalize(chosen: list[nn.Parameter], c: float, per: str) -> Clipped:
+    for place in _places(chosen, per):
+        norm = _total([stand_in.grad for stand_in in place])
+        for stand_in in place:
+            stand_in.grad.mul_(c / (norm + 1e-6))
+    return True, True, _elements(chosen)
+
+
+def _value(chosen: list[nn.Parameter], c: float) -> Clipped:
+    fired = any(bool((p.grad.abs() > c).any()) for p in chosen)
+    clip_grad_value_(chosen, c)
+    return True, fired, None
+
+
+def _elementwise(change: Callable[[Tensor, float, float], Tensor]) -> Callable[..., Clipped]:
+    def rule(chosen: list[nn.Parameter], c: float) -> Clipped:
+        largest = max(float(p.grad.abs().max()) for p in chosen)
+        fired = False
+        for p in chosen:
+            new = change(p.grad, c, largest)
+            fired |= bool((new != p.grad).any())
+            p.grad.copy_(new)
+        return True, fired, None
+
+    return rule
+
+
+def _skip(chosen: list[nn.Parameter], c: float) -> Clipped:
+    keep = _total([p.grad for p in chosen]) <= c
+    return keep, not keep, 0 if keep else _elements(chosen)
+
+
+def _drop(chosen: list[nn.Parameter], c: float) -> Clipped:
+    keep, fired, _ = _skip(chosen, c)
+    for p in chosen:
+        if not keep:
+            p.grad.zero_()
+    return True, fired, None
+
+
+_CLIPS: dict[str, Callable[..., Clipped]] = {
+    "norm": _norm,
+    "tensor_norm": _norm,
+    "agc": _agc,
+    "normalize": _normalize,
+    "value": _value,
+    "zero": _elementwise(lambda g, c, _: torch.where(g.abs() > c, torch.zeros_like(g), g)),
+    "one_sided": _elementwise(lambda g, c, _: g.clamp(max=c)),
+    "sign_step": _elementwise(lambda g, c, _: torch.where(g.abs() > c, c * g.sign(), torch.zeros_like(g))),
+    "relative": _elementwise(lambda g, c, largest: g.clamp(-c * largest, c * largest)),
+    "skip": _skip,
+    "drop": _drop,
+}
+
+
+def _places(chosen: list[nn.Parameter], per: str) -> list[list[nn.Parameter]]:
+    """Groups of parameters, or of their rows as views that write through."""
+    if per == "model":
+        return [chosen]
+    if per == "tensor":
+        return [[p] for p in chosen]
+    return [[row] for p in chosen for row in ([p] if p.ndim < 2 else [_row(p, index) for index in range(len(p))])]
+
+
+def _row(parameter: nn.Parameter, index: int) -> nn.Parameter:
+    stand_in = nn.Parameter(parameter.data[index])
+    stand_in.grad = parameter.grad[index]
+    return stand_in
+
+
+def _elements(place: list[nn.Parameter]) -> int:
+    return sum(p.numel() for p in place)
+
+
+def _total(tensors: list[Tensor]) -> float:
+    return float(torch.stack([tensor.norm() for tensor in tensors]).norm())
+
+
+def _measured(loss: float, before: list[Tensor], after: list[Tensor], fired: bool, scaled: int | None) -> Step:
+    pre, post = _total(before), _total(after)
+    changed = sum(int((a != b).sum()) for a, b in zip(after, before, strict=True)) if scaled is None else scaled
+    dot = sum(float((a * b).sum()) for a, b in zip(after, before, strict=True))
+    cosine = dot / (pre * post) if pre * post > 0 else float(pre == 0)
+    elements = sum(tensor.numel() for tensor in before)
+    maximum = max(float(tensor.abs().max()) for tensor in before)
+    return Step(loss, pre, post, maximum, fired, changed / elements, cosine)
+
+
+def _tensors(dataset: Dataset | None, dtype: torch.dtype) -> Batch | None:
+    if dataset is None:
+        return None
+    x, y = (torch.as_tensor(array) for array in dataset.train)
+    return tuple(t.to(dtype) if t.is_floating_point() else t for t in (x, y))
+
+
+def diverges(step: Step) -> bool:
+    return not (math.isfinite(step.loss) and math.isfinite(step.pre))

@@ -1,0 +1,212 @@
+"""The cohort equals the plain loop, for every rule, optimizer and model; and lanes do not know of one another."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from clipbench import dataset, engine, registry
+from clipbench.engine.cohort import Cohort, order
+from clipbench.engine.workspace import Shape, Workspace
+from clipbench.trial import Component, Training, Trial
+from tests import oracle
+
+C = Component.of
+TABLE = C("make_regression", samples=60, features=6, informative=3, noise=1.0, seed=0, standardize=True)
+IMAGES = C("digits", limit=90)
+MODELS = {
+    "linear": (TABLE, C("linear", bias=True)),
+    "linear_net": (TABLE, C("linear_net", hidden=[5, 4], std=0.3, bias=True)),
+    "mlp": (TABLE, C("mlp", hidden=[8], activation="tanh", bias=True)),
+    "cnn": (IMAGES, C("cnn", channels=[3, 4], hidden=8, kernel=3)),
+}
+ARMS = {
+    "none": C("none"),
+    "norm": C("norm", threshold=0.3, p=2.0, per="model", exclude=()),
+    "norm p=1": C("norm", threshold=2.0, p=1.0, per="model", exclude=()),
+    "norm p=inf": C("norm", threshold=0.1, p=math.inf, per="model", exclude=()),
+    "norm per tensor": C("norm", threshold=0.2, p=2.0, per="tensor", exclude=()),
+    "norm per unit p=1": C("norm", threshold=0.2, p=1.0, per="unit", exclude=()),
+    "norm without head": C("norm", threshold=0.1, p=2.0, per="model", exclude=("head",)),
+    "norm off": C("norm", threshold=None, p=2.0, per="model", exclude=()),
+    "tensor_norm": C("tensor_norm", threshold=0.1, p=2.0, per="tensor", exclude=()),
+    "tensor_norm p=inf": C("tensor_norm", threshold=0.05, p=math.inf, per="tensor", exclude=()),
+    "agc": C("agc", threshold=0.05, eps=1e-3, per="unit", exclude=()),
+    "agc without head": C("agc", threshold=0.05, eps=1e-3, per="unit", exclude=("head",)),
+    "agc per tensor": C("agc", threshold=0.05, eps=1e-3, per="tensor", exclude=()),
+    "agc per model": C("agc", threshold=0.05, eps=1e-3, per="model", exclude=()),
+    "normalize": C("normalize", threshold=0.5, per="model", exclude=()),
+    "normalize per unit": C("normalize", threshold=0.1, per="unit", exclude=()),
+    "value": C("value", threshold=0.02, exclude=()),
+    "value without head": C("value", threshold=0.02, exclude=("head",)),
+    "zero": C("zero", threshold=0.05, exclude=()),
+    "one_sided": C("one_sided", threshold=0.02, exclude=()),
+    "sign_step": C("sign_step", threshold=0.01, exclude=()),
+    "relative": C("relative", threshold=0.3, exclude=()),
+    "skip": C("skip", threshold=0.6, exclude=()),
+    "drop": C("drop", threshold=0.6, exclude=()),
+}
+# Rules without jumps: two runs that differ in the last bits stay together.
+CONTINUOUS = [name for name in ARMS if name.split()[0] not in ("zero", "sign_step", "skip", "drop")]
+OPTIMIZERS = {
+    "sgd": C("sgd", lr=0.02),
+    "momentum": C("sgd", lr=0.02, momentum=0.9, dampening=0.1, weight_decay=0.01),
+    "nesterov": C("sgd", lr=0.02, momentum=0.9, nesterov=True),
+    "adam": C("adam", lr=0.01, weight_decay=0.01),
+    "amsgrad": C("adam", lr=0.01, amsgrad=True),
+    "adamw": C("adamw", lr=0.01),
+    "adamax": C("adamax", lr=0.01),
+    "nadam": C("nadam", lr=0.01),
+    "radam": C("radam", lr=0.01),
+    "adagrad": C("adagrad", lr=0.05),
+    "adadelta": C("adadelta", lr=1.0),
+    "rmsprop": C("rmsprop", lr=0.003, momentum=0.5, centered=True, eps=1e-3),
+    "rprop": C("rprop", lr=0.01),
+    "asgd": C("asgd", lr=0.05),
+}
+# Signs of gradients near zero decide whole steps of Rprop: the last bits of float32 do not stay small.
+JUMPY = ("rprop",)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def trials_of(model: str, optimizer: str, arms: list[str], train: Training, seeds: tuple[int, ...] = (3,)) -> list[Trial]:
+    data, component = MODELS[model]
+    if model == "linear":  # it is nothing but a head
+        arms = [arm for arm in arms if "without head" not in arm]
+    return [Trial(data, component, OPTIMIZERS[optimizer], train, ARMS[arm], seed) for seed in seeds for arm in arms]
+
+
+def training(model: str, dtype: str, steps: int) -> Training:
+    loss, metric = ("cross_entropy", "accuracy") if model == "cnn" else ("mse", "r2")
+    return Training(epochs=None, steps=steps, batch_size=16, loss=C(loss), metrics=(C(metric),), dtype=dtype)
+
+
+def steps_of(records, trial: Trial) -> dict[str, np.ndarray]:
+    mine = records.steps["id"] == trial.id
+    return {name: column[mine] for name, column in records.steps.items()}
+
+
+def assert_same_steps(records, trial: Trial, expected: oracle.Run, tolerance: float) -> None:
+    steps = steps_of(records, trial)
+    pairs = {
+        "train/loss": "loss",
+        "grad_norm/pre": "pre",
+        "grad_norm/post": "post",
+        "grad_max/pre": "maximum",
+        "clip/fired": "fired",
+        "clip/fraction": "fraction",
+        "clip/cosine": "cosine",
+    }
+    for column, name in pairs.items():
+        np.testing.assert_allclose(
+            steps[column], expected.column(name), rtol=tolerance, atol=tolerance, err_msg=f"{trial.arm}: {column}"
+        )
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_cohort_equals_the_plain_loop_in_float64(model, optimizer):
+    trials = trials_of(model, optimizer, list(ARMS), training(model, "float64", 50))
+    records = engine.train(trials)
+    data = dataset.load(trials[0].data)
+    for trial in trials:
+        assert_same_steps(records, trial, oracle.Loop(trial, data).train(50), 1e-9)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in JUMPY])
+@pytest.mark.parametrize("model", MODELS)
+def test_cohort_stays_with_the_plain_loop_in_float32(model, optimizer):
+    trials = trials_of(model, optimizer, CONTINUOUS, training(model, "float32", 20))
+    records = engine.train(trials)
+    data = dataset.load(trials[0].data)
+    for trial in trials:
+        assert_same_steps(records, trial, oracle.Loop(trial, data).train(20), 1e-4)
+
+
+class Shared(Cohort):
+    """A cohort beside plain loops that take their weights from it before every step."""
+
+    def attach(self, loops: list[oracle.Loop]) -> None:
+        self.loops = loops
+
+    def _one_step(self, size: int) -> None:
+        for lane, loop in enumerate(self.loops):
+            with torch.no_grad():
+                for name, parameter in loop.model.named_parameters():
+                    parameter.copy_(self.work.params[name][lane])
+            x, y = (batch[0] for batch in self.work.batch(size))
+            loop.step((x, y))
+        super()._one_step(size)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, optimizer):
+    trials = order(trials_of(model, optimizer, list(ARMS), training(model, "float32", 20)))
+    data = dataset.load(trials[0].data)
+    cohort = Shared(trials, Workspace(Shape.of(trials, "cpu"), data))
+    cohort.attach([oracle.Loop(trial, data) for trial in trials])
+    outcome = cohort.run(lambda done: None)
+    for lane, loop in enumerate(cohort.loops):
+        for row, name in enumerate(("loss", "pre", "post", "maximum")):
+            np.testing.assert_allclose(
+                outcome.steps[:, row, lane], loop.run.column(name), rtol=1e-5, atol=1e-6, err_msg=f"{loop.trial.arm}: {name}"
+            )
+
+
+def test_every_rule_and_optimizer_of_the_catalogue_is_compared_with_the_loop():
+    assert {arm.name for arm in ARMS.values()} == set(registry.catalogue("strategy"))
+    assert {optimizer.name for optimizer in OPTIMIZERS.values()} == set(registry.catalogue("optimizer"))
+    assert {model.name for _, model in MODELS.values()} == set(registry.catalogue("model"))
+
+
+def test_arms_of_a_seed_share_initial_weights_and_batches():
+    trials = trials_of("mlp", "sgd", ["none", "norm", "value"], training("mlp", "float32", 12), seeds=(0, 1))
+    records = engine.train(trials)
+    first = {}
+    for trial in trials:
+        first.setdefault(trial.seed, set()).add(float(steps_of(records, trial)["train/loss"][0]))
+    assert all(len(losses) == 1 for losses in first.values())
+    assert first[0] != first[1]
+
+
+def test_a_seed_draws_the_batches_that_the_loop_draws():
+    trials = trials_of("mlp", "sgd", ["none"], training("mlp", "float64", 30), seeds=(0, 1, 2))
+    records = engine.train(trials)
+    data = dataset.load(trials[0].data)
+    for trial in trials:
+        assert_same_steps(records, trial, oracle.Loop(trial, data).train(30), 1e-12)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_trial_does_not_depend_on_its_neighbours(model):
+    trials = trials_of(model, "momentum", list(ARMS), training(model, "float32", 15), seeds=(0, 1))
+    together = engine.train(trials)
+    for chosen in (trials[:1], trials[5:7], trials[3:10], [trials[4], trials[-3]], trials[7:19]):
+        alone = engine.train(chosen)
+        for trial in chosen:
+            for name, column in steps_of(alone, trial).items():
+                np.testing.assert_array_equal(column, steps_of(together, trial)[name], err_msg=f"{trial.arm} {name}")
+
+
+def test_a_diverged_lane_leaves_all_others_as_they_were():
+    wild = C("sgd", lr=1e6)
+    calm = trials_of("mlp", "sgd", ["none", "norm", "value", "skip"], training("mlp", "float32", 40))
+    diverging = [Trial(t.data, t.model, wild, t.train, ARMS["none"], t.seed) for t in calm[:1]]
+    records, alone = engine.train([*calm, *diverging]), engine.train(calm)
+    rows = dict(zip(records.records["id"], range(len(calm) + 1), strict=True))
+    lost = rows[diverging[0].id]
+    assert records.records["status"][lost] == "diverged"
+    assert records.records["diverged_step"][lost] == len(steps_of(records, diverging[0])["step"])
+    assert records.records["diverged_cause"][lost] in ("loss", "gradient", "weights")
+    for trial in calm:
+        assert records.records["status"][rows[trial.id]] == "finished"
+        for name, column in steps_of(alone, trial).items():
+            np.testing.assert_array_equal(column, steps_of(records, trial)[name])

@@ -1,0 +1,388 @@
+"""Every malformed experiment gives exit code 2 and placed messages, held word by word; never a traceback."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.golden_files import check_golden
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from clipbench import spec
+from clipbench.cli import app
+from clipbench.errors import InputError
+
+GOOD = """\
+name: good
+data: digits
+model: {name: mlp, hidden: [16]}
+optimizer: {name: sgd, lr: 0.1}
+train: {epochs: 2, batch_size: 64}
+clip:
+  - none
+  - {name: norm, threshold: [0.5, 1.0]}
+seeds: 2
+"""
+
+
+def changed(section: str, text: str) -> str:
+    """The good experiment with one section written otherwise."""
+    lines = re.sub(rf"(?m)^{section}:.*\n(?:[ ]+.*\n)*", "", GOOD)
+    return lines + text + "\n"
+
+
+def clip(entry: str) -> str:
+    return changed("clip", f"clip:\n  - none\n  - {entry}")
+
+
+MALFORMED = {
+    # not YAML, or not the YAML of an experiment
+    "empty": "",
+    "only_comments": "# nothing\n\n",
+    "scalar": "just text\n",
+    "list_at_the_top": "- a\n- b\n",
+    "tab": GOOD + "report:\n\tmargin: 0.1\n",
+    "unclosed_bracket": GOOD.replace("hidden: [16]", "hidden: [16"),
+    "unclosed_quote": GOOD.replace("name: good", 'name: "good'),
+    "colon_in_text": "name: a: b\n",
+    "bad_indentation": "clip:\n  - none\n - norm\n",
+    "reserved_character": changed("name", "name: @good"),
+    "undefined_alias": changed("data", "data: *nowhere"),
+    "cycle": changed("clip", "clip: &all\n  - none\n  - *all"),
+    "alias_bomb": "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+    + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)),
+    "deep_nesting": "clip: " + "[" * 100_000,
+    "deep_mappings": "".join(f"{' ' * depth}a:\n" for depth in range(60)),
+    "python_object": changed("name", "name: !!python/object/apply:os.system ['true']"),
+    "binary": changed("name", "name: !!binary aGVsbG8="),
+    "custom_tag": changed("data", "data: !secret digits"),
+    "tag_that_lies": changed("seeds", "seeds: !!int many"),
+    "two_documents": GOOD + "---\nname: other\n",
+    "merge_key": changed("optimizer", "optimizer:\n  <<: {lr: 0.1}\n  name: sgd"),
+    "duplicate_key": GOOD + "seeds: 3\n",
+    "duplicate_option": clip("{name: norm, threshold: 1, threshold: 2}"),
+    "number_as_key": GOOD + "1: x\n",
+    "null_as_key": changed("train", "train: {~: 3}"),
+    "list_as_key": changed("train", "train: {[a]: 3}"),
+    # sections
+    "unknown_section": GOOD + "sedes: 3\n",
+    "include": GOOD + "include: other.yaml\n",
+    "nothing_but_a_name": "name: alone\n",
+    "section_is_null": changed("clip", "clip:"),
+    "name_with_a_path": changed("name", "name: ../../etc"),
+    "name_is_a_number": changed("name", "name: 2024"),
+    "name_of_the_store": changed("name", "name: mlflow.db"),
+    "name_is_a_list": changed("name", "name: [a, b]"),
+    "seeds_zero": changed("seeds", "seeds: 0"),
+    "seeds_text": changed("seeds", "seeds: many"),
+    "seeds_true": changed("seeds", "seeds: true"),
+    "seeds_negative": changed("seeds", "seeds: [0, -1]"),
+    "seeds_twice": changed("seeds", "seeds: [0, 1, 1]"),
+    "seeds_huge": changed("seeds", "seeds: 1" + "0" * 400),
+    "seeds_too_many": changed("seeds", "seeds: 1000000000000"),
+    "folder_missing": GOOD + "folder: nowhere\n",
+    # components
+    "unknown_strategy": clip("{name: nrom, threshold: 1}"),
+    "unknown_model": changed("model", "model: mpl"),
+    "unknown_data": changed("data", "data: digit"),
+    "unknown_optimizer": changed("optimizer", "optimizer: {name: adma, lr: 0.1}"),
+    "unknown_option": clip("{name: norm, treshold: 1}"),
+    "option_of_another": changed("optimizer", "optimizer: {name: adam, momentum: 0.9}"),
+    "no_name": clip("{strategy: norm, threshold: 1}"),
+    "name_as_key": clip("norm: {threshold: 1}"),
+    "name_is_null": clip("{name: null}"),
+    "arm_is_null": clip(""),
+    "arm_is_off": clip("off"),
+    "arm_is_a_number": clip("3"),
+    "no_arms": changed("clip", "clip: []"),
+    "arm_twice": clip("{name: norm, threshold: [1, 2]}\n  - {name: norm, threshold: 2.0}"),
+    "no_threshold": clip("norm"),
+    "threshold_negative": clip("{name: norm, threshold: -0.5}"),
+    "threshold_nan": clip("{name: norm, threshold: .nan}"),
+    "threshold_text": clip("{name: norm, threshold: '1.0'}"),
+    "threshold_true": clip("{name: norm, threshold: true}"),
+    "threshold_mapping": clip("{name: norm, threshold: {value: 1}}"),
+    "threshold_empty_list": clip("{name: norm, threshold: []}"),
+    "threshold_twice": clip("{name: norm, threshold: [1, 1.0]}"),
+    "threshold_too_large": clip("{name: norm, threshold: 1e999}"),
+    "per_unknown": clip("{name: norm, threshold: 1, per: layer}"),
+    "per_of_an_element_rule": clip("{name: value, threshold: 1, per: tensor}"),
+    "exclude_text": clip("{name: norm, threshold: 1, exclude: head}"),
+    "later_scope": clip("{name: norm, threshold: 1, scope: sample}"),
+    "later_folds": changed("data", "data: {name: digits, folds: 5}"),
+    "hidden_is_a_number": changed("model", "model: {name: mlp, hidden: 128}"),
+    "hidden_of_text": changed("model", "model: {name: mlp, hidden: [a lot]}"),
+    "activation_unknown": changed("model", "model: {name: mlp, activation: rleu}"),
+    "norway": changed("optimizer", "optimizer: {name: sgd, lr: 0.1, nesterov: yes}"),
+    "lr_infinite": changed("optimizer", "optimizer: {name: sgd, lr: inf}"),
+    "lr_negative": changed("optimizer", "optimizer: {name: sgd, lr: -1}"),
+    "momentum_negative": changed("optimizer", "optimizer: {name: sgd, lr: [0.1, 1], momentum: [0, -1]}"),
+    "betas_too_large": changed("optimizer", "optimizer: {name: adam, betas: [0.9, 2]}"),
+    "betas_too_many": changed("optimizer", "optimizer: {name: adam, betas: [0.9, 0.9, 0.9]}"),
+    "split_is_a_number": changed("data", "data: {name: digits, split: 0.2}"),
+    "split_too_large": changed("data", "data: {name: digits, split: {val: 0.6, test: 0.6}}"),
+    "split_of_everything": changed("data", "data: {name: digits, split: {val: 1.5}}"),
+    "split_unknown": changed("data", "data: {name: digits, split: {valid: 0.2}}"),
+    "limit_zero": changed("data", "data: {name: digits, limit: 0}"),
+    # the user's own
+    "no_such_module": changed("model", "model: nowhere.at.all:net"),
+    "no_such_file": changed("model", "model: ./nowhere.py:net"),
+    "module_is_code": changed("model", "model: '__import__(\"os\").system:x'"),
+    # ranges
+    "range_backwards": clip("{name: norm, threshold: {log: [1, 0.1]}}"),
+    "range_of_one": clip("{name: norm, threshold: {log: [1]}}"),
+    "range_log_zero": clip("{name: norm, threshold: {log: [0, 1]}}"),
+    "range_negative": clip("{name: norm, threshold: {linear: [-1, 1]}}"),
+    "range_infinite": clip("{name: norm, threshold: {linear: [0, .inf]}}"),
+    "range_no_points": clip("{name: norm, threshold: {log: [0.1, 1], points: 0}}"),
+    "range_many_points": clip("{name: norm, threshold: {log: [0.1, 1], points: 1000000000}}"),
+    "range_unknown_key": clip("{name: norm, threshold: {log: [0.1, 1], point: 3}}"),
+    "range_both": clip("{name: norm, threshold: {log: [0.1, 1], linear: [0.1, 1]}}"),
+    "range_of_text": changed("model", "model: {name: mlp, activation: {log: [1, 2]}}"),
+    # training
+    "epochs_and_steps": changed("train", "train: {epochs: 2, steps: 100}"),
+    "epochs_zero": changed("train", "train: {epochs: 0}"),
+    "epochs_text": changed("train", "train: {epochs: ten}"),
+    "epochs_fraction": changed("train", "train: {epochs: 1.5}"),
+    "batch_size_all": changed("train", "train: {batch_size: all}"),
+    "train_is_text": changed("train", "train: fast"),
+    "train_unknown": changed("train", "train: {epoch: 3}"),
+    "dtype_unknown": changed("train", "train: {dtype: float16}"),
+    "loss_unknown": changed("train", "train: {loss: cross_entopy}"),
+    "loss_output_with_data": changed("train", "train: {loss: output}"),
+    "no_data": changed("data", "data: none"),
+    "metrics_is_text": changed("train", "train: {metrics: accuracy}"),
+    "target_unknown": changed("train", "train: {target: {val/acuracy: 0.9}}"),
+    "target_is_a_number": changed("train", "train: {target: 0.9}"),
+    "later_schedule": changed("train", "train: {schedule: cosine}"),
+    # report, sweep, claims
+    "report_metric": GOOD + "report: {metric: test/acuracy}\n",
+    "report_baseline": GOOD + "report: {baseline: nrom}\n",
+    "report_margin": GOOD + "report: {margin: -1}\n",
+    "sweep_unknown": GOOD + "sweep: {trails: 4}\n",
+    "sweep_sampler": GOOD + "sweep: {sampler: grid}\n",
+    "sweep_timeout": GOOD + "sweep: {timeout: soon}\n",
+    "sweep_search": GOOD + "sweep: {search: {optimiser.lr: {log: [0.1, 1]}, train.epochs: 3}}\n",
+    "claims_is_text": GOOD + "claims: it helps\n",
+    "claim_says_nothing": GOOD + "claims: [{expect: a > b}, {says: x, expect: ''}]\n",
+    # several mistakes are said at once
+    "many": "name: a/b\ndata: digit\nmodel: {name: mlp, hiden: [1]}\noptimizer: {name: sgd, lr: x}\n"
+    "train: {epochs: -1}\nclip: [nrom, {name: norm, threshold: .nan}]\nseeds: {}\nreprot: {}\n",
+}
+# What is wrong there is the file as a whole.
+WITHOUT_LINE = {"seeds_too_many"}
+
+
+def refused(path: Path, *sets: str) -> str:
+    with pytest.raises(InputError) as caught:
+        spec.load(path, sets)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_file_is_refused_with_the_place_of_every_mistake(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("experiment.yaml")
+    path.write_text(MALFORMED[name])
+    text = refused(path)
+    if name not in WITHOUT_LINE:
+        assert all(re.match(r"experiment\.yaml:\d+:\d+: ", line) for line in text.splitlines()), text
+    check_golden(f"errors/{name}.txt", text.replace(str(tmp_path), "/folder"))
+
+
+@pytest.mark.parametrize("name", ["empty", "tab", "cycle", "deep_nesting", "many"])
+def test_check_exits_with_2_and_says_what_load_says(name, tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(MALFORMED[name])
+    result = CliRunner().invoke(app, ["check", str(path)])
+    assert result.exit_code == 2
+    assert result.stderr == refused(path) + "\n"
+    assert result.stdout == ""
+
+
+def test_good_experiment_is_good(tmp_path):
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    assert spec.load(path).size == 6
+
+
+def test_missing_file_names_a_near_one(tmp_path):
+    (tmp_path / "quickstart.yaml").write_text(GOOD)
+    assert refused(tmp_path / "quickstrat.yaml").endswith(
+        "there is no such file. Did you mean `quickstart.yaml`?"
+    )
+
+
+def test_folder_names_its_experiments(tmp_path):
+    (tmp_path / "a.yaml").write_text(GOOD)
+    assert refused(tmp_path).endswith("is a folder, not an experiment. Its experiments: a.yaml.")
+
+
+def test_name_that_no_file_can_have_is_refused(tmp_path):
+    assert "cannot be read" in refused(tmp_path / ("x" * 5000))
+    assert "cannot be read" in refused(Path("a\0b.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name: caf\xe9\n", ":1:10: the byte 0xe9 is not UTF-8 text. Save the file as UTF-8."),
+        ("name: good\n".encode("utf-16"), ":1:1: the byte 0xff is not UTF-8 text. Save the file as UTF-8."),
+        (b"data: digits\nname: a\x00b\n", ":2:8: the character U+0000 is not allowed in YAML."),
+        (b"\x80" * 1000, ":1:1: the byte 0x80 is not UTF-8 text. Save the file as UTF-8."),
+        (b"[" * 10_000_000, ": is larger than 1,000,000 bytes. An experiment is one page of YAML."),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_at_their_place(content, said, tmp_path):
+    path = tmp_path / "bytes.yaml"
+    path.write_bytes(content)
+    assert refused(path) == f"{path}{said}"
+
+
+def test_byte_order_mark_is_no_mistake(tmp_path):
+    path = tmp_path / "windows.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert spec.load(path).name == "good"
+
+
+WORDS = st.sampled_from(
+    [
+        "name",
+        "clip",
+        "data",
+        "model",
+        "norm",
+        "none",
+        ":",
+        " ",
+        "- ",
+        "\n",
+        "\n  ",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "&a ",
+        "*a",
+    ]
+    + [
+        "!!int ",
+        "!x ",
+        "1e9",
+        "1",
+        "'",
+        '"',
+        "#",
+        "?",
+        "|",
+        ">",
+        "~",
+        "<<",
+        "threshold",
+        "log",
+        "\t",
+        "---\n",
+        "%",
+        "@",
+    ]
+)
+FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def never_crashes(path: Path) -> None:
+    try:
+        spec.load(path)
+    except InputError as error:
+        assert error.problems and str(error)
+
+
+@FUZZ
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+    )
+)
+def test_any_bytes_give_an_experiment_or_an_input_error(tmp_path, content):
+    path = tmp_path / "fuzz.yaml"
+    path.write_bytes(content)
+    never_crashes(path)
+
+
+@FUZZ
+@given(st.lists(WORDS, max_size=40).map("".join))
+def test_any_tokens_of_yaml_give_an_experiment_or_an_input_error(tmp_path, text):
+    path = tmp_path / "fuzz.yaml"
+    path.write_text(text)
+    never_crashes(path)
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.sampled_from(["norm", "", "full", "none", "./x.py:f"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["name", "log", "linear", "points", "threshold", "split"]), inner, max_size=3
+        ),
+    ),
+    max_leaves=6,
+)
+OPTIONS = [
+    "model",
+    "model.hidden",
+    "optimizer.lr",
+    "optimizer.betas",
+    "train.target",
+    "train.loss",
+    "train.metrics",
+]
+OPTIONS += [
+    "clip",
+    "clip[1].threshold",
+    "clip[1].exclude",
+    "clip[1].per",
+    "seeds",
+    "name",
+    "data",
+    "data.split",
+]
+OPTIONS += [
+    "report.baseline",
+    "sweep.search",
+    "claims",
+    "claims.says",
+    "report.metric",
+    "sweep.timeout",
+    "train",
+]
+
+
+@FUZZ
+@given(st.sampled_from(OPTIONS), VALUES)
+def test_any_value_of_an_option_gives_an_experiment_or_an_input_error(tmp_path, key, value):
+    import yaml
+
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    try:
+        spec.load(path, [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}"])
+    except InputError as error:
+        assert all(problem.place.file for problem in error.problems)
+
+
+@FUZZ
+@given(st.text(max_size=30))
+def test_any_set_gives_an_experiment_or_an_input_error(tmp_path, words):
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    try:
+        spec.load(path, [words])
+    except InputError as error:
+        assert error.problems

@@ -1,0 +1,608 @@
+"""The report on made-up records whose answer is known, its formats word by word, what it must never hide."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy import stats as scipy_stats
+
+from clipbench.errors import InputError
+from clipbench.report import Options, compare, delimited, document, formatting, markdown, terminal
+from clipbench.report.tables import Estimate, Metric, Reach
+from tests.golden_files import check_golden
+
+GOOD = {"best", "tied with best", "better"}
+ACCURACY = Metric("test/accuracy", True, "val/accuracy")
+LOSS = Metric("test/loss", False, "val/loss", -1)
+
+
+def trial(strategy="none", threshold=None, seed=0, accuracy=0.9, val=None, **other):
+    """One row as the store holds it."""
+    arm = strategy if threshold is None else f"{strategy}@{threshold}"
+    row = {"status": "finished", "arm": arm, "strategy": strategy, "threshold": threshold, "seed": seed}
+    row |= {"data": "digits", "model": "mlp", "optimizer": "sgd", "lr": 0.1, "train.epochs": 20}
+    row |= {"test/accuracy": accuracy, "val/accuracy": accuracy if val is None else val}
+    row |= {"clip/fired_share": 0.4, "grad_norm/pre_p50": 0.93, "step_us": 53.0, "error": None} | other
+    if row["status"] != "finished":
+        row |= {"test/accuracy": np.nan, "val/accuracy": np.nan}
+    setting = [row[key] for key in ("data", "model", "optimizer", "lr")]
+    return {"id": f"{arm}/{seed}/{setting}"} | row
+
+
+def noise(*key):
+    return np.random.default_rng([abs(hash_of(part)) for part in key]).normal()
+
+
+def hash_of(part):
+    return int.from_bytes(str(part).encode()[-8:], "big")
+
+
+def arm(strategy, threshold=None, *, gain=0.0, seeds=8, spread=0.004, **other):
+    """An arm on every seed: the seed's luck, which all arms share, the gain, and noise of its own."""
+    return [
+        trial(
+            strategy,
+            threshold,
+            seed,
+            accuracy=0.93 + 0.01 * noise("luck", seed) + gain + spread * noise(strategy, threshold, seed),
+            **other,
+        )
+        for seed in range(seeds)
+    ]
+
+
+def quickstart(seeds=8):
+    """A baseline, a strategy that helps, one that harms, one that diverges, one that never fires."""
+    rows = arm("none", seeds=seeds, **{"clip/fired_share": 0.0})
+    for threshold, gain, fired in ((0.1, 0.0, 1.0), (0.5, 0.02, 0.62), (1.0, 0.03, 0.2), (5.0, 0.01, 0.0)):
+        rows += arm("norm", threshold, gain=gain, seeds=seeds, **{"clip/fired_share": fired})
+    for threshold, gain in ((0.001, -0.2), (10**-2.5, -0.1), (0.01, -0.05)):
+        rows += arm("value", threshold, gain=gain, seeds=seeds)
+    rows += arm("norm(per=tensor)", 1.0, gain=0.028, seeds=seeds)
+    rows += arm("skip", 100.0, seeds=seeds, spread=0.0, **{"clip/fired_share": 0.0})
+    diverging = arm("zero", 0.01, gain=0.001, seeds=seeds)
+    diverging[2] = trial("zero", 0.01, 2, status="diverged")
+    return pd.DataFrame(rows + diverging)
+
+
+def setting(rows, **options):
+    (only,) = compare(pd.DataFrame(rows), Options(**options)).settings
+    return only
+
+
+def row(setting, name):
+    (found,) = [row for row in setting.rows if row.arm == name]
+    return found
+
+
+def verdicts(setting):
+    return {row.arm: row.verdict for row in setting.main}
+
+
+def printed(report, width=80, **options):
+    console = Console(width=width, file=io.StringIO(), **options)
+    terminal.render(report, console)
+    return console.file.getvalue()
+
+
+# What is written
+
+
+@pytest.mark.parametrize("seeds", [8, 3])
+def test_terminal_says_what_it_said(seeds):
+    check_golden(
+        f"report/quickstart_{seeds}_seeds.txt", printed(compare(quickstart(seeds), name="quickstart"))
+    )
+
+
+def test_markdown_says_what_it_said():
+    check_golden("report/quickstart.md", markdown.render(compare(quickstart(), name="quickstart")))
+
+
+def test_csv_says_what_it_said():
+    lines = csv.reader(io.StringIO(delimited.render(compare(quickstart()))))
+    text = "\n".join(",".join(nine_digits(cell) for cell in line) for line in lines)
+    check_golden("report/quickstart.csv", text)
+
+
+def nine_digits(cell):
+    """The last digits of a sum are the machine's own."""
+    try:
+        return f"{float(cell):.9g}"
+    except ValueError:
+        return cell
+
+
+def test_two_settings_without_validation_data_say_what_they_said():
+    rows = [
+        {key: value for key, value in row.items() if not key.startswith("val/")}
+        for optimizer, lr in (("sgd", 0.1), ("adam", 0.001))
+        for row in [*arm("none", optimizer=optimizer, lr=lr), *arm("norm", 1.0, optimizer=optimizer, lr=lr)]
+    ]
+    check_golden("report/no_validation.txt", printed(compare(pd.DataFrame(rows), Options(margin=0.02))))
+
+
+def test_terminal_fits_eighty_columns_and_is_plain_without_a_terminal():
+    text = printed(compare(quickstart()))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    assert "\x1b" in printed(compare(quickstart()), force_terminal=True)
+
+
+def test_colour_is_never_alone():
+    plain = printed(compare(quickstart()), no_color=True)
+    for word in ("best", "tied with best", "worse", "no difference shown", "baseline"):
+        assert word in plain
+
+
+def test_csv_has_every_arm_in_full_precision():
+    report = compare(quickstart())
+    lines = list(csv.DictReader(io.StringIO(delimited.render(report))))
+    assert [line["arm"] for line in lines] == [row.arm for row in report.settings[0].rows]
+    assert [float(line["mean"]) for line in lines] == [row.value.mean for row in report.settings[0].rows]
+    assert lines[0]["p"] == ""
+
+
+def test_json_is_strict_and_whole():
+    document_ = json.loads(
+        document.render(compare(quickstart(), name="quickstart")), parse_constant=pytest.fail
+    )
+    (only,) = document_["settings"]
+    assert document_["name"] == "quickstart"
+    assert len(only["rows"]) == 11
+    assert set(only["main"]) <= {row["arm"] for row in only["rows"]}
+
+
+def test_users_names_do_not_become_markup():
+    rows = arm("none") + arm("./my|[bold]<b>*.py:clip", 1.0)
+    report = compare(pd.DataFrame(rows), name="a|b")
+    assert "[bold]<b>" in printed(report, width=200)
+    text = markdown.render(report)
+    assert "./my\\|\\[bold\\]\\<b\\>\\*.py:clip@1" in text
+    widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ./my")}
+    assert widths == {6, 8}  # no cell more than the tables have columns
+
+
+def test_report_imports_neither_torch_nor_mlflow_nor_scipy_stats():
+    code = (
+        "import sys, clipbench.report.terminal, clipbench.report.markdown;"
+        "sys.exit(' '.join(n for n in ('torch', 'mlflow', 'scipy.stats') if n in sys.modules) or None)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_thousand_trials_take_less_than_a_second():
+    thresholds = np.geomspace(1e-3, 1e2, 12)
+    rows = arm("none", seeds=9)
+    for strategy in "abcdefghi":
+        rows += [row for threshold in thresholds for row in arm(strategy, float(threshold), seeds=9)]
+    frame = pd.DataFrame(rows)
+    began = time.perf_counter()
+    report = compare(frame)
+    printed(report), markdown.render(report), delimited.render(report), document.render(report)
+    assert len(frame) > 950
+    assert time.perf_counter() - began < 3  # 0.4 s on a quiet machine
+
+
+def test_missing_golden_fails_and_says_how_to_write_it(monkeypatch):
+    monkeypatch.delenv("CLIPBENCH_RENEW", raising=False)
+    with pytest.raises(AssertionError, match=r"CLIPBENCH_RENEW=1 pytest 'tests/test_report.py::test_missing"):
+        check_golden("report/never_written.txt", "something")
+
+
+def test_records_read_back_from_parquet_give_the_same_report(tmp_path):
+    frame = quickstart()
+    frame.to_parquet(tmp_path / "records.parquet")
+    again = compare(pd.read_parquet(tmp_path / "records.parquet").sample(frac=1, random_state=0))
+    assert document.render(again) == document.render(compare(frame))
+
+
+# What is concluded
+
+
+def test_helping_strategy_is_best_and_its_equal_ties_and_harm_is_worse():
+    only = setting(quickstart())
+    assert verdicts(only) == {
+        "none": "baseline",
+        "norm@1.0": "best",
+        "norm(per=tensor)@1.0": "tied with best",
+        "value@0.01": "worse",
+        "skip@100.0": "no difference shown",
+        "zero@0.01": "no difference shown",
+    }
+    assert "norm@1 beat none" in only.headline
+
+
+def test_baseline_comes_first_then_best_to_worst():
+    only = setting(quickstart())
+    assert [row.arm for row in only.main][:2] == ["none", "norm@1.0"]
+    assert only.main[-1].arm == "zero@0.01"  # it diverged
+
+
+def test_threshold_is_chosen_on_validation_and_reported_on_test():
+    rows = arm("none") + arm("norm", 1.0, gain=0.05, val=0.8) + arm("norm", 2.0, gain=0.01, val=0.9)
+    assert [row.arm for row in setting(rows).main] == ["none", "norm@2.0"]
+
+
+def test_numbers_are_those_that_scipy_gives_for_the_paired_seeds():
+    frame = quickstart()
+    only = setting(frame)
+    test = frame.pivot(index="seed", columns="arm", values="test/accuracy")
+    names = ["norm@1.0", "value@0.01", "norm(per=tensor)@1.0", "skip@100.0"]
+    for name in names:
+        d = test[name] - test["none"]
+        contrast = row(only, name).contrast
+        assert contrast.difference.mean == pytest.approx(d.mean(), abs=1e-12)
+        expected = scipy_stats.ttest_rel(test[name], test["none"]).confidence_interval()
+        assert (contrast.difference.low, contrast.difference.high) == pytest.approx(tuple(expected), abs=1e-9)
+        exact = scipy_stats.permutation_test(
+            (d.to_numpy(),), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+        )
+        assert contrast.p == pytest.approx(exact.pvalue, abs=1e-12)
+    p = sorted(row.contrast.p for row in only.main if row.contrast)
+    assert row(only, "norm@1.0").contrast.p_holm == pytest.approx(min(p) * len(p))
+
+
+def test_lower_is_better_for_a_loss_and_effects_are_turned():
+    rows = [
+        r | {"test/loss": 1 - r["test/accuracy"], "val/loss": 1 - r["val/accuracy"]}
+        for r in arm("none") + arm("norm", 1.0, gain=0.03) + arm("norm", 2.0, gain=-0.03)
+    ]
+    only = setting(rows, metric="test/loss")
+    assert verdicts(only) == {"none": "baseline", "norm@1.0": "best"}
+    assert row(only, "norm@1.0").contrast.difference.mean > 0
+    assert row(only, "norm@1.0").contrast.score.wins == 8
+    assert row(only, "norm@1.0").criterion == pytest.approx(0.04, abs=0.02)
+
+
+def test_users_metric_goes_the_way_it_is_told():
+    rows = [r | {"test/risk": -r["test/accuracy"]} for r in arm("none") + arm("norm", 1.0, gain=0.03)]
+    assert verdicts(setting(rows, metric="test/risk", higher={"risk": False}))["norm@1.0"] == "better"
+    assert verdicts(setting(rows, metric="test/risk", higher={"risk": True}))["norm@1.0"] == "worse"
+    with pytest.raises(InputError, match="higher"):
+        setting(rows, metric="test/risk")
+
+
+def test_unknown_metric_names_the_known_ones():
+    with pytest.raises(InputError, match=r"Did you mean `test/accuracy`\? Known: .*val/accuracy"):
+        setting(arm("none"), metric="test/acuracy")
+
+
+def test_without_validation_data_all_thresholds_are_shown_and_none_is_best():
+    rows = [
+        {key: value for key, value in r.items() if not key.startswith("val/")}
+        for r in arm("none") + arm("norm", 1.0, gain=0.03) + arm("norm", 2.0, gain=0.05)
+    ]
+    only = setting(rows)
+    assert verdicts(only) == {"none": "baseline", "norm@2.0": "better", "norm@1.0": "better"}
+    assert any("No validation data" in note for note in only.notes)
+
+
+def test_objective_without_data_is_compared_by_its_own_loss():
+    rows = [
+        {key: value for key, value in r.items() if "accuracy" not in key}
+        | {"data": None, "train/loss": 0.1 + 0.01 * noise(r["arm"], r["seed"])}
+        for r in arm("none") + arm("norm", 1.0)
+    ]
+    only = setting(rows)
+    assert (only.metric.name, only.metric.higher_is_better) == ("train/loss", False)
+    assert only.words == "mlp/sgd"
+
+
+def test_few_seeds_are_underpowered_and_told_how_many_it_takes():
+    only = setting(arm("none", seeds=5) + arm("norm", 1.0, gain=0.1, seeds=5))
+    assert verdicts(only)["norm@1.0"] == "underpowered"
+    assert any("use at least 6 seeds" in note for note in only.notes)
+
+
+def test_no_effect_needs_a_margin():
+    rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001)
+    assert verdicts(setting(rows))["norm@1.0"] == "no difference shown"
+    assert verdicts(setting(rows, margin=0.02))["norm@1.0"] == "no effect"
+    assert "clipping does not matter" in setting(rows, margin=0.02).headline
+
+
+def test_lucky_threshold_of_many_is_not_called_better():
+    """Thirty equal thresholds, chosen by a validation metric that is the test metric."""
+    rng = np.random.default_rng(22)
+    rows = [trial("none", None, seed, rng.normal()) for seed in range(8)]
+    rows += [trial("norm", float(t), seed, rng.normal()) for t in range(1, 31) for seed in range(8)]
+    only = setting(rows)
+    chosen = only.main[1]
+    assert chosen.contrast.p_holm < 0.05 < chosen.contrast.p_choice
+    assert chosen.verdict == "no difference shown"
+    assert any("repeats the choice" in note for note in only.notes)
+    assert only.headline.endswith("p = 0.21 after the choice of its threshold).")
+
+
+@pytest.mark.parametrize("alike", [0.0, 1.0])
+def test_equal_arms_are_called_better_at_most_at_the_nominal_rate(alike):
+    """3 strategies of 4 thresholds; `alike` is how closely validation and test move together."""
+    rng = np.random.default_rng(0)
+    wrong = [
+        any(word in GOOD for word in verdicts(setting(equal_arms(rng, alike))).values()) for _ in range(120)
+    ]
+    assert np.mean(wrong) <= 0.05
+
+
+def equal_arms(rng, alike):
+    arms = [("none", None), *((strategy, float(t)) for strategy in "abc" for t in range(4))]
+    return [
+        trial(*names, seed, accuracy=test, val=alike * test + (1 - alike) * rng.normal())
+        for names in arms
+        for seed in range(8)
+        for test in [rng.normal()]
+    ]
+
+
+# Divergence
+
+
+def diverged(strategy, threshold, seeds, **other):
+    return [trial(strategy, threshold, seed, status="diverged", **other) for seed in seeds]
+
+
+def test_arm_that_diverged_more_often_ranks_below_whatever_its_mean():
+    rows = arm("none") + arm("norm", 1.0)
+    rows += arm("norm", 9.0, gain=0.05, seeds=7) + diverged("norm", 9.0, [7])
+    assert [row.arm for row in setting(rows).main] == ["none", "norm@1.0"]
+
+
+def test_strategy_that_saves_a_diverging_baseline_is_best():
+    only = setting(diverged("none", None, range(8)) + arm("norm", 1.0))
+    assert verdicts(only)["norm@1.0"] == "best"
+    contrast = row(only, "norm@1.0").contrast
+    assert contrast.p == 2 / 2**8
+    assert (contrast.score.wins, contrast.pairs, contrast.difference.n) == (8, 8, 0)
+    assert "diverged on 0 of 8 seeds against 8 of 8" in only.headline
+
+
+def test_strategy_that_always_diverges_is_worse():
+    only = setting(arm("none") + diverged("norm", 1.0, range(8)))
+    assert verdicts(only)["norm@1.0"] == "worse"
+    assert row(only, "norm@1.0").flags == ("diverged on 8 of 8",)
+
+
+def test_one_divergence_forbids_to_call_a_strategy_better():
+    rows = arm("none") + arm("norm", 1.0, gain=0.1)
+    rows[8] = trial("norm", 1.0, 0, status="diverged")
+    assert verdicts(setting(rows))["norm@1.0"] not in GOOD
+
+
+def test_where_both_diverged_they_tie():
+    only = setting(diverged("none", None, range(8)) + diverged("norm", 1.0, range(8)))
+    assert row(only, "norm@1.0").contrast.score.ties == 8
+    assert row(only, "norm@1.0").contrast.p == 1.0
+    assert "no pair of trials finished" in only.headline
+
+
+def test_rule_for_diverged_trials_is_said_where_it_was_needed():
+    assert any("A diverged trial is worse" in note for note in setting(quickstart()).notes)
+    assert not any("diverged" in note for note in setting(arm("none") + arm("norm", 1.0)).notes)
+
+
+# Flags
+
+
+def test_flags_say_what_a_threshold_does():
+    rows = arm("none", **{"clip/fired_share": 0.0})
+    rows += arm("a", 1.0, **{"clip/fired_share": 0.0}) + arm("b", 1.0, **{"clip/fired_share": 0.97})
+    rows += arm("normalize", **{"clip/fired_share": 1.0})
+    only = setting(rows)
+    assert row(only, "none").flags == ()
+    assert row(only, "a@1.0").flags == ("never fired",)
+    assert row(only, "b@1.0").flags == ("fires on > 95 % of steps",)
+    assert row(only, "normalize").flags == ()
+
+
+def test_best_threshold_at_the_end_of_its_range_is_flagged():
+    rows = arm("none") + [
+        r for t, gain in ((1.0, 0.05), (2.0, 0.0), (3.0, 0.0)) for r in arm("a", t, gain=gain)
+    ]
+    rows += [r for t, gain in ((1.0, 0.0), (2.0, 0.05), (3.0, 0.0)) for r in arm("b", t, gain=gain)]
+    only = setting(rows)
+    assert row(only, "a@1.0").flags == ("best at the edge of the range",)
+    assert row(only, "b@2.0").flags == ()
+
+
+def test_of_thresholds_that_never_fire_the_smallest_is_taken_and_is_no_edge():
+    rows = arm("none") + [
+        r for t in (1.0, 2.0, 3.0) for r in arm("a", t, spread=0.0, **{"clip/fired_share": 0.0})
+    ]
+    assert setting(rows).main[-1].arm == "a@1.0" or setting(rows).main[1].arm == "a@1.0"
+    assert row(setting(rows), "a@1.0").flags == ("never fired",)
+
+
+# Settings
+
+
+def test_axes_make_settings_and_options_of_one_component_do_not():
+    rows = [
+        r
+        for options in (
+            {"optimizer": "sgd", "lr": 0.1, "optimizer.momentum": 0.9},
+            {"optimizer": "sgd", "lr": 0.01, "optimizer.momentum": 0.9},
+            {"optimizer": "adam", "lr": 0.001, "optimizer.momentum": None},
+        )
+        for r in arm("none", **options) + arm("norm", 1.0, **options)
+    ]
+    report = compare(pd.DataFrame(rows))
+    labels = [setting.label for setting in report.settings]
+    assert labels == ["optimizer=adam, lr=0.001", "optimizer=sgd, lr=0.01", "optimizer=sgd, lr=0.1"]
+    assert [setting.words for setting in report.settings][1] == "digits with mlp/sgd (lr=0.01)"
+    assert all(len(setting.rows) == 2 for setting in report.settings)
+
+
+def test_single_setting_has_no_label():
+    assert setting(quickstart()).axes == {}
+
+
+def test_default_metric_is_each_settings_own():
+    regression = [
+        {key: value for key, value in r.items() if "accuracy" not in key}
+        | {"data": "diabetes", "test/mse": 1 - r["test/accuracy"], "val/mse": 1 - r["val/accuracy"]}
+        for r in arm("none") + arm("norm", 1.0)
+    ]
+    report = compare(pd.DataFrame(arm("none") + arm("norm", 1.0) + regression))
+    assert [setting.metric.name for setting in report.settings] == ["test/mse", "test/accuracy"]
+
+
+def test_folds_are_averaged_within_their_seed():
+    one = arm("none") + arm("norm", 1.0, gain=0.01)
+    folds = [
+        r | {"id": f"{r['id']}{fold}", "data.fold": fold, "test/accuracy": r["test/accuracy"] + shift}
+        for r in one
+        for fold, shift in enumerate((-0.1, 0.0, 0.1))
+    ]
+    plain, folded = setting(one), setting(folds)
+    assert row(folded, "norm@1.0").contrast.pairs == 8
+    assert row(folded, "norm@1.0").contrast.difference.low == pytest.approx(
+        row(plain, "norm@1.0").contrast.difference.low
+    )
+    assert any("folds" in note for note in folded.notes)
+
+
+# Nothing is left out without saying so
+
+
+def test_failed_missing_and_foreign_trials_are_counted_and_named():
+    rows = arm("none") + arm("norm", 1.0)
+    rows[9] |= {
+        "status": "failed",
+        "error": "Traceback\nRuntimeError: out of memory",
+        "test/accuracy": np.nan,
+    }
+    planned = {r["id"]: f"{r['arm']} seed {r['seed']}" for r in rows} | {"x": "norm@1.0 seed 8"}
+    foreign = [r | {"id": f"{r['id']}old"} for r in arm("value", 3.0)]
+    report = compare(pd.DataFrame(rows + foreign), Options(planned=planned))
+    assert report.notes == (
+        "1 trial failed with an error; the next run trains them again: "
+        "norm@1.0 seed 1 (RuntimeError: out of memory).",
+        "1 trial not trained yet: norm@1.0 seed 8.",
+        "The folder holds 8 other trials that this YAML does not ask for; not shown.",
+    )
+    (only,) = report.settings
+    assert {row.strategy for row in only.rows} == {"none", "norm"}
+    assert "Fewer than 8 pairs of seeds: norm@1 7." in only.notes
+
+
+def test_finished_trial_without_a_finite_metric_is_said():
+    rows = arm("none") + arm("norm", 1.0)
+    rows[9]["test/accuracy"] = np.inf
+    only = setting(rows)
+    assert row(only, "norm@1.0").value.n == 7
+    assert any("No finite test/accuracy" in note for note in only.notes)
+
+
+def test_missing_baseline_is_said_and_nothing_is_compared():
+    only = setting(arm("norm", 1.0) + arm("value", 1.0), baseline="none")
+    assert set(verdicts(only).values()) == {"no baseline"}
+    assert any("baseline `none` cannot be used" in note for note in only.notes)
+    printed(compare(pd.DataFrame(arm("norm", 1.0))))
+
+
+def test_baseline_may_be_one_arm():
+    only = setting(quickstart(), baseline="norm@5.0")
+    assert only.main[0].arm == "norm@5.0"
+    assert verdicts(only)["none"] in {"worse", "no difference shown"}
+    assert "norm@1.0" in verdicts(only)
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame(), pd.DataFrame(arm("none")[:0])])
+def test_nothing_trained_is_said(frame):
+    report = compare(frame, Options(metric="test/accuracy", planned={"a": "none seed 0"}))
+    assert report.settings == ()
+    assert report.notes == ("No trial of this experiment has been trained yet.",)
+    printed(report), markdown.render(report), delimited.render(report), document.render(report)
+
+
+def test_only_failed_trials_are_named():
+    report = compare(pd.DataFrame([r | {"status": "failed"} for r in arm("none")]))
+    assert report.settings == ()
+    assert "8 trials failed" in report.notes[0]
+    assert "and 3 more" in report.notes[0]
+
+
+def test_one_seed_has_no_interval_and_still_prints():
+    only = setting(arm("none", seeds=1) + arm("norm", 1.0, seeds=1))
+    assert np.isnan(only.main[1].value.low)
+    assert verdicts(only)["norm@1.0"] == "underpowered"
+    assert "nan" not in printed(compare(pd.DataFrame(arm("none", seeds=1) + arm("norm", 1.0, seeds=1))))
+
+
+def test_target_counts_those_that_never_reached_it():
+    epochs = [5, 6, 7, np.nan, 9, 10, np.nan, np.nan]
+    rows = [r | {"epochs_to_target": e} for r, e in zip(arm("none"), epochs, strict=True)]
+    assert row(setting(rows), "none").reach == Reach(9.5, 5, 8)
+    never = [r | {"epochs_to_target": np.nan, "train.target": "x"} for r in arm("none")]
+    assert formatting.reach(row(setting(never), "none").reach) == "never (8/8)"
+    assert row(setting(arm("none")), "none").reach is None
+
+
+def test_mean_epochs_to_target_is_never_over_survivors_alone():
+    rows = [
+        r | {"epochs_to_target": np.nan if r["strategy"] == "norm" and r["seed"] > 1 else 10.0}
+        for r in arm("none") + arm("norm", 1.0)
+    ]
+    only = setting(rows, metric="epochs_to_target")
+    assert row(only, "norm@1.0").value.mean == (2 * 10 + 6 * 20) / 8
+    assert verdicts(only)["norm@1.0"] == "worse"
+    assert "never reached the target" in printed(
+        compare(pd.DataFrame(rows), Options(metric="epochs_to_target"))
+    )
+
+
+def test_threshold_off_and_long_thresholds_read_well():
+    rows = arm("none") + arm("norm", 10**-3.5)
+    rows += [r | {"arm": "norm@off", "id": f"off{r['seed']}"} for r in arm("norm")]
+    labels = {row.label for row in setting(rows).rows}
+    assert labels == {"none", "norm@0.000316", "norm@off"}
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (Estimate(0.97412, 0.97202, 0.97622, 8), ACCURACY, "97.41 ± 0.21"),
+        (Estimate(0.9, 0.8, 1.0, 8), ACCURACY, "90 ± 10"),
+        (Estimate(0.5, np.nan, np.nan, 1), ACCURACY, "50.00"),
+        (Estimate(1.0, 1.0, 1.0, 8), ACCURACY, "100.0 ± 0.0"),
+        (Estimate(0.02345, 0.02305, 0.02385, 8), LOSS, "0.02345 ± 0.00040"),
+        (Estimate(2.3e-12, 2.2e-12, 2.4e-12, 8), LOSS, "2.3e-12 ± 1e-13"),
+        (Estimate(np.nan, np.nan, np.nan, 0), LOSS, "-"),
+    ],
+)
+def test_estimates_have_the_digits_that_their_interval_supports(value, metric, text):
+    assert formatting.estimate(value, metric) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0002, "<0.001"), (0.0234, "0.023"), (0.41, "0.41"), (1.0, "1.00"), (np.nan, "-")]
+)
+def test_p_values_are_short(p, text):
+    assert formatting.p_value(p) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0 %"), (0.0001, "<0.1 %"), (0.5, "50.0 %"), (0.9999, ">99.9 %"), (1.0, "100 %"), (np.nan, "-")],
+)
+def test_shares_round_to_none_or_all_only_if_they_are(value, text):
+    assert formatting.share(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(53.02, "53.0"), (0.9326, "0.933"), (1234.5, "1234"), (0.0, "0"), (1e-7, "1e-07")]
+)
+def test_plain_numbers_have_three_digits(value, text):
+    assert formatting.number(value) == text

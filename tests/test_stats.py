@@ -1,0 +1,220 @@
+"""stats.py against scipy, against cases computed by hand, and for what must hold of any numbers."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from scipy import stats as scipy_stats
+
+from clipbench import stats
+
+numbers = some.floats(-1e3, 1e3).map(lambda x: round(x, 3))
+samples = some.lists(numbers, min_size=2, max_size=10).map(np.array)
+p_values = some.lists(some.floats(0, 1), min_size=1, max_size=12).map(np.array)
+SEEDS = range(6)
+
+
+def differences(seed: int, n: int = 9) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.4, 1.0, n)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_t_interval_is_scipys(seed):
+    d = differences(seed)
+    expected = scipy_stats.ttest_1samp(d, 0).confidence_interval(0.95)
+    estimate = stats.estimate(d)
+    assert estimate.mean == pytest.approx(d.mean(), rel=1e-12)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_paired_interval_is_scipys_for_two_samples(seed):
+    a, b = differences(seed), differences(seed + 100)
+    expected = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
+    estimate = stats.estimate(a - b)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), rel=1e-9)
+
+
+def test_interval_of_one_value_is_unknown_and_of_none_has_no_mean():
+    assert np.isnan(stats.estimate([3.0]).half_width)
+    assert stats.estimate([3.0]).mean == 3.0
+    assert stats.estimate([np.nan]).n == 0
+
+
+def test_interval_leaves_out_what_is_missing():
+    assert stats.estimate([1.0, np.nan, 3.0]) == stats.estimate([1.0, 3.0])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("n", [3, 7, 8])
+def test_exact_sign_flip_test_is_scipys_permutation_test(seed, n):
+    d = differences(seed, n)
+    expected = scipy_stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    assert stats.sign_flip_p(d) == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_sign_flip_test_of_equal_wins_by_hand():
+    assert stats.sign_flip_p([1.0] * 8) == 2 / 2**8
+    assert stats.sign_flip_p([1.0, 1.0, -1.0]) == 1.0  # |sum| is 1 or 3, always at least 1
+    assert stats.sign_flip_p([3.0, 1.0, 1.0]) == 2 / 8
+
+
+def test_sums_that_tie_but_for_rounding_tie():
+    # 0.1 + 0.2 - 0.3 is 5.6e-17 and not 0; every flip of these reaches the observed sum in exact arithmetic.
+    assert stats.sign_flip_p([0.1, 0.2, -0.3]) == 1.0
+
+
+def test_pairs_without_a_difference_change_nothing():
+    d = differences(1)
+    assert stats.sign_flip_p(np.concatenate([d, np.zeros(12)])) == stats.sign_flip_p(d)
+    assert stats.sign_flip_p(np.zeros(8)) == 1.0
+    assert stats.sign_flip_p([]) == 1.0
+
+
+def test_drawn_sign_flips_come_near_the_t_test_and_never_give_zero():
+    d = differences(3, 40)
+    assert stats.sign_flip_p(d) == pytest.approx(scipy_stats.ttest_1samp(d, 0).pvalue, abs=0.01)
+    assert stats.sign_flip_p(np.ones(60)) == 1 / (stats.DRAWS + 1)
+
+
+def test_drawn_sign_flips_repeat_and_touch_no_global_state():
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    assert stats.sign_flip_p(differences(2, 20)) == stats.sign_flip_p(differences(2, 20))
+    assert (np.random.get_state()[1] == before).all()
+
+
+@given(samples)
+def test_sign_flip_p_does_not_depend_on_order_sign_or_unit(d):
+    p = stats.sign_flip_p(d)
+    assert 2.0 ** (1 - d.size) <= p <= 1
+    assert stats.sign_flip_p(d[::-1]) == stats.sign_flip_p(-d) == stats.sign_flip_p(d * 8) == p
+
+
+def test_choice_among_one_is_the_plain_test():
+    d = differences(4)
+    p = stats.sign_flip_p(d)
+    assert stats.sign_flip_p_after_choice(d[None], d[None]) == pytest.approx(p, abs=1e-12)
+
+
+def test_choice_among_copies_is_the_plain_test():
+    d = np.tile(differences(4), (5, 1))
+    assert stats.sign_flip_p_after_choice(d, d) == pytest.approx(stats.sign_flip_p(d[0]), abs=1e-12)
+
+
+def test_choosing_the_luckiest_of_many_is_not_rewarded():
+    """Equal candidates, chosen by the very outcome that is tested: the plain test is fooled."""
+    experiments = np.random.default_rng(0).normal(size=(400, 6, 8))
+    luckiest = [candidates[candidates.mean(axis=1).argmax()] for candidates in experiments]
+    plain = np.array([stats.sign_flip_p(d) for d in luckiest])
+    after_choice = np.array([stats.sign_flip_p_after_choice(d, d) for d in experiments])
+    assert (plain < 0.05).mean() > 0.1
+    assert (after_choice < 0.05).mean() <= 0.05
+
+
+def test_divergence_outweighs_all_other_differences_together():
+    ranked = stats.worst_rank(
+        [1.0, -9.0, np.nan, np.nan], [False, False, True, False], [False, False, False, True]
+    )
+    assert ranked[:2].tolist() == [1.0, -9.0]
+    assert ranked[2] == -ranked[3] > 10.0
+
+
+def test_one_divergence_alone_shows_nothing_but_eight_do():
+    nothing = np.zeros(8, bool)
+    one, every = nothing.copy(), ~nothing
+    one[0] = True
+    assert stats.sign_flip_p(stats.worst_rank(np.zeros(8), one, nothing)) == 1.0
+    assert stats.sign_flip_p(stats.worst_rank(np.full(8, np.nan), every, nothing)) == 2 / 2**8
+
+
+def test_holm_by_hand():
+    assert stats.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([0.5, 0.9]).tolist() == [1.0, 1.0]
+    assert stats.holm([]).size == 0
+
+
+def test_holm_does_not_count_what_was_not_tested():
+    corrected = stats.holm([0.02, np.nan, 0.5])
+    assert np.isnan(corrected[1])
+    assert corrected[[0, 2]].tolist() == [0.04, 0.5]
+
+
+@given(p_values)
+def test_holm_keeps_the_order_and_lies_between_raw_and_bonferroni(p):
+    corrected = stats.holm(p)
+    assert (corrected >= p).all()
+    assert (corrected <= np.minimum(1, p * p.size) + 1e-12).all()
+    assert (np.diff(corrected[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_equivalence_is_the_larger_of_scipys_one_sided_tests(seed):
+    d, margin = differences(seed) / 4, 0.5
+    above = scipy_stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+    below = scipy_stats.ttest_1samp(d, margin, alternative="less").pvalue
+    assert stats.equivalence_p(d, margin) == pytest.approx(max(above, below), rel=1e-9)
+
+
+def test_equivalence_of_equal_differences_is_plain_comparison():
+    assert stats.equivalence_p([0.1] * 5, 0.2) == 0.0
+    assert stats.equivalence_p([0.1] * 5, 0.05) == 1.0
+    assert np.isnan(stats.equivalence_p([0.1], 0.2))
+
+
+def test_effect_sizes_by_hand():
+    assert stats.cohen_dz([1.0, 2.0, 3.0]) == pytest.approx(2.0)
+    assert stats.rank_biserial([3.0, -1.0, 2.0]) == pytest.approx((3 + 2 - 1) / 6)
+    assert stats.rank_biserial([1.0, -1.0, 0.0]) == 0.0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rank_biserial_agrees_with_scipys_signed_ranks(seed):
+    d = np.round(differences(seed), 1)  # with ties
+    d = d[d != 0]
+    lost_or_won = scipy_stats.wilcoxon(d, alternative="greater").statistic  # the ranks won
+    everything = d.size * (d.size + 1) / 2
+    assert stats.rank_biserial(d) == pytest.approx(2 * lost_or_won / everything - 1)
+
+
+def test_effect_size_without_spread_is_infinite_or_zero():
+    assert stats.cohen_dz([0.3, 0.3, 0.3]) == np.inf
+    assert stats.cohen_dz([-0.1 - 0.2, -0.3, -0.3]) == -np.inf  # equal but for rounding
+    assert stats.cohen_dz([0.0, 0.0]) == 0.0
+    assert np.isnan(stats.cohen_dz([1.0]))
+
+
+@given(samples)
+def test_effect_sizes_change_sides_with_the_arms(d):
+    assert stats.cohen_dz(-d) == -stats.cohen_dz(d)
+    assert stats.rank_biserial(-d) == pytest.approx(-stats.rank_biserial(d))
+    assert -1 <= stats.rank_biserial(d) <= 1
+
+
+@given(samples)
+def test_wins_ties_and_losses_are_all_pairs(d):
+    score = stats.score(d)
+    assert score.wins + score.ties + score.losses == d.size
+    assert stats.score(-d) == stats.Score(score.losses, score.ties, score.wins)
+
+
+def test_five_seeds_can_never_reach_significance_and_six_can():
+    assert stats.smallest_p(5) == 0.0625
+    assert stats.smallest_p(6) == 0.03125
+    assert stats.seeds_needed() == 6
+
+
+# Seeds, and the most comparisons that so many seeds can carry: from the exact binomial tail.
+@pytest.mark.parametrize(("seeds", "comparisons"), [(6, 1), (7, 3), (8, 6), (9, 12), (10, 25)])
+def test_seeds_carry_so_many_comparisons(seeds, comparisons):
+    assert stats.seeds_needed(comparisons) == seeds
+    assert stats.seeds_needed(comparisons + 1) == seeds + 1
+
+
+@settings(max_examples=20)
+@given(some.integers(2, 12), some.integers(1, 6))
+def test_smallest_p_is_reached_when_every_seed_wins(seeds, comparisons):
+    p = stats.holm([stats.sign_flip_p(np.ones(seeds))] + [1.0] * (comparisons - 1))
+    assert p[0] == pytest.approx(stats.smallest_p(seeds, comparisons))
