@@ -119,6 +119,8 @@ def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | No
     except UnknownName as error:
         off = kind == "strategy" and node.value.lower() in ("off", "no", "null", "false")
         findings.wrong(node.place, error.text, "Did you mean `none`?" if off else error.remedy)
+    except (OSError, ValueError) as error:  # a path that no file can have
+        findings.wrong(node.place, f"{show(node.value)} cannot be looked up: {error}.")
     except SystemExit:
         text = f"cannot import {node.value!r}: it ends the program."
         findings.wrong(node.place, text, "Guard its main part.")

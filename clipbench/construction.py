@@ -46,7 +46,7 @@ def _refusal(plugin: Plugin, options: dict[str, Any]) -> str:
         return f"{plugin.name} refuses its options: {' '.join(str(error).split()) or type(error).__name__}."
     if isinstance(optimizer, torch.optim.Optimizer):
         return ""
-    return f"{plugin.name} gives a {type(optimizer).__name__}, not a torch.optim.Optimizer."
+    return f"{plugin.name} returned {type(optimizer).__name__}, not a torch.optim.Optimizer."
 
 
 def _where(choice: Choice, changed: str, refusal: str, places: dict[str, Place]) -> Place:

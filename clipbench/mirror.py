@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,7 +61,7 @@ class Mirror:
         }
         self._process = self._start(order)
 
-    def finish(self, timeout: float = 30.0, status: str = "FINISHED") -> Outcome:
+    def finish(self, timeout: float = 60.0, status: str = "FINISHED") -> Outcome:
         """Let it send the rest and the files. It is given up after `timeout` seconds without progress."""
         self._heard = time.monotonic()
         self._tell(f"{status}\n")
@@ -69,9 +70,7 @@ class Mirror:
                 self._news.wait(left)
             if not self._ended:
                 self.problem = self._lost(f"made no progress for {timeout:.0f} s")
-        if self._process:
-            self._process.kill()
-            self._process.wait()
+        self._clean_up()
         return Outcome(self.pushed, self.pending, self.problem)
 
     def _start(self, order: Mapping[str, Any]) -> subprocess.Popen[str] | None:
@@ -91,17 +90,26 @@ class Mirror:
             self.problem, self._ended = self._lost(f"cannot start ({error})"), True
             return None
         self._process = process
-        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
+        self._listener.start()
         self._tell(json.dumps(order) + "\n")
         return process
 
     def _tell(self, line: str) -> None:
-        try:
+        with suppress(OSError):  # where it is gone, `_listen` says so
             if self._process and self._process.stdin:
                 self._process.stdin.write(line)
                 self._process.stdin.flush()
-        except OSError:
-            pass  # it is gone, and `_listen` says so
+
+    def _clean_up(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._listener.join()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe:
+                    with suppress(OSError):  # what was written to it last is lost with it
+                        pipe.close()
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         said: dict[str, Any] = {}
@@ -156,7 +164,9 @@ class _Child:
             self._sender = Sender(self._folder, self._name, self._uri, self._root, self._invocation)
         before = self._pushed
         self._sender.send(on_progress=lambda count, total: self._progress(before + count, total - count))
-        return self._sender.close(self._status)[1] if last else None
+        if not last:
+            return None
+        return self._sender.close(self._status, on_file=lambda: self._say(None))[1]
 
     def _progress(self, pushed: int, pending: int) -> None:
         self._pushed, self._pending = pushed, pending

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from clipbench.errors import Place
+from clipbench.errors import InputError, Place
 from clipbench.places import BROKEN, Findings, Node, child_key, parse
 
 # A name, an index, or a name in quotes that may hold dots: `sweep.search."optimizer.lr"`.
@@ -16,7 +16,6 @@ COMPONENTS = ("data", "model", "optimizer", "clip", "loss")
 
 @dataclass(frozen=True)
 class _Override:
-    words: str  # as typed: its place
     path: tuple[str | int, ...]
     value: Node
 
@@ -28,13 +27,15 @@ class _NoSuchPart(Exception):
 def apply(root: Node, sets: Iterable[str], findings: Findings) -> Node:
     """The root with every `--set` put in, in order."""
     for words in sets:
-        override = _read(words, findings)
-        if override is None or not isinstance(root.value, dict | None):
-            continue
+        place = Place("--set " + " ".join(words.split("\n")).strip())
         try:
-            root = _put(root, override.path, override.value, Place(f"--set {override.words}"))
+            override = _read(words, place, findings)
+            if override and isinstance(root.value, dict | None):
+                root = _put(root, override.path, override.value, place)
+        except InputError as error:  # its value is not YAML
+            findings.problems += error.problems
         except _NoSuchPart as error:
-            findings.wrong(Place(f"--set {words}"), *error.args)
+            findings.wrong(place, *error.args)
     return root
 
 
@@ -44,18 +45,16 @@ def put_seeds(root: Node, seeds: int) -> Node:
     return _put(root, ("seeds",), Node(seeds, place, place), place) if isinstance(root.value, dict) else root
 
 
-def _read(words: str, findings: Findings) -> _Override | None:
+def _read(words: str, place: Place, findings: Findings) -> _Override | None:
     path, equals, value = words.partition("=")
     steps = _steps(path.strip())
     if not equals or steps is None:
-        findings.wrong(
-            Place(f"--set {words}"), "is not path.to.key=value.", "Write for example train.epochs=5."
-        )
+        findings.wrong(place, "is not path.to.key=value.", "Write for example train.epochs=5.")
         return None
     key = ""
     for step in steps:
         key = child_key(key, step)
-    return _Override(words, steps, parse(value, f"--set {words}", findings, key=key, lines=False))
+    return _Override(steps, parse(value, place.file, findings, key=key, lines=False))
 
 
 def _steps(path: str) -> tuple[str | int, ...] | None:
@@ -68,7 +67,8 @@ def _steps(path: str) -> tuple[str | int, ...] | None:
         if found is None:
             return None
         index, quoted, name = found.groups()
-        steps.append(int(index) if index else quoted or (int(name) if name.isdecimal() and steps else name))
+        counted = index or (name if steps and name and re.fullmatch("[0-9]{1,6}", name) else None)
+        steps.append(int(counted) if counted else quoted or name)
         position = found.end()
     return tuple(steps) or None
 

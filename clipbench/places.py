@@ -19,7 +19,7 @@ DEEPEST = 40
 
 class _Broken:
     def __repr__(self) -> str:
-        return "BROKEN"
+        return "what cannot be read"
 
 
 # The value of what could not be read. It was reported once; whoever meets it stays silent.

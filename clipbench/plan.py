@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipbench.spec import Experiment
@@ -58,7 +58,8 @@ class Plan:
 
     experiment: Experiment
     cohorts: tuple[Cohort, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    higher: Mapping[str, bool] = field(default_factory=dict)  # of each metric: is higher better?
 
     @property
     def trials(self) -> tuple[Trial, ...]:

@@ -50,6 +50,8 @@ class _Preparation:
     def plan(self) -> Plan:
         settings = [setting for setting in self._settings() if setting]
         self._check_excludes(settings)
+        for setting in settings:
+            self._check_something_is_left(setting)
         if self.problems:
             raise InputError(self.problems)
         cohorts = tuple(self._cohort(setting) for setting in settings)
@@ -58,12 +60,13 @@ class _Preparation:
             for s in settings
             if s.loop_reason
         ]
-        return Plan(self.experiment, cohorts, (*self.experiment.notes, *dict.fromkeys(notes)))
+        return Plan(self.experiment, cohorts, (*self.experiment.notes, *dict.fromkeys(notes)), _directions(settings))
 
     def _settings(self) -> Iterator[_Setting | None]:
+        """Every combination of data, model and training; None where a problem was found."""
         experiment = self.experiment
-        keys = {name: experiment.keys.get(name) or (name,) * 1000 for name in ("data", "model")}
-        loaded = [self._load(data, key) for data, key in zip(experiment.data, keys["data"], strict=False)]
+        keys = experiment.keys
+        loaded = [self._load(data, key) for data, key in zip(experiment.data, keys["data"], strict=True)]
         for (number, data), (position, model) in itertools.product(
             enumerate(experiment.data), enumerate(experiment.models)
         ):
@@ -127,6 +130,14 @@ class _Preparation:
                         registry.did_you_mean(str(pattern), modules),
                     )
 
+    def _check_something_is_left(self, setting: _Setting) -> None:
+        names = [name for name, _ in setting.module.named_parameters()]
+        for position, arm in enumerate(self.experiment.arms):
+            patterns = arm.as_dict().get("exclude") or ()
+            if isinstance(patterns, tuple) and patterns and all(excluded(n, [str(p) for p in patterns]) for n in names):
+                key = f"{self.experiment.arm_keys[position]}.exclude"
+                self._say(key, f"nothing of {setting.model.name} is left to clip: its parameters are {', '.join(names)}.")
+
     def _cohort(self, setting: _Setting) -> Cohort:
         parameters = sum(p.numel() for p in setting.module.parameters() if p.requires_grad)
         fingerprint = setting.dataset.fingerprint if setting.dataset else ""
@@ -150,6 +161,11 @@ class _Preparation:
 
     def _say(self, key: str, text: str, remedy: str = "") -> None:
         self.problems.append(Problem(self.experiment.place(key), text, remedy))
+
+
+def _directions(settings: Sequence[_Setting]) -> dict[str, bool]:
+    metrics = {metric for setting in settings for metric in setting.train.metrics}
+    return {m.name.rpartition(":")[2]: registry.find("metric", m.name, m.folder).higher_is_better for m in metrics}
 
 
 def _shared(column: str) -> bool:

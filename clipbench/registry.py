@@ -101,6 +101,11 @@ class Plugin:
         return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
     @property
+    def higher_is_better(self) -> bool:
+        """The direction of a metric; a user's function that declares none is taken for a score."""
+        return bool(self.facts.get("higher_is_better", True))
+
+    @property
     def doc(self) -> str:
         return inspect.cleandoc(self.facts.get("doc") or self.function.__doc__ or "")
 
@@ -219,7 +224,7 @@ def _package_module(name: str) -> types.ModuleType:
         )
     try:
         return importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001 - a user's module may fail in any way while it is imported
+    except Exception as error:
         raise UnknownName(f"cannot import {name!r}: {error}.", "Is it installed?") from error
 
 
@@ -239,7 +244,7 @@ def _file_module(path: Path) -> types.ModuleType:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - a user's file may fail in any way while it is run
+    except Exception as error:
         del sys.modules[module_name]
         raise UnknownName(f"cannot import {path}: {type(error).__name__}: {error}.", "") from error
     return module
@@ -256,12 +261,15 @@ def _modules(home: str) -> list[types.ModuleType]:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function.__init__ if isinstance(function, type) else function)
+        annotated = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+        return typing.get_type_hints(annotated, include_extras=True)
     except (NameError, TypeError):  # a user's annotation that cannot be resolved is not a mistake of the YAML
         return {}
 
 
 def _origins(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _origins(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [origin for part in typing.get_args(annotation) for origin in _origins(part)]
     return [typing.get_origin(annotation) or annotation]

@@ -142,7 +142,8 @@ def _values(node: Node | None, known: dict[str, Slot], findings: Findings) -> di
     missing = [f"`{name}`" for name, slot in known.items() if slot.required and name not in given]
     if missing:
         findings.wrong(node.place, f"there is no {' and no '.join(missing)}.")
-    return values if len(findings.problems) == before else None
+    unreadable = BROKEN in values.values()
+    return values if len(findings.problems) == before and not unreadable else None
 
 
 def _is_measured(node: Node | None, option: str, metrics: tuple[str, ...], findings: Findings) -> bool:

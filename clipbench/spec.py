@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,13 +66,11 @@ class _Reading:
         sweep = read_sweep(self.sections.get("sweep"), metrics, self.findings)
         claims = read_claims(self.sections.get("claims"), metrics, self.findings)
         name, seeds = self._name(), self._seeds()
-        self._check_loss_and_data(choices["data"], axes)
-        self._check_splits(choices["data"])
-        self._check_size(choices, axes, seeds)
+        self._check_together(choices, axes, seeds)
         self.findings.stop_if_wrong()
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
         parts = {section: self._expand(section, found) for section, found in choices.items()}
-        options = self._report_options(report, parts["clip"])
+        report = self._with_baseline(report, parts["clip"])
         self._remark(choices)
         self.findings.stop_if_wrong()
         return Experiment(
@@ -84,7 +83,7 @@ class _Reading:
             training=tuple(trainings(axes)),
             arms=parts["clip"],
             seeds=tuple(seeds),
-            report=options,
+            report=report,
             notes=tuple(self.findings.notes),
             sweep=sweep,
             claims=claims,
@@ -94,6 +93,17 @@ class _Reading:
             places=self.places,
             folder=self.folder,
         )
+
+    def _check_together(
+        self,
+        choices: Mapping[str, Sequence[Choice]],
+        axes: Mapping[str, Axis] | None,
+        seeds: Sequence[int] | None,
+    ) -> None:
+        """What is right alone may be wrong beside the rest."""
+        self._check_loss_and_data(choices["data"], axes)
+        self._check_splits(choices["data"])
+        self._check_size(choices, axes, seeds)
 
     def _sections(self) -> dict[str, Node]:
         root = self.root
@@ -122,7 +132,7 @@ class _Reading:
         node = self.sections.get("folder")
         if node is None or node.value is BROKEN:
             return str(beside)
-        if not isinstance(node.value, str) or not (beside / node.value).is_dir():
+        if not isinstance(node.value, str) or not os.path.isdir(beside / node.value):
             self.findings.wrong(node.place, f"there is no folder {show(node.plain())}.")
             return str(beside)
         return str(beside / node.value)
@@ -184,7 +194,7 @@ class _Reading:
         if data and "output" in losses:
             text = "with `loss: output` the model's output is the loss, and data are not used."
             self.findings.wrong(self._place("train.loss"), text, "Take the data out, or name another loss.")
-        if not data and losses != ["output"]:
+        if not data and losses and losses != ["output"]:
             remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
             self.findings.wrong(self._place("data"), "there are no data to learn from.", remedy)
 
@@ -221,7 +231,7 @@ class _Reading:
                 first.setdefault(component, choice.key)
         return tuple(first)
 
-    def _report_options(self, options: ReportOptions, arms: Sequence[Component]) -> ReportOptions:
+    def _with_baseline(self, options: ReportOptions, arms: Sequence[Component]) -> ReportOptions:
         names = list(
             dict.fromkeys(itertools.chain.from_iterable((arm.name, arm.label, arm.arm) for arm in arms))
         )

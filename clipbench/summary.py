@@ -67,7 +67,8 @@ def _labels(components: tuple[Component | None, ...]) -> str:
 def _training(training: Training) -> str:
     length = _count(training.epochs, "epoch") if training.epochs else _count(training.steps or 0, "step")
     batches = f"batches of {training.batch_size}" if training.batch_size else "full batches"
-    return f"{length}, {batches}, loss {training.loss.label or training.loss.name}"
+    loss = "the loss that the targets ask for" if training.loss.name == "auto" else training.loss.label
+    return f"{length}, {batches}, {loss}"
 
 
 def _threshold(arm: Component) -> str:

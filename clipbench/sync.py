@@ -86,7 +86,7 @@ def pull(uri: str, name: str, folder: Path) -> int:
     store = Store(folder)
     with connection(uri, "Start it, then run the same command again."):
         tracker = Tracker.existing(uri, name)
-        carriers = [run for run in tracker.runs(INVOCATION) if CARRIES in run.tags]
+        carriers = [run for run in reversed(tracker.runs(INVOCATION)) if CARRIES in run.tags]
         if not carriers:
             raise ClipbenchError(
                 f"{redact(uri)}: experiment {name!r} has no Parquet files to rebuild a store from. "
@@ -132,10 +132,12 @@ class Sender:
             self._known = known
             return len(missing)
 
-    def close(self, status: str = "FINISHED") -> tuple[int, str | None]:
+    def close(
+        self, status: str = "FINISHED", on_file: Callable[[], None] = lambda: None
+    ) -> tuple[int, str | None]:
         """Send the files that MLflow lacks, and end the parent run. Says what could not be sent."""
         with self._line():
-            files, problem = self._send_files()
+            files, problem = self._send_files(on_file)
             if self._parent:
                 self._tracker.end(self._parent, status)
             return files, problem
@@ -209,16 +211,18 @@ class Sender:
             self._parent = self._tracker.start(time.strftime(f"{self._name} %Y-%m-%d %H:%M:%S"), tags)
         return self._parent
 
-    def _send_files(self) -> tuple[int, str | None]:
+    def _send_files(self, on_file: Callable[[], None]) -> tuple[int, str | None]:
         paths = self._paths()
         try:
-            missing = [path for path, size in paths.items() if size not in self._sizes().get(path, ())]
+            there = self._sizes()
+            missing = [path for path, size in paths.items() if size not in there.get(path, ())]
             if not missing and not self._parent:
                 return 0, None
             # Each parent run can be read alone: it has the YAML and the report, whoever else has them.
             wanted = sorted({*missing, *(path for path in paths if not FILE.fullmatch(path))})
             for path in wanted:
                 self._tracker.upload(self._parent_run(), self._store.folder, path)
+                on_file()
         except UploadError as error:
             return 0, (
                 f"MLflow at {redact(self._uri)} has the trials, but takes no files: {error}. "
@@ -258,11 +262,11 @@ def _by_trial(frame: DataFrame) -> dict[str, dict[str, np.ndarray]]:
 
 def _pull_run(tracker: Tracker, run: Run, store: Store) -> None:
     """Only files with names of ours are taken: a server's answer is no path to write to."""
-    with TemporaryDirectory(prefix=".pull-", dir=store.folder) as beside:
+    with TemporaryDirectory() as beside:
         for path in tracker.files(run):
             if FILE.fullmatch(path) or path == "experiment.yaml":
                 tracker.download(run, path, Path(beside))
         store.merge(Store(Path(beside)))
         document = Path(beside) / "experiment.yaml"
-        if document.exists():
+        if document.exists() and not (store.folder / document.name).exists():
             store.write_text(document.name, document.read_text())

@@ -83,8 +83,13 @@ def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...
     special = {component.name: component for component in (AUTO, OUTPUT)}
     found: list[Component] = []
     for entry in node.value if isinstance(node.value, list) else [node]:
-        if isinstance(entry.value, str) and entry.value in special:
-            found.append(special[entry.value])
+        name = entry.value.get("name", entry) if isinstance(entry.value, dict) else entry
+        if (
+            isinstance(name.value, str)
+            and name.value in special
+            and entry.plain() in (name.value, {"name": name.value})
+        ):
+            found.append(special[name.value])
         else:
             choices = read_choices(entry, "loss", folder, findings)
             found += [component for choice in choices for component in choice.components()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -134,6 +134,18 @@ class Records:
     epochs: Columns
     steps: Columns
     weights: dict[str, np.ndarray] = field(default_factory=dict)  # final, flat, by trial id, where asked for
+
+    @classmethod
+    def failed(cls, trials: Sequence[Trial], error: str) -> Records:
+        """Trials that could not be trained; the next run tries them again."""
+        rows = [{"id": trial.id, "status": "failed", **trial.columns(), "error": error} for trial in trials]
+        return cls(as_columns(rows), {}, {})
+
+
+def as_columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Rows of possibly different keys as columns of one length."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
 
 
 def digest(content: object, length: int = 16) -> str:

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.golden_files import check_golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 from clipbench import spec
 from clipbench.cli import app
 from clipbench.errors import InputError
+from tests.golden_files import check_golden
 
 GOOD = """\
 name: good
@@ -159,6 +159,7 @@ MALFORMED = {
     # report, sweep, claims
     "report_metric": GOOD + "report: {metric: test/acuracy}\n",
     "report_baseline": GOOD + "report: {baseline: nrom}\n",
+    "report_baseline_too_large": GOOD + "report: {baseline: 1e999}\n",
     "report_margin": GOOD + "report: {margin: -1}\n",
     "sweep_unknown": GOOD + "sweep: {trails: 4}\n",
     "sweep_sampler": GOOD + "sweep: {sampler: grid}\n",
@@ -248,44 +249,25 @@ def test_byte_order_mark_is_no_mistake(tmp_path):
 
 WORDS = st.sampled_from(
     [
+        *":{}[],'\"#?|>~%@ \t\n",
+        "- ",
+        "\n  ",
+        "&a ",
+        "*a",
+        "!!int ",
+        "!x ",
+        "1e9",
+        "1",
+        "<<",
+        "---\n",
         "name",
         "clip",
         "data",
         "model",
         "norm",
         "none",
-        ":",
-        " ",
-        "- ",
-        "\n",
-        "\n  ",
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        "&a ",
-        "*a",
-    ]
-    + [
-        "!!int ",
-        "!x ",
-        "1e9",
-        "1",
-        "'",
-        '"',
-        "#",
-        "?",
-        "|",
-        ">",
-        "~",
-        "<<",
         "threshold",
         "log",
-        "\t",
-        "---\n",
-        "%",
-        "@",
     ]
 )
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -355,6 +355,20 @@ def test_products_accumulate_in_one_kernel() -> None:
     assert len(program.step.calls) == 2  # type: ignore[attr-defined]
 
 
+def test_a_maximum_is_taken_before_the_relu() -> None:
+    def function(x: Tensor) -> tuple[Tensor, Tensor]:
+        return grad_and_value(lambda x: (F.max_pool2d(torch.relu(x), 2) * x[..., ::2, ::2]).sum())(x)
+
+    x = torch.randint(-3, 3, (2, 3, 8, 8)).float()  # many ties
+    program, outputs = program_of(function, x)
+    assert program.path == "plan", program.refusals
+    relus = [c for c in program.step.calls if getattr(c, "func", None) is torch.clamp_min]  # type: ignore[attr-defined]
+    assert [c.args[0].shape for c in relus] == [(2, 3, 4, 4)]
+    x.neg_()
+    program()
+    close(outputs, function(x))
+
+
 def test_gradients_of_parts_are_added_to_the_parts() -> None:
     def function(x: Tensor) -> tuple[Tensor, Tensor]:
         return grad_and_value(lambda x: sum((x[:, i] * x[:, i + 1 :].sum(1)).sum() for i in range(4)))(x)

@@ -1,4 +1,4 @@
-"""From a YAML file to an experiment: what an option may be, what an axis makes, and what is kept of the file."""
+"""From a YAML file to an experiment: what an option may be, what an axis makes, what is kept of the file."""
 
 import math
 import pickle
@@ -285,12 +285,31 @@ def test_own_default_may_be_written_out_whatever_its_annotation(load, tmp_path):
         ("raise SystemExit(3)", "it ends the program"),
         ("net = 3", "has no function 'net'"),
         ("def nte(): ...", "Did you mean `nte`?"),
+        ("import sys; sys.exit()", "it ends the program"),
     ],
 )
 def test_own_file_that_cannot_be_imported_is_a_placed_mistake(load, tmp_path, code, said):
     (tmp_path / "mine.py").write_text(code + "\n")
     text = refused(load, "model: ./mine.py:net")
     assert said in text and "good.yaml:5:8: model:" in text
+
+
+@pytest.mark.parametrize(
+    "name", [r"./\0.py:net", "./" + "x" * 5000 + ".py:net", "os:", ":", "./.py:", "math:hypot"]
+)
+def test_name_that_no_function_can_have_is_a_placed_mistake(load, name):
+    assert "good.yaml:5:8: model:" in refused(load, f'model: "{name}"')
+
+
+def test_own_limits_are_held_and_said(load, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from typing import Annotated\nfrom annotated_types import Gt\n"
+        "def net(width: Annotated[float, Gt(0)], sizes: Annotated[list[int] | None, 'any'] = None): ...\n"
+    )
+    assert "width: must be greater than 0, got -1." in refused(
+        load, "model: {name: './mine.py:net', width: -1}"
+    )
+    assert len(load("model: {name: './mine.py:net', width: 1, sizes: [1, 2]}").models) == 1
 
 
 def test_own_strategy_must_say_where_it_looks(load, tmp_path):
@@ -309,11 +328,11 @@ def test_own_strategy_is_taken_as_the_built_in_ones_are(load, tmp_path):
 
 def test_own_optimizer_that_refuses_is_a_placed_mistake(load, tmp_path):
     (tmp_path / "mine.py").write_text("def best(params, lr, beta=1.0):\n    raise KeyError('beta')\n")
-    assert "good.yaml:5:40: optimizer.beta" in refused(
+    assert "good.yaml:5:50: optimizer.beta" in refused(
         load, "optimizer: {name: './mine.py:best', lr: 1, beta: 3}"
     )
     (tmp_path / "other.py").write_text("def best(params, lr):\n    return 3\n")
-    assert "gives a int, not a torch.optim.Optimizer" in refused(
+    assert "returned int, not a torch.optim.Optimizer" in refused(
         load, "optimizer: {name: './other.py:best', lr: 1}"
     )
 
@@ -344,7 +363,7 @@ def test_seeds_of_the_command_line_count(load):
 
 def test_sweep_and_claims_are_kept(load):
     experiment = load(
-        "sweep: {trials: 5, timeout: 10m, search: {optimizer.lr: {log: [0.01, 1]}, model.hidden: [[8], [16]]}}",
+        "sweep: {trials: 5, timeout: 10m, search: {optimizer.lr: {log: [0.01, 1]}, model.bias: [true]}}",
         "claims: [{says: clipping helps, expect: norm > none}]",
     )
     assert experiment.sweep.timeout == 600
@@ -372,6 +391,10 @@ def test_set_replaces_adds_and_reaches_into_lists(load):
     assert experiment.data[0]["limit"] == 9
 
 
+def test_set_takes_any_yaml(load):
+    assert len(load(sets=["clip=\n- none\n- {name: norm, threshold: 1}\n"]).arms) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -386,6 +409,11 @@ def test_set_replaces_adds_and_reaches_into_lists(load):
 )
 def test_mistake_of_set_is_placed_at_its_words(load, words, said):
     assert said in refused(load, sets=[words])
+
+
+def test_every_mistake_of_every_set_is_said_at_once(load):
+    said = refused(load, "model: mpl", sets=["data=[", "clip[7]=x", "nothing", "train.epochs=x"])
+    assert len(said.splitlines()) == 5
 
 
 # What is kept

@@ -16,43 +16,8 @@ import pytest
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
-from clipbench.trial import Component, Records, Training, Trial
-
-
-def trial(seed=0, optimizer="sgd", **options):
-    return Trial(
-        data=Component.of("digits"),
-        model=Component.of("mlp", hidden=(128,)),
-        optimizer=Component.of(optimizer, lr=0.1, **options),
-        train=Training(),
-        clip=Component.of("norm", threshold=1.0),
-        seed=seed,
-    )
-
-
-def chunk(trials, epochs=3, steps=12, **columns):
-    """What a cohort of these trials would return."""
-    count = len(trials)
-    rows = [one.columns() for one in trials]
-    records = {"id": np.array([one.id for one in trials]), "status": np.array(["finished"] * count)}
-    names = dict.fromkeys(name for row in rows for name in row)
-    records |= {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
-    records |= {"test/accuracy": np.linspace(0.8, 0.9, count), "diverged": np.zeros(count)}
-    records |= {"diverged_step": np.full(count, np.nan), "error": np.array([None] * count)}
-    return Records(
-        records | {name: np.asarray(column) for name, column in columns.items()},
-        series(trials, "epoch", epochs, ["train/loss", "val/accuracy"]),
-        series(trials, "step", steps, ["train/loss", "grad_norm/pre"]),
-    )
-
-
-def series(trials, key, length, measures):
-    columns = {
-        "id": np.repeat([one.id for one in trials], length),
-        key: np.tile(np.arange(1, length + 1, dtype=np.int32), len(trials)),
-    }
-    noise = np.random.default_rng(0).random((len(measures), length * len(trials)), dtype=np.float32)
-    return columns | dict(zip(measures, noise, strict=True))
+from clipbench.trial import Records
+from tests.fake_records import chunk, series, trial
 
 
 @pytest.fixture
@@ -274,22 +239,22 @@ def test_a_second_run_on_the_same_folder_is_told_who_holds_it(store):
 def test_a_killed_process_holds_nothing_and_leaves_whole_files(store):
     """Killed at a random moment, again and again: what has a record file is complete."""
     script = textwrap.dedent(f"""
-        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_store import Store, chunk, trial
+        import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+        from clipbench.store import Store; from tests.fake_records import chunk, trial
         store = Store({str(store.folder)!r})
         with store.lock():
-            print("ready", flush=True)
             for seed in range(len(store.done()), 100_000):
                 store.save(chunk([trial(seed)], steps=40), f"c-{{seed:06}}")
+                print("saved", flush=True)
     """)
-    for moment in random.Random(0).sample(range(5, 120), 4):
+    for moment in random.Random(0).sample(range(100), 6):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert process.stdout.readline() == b"ready\n", "the lock of the killed one is free"
+        assert process.stdout.readline() == b"saved\n", "the lock of the killed one is free"
         time.sleep(moment / 1000)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        records = pd.read_parquet(store.folder / "records") if store.done() else store.records()
+        records = pd.read_parquet(store.folder / "records")
         assert len(records) == len(store.done())
         assert len(store.steps()) == 40 * len(records) and len(store.epochs()) == 3 * len(records)
     assert len(store.done()) > 4

@@ -7,6 +7,7 @@ not depend on which others share its chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 
@@ -19,6 +20,7 @@ from clipbench.trial import Records, Trial
 
 # A chunk of one lane would use other kernels than a chunk of many, and so differ in the last bits.
 FEWEST_LANES = 2
+TIMING_STEPS = 32
 
 
 def train(trials: Sequence[Trial], device: str = "cpu", lanes: int = 0, progress: Progress = lambda done: None) -> Records:
@@ -29,6 +31,14 @@ def train(trials: Sequence[Trial], device: str = "cpu", lanes: int = 0, progress
     outcome = train_chunk(padded, workspace, progress)
     about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
     return tabulate(outcome, len(chosen), about)
+
+
+def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> float:
+    """What one step of one lane takes, from a short training that is thrown away."""
+    short = [replace(t, train=replace(t.train, epochs=None, steps=TIMING_STEPS, save_weights=False)) for t in trials]
+    train(short, device, lanes)  # traces and warms up
+    seconds = sum(train(short, device, lanes).records["seconds"])
+    return float(seconds) / (len(trials) * TIMING_STEPS)
 
 
 @lru_cache(maxsize=2)

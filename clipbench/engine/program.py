@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from clipbench.engine.graph import Unplannable, Untraceable, simplify, trace
+from clipbench.engine.graph import Unplannable, Untraceable, trace
 from clipbench.engine.lowering import lower
+from clipbench.engine.rewrites import simplify
 
 Function = Callable[..., Sequence[Tensor]]
 

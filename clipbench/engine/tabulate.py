@@ -10,7 +10,7 @@ import numpy as np
 from clipbench import registry
 from clipbench.engine.cohort import Outcome
 from clipbench.engine.telemetry import COLUMNS, FIRED, LOSS, MAX, PRE
-from clipbench.trial import Columns, Component, Records, Trial
+from clipbench.trial import Columns, Component, Records, Trial, as_columns
 
 
 def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
@@ -22,17 +22,11 @@ def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
         if outcome.trials[lane].train.save_weights and not outcome.diverged_step[lane]
     }
     return Records(
-        records=columns(rows),
+        records=as_columns(rows),
         epochs=_joined([_epochs(outcome, lane) for lane in range(lanes)]),
         steps=_joined([_steps(outcome, lane) for lane in range(lanes)]),
         weights=weights,
     )
-
-
-def columns(rows: Sequence[dict[str, Any]]) -> Columns:
-    """Rows of possibly different keys as columns of one length."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
 
 
 def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any]:
@@ -85,12 +79,9 @@ def measures(trial: Trial) -> list[str]:
 
 
 def higher_is_better(trial: Trial, name: str) -> bool:
-    """A metric says its direction; a loss, and a user's metric that says nothing, is better when lower."""
+    """A loss is better when it is lower; a metric says its direction."""
     named: dict[str, Component] = {metric.name.rpartition(":")[2]: metric for metric in trial.train.metrics}
-    if name not in named:
-        return False
-    plugin = registry.find("metric", named[name].name, named[name].folder)
-    return bool(plugin.facts.get("higher_is_better", False))
+    return name in named and registry.find("metric", named[name].name, named[name].folder).higher_is_better
 
 
 def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:

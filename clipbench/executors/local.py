@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,10 +53,13 @@ class Local:
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Local:
-        self._workers.append(self._hire())  # it imports torch while the parent gets on
+        # In a thread: forking waits until torch is imported, and the parent has imports of its own to do.
+        self._first = threading.Thread(target=lambda: self._workers.append(self._hire()), daemon=True)
+        self._first.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._first.join()
         for worker in self._workers:
             worker.connection.close()
             worker.process.kill()
@@ -64,6 +68,9 @@ class Local:
 
     def call(self, function: str, *arguments: Any) -> Any:
         """The result of `package.module:function`, worked out in a worker: for what needs torch."""
+        self._first.join()
+        if not self._workers:
+            raise ClipbenchError("No worker process could be started. Is torch installed and whole?")
         worker = self._workers[0]
         worker.connection.send((function, arguments))
         while True:

@@ -1,0 +1,258 @@
+"""The commands that need only the YAML: check, list, schema, init; and a `--help` that costs nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from clipbench import registry, spec
+from clipbench.catalogue import KINDS
+from clipbench.cli import PANELS, app
+from clipbench.components import signature
+from clipbench.schema import experiment_schema
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
+HEAVY = {
+    "torch",
+    "mlflow",
+    "pandas",
+    "optuna",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "pydantic",
+    "yaml",
+    "rich",
+}
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def shell(*arguments: object, **options):
+    command = [sys.executable, "-c", "from clipbench.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+# --help
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nsys.argv = ['clipbench', '--help']\nfrom clipbench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(yaml.safe_load(shown.splitlines()[-1]))
+    assert "clipbench.cli" in loaded
+    assert not loaded & HEAVY
+
+
+def test_help_takes_less_than_three_tenths_of_a_second():
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert shell("--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_help_names_every_command_in_a_panel():
+    shown = run("--help").stdout
+    assert {command.rich_help_panel for command in app.registered_commands} <= set(PANELS)
+    for command in app.registered_commands:
+        assert f"\n  {command.name or command.callback.__name__}" in shown
+
+
+def test_version_is_the_packages():
+    assert run("--version").stdout == "clipbench 0.1.0\n"
+
+
+def test_unknown_command_names_a_near_one():
+    result = run("chek")
+    assert result.exit_code == 2
+    assert "Did you mean 'check'" in result.stderr
+
+
+def test_unknown_option_is_an_input_mistake():
+    assert run("check", QUICKSTART, "--sed", "3").exit_code == 2
+
+
+# check
+
+
+def test_check_says_what_an_experiment_amounts_to():
+    result = run("check", QUICKSTART, "--seeds", 3, "--set", "clip=[none, {name: norm, threshold: [0, 1]}]")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "quickstart: 3 arms x 3 seeds = 9 trials",
+        "  data       digits",
+        "  model      mlp",
+        "  optimizer  sgd(lr=0.1, momentum=0.9)",
+        "  train      20 epochs, batches of 64, the loss that the targets ask for",
+        "  arm        none",
+        "  arm        norm at 0, 1",
+        "  note       clip[1].threshold: threshold 0: everything is clipped away.",
+    ]
+
+
+def test_check_of_several_files_says_all_that_is_wrong(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}/\nclip: [nrom]\n")
+    result = run("check", tmp_path / "a.yaml", QUICKSTART, tmp_path / "b.yaml")
+    assert result.exit_code == 2
+    assert result.stderr.count("Did you mean `norm`?") == 2
+    assert "quickstart: " in result.stdout
+
+
+def test_check_quietly_says_nothing_of_a_good_file():
+    result = run("check", QUICKSTART, "-q")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_check_as_json_is_one_document(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(QUICKSTART.read_text().replace("epochs: 20", "epochs: x"))
+    result = run("check", QUICKSTART, bad, "--json")
+    assert result.exit_code == 2
+    good, broken = json.loads(result.stdout)["experiments"]
+    assert good["ok"] and good["trials"] == len(good["arms"]) * 8
+    assert not broken["ok"]
+    assert broken["problems"] == [
+        {
+            "file": str(bad),
+            "line": 7,
+            "column": 17,
+            "key": "train.epochs",
+            "text": "expected a whole number, got 'x'.",
+            "remedy": None,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["with space.yaml", "quote'\".yaml", "new\nline.yaml", "ünïcode.yaml", "-dash.yaml"]
+)
+def test_any_file_name_is_taken(name, tmp_path):
+    path = tmp_path / name
+    path.write_text(QUICKSTART.read_text())
+    assert run("check", path).exit_code == 0
+    path.write_text("clip: [nrom]\n")
+    assert "Did you mean `norm`?" in run("check", path).stderr
+
+
+def test_name_that_is_no_unicode_is_printed_escaped(tmp_path):
+    result = shell("check", os.fsdecode(os.fsencode(tmp_path) + b"/\xff.yaml"))
+    assert result.returncode == 2
+    assert "\\udcff.yaml: there is no such file." in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_closed_pipe_shows_no_traceback():
+    command = f"{sys.executable} -c 'from clipbench.cli import main; main()' list | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert result.stdout.startswith("strategies")
+    assert "Traceback" not in result.stderr
+
+
+# list
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_has_a_line_for_every_plugin(kind):
+    lines = run("list", kind).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(registry.catalogue(KINDS[kind][0]))
+
+
+def test_list_shows_formula_and_options():
+    shown = run("list", "strategies").stdout
+    assert "  norm         g * min(1, c / (n + 1e-6))" in shown
+    assert "threshold, p=2.0, per=model" in shown
+
+
+def test_list_of_everything_names_every_kind():
+    shown = run("list").stdout
+    assert all(f"{kind}" in shown for kind in KINDS)
+
+
+def test_list_of_one_shows_its_reference_and_what_options_take():
+    shown = run("list", "strategy", "norm").stdout
+    assert "Pascanu" in shown
+    assert "per        one of model, tensor, unit; default model" in shown
+
+
+def test_list_as_json_holds_every_option():
+    found = json.loads(run("list", "models", "--json").stdout)
+    assert {
+        "name": "hidden",
+        "takes": "a list of whole numbers",
+        "required": False,
+        "default": [128],
+    } in next(model["options"] for model in found["models"] if model["name"] == "mlp")
+
+
+@pytest.mark.parametrize("words", [("strategies", "nrom"), ("strategie",)])
+def test_list_of_an_unknown_name_names_a_near_one(words):
+    result = run("list", *words)
+    assert result.exit_code == 2
+    assert "Did you mean `" in result.stderr
+
+
+# init
+
+
+def test_init_writes_an_experiment_that_passes_check(tmp_path):
+    path = tmp_path / "new folder" / "mine.yaml"
+    assert run("init", path).exit_code == 0
+    experiment = spec.load(path)
+    assert experiment.name == "mine"
+    assert experiment.notes == ()
+    assert run("check", path).exit_code == 0
+
+
+def test_init_does_not_write_over_a_file_unless_forced(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("precious")
+    result = run("init", path)
+    assert result.exit_code == 2
+    assert "--force" in result.stderr
+    assert path.read_text() == "precious"
+    assert run("init", path, "--force").exit_code == 0
+    assert path.read_text() != "precious"
+
+
+def test_init_says_why_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("init", tmp_path / "file" / "mine.yaml")
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
+
+
+# schema
+
+
+def test_schema_names_every_component_and_option():
+    definitions = experiment_schema()["$defs"]
+    for kind in registry.HOMES:
+        described = {
+            choice["properties"]["name"].get("const"): choice["properties"]
+            for choice in definitions[kind]["anyOf"]
+            if "properties" in choice
+        }
+        for name, plugin in registry.catalogue(kind).items():
+            assert {slot.partition(".")[0] for slot in signature(plugin)} <= set(described[name])
+
+
+def test_schema_is_strict_json_with_every_section():
+    document = json.loads(run("schema").stdout)
+    assert set(document["properties"]) == set(spec.KEYS)
+    assert document["additionalProperties"] is False

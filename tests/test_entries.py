@@ -1,0 +1,65 @@
+"""What a trial's run in MLflow says."""
+
+import math
+
+import numpy as np
+
+from clipbench import entries
+
+ROW = {
+    "id": "abc",
+    "status": "diverged",
+    "arm": "norm@1.0",
+    "seed": 3,
+    "threshold": 1.0,
+    "train.epochs": 20,
+    "model.hidden": "[128]",
+    "data": "digits",
+    "fingerprint": "f" * 40,
+    "test/loss": math.inf,
+    "val/loss": 0.5,
+    "seconds": 1.5,
+    "parameters": 100,
+    "diverged_cause": "loss",
+}
+
+
+def test_every_option_is_a_param_and_nothing_else():
+    names = {"arm", "seed", "threshold", "train.epochs", "model.hidden", "data", "fingerprint"}
+    assert set(entries.params(ROW)) == names
+    assert entries.params(ROW)["threshold"] == "1.0" and entries.params(ROW)["train.epochs"] == "20"
+
+
+def test_words_are_tags():
+    said = {"clipbench.trial": "abc", "clipbench.status": "diverged", "clipbench.diverged_cause": "loss"}
+    assert entries.tags(ROW) == said
+
+
+def test_no_metric_is_ever_non_finite_and_no_name_means_two_things():
+    epochs = {"id": np.array(["abc"] * 2), "epoch": np.array([1, 2]), "val/loss": np.array([0.7, np.nan])}
+    steps = {"step": np.arange(1, 4), "grad_norm/pre": np.array([1.0, np.inf, -np.inf])}
+    assert entries.metrics(ROW, epochs, steps) == [
+        ("val/loss", 0.7, 1),
+        ("step/grad_norm/pre", 1.0, 1),
+        ("final/val/loss", 0.5, 0),
+        ("seconds", 1.5, 0),
+        ("parameters", 100.0, 0),
+    ]
+
+
+def test_steps_are_thinned_and_keep_both_ends():
+    steps = {"step": np.arange(1, 1001), "train/loss": np.arange(1000.0)}
+    kept = [when for _, _, when in entries.metrics({"id": "abc"}, {}, steps)]
+    assert len(kept) == entries.POINTS and kept[0] == 1 and kept[-1] == 1000 and kept == sorted(set(kept))
+
+
+def test_names_are_made_acceptable():
+    assert entries.key("clip(per=tensor)/x%") == "clip_per_tensor_/x_"
+    assert entries.key("../a//b") == "a/b"
+    assert len(entries.key("x" * 300)) == 250
+
+
+def test_a_digest_fits_and_no_data_is_no_data_set():
+    name, digest, made = entries.dataset(ROW)
+    assert (name, len(digest)) == ("digits", 36) and '"data": "digits"' in made
+    assert entries.dataset({"id": "abc"}) is None

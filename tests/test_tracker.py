@@ -1,0 +1,332 @@
+"""The mirror in MLflow, on a real SQLite store and a real server."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from clipbench.errors import ClipbenchError
+from clipbench.store import Store
+from clipbench.sync import Invocation, Sender, pull, push
+from clipbench.tracker import Tracker, connection
+from clipbench.uri import default_uri
+from tests.fake_records import chunk, trial
+
+INVOCATION = Invocation(
+    "clipbench run x.yaml --tracking-uri http://me:hunter2@host",
+    content_hash="c0ffee",
+    git_commit="abc123",
+    version="0.1",
+    device="cpu",
+    metric="test/accuracy",
+)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """One embedded store for the module: making its tables takes seconds."""
+    return tmp_path_factory.mktemp("the results")
+
+
+@pytest.fixture
+def name(request):
+    return f"exp {request.node.name}"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+class Server:
+    """A real `mlflow server` that can be killed and started again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", default_uri(self.folder)]
+        command += ["--artifacts-destination", (self.folder / "artifacts").as_uri()]
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(
+            command,
+            env=os.environ | quiet,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while not self._is_healthy():
+            assert time.monotonic() < deadline and self.process.poll() is None, "the server does not start"
+            time.sleep(0.2)
+
+    def kill(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _is_healthy(self):
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+def fill(store, seeds, stem="a", **columns):
+    trials = [trial(seed) for seed in seeds]
+    made = chunk(trials, fingerprint=np.array(["f00d"] * len(trials)), **columns)
+    store.save(made, stem)
+    return [one.id for one in trials]
+
+
+def send(store, name, uri, results, **options):
+    return push(store.folder, name, uri, results / "mlartifacts", INVOCATION, **options)
+
+
+class Sent:
+    """What MLflow has of an experiment, through its own client."""
+
+    def __init__(self, uri, name):
+        with connection(uri, ""):
+            self._tracker = Tracker.existing(uri, name)
+        self.client = self._tracker._client
+        self.experiment = self.client.get_experiment_by_name(name)
+        runs = self.client.search_runs([self.experiment.experiment_id], max_results=1000)
+        self.parents = [run for run in runs if "clipbench.invocation" in run.data.tags]
+        self.children = {run.data.tags["clipbench.trial"]: run for run in runs if run not in self.parents}
+        assert len(runs) == len(self.parents) + len(self.children), "a trial has one run"
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def uri(request, results):
+    if request.param == "sqlite":
+        return default_uri(results)
+    return request.getfixturevalue("server").uri
+
+
+def test_a_trial_is_a_run_with_its_options_numbers_and_data(store, uri, name, results):
+    first, second = fill(store, [0, 1])
+    store.write_text("experiment.yaml", "name: x\n")
+    store.write_text("figures/loss curve.svg", "<svg/>")
+    pushed = send(store, name, uri, results)
+    assert (pushed.trials, pushed.problem) == (2, None)
+    sent = Sent(uri, name)
+    (parent,) = sent.parents
+    child = sent.children[second]
+    assert child.info.status == parent.info.status == "FINISHED"
+    assert child.info.run_name == "norm@1.0 seed 1"
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.tags["clipbench.status"] == "finished"
+    assert child.data.params.items() >= {"seed": "1", "lr": "0.1", "train.epochs": "20"}.items()
+    assert child.data.metrics["test/accuracy"] == 0.9
+    assert len(sent.client.get_metric_history(child.info.run_id, "val/accuracy")) == 3
+    assert len(sent.client.get_metric_history(child.info.run_id, "step/grad_norm/pre")) == 12
+    used = child.inputs.dataset_inputs[0].dataset
+    assert (used.name, used.digest) == ("digits", "f00d")
+    assert set(sent.children) == {first, second}
+
+
+def test_the_parent_run_says_which_command_it_was_and_carries_the_files(store, uri, name, results):
+    fill(store, [0])
+    store.write_text("experiment.yaml", "name: x\n")
+    store.write_text("report.md", "# Report\n")
+    store.write_text("figures/loss curve.svg", "<svg/>")
+    send(store, name, uri, results)
+    sent = Sent(uri, name)
+    (parent,) = sent.parents
+    said = {"content_hash": "c0ffee", "git_commit": "abc123", "version": "0.1", "device": "cpu"}
+    assert parent.data.tags.items() >= {f"clipbench.{key}": value for key, value in said.items()}.items()
+    assert "hunter2" not in str(parent.data.tags)
+    files = sent._tracker.files(next(run for run in sent._tracker.runs("clipbench.invocation")))
+    assert {
+        "experiment.yaml",
+        "report.md",
+        "records/a.parquet",
+        "steps/a.parquet",
+        "epochs/a.parquet",
+    } <= set(files)
+    assert files["figures/loss curve.svg"] == 6
+    assert sent.experiment.tags["mlflow.experiment.primaryMetric.name"] == "test/accuracy"
+    assert sent.experiment.tags["mlflow.experiment.primaryMetric.greaterIsBetter"] == "True"
+
+
+def test_sending_again_sends_nothing_and_new_trials_alone_are_sent(store, uri, name, results):
+    fill(store, [0, 1])
+    send(store, name, uri, results)
+    again = send(store, name, uri, results)
+    assert (again.trials, again.files) == (0, 0) and len(Sent(uri, name).parents) == 1
+    fill(store, [2], "b")
+    assert send(store, name, uri, results).trials == 1
+    sent = Sent(uri, name)
+    assert len(sent.children) == 3 and len(sent.parents) == 2
+
+
+def test_a_store_is_rebuilt_from_mlflow(store, uri, name, results, tmp_path):
+    fill(store, [0, 1], "a")
+    store.write_text("experiment.yaml", "name: ü\n")
+    send(store, name, uri, results)
+    fill(store, [2], "b")
+    send(store, name, uri, results)
+    copy = Store(tmp_path / "copy")
+    assert pull(uri, name, copy.folder) == 3
+    assert copy.done() == store.done() and len(copy.steps()) == 36
+    assert (copy.folder / "experiment.yaml").read_text() == "name: ü\n"
+    (copy.folder / "experiment.yaml").write_text("mine")
+    assert pull(uri, name, copy.folder) == 0
+    assert (copy.folder / "experiment.yaml").read_text() == "mine"
+
+
+def test_pull_says_which_experiments_there_are(store, name, results, tmp_path):
+    fill(store, [0])
+    send(store, name, default_uri(results), results)
+    with pytest.raises(ClipbenchError, match=rf"no experiment '{name}s'\. There is: .*{name}"):
+        pull(default_uri(results), f"{name}s", tmp_path / "copy")
+
+
+def test_nothing_non_finite_is_sent(store, name, results):
+    broken = chunk([trial(0)], **{"test/loss": [np.inf], "val/loss": [np.nan], "status": ["diverged"]})
+    broken.steps["train/loss"][-3:] = [np.inf, -np.inf, np.nan]
+    broken.records["diverged_step"] = np.array([12])
+    store.save(broken, "a")
+    send(store, name, default_uri(results), results)
+    child = Sent(default_uri(results), name).children[trial(0).id]
+    assert child.info.status == "FINISHED", "divergence is a result"
+    assert child.data.tags["clipbench.status"] == "diverged" and child.data.metrics["diverged_step"] == 12
+    assert "test/loss" not in child.data.metrics
+    with sqlite3.connect(results / "mlflow.db") as database:
+        query = "select count(*) from metrics where is_nan or abs(value) > 1e300"
+        assert database.execute(query).fetchone() == (0,)
+    database.close()
+
+
+def test_a_failed_trial_that_succeeds_later_replaces_its_run(store, name, results):
+    uri = default_uri(results)
+    (one,) = fill(store, [0], "a", status=np.array(["failed"]), error=np.array(["out of memory"]))
+    send(store, name, uri, results)
+    old = Sent(uri, name).children[one]
+    assert old.info.status == "FAILED" and old.data.tags["clipbench.error"] == "out of memory"
+    assert send(store, name, uri, results).trials == 0
+    fill(store, [0], "b")
+    assert send(store, name, uri, results).trials == 1
+    sent = Sent(uri, name)
+    assert sent.children[one].info.status == "FINISHED"
+    replaced = sent.client.get_run(old.info.run_id)
+    assert replaced.info.lifecycle_stage == "deleted"
+    assert replaced.data.tags["clipbench.superseded"] == sent.children[one].info.run_id
+
+
+def test_half_a_run_is_deleted_and_sent_again_but_not_that_of_somebody_else(store, name, results):
+    uri = default_uri(results)
+    (one,) = fill(store, [0])
+    sender = Sender(store.folder, name, uri, results / "mlartifacts", INVOCATION)
+    with connection(uri, ""):
+        half = sender._tracker.start("half", {"clipbench.trial": one, "clipbench.origin": sender._origin})
+        other = sender._tracker.start("half", {"clipbench.trial": "other", "clipbench.origin": "elsewhere"})
+        dead = sender._tracker.start(
+            "dead", {"clipbench.invocation": "1", "clipbench.origin": sender._origin}
+        )
+    assert send(store, name, uri, results).trials == 1
+    sent = Sent(uri, name)
+    assert sent.client.get_run(half.id).info.lifecycle_stage == "deleted"
+    assert sent.children["other"].info.run_id == other.id
+    assert sent.children[one].info.status == "FINISHED"
+    assert sent.client.get_run(dead.id).info.status == "KILLED"
+
+
+def test_only_the_trials_asked_for_are_sent(store, name, results):
+    first, _ = fill(store, [0, 1])
+    heard = []
+    pushed = send(
+        store, name, default_uri(results), results, ids={first}, on_progress=lambda *now: heard.append(now)
+    )
+    assert pushed.trials == 1 and heard == [(1, 1)]
+
+
+def test_an_experiment_that_was_deleted_comes_back(store, name, results):
+    uri = default_uri(results)
+    fill(store, [0])
+    send(store, name, uri, results)
+    sent = Sent(uri, name)
+    sent.client.delete_experiment(sent.experiment.experiment_id)
+    fill(store, [1], "b")
+    assert send(store, name, uri, results).trials == 1
+
+
+def test_two_processes_start_on_one_fresh_store_and_mlflow_says_nothing_on_our_streams(store, tmp_path):
+    """MLflow would report each migration and each run, and break a file that two make tables in."""
+    fill(store, [0])
+    script = f"""
+import sys
+from pathlib import Path
+from clipbench.sync import *
+from clipbench.uri import default_uri
+root = Path({str(tmp_path / "fresh")!r})
+push(Path({str(store.folder)!r}), sys.argv[1], default_uri(root), root / "mlartifacts", Invocation("run"))
+"""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    streams["env"] = os.environ | {"MLFLOW_TRACKING_URI": "file:///nowhere"}  # the URI given is the one used
+    both = [subprocess.Popen([sys.executable, "-c", script, name], **streams) for name in ("one", "two")]
+    assert [process.communicate() for process in both] == [("", "")] * 2
+    assert [process.returncode for process in both] == [0, 0]
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "fresh"}, "nothing beside: no ./mlruns"
+
+
+def test_trials_land_though_files_cannot(store, name, results, tmp_path):
+    """The folder of the artifacts is a file: as good as a storage without credentials."""
+    fill(store, [0])
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    uri = default_uri(results)
+    pushed = push(store.folder, name, uri, blocked / "mlartifacts", INVOCATION)
+    assert pushed.trials == 1 and "takes no files" in pushed.problem and "clipbench push" in pushed.problem
+    with pytest.raises(ClipbenchError, match="has no Parquet files"):
+        pull(uri, name, tmp_path / "copy")
+
+
+def test_a_server_that_is_away_is_named_with_the_way_out_and_without_its_password(
+    store, results, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    fill(store, [0])
+    with pytest.raises(
+        ClipbenchError, match=r"http://\*\*\*@127.0.0.1:9: nobody answers.*`clipbench push x`"
+    ) as it:
+        send(store, "x", "http://me:hunter2@127.0.0.1:9", results)
+    assert "hunter2" not in str(it.value)
+
+
+def test_a_server_killed_midway_gets_the_rest_when_it_is_back(store, server, name, results, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    ids = fill(store, range(12))
+    with pytest.raises(ClipbenchError, match="nobody answers"):
+        send(
+            store, name, server.uri, results, on_progress=lambda done, _: server.kill() if done == 5 else None
+        )
+    server.start()
+    assert send(store, name, server.uri, results).trials == 7
+    sent = Sent(server.uri, name)
+    assert set(sent.children) == set(ids)
+    assert {run.info.status for run in sent.children.values()} == {"FINISHED"}
+    assert {run.info.status for run in sent.parents} == {"FINISHED", "KILLED"}
+    assert all(run.data.metrics["test/accuracy"] > 0 for run in sent.children.values())
