@@ -11,7 +11,7 @@ from clipbench.trial import Trial, digest
 
 # Weights, gradients, absolute gradients, optimizer state and activations of a chunk together: about what a core
 # keeps close. A constant, and not read from the machine, so that the same plan is cut the same way everywhere.
-CACHE_BYTES = 4 * 2**20
+CACHE_BYTES = 8 * 2**20
 FEWEST_LANES, MOST_LANES = 4, 32
 # On a GPU more lanes cost next to nothing until it is full.
 GPU_BYTES = 4 * 2**30
@@ -83,30 +83,28 @@ def most_lanes(cohort: Cohort, device: str) -> int:
 
 
 def _cut(cohort: Cohort, missing: Sequence[Trial], workers: int, device: str) -> Iterator[Chunk]:
+    """Whole seeds together, since lanes of a seed share their batches; as many chunks for each worker."""
     if not missing:
         return
-    most = most_lanes(cohort, device)
     share = -(-len(missing) // workers)  # a worker without work helps nobody
-    most = min(most, max(FEWEST_LANES, share))
-    groups = _by_seed(missing) if device == "cpu" else [list(missing)]
-    if max(map(len, groups)) < FEWEST_LANES:
-        groups = [list(missing)]
-    lanes = max(-(-len(group) // -(-len(group) // most)) for group in groups)
-    for group in groups:
-        for trials in _batched(group, lanes):
-            yield Chunk(cohort.id, tuple(trials), lanes, cohort.steps)
+    most = min(most_lanes(cohort, device), max(FEWEST_LANES, share))
+    seeds = _by_seed(missing)
+    arms = max(map(len, seeds))
+    if arms > most // 2:
+        size = -(-arms // -(-arms // most))
+        pieces = [seed[start : start + size] for seed in seeds for start in range(0, len(seed), size)]
+    else:
+        chunks = -(-len(seeds) // (most // arms))
+        together = -(-len(seeds) // (-(-chunks // workers) * workers))
+        pieces = [sum(seeds[start : start + together], []) for start in range(0, len(seeds), together)]
+    lanes = max(map(len, pieces))
+    for trials in pieces:
+        yield Chunk(cohort.id, tuple(trials), lanes, cohort.steps)
 
 
 def _by_seed(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Lanes of a seed share their batches, so they go together. Arms of a kind stand together already."""
-    groups: dict[int, list[Trial]] = defaultdict(list)
+    """Arms of a kind stand together, so that a cut leaves them together."""
+    seeds: dict[int, list[Trial]] = defaultdict(list)
     for trial in trials:
-        groups[trial.seed].append(trial)
-    return [
-        sorted(group, key=lambda trial: (repr(trial.optimizer), trial.clip.name)) for group in groups.values()
-    ]
-
-
-def _batched(items: Sequence[Trial], size: int) -> Iterator[Sequence[Trial]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+        seeds[trial.seed].append(trial)
+    return [sorted(group, key=lambda trial: (repr(trial.optimizer), trial.clip.name)) for group in seeds.values()]

@@ -95,13 +95,13 @@ class Cohort:
 
     def _one_step(self, size: int) -> None:
         self.work.gradients(size)
-        rows = self.telemetry.before(self.step, self.work.loss)
+        self.telemetry.before(self.work.loss)
         if self.step % TIMED_EVERY == 0 and self.work.device.type == "cpu":
-            self.clipping.timed(rows)
+            self.clipping.timed()
         else:
-            self.clipping(rows)
+            self.clipping()
         self.optimizers.step()
-        self.telemetry.after(rows)
+        self.telemetry.after(self.step)
         self.step += 1
 
     def _end_of_epoch(self, epoch: int) -> None:

@@ -35,8 +35,9 @@ def reason_to_loop(network: Network, example: Batch) -> str:
     if changed:
         return f"training changes its buffers ({changed[0]})"
     try:
-        stacked = ({name: torch.stack([tensor, tensor]) for name, tensor in group.items()} for group in (params, states))
+        stacked = tuple({name: torch.stack([tensor, tensor]) for name, tensor in group.items()} for group in (params, states))
         vmap(grad(twin.loss), in_dims=(0, 0, None, None))(*stacked, *example)
+        vmap(twin.predict, in_dims=(0, 0, None))(*stacked, example[0])
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         return f"vmap refuses it: {str(error).strip().splitlines()[0]}"
     return ""
@@ -61,26 +62,6 @@ class LoopedStep:
             grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True, materialize_grads=True)
             work.loss[lane] = loss.detach()
             work.grads.set_lane(lane, dict(zip(params, grads, strict=True)))
-
-
-class LoopedEvaluation:
-    """The measures of every lane on one part of the data."""
-
-    path = "looped"
-
-    def __init__(self, workspace: Workspace, part: Batch, values: Sequence[Tensor]) -> None:
-        self._work = workspace
-        self._part = part
-        self._values = values
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        work = self._work
-        for lane in range(work.lanes):
-            states = {name: stack[lane] for name, stack in work.states.items()}
-            measures = work.network.measures(work.params.lane(lane), states, *self._part)
-            for value, result in zip(self._values, measures, strict=True):
-                value[lane] = result
 
 
 def _of_lane(batch: Batch, lane: int) -> Batch:

@@ -40,7 +40,6 @@ class Network:
         self.dtype = DTYPES[train.dtype]
         self._loss = None if train.loss.name == "output" else _measure("loss", train.loss)
         self._metrics = [_measure("metric", metric) for metric in train.metrics]
-        self.measures_count = 1 + len(self._metrics)
 
     def forward(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
         output = functional_call(self.module, {**params, **states}, (x,) if self.has_data else ())
@@ -53,10 +52,13 @@ class Network:
         self.module.train()
         return self._objective(self.forward(params, states, x), y)
 
-    def measures(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """The loss, then the metrics, in eval mode."""
+    def predict(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
+        """The output in eval mode."""
         self.module.eval()
-        output = self.forward(params, states, x)
+        return self.forward(params, states, x)
+
+    def measures(self, output: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """The loss, then the metrics, of an output in eval mode."""
         return (self._objective(output, y), *(metric(output, y).to(self.dtype) for metric in self._metrics))
 
     def _objective(self, output: Tensor, y: Tensor) -> Tensor:

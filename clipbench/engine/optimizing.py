@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from clipbench import registry
 from clipbench.engine.blocks import Blocks
-from clipbench.engine.clipping import Clipping, StepRun
+from clipbench.engine.clipping import Clipping
+from clipbench.engine.runs import StepRun
 from clipbench.trial import Component, Trial
 
 

@@ -25,45 +25,46 @@ TINY = 2.0**-90
 
 
 class Telemetry:
-    """Statistics [steps, statistics, lanes], and the norms of each tensor that they and the rules are made of."""
+    """Statistics [steps, statistics, lanes]; those of the step under way stand in `row`, whose place never moves."""
 
     def __init__(self, steps: int, params: Blocks, grads: Blocks) -> None:
         new = grads.storage.new_zeros
         self.steps = new(steps, STATISTICS, grads.lanes)
+        self.row = new(STATISTICS, grads.lanes)
+        self.row[COSINE] = 1.0  # for the lanes that no rule touches
         self.norms = new(len(grads), grads.lanes)  # of each tensor
         self.maxima = new(len(grads), grads.lanes)
-        self._grads = [block.view(grads.lanes, -1) for block in grads.values()]
-        self._grad_storage = grads.storage
+        self._gradients = [block.view(grads.lanes, -1) for block in grads.values()]
+        self._storage = grads.storage
         self._absolute = torch.empty_like(grads.storage)
         self._absolutes = _like(grads, self._absolute)
-        self._weights = [block.view(params.lanes, 1, -1) for block in params.values()]
-        self._probes = [row.new_full((row.shape[0], row.shape[2], 1), TINY) for row in self._weights]
-        self._sums = new(len(params), grads.lanes, 1, 1)
+        self._weights = [block.view(params.lanes, -1) for block in params.values()]
+        self._probes = [weights.new_full(weights.shape[1:], TINY) for weights in self._weights]
+        self._probed = new(len(params), grads.lanes)
 
-    def before(self, step: int, loss: Tensor) -> Tensor:
-        """Record the raw gradient, and return the step's rows with what a rule that does nothing would leave."""
-        rows = self.steps[step]
-        torch.abs(self._grad_storage, out=self._absolute)
-        for tensor, gradient in enumerate(self._grads):
+    def before(self, loss: Tensor) -> None:
+        """Measure the raw gradient."""
+        torch.abs(self._storage, out=self._absolute)
+        for tensor, gradient in enumerate(self._gradients):
             torch.linalg.vector_norm(gradient, dim=1, out=self.norms[tensor])
             torch.amax(self._absolutes[tensor], dim=1, out=self.maxima[tensor])
-        rows[LOSS] = loss
-        torch.linalg.vector_norm(self.norms, dim=0, out=rows[PRE])
-        torch.amax(self.maxima, dim=0, out=rows[MAX])
-        rows[POST] = rows[PRE]
-        rows[COSINE] = 1.0
-        return rows
+        # The norm of the tensors' norms: one sum over all elements would lose digits in float32.
+        torch.linalg.vector_norm(self.norms, dim=0, out=self.row[PRE])
+        torch.amax(self.maxima, dim=0, out=self.row[MAX])
+        self.row[LOSS].copy_(loss)
+        self.row[POST].copy_(self.row[PRE])
 
-    def after(self, rows: Tensor) -> None:
-        """Record whether the updated weights are finite: the row is finite exactly where they are."""
+    def after(self, step: int) -> None:
+        """Measure whether the updated weights are finite (their row is, exactly where they are), and keep the step."""
         for tensor, (weights, probe) in enumerate(zip(self._weights, self._probes, strict=True)):
-            torch.bmm(weights, probe, out=self._sums[tensor])
-        torch.sum(self._sums.view(len(self._weights), -1), dim=0, out=rows[WEIGHTS])
+            torch.mv(weights, probe, out=self._probed[tensor])
+        torch.sum(self._probed, dim=0, out=self.row[WEIGHTS])
+        self.steps[step].copy_(self.row)
 
     def vanishing(self) -> Tensor:
         """Share of the raw gradient's elements below 1e-8, of each lane, at the last step."""
-        small = sum((rows < 1e-8).sum(1) for rows in self._absolutes)
-        return small / sum(rows.shape[1] for rows in self._absolutes)  # type: ignore[return-value, operator]
+        small = torch.stack([(magnitudes < 1e-8).sum(1) for magnitudes in self._absolutes]).sum(0)
+        return small / (self._storage.numel() // self.row.shape[1])
 
 
 def _like(blocks: Blocks, storage: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ from clipbench.dataset import Dataset
 from clipbench.engine import looped, program
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.convolution import products_for_convolutions
+from clipbench.engine.evaluation import Evaluation
 from clipbench.engine.network import Network, build_model
 from clipbench.trial import Component, Training, Trial
 
@@ -69,7 +70,7 @@ class Workspace:
         self.step = 0  # of the training under way; the looped path draws its noise from it
         self.loop_reason = looped.reason_to_loop(self.network, self._example())
         self._steps: dict[int, tuple[Batch, Step]] = {}
-        self._evaluations: dict[str, tuple[Tensor, Step]] = {}
+        self.evaluate = Evaluation(self)
 
     @property
     def path(self) -> str:
@@ -96,14 +97,6 @@ class Workspace:
         self.step += 1
         self._compiled(size)[1]()
 
-    def evaluate(self, part: str) -> Tensor:
-        """Loss and metrics of every lane on a whole part of the data: [measures, lanes]."""
-        if part not in self._evaluations:
-            self._evaluations[part] = self._compile_evaluation(part)
-        values, run = self._evaluations[part]
-        run()
-        return values
-
     def _compiled(self, size: int) -> tuple[Batch, Step]:
         if size not in self._steps:
             self._steps[size] = self._compile_step(size)
@@ -116,32 +109,17 @@ class Workspace:
         inputs = [*self.params.values(), *self.states.values(), *(self._over_lanes(t) for t in batch)]
         return batch, program.build(self._loss_and_gradients, inputs, [self.loss, *self.grads.values()])
 
-    def _compile_evaluation(self, part: str) -> tuple[Tensor, Step]:
-        data = self.parts[part]
-        if data is None:
-            raise LookupError(f"there are no {part} data")
-        values = self.loss.new_zeros(self.network.measures_count, self.lanes)
-        if self.loop_reason:
-            return values, looped.LoopedEvaluation(self, data, list(values))
-        # Only `val` is evaluated again and again; tracing the others would cost more than it saves.
-        allow = ("plan", "replay", "eager") if part == "val" else ("eager",)
-        inputs = [*self.params.values(), *self.states.values(), *(self._over_lanes(t[None]) for t in data)]
-        return values, program.build(self._measures, inputs, list(values), allow=allow)
-
     def _loss_and_gradients(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        params, states, batch = self.named(tensors)
         with products_for_convolutions():
-            grads, loss = vmap(grad_and_value(self.network.loss))(*self._named(tensors))
+            grads, loss = vmap(grad_and_value(self.network.loss))(params, states, *batch)
         return (loss, *(grads[name] for name in self.params))
 
-    def _measures(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        with products_for_convolutions():
-            return tuple(vmap(self.network.measures)(*self._named(tensors)))
-
-    def _named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
-        count = len(self.params)
-        params = dict(zip(self.params, tensors[:count], strict=True))
-        states = dict(zip(self.states, tensors[count:-2], strict=True))
-        return params, states, tensors[-2], tensors[-1]
+    def named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Sequence[Tensor]]:
+        """A program's inputs by their names: parameters, states, and the rest."""
+        params = dict(zip(self.params, tensors, strict=False))
+        states = dict(zip(self.states, tensors[len(params) :], strict=False))
+        return params, states, tensors[len(params) + len(states) :]
 
     def _part(self, name: str) -> Batch | None:
         if self.dataset is None:  # an objective without data: one example that nobody looks at

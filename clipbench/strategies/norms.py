@@ -49,7 +49,7 @@ def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: float = 1e-3) -> Scaling:
     `exclude: [head]`.
     """
     limit = threshold * w.clamp(min=eps)
-    return torch.where(n > limit, limit / n.clamp(min=1e-6), 1.0), n > limit
+    return torch.where(n <= limit, 1.0, limit / n.clamp(min=1e-6)), n > limit
 
 
 @strategy(per="model", search=(1e-3, 1e1))
