@@ -31,6 +31,7 @@ clip:
 seeds: {seeds}
 """
 ARMS = 8
+HEADER = "model  parameters  lanes     plain loop         cohort     times  engine"
 LOOP_SECONDS = 2.0
 
 
@@ -45,6 +46,13 @@ class Figure:
     cohort: float
     ratio: float  # median of the rounds' ratios: machines are noisy, neighbours in time alike
     engine: str
+
+
+def line(figure: Figure) -> str:
+    return (
+        f"{figure.model:5}  {figure.parameters:10,}  {figure.lanes:5}  {figure.loop:8,.0f} steps/s"
+        f"  {figure.cohort:7,.0f} steps/s  {figure.ratio:4.1f} x  {figure.engine}"
+    )
 
 
 def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers: int | None) -> Iterator[Figure]:

@@ -18,3 +18,9 @@ def choose(wanted: str) -> str:
         there = ", ".join(name for name, is_there in available.items() if is_there)
         raise ClipbenchError(f"--device {wanted}: this machine has none. It has: {there}.")
     return wanted
+
+
+def describe() -> str:
+    """What `auto` chooses, in words."""
+    device = choose("auto")
+    return f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else device

@@ -65,6 +65,14 @@ class Plan:
     def trials(self) -> tuple[Trial, ...]:
         return tuple(trial for cohort in self.cohorts for trial in cohort.trials)
 
+    @property
+    def metric(self) -> str:
+        """What arms are compared by, if the YAML does not say."""
+        if self.experiment.report.metric:
+            return self.experiment.report.metric
+        names = [name for name in ("accuracy", "mse") if name in self.higher]
+        return f"test/{names[0]}" if names else "train/loss"
+
     def chunks(self, done: Collection[str], workers: int, device: str) -> list[Chunk]:
         """What is missing, the longest work first so that no worker is left alone with it at the end."""
         cut = [

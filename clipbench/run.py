@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from clipbench import __version__
+from clipbench import __version__, spec, sync
 from clipbench.errors import ClipbenchError, InputError, Problem
 from clipbench.executors.local import Local
 from clipbench.mirror import Mirror, Outcome
@@ -18,7 +18,7 @@ from clipbench.report.publish import publish
 from clipbench.report.tables import Report
 from clipbench.resolved import resolved
 from clipbench.store import Store
-from clipbench.sync import Invocation
+from clipbench.sync import Invocation, Pushed
 from clipbench.trial import Records, digest
 from clipbench.uri import default_uri, validate_uri
 
@@ -101,6 +101,7 @@ class Session:
     settings: Settings
     watcher: Watcher
     mirror: Mirror | None = field(default=None, init=False)
+    told: str = field(default="", init=False)  # of the mirror's problems
 
     def run(self, path: str | Path) -> Finished:
         """Train what is missing of an experiment and write its report."""
@@ -125,7 +126,7 @@ class Session:
     def _train(self, pool: Local, plan: Plan, store: Store, device: str) -> tuple[int, list[str]]:
         done = store.done()
         chunks = plan.chunks(done, pool.size, device)
-        trained, failed, told = 0, [], False
+        trained, failed = 0, []
         missing = sum(len(chunk.trials) for chunk in chunks)
         self.watcher.begin(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
         try:
@@ -137,20 +138,23 @@ class Session:
                 elif event.error:
                     store.save(Records.failed(event.chunk.trials, event.error), event.chunk.stem)
                     failed.append(f"{len(event.chunk.trials)} trials failed: {event.error}")
-                if self.mirror and self.mirror.problem and not told:
-                    self.watcher.note(self.mirror.problem)
-                    told = True
+                if self.mirror and self.mirror.problem and not self.told:
+                    self.told = self.mirror.problem
+                    self.watcher.note(self.told)
         finally:
             self.watcher.end()
         return trained, failed
 
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
+        metric = plan.metric
         invocation = Invocation(
             command=self.settings.command,
             content_hash=digest(sorted(trial.id for trial in plan.trials)),
             git_commit=_git_commit(),
             version=__version__,
             device=device,
+            metric=metric,
+            higher_is_better=plan.higher.get(metric.partition("/")[2], False),
         )
         return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
 
@@ -182,6 +186,26 @@ def report(experiment: str | Path, settings: Settings) -> Finished:
     if not store.folder.is_dir():
         raise ClipbenchError(f"{store.folder}: nothing is trained yet. Type `clipbench run {experiment}` first.")
     return Finished(plan, publish(plan, store), store.folder, 0, [], device)
+
+
+def push(experiment: str | Path, settings: Settings) -> tuple[str, Pushed]:
+    """Send to MLflow what it lacks of an experiment; its name, and what was sent."""
+    folder = settings.results / _name(experiment, settings.results)
+    if not folder.is_dir():
+        raise ClipbenchError(f"{folder}: nothing is trained yet. Type `clipbench run {experiment}` first.")
+    invocation = Invocation(command=settings.command, git_commit=_git_commit(), version=__version__)
+    return folder.name, sync.push(folder, folder.name, settings.uri, settings.artifacts, invocation)
+
+
+def pull(experiment: str | Path, settings: Settings) -> tuple[str, int]:
+    """Rebuild a store from MLflow; the experiment's name, and how many trials were not here."""
+    name = _name(experiment, settings.results)
+    return name, sync.pull(settings.uri, name, settings.results / name)
+
+
+def _name(experiment: str | Path, results: Path) -> str:
+    path = find_experiment(experiment, results)
+    return spec.load(path).name if path.is_file() else path.name
 
 
 def find_experiment(experiment: str | Path, results: Path) -> Path:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from clipbench import stats
 from clipbench.errors import Problem
 from clipbench.experiment import Experiment
+from clipbench.progress import duration
 from clipbench.trial import Component, Training
+
+if TYPE_CHECKING:
+    from clipbench.run import Preview
 
 
 def summary_lines(experiment: Experiment) -> Iterator[str]:
@@ -53,6 +58,49 @@ def problem_values(problem: Problem) -> dict[str, Any]:
         "key": place.key or None,
         "text": problem.text,
         "remedy": problem.remedy or None,
+    }
+
+
+def preview_lines(preview: Preview) -> Iterator[str]:
+    """What a run would do, for a terminal."""
+    yield from summary_lines(preview.plan.experiment)
+    document = preview_document(preview)
+    paths = "looped" if any(cohort.loop_reason for cohort in preview.plan.cohorts) else "vectorised"
+    yield f"  done       {preview.done} of {len(preview.plan.trials)} trials"
+    yield (
+        f"  to train   {document['missing']} trials in {_count(len(preview.chunks), 'chunk')} of {paths} lanes, "
+        f"{_count(preview.workers, 'worker')} on {preview.device}"
+    )
+    yield f"  time       about {duration(preview.seconds)}"
+    yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
+    yield f"  p          {document['smallest_p_sentence']}"
+    yield from (f"  note       {note}" for note in preview.plan.notes if note not in preview.plan.experiment.notes)
+
+
+def preview_document(preview: Preview) -> dict[str, Any]:
+    """What a run would do, for a program."""
+    experiment = preview.plan.experiment
+    strategies = {arm.label for arm in experiment.arms}
+    comparisons, seeds = max(1, len(strategies) - 1), len(experiment.seeds)
+    smallest = stats.smallest_p(seeds, comparisons)
+    sentence = (
+        f"{_count(seeds, 'seed')} and {_count(comparisons, 'comparison')}: the smallest p after Holm is {smallest:.3g}"
+    )
+    if smallest >= stats.LEVEL:
+        sentence += f", never below {stats.LEVEL}; that takes {stats.seeds_needed(comparisons)} seeds"
+    return {
+        **summary(experiment),
+        "trials": len(preview.plan.trials),
+        "done": preview.done,
+        "missing": sum(len(chunk.trials) for chunk in preview.chunks),
+        "cohorts": len(preview.plan.cohorts),
+        "chunks": len(preview.chunks),
+        "workers": preview.workers,
+        "device": preview.device,
+        "seconds": preview.seconds,
+        "bytes": preview.bytes,
+        "smallest_p": smallest,
+        "smallest_p_sentence": sentence,
     }
 
 

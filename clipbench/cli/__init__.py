@@ -1,0 +1,25 @@
+"""The command line: load, call one function, print. The only package that prints or exits."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from types import FrameType
+
+from clipbench.cli import machine, tracking, train, write  # noqa: F401 - each declares its commands
+from clipbench.cli.app import PANELS, app
+
+__all__ = ["PANELS", "app", "main"]
+
+
+def main() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _interrupt)
+    app()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Being asked to end is like Ctrl-C: what is saved stays, and the way to go on is said."""
+    raise KeyboardInterrupt

@@ -1,0 +1,97 @@
+"""The application: how help is laid out, and how an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from clipbench import __version__
+from clipbench.errors import ClipbenchError
+
+# The panels of `--help`, in their order. The main commands come first.
+MAIN = "Main commands"
+WRITING = "Write an experiment"
+TRACKING = "MLflow"
+MACHINE = "This machine"
+PANELS = (MAIN, WRITING, TRACKING, MACHINE)
+
+FAILED, INTERRUPTED = 3, 130
+
+
+class Commands(TyperGroup):
+    """Where an error becomes its message and its exit code; a user's mistake never shows a traceback."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except ClipbenchError as error:
+            complain(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt as interrupt:
+            complain(str(interrupt) or "Interrupted.")
+            raise typer.Exit(INTERRUPTED) from None
+
+    def format_commands(self, context: Any, formatter: Any) -> None:
+        """The panels in the order of PANELS."""
+        for panel in PANELS:
+            commands = [(name, self.commands[name]) for name in self.list_commands(context)]
+            rows = [
+                (name, command.get_short_help_str(limit=70))
+                for name, command in commands
+                if getattr(command, "rich_help_panel", None) == panel and not command.hidden
+            ]
+            if rows:
+                with formatter.section(panel):
+                    formatter.write_dl(rows)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich panels would take three quarters of the time that `--help` has
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def say_json(document: Any) -> None:
+    print(json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no infinity; it is said as text."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"clipbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def clipbench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which gradient-clipping strategy, at which threshold, does a model need, and does it matter at all?"""

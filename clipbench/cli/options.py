@@ -1,0 +1,52 @@
+"""Options that several commands take, declared once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Format(StrEnum):
+    terminal = "terminal"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise typer.BadParameter(f"expected a number of processes or `auto`, got {text!r}.")
+    return int(text)
+
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace a value of the YAML; repeatable."),
+]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, metavar="N", help="Train seeds 0 to N-1.")]
+Json = Annotated[bool, typer.Option("--json", help="One machine-readable document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
+Devices = Annotated[Device, typer.Option("--device", help="What trains; auto is a GPU if there is one.")]
+Workers = Annotated[
+    str, typer.Option("--workers", metavar="N|auto", callback=_workers, help="Processes; auto is one per core on a CPU.")
+]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of all results.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", metavar="URI", help="MLflow; else MLFLOW_TRACKING_URI, else SQLite in the results folder."
+    ),
+]
+NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Mirror nothing to MLflow.")]

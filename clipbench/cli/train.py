@@ -1,0 +1,147 @@
+"""The commands that train and compare: run and report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json
+from clipbench.cli.options import Device, Devices, Format, Json, NoMlflow, Quiet, Results, Seeds, Sets, TrackingUri, Workers
+
+if TYPE_CHECKING:
+    from clipbench.run import Finished, Session, Settings
+
+
+@app.command(rich_help_panel=MAIN)
+def run(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")] = False,
+    device: Devices = Device.auto,
+    workers: Workers = "auto",
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = Path("results"),
+    tracking_uri: TrackingUri = None,
+    no_mlflow: NoMlflow = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train what is missing, compare the arms, write the report, mirror to MLflow."""
+    from clipbench.run import Settings
+
+    settings = Settings(
+        device=device.value,
+        workers=workers,  # type: ignore[arg-type]  # a number or None, by the option's callback
+        seeds=seeds,
+        sets=tuple(sets or ()),
+        results=results,
+        tracking_uri=tracking_uri,
+        mirror=not no_mlflow,
+        command=" ".join(["clipbench", *sys.argv[1:]]),
+    )
+    if dry_run:
+        _preview(experiment, settings, as_json)
+    else:
+        _run(experiment, settings, as_json, quiet)
+
+
+@app.command(rich_help_panel=MAIN)
+def report(
+    experiments: Annotated[
+        list[str], typer.Argument(metavar="EXPERIMENT...", help="YAML files, or names of experiments that ran.")
+    ],
+    layout: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.terminal,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Compare what was trained, and write report.md, report.json and table.csv beside it."""
+    from clipbench.report import delimited, document, markdown
+    from clipbench.run import Settings, report
+
+    settings = Settings(seeds=seeds, sets=tuple(sets or ()), results=results)
+    finished = [report(experiment, settings) for experiment in experiments]
+    if as_json or layout is Format.json:
+        say_json([document.as_dict(each.report) for each in finished])
+    elif layout is Format.terminal:
+        for each in finished:
+            _print_report(each)
+    else:
+        render = markdown.render if layout is Format.markdown else delimited.render
+        say(render(each.report) for each in finished)
+
+
+def _preview(experiment: Path, settings: Settings, as_json: bool) -> None:
+    from clipbench.run import preview
+    from clipbench.summary import preview_document, preview_lines
+
+    found = preview(experiment, settings)
+    if as_json:
+        say_json(preview_document(found))
+    else:
+        say(preview_lines(found))
+
+
+def _run(experiment: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
+    from rich.console import Console
+
+    from clipbench.progress import watcher
+    from clipbench.run import Session
+
+    session = Session(settings, watcher(Console(stderr=True), quiet))
+    try:
+        finished = session.run(experiment)
+        if not as_json and not quiet:
+            _print_report(finished)
+        problem = _finish(session, quiet)
+    except KeyboardInterrupt:
+        session.finish("KILLED", patience=1.0)
+        raise KeyboardInterrupt(f"Interrupted. What was trained is saved. To go on: {settings.command}") from None
+    if as_json:
+        say_json(_document(finished, session, problem))
+    for failure in finished.failed:
+        complain(f"{failure} Type the same command to try again.")
+    if finished.failed:
+        raise typer.Exit(FAILED)
+
+
+def _finish(session: Session, quiet: bool) -> str | None:
+    """Wait for the mirror, and say what it could not do."""
+    if session.mirror and session.mirror.pending and not quiet:
+        complain(f"Sending {session.mirror.pending} trials to MLflow; Ctrl-C leaves them to the next command.")
+    outcome = session.finish()
+    problem = outcome.problem if outcome else None
+    if problem and problem not in session.told:
+        complain(f"note: {problem}")
+    return problem
+
+
+def _print_report(finished: Finished) -> None:
+    from rich.console import Console
+
+    from clipbench.report import terminal
+
+    console = Console()
+    terminal.render(finished.report, console)
+    say(["", f"Written: {finished.folder}/ report.md, report.json, table.csv; records/, epochs/ and steps/ for pandas."])
+
+
+def _document(finished: Finished, session: Session, problem: str | None) -> dict[str, Any]:
+    from clipbench.report import document
+
+    mirror = session.mirror
+    return {
+        "experiment": finished.plan.experiment.name,
+        "folder": str(finished.folder),
+        "device": finished.device,
+        "trials": len(finished.plan.trials),
+        "trained": finished.trained,
+        "failed": list(finished.failed),
+        "mlflow": {"pushed": mirror.pushed, "pending": mirror.pending, "problem": problem} if mirror else None,
+        "notes": list(finished.plan.notes),
+        "report": document.as_dict(finished.report),
+    }
