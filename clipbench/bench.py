@@ -1,4 +1,4 @@
-"""How fast this machine trains cohorts, beside the plain PyTorch loop as people run it, measured in turns in one run."""
+"""How fast this machine trains cohorts, beside the plain PyTorch loop as people run it, measured in turns."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers
                 loops.append(alone.call("clipbench.loop:steps_per_second", plan.trials[1], LOOP_SECONDS, device))
                 cohorts.append(sum(chunk.lane_steps for chunk in chunks) / _train(pool, chunks, device)[0])
             ratios = [cohort / loop for cohort, loop in zip(cohorts, loops, strict=True)]
-            medians = [statistics.median(values) for values in (loops, cohorts, ratios)]
-            yield Figure(model, plan.cohorts[0].parameters, len(plan.trials), *medians, engine)
+            loop, cohort, ratio = (statistics.median(values) for values in (loops, cohorts, ratios))
+            yield Figure(model, plan.cohorts[0].parameters, len(plan.trials), loop, cohort, ratio, engine)
 
 
 def _plan(pool: Local, model: str, lanes: int) -> Plan:

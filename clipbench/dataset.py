@@ -73,9 +73,7 @@ def _parts(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
     if isinstance(given, Mapping):
         unknown = set(given) - {"train", "val", "test"}
         if unknown or "train" not in given:
-            raise DataProblem(
-                f"the mapping needs `train`, and may have `val` and `test`; it has {sorted(given)}."
-            )
+            raise DataProblem(f"the mapping needs `train`, and may have `val` and `test`; it has {sorted(given)}.")
         return {name: _pair(part) for name, part in given.items() if part is not None}
     x, y = _pair(given)
     return _split(
@@ -120,9 +118,7 @@ def _split(x: np.ndarray, y: np.ndarray, val: float, test: float, seed: int) -> 
         if size:
             if size >= len(kept):
                 raise DataProblem(f"{len(x)} examples are too few for a {name} part of {share:g}.")
-            kept, part = train_test_split(
-                kept, test_size=size, random_state=seed, stratify=_strata(y[kept], size)
-            )
+            kept, part = train_test_split(kept, test_size=size, random_state=seed, stratify=_strata(y[kept], size))
             parts[name] = (x[part], y[part])
     return {"train": (x[kept], y[kept]), **parts}
 

@@ -8,7 +8,7 @@ import platform
 
 from clipbench import __version__
 from clipbench.executors.local import Local, cores
-from clipbench.uri import redact
+from clipbench.tracking.uri import redact
 
 LIBRARIES = ("torch", "mlflow", "optuna", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
 OPTIONAL = {"ray": "training on a cluster", "datasets": "data from Hugging Face"}

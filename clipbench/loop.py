@@ -31,7 +31,7 @@ def steps_per_second(trial: Trial, seconds: float, device: str = "cpu") -> float
     done, start = 0, 0.0
     for batch in _batches(len(x), trial.train.batch_size or len(x), trial.seed):
         optimizer.zero_grad()
-        F.cross_entropy(model(x[batch]), y[batch]).backward()
+        torch.autograd.backward(F.cross_entropy(model(x[batch]), y[batch]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         done += 1
@@ -45,7 +45,7 @@ def steps_per_second(trial: Trial, seconds: float, device: str = "cpu") -> float
 def _batches(examples: int, size: int, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield from torch.randperm(examples, generator=generator).split(size)
+        yield from torch.split(torch.randperm(examples, generator=generator), size)
 
 
 def _now(device: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,7 +105,7 @@ def _cut(cohort: Cohort, missing: Sequence[Trial], workers: int, device: str) ->
     else:
         chunks = -(-len(seeds) // (most // arms))
         together = -(-len(seeds) // (-(-chunks // workers) * workers))
-        pieces = [sum(seeds[start : start + together], []) for start in range(0, len(seeds), together)]
+        pieces = [list(itertools.chain(*seeds[at : at + together])) for at in range(0, len(seeds), together)]
     lanes = max(map(len, pieces))
     for trials in pieces:
         yield Chunk(cohort.id, tuple(trials), lanes, cohort.steps)

@@ -1,4 +1,4 @@
-"""An experiment made ready: data loaded, models built and tried once, and what they show to be wrong said with its place."""
+"""An experiment made ready: data loaded, models built and tried once; what they show to be wrong, with its place."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ class _Preparation:
             raise InputError(self.problems)
         cohorts = tuple(self._cohort(setting) for setting in settings)
         notes = [
-            f"{s.model.name} is trained one model after another: {s.loop_reason}."
-            for s in settings
-            if s.loop_reason
+            f"{s.model.name} is trained one model after another: {s.loop_reason}." for s in settings if s.loop_reason
         ]
         return Plan(self.experiment, cohorts, (*self.experiment.notes, *dict.fromkeys(notes)), _directions(settings))
 
@@ -109,9 +107,7 @@ class _Preparation:
             reason = reason_to_loop(network, example)
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
             shapes = f" on inputs {tuple(example[0].shape)}" if loaded else ""
-            self._say(
-                key, f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
-            )
+            self._say(key, f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}")
             return None
         return _Setting(data, model, train, loaded, module, schedule, reason, activations)
 
@@ -136,7 +132,10 @@ class _Preparation:
             patterns = arm.as_dict().get("exclude") or ()
             if isinstance(patterns, tuple) and patterns and all(excluded(n, [str(p) for p in patterns]) for n in names):
                 key = f"{self.experiment.arm_keys[position]}.exclude"
-                self._say(key, f"nothing of {setting.model.name} is left to clip: its parameters are {', '.join(names)}.")
+                self._say(
+                    key,
+                    f"nothing of {setting.model.name} is left to clip: its parameters are {', '.join(names)}.",
+                )
 
     def _cohort(self, setting: _Setting) -> Cohort:
         parameters = sum(p.numel() for p in setting.module.parameters() if p.requires_grad)
@@ -144,9 +143,7 @@ class _Preparation:
         experiment = self.experiment
         trials = tuple(
             Trial(setting.data, setting.model, optimizer, setting.train, arm, seed, fingerprint)
-            for optimizer, arm, seed in itertools.product(
-                experiment.optimizers, experiment.arms, experiment.seeds
-            )
+            for optimizer, arm, seed in itertools.product(experiment.optimizers, experiment.arms, experiment.seeds)
         )
         content = [trials[0].columns()[name] for name in sorted(trials[0].columns()) if _shared(name)]
         itemsize = DTYPES[setting.train.dtype].itemsize

@@ -208,9 +208,7 @@ def _own(kind: str, name: str, folder: Path) -> Plugin:
     if not callable(function):
         named = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UnknownName(f"{where} has no function {function_name!r}.", did_you_mean(function_name, named))
-    source = (
-        hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16] if module.__file__ else ""
-    )
+    source = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16] if module.__file__ else ""
     declared = getattr(function, "__clipbench__", None)
     facts = declared.facts if isinstance(declared, Plugin) and declared.kind == kind else {}
     return Plugin(kind, name, function, facts, source)
@@ -254,9 +252,7 @@ def _modules(home: str) -> list[types.ModuleType]:
     root = importlib.import_module(home)
     if not hasattr(root, "__path__"):
         return [root]
-    return [
-        importlib.import_module(f"{home}.{module.name}") for module in pkgutil.iter_modules(root.__path__)
-    ]
+    return [importlib.import_module(f"{home}.{module.name}") for module in pkgutil.iter_modules(root.__path__)]
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

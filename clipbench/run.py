@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from clipbench import __version__, spec, sync
+from clipbench import __version__, spec
 from clipbench.errors import ClipbenchError, InputError, Problem
 from clipbench.executors.local import Local
-from clipbench.mirror import Mirror, Outcome
 from clipbench.plan import Chunk, Plan
 from clipbench.report.publish import publish
 from clipbench.report.tables import Report
-from clipbench.resolved import resolved
+from clipbench.spec.resolved import resolved
 from clipbench.store import Store
-from clipbench.sync import Invocation, Pushed
+from clipbench.tracking import sync
+from clipbench.tracking.mirror import Mirror, Outcome
+from clipbench.tracking.sync import Invocation, Pushed
+from clipbench.tracking.uri import default_uri, validate_uri
 from clipbench.trial import Records, digest
-from clipbench.uri import default_uri, validate_uri
 
 # Beside training: what a worker needs for itself, and what a first look at the machine takes.
 WORKER_BYTES = 400 * 2**20

@@ -29,9 +29,7 @@ class Component:
     label: str = field(default="", compare=False)  # with the options that a user set: `norm(per=tensor)`
 
     @classmethod
-    def of(
-        cls, name: str, /, *, source: str = "", folder: str = "", label: str = "", **options: Any
-    ) -> Component:
+    def of(cls, name: str, /, *, source: str = "", folder: str = "", label: str = "", **options: Any) -> Component:
         frozen = tuple(sorted((key, _freeze(value)) for key, value in options.items()))
         return cls(name, frozen, source, folder, label or name)
 
@@ -70,6 +68,11 @@ class Training:
     target: tuple[str, float] | None = None  # a measure and the value to reach: gives epochs_to_target
     diverge_above: float | None = None
     save_weights: bool = False
+
+    @property
+    def measures(self) -> list[str]:
+        """The loss, then the metrics, by the names that tables use."""
+        return ["loss", *(metric.name.rpartition(":")[2] for metric in self.metrics)]
 
 
 @dataclass(frozen=True)

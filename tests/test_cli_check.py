@@ -12,10 +12,10 @@ import yaml
 from typer.testing import CliRunner
 
 from clipbench import registry, spec
-from clipbench.catalogue import KINDS
 from clipbench.cli import PANELS, app
-from clipbench.components import signature
-from clipbench.schema import experiment_schema
+from clipbench.cli.catalogue import KINDS
+from clipbench.spec.components import signature
+from clipbench.spec.schema import experiment_schema
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
@@ -139,9 +139,7 @@ def test_check_as_json_is_one_document(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["with space.yaml", "quote'\".yaml", "new\nline.yaml", "ünïcode.yaml", "-dash.yaml"]
-)
+@pytest.mark.parametrize("name", ["with space.yaml", "quote'\".yaml", "new\nline.yaml", "ünïcode.yaml", "-dash.yaml"])
 def test_any_file_name_is_taken(name, tmp_path):
     path = tmp_path / name
     path.write_text(QUICKSTART.read_text())

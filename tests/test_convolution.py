@@ -84,9 +84,7 @@ def test_what_has_no_product_is_left_to_pytorch(call: Callable[[Tensor], Tensor]
 
 
 def test_many_models_at_once_are_one_after_another() -> None:
-    module = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3, stride=2)
-    )
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3, stride=2))
     x = torch.randn(IMAGES)
     weights = {name: torch.randn(4, *w.shape) for name, w in module.named_parameters()}
 

@@ -76,7 +76,9 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def trials_of(model: str, optimizer: str, arms: list[str], train: Training, seeds: tuple[int, ...] = (3,)) -> list[Trial]:
+def trials_of(
+    model: str, optimizer: str, arms: list[str], train: Training, seeds: tuple[int, ...] = (3,)
+) -> list[Trial]:
     data, component = MODELS[model]
     if model == "linear":  # it is nothing but a head
         arms = [arm for arm in arms if "without head" not in arm]
@@ -106,7 +108,11 @@ def assert_same_steps(records, trial: Trial, expected: oracle.Run, tolerance: fl
     }
     for column, name in pairs.items():
         np.testing.assert_allclose(
-            steps[column], expected.column(name), rtol=tolerance, atol=tolerance, err_msg=f"{trial.arm}: {column}"
+            steps[column],
+            expected.column(name),
+            rtol=tolerance,
+            atol=tolerance,
+            err_msg=f"{trial.arm}: {column}",
         )
 
 
@@ -157,7 +163,11 @@ def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, 
     for lane, loop in enumerate(cohort.loops):
         for row, name in enumerate(("loss", "pre", "post", "maximum")):
             np.testing.assert_allclose(
-                outcome.steps[:, row, lane], loop.run.column(name), rtol=1e-5, atol=1e-6, err_msg=f"{loop.trial.arm}: {name}"
+                outcome.steps[:, row, lane],
+                loop.run.column(name),
+                rtol=1e-5,
+                atol=1e-6,
+                err_msg=f"{loop.trial.arm}: {name}",
             )
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from clipbench import entries
+from clipbench.tracking import entries
 
 ROW = {
     "id": "abc",

@@ -39,9 +39,7 @@ def objective(model: Component, lr: float, arms: list[Component], steps: int) ->
 
 
 def mlp_trials(arms: list[Component], optimizers: list[Component], steps: int = 200) -> list[Trial]:
-    train = Training(
-        epochs=None, steps=steps, batch_size=16, loss=C("mse"), dtype="float64", save_weights=True
-    )
+    train = Training(epochs=None, steps=steps, batch_size=16, loss=C("mse"), dtype="float64", save_weights=True)
     return [Trial(TABLE, MLP, optimizer, train, arm, seed=2) for arm in arms for optimizer in optimizers]
 
 
@@ -90,9 +88,7 @@ class TestClippingCuresExplosionAndNeverVanishing:
             assert series(records, trial, "grad_norm/pre")[0] == pytest.approx(8.8818e-14, rel=1e-4)
             assert not series(records, trial, "clip/fired").any()
             assert weight(records, trial) == weight(records, none)
-            np.testing.assert_array_equal(
-                series(records, trial, "train/loss"), series(records, none, "train/loss")
-            )
+            np.testing.assert_array_equal(series(records, trial, "train/loss"), series(records, none, "train/loss"))
         assert weight(records, none) == pytest.approx(0.5, abs=1e-9)
 
 
@@ -184,9 +180,7 @@ class TestIdentities:
         records = engine.train(exact)
         for trial in exact:
             assert series(records, trial, "clip/fired").all()
-            np.testing.assert_allclose(
-                records.weights[trial.id], records.weights[exact[0].id], rtol=0, atol=1e-9
-            )
+            np.testing.assert_allclose(records.weights[trial.id], records.weights[exact[0].id], rtol=0, atol=1e-9)
         usual = mlp_trials(arms, [C("adam", lr=1e-3, eps=1e-8)])
         records = engine.train(usual)
         difference = records.weights[usual[2].id] - records.weights[usual[0].id]

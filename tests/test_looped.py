@@ -47,7 +47,11 @@ def training(**changes: object) -> Training:
 
 
 def trials_of(
-    model: str, optimizer: Component = SGD, seeds: tuple[int, ...] = (1, 2), train: Training | None = None, **options
+    model: str,
+    optimizer: Component = SGD,
+    seeds: tuple[int, ...] = (1, 2),
+    train: Training | None = None,
+    **options,
 ) -> list[Trial]:
     component = C(f"tests.toys:{model}", **options)
     train = train or training()
@@ -69,7 +73,11 @@ def assert_as_the_loop(records: Records, trial: Trial, steps: int = 25) -> None:
     expected = loop.train(steps)
     for name, theirs in {"train/loss": "loss", "grad_norm/pre": "pre", "grad_norm/post": "post"}.items():
         np.testing.assert_allclose(
-            column(records, trial, name), expected.column(theirs), rtol=1e-9, atol=1e-12, err_msg=f"{trial.arm} {name}"
+            column(records, trial, name),
+            expected.column(theirs),
+            rtol=1e-9,
+            atol=1e-12,
+            err_msg=f"{trial.arm} {name}",
         )
     model = loop.model.eval()
     for part in ("val", "test"):
@@ -121,12 +129,33 @@ def test_both_paths_give_the_same_numbers(dtype, tolerance):
     assert set(one.records["engine"]) != {"looped"} == set(other.records["engine"])
     for mine, theirs in zip(stacked, looped, strict=True):
         np.testing.assert_allclose(one.weights[mine.id], other.weights[theirs.id], rtol=tolerance, atol=tolerance)
-        for name in ("train/loss", "grad_norm/pre", "grad_norm/post", "clip/fired", "clip/fraction", "clip/cosine"):
+        for name in (
+            "train/loss",
+            "grad_norm/pre",
+            "grad_norm/post",
+            "clip/fired",
+            "clip/fraction",
+            "clip/cosine",
+        ):
             np.testing.assert_allclose(
-                column(one, mine, name), column(other, theirs, name), rtol=tolerance, atol=tolerance, err_msg=name
+                column(one, mine, name),
+                column(other, theirs, name),
+                rtol=tolerance,
+                atol=tolerance,
+                err_msg=name,
             )
         for name in ("train/loss", "val/mse", "test/mse", "best_val/mse", "generalization_gap"):
             assert record(one, mine)[name] == pytest.approx(record(other, theirs)[name], rel=tolerance, abs=tolerance)
+
+
+@pytest.mark.parametrize("examples", [50, 700])
+def test_examples_that_look_at_one_another_are_evaluated_together(examples):
+    """700 examples are more than go through a model at once."""
+    data = C("tests.toys:line", examples=examples, features=3, seed=4)
+    trials = [Trial(data, C("tests.toys:compares_examples"), SGD, training(), arm, 1) for arm in ARMS.values()]
+    records = engine.train(trials)
+    for trial in trials:
+        assert_as_the_loop(records, trial)
 
 
 # Dropout
@@ -202,7 +231,12 @@ def test_frozen_parameters_stay_as_they_were_and_are_not_counted():
 def test_a_rule_may_leave_everything_alone_but_a_frozen_part():
     """`exclude: [head]` on a network of which only the head is trained: nothing is clipped, and nothing breaks."""
     arm = C("norm", threshold=1e-3, p=2.0, per="tensor", exclude=("head",))
-    arms = (arm, C("value", threshold=1e-3, exclude=("head",)), C("skip", threshold=1e-3, exclude=("head",)), C("none"))
+    arms = (
+        arm,
+        C("value", threshold=1e-3, exclude=("head",)),
+        C("skip", threshold=1e-3, exclude=("head",)),
+        C("none"),
+    )
     trials = [Trial(TABLE, C("tests.toys:frozen_body"), SGD, training(), each, 1) for each in arms]
     records = engine.train(trials)
     assert set(records.records["clip/fired_share"]) == {0.0}

@@ -210,9 +210,7 @@ def test_good_experiment_is_good(tmp_path):
 
 def test_missing_file_names_a_near_one(tmp_path):
     (tmp_path / "quickstart.yaml").write_text(GOOD)
-    assert refused(tmp_path / "quickstrat.yaml").endswith(
-        "there is no such file. Did you mean `quickstart.yaml`?"
-    )
+    assert refused(tmp_path / "quickstrat.yaml").endswith("there is no such file. Did you mean `quickstart.yaml`?")
 
 
 def test_folder_names_its_experiments(tmp_path):
@@ -281,11 +279,7 @@ def never_crashes(path: Path) -> None:
 
 
 @FUZZ
-@given(
-    st.one_of(
-        st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
-    )
-)
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))))
 def test_any_bytes_give_an_experiment_or_an_input_error(tmp_path, content):
     path = tmp_path / "fuzz.yaml"
     path.write_bytes(content)
@@ -310,9 +304,7 @@ VALUES = st.recursive(
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(
-            st.sampled_from(["name", "log", "linear", "points", "threshold", "split"]), inner, max_size=3
-        ),
+        st.dictionaries(st.sampled_from(["name", "log", "linear", "points", "threshold", "split"]), inner, max_size=3),
     ),
     max_leaves=6,
 )

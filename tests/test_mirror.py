@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from clipbench.mirror import Mirror
 from clipbench.store import Store
-from clipbench.sync import Invocation, push
-from clipbench.uri import default_uri
+from clipbench.tracking.mirror import Mirror
+from clipbench.tracking.sync import Invocation, push
+from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 from tests.test_tracker import Sent
 
@@ -133,8 +133,8 @@ def test_it_ends_with_a_parent_that_is_killed(store, hanging, tmp_path):
     script = f"""
 import time
 from pathlib import Path
-from clipbench.mirror import Mirror
-from clipbench.sync import Invocation
+from clipbench.tracking.mirror import Mirror
+from clipbench.tracking.sync import Invocation
 root = Path({str(tmp_path)!r})
 mirror = Mirror(Path({str(store.folder)!r}), "x", {hanging!r}, root, Invocation("run"))
 print(mirror._process.pid, flush=True)

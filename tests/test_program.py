@@ -136,9 +136,7 @@ def close(one: Sequence[Tensor], other: Sequence[Tensor]) -> None:
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
 @pytest.mark.parametrize("model", MODELS)
-def test_every_path_computes_what_the_function_does_step_after_step(
-    model: type[nn.Module], dtype: torch.dtype
-) -> None:
+def test_every_path_computes_what_the_function_does_step_after_step(model: type[nn.Module], dtype: torch.dtype) -> None:
     step, weights = stacked(model, 3, dtype)
     x, y = batch_of(model, dtype)
     inputs = [*weights, *over(3, x, y)]

@@ -97,9 +97,7 @@ def printed(report, width=80, **options):
 
 @pytest.mark.parametrize("seeds", [8, 3])
 def test_terminal_says_what_it_said(seeds):
-    check_golden(
-        f"report/quickstart_{seeds}_seeds.txt", printed(compare(quickstart(seeds), name="quickstart"))
-    )
+    check_golden(f"report/quickstart_{seeds}_seeds.txt", printed(compare(quickstart(seeds), name="quickstart")))
 
 
 def test_markdown_says_what_it_said():
@@ -151,9 +149,7 @@ def test_csv_has_every_arm_in_full_precision():
 
 
 def test_json_is_strict_and_whole():
-    document_ = json.loads(
-        document.render(compare(quickstart(), name="quickstart")), parse_constant=pytest.fail
-    )
+    document_ = json.loads(document.render(compare(quickstart(), name="quickstart")), parse_constant=pytest.fail)
     (only,) = document_["settings"]
     assert document_["name"] == "quickstart"
     assert len(only["rows"]) == 11
@@ -327,9 +323,7 @@ def test_lucky_threshold_of_many_is_not_called_better():
 def test_equal_arms_are_called_better_at_most_at_the_nominal_rate(alike):
     """3 strategies of 4 thresholds; `alike` is how closely validation and test move together."""
     rng = np.random.default_rng(0)
-    wrong = [
-        any(word in GOOD for word in verdicts(setting(equal_arms(rng, alike))).values()) for _ in range(120)
-    ]
+    wrong = [any(word in GOOD for word in verdicts(setting(equal_arms(rng, alike))).values()) for _ in range(120)]
     assert np.mean(wrong) <= 0.05
 
 
@@ -404,9 +398,7 @@ def test_flags_say_what_a_threshold_does():
 
 
 def test_best_threshold_at_the_end_of_its_range_is_flagged():
-    rows = arm("none") + [
-        r for t, gain in ((1.0, 0.05), (2.0, 0.0), (3.0, 0.0)) for r in arm("a", t, gain=gain)
-    ]
+    rows = arm("none") + [r for t, gain in ((1.0, 0.05), (2.0, 0.0), (3.0, 0.0)) for r in arm("a", t, gain=gain)]
     rows += [r for t, gain in ((1.0, 0.0), (2.0, 0.05), (3.0, 0.0)) for r in arm("b", t, gain=gain)]
     only = setting(rows)
     assert row(only, "a@1.0").flags == ("best at the edge of the range",)
@@ -414,9 +406,7 @@ def test_best_threshold_at_the_end_of_its_range_is_flagged():
 
 
 def test_of_thresholds_that_never_fire_the_smallest_is_taken_and_is_no_edge():
-    rows = arm("none") + [
-        r for t in (1.0, 2.0, 3.0) for r in arm("a", t, spread=0.0, **{"clip/fired_share": 0.0})
-    ]
+    rows = arm("none") + [r for t in (1.0, 2.0, 3.0) for r in arm("a", t, spread=0.0, **{"clip/fired_share": 0.0})]
     assert setting(rows).main[-1].arm == "a@1.0" or setting(rows).main[1].arm == "a@1.0"
     assert row(setting(rows), "a@1.0").flags == ("never fired",)
 
@@ -484,8 +474,7 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
     foreign = [r | {"id": f"{r['id']}old"} for r in arm("value", 3.0)]
     report = compare(pd.DataFrame(rows + foreign), Options(planned=planned))
     assert report.notes == (
-        "1 trial failed with an error; the next run trains them again: "
-        "norm@1.0 seed 1 (RuntimeError: out of memory).",
+        "1 trial failed with an error; the next run trains them again: norm@1.0 seed 1 (RuntimeError: out of memory).",
         "1 trial not trained yet: norm@1.0 seed 8.",
         "The folder holds 8 other trials that this YAML does not ask for; not shown.",
     )
@@ -555,9 +544,7 @@ def test_mean_epochs_to_target_is_never_over_survivors_alone():
     only = setting(rows, metric="epochs_to_target")
     assert row(only, "norm@1.0").value.mean == (2 * 10 + 6 * 20) / 8
     assert verdicts(only)["norm@1.0"] == "worse"
-    assert "never reached the target" in printed(
-        compare(pd.DataFrame(rows), Options(metric="epochs_to_target"))
-    )
+    assert "never reached the target" in printed(compare(pd.DataFrame(rows), Options(metric="epochs_to_target")))
 
 
 def test_threshold_off_and_long_thresholds_read_well():

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from clipbench import registry, spec
-from clipbench.axes import Range
 from clipbench.errors import InputError, Place
-from clipbench.resolved import resolved
+from clipbench.spec.axes import Range
+from clipbench.spec.resolved import resolved
 from clipbench.trial import Training
 
 QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
@@ -72,9 +72,7 @@ def test_every_option_is_filled_in_and_its_type_is_the_signatures(load):
 
 
 def test_one_and_one_point_zero_are_the_same_arm(load):
-    assert (
-        load("clip: [{name: norm, threshold: 1}]").arms == load("clip: [{name: norm, threshold: 1.0}]").arms
-    )
+    assert load("clip: [{name: norm, threshold: 1}]").arms == load("clip: [{name: norm, threshold: 1.0}]").arms
 
 
 def test_label_shows_what_differs_from_the_default_except_the_threshold(load):
@@ -120,9 +118,7 @@ def test_every_optimizer_is_accepted_with_a_learning_rate(load, name):
 
 
 def test_sections_may_be_a_component_a_name_or_a_list_of_them(load):
-    experiment = load(
-        "data: [digits, {name: wine}]", "model: [linear, mlp]", "optimizer: [{name: sgd, lr: 0.1}, adam]"
-    )
+    experiment = load("data: [digits, {name: wine}]", "model: [linear, mlp]", "optimizer: [{name: sgd, lr: 0.1}, adam]")
     assert [component.name for component in experiment.data] == ["digits", "wine"]
     assert experiment.size == 2 * 2 * 2 * 2
     assert experiment.keys["model"] == ("model[0]", "model[1]")
@@ -294,9 +290,7 @@ def test_own_file_that_cannot_be_imported_is_a_placed_mistake(load, tmp_path, co
     assert said in text and "good.yaml:5:8: model:" in text
 
 
-@pytest.mark.parametrize(
-    "name", [r"./\0.py:net", "./" + "x" * 5000 + ".py:net", "os:", ":", "./.py:", "math:hypot"]
-)
+@pytest.mark.parametrize("name", [r"./\0.py:net", "./" + "x" * 5000 + ".py:net", "os:", ":", "./.py:", "math:hypot"])
 def test_name_that_no_function_can_have_is_a_placed_mistake(load, name):
     assert "good.yaml:5:8: model:" in refused(load, f'model: "{name}"')
 
@@ -306,9 +300,7 @@ def test_own_limits_are_held_and_said(load, tmp_path):
         "from typing import Annotated\nfrom annotated_types import Gt\n"
         "def net(width: Annotated[float, Gt(0)], sizes: Annotated[list[int] | None, 'any'] = None): ...\n"
     )
-    assert "width: must be greater than 0, got -1." in refused(
-        load, "model: {name: './mine.py:net', width: -1}"
-    )
+    assert "width: must be greater than 0, got -1." in refused(load, "model: {name: './mine.py:net', width: -1}")
     assert len(load("model: {name: './mine.py:net', width: 1, sizes: [1, 2]}").models) == 1
 
 
@@ -328,13 +320,9 @@ def test_own_strategy_is_taken_as_the_built_in_ones_are(load, tmp_path):
 
 def test_own_optimizer_that_refuses_is_a_placed_mistake(load, tmp_path):
     (tmp_path / "mine.py").write_text("def best(params, lr, beta=1.0):\n    raise KeyError('beta')\n")
-    assert "good.yaml:5:50: optimizer.beta" in refused(
-        load, "optimizer: {name: './mine.py:best', lr: 1, beta: 3}"
-    )
+    assert "good.yaml:5:50: optimizer.beta" in refused(load, "optimizer: {name: './mine.py:best', lr: 1, beta: 3}")
     (tmp_path / "other.py").write_text("def best(params, lr):\n    return 3\n")
-    assert "returned int, not a torch.optim.Optimizer" in refused(
-        load, "optimizer: {name: './other.py:best', lr: 1}"
-    )
+    assert "returned int, not a torch.optim.Optimizer" in refused(load, "optimizer: {name: './other.py:best', lr: 1}")
 
 
 # Report, seeds
@@ -480,7 +468,5 @@ def test_resolved_experiment_finds_the_users_own_functions(load, tmp_path):
 
 
 def test_too_many_trials_are_refused_before_they_are_made(load):
-    axes = ", ".join(
-        f"{name}: {{log: [1e-9, 0.1], points: 1000}}" for name in ("lr", "momentum", "weight_decay")
-    )
+    axes = ", ".join(f"{name}: {{log: [1e-9, 0.1], points: 1000}}" for name in ("lr", "momentum", "weight_decay"))
     assert "more than 1,000,000" in refused(load, f"optimizer: {{name: sgd, {axes}}}")

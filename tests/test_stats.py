@@ -115,9 +115,7 @@ def test_choosing_the_luckiest_of_many_is_not_rewarded():
 
 
 def test_divergence_outweighs_all_other_differences_together():
-    ranked = stats.worst_rank(
-        [1.0, -9.0, np.nan, np.nan], [False, False, True, False], [False, False, False, True]
-    )
+    ranked = stats.worst_rank([1.0, -9.0, np.nan, np.nan], [False, False, True, False], [False, False, False, True])
     assert ranked[:2].tolist() == [1.0, -9.0]
     assert ranked[2] == -ranked[3] > 10.0
 

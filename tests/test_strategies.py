@@ -29,9 +29,7 @@ every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 # Gradients and thresholds of a few lanes, at every size that float32 squares.
 sizes = st.integers(-20, 15).map(lambda exponent: 10.0**exponent)
 elements = st.floats(-1.0, 1.0, width=32)
-lanes = st.lists(
-    st.tuples(st.lists(elements, min_size=6, max_size=6), sizes, st.floats(0, 1)), min_size=1, max_size=4
-)
+lanes = st.lists(st.tuples(st.lists(elements, min_size=6, max_size=6), sizes, st.floats(0, 1)), min_size=1, max_size=4)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +71,11 @@ def tensors(drawn: Sequence[tuple[list[float], float, float]], rule: Plugin) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_rule_keeps_shape_and_type_and_touches_no_input(rule, dtype):
     torch.manual_seed(0)
-    g, w, c = torch.randn(3, 7, dtype=dtype), torch.randn(3, 7, dtype=dtype), torch.full((3, 1), 0.1, dtype=dtype)
+    g, w, c = (
+        torch.randn(3, 7, dtype=dtype),
+        torch.randn(3, 7, dtype=dtype),
+        torch.full((3, 1), 0.1, dtype=dtype),
+    )
     before = [g.clone(), w.clone(), c.clone()]
     after = carry_out(rule, g, c, w)
     assert after.shape == g.shape and after.dtype == dtype
@@ -261,7 +263,9 @@ def test_a_step_is_refused_over_the_threshold_and_kept_at_it(name):
     assert torch.equal(at(name, g, 5.0), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("name", ["norm", "tensor_norm", "agc", "normalize", "value", "zero", "one_sided", "skip", "drop"])
+@pytest.mark.parametrize(
+    "name", ["norm", "tensor_norm", "agc", "normalize", "value", "zero", "one_sided", "skip", "drop"]
+)
 def test_a_hard_rule_has_nothing_left_to_do_a_second_time(name):
     g = drawn_gradient()
     once = at(name, g, 0.5)
@@ -339,7 +343,10 @@ def test_other_libraries_clip_to_the_same_numbers(name):
 
 
 def gradients_after(
-    arms: Sequence[Component], seeds: Sequence[int] = (0,), model: Component | None = None, dtype: str = "float32"
+    arms: Sequence[Component],
+    seeds: Sequence[int] = (0,),
+    model: Component | None = None,
+    dtype: str = "float32",
 ) -> tuple[Records, list[Trial]]:
     """One step of every arm whose weights afterwards are the clipped gradient."""
     model = model or Component.of("tests.toys:thrown", low=-3.0, high=1.0)

@@ -15,9 +15,9 @@ import pytest
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
-from clipbench.sync import Invocation, Sender, pull, push
-from clipbench.tracker import Tracker, connection
-from clipbench.uri import default_uri
+from clipbench.tracking.sync import Invocation, Sender, pull, push
+from clipbench.tracking.tracker import Tracker, connection
+from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 
 INVOCATION = Invocation(
@@ -243,9 +243,7 @@ def test_half_a_run_is_deleted_and_sent_again_but_not_that_of_somebody_else(stor
     with connection(uri, ""):
         half = sender._tracker.start("half", {"clipbench.trial": one, "clipbench.origin": sender._origin})
         other = sender._tracker.start("half", {"clipbench.trial": "other", "clipbench.origin": "elsewhere"})
-        dead = sender._tracker.start(
-            "dead", {"clipbench.invocation": "1", "clipbench.origin": sender._origin}
-        )
+        dead = sender._tracker.start("dead", {"clipbench.invocation": "1", "clipbench.origin": sender._origin})
     assert send(store, name, uri, results).trials == 1
     sent = Sent(uri, name)
     assert sent.client.get_run(half.id).info.lifecycle_stage == "deleted"
@@ -257,9 +255,7 @@ def test_half_a_run_is_deleted_and_sent_again_but_not_that_of_somebody_else(stor
 def test_only_the_trials_asked_for_are_sent(store, name, results):
     first, _ = fill(store, [0, 1])
     heard = []
-    pushed = send(
-        store, name, default_uri(results), results, ids={first}, on_progress=lambda *now: heard.append(now)
-    )
+    pushed = send(store, name, default_uri(results), results, ids={first}, on_progress=lambda *now: heard.append(now))
     assert pushed.trials == 1 and heard == [(1, 1)]
 
 
@@ -279,8 +275,8 @@ def test_two_processes_start_on_one_fresh_store_and_mlflow_says_nothing_on_our_s
     script = f"""
 import sys
 from pathlib import Path
-from clipbench.sync import *
-from clipbench.uri import default_uri
+from clipbench.tracking.sync import *
+from clipbench.tracking.uri import default_uri
 root = Path({str(tmp_path / "fresh")!r})
 push(Path({str(store.folder)!r}), sys.argv[1], default_uri(root), root / "mlartifacts", Invocation("run"))
 """
@@ -304,14 +300,10 @@ def test_trials_land_though_files_cannot(store, name, results, tmp_path):
         pull(uri, name, tmp_path / "copy")
 
 
-def test_a_server_that_is_away_is_named_with_the_way_out_and_without_its_password(
-    store, results, monkeypatch
-):
+def test_a_server_that_is_away_is_named_with_the_way_out_and_without_its_password(store, results, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     fill(store, [0])
-    with pytest.raises(
-        ClipbenchError, match=r"http://\*\*\*@127.0.0.1:9: nobody answers.*`clipbench push x`"
-    ) as it:
+    with pytest.raises(ClipbenchError, match=r"http://\*\*\*@127.0.0.1:9: nobody answers.*`clipbench push x`") as it:
         send(store, "x", "http://me:hunter2@127.0.0.1:9", results)
     assert "hunter2" not in str(it.value)
 
@@ -320,9 +312,7 @@ def test_a_server_killed_midway_gets_the_rest_when_it_is_back(store, server, nam
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     ids = fill(store, range(12))
     with pytest.raises(ClipbenchError, match="nobody answers"):
-        send(
-            store, name, server.uri, results, on_progress=lambda done, _: server.kill() if done == 5 else None
-        )
+        send(store, name, server.uri, results, on_progress=lambda done, _: server.kill() if done == 5 else None)
     server.start()
     assert send(store, name, server.uri, results).trials == 7
     sent = Sent(server.uri, name)

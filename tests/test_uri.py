@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from clipbench.errors import ClipbenchError, InputError
-from clipbench.uri import default_uri, redact, ui_command, validate_uri
+from clipbench.tracking.uri import default_uri, redact, ui_command, validate_uri
 
 
-@pytest.mark.parametrize(
-    "uri", ["file:///runs", "file:runs", "./mlruns", "/abs/mlruns", "C:\\mlruns", "", "http"]
-)
+@pytest.mark.parametrize("uri", ["file:///runs", "file:runs", "./mlruns", "/abs/mlruns", "C:\\mlruns", "", "http"])
 def test_plain_folders_are_refused_with_the_way_out(uri):
     with pytest.raises(InputError, match=r"--tracking-uri: .*Use a server .* or a database"):
         validate_uri(uri)
@@ -24,9 +22,7 @@ def test_an_unknown_scheme_is_refused_without_showing_its_password():
     assert "hunter2" not in str(caught.value) and "MLFLOW_TRACKING_URI" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "uri", ["sqlite://", "sqlite:///:memory:", "sqlite:////a/b?c.db", "sqlite:////a%41/b.db"]
-)
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "sqlite:////a/b?c.db", "sqlite:////a%41/b.db"])
 def test_sqlite_stores_that_would_be_lost_are_refused(uri):
     with pytest.raises(InputError):
         validate_uri(uri)
@@ -74,8 +70,6 @@ def test_the_ui_gets_absolute_uris_and_no_password_among_its_arguments(tmp_path)
 
 
 def test_checking_a_uri_imports_nothing_heavy():
-    script = (
-        "import sys, clipbench.uri, clipbench.mirror; print({'mlflow', 'torch', 'pandas'} & set(sys.modules))"
-    )
+    script = "import sys, clipbench.tracking.uri, clipbench.tracking.mirror; print({'mlflow', 'torch', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -40,13 +40,16 @@ Json = Annotated[bool, typer.Option("--json", help="One machine-readable documen
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
 Devices = Annotated[Device, typer.Option("--device", help="What trains; auto is a GPU if there is one.")]
 Workers = Annotated[
-    str, typer.Option("--workers", metavar="N|auto", callback=_workers, help="Processes; auto is one per core on a CPU.")
+    str,
+    typer.Option("--workers", metavar="N|auto", callback=_workers, help="Processes; auto is one per core on a CPU."),
 ]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of all results.")]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
-        "--tracking-uri", metavar="URI", help="MLflow; else MLFLOW_TRACKING_URI, else SQLite in the results folder."
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow; else MLFLOW_TRACKING_URI, else SQLite in the results folder.",
     ),
 ]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Mirror nothing to MLflow.")]

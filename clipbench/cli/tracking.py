@@ -38,7 +38,7 @@ def pull(experiment: Name, results: Results = Path("results"), tracking_uri: Tra
 def ui(context: typer.Context, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Open MLflow's own UI on the store; other options, such as --port, are passed on to `mlflow ui`."""
     from clipbench.run import Settings
-    from clipbench.uri import ui_command
+    from clipbench.tracking.uri import ui_command
 
     settings = Settings(results=results, tracking_uri=tracking_uri)
     command, environment = ui_command(settings.uri, settings.artifacts)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json
-from clipbench.cli.options import Device, Devices, Format, Json, NoMlflow, Quiet, Results, Seeds, Sets, TrackingUri, Workers
+from clipbench.cli.options import (
+    Device,
+    Devices,
+    Format,
+    Json,
+    NoMlflow,
+    Quiet,
+    Results,
+    Seeds,
+    Sets,
+    TrackingUri,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from clipbench.run import Finished, Session, Settings
@@ -18,7 +30,9 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel=MAIN)
 def run(
     experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")
+    ] = False,
     device: Devices = Device.auto,
     workers: Workers = "auto",
     seeds: Seeds = None,
@@ -51,7 +65,8 @@ def run(
 @app.command(rich_help_panel=MAIN)
 def report(
     experiments: Annotated[
-        list[str], typer.Argument(metavar="EXPERIMENT...", help="YAML files, or names of experiments that ran.")
+        list[str],
+        typer.Argument(metavar="EXPERIMENT...", help="YAML files, or names of experiments that ran."),
     ],
     layout: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.terminal,
     seeds: Seeds = None,
@@ -76,8 +91,8 @@ def report(
 
 
 def _preview(experiment: Path, settings: Settings, as_json: bool) -> None:
+    from clipbench.cli.summary import preview_document, preview_lines
     from clipbench.run import preview
-    from clipbench.summary import preview_document, preview_lines
 
     found = preview(experiment, settings)
     if as_json:
@@ -89,7 +104,7 @@ def _preview(experiment: Path, settings: Settings, as_json: bool) -> None:
 def _run(experiment: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
     from rich.console import Console
 
-    from clipbench.progress import watcher
+    from clipbench.cli.progress import watcher
     from clipbench.run import Session
 
     session = Session(settings, watcher(Console(stderr=True), quiet))
@@ -127,7 +142,12 @@ def _print_report(finished: Finished) -> None:
 
     console = Console()
     terminal.render(finished.report, console)
-    say(["", f"Written: {finished.folder}/ report.md, report.json, table.csv; records/, epochs/ and steps/ for pandas."])
+    say(
+        [
+            "",
+            f"Written: {finished.folder}/ report.md, report.json, table.csv; records/, epochs/ and steps/ for pandas.",
+        ]
+    )
 
 
 def _document(finished: Finished, session: Session, problem: str | None) -> dict[str, Any]:

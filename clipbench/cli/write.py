@@ -18,7 +18,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a commented experiment to start from."""
-    from clipbench.template import write_template
+    from clipbench.spec.template import write_template
 
     write_template(path, force=force)
     print(f"Wrote {path}. Next: clipbench check {path}")
@@ -34,16 +34,14 @@ def check(
 ) -> None:
     """Validate experiments, and say everything that is wrong at once."""
     from clipbench import spec
-    from clipbench.summary import problem_values, summary, summary_lines
+    from clipbench.cli.summary import problem_values, summary, summary_lines
 
     documents: list[dict[str, Any]] = []
     for path in experiments:
         try:
             experiment = spec.load(path, sets or (), seeds)
         except InputError as error:
-            documents.append(
-                {"file": str(path), "ok": False, "problems": list(map(problem_values, error.problems))}
-            )
+            documents.append({"file": str(path), "ok": False, "problems": list(map(problem_values, error.problems))})
             complain(str(error))
         else:
             documents.append(summary(experiment))
@@ -63,7 +61,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Show what there is, a line each with its formula and options."""
-    from clipbench import catalogue
+    from clipbench.cli import catalogue
 
     kinds = [catalogue.known_kind(kind)] if kind else list(catalogue.KINDS)
     if as_json:
@@ -80,6 +78,6 @@ def list_(
 @app.command(rich_help_panel=WRITING)
 def schema() -> None:
     """Print the JSON Schema of the YAML, for editors."""
-    from clipbench.schema import experiment_schema
+    from clipbench.spec.schema import experiment_schema
 
     say_json(experiment_schema())

@@ -77,7 +77,5 @@ def make_regression(
     """
     from sklearn.datasets import make_regression as generate
 
-    x, y = generate(
-        n_samples=samples, n_features=features, n_informative=informative, noise=noise, random_state=seed
-    )
+    x, y = generate(n_samples=samples, n_features=features, n_informative=informative, noise=noise, random_state=seed)
     return x, y[:, None]

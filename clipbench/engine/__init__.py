@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-
 from clipbench import dataset
 from clipbench.engine.cohort import Progress, order
 from clipbench.engine.cohort import train as train_chunk
@@ -23,7 +22,9 @@ FEWEST_LANES = 2
 TIMING_STEPS = 32
 
 
-def train(trials: Sequence[Trial], device: str = "cpu", lanes: int = 0, progress: Progress = lambda done: None) -> Records:
+def train(
+    trials: Sequence[Trial], device: str = "cpu", lanes: int = 0, progress: Progress = lambda done: None
+) -> Records:
     """Train one chunk: trials that differ in arm, seed and optimizer only. `lanes` pads it to a size that recurs."""
     chosen = order(trials)
     padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))

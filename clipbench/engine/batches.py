@@ -62,5 +62,5 @@ class Draws:
         examples = self._schedule.examples
         orders = {seed: torch.randperm(examples, generator=g) for seed, g in self._generators.items()}
         rows = torch.stack([orders[seed] for seed in self._seeds]).to(self._device)
-        cuts = rows.split(self._schedule.batch, dim=1)[: self._schedule.epoch_steps]
+        cuts = torch.split(rows, self._schedule.batch, dim=1)[: self._schedule.epoch_steps]
         return [cut.reshape(-1) for cut in cuts]

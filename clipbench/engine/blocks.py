@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -46,3 +46,10 @@ class Blocks(Mapping[str, Tensor]):
 
     def lane(self, lane: int) -> dict[str, Tensor]:
         return {name: block[lane] for name, block in self._blocks.items()}
+
+
+def lane_norms(tensors: Iterable[Tensor], p: float = 2.0) -> Tensor:
+    """The p-norm of each lane over several tensors [lanes, elements]: the norm of their norms."""
+    norms = torch.stack([torch.linalg.vector_norm(tensor, p, dim=1) for tensor in tensors])
+    total: Tensor = torch.linalg.vector_norm(norms, p, dim=0)
+    return total

@@ -61,11 +61,11 @@ class Clipping:
         # Rules on the whole model share a run: their coefficients are multiplied in at once.
         for place, group in itertools.groupby(lanes, lambda lane: _together(identity(trials[lane].clip))):
             members = list(group)
-            if place == OFF:
-                continue
             chosen = slice(members[0], members[-1] + 1)
             arms = [trials[lane].clip for lane in members]
             names = _included(arms[0], list(grads))
+            if place == OFF or not names:  # what is not excluded may be frozen
+                continue
             run = RUNS[place[0]](arms, chosen, names, params, grads, telemetry)
             self.runs.append(run)
             self.refuses[chosen] = [run.refuses] * len(members)

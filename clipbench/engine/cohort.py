@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clipbench.engine.batches import Draws, Schedule
+from clipbench.engine.blocks import lane_norms
 from clipbench.engine.clipping import Clipping, sort_key
 from clipbench.engine.network import build_model
 from clipbench.engine.optimizing import Optimizers
@@ -106,22 +107,17 @@ class Cohort:
 
     def _end_of_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.schedule.epochs
-        measured = {"grad/vanishing": self.telemetry.vanishing(), "weight_norm": self._weight_norm()}
+        measured = {
+            "grad/vanishing": self.telemetry.vanishing(),
+            "weight_norm": lane_norms(block.view(block.shape[0], -1) for block in self.work.params.values()),
+        }
         if self.work.parts["val"] is not None and (last or (epoch + 1) % self.trials[0].train.evaluate_every == 0):
-            for name, value in zip(self.measures, self.work.evaluate("val"), strict=True):
+            for name, value in zip(self.trials[0].train.measures, self.work.evaluate("val"), strict=True):
                 measured[f"val/{name}"] = value
         for name, value in measured.items():
             column = self.epochs.setdefault(name, [])
             column += [np.full(len(self.trials), np.nan)] * (epoch - len(column))
             column.append(value.cpu().numpy().copy())
-
-    @property
-    def measures(self) -> list[str]:
-        return ["loss", *(metric.name.rpartition(":")[2] for metric in self.trials[0].train.metrics)]
-
-    def _weight_norm(self) -> Tensor:
-        norms = [torch.linalg.vector_norm(block.view(block.shape[0], -1), dim=1) for block in self.work.params.values()]
-        return torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
     def _all_diverged(self) -> bool:
         latest = self.telemetry.steps[self.step - 1]

@@ -91,9 +91,7 @@ class _Convolution(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        images: Tensor, weight: Tensor, steps: Pair, margins: Margins, spread: Pair
-    ) -> tuple[Tensor, Tensor]:
+    def forward(images: Tensor, weight: Tensor, steps: Pair, margins: Margins, spread: Pair) -> tuple[Tensor, Tensor]:
         patches, shape = _patches(images, (weight.shape[2], weight.shape[3]), steps, margins, spread)
         flat = weight.flatten(1) @ patches
         return flat.view(weight.shape[0], *shape, images.shape[3]), patches
@@ -126,8 +124,7 @@ def _patches(images: Tensor, size: Pair, steps: Pair, margins: Margins, spread: 
     top, bottom, left, right = margins
     padded = functional.pad(images, (0, 0, left, right, top, bottom)) if any(margins) else images
     height, width = (
-        (n - d * (k - 1) - 1) // s + 1
-        for n, k, s, d in zip(padded.shape[1:3], size, steps, spread, strict=True)
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(padded.shape[1:3], size, steps, spread, strict=True)
     )
     rows, columns = (step * (count - 1) + 1 for step, count in zip(steps, (height, width), strict=True))
     parts = [

@@ -11,6 +11,7 @@ from torch.func import vmap
 
 from clipbench.engine import program
 from clipbench.engine.convolution import products_for_convolutions
+from clipbench.engine.looped import noise
 
 if TYPE_CHECKING:
     from clipbench.engine.workspace import Workspace
@@ -43,7 +44,7 @@ class Evaluation:
         if self._measure_at_once:
             try:
                 return torch.stack(vmap(network.measures, in_dims=(0, None))(outputs, y))
-            except RuntimeError:  # a user's metric may do what vmap cannot, such as `.item()`
+            except (RuntimeError, TypeError, ValueError):  # a metric may do what vmap cannot, such as `.item()`
                 self._measure_at_once = False
         each = [torch.stack([value.detach() for value in network.measures(output, y)]) for output in outputs]
         return torch.stack(each, dim=1)
@@ -57,7 +58,7 @@ class Evaluation:
         inputs = [*work.params.values(), *work.states.values(), piece.expand(work.lanes, *piece.shape)]
         with torch.no_grad():
             like = self._stacked(*inputs)
-        if like.ndim < 2 or like.shape[1] != size or not work.network.has_data:
+        if like.ndim < 2 or like.shape[1] != size or not work.network.has_data or self._examples_meet(x[:size]):
             return self._whole
         outputs = torch.empty_like(like, memory_format=torch.contiguous_format)
         run = program.build(lambda *tensors: (self._stacked(*tensors),), inputs, [outputs])
@@ -73,6 +74,17 @@ class Evaluation:
 
         return predict
 
+    @torch.no_grad()
+    def _examples_meet(self, x: Tensor) -> bool:
+        """Whether an example's output depends on the others, as in normalization by the batch at hand."""
+        network, half = self._work.network, -(-len(x) // 2)
+        with noise(0, 0):  # no layer may hide the others by being zero at the start
+            params = {name: p + 0.1 * torch.randn_like(p) for name, p in network.module.named_parameters()}
+        states = dict(network.module.named_buffers())
+        apart, together = (network.predict(params, states, some)[:half] for some in (x[:half], x))
+        scale = float(together.abs().max())
+        return not torch.allclose(apart, together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
+
     def _whole(self, x: Tensor) -> Tensor:
         work = self._work
         return self._stacked(*work.params.values(), *work.states.values(), x.expand(work.lanes, *x.shape))
@@ -85,6 +97,10 @@ class Evaluation:
 
     def _one_by_one(self, x: Tensor) -> Tensor:
         work = self._work
-        lanes = range(work.lanes)
-        states = [{name: stack[lane] for name, stack in work.states.items()} for lane in lanes]
-        return torch.stack([work.network.predict(work.params.lane(lane), states[lane], x) for lane in lanes])
+        return torch.stack([self._one(lane, x) for lane in range(work.lanes)])
+
+    def _one(self, lane: int, x: Tensor) -> Tensor:
+        work = self._work
+        states = {name: stack[lane] for name, stack in work.states.items()}
+        with noise(work.seeds[lane], work.step):  # some models draw in eval mode too
+            return work.network.predict(work.params.lane(lane), states, x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,9 @@ def reason_to_loop(network: Network, example: Batch) -> str:
     if changed:
         return f"training changes its buffers ({changed[0]})"
     try:
-        stacked = tuple({name: torch.stack([tensor, tensor]) for name, tensor in group.items()} for group in (params, states))
-        vmap(grad(twin.loss), in_dims=(0, 0, None, None))(*stacked, *example)
-        vmap(twin.predict, in_dims=(0, 0, None))(*stacked, example[0])
+        params, states = ({name: torch.stack([t, t]) for name, t in group.items()} for group in (params, states))
+        vmap(grad(twin.loss), in_dims=(0, 0, None, None))(params, states, *example)
+        vmap(twin.predict, in_dims=(0, 0, None))(params, states, example[0])
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         return f"vmap refuses it: {str(error).strip().splitlines()[0]}"
     return ""
@@ -57,7 +57,7 @@ class LoopedStep:
         for lane in range(work.lanes):
             params = {name: tensor.detach().requires_grad_() for name, tensor in work.params.lane(lane).items()}
             states = {name: stack[lane] for name, stack in work.states.items()}
-            with _noise(work.seeds[lane], work.step):
+            with noise(work.seeds[lane], work.step):
                 loss = work.network.loss(params, states, *_of_lane(self._batch, lane))
             grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True, materialize_grads=True)
             work.loss[lane] = loss.detach()
@@ -70,7 +70,7 @@ def _of_lane(batch: Batch, lane: int) -> Batch:
 
 
 @contextmanager
-def _noise(seed: int, step: int) -> Iterator[None]:
+def noise(seed: int, step: int) -> Iterator[None]:
     """Random numbers of a seed's own for each step: they move no batch, and lanes of a seed share them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed((seed * 1_000_003 + step) % 2**63)

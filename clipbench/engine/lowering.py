@@ -44,9 +44,7 @@ def lower(module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tenso
 class _Lowering:
     """One walk over the graph, which decides for every value where it lives."""
 
-    def __init__(
-        self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], once: bool
-    ) -> None:
+    def __init__(self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], once: bool) -> None:
         self.once = once
         self.module, self.graph = module, module.graph
         self.inputs, self.outputs = iter(inputs), outputs

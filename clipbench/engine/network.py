@@ -42,7 +42,11 @@ class Network:
         self._metrics = [_measure("metric", metric) for metric in train.metrics]
 
     def forward(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
-        output = functional_call(self.module, {**params, **states}, (x,) if self.has_data else ())
+        tensors = {**params, **states}
+        output = functional_call(self.module, tensors, (x,) if self.has_data else ())
+        for name, state in states.items():
+            if tensors[name] is not state:  # the model put a new tensor there: `self.seen = self.seen + 1`
+                state.copy_(tensors[name].detach())
         if not isinstance(output, Tensor):
             raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
         return output
@@ -71,4 +75,12 @@ class Network:
 def _measure(kind: str, component: Component) -> Callable[[Tensor, Tensor], Tensor]:
     plugin = registry.find(kind, component.name, component.folder)
     options = component.as_dict()
-    return lambda output, target: plugin.function(output, target, **options)
+
+    def measure(output: Tensor, target: Tensor) -> Tensor:
+        value = plugin.function(output, target, **options)
+        if not isinstance(value, Tensor):
+            name = component.name.rpartition(":")[2]
+            raise TypeError(f"{name} must return a scalar tensor, got {type(value).__name__}")
+        return value
+
+    return measure

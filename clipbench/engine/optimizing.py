@@ -83,7 +83,9 @@ def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
 def _tensors(params: Blocks, grads: Blocks, lanes: slice, elementwise: bool) -> list[Tensor]:
     if elementwise and lanes == slice(0, params.lanes):
         return [_with_gradient(params.storage, grads.storage)]
-    return [_with_gradient(_cut(params[name], lanes, elementwise), _cut(grads[name], lanes, elementwise)) for name in params]
+    return [
+        _with_gradient(_cut(params[name], lanes, elementwise), _cut(grads[name], lanes, elementwise)) for name in params
+    ]
 
 
 def _cut(block: Tensor, lanes: slice, elementwise: bool) -> Tensor:

@@ -56,12 +56,7 @@ def drop_unit_factor(node: Operation) -> None:
     if node.target not in (aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor):
         return
     source, factor = node.args
-    if (
-        not isinstance(factor, Node)
-        and factor == 1
-        and isinstance(source, Node)
-        and _same_layout(source, node)
-    ):
+    if not isinstance(factor, Node) and factor == 1 and isinstance(source, Node) and _same_layout(source, node):
         node.replace_all_uses_with(source)
 
 

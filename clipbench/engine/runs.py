@@ -1,17 +1,17 @@
-"""Rules on runs of lanes: a rule is given its statistics, carried out, and what it did is recorded in the step's row."""
+"""Rules on runs of lanes: given their statistics, carried out, and what they did recorded in the step's row."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipbench import registry
-from clipbench.engine.blocks import Blocks
+from clipbench.engine.blocks import Blocks, lane_norms
 from clipbench.engine.telemetry import COSINE, FIRED, FRACTION, MAX, POST, PRE, Telemetry
 from clipbench.trial import Component
 
@@ -83,7 +83,8 @@ class Run:
         """The p-norm over all included tensors: [lanes, 1]."""
         if p == 2 and self.whole:
             return self.row[PRE].unsqueeze(1)
-        return torch.linalg.vector_norm(self.tensor_norms(p), p, dim=1, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(self.tensor_norms(p), p, dim=1, keepdim=True)
+        return norm
 
     def model_maximum(self) -> Tensor:
         if self.whole:
@@ -95,8 +96,7 @@ class Run:
         return self._tensor_norms[self._others].square().sum(0)
 
     def model_weights_norm(self, p: float) -> Tensor:
-        norms = [torch.linalg.vector_norm(w, p, dim=1) for w in self.weights.values()]
-        return torch.linalg.vector_norm(torch.stack(norms, 1), p, dim=1, keepdim=True)
+        return lane_norms(self.weights.values(), p).unsqueeze(1)
 
     def record(self, after: Tensor, dot: Tensor, fired: Tensor, fraction: Tensor) -> None:
         """`dot` is the scalar product of the gradients before and after; all [lanes]."""
@@ -137,7 +137,12 @@ class ModelRun(Run):
 
     def _statistics(self, rule: Rule, lanes: slice) -> dict[str, Tensor]:
         n = self.model_norm(rule.p)[lanes]
-        statistics = {"n": n, "model_n": n, "model_m": self.model_maximum()[lanes], "m": self.model_maximum()[lanes]}
+        statistics = {
+            "n": n,
+            "model_n": n,
+            "model_m": self.model_maximum()[lanes],
+            "m": self.model_maximum()[lanes],
+        }
         if rule.needs("w"):
             statistics["w"] = self.model_weights_norm(rule.p)[lanes]
         return statistics
@@ -203,7 +208,7 @@ class ElementRun(Run):
         sizes = [gradient.shape[1] for gradient in self.grads.values()]
         self._old = self.row.new_zeros(self.count, sum(sizes))
         self._scratch = torch.empty_like(self._old)
-        self._columns = self._old.split(sizes, dim=1)
+        self._columns = torch.split(self._old, sizes, dim=1)
         self._sizes = sizes
 
     def __call__(self) -> None:
@@ -216,7 +221,7 @@ class ElementRun(Run):
         dot = torch.mul(new, old, out=scratch).sum(1) + rest
         changed = torch.ne(new, old, out=scratch).sum(1)  # as floats: summing booleans is five times slower
         self.record(after, dot, changed > 0, changed / self.elements)
-        for gradient, columns in zip(self.grads.values(), new.split(self._sizes, dim=1), strict=True):
+        for gradient, columns in zip(self.grads.values(), torch.split(new, self._sizes, dim=1), strict=True):
             gradient.copy_(columns)
 
 

@@ -59,9 +59,9 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
     finals = {
         f"{part}/{name}": float(value)
         for part, values in outcome.finals.items()
-        for name, value in zip(measures(trial), values[:, lane], strict=True)
+        for name, value in zip(trial.train.measures, values[:, lane], strict=True)
     }
-    for name in measures(trial):
+    for name in trial.train.measures:
         curve = outcome.epochs.get(f"val/{name}")
         if curve is not None and np.isfinite(curve[:, lane]).any():
             best = np.nanmax if higher_is_better(trial, name) else np.nanmin
@@ -71,11 +71,6 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
     weights = [block[lane] for block in outcome.weights.values()]
     finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
     return finals
-
-
-def measures(trial: Trial) -> list[str]:
-    """The loss, then the metrics, by the names that tables use."""
-    return ["loss", *(metric.name.rpartition(":")[2] for metric in trial.train.metrics)]
 
 
 def higher_is_better(trial: Trial, name: str) -> bool:
@@ -145,5 +140,3 @@ def _repeated(text: str, count: int) -> np.ndarray:
 def _quantile(values: np.ndarray, q: float) -> float:
     finite = values[np.isfinite(values)]
     return float(np.quantile(finite, q)) if len(finite) else float("nan")
-
-

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: chunks are dealt out, a worker that dies is replaced, its chunk trained once more."""
+"""Worker processes on this machine. One that dies is replaced, and its chunk is trained once more."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class Local:
         self._first.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._first.join()
         for worker in self._workers:
             worker.connection.close()

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from clipbench import engine
 from clipbench.errors import ClipbenchError
 from clipbench.executors.messages import DONE, FAILED, PROGRESS, TRAIN
+from clipbench.trial import Records, Trial
 
 # Between two messages of progress, in seconds.
 PATIENCE = 0.1
@@ -42,13 +43,17 @@ def serve(connection: Connection) -> None:
 def _outcome(task: str, arguments: tuple[Any, ...], connection: Connection) -> tuple[str, Any]:
     try:
         if task == TRAIN:
-            return DONE, engine.train(*arguments, progress=_throttled(connection))
+            return DONE, _train(connection, *arguments)
         module, _, function = task.partition(":")
         return DONE, getattr(importlib.import_module(module), function)(*arguments)
     except ClipbenchError as error:
         return FAILED, error
     except Exception as error:  # noqa: BLE001 - whatever a user's function raises becomes a failed trial
         return FAILED, f"{type(error).__name__}: {error}"
+
+
+def _train(connection: Connection, trials: Sequence[Trial], device: str, lanes: int) -> Records:
+    return engine.train(trials, device, lanes, _throttled(connection))
 
 
 def _throttled(connection: Connection) -> Callable[[int], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def mlp(
     features = math.prod(inputs) if isinstance(inputs, tuple) else inputs
     sizes = [features, *hidden]
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    for depth, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for depth, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes), start=1):
         layers[f"hidden{depth}"] = nn.Linear(fan_in, fan_out, bias=bias)
         layers[f"{activation}{depth}"] = ACTIVATIONS[activation]()
     layers["head"] = nn.Linear(sizes[-1], outputs, bias=bias)

@@ -123,9 +123,7 @@ def _evidence(group: Group) -> tuple[list[Evidence], dict[str, Contrast]]:
     )
     evidence = []
     for arm, p, p_holm, p_choice in zip(family, p_values, corrected, after_choice, strict=True):
-        contrasts[arm.name] = replace(
-            contrasts[arm.name], p=p, p_holm=float(p_holm), p_choice=float(p_choice)
-        )
+        contrasts[arm.name] = replace(contrasts[arm.name], p=p, p_holm=float(p_holm), p_choice=float(p_choice))
         evidence.append(Evidence(arm, group.pairings[arm.name], float(p_holm), float(p_choice)))
     return evidence, contrasts
 

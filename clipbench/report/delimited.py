@@ -58,9 +58,7 @@ def _estimate(prefix: str, value: Estimate) -> dict[str, Any]:
 
 
 def _contrast(contrast: Contrast | None) -> dict[str, Any]:
-    contrast = contrast or Contrast(
-        Estimate(math.nan, math.nan, math.nan, 0), math.nan, math.nan, Score(0, 0, 0), 0
-    )
+    contrast = contrast or Contrast(Estimate(math.nan, math.nan, math.nan, 0), math.nan, math.nan, Score(0, 0, 0), 0)
     return {
         **_estimate("difference_", contrast.difference),
         "p": contrast.p,

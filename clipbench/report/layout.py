@@ -78,13 +78,9 @@ def everything(setting: Setting) -> Grid:
 
 def flags(setting: Setting) -> tuple[str, ...]:
     """A line for each row of the comparison that has something to be aware of."""
-    meanings = {
-        "fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)"
-    }
+    meanings = {"fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)"}
     return tuple(
-        f"{row.label}: {', '.join(meanings.get(flag, flag) for flag in row.flags)}"
-        for row in setting.main
-        if row.flags
+        f"{row.label}: {', '.join(meanings.get(flag, flag) for flag in row.flags)}" for row in setting.main if row.flags
     )
 
 
@@ -97,9 +93,7 @@ def _difference_header(setting: Setting) -> str:
 
 
 def _difference(setting: Setting) -> Cell:
-    return _of_contrast(
-        lambda contrast: formatting.estimate(contrast.difference, setting.metric, signed=True)
-    )
+    return _of_contrast(lambda contrast: formatting.estimate(contrast.difference, setting.metric, signed=True))
 
 
 def _of_contrast(text: Callable[[Contrast], str]) -> Cell:

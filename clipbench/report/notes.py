@@ -17,9 +17,7 @@ def of_trials(stored: pd.DataFrame, ours: pd.DataFrame, planned: Mapping[str, st
     return (*_unfinished(ours), *_missing(ours, planned), *_others(stored, ours))
 
 
-def of_comparison(
-    setting: Setting, frame: pd.DataFrame, baseline: str, chances: Collection[str]
-) -> tuple[str, ...]:
+def of_comparison(setting: Setting, frame: pd.DataFrame, baseline: str, chances: Collection[str]) -> tuple[str, ...]:
     """What a reader must know to trust this table, only where it applies."""
     notes = [
         *_about_baseline(setting, baseline),
@@ -62,9 +60,7 @@ def _others(stored: pd.DataFrame, ours: pd.DataFrame) -> Iterable[str]:
 def _about_baseline(setting: Setting, baseline: str) -> Iterable[str]:
     if setting.baseline is None:
         several = any(row.strategy == baseline for row in setting.rows)
-        why = (
-            "several thresholds could be meant; name one arm" if several else "it has no finished trial here"
-        )
+        why = "several thresholds could be meant; name one arm" if several else "it has no finished trial here"
         yield f"The baseline `{baseline}` cannot be used: {why}. Nothing is compared."
 
 

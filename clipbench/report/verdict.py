@@ -81,9 +81,7 @@ def _best_among(better: Sequence[Arm], sign: int) -> Mapping[str, str]:
     p_values = stats.holm([p_value(pairing) for pairing in pairings])
     worse = [p < LEVEL and pairing.direction < 0 for p, pairing in zip(p_values, pairings, strict=True)]
     names = [other.name for other in others]
-    return {best.name: BEST} | {
-        name: BETTER if is_worse else TIED for name, is_worse in zip(names, worse, strict=True)
-    }
+    return {best.name: BEST} | {name: BETTER if is_worse else TIED for name, is_worse in zip(names, worse, strict=True)}
 
 
 def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, ...]:

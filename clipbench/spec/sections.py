@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from clipbench.axes import Range, Slot, is_range, read_range, read_value
-from clipbench.measures import unknown_measure
-from clipbench.places import BROKEN, Findings, Node
 from clipbench.registry import REQUIRED, did_you_mean
-from clipbench.signatures import NotNegative
-from clipbench.values import Misfit, fit, show, takes_whole
+from clipbench.spec.axes import Range, Slot, is_range, read_range, read_value
+from clipbench.spec.measures import unknown_measure
+from clipbench.spec.places import BROKEN, Findings, Node
+from clipbench.spec.signatures import NotNegative
+from clipbench.spec.values import Misfit, fit, show, takes_whole
 
 Positive = Annotated[float, Field(gt=0)]
 Words = Annotated[str, Field(min_length=1)]
@@ -118,9 +118,7 @@ def is_mapping(node: Node, findings: Findings) -> bool:
     return False
 
 
-def refuse_unknown(
-    node: Node, known: list[str], findings: Findings, later: frozenset[str] = frozenset()
-) -> None:
+def refuse_unknown(node: Node, known: list[str], findings: Findings, later: frozenset[str] = frozenset()) -> None:
     """Report the keys of a mapping that are not known; `later` are known, but not in this release."""
     for name, item in node.value.items():
         if name in later:

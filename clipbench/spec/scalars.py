@@ -63,9 +63,7 @@ def _float(text: str) -> float:
         return -math.inf if text.startswith("-") else math.inf
     number = float(text.replace("_", ""))
     if math.isinf(number):
-        raise Unreadable(
-            f"{_short(text)} is too large for a number.", "Write inf if it is meant to be infinite."
-        )
+        raise Unreadable(f"{_short(text)} is too large for a number.", "Write inf if it is meant to be infinite.")
     return number
 
 

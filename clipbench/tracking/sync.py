@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipbench import entries
-from clipbench.entries import STATUS, TRIAL
 from clipbench.errors import ClipbenchError
-from clipbench.files import turn
-from clipbench.store import STEM, Store
-from clipbench.tracker import Run, Tracker, UploadError, connection
+from clipbench.store.files import turn
+from clipbench.store.folder import STEM, Store
+from clipbench.tracking import entries
+from clipbench.tracking.entries import STATUS, TRIAL
+from clipbench.tracking.tracker import Run, Tracker, UploadError, connection
+from clipbench.tracking.uri import redact
 from clipbench.trial import digest
-from clipbench.uri import redact
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 ORIGIN = "clipbench.origin"  # the store and the machine that a run was sent from
 INVOCATION = "clipbench.invocation"
-CARRIES = "clipbench.files"  # said of a parent run whose files are all there
+CARRIES = "clipbench.store.files"  # said of a parent run whose files are all there
 DOCUMENTS = ("experiment.yaml", "report.*", "table.*", "figures/*.svg")
 PARQUET = ("records", "epochs", "steps", "weights")
 FILE = re.compile(rf"(records|epochs|steps)/{STEM.pattern}\.parquet|weights/{STEM.pattern}\.npz")
@@ -102,9 +102,7 @@ def pull(uri: str, name: str, folder: Path) -> int:
 class Sender:
     """One invocation's trials and files on their way to MLflow."""
 
-    def __init__(
-        self, folder: Path, name: str, uri: str, artifacts_root: Path, invocation: Invocation
-    ) -> None:
+    def __init__(self, folder: Path, name: str, uri: str, artifacts_root: Path, invocation: Invocation) -> None:
         self._store, self._invocation = Store(folder), invocation
         self._name, self._uri = name, uri
         self._origin = digest([socket.gethostname(), str(Path(folder).resolve())])
@@ -123,18 +121,14 @@ class Sender:
             missing = self._missing(known, ids)
             self.sent = set(known).difference(missing)
             for start in range(0, len(missing), BATCH):
-                for count, trial in enumerate(
-                    self._send_batch(missing[start : start + BATCH], known), start + 1
-                ):
+                for count, trial in enumerate(self._send_batch(missing[start : start + BATCH], known), start + 1):
                     self.sent.add(trial)
                     if on_progress:
                         on_progress(count, len(missing))
             self._known = known
             return len(missing)
 
-    def close(
-        self, status: str = "FINISHED", on_file: Callable[[], None] = lambda: None
-    ) -> tuple[int, str | None]:
+    def close(self, status: str = "FINISHED", on_file: Callable[[], None] = lambda: None) -> tuple[int, str | None]:
         """Send the files that MLflow lacks, and end the parent run. Says what could not be sent."""
         with self._line():
             files, problem = self._send_files(on_file)
@@ -153,8 +147,7 @@ class Sender:
         return [
             trial
             for trial, row in rows
-            if (wanted is None or trial in wanted)
-            and (trial not in known or (row.ok and _failed(known[trial])))
+            if (wanted is None or trial in wanted) and (trial not in known or (row.ok and _failed(known[trial])))
         ]
 
     def _tidy(self) -> dict[str, Run]:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from clipbench.axes import Slot
 from clipbench.errors import InputError, Place, Problem
 from clipbench.registry import Plugin, UnknownName, catalogue, did_you_mean, find
-from clipbench.signatures import signature
-from clipbench.values import phrase, show
+from clipbench.spec.axes import Slot
+from clipbench.spec.signatures import signature
+from clipbench.spec.values import phrase, show
 
 # What the words of `clipbench list` mean to the registry, and what is said over each list.
 KINDS = {
@@ -68,9 +68,7 @@ def known_kind(kind: str) -> str:
     singular = {registered: plural for plural, (registered, _) in KINDS.items()}
     if kind in KINDS or kind in singular:
         return singular.get(kind, kind)
-    raise InputError(
-        [Problem(Place(f"list {kind}"), "is nothing that can be listed.", did_you_mean(kind, KINDS))]
-    )
+    raise InputError([Problem(Place(f"list {kind}"), "is nothing that can be listed.", did_you_mean(kind, KINDS))])
 
 
 def _described_option(slot: Slot) -> dict[str, Any]:

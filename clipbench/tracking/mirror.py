@@ -16,8 +16,8 @@ from typing import Any, TextIO
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
-from clipbench.sync import Invocation, Sender
-from clipbench.uri import redact
+from clipbench.tracking.sync import Invocation, Sender
+from clipbench.tracking.uri import redact
 
 NICE = 10  # training goes first
 LOOK = 0.5  # seconds between two looks into the store
@@ -43,9 +43,7 @@ class Outcome:
 class Mirror:
     """The handle of that process. No method of it raises or waits, but `finish`, which waits."""
 
-    def __init__(
-        self, folder: Path, name: str, uri: str, artifacts_root: Path, invocation: Invocation
-    ) -> None:
+    def __init__(self, folder: Path, name: str, uri: str, artifacts_root: Path, invocation: Invocation) -> None:
         self.pushed, self.pending = 0, 0
         self.problem: str | None = None  # while training goes on: show it once
         self._name = name
@@ -75,7 +73,7 @@ class Mirror:
 
     def _start(self, order: Mapping[str, Any]) -> subprocess.Popen[str] | None:
         # The order goes through a pipe: everybody on a machine can read the arguments of a process.
-        command = [sys.executable, "-P", "-m", "clipbench.mirror"]
+        command = [sys.executable, "-P", "-m", "clipbench.tracking.mirror"]
         try:
             process = subprocess.Popen(
                 command,

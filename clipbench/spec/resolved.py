@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from clipbench.axes import Axis, Range
-from clipbench.components import Choice
-from clipbench.experiment import Experiment
-from clipbench.scalars import add_core_schema
-from clipbench.sections import Section
+from clipbench.spec.axes import Axis, Range
+from clipbench.spec.components import Choice
+from clipbench.spec.experiment import Experiment
+from clipbench.spec.scalars import add_core_schema
+from clipbench.spec.sections import Section
 from clipbench.trial import Component, Training
 
 
@@ -42,9 +42,7 @@ def resolved(experiment: Experiment) -> str:
         document["sweep"] = _section(experiment.sweep)
     if experiment.claims:
         document["claims"] = [_section(claim) for claim in experiment.claims]
-    text = yaml.dump(
-        document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
-    )
+    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return f"# {experiment.name} as it was run, every default filled in.\n{text}"
 
 

@@ -61,9 +61,7 @@ def concat(tables: Sequence[pa.Table], keys: pa.Schema, wanted: Sequence[str] | 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     arrays = [
-        table[field.name].cast(field.type)
-        if field.name in table.schema.names
-        else pa.nulls(len(table), field.type)
+        table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)

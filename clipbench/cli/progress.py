@@ -82,6 +82,8 @@ def duration(seconds: float) -> str:
 
 def _opening(trials: int, done: int) -> str:
     already = f" ({done} are done already)" if done else ""
-    return f"Training {trials} trial{'' if trials == 1 else 's'}{already}" if trials else f"Nothing to train: all {done} trials are done"
-
-
+    return (
+        f"Training {trials} trial{'' if trials == 1 else 's'}{already}"
+        if trials
+        else f"Nothing to train: all {done} trials are done"
+    )

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.columns import is_option
+from clipbench.store.columns import is_option
 
 TRIAL = "clipbench.trial"
 STATUS = "clipbench.status"
-POINTS = (
-    50  # of a per-step series in MLflow, which stores about ten a millisecond; the Parquet files have all
-)
+POINTS = 50  # of a per-step series in MLflow, which stores about ten a millisecond; the Parquet files have all
 NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 250, 6000, 5000, 36  # MLflow's limits
 
 Row = Mapping[str, Any]
@@ -47,12 +45,8 @@ def tags(row: Row) -> dict[str, str]:
 def metrics(row: Row, epochs: Series, steps: Series) -> list[Entry]:
     """Series and final numbers; a final one whose name is a series' becomes `final/...`."""
     entries = [*_series(epochs, "epoch"), *_series(_thinned(steps), "step", "step/")]
-    finals = {
-        name: value for name, value in row.items() if not is_option(name) and not isinstance(value, str)
-    }
-    entries += [
-        (f"final/{name}" if name in epochs else name, float(value), 0) for name, value in finals.items()
-    ]
+    finals = {name: value for name, value in row.items() if not is_option(name) and not isinstance(value, str)}
+    entries += [(f"final/{name}" if name in epochs else name, float(value), 0) for name, value in finals.items()]
     return [(key(name), value, when) for name, value, when in entries if math.isfinite(value)]
 
 
@@ -75,9 +69,7 @@ def _series(columns: Series, axis: str, prefix: str = "") -> Iterator[Entry]:
     whens = columns.get(axis, np.zeros(0)).tolist()
     for name, values in columns.items():
         if name not in ("id", axis):
-            yield from (
-                (prefix + name, value, when) for value, when in zip(_floats(values), whens, strict=True)
-            )
+            yield from ((prefix + name, value, when) for value, when in zip(_floats(values), whens, strict=True))
 
 
 def _floats(values: np.ndarray) -> list[float]:

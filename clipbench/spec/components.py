@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from clipbench.axes import Axis, Slot, read_axis
-from clipbench.places import BROKEN, Findings, Node
 from clipbench.registry import Plugin, UnknownName, catalogue, did_you_mean, find
-from clipbench.signatures import LATER, is_plain, signature
+from clipbench.spec.axes import Axis, Slot, read_axis
+from clipbench.spec.places import BROKEN, Findings, Node
+from clipbench.spec.signatures import LATER, is_plain, signature
+from clipbench.spec.values import fit, show
 from clipbench.trial import Component
-from clipbench.values import fit, show
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,14 @@ def _choice(
     given = _flat(options, kind)
     meant = _refuse_unknown(plugin, given, slots, findings)
     axes = _axes(given, slots, plugin, findings)
-    _refuse_missing(
-        plugin, [name for name in slots if name not in given and name not in meant], node, findings
-    )
+    _refuse_missing(plugin, [name for name in slots if name not in given and name not in meant], node, findings)
     if len(findings.problems) > before or len(axes) < len(given):
         return None
     defaults = {slot.name: slot.default for slot in slots.values() if is_plain(slot.default)}
     for option, default in defaults.items():
         axes.setdefault(option, Axis((default,), takes_list=slots[option].takes_list))
     own_folder = folder if plugin.source else ""
-    return Choice(
-        node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items())
-    )
+    return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()))
 
 
 def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | None:
@@ -152,9 +148,7 @@ def _flat(options: dict[str, Node], kind: str) -> dict[str, Node]:
     return flat
 
 
-def _axes(
-    given: Mapping[str, Node], slots: Mapping[str, Slot], plugin: Plugin, findings: Findings
-) -> dict[str, Axis]:
+def _axes(given: Mapping[str, Node], slots: Mapping[str, Slot], plugin: Plugin, findings: Findings) -> dict[str, Axis]:
     """The values of every option that is known, or that an open plug-in takes without naming it."""
     anything = partial(fit, annotation=Any, infinite=True)
     known = {name: slots.get(name) or Slot(name, anything) for name in given if name in slots or plugin.open}

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from clipbench.errors import InputError, Place, Problem
-from clipbench.scalars import TAG, Unreadable, add_core_schema, scalar
-from clipbench.source import stop
+from clipbench.spec.scalars import TAG, Unreadable, add_core_schema, scalar
+from clipbench.spec.source import stop
 
 # An experiment is one page that a person reads; what is far beyond one is a mistake or an attack.
 MOST_VALUES = 50_000  # every alias counted as often as it is used
@@ -146,11 +146,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str]:
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "a tab indents this line.", "YAML is indented with spaces."
-    if (
-        "cannot start any token" in problem
-        and mark
-        and line[mark.column : mark.column + 1] in ("@", "`", "%")
-    ):
+    if "cannot start any token" in problem and mark and line[mark.column : mark.column + 1] in ("@", "`", "%"):
         return f"text cannot begin with {line[mark.column]}.", "Put it in quotes."
     if "mapping values are not allowed" in problem:
         return (
@@ -201,9 +197,7 @@ class _Reader:
         if isinstance(source, yaml.MappingNode) and kind == "map":
             return self._mapping(source, key, above)
         shown = source.tag.replace(TAG, "!!")
-        return self._broken(
-            place, f"the tag {shown} is not read here.", "Write plain text, numbers and lists."
-        )
+        return self._broken(place, f"the tag {shown} is not read here.", "Write plain text, numbers and lists.")
 
     def _broken(self, place: Place, text: str, remedy: str = "") -> Any:
         self.findings.wrong(place, text, remedy)
@@ -226,9 +220,7 @@ class _Reader:
             if name in nodes:
                 first = nodes[name].key_place
                 where = f" at line {first.line}, column {first.column}" if first.line else ""
-                self.findings.wrong(
-                    place, f"the key {name!r} is here twice, first{where}.", "Keep one of them."
-                )
+                self.findings.wrong(place, f"the key {name!r} is here twice, first{where}.", "Keep one of them.")
                 continue
             nodes[name] = self.node(value_node, key, place, above)
         return nodes
@@ -242,9 +234,7 @@ class _Reader:
             self.findings.wrong(place, "merge keys `<<` are not read here.", remedy)
         elif node.tag != TAG + "str":
             shown = node.value or "nothing"
-            self.findings.wrong(
-                place, f"{shown} is used as a key.", "Keys are names; put it in quotes if it is one."
-            )
+            self.findings.wrong(place, f"{shown} is used as a key.", "Keys are names; put it in quotes if it is one.")
         else:
             return str(node.value)
         return None

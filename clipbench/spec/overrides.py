@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from clipbench.errors import InputError, Place
-from clipbench.places import BROKEN, Findings, Node, child_key, parse
+from clipbench.spec.places import BROKEN, Findings, Node, child_key, parse
 
 # A name, an index, or a name in quotes that may hold dots: `sweep.search."optimizer.lr"`.
 _STEP = re.compile(r'\[(\d{1,6})\]|"([^"]+)"|([^.\[\]="]+)')
@@ -101,13 +101,9 @@ def _as_mapping(node: Node, step: str) -> dict[str, Node]:
     if node.value is None or node.value is BROKEN:
         return {}
     if isinstance(node.value, list):
-        raise _NoSuchPart(
-            f"{node.key} is a list, so it has no {step!r}.", f"Say which one: {node.key}[0].{step}."
-        )
+        raise _NoSuchPart(f"{node.key} is a list, so it has no {step!r}.", f"Say which one: {node.key}[0].{step}.")
     if _is_component(node):  # `optimizer: sgd` is short for {name: sgd}
-        return {
-            "name": Node(node.value, replace(node.place, key=child_key(node.key, "name")), node.key_place)
-        }
+        return {"name": Node(node.value, replace(node.place, key=child_key(node.key, "name")), node.key_place)}
     raise _NoSuchPart(f"{node.key} is a single value, so it has no {step!r}.", "")
 
 

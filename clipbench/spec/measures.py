@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipbench.registry import catalogue, did_you_mean
-from clipbench.values import show
+from clipbench.spec.values import show
 
 PARTS = ("test", "val", "best_val", "train")
 ALONE = (

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt
 
-from clipbench.axes import Axis, read_axis
-from clipbench.components import read_choices
-from clipbench.measures import unknown_measure
-from clipbench.places import BROKEN, Findings, Node
-from clipbench.sections import Positive, Section, is_mapping, refuse_unknown, slots
+from clipbench.spec.axes import Axis, read_axis
+from clipbench.spec.components import read_choices
+from clipbench.spec.measures import unknown_measure
+from clipbench.spec.places import BROKEN, Findings, Node
+from clipbench.spec.sections import Positive, Section, is_mapping, refuse_unknown, slots
+from clipbench.spec.values import Misfit, fit, show
 from clipbench.trial import Component, Training
-from clipbench.values import Misfit, fit, show
 
 AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
 OUTPUT = Component("output", label="output")  # the model's output is the loss

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipbench import columns
 from clipbench.errors import ClipbenchError
-from clipbench.files import lock, readable, remove, write_whole
+from clipbench.store import columns
+from clipbench.store.files import lock, readable, remove, write_whole
 from clipbench.trial import Columns, Records
 
 if TYPE_CHECKING:
@@ -202,9 +202,7 @@ class Store:
         for stem in sorted(rows):
             yield self._table("records", stem).take(sorted(rows[stem]))
 
-    def _series(
-        self, name: str, ids: Collection[str] | None, wanted: Sequence[str] | None = None
-    ) -> DataFrame:
+    def _series(self, name: str, ids: Collection[str] | None, wanted: Sequence[str] | None = None) -> DataFrame:
         return self._join(name, self._winning_series(name, ids, wanted), wanted)
 
     def _winning_series(

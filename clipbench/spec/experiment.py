@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from clipbench.axes import Axis, Range
-from clipbench.components import Choice
 from clipbench.errors import Place
-from clipbench.sections import Claim, ReportOptions, Sweep
+from clipbench.spec.axes import Axis, Range
+from clipbench.spec.components import Choice
+from clipbench.spec.sections import Claim, ReportOptions, Sweep
 from clipbench.trial import Component, Training
 
 

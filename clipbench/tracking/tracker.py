@@ -15,10 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from clipbench import entries
 from clipbench.errors import ClipbenchError
-from clipbench.files import turn, writable
-from clipbench.uri import database_file, is_server, redact
+from clipbench.store.files import turn, writable
+from clipbench.tracking import entries
+from clipbench.tracking.uri import database_file, is_server, redact
 
 QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -101,9 +101,7 @@ class Tracker:
 
     def start(self, name: str, tags: Mapping[str, str], when: int | None = None) -> Run:
         tags = {"mlflow.source.name": "clipbench", "mlflow.user": _user(), **tags}
-        made = self._client.create_run(
-            self._experiment.experiment_id, start_time=when, tags=tags, run_name=name
-        )
+        made = self._client.create_run(self._experiment.experiment_id, start_time=when, tags=tags, run_name=name)
         return _run(made)
 
     def log(self, run: Run, params: Mapping[str, str], metrics: Iterable[entries.Entry], when: int) -> None:

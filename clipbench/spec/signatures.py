@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from clipbench.axes import Slot, frozen
 from clipbench.registry import REQUIRED, Option, Plugin
-from clipbench.values import Misfit, fit, fit_default, show, stated, takes_whole
+from clipbench.spec.axes import Slot, frozen
+from clipbench.spec.values import Misfit, fit, fit_default, show, stated, takes_whole
 
 # What the contract names and this release does not do; said instead of "unknown".
 LATER: Mapping[str, frozenset[str]] = {

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clipbench.components import Choice
 from clipbench.errors import Place
-from clipbench.places import Findings, Node
 from clipbench.registry import Plugin, find
+from clipbench.spec.components import Choice
+from clipbench.spec.places import Findings, Node
 
 
 def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: Findings) -> None:

@@ -9,20 +9,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipbench import overrides
-from clipbench.axes import Axis
-from clipbench.components import Choice, read_choices
-from clipbench.construction import check_optimizers
 from clipbench.errors import Place
-from clipbench.experiment import Experiment, locate
-from clipbench.places import BROKEN, Findings, Node, parse
 from clipbench.registry import did_you_mean
-from clipbench.resolved import resolved
-from clipbench.sections import Claim, ReportOptions, Sweep, read_claims, read_report, read_sweep
-from clipbench.source import read_text
-from clipbench.training import function_names, read_training, trainings
+from clipbench.spec import overrides
+from clipbench.spec.axes import Axis
+from clipbench.spec.components import Choice, read_choices
+from clipbench.spec.construction import check_optimizers
+from clipbench.spec.experiment import Experiment, locate
+from clipbench.spec.places import BROKEN, Findings, Node, parse
+from clipbench.spec.resolved import resolved
+from clipbench.spec.sections import Claim, ReportOptions, Sweep, read_claims, read_report, read_sweep
+from clipbench.spec.source import read_text
+from clipbench.spec.training import function_names, read_training, trainings
+from clipbench.spec.values import show
 from clipbench.trial import Component
-from clipbench.values import show
 
 __all__ = ["Claim", "Experiment", "ReportOptions", "Sweep", "load", "resolved"]
 
@@ -108,18 +108,14 @@ class _Reading:
     def _sections(self) -> dict[str, Node]:
         root = self.root
         if root.value is None:
-            self.findings.wrong(
-                root.place, "the file is empty.", "`clipbench init` writes one to start from."
-            )
+            self.findings.wrong(root.place, "the file is empty.", "`clipbench init` writes one to start from.")
         elif not isinstance(root.value, dict):
             text = f"an experiment is a mapping of sections, got {show(root.plain())}."
             self.findings.wrong(root.place, text, "`clipbench init` writes one to start from.")
         else:
             for key, node in root.value.items():
                 if key == "include":
-                    self.findings.wrong(
-                        node.key_place, "there is no include: an experiment is one page to read."
-                    )
+                    self.findings.wrong(node.key_place, "there is no include: an experiment is one page to read.")
                 elif key not in KEYS:
                     self.findings.wrong(node.key_place, f"unknown section {key!r}.", did_you_mean(key, KEYS))
             return dict(root.value)
@@ -171,19 +167,13 @@ class _Reading:
             return None
         if _is_whole(seeds) and seeds >= 1:
             return range(seeds)
-        if (
-            not isinstance(seeds, list)
-            or not seeds
-            or not all(_is_whole(seed) and seed >= 0 for seed in seeds)
-        ):
+        if not isinstance(seeds, list) or not seeds or not all(_is_whole(seed) and seed >= 0 for seed in seeds):
             text = f"expected the number of seeds or a list of them, got {show(seeds)}."
             self.findings.wrong(node.place, text, "Write seeds: 8, or seeds: [0, 1, 2].")
             return None
         for position, seed in enumerate(seeds):
             if seed in seeds[:position]:
-                self.findings.wrong(
-                    node.value[position].place, f"the seed {seed} is here twice.", "Keep one of them."
-                )
+                self.findings.wrong(node.value[position].place, f"the seed {seed} is here twice.", "Keep one of them.")
         return seeds
 
     def _check_loss_and_data(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
@@ -232,14 +222,10 @@ class _Reading:
         return tuple(first)
 
     def _with_baseline(self, options: ReportOptions, arms: Sequence[Component]) -> ReportOptions:
-        names = list(
-            dict.fromkeys(itertools.chain.from_iterable((arm.name, arm.label, arm.arm) for arm in arms))
-        )
+        names = list(dict.fromkeys(itertools.chain.from_iterable((arm.name, arm.label, arm.arm) for arm in arms)))
         if options.baseline is None:
             if "none" not in names:
-                self.findings.note(
-                    "There is no arm `none` and no report.baseline: arms are compared with nothing."
-                )
+                self.findings.note("There is no arm `none` and no report.baseline: arms are compared with nothing.")
             return options.model_copy(update={"baseline": "none" if "none" in names else None})
         if options.baseline not in names:
             text = f"no arm is called {options.baseline!r}."

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from clipbench.places import BROKEN, Findings, Node
 from clipbench.registry import REQUIRED, did_you_mean
-from clipbench.values import Misfit, show
+from clipbench.spec.places import BROKEN, Findings, Node
+from clipbench.spec.values import Misfit, show
 
 MOST_POINTS = 1000
 KINDS = ("log", "linear")
@@ -127,9 +127,7 @@ def read_range(node: Node, findings: Findings, *, whole: bool = False) -> Range 
             remedy = did_you_mean(name, (*KINDS, "points"))
             findings.wrong(item.key_place, f"a range has no {name!r}.", remedy)
     if all(kind in mapping for kind in KINDS):
-        findings.wrong(
-            node.place, "a range is either log or linear, and this one is both.", "Keep one of them."
-        )
+        findings.wrong(node.place, "a range is either log or linear, and this one is both.", "Keep one of them.")
         return None
     kind = "log" if "log" in mapping else "linear"
     ends = _ends(mapping[kind], kind == "log", findings)
@@ -180,9 +178,7 @@ def _ends(node: Node, log: bool, findings: Findings) -> tuple[float, float] | No
         return None
     problem = "".join(list(_faults(ends, log))[:1])
     if problem:
-        findings.wrong(
-            node.place, f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0], points: 5}."
-        )
+        findings.wrong(node.place, f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0], points: 5}.")
         return None
     return float(ends[0]), float(ends[1])
 

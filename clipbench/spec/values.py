@@ -31,9 +31,7 @@ def fit(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
     """The value as the annotation has it: an int where a float is expected becomes one."""
     readable = _readable(annotation)
     if _holds_mapping(value):
-        raise Misfit(
-            f"expected {phrase(readable)}, got {show(value)}.", "An option is a single value or a list."
-        )
+        raise Misfit(f"expected {phrase(readable)}, got {show(value)}.", "An option is a single value or a list.")
     if not infinite and _infinite(value):
         raise Misfit(f"expected {phrase(readable)}, got {show(value)}.", "Write a finite number.")
     try:
@@ -122,9 +120,7 @@ def _word(member: Any) -> str:
         many = {"a whole number": "whole numbers", "a number": "numbers", "text": "words"}
         items = phrase(inner[0]) if inner else ""
         length = (
-            f"{len(inner)} "
-            if typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member)
-            else ""
+            f"{len(inner)} " if typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member) else ""
         )
         return f"a list of {length}{many.get(items, 'values')}"
     return _WORDS.get(member, getattr(member, "__name__", str(member)))
@@ -172,9 +168,7 @@ def _infinite(value: Any) -> bool:
 
 
 def _holds_mapping(value: Any) -> bool:
-    return isinstance(value, dict) or (
-        isinstance(value, list) and any(_holds_mapping(item) for item in value)
-    )
+    return isinstance(value, dict) or (isinstance(value, list) and any(_holds_mapping(item) for item in value))
 
 
 def _listed(value: Any) -> Any:
@@ -226,11 +220,7 @@ def _way_out(value: Any, annotation: Any) -> str:
         near = did_you_mean(value, choices)
         return near if near.startswith("Did") else ""
     if bool in members and value.lower() in ("yes", "no", "on", "off", "y", "n", "true", "false"):
-        return (
-            "Write true or false."
-            if value.lower() not in ("true", "false")
-            else "It is text: take the quotes away."
-        )
+        return "Write true or false." if value.lower() not in ("true", "false") else "It is text: take the quotes away."
     if (int in members or float in members) and _is_number(value):
         return "It is text: take the quotes away."
     return ""

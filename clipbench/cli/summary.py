@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from clipbench import stats
+from clipbench.cli.progress import duration
 from clipbench.errors import Problem
-from clipbench.experiment import Experiment
-from clipbench.progress import duration
+from clipbench.spec.experiment import Experiment
 from clipbench.trial import Component, Training
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipbench.axes import MOST_POINTS, Slot
 from clipbench.registry import catalogue
-from clipbench.sections import Claim, ReportOptions, Section, Sweep, slots
-from clipbench.signatures import signature
-from clipbench.spec import KINDS, NAME
-from clipbench.training import Train
-from clipbench.values import json_schema
+from clipbench.spec.axes import MOST_POINTS, Slot
+from clipbench.spec.reading import KINDS, NAME
+from clipbench.spec.sections import Claim, ReportOptions, Section, Sweep, slots
+from clipbench.spec.signatures import signature
+from clipbench.spec.training import Train
+from clipbench.spec.values import json_schema
 
 Json = dict[str, Any]
 
@@ -63,9 +63,7 @@ def _options(kind: str, name: str) -> Json:
     for slot in found.values():
         section, _, part = slot.name.partition(".")
         if part:
-            nested = properties.setdefault(
-                section, {"type": "object", "properties": {}, "additionalProperties": False}
-            )
+            nested = properties.setdefault(section, {"type": "object", "properties": {}, "additionalProperties": False})
             nested["properties"][part] = _axis(slot)
         else:
             properties[slot.name] = _axis(slot)
@@ -109,9 +107,7 @@ def _train() -> Json:
 
 def _seeds() -> Json:
     seed = {"type": "integer", "minimum": 0}
-    return {
-        "anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": seed, "uniqueItems": True}]
-    }
+    return {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": seed, "uniqueItems": True}]}
 
 
 def _section(section: type[Section]) -> Json:

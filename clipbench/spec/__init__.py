@@ -1,0 +1,7 @@
+"""From a YAML file to an Experiment: read, checked, expanded; every mistake at once, with its place."""
+
+from clipbench.spec.experiment import Experiment
+from clipbench.spec.reading import load
+from clipbench.spec.resolved import resolved
+
+__all__ = ["Experiment", "load", "resolved"]

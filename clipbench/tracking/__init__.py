@@ -1,0 +1,1 @@
+"""The mirror of the store in MLflow: beside training, idempotent, and harmless when it is away."""
