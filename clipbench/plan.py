@@ -12,7 +12,7 @@ from clipbench.trial import Trial, digest
 
 # Weights, gradients, absolute gradients, optimizer state and activations of a chunk together: about what a core
 # keeps close. A constant, and not read from the machine, so that the same plan is cut the same way everywhere.
-CACHE_BYTES = 8 * 2**20
+CACHE_BYTES = 12 * 2**20
 FEWEST_LANES, MOST_LANES = 4, 32
 # On a GPU more lanes cost next to nothing until it is full.
 GPU_BYTES = 4 * 2**30

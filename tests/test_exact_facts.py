@@ -57,16 +57,16 @@ def weight(records: Records, trial: Trial) -> float:
 
 
 class TestClippingCuresExplosionAndNeverVanishing:
-    """Pascanu et al. 2013, section 2.3: (w^T - 1)^2 / 2 with T = 50, lr 5e-4, 20000 steps."""
+    """Pascanu et al. 2013, section 2.3: (w^T - 1)^2 / 2 with T = 50, lr 5e-4."""
 
     thresholds = (10.0, 1.0, 0.1)
 
-    def descend(self, start: float) -> tuple[list[Trial], Records]:
+    def descend(self, start: float, steps: int) -> tuple[list[Trial], Records]:
         arms = [C("none"), *map(norm, self.thresholds)]
-        return objective(C("tests.toys:scalar_rnn", start=start, length=50), 5e-4, arms, 20_000)
+        return objective(C("tests.toys:scalar_rnn", start=start, length=50), 5e-4, arms, steps)
 
     def test_unclipped_it_explodes_at_once_and_clipped_it_arrives(self):
-        trials, records = self.descend(1.5)
+        trials, records = self.descend(1.5, 20_000)
         none, *clipped = trials
         assert final(records, none, "diverged_step") == 2
         assert final(records, none, "diverged_cause") == "loss"
@@ -82,7 +82,7 @@ class TestClippingCuresExplosionAndNeverVanishing:
             assert final(records, trial, "status") == "finished"
 
     def test_a_vanishing_gradient_is_not_helped(self):
-        trials, records = self.descend(0.5)
+        trials, records = self.descend(0.5, 5000)
         none = trials[0]
         for trial in trials:
             assert series(records, trial, "grad_norm/pre")[0] == pytest.approx(8.8818e-14, rel=1e-4)
@@ -218,3 +218,183 @@ def test_an_objective_reports_its_value_and_no_data():
     assert final(records, trials[0], "parameters") == 1
     assert not [name for name in records.records if name.startswith(("test/", "val/", "best_val/"))]
     assert math.isclose(series(records, trials[0], "grad_norm/pre")[0], 3.0)
+
+
+class TestWhenAndWhyTrainingDiverges:
+    """A calm bowl whose gradient, and then its loss, is spoilt at step 4 of 9."""
+
+    def spoil(self, how: str, arms: list[Component]) -> tuple[list[Trial], Records]:
+        return objective(C("tests.toys:explodes_at", step=4, how=how), 0.1, arms, 9)
+
+    def test_the_step_is_counted_from_one_and_the_cause_is_named(self):
+        for how in ("inf", "nan"):
+            trials, records = self.spoil(how, [C("none"), norm(1.0), value(0.5)])
+            for trial in trials:
+                assert final(records, trial, "diverged_step") == 4
+                assert final(records, trial, "diverged_cause") == "loss"
+                assert final(records, trial, "diverged") == 1
+                assert len(series(records, trial, "step")) == 4
+                assert np.isfinite(series(records, trial, "train/loss")[:3]).all()
+                assert list(series(records, trial, "grad/nonfinite")) == [0, 0, 0, 1]
+                assert "train/loss" not in records.records
+
+    def test_a_gradient_alone_can_be_the_cause(self):
+        """sqrt at 0: the loss is 0, its gradient infinite."""
+        trials, records = objective(C("tests.toys:power", start=0.0, exponent=0.5, factor=1.0), 0.1, [C("none")], 3)
+        assert final(records, trials[0], "diverged_step") == 1
+        assert final(records, trials[0], "diverged_cause") == "gradient"
+
+    def test_weights_alone_can_be_the_cause(self):
+        trials, records = objective(C("tests.toys:slope", start=0.0, steepness=1e300), 1e100, [C("none")], 5)
+        assert final(records, trials[0], "diverged_step") == 1
+        assert final(records, trials[0], "diverged_cause") == "weights"
+        assert np.isfinite(series(records, trials[0], "grad_norm/pre")).all()
+
+    def test_who_refuses_a_bad_step_goes_on_as_if_it_had_not_been(self):
+        arms = [C("skip", threshold=100.0, exclude=()), C("drop", threshold=100.0, exclude=())]
+        for how in ("inf", "nan"):
+            trials, records = self.spoil(how, arms)
+            for trial in trials:
+                assert final(records, trial, "status") == "finished", trial.arm
+                assert list(series(records, trial, "clip/fired")) == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+                assert series(records, trial, "grad_norm/post")[3] == 0
+                assert series(records, trial, "clip/cosine")[3] == 0
+                np.testing.assert_allclose(records.weights[trial.id], 0.9**8)
+
+    def test_a_loss_over_the_limit_counts_where_one_is_set(self):
+        """x grows by 1.1 a step from 1: its x^2 / 2 passes 2 at step 9, when x is 2.14."""
+        model = C("tests.toys:power", start=1.0, exponent=2, factor=-0.5)
+        free = Training(epochs=None, steps=20, loss=C("output"), dtype="float64")
+        limit = Training(**{**vars(free), "diverge_above": 2.0})
+        uphill = Training(**{**vars(free), "diverge_above": 1e-9})
+        for train, factor, step in ((free, 0.5, None), (limit, 0.5, 9), (uphill, -0.5, None)):
+            model = C("tests.toys:power", start=1.0, exponent=2, factor=factor)
+            lr = -0.1 if factor > 0 else 0.1
+            trial = Trial(None, model, C("tests.toys:Downhill", lr=lr), train, C("none"), 0)
+            records = engine.train([trial])
+            assert final(records, trial, "diverged_step") == step
+            assert final(records, trial, "diverged_cause") == ("loss above 2" if step else None)
+            assert len(series(records, trial, "step")) == (step or 20)
+
+    def test_a_lane_that_diverges_in_its_last_step_has_diverged(self):
+        trials, records = objective(C("tests.toys:explodes_at", step=9, how="nan"), 0.1, [C("none")], 9)
+        assert final(records, trials[0], "diverged_step") == 9
+
+    def test_epochs_are_those_before_divergence(self):
+        table = C("tests.toys:line", examples=50)
+        train = Training(epochs=30, batch_size=10, loss=C("mse"), dtype="float64")
+        data = [Trial(table, C("linear", bias=True), C("sgd", lr=lr), train, C("none"), 0) for lr in (0.01, 1e30)]
+        records = engine.train(data)
+        calm, wild = data
+        assert (records.epochs["id"] == calm.id).sum() == 30
+        step = final(records, wild, "diverged_step")
+        assert (records.epochs["id"] == wild.id).sum() == (step - 1) // 3
+        assert final(records, wild, "status") == "diverged"
+
+
+class TestHowLongAndHowOften:
+    """30 training examples of 50."""
+
+    table = C("tests.toys:line", examples=50)
+
+    def run(self, model: str = "linear", seeds: tuple[int, ...] = (0,), **train: object) -> tuple[list[Trial], Records]:
+        options = {"loss": C("mse"), "metrics": (C("mse"), C("r2")), "dtype": "float64", **train}
+        made = Training(**options)
+        trials = [Trial(self.table, C(model, bias=True), C("sgd", lr=0.05), made, C("none"), s) for s in seeds]
+        return trials, engine.train(trials)
+
+    @pytest.mark.parametrize(
+        "train, steps, epochs",
+        [
+            ({"epochs": 4, "batch_size": 10}, 12, 4),
+            ({"epochs": 4, "batch_size": 8}, 16, 4),  # the last batch has 6
+            ({"epochs": 4, "batch_size": 8, "drop_last": True}, 12, 4),
+            ({"epochs": 4, "batch_size": 1}, 120, 4),
+            ({"epochs": 4, "batch_size": 30}, 4, 4),
+            ({"epochs": 4, "batch_size": 31}, 4, 4),
+            ({"epochs": 4, "batch_size": 10_000, "drop_last": True}, 4, 4),
+            ({"epochs": 4, "batch_size": None}, 4, 4),
+            ({"epochs": None, "steps": 1, "batch_size": 8}, 1, 1),
+            ({"epochs": None, "steps": 8, "batch_size": 8}, 8, 2),
+            ({"epochs": None, "steps": 9, "batch_size": 8}, 9, 3),  # the third is cut short
+            ({"epochs": None, "steps": 5, "batch_size": 100}, 5, 5),
+        ],
+    )
+    def test_epochs_and_steps_are_counted_as_a_loop_counts_them(self, train, steps, epochs):
+        trials, records = self.run(**train)
+        assert list(records.steps["step"]) == list(range(1, steps + 1))
+        assert list(records.epochs["epoch"]) == list(range(1, epochs + 1))
+        loop = oracle.Loop(trials[0], dataset.load(self.table)).train(steps)
+        np.testing.assert_allclose(records.steps["train/loss"], loop.column("loss"), rtol=1e-10)
+        each = -(-steps // epochs) if train.get("steps") is None else {1: 1, 8: 4, 9: 4, 5: 1}[train["steps"]]
+        means = [np.mean(loop.column("loss")[start : start + each]) for start in range(0, steps, each)]
+        np.testing.assert_allclose(records.epochs["train/loss"], means, rtol=1e-10)
+
+    def test_evaluation_comes_every_so_many_epochs_and_at_the_end(self):
+        _, records = self.run(epochs=8, batch_size=10, evaluate_every=3)
+        measured = np.isfinite(records.epochs["val/r2"])
+        assert list(np.flatnonzero(measured) + 1) == [3, 6, 8]
+        assert np.isfinite(records.epochs["weight_norm"]).all()
+        assert records.records["val/r2"][0] == records.epochs["val/r2"][-1]
+        assert records.records["best_val/r2"][0] == np.nanmax(records.epochs["val/r2"])
+        assert records.records["best_val/mse"][0] == np.nanmin(records.epochs["val/mse"])
+        every, _ = self.run(epochs=8, batch_size=10), None
+        np.testing.assert_array_equal(every[1].epochs["val/r2"][measured], records.epochs["val/r2"][measured])
+
+    @pytest.mark.parametrize("measure", ["val/r2", "val/mse", "val/loss", "train/loss"])
+    def test_a_target_is_reached_at_the_first_epoch_that_is_as_good(self, measure):
+        _, records = self.run(epochs=12, batch_size=10)
+        curve = records.epochs[measure]
+        assert (np.diff(curve) < 0).all() or (np.diff(curve) > 0).all()
+        for reached, expected in ((curve[6], 7), (curve[0], 1), (curve[-1], 12)):
+            _, aimed = self.run(epochs=12, batch_size=10, target=(measure, float(reached)))
+            assert aimed.records["epochs_to_target"][0] == expected
+        beyond = 2 * curve[-1] - curve[-2]
+        _, missed = self.run(epochs=12, batch_size=10, target=(measure, float(beyond)))
+        assert missed.records["epochs_to_target"][0] is None
+        assert records.records["epochs_to_target"][0] is None
+
+    def test_a_target_between_evaluations_is_reached_at_the_next(self):
+        _, records = self.run(epochs=12, batch_size=10)
+        reached = float(records.epochs["val/r2"][4])
+        _, seldom = self.run(epochs=12, batch_size=10, evaluate_every=4, target=("val/r2", reached))
+        assert seldom.records["epochs_to_target"][0] == 8
+
+    def test_seeds_of_any_size_stand_in_one_chunk(self):
+        seeds = (0, 1, 2**31, 2**40 + 5, 2**63 - 1)  # torch reads the lower 32 bits
+        for model in ("linear", "tests.toys:with_dropout"):
+            made = Training(epochs=2, batch_size=8, loss=C("mse"), dtype="float64")
+            component = C(model) if ":" in model else C(model, bias=True)
+            trials = [Trial(self.table, component, C("sgd", lr=0.05), made, C("none"), seed) for seed in seeds]
+            together = engine.train(trials)
+            assert list(together.records["seed"]) == sorted(seeds)
+            assert len({float(series(together, trial, "train/loss")[0]) for trial in trials}) == len(seeds)
+            for trial in (trials[0], trials[-1]):
+                alone = series(engine.train([trial]), trial, "train/loss")
+                np.testing.assert_array_equal(series(together, trial, "train/loss"), alone)
+
+    @pytest.mark.parametrize("examples", [3, 5])
+    def test_one_example_in_a_part_is_enough(self, examples):
+        table = C("tests.toys:line", examples=examples)
+        made = Training(epochs=3, batch_size=1, loss=C("mse"), metrics=(C("mse"),), dtype="float64")
+        trial = Trial(table, C("linear", bias=True), C("sgd", lr=0.01), made, C("none"), 0)
+        records = engine.train([trial])
+        assert final(records, trial, "status") == "finished"
+        loop = oracle.Loop(trial, dataset.load(table)).train(3 * len(dataset.load(table).train[0]))
+        np.testing.assert_allclose(records.steps["train/loss"], loop.column("loss"), rtol=1e-10)
+
+    def test_vanishing_elements_are_counted(self):
+        """A third of the inputs is 0, and so is the gradient of their weights: 1 of 4 parameters."""
+        table = C("tests.toys:one_dead_input")
+        made = Training(epochs=2, batch_size=8, loss=C("mse"), dtype="float64")
+        records = engine.train([Trial(table, C("linear", bias=True), C("sgd", lr=0.01), made, C("none"), 0)])
+        assert list(records.epochs["grad/vanishing"]) == [0.25, 0.25]
+
+    def test_a_class_that_training_never_sees_has_an_output_all_the_same(self):
+        table = C("tests.toys:a_class_only_in_test")
+        made = Training(epochs=2, batch_size=8, loss=C("cross_entropy"), metrics=(C("accuracy"),))
+        trial = Trial(table, C("linear", bias=True), C("sgd", lr=0.1), made, C("none"), 0)
+        records = engine.train([trial])
+        assert final(records, trial, "status") == "finished"
+        assert final(records, trial, "parameters") == 4 * 4 + 4
+        assert math.isfinite(final(records, trial, "test/loss"))

@@ -21,6 +21,7 @@ ARMS = {
     "value": C("value", threshold=0.05, exclude=()),
     "skip": C("skip", threshold=2.0, exclude=()),
 }
+STEPS = 12
 ADAM = C("adam", lr=0.01)
 SGD = C("sgd", lr=0.02, momentum=0.9)
 
@@ -42,7 +43,7 @@ def one_thread():
 
 
 def training(**changes: object) -> Training:
-    options = {"steps": 25, "batch_size": 8, "loss": C("mse"), "metrics": (C("mse"),), "dtype": "float64"}
+    options = {"steps": STEPS, "batch_size": 8, "loss": C("mse"), "metrics": (C("mse"),), "dtype": "float64"}
     return Training(epochs=None, **{**options, "save_weights": True, **changes})
 
 
@@ -67,7 +68,7 @@ def record(records: Records, trial: Trial) -> dict[str, object]:
     return {name: values[row] for name, values in records.records.items()}
 
 
-def assert_as_the_loop(records: Records, trial: Trial, steps: int = 25) -> None:
+def assert_as_the_loop(records: Records, trial: Trial, steps: int = STEPS) -> None:
     loaded = dataset.load(trial.data)
     loop = oracle.Loop(trial, loaded)
     expected = loop.train(steps)
@@ -168,8 +169,8 @@ def test_noise_is_a_seeds_own_and_comes_again(model):
     once = engine.train(trials)
     torch.manual_seed(12)
     again = engine.train(trials)
-    apart = [engine.train([trial]) for trial in trials]
-    for trial, alone in zip(trials, apart, strict=True):
+    for trial in trials[::4]:
+        alone = engine.train([trial])
         for other in (again, alone):
             np.testing.assert_array_equal(column(once, trial, "train/loss"), column(other, trial, "train/loss"))
             np.testing.assert_array_equal(once.weights[trial.id], other.weights[trial.id])
@@ -201,7 +202,7 @@ def test_noise_does_not_move_the_batches():
     for trial in trials[:1]:
         np.testing.assert_allclose(
             column(records, trial, "train/loss"),
-            oracle.Loop(trial, dataset.load(TABLE)).train(25).column("loss"),
+            oracle.Loop(trial, dataset.load(TABLE)).train(STEPS).column("loss"),
             rtol=1e-12,
         )
 
@@ -249,7 +250,7 @@ def test_tied_weights_are_one_tensor_with_one_gradient():
     records = engine.train(trials)
     assert record(records, trials[0])["parameters"] == 9 + 3 + 3 + 3 + 1
     loop = oracle.Loop(trials[0], dataset.load(TABLE))
-    loop.train(25)
+    loop.train(STEPS)
     assert torch.equal(loop.model[0].weight, loop.model[2].weight)
     expected = torch.cat([p.detach().flatten() for p in loop.model.parameters()])
     np.testing.assert_allclose(records.weights[trials[0].id], expected, rtol=1e-9)

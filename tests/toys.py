@@ -314,3 +314,27 @@ def compares_examples(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(
         nn.Linear(inputs, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Tanh(), nn.Linear(6, outputs)
     )
+
+
+def one_dead_input() -> tuple:
+    x, y = line(40)
+    x[:, 1] = 0
+    return x, y
+
+
+def a_class_only_in_test() -> dict:
+    x, y = classes((20, 20, 0, 6))
+    return {"train": (x[:36], y[:36]), "test": (x[36:], y[36:])}
+
+
+class Downhill(torch.optim.Optimizer):
+    """Plain descent that takes any learning rate, a negative one too."""
+
+    def __init__(self, params: object, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter -= group["lr"] * parameter.grad

@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from time import perf_counter
 from typing import Any
 
+from torch import Tensor
+
 from clipbench import registry
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.runs import ElementRun, ModelRun, PlacesRun, Run, StepRun
-from clipbench.engine.telemetry import Telemetry
+from clipbench.engine.telemetry import COSINE, POST, PRE, Telemetry
 from clipbench.trial import Component, Trial
 
 Identity = tuple[str, ...]
@@ -57,6 +59,7 @@ class Clipping:
     def __init__(self, trials: Sequence[Trial], params: Blocks, grads: Blocks, telemetry: Telemetry) -> None:
         self.runs: list[Run] = []
         self.refuses = [False] * len(trials)
+        self._off = [lane for lane, trial in enumerate(trials) if identity(trial.clip) == OFF]
         lanes = range(len(trials))
         # Rules on the whole model share a run: their coefficients are multiplied in at once.
         for place, group in itertools.groupby(lanes, lambda lane: _together(identity(trials[lane].clip))):
@@ -73,6 +76,13 @@ class Clipping:
     def __call__(self) -> None:
         for run in self.runs:
             run()
+
+    def finish(self, steps: Tensor) -> None:
+        """Work out what the raw sums of all steps mean."""
+        steps[:, POST, self._off] = steps[:, PRE, self._off]
+        steps[:, COSINE, self._off] = 1.0
+        for run in self.runs:
+            run.finish(steps[:, :, run.lanes])
 
     def timed(self) -> None:
         """The same, adding up what each run costs."""

@@ -17,8 +17,6 @@ from clipbench.trial import Component
 
 # Options of an arm that are the engine's business; all others are the rule's own.
 COMMON = ("per", "exclude", "threshold")
-# A coefficient this small may round a gradient to nothing, and then no direction is kept.
-VANISHING = 1e-20
 
 
 class Rule:
@@ -33,6 +31,7 @@ class Rule:
             self._options["threshold"] = like.new_tensor(self.limits).unsqueeze(1)
         self.p = float(self._options.get("p", 2.0))
         self.refuses = bool(self._plugin.facts.get("refuses", False))
+        self.own = ":" in self._plugin.name
 
     def needs(self, statistic: str) -> bool:
         return statistic in self._plugin.given
@@ -40,6 +39,14 @@ class Rule:
     def __call__(self, **statistics: Tensor) -> Any:
         given = {name: value for name, value in statistics.items() if name in self._plugin.given}
         return self._plugin.function(**given, **self._options)
+
+    def scaling(self, **statistics: Tensor) -> tuple[Tensor, Tensor]:
+        """The coefficient of each place, and whether the rule fired there."""
+        result = self(**statistics)
+        if not isinstance(result, tuple) or len(result) != 2:  # a tensor of two lanes would unpack, and mean nothing
+            got = type(result).__name__
+            raise TypeError(f"{self._plugin.name} must return (coefficient, fired), got {got}")
+        return result
 
 
 class Run:
@@ -61,15 +68,32 @@ class Run:
         self.elements = grads.size
         self.grads = {name: grads[name][lanes].view(self.count, -1) for name in names}
         self.weights = {name: params[name][lanes].view(self.count, -1) for name in names}
-        self.row = telemetry.row[:, lanes]
+        # Views of places that never move, so that a step need not make them.
+        row = telemetry.row[:, lanes]
+        self.pre, self.post, self.fraction, self.cosine = (row[i] for i in (PRE, POST, FRACTION, COSINE))
+        self._pre_column, self._max_column = row[PRE].unsqueeze(1), row[MAX].unsqueeze(1)
         indices = [list(grads).index(name) for name in names]
-        self.whole = len(names) == len(grads)
-        self._indices = slice(None) if self.whole else indices
+        self._whole = len(names) == len(grads)
+        self._indices = slice(None) if self._whole else indices
         self._others = [index for index in range(len(grads)) if index not in indices]
         self._tensor_norms, self._tensor_maxima = telemetry.norms[:, lanes], telemetry.maxima[:, lanes]
 
     def __call__(self) -> None:
+        """Clip, and leave raw sums in `post`, `fraction` and `cosine`."""
         raise NotImplementedError
+
+    def finish(self, steps: Tensor) -> None:
+        """Turn the raw sums of all steps, [steps, statistics, lanes], into what the columns say.
+
+        Most runs keep the squared norm after clipping, the scalar product of before and after, and a count of elements.
+        """
+        before, after = steps[:, PRE], steps[:, POST].sqrt()
+        product = before * after
+        # 1 where nothing was there to change, 0 where nothing is left.
+        steps[:, COSINE] = torch.where(product > 0, steps[:, COSINE] / product, (before == 0).to(product.dtype))
+        steps[:, POST] = after
+        steps[:, FIRED] = (steps[:, FRACTION] > 0).to(product.dtype)
+        steps[:, FRACTION] /= self.elements
 
     def tensor_norms(self, p: float) -> Tensor:
         """The p-norm of each included tensor: [lanes, tensors]."""
@@ -81,70 +105,61 @@ class Run:
 
     def model_norm(self, p: float) -> Tensor:
         """The p-norm over all included tensors: [lanes, 1]."""
-        if p == 2 and self.whole:
-            return self.row[PRE].unsqueeze(1)
+        if p == 2 and self._whole:
+            return self._pre_column
         norm: Tensor = torch.linalg.vector_norm(self.tensor_norms(p), p, dim=1, keepdim=True)
         return norm
 
     def model_maximum(self) -> Tensor:
-        if self.whole:
-            return self.row[MAX].unsqueeze(1)
+        if self._whole:
+            return self._max_column
         return self._tensor_maxima[self._indices].amax(0).unsqueeze(1)
 
-    def rest(self) -> Tensor:
-        """Squared norm of the excluded tensors, which stay as they are: [lanes]."""
-        return self._tensor_norms[self._others].square().sum(0)
-
-    def model_weights_norm(self, p: float) -> Tensor:
-        return lane_norms(self.weights.values(), p).unsqueeze(1)
-
-    def record(self, after: Tensor, dot: Tensor, fired: Tensor, fraction: Tensor) -> None:
-        """`dot` is the scalar product of the gradients before and after; all [lanes]."""
-        before = self.row[PRE]
-        product = before * after
-        # 1 where nothing was there to change, 0 where nothing is left.
-        cosine = torch.where(product > 0, dot / product, (before == 0).to(dot.dtype))
-        for statistic, values in ((POST, after), (COSINE, cosine), (FIRED, fired), (FRACTION, fraction)):
-            self.row[statistic].copy_(values)
+    def add_rest(self) -> None:
+        """Excluded tensors stay as they are, and count in both sums."""
+        if self._others:
+            rest = self._tensor_norms[self._others].square().sum(0)
+            self.post += rest
+            self.cosine += rest
 
 
 class ModelRun(Run):
-    """Rules that give one coefficient to a whole model; different ones share a run."""
+    """Rules that give one coefficient to a whole model; different ones share a run.
+
+    What they keep is the coefficient, in `post`: the rest follows from it.
+    """
 
     def __init__(self, arms: Sequence[Component], *arguments: Any) -> None:
         super().__init__(arms, *arguments)
-        self._coefficient = torch.ones_like(self.row[PRE]).unsqueeze(1)
-        self._fired = self.row[FIRED].unsqueeze(1)
+        self._coefficient, self._fired = self.post.unsqueeze(1), self.fraction.unsqueeze(1)
         self._parts: list[tuple[Rule, slice]] = []
         for _, group in itertools.groupby(range(self.count), lambda lane: _sans_threshold(arms[lane])):
             lanes = list(group)
             part = slice(lanes[0], lanes[-1] + 1)
             self._parts.append((Rule(arms[part], self._coefficient), part))
-        self._may_vanish = any(min(rule.limits) < VANISHING for rule, _ in self._parts)
 
     def __call__(self) -> None:
         for rule, lanes in self._parts:
-            coefficient, fired = rule(**self._statistics(rule, lanes))
+            coefficient, fired = rule.scaling(**self._statistics(rule, lanes))
             self._coefficient[lanes].copy_(coefficient)
             self._fired[lanes].copy_(fired)
         for gradient in self.grads.values():
             gradient.mul_(self._coefficient)
-        torch.mul(self._coefficient.squeeze(1), self.row[PRE], out=self.row[POST])
-        self.row[FRACTION].copy_(self.row[FIRED])
-        if self._may_vanish:
-            kept = (self.row[POST] > 0) | (self.row[PRE] == 0)
-            self.row[COSINE].copy_(kept)
+
+    def finish(self, steps: Tensor) -> None:
+        coefficient, before = steps[:, POST], steps[:, PRE]
+        after = coefficient * before  # of an own rule it may be negative: a gradient that is turned round
+        steps[:, COSINE] = torch.where(before == 0, 1.0, after.sign())
+        steps[:, POST] = after.abs()
+        steps[:, FIRED] = steps[:, FRACTION]
 
     def _statistics(self, rule: Rule, lanes: slice) -> dict[str, Tensor]:
         n = self.model_norm(rule.p)[lanes]
-        statistics = {
-            "n": n,
-            "model_n": n,
-            "model_m": self.model_maximum()[lanes],
-            "m": self.model_maximum()[lanes],
-        }
+        statistics = {"n": n, "model_n": n}
+        if rule.needs("m") or rule.needs("model_m"):
+            statistics["m"] = statistics["model_m"] = self.model_maximum()[lanes]
         if rule.needs("w"):
-            statistics["w"] = self.model_weights_norm(rule.p)[lanes]
+            statistics["w"] = lane_norms(self.weights.values(), rule.p).unsqueeze(1)[lanes]
         return statistics
 
 
@@ -162,33 +177,41 @@ class PlacesRun(Run):
         self._units = {name: g.view(self.count, rows[name], -1) for name, g in self.grads.items()}
         self._unit_weights = {name: w.view(self.count, rows[name], -1) for name, w in self.weights.items()}
         sizes = [g.shape[2] for g in self._units.values() for _ in range(g.shape[1])]
-        self._sizes = self.row.new_tensor([sum(sizes)] if self._per == "model" else sizes)
+        self._sizes = self.post.new_tensor([sum(sizes)] if self._per == "model" else sizes)
+        self._coefficient = self.post.new_ones(self.count, len(self._sizes))
+        self._columns = self._coefficients_of_tensors()
 
     def __call__(self) -> None:
         n = self._norms(self.rule.p)
-        statistics = {"n": n, "model_n": self.model_norm(self.rule.p), "model_m": self.model_maximum()}
+        coefficient, fired = self.rule.scaling(**self._statistics(n))
+        self._coefficient.copy_(coefficient)
+        n = n if self.rule.p == 2 else self._norms(2.0)
+        for gradient, columns in zip(self._units.values(), self._columns, strict=True):
+            gradient.mul_(columns)
+        scaled = self._coefficient * n
+        torch.sum(scaled * scaled, dim=1, out=self.post)
+        torch.sum(scaled * n, dim=1, out=self.cosine)
+        torch.sum(fired * self._sizes, dim=1, out=self.fraction)
+        self.add_rest()
+
+    def _statistics(self, n: Tensor) -> dict[str, Tensor]:
+        statistics = {"n": n}
+        if self.rule.needs("model_n"):
+            statistics["model_n"] = self.model_norm(self.rule.p)
+        if self.rule.needs("model_m"):
+            statistics["model_m"] = self.model_maximum()
         if self.rule.needs("w"):
             statistics["w"] = self._weight_norms(self.rule.p)
         if self.rule.needs("m"):
             statistics["m"] = self._norms(math.inf)
-        coefficient, fired = self.rule(**statistics)
-        self._scale(coefficient)
-        n = n if self.rule.p == 2 else self._norms(2.0)
-        scaled = coefficient * n
-        rest = self.rest()
-        after = (scaled.square().sum(1) + rest).sqrt()
-        fraction = (fired * self._sizes).sum(1) / self.elements
-        self.record(after, (scaled * n).sum(1) + rest, fired.any(1), fraction)
+        return statistics
 
-    def _scale(self, coefficient: Tensor) -> None:
-        start = 0
-        for gradient in self._units.values():
-            stop = start + gradient.shape[1]
-            if self._per == "model":
-                gradient.mul_(coefficient.unsqueeze(-1))
-            else:
-                gradient.mul_(coefficient[:, start:stop].unsqueeze(-1))
-            start = stop
+    def _coefficients_of_tensors(self) -> list[Tensor]:
+        """For each tensor, its places' coefficients as they are multiplied in."""
+        if self._per == "model":
+            return [self._coefficient.unsqueeze(-1)] * len(self._units)
+        widths = [gradient.shape[1] for gradient in self._units.values()]
+        return [columns.unsqueeze(-1) for columns in torch.split(self._coefficient, widths, dim=1)]
 
     def _norms(self, p: float) -> Tensor:
         """Norms of the gradient at the rule's own places: [lanes, places]."""
@@ -197,7 +220,9 @@ class PlacesRun(Run):
         return self.tensor_norms(p) if self._per == "tensor" else _at_units(self._units, p)
 
     def _weight_norms(self, p: float) -> Tensor:
-        return self.model_weights_norm(p) if self._per == "model" else _at_units(self._unit_weights, p)
+        if self._per == "model":
+            return lane_norms(self.weights.values(), p).unsqueeze(1)
+        return _at_units(self._unit_weights, p)
 
 
 class ElementRun(Run):
@@ -206,7 +231,7 @@ class ElementRun(Run):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         sizes = [gradient.shape[1] for gradient in self.grads.values()]
-        self._old = self.row.new_zeros(self.count, sum(sizes))
+        self._old = self.post.new_zeros(self.count, sum(sizes))
         self._scratch = torch.empty_like(self._old)
         self._columns = torch.split(self._old, sizes, dim=1)
         self._sizes = sizes
@@ -215,14 +240,24 @@ class ElementRun(Run):
         old, scratch = self._old, self._scratch
         for gradient, columns in zip(self.grads.values(), self._columns, strict=True):
             columns.copy_(gradient)
-        new = self.rule(g=old, model_n=self.model_norm(2.0), model_m=self.model_maximum())
-        rest = self.rest()
-        after = (torch.mul(new, new, out=scratch).sum(1) + rest).sqrt()
-        dot = torch.mul(new, old, out=scratch).sum(1) + rest
-        changed = torch.ne(new, old, out=scratch).sum(1)  # as floats: summing booleans is five times slower
-        self.record(after, dot, changed > 0, changed / self.elements)
+        # An own rule may work in place.
+        new = self.rule(**self._statistics(old.clone() if self.rule.own else old))
+        torch.sum(torch.mul(new, new, out=scratch), dim=1, out=self.post)
+        torch.sum(torch.mul(new, old, out=scratch), dim=1, out=self.cosine)
+        # As floats: summing booleans is five times slower.
+        torch.sum(torch.ne(new, old, out=scratch), dim=1, out=self.fraction)
+        self.add_rest()
         for gradient, columns in zip(self.grads.values(), torch.split(new, self._sizes, dim=1), strict=True):
             gradient.copy_(columns)
+
+    def _statistics(self, g: Tensor) -> dict[str, Tensor]:
+        """At an element, a norm is an absolute value."""
+        statistics = {"g": g, "model_n": self.model_norm(2.0), "model_m": self.model_maximum()}
+        if self.rule.needs("n") or self.rule.needs("m"):
+            statistics["n"] = statistics["m"] = g.abs()
+        if self.rule.needs("w"):
+            statistics["w"] = torch.cat(list(self.weights.values()), dim=1).abs()
+        return statistics
 
 
 class StepRun(Run):
@@ -231,12 +266,16 @@ class StepRun(Run):
     keep: Tensor
 
     def __call__(self) -> None:
-        n = self.model_norm(self.rule.p)
-        self.keep = self.rule(n=n, model_n=n, model_m=self.model_maximum()).view(-1)
-        refused = (~self.keep).to(self.row.dtype)
-        before = self.row[PRE]
-        after = torch.where(self.keep, before, 0.0)
-        self.record(after, after * after, refused, refused)
+        n, m = self.model_norm(self.rule.p), self.model_maximum()
+        w = {"w": lane_norms(self.weights.values(), self.rule.p).unsqueeze(1)} if self.rule.needs("w") else {}
+        self.keep = self.rule(n=n, m=m, model_n=n, model_m=m, **w).view(-1)
+        self.fraction.copy_(~self.keep)
+
+    def finish(self, steps: Tensor) -> None:
+        refused = steps[:, FRACTION]
+        steps[:, POST] = torch.where(refused > 0, 0.0, steps[:, PRE])
+        steps[:, COSINE] = torch.where(refused > 0, (steps[:, PRE] == 0).to(refused.dtype), 1.0)
+        steps[:, FIRED] = refused
 
 
 def _at_units(units: dict[str, Tensor], p: float) -> Tensor:

@@ -82,9 +82,10 @@ def higher_is_better(trial: Trial, name: str) -> bool:
 def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:
     """The first epoch, from 1, whose measure is as good as the target; None if there was none before divergence."""
     target = outcome.trials[lane].train.target
-    if target is None or target[0] not in outcome.epochs:
+    epochs = _epochs(outcome, lane) if target else {}
+    if target is None or target[0] not in epochs:
         return None
-    curve = outcome.epochs[target[0]][: _whole_epochs(outcome, lane), lane]
+    curve = epochs[target[0]]
     better = higher_is_better(outcome.trials[lane], target[0].partition("/")[2])
     reached = curve >= target[1] if better else curve <= target[1]
     return int(reached.argmax()) + 1 if reached.any() else None

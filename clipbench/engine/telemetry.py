@@ -7,7 +7,8 @@ from torch import Tensor
 
 from clipbench.engine.blocks import Blocks
 
-# Rows of a step's statistics; the first seven are the columns of the `steps` table.
+# Rows of a step's statistics; the first seven are the columns of the `steps` table. While training goes on, runs of
+# lanes keep raw sums in POST, FRACTION and COSINE; what is meant by them is worked out once, when training is over.
 LOSS, PRE, POST, MAX, FIRED, FRACTION, COSINE, WEIGHTS = range(8)
 COLUMNS = (
     "train/loss",
@@ -31,7 +32,6 @@ class Telemetry:
         new = grads.storage.new_zeros
         self.steps = new(steps, STATISTICS, grads.lanes)
         self.row = new(STATISTICS, grads.lanes)
-        self.row[COSINE] = 1.0  # for the lanes that no rule touches
         self.norms = new(len(grads), grads.lanes)  # of each tensor
         self.maxima = new(len(grads), grads.lanes)
         self._gradients = [block.view(grads.lanes, -1) for block in grads.values()]
@@ -52,7 +52,6 @@ class Telemetry:
         torch.linalg.vector_norm(self.norms, dim=0, out=self.row[PRE])
         torch.amax(self.maxima, dim=0, out=self.row[MAX])
         self.row[LOSS].copy_(loss)
-        self.row[POST].copy_(self.row[PRE])
 
     def after(self, step: int) -> None:
         """Measure whether the updated weights are finite (their row is, exactly where they are), and keep the step."""

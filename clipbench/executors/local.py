@@ -19,7 +19,9 @@ from clipbench.plan import Chunk
 from clipbench.trial import Records
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
+# The last three are what making an optimizer and loading a table import: seconds, in each worker anew.
 WORKER = "clipbench.executors.worker"
+PRELOAD = (WORKER, "torch._dynamo", "sklearn.datasets", "sklearn.model_selection")
 ATTEMPTS = 2
 
 
@@ -48,7 +50,7 @@ class Local:
         methods = multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            self._context.set_forkserver_preload([WORKER])
+            self._context.set_forkserver_preload(list(PRELOAD))
         self.size = workers or cores()
         self._workers: list[_Worker] = []
 
