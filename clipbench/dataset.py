@@ -62,10 +62,10 @@ def load(component: Component) -> Dataset:
     limit = options.get("limit")
     if isinstance(limit, int):
         parts["train"] = (parts["train"][0][:limit], parts["train"][1][:limit])
-    if options.get("standardize"):
-        parts = _standardized(parts)
     for name, (x, y) in parts.items():
         _check(name, x, y)
+    if options.get("standardize"):
+        parts = _standardized(parts)
     return Dataset(parts["train"], parts.get("val"), parts.get("test"), _fingerprint(parts))
 
 
@@ -97,7 +97,12 @@ def _pair(given: Any) -> Arrays:
 
 def _array(values: Any) -> np.ndarray:
     """Arrays as they were given: 64-bit numbers are rounded only when training asks for 32 bits."""
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    try:
+        array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except ValueError as error:
+        raise DataProblem(f"arrays must hold numbers: {error}") from None
+    if array.ndim == 0:
+        raise DataProblem(f"arrays need one row an example, got {array!r}.")
     if array.dtype == bool:
         return array.astype(np.int64)
     if array.dtype.kind not in "iuf":
@@ -115,8 +120,8 @@ def _split(x: np.ndarray, y: np.ndarray, val: float, test: float, seed: int) -> 
     parts = {}
     for name, share in (("test", test), ("val", val)):
         size = round(share * len(x))
-        if size:
-            if size >= len(kept):
+        if share:
+            if not 0 < size < len(kept):
                 raise DataProblem(f"{len(x)} examples are too few for a {name} part of {share:g}.")
             kept, part = train_test_split(kept, test_size=size, random_state=seed, stratify=_strata(y[kept], size))
             parts[name] = (x[part], y[part])
@@ -142,7 +147,8 @@ def _standardized(parts: dict[str, Arrays]) -> dict[str, Arrays]:
 
 def _scaling(array: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     mean, std = array.mean(0), array.std(0)
-    std = np.where(std > 0, std, 1.0)
+    rounding = 10 * np.finfo(std.dtype).eps * np.abs(mean)  # a column that does not vary: 0.1, 0.1, ...
+    std = np.where(std > rounding, std, 1.0)
     return lambda values: (values - mean) / std
 
 

@@ -64,7 +64,8 @@ class _Preparation:
         """Every combination of data, model and training; None where a problem was found."""
         experiment = self.experiment
         keys = experiment.keys
-        loaded = [self._load(data, key) for data, key in zip(experiment.data, keys["data"], strict=True)]
+        data_keys = keys["data"] or ("data",)  # none, where an objective needs no data
+        loaded = [self._load(data, key) for data, key in zip(experiment.data, data_keys, strict=True)]
         for (number, data), (position, model) in itertools.product(
             enumerate(experiment.data), enumerate(experiment.models)
         ):

@@ -95,7 +95,7 @@ class Loop:
         generator = torch.Generator().manual_seed(self.trial.seed)
         size = train.batch_size or len(x)
         while True:
-            if train.batch_size is None or train.batch_size >= len(x):
+            if train.batch_size is None:
                 yield x, y
                 continue
             order = torch.randperm(len(x), generator=generator)

@@ -19,16 +19,18 @@ class Schedule:
     batch: int
     epoch_steps: int  # steps of a whole epoch
     steps: int  # of the whole training
+    whole: bool  # every step sees all examples in order: there is nothing to draw
 
     @classmethod
     def of(cls, train: Training, examples: int | None) -> Schedule:
         """`examples` is None for an objective without data: all its steps are one epoch, or each epoch is one."""
         if examples is None:
             epoch_steps = train.steps or 1
-            return cls(1, 1, epoch_steps, epoch_steps * (train.epochs or 1))
-        batch = min(train.batch_size or examples, examples)
+            return cls(1, 1, epoch_steps, epoch_steps * (train.epochs or 1), whole=True)
+        batch = train.batch_size or examples
         epoch_steps = examples // batch if train.drop_last else -(-examples // batch)
-        return cls(examples, batch, epoch_steps, train.steps or epoch_steps * (train.epochs or 1))
+        steps = train.steps or epoch_steps * (train.epochs or 1)
+        return cls(examples, batch, epoch_steps, steps, whole=train.batch_size is None)
 
     @property
     def epochs(self) -> int:
@@ -41,11 +43,6 @@ class Schedule:
     def size(self, step_in_epoch: int) -> int:
         """Examples in a batch: the last of an epoch may be smaller."""
         return self.batch if self.whole else min(self.batch, self.examples - step_in_epoch * self.batch)
-
-    @property
-    def whole(self) -> bool:
-        """Every step sees all examples: there is nothing to draw."""
-        return self.batch == self.examples
 
 
 class Draws:

@@ -23,6 +23,8 @@ Progress = Callable[[int], None]  # told of lane-steps as they are done
 
 # A rule's own cost is measured at one step in so many.
 TIMED_EVERY = 16
+# After so many steps, and at the end of an epoch, it is looked whether any lane is still alive.
+LOOK_EVERY = 64
 
 
 @dataclass
@@ -72,20 +74,24 @@ class Cohort:
     def run(self, progress: Progress) -> Outcome:
         start = time.perf_counter()
         for epoch in range(self.schedule.epochs):
-            self._epoch(epoch)
-            progress(self.schedule.steps_in(epoch) * len(self.trials))
-            if self._all_diverged():
+            if not self._epoch(epoch, progress):
                 progress((self.schedule.steps - self.step) * len(self.trials))
                 break
+            self._end_of_epoch(epoch)
         return self._outcome(start)
 
-    def _epoch(self, epoch: int) -> None:
+    def _epoch(self, epoch: int, progress: Progress) -> bool:
+        """Whether there is still a lane to train at its end."""
         batches = [] if self.schedule.whole else self.draws.epoch()
-        for number in range(self.schedule.steps_in(epoch)):
+        steps = self.schedule.steps_in(epoch)
+        for number in range(steps):
             size = self.schedule.size(number)
             self._gather(size, batches[number] if batches else None)
             self._one_step(size)
-        self._end_of_epoch(epoch)
+            progress(len(self.trials))
+            if (number + 1 == steps or self.step % LOOK_EVERY == 0) and self._all_diverged():
+                return False
+        return True
 
     def _gather(self, size: int, chosen: Tensor | None) -> None:
         for source, batch in zip(self.work.train_part, self.work.batch(size), strict=True):

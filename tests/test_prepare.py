@@ -1,0 +1,147 @@
+"""Mistakes that only the data and the models show: each is said with its place, all at once, and nothing is started."""
+
+import re
+
+import pytest
+
+from tests.cli_helpers import invoke, write
+
+OWN = """
+import numpy as np
+import torch
+from torch import nn
+
+def with_nan():
+    x = np.ones((50, 4)); x[7, 2] = np.nan
+    return x, np.arange(50) % 2
+
+def unequal():
+    return np.ones((50, 4)), np.arange(40) % 2
+
+def words():
+    return np.array([["a", "b"]] * 50), np.arange(50) % 2
+
+def negative():
+    return np.ones((50, 4)), np.arange(50) % 2 - 1
+
+def three():
+    return 1, 2, 3
+
+def none():
+    return None
+
+def no_train():
+    return {"val": (np.ones((5, 4)), np.zeros(5, int))}
+
+def one_example():
+    return np.ones((1, 4)), np.zeros(1, int)
+
+def explodes():
+    raise OSError("the disk ate it")
+
+def not_a_module():
+    return 7
+
+def narrow():
+    return nn.Linear(3, 10)
+
+def no_parameters():
+    return nn.Flatten()
+
+def output_is_a_tuple(inputs, outputs):
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(inputs, outputs)
+        def forward(self, x):
+            return self.layer(x), x
+    return Pair()
+
+def bad_loss(output, target):
+    return output.nonsense()
+
+def vector_loss(output, target):
+    return (output.sum(1) - target) ** 2
+"""
+
+# What is wrong, the changes that make it so, the key that is said and words of the message.
+MISTAKES = {
+    "a model that cannot read the data": ({"model": "./own.py:narrow"}, "model", "64"),
+    "a model that needs images": ({"model": "cnn", "data": "wine"}, "model", "cnn"),
+    "a loss for real targets on classes": ({"train": {"loss": "./own.py:bad_loss"}}, "model", "nonsense"),
+    "a loss that is no scalar": ({"train": {"loss": "./own.py:vector_loss"}}, "model", "vector_loss"),
+    "a model with two outputs": ({"model": "./own.py:output_is_a_tuple"}, "model", "tuple"),
+    "a model that is none": ({"model": "./own.py:not_a_module"}, "model", "Module"),
+    "a model without parameters": ({"model": "./own.py:no_parameters"}, "model", "parameters"),
+    "data with NaN": ({"data": "./own.py:with_nan"}, "data", "finite"),
+    "data of unequal lengths": ({"data": "./own.py:unequal"}, "data", "50"),
+    "data that are words": ({"data": "./own.py:words"}, "data", "numbers"),
+    "classes below 0": ({"data": "./own.py:negative"}, "data", "counted from 0"),
+    "data that are no pair": ({"data": "./own.py:three"}, "data", "tuple"),
+    "data that are nothing": ({"data": "./own.py:none"}, "data", "NoneType"),
+    "data without a training part": ({"data": "./own.py:no_train"}, "data", "train"),
+    "one example": ({"data": "./own.py:one_example"}, "data", "1"),
+    "data that cannot be read": ({"data": "./own.py:explodes"}, "data", "the disk ate it"),
+    "an exclude that matches nothing": (
+        {"clip": ["none", {"name": "norm", "threshold": 1.0, "exclude": ["haed"]}]},
+        "clip[1].exclude",
+        "'haed'",
+    ),
+    "an exclude that leaves nothing": (
+        {"clip": ["none", {"name": "norm", "threshold": 1.0, "exclude": ["*"]}]},
+        "clip[1].exclude",
+        "nothing of mlp is left to clip",
+    ),
+    "a batch that is larger than the data": (
+        {"train": {"batch_size": 5000, "drop_last": True}},
+        "train.batch_size",
+        "5000 is more than the 100",
+    ),
+    "an own file with a syntax error": ({"model": "./broken.py:net"}, "model", "broken.py"),
+    "an own file that cannot be imported": ({"model": "./lost.py:net"}, "model", "no_such_library"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_every_mistake_has_its_place_and_starts_nothing(tmp_path, mistake):
+    changes, key, words = MISTAKES[mistake]
+    path = write(tmp_path, **changes)
+    _own_files(tmp_path)
+    result = invoke("run", path, "--results", tmp_path / "results", "--no-mlflow")
+    assert result.exit_code == 2, result.stderr
+    lines = result.stderr.splitlines()
+    assert all(re.match(rf"{re.escape(str(path))}:\d+:\d+: [a-z]", line) for line in lines), result.stderr
+    assert any(f": {key}" in line and words in line for line in lines), result.stderr
+    assert "Traceback" not in result.stderr and not result.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_all_mistakes_are_said_at_once(tmp_path):
+    path = write(
+        tmp_path,
+        data=["digits", "./own.py:with_nan", "./own.py:explodes"],
+        model=["mlp", "./own.py:not_a_module"],
+        clip=["none", {"name": "norm", "threshold": 1.0, "exclude": ["haed"]}],
+    )
+    _own_files(tmp_path)
+    result = invoke("run", path, "--results", tmp_path / "results", "--no-mlflow")
+    keys = [re.search(r":\d+:\d+: ([^:]+):", line)[1] for line in result.stderr.splitlines()]
+    assert keys == ["data[1]", "data[2]", "model[1]", "clip[1].exclude"]
+
+
+def test_a_near_name_of_a_parameter_is_proposed(tmp_path):
+    path = write(tmp_path, clip=[{"name": "agc", "threshold": 0.1, "exclude": ["haed"]}])
+    assert "did you mean `head`" in invoke("run", path, "--no-mlflow", "--results", tmp_path / "r").stderr
+
+
+def test_a_mistake_is_the_same_before_a_dry_run(tmp_path):
+    path = write(tmp_path, data="./own.py:with_nan")
+    _own_files(tmp_path)
+    run, dry = (invoke("run", path, "--results", tmp_path / "r", *more) for more in (["--no-mlflow"], ["--dry-run"]))
+    assert (dry.exit_code, dry.stderr) == (2, run.stderr)
+
+
+def _own_files(folder):
+    (folder / "own.py").write_text(OWN)
+    (folder / "broken.py").write_text("def net(:\n    return 1\n")
+    (folder / "lost.py").write_text("import no_such_library\ndef net():\n    return 1\n")
