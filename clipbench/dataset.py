@@ -147,7 +147,8 @@ def _standardized(parts: dict[str, Arrays]) -> dict[str, Arrays]:
 
 def _scaling(array: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     mean, std = array.mean(0), array.std(0)
-    rounding = 10 * np.finfo(std.dtype).eps * np.abs(mean)  # a column that does not vary: 0.1, 0.1, ...
+    # What rounding makes of a column that does not vary, such as 0.1, 0.1, 0.1.
+    rounding = len(array) * np.finfo(std.dtype).eps * np.abs(mean)
     std = np.where(std > rounding, std, 1.0)
     return lambda values: (values - mean) / std
 

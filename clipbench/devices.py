@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clipbench.errors import ClipbenchError
+from clipbench.errors import InputError, Place, Problem
 
 KNOWN = ("auto", "cpu", "cuda", "mps")
 
@@ -16,7 +16,7 @@ def choose(wanted: str) -> str:
         return "cuda" if available["cuda"] else "cpu"
     if not available[wanted]:
         there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise ClipbenchError(f"--device {wanted}: this machine has none. It has: {there}.")
+        raise InputError([Problem(Place(f"--device {wanted}"), "this machine has none.", f"It has: {there}.")])
     return wanted
 
 

@@ -52,6 +52,13 @@ def estimate(values: ArrayLike, level: float = LEVEL) -> Estimate:
     return Estimate(mean, mean - half, mean + half, int(finite.size))
 
 
+def standard_error_of(value: Estimate, level: float = LEVEL) -> float:
+    """Of the mean, taken back from its interval; 0 where there is none."""
+    if value.n < 2 or not np.isfinite(value.half_width):
+        return 0.0
+    return value.half_width / _t_quantile(value.n, 1 - level / 2)
+
+
 def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
     """Two-sided p of the paired sign-flip permutation test of the mean.
 

@@ -223,5 +223,5 @@ def test_broken_data_are_refused_in_words(tmp_path: Path, name: str, standardize
 
 
 def test_too_little_data_for_the_parts_is_said():
-    with pytest.raises(DataProblem, match="2 examples are too few for a val part of 0.5"):
+    with pytest.raises(DataProblem, match=r"2 examples are too few for a val part of 0\.5"):
         dataset.load(line(examples=2, **{"split.val": 0.5, "split.test": 0.5}))

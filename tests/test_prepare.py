@@ -131,7 +131,7 @@ def test_all_mistakes_are_said_at_once(tmp_path):
 
 def test_a_near_name_of_a_parameter_is_proposed(tmp_path):
     path = write(tmp_path, clip=[{"name": "agc", "threshold": 0.1, "exclude": ["haed"]}])
-    assert "did you mean `head`" in invoke("run", path, "--no-mlflow", "--results", tmp_path / "r").stderr
+    assert "Did you mean `head`?" in invoke("run", path, "--no-mlflow", "--results", tmp_path / "r").stderr
 
 
 def test_a_mistake_is_the_same_before_a_dry_run(tmp_path):

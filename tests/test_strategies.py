@@ -157,7 +157,7 @@ def test_a_rule_is_declared_as_the_engine_reads_it(rule):
 NAN, INF = math.nan, math.inf
 EDGES = {"nan": [NAN, 1.0], "inf": [INF, 1.0], "-inf": [-INF, 1.0], "huge": [1e20, 1e20]}
 SCALED_AWAY = {"nan": [NAN, NAN], "inf": [NAN, 0.0], "-inf": [NAN, 0.0], "huge": [0.0, 0.0]}
-REFUSED = dict.fromkeys(EDGES, [0.0, 0.0])
+REFUSED = {edge: [0.0, 0.0] for edge in EDGES}
 AT_ONE = {  # threshold 1
     "none": EDGES,
     "norm": SCALED_AWAY,

@@ -343,4 +343,5 @@ class Downhill(torch.optim.Optimizer):
 def constant_but_in_test(constant: float) -> dict:
     """A first column that varies nowhere but in the test part, where it is larger by 1."""
     x = np.column_stack([np.full(1000, constant), np.arange(1000.0)])
-    return {"train": (x, x[:, 1]), "test": (x[:10] + [1.0, 0.0], x[:10, 1])}
+    other = x[:10] + np.array([1.0, 0.0])
+    return {"train": (x, x[:, 1]), "test": (other, x[:10, 1])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -61,8 +62,13 @@ app = typer.Typer(
 
 
 def say(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
+    """Print to whoever reads; once nobody does, as after `head`, what follows goes nowhere and the work goes on."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(text: str) -> None:
@@ -70,7 +76,7 @@ def complain(text: str) -> None:
 
 
 def say_json(document: Any) -> None:
-    print(json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False))
+    say([json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False)])
 
 
 def _strict(value: Any) -> Any:

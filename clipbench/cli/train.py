@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +46,7 @@ def run(
 ) -> None:
     """Train what is missing, compare the arms, write the report, mirror to MLflow."""
     from clipbench.run import Settings
+    from clipbench.tracking.uri import redact
 
     settings = Settings(
         device=device.value,
@@ -54,7 +56,7 @@ def run(
         results=results,
         tracking_uri=tracking_uri,
         mirror=not no_mlflow,
-        command=" ".join(["clipbench", *sys.argv[1:]]),
+        command=redact(shlex.join(["clipbench", *sys.argv[1:]])),
     )
     if dry_run:
         _preview(experiment, settings, as_json)
@@ -141,13 +143,10 @@ def _print_report(finished: Finished) -> None:
     from clipbench.report import terminal
 
     console = Console()
-    terminal.render(finished.report, console)
-    say(
-        [
-            "",
-            f"Written: {finished.folder}/ report.md, report.json, table.csv; records/, epochs/ and steps/ for pandas.",
-        ]
-    )
+    with console.capture() as shown:
+        terminal.render(finished.report, console)
+    written = f"Written: {finished.folder}/ report.md, report.json, table.csv; records/, epochs/ and steps/ for pandas."
+    say([shown.get(), written])
 
 
 def _document(finished: Finished, session: Session, problem: str | None) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from clipbench import dataset
+from clipbench.engine import tabulate
 from clipbench.engine.cohort import Progress, order
 from clipbench.engine.cohort import train as train_chunk
-from clipbench.engine.tabulate import tabulate
 from clipbench.engine.workspace import Shape, Workspace
 from clipbench.trial import Records, Trial
 
@@ -31,7 +31,7 @@ def train(
     workspace = _workspace(Shape.of(padded, device))
     outcome = train_chunk(padded, workspace, progress)
     about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
-    return tabulate(outcome, len(chosen), about)
+    return tabulate.tabulate(outcome, len(chosen), about)
 
 
 def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> float:

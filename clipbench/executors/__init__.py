@@ -1,0 +1,1 @@
+"""Where chunks are trained: in worker processes of this machine."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -42,6 +45,11 @@ class _Worker:
     chunk: Chunk | None = None
     told: int = field(default=0)  # lane-steps of the chunk under way
 
+    def send(self, task: str, arguments: tuple[Any, ...]) -> None:
+        """Hand a task over. That a worker died while it was idle shows when its answer is waited for."""
+        with suppress(OSError):
+            self.connection.send((task, arguments))
+
 
 class Local:
     """A pool of workers. Use it as a context: they are gone when it ends, however it ends."""
@@ -56,7 +64,7 @@ class Local:
 
     def __enter__(self) -> Local:
         # In a thread: forking waits until torch is imported, and the parent has imports of its own to do.
-        self._first = threading.Thread(target=lambda: self._workers.append(self._hire()), daemon=True)
+        self._first = threading.Thread(target=self._hire_first, daemon=True)
         self._first.start()
         return self
 
@@ -76,11 +84,11 @@ class Local:
         if not self._workers:
             raise ClipbenchError("No worker process could be started. Is torch installed and whole?")
         worker = self._workers[0]
-        worker.connection.send((function, arguments))
+        worker.send(function, arguments)
         while True:
             try:
                 kind, result = worker.connection.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 raise ClipbenchError("The process that reads the experiment died. Is there enough memory?") from None
             if kind == FAILED:
                 raise result if isinstance(result, ClipbenchError) else ClipbenchError(str(result))
@@ -104,7 +112,7 @@ class Local:
 
     def _assign(self, worker: _Worker, chunk: Chunk, device: str) -> None:
         worker.chunk, worker.told = chunk, 0
-        worker.connection.send((TRAIN, (chunk.trials, device, chunk.lanes)))
+        worker.send(TRAIN, (chunk.trials, device, chunk.lanes))
 
     def _listen(self, worker: _Worker, waiting: deque[Chunk]) -> Iterator[Event]:
         chunk = worker.chunk
@@ -136,6 +144,12 @@ class Local:
         else:
             rest = chunk.lane_steps - worker.told
             yield Event(chunk, lane_steps=rest, error=f"the worker process died {ATTEMPTS} times (exit code {code})")
+
+    def _hire_first(self) -> None:
+        # What is started from this thread inherits its mask: Ctrl-C is the parent's to handle, also while torch loads.
+        resource_tracker.ensure_running()  # which would lift the mask on its start
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._workers.append(self._hire())
 
     def _hire(self) -> _Worker:
         ours, theirs = self._context.Pipe()

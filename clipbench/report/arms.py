@@ -32,6 +32,7 @@ class Arm:
     present: Mask  # finished or diverged
     diverged: Mask
     measures: Mapping[str, Floats]
+    ids: tuple[str, ...] = ()
 
     @functools.cached_property
     def rank(self) -> tuple[float, float]:
@@ -70,7 +71,8 @@ def gather(frame: pd.DataFrame, metric: Metric) -> list[Arm]:
     seeds = np.unique(frame["seed"])
     columns = {str(name): cells[name].unstack("seed").reindex(columns=seeds) for name in cells}
     about = frame.drop_duplicates("arm").sort_values(["strategy", "threshold"], na_position="last")
-    return [_arm(row, columns) for _, row in about.iterrows()]
+    ids = frame.groupby("arm")["id"].agg(tuple)
+    return [_arm(row, columns, ids[row["arm"]]) for _, row in about.iterrows()]
 
 
 def _setting_columns(frame: pd.DataFrame) -> list[str]:
@@ -129,7 +131,7 @@ def _numbers(frame: pd.DataFrame, name: str | None) -> Floats:
     return values
 
 
-def _arm(about: pd.Series, columns: Mapping[str, pd.DataFrame]) -> Arm:
+def _arm(about: pd.Series, columns: Mapping[str, pd.DataFrame], ids: tuple[str, ...]) -> Arm:
     name = str(about["arm"])
     arrays = {column: table.loc[name].to_numpy(float) for column, table in columns.items()}
     threshold = about["threshold"]
@@ -142,4 +144,5 @@ def _arm(about: pd.Series, columns: Mapping[str, pd.DataFrame]) -> Arm:
         present=~np.isnan(arrays["diverged"]),
         diverged=arrays["diverged"] > 0,
         measures={measure: arrays[measure] for measure in MEASURES},
+        ids=ids,
     )

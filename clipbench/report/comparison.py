@@ -156,6 +156,7 @@ def _row(arm: Arm, group: Group, against: Contrast | None, verdicts: Mapping[str
         shown=is_shown,
         verdict=verdict.BASELINE if is_baseline else verdicts.get(arm.name, fallback),
         flags=verdict.flags(arm, group.siblings(arm), is_choice=is_shown and group.chosen),
+        ids=arm.ids,
     )
 
 

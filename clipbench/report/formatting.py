@@ -17,7 +17,7 @@ def estimate(value: Estimate, metric: Metric, *, signed: bool = False) -> str:
     """`97.4 ± 0.3`: the mean and half the width of its 95 % interval."""
     if math.isnan(value.mean):
         return NOTHING
-    mean, half = value.mean * _scale(metric), value.half_width * _scale(metric)
+    mean, half = value.mean * scale(metric), value.half_width * scale(metric)
     if _is_extreme(mean):
         text = f"{mean:+.3g}" if signed else f"{mean:.3g}"
         return text if math.isnan(half) else f"{text} ± {half:.2g}"
@@ -30,19 +30,19 @@ def interval(value: Estimate, metric: Metric) -> str:
     """`+0.3 pp [-0.2, +0.8]`: a difference with the ends of its interval, for sentences."""
     unit = " pp" if metric.is_share else ""
     if math.isnan(value.half_width):
-        return f"{number(value.mean * _scale(metric), signed=True)}{unit}"
-    decimals = _decimals(value.half_width * _scale(metric), value.mean * _scale(metric))
-    if _is_extreme(value.mean * _scale(metric)):
-        mean, low, high = (f"{x * _scale(metric):+.3g}" for x in (value.mean, value.low, value.high))
+        return f"{number(value.mean * scale(metric), signed=True)}{unit}"
+    decimals = _decimals(value.half_width * scale(metric), value.mean * scale(metric))
+    if _is_extreme(value.mean * scale(metric)):
+        mean, low, high = (f"{x * scale(metric):+.3g}" for x in (value.mean, value.low, value.high))
     else:
         ends = (value.mean, value.low, value.high)
-        mean, low, high = (f"{x * _scale(metric):+.{decimals}f}" for x in ends)
+        mean, low, high = (f"{x * scale(metric):+.{decimals}f}" for x in ends)
     return f"{mean}{unit} [{low}, {high}]"
 
 
 def single(value: float, metric: Metric) -> str:
     """A value of the metric that has no interval."""
-    return number(value * _scale(metric))
+    return number(value * scale(metric))
 
 
 def unit(metric: Metric) -> str:
@@ -54,7 +54,7 @@ def difference_unit(metric: Metric) -> str:
 
 
 def margin(value: float, metric: Metric) -> str:
-    return f"±{value * _scale(metric):g}{' pp' if metric.is_share else ''}"
+    return f"±{value * scale(metric):g}{' pp' if metric.is_share else ''}"
 
 
 def number(value: float, *, signed: bool = False) -> str:
@@ -135,7 +135,8 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:MOST_NAMED])} and {rest} more"
 
 
-def _scale(metric: Metric) -> int:
+def scale(metric: Metric) -> int:
+    """What a value of the metric is multiplied with to be shown."""
     return 100 if metric.is_share else 1
 
 

@@ -87,6 +87,7 @@ class Row:
     shown: bool  # in the main table: the strategy's best threshold, or nothing was chosen
     verdict: str
     flags: tuple[str, ...]
+    ids: tuple[str, ...] = ()  # of its trials
 
     @property
     def label(self) -> str:

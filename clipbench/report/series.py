@@ -1,0 +1,89 @@
+"""What happened during training, summed up over the seeds of an arm: medians and 10-90 % ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from clipbench.report.tables import Report
+from clipbench.stats import Floats
+from clipbench.store import Store
+
+QUANTILES = (0.1, 0.5, 0.9)
+MOST_POINTS = 60
+NORMS = ("grad_norm/pre", "grad_norm/post")
+LOSS = "train/loss"
+Key = tuple[int, str]  # the number of the setting, the arm
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A measure over epochs or steps; at each place the quantiles over what was measured there."""
+
+    x: Floats
+    low: Floats
+    middle: Floats
+    high: Floats
+
+    @property
+    def values(self) -> list[float]:
+        return [*self.low.tolist(), *self.middle.tolist(), *self.high.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How the trials of an arm went: a curve a measure."""
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+
+Courses = Mapping[Key, Course]
+
+
+def read(store: Store, report: Report) -> Courses:
+    """The courses of the arms in the first table of each setting."""
+    keys = {
+        id_: (number, row.arm)
+        for number, setting in enumerate(report.settings)
+        for row in setting.main
+        for id_ in row.ids
+    }
+    if not keys:
+        return {}
+    wanted = {LOSS, *(setting.metric.criterion or "" for setting in report.settings)} - {""}
+    curves = _curves(store.epochs(list(keys)), "epoch", sorted(wanted), keys)
+    for key, more in _curves(store.steps(list(keys), NORMS), "step", NORMS, keys).items():
+        curves.setdefault(key, {}).update(more)
+    return {key: Course(found) for key, found in curves.items()}
+
+
+def _curves(
+    frame: pd.DataFrame, x: str, measures: Sequence[str], keys: Mapping[str, Key]
+) -> dict[Key, dict[str, Curve]]:
+    known = [measure for measure in measures if measure in frame]
+    if frame.empty or not known:
+        return {}
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
+    arms = frame["id"].map({id_: numbers[key] for id_, key in keys.items()})
+    values = frame[known].astype(float).where(np.isfinite(frame[known].astype(float)))
+    places = _places(frame[x].to_numpy())
+    table = values.groupby([arms.to_numpy(), places]).quantile(list(QUANTILES)).unstack()
+    every = list(numbers)
+    return {
+        every[number]: {measure: _curve(part, measure) for measure in known} for number, part in table.groupby(level=0)
+    }
+
+
+def _places(x: np.ndarray) -> Floats:
+    """Where each value is drawn: at its own place, or where those are too many, at the end of its window."""
+    window = -(-int(x.max()) // MOST_POINTS)
+    places: Floats = np.minimum(-(-x.astype(np.int64) // window) * window, x.max()).astype(float)
+    return places
+
+
+def _curve(part: pd.DataFrame, measure: str) -> Curve:
+    low, middle, high = (part[measure][quantile].to_numpy(float) for quantile in QUANTILES)
+    return Curve(part.index.get_level_values(1).to_numpy(float), low, middle, high)

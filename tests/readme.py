@@ -1,0 +1,158 @@
+"""README as tests see it: its blocks of code, and the parts that are generated from the program."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import typer.main
+from typer.testing import CliRunner
+
+from clipbench.cli import app
+from clipbench.registry import Plugin, catalogue
+from clipbench.spec.signatures import signature
+from clipbench.spec.values import show
+
+ROOT = Path(__file__).parent.parent
+PATH = ROOT / "README.md"
+QUICKSTART = "experiments/quickstart.yaml"
+FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMON = ("threshold", "exclude", "split.val", "split.test", "split.seed", "standardize", "limit")
+
+
+class Block(NamedTuple):
+    language: str
+    file: str  # the name of the file that it is, if it says one
+    text: str
+
+
+def blocks(language: str) -> list[Block]:
+    return [Block(*found) for found in FENCE.findall(PATH.read_text(encoding="utf-8")) if found[0] == language]
+
+
+def clipbench(*arguments: str, folder: Path, columns: int = 80) -> str:
+    """What the command prints, as a user would call it."""
+    command = [sys.executable, "-c", "from clipbench.cli import main; main()", *arguments]
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def part(name: str) -> str:
+    """What README holds between a marker and its end."""
+    found = re.search(_pattern(name), PATH.read_text(encoding="utf-8"), re.DOTALL)
+    assert found, f"README has no part <!-- {name} -->"
+    return found[1].strip("\n")
+
+
+def write_part(name: str, text: str) -> None:
+    replaced = re.sub(
+        _pattern(name),
+        lambda _: f"<!-- {name} -->\n\n{text}\n\n<!-- end -->",
+        PATH.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    PATH.write_text(replaced, encoding="utf-8", newline="\n")
+
+
+def _pattern(name: str) -> str:
+    return rf"<!-- {name} -->\n(.*?)<!-- end -->"
+
+
+def generated(name: str) -> str:
+    """A part as it should be."""
+    return commands() if name == "commands" else "\n".join(TABLES[name]())
+
+
+def commands() -> str:
+    """`--help` of the program and of each command."""
+    names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    sections = [_help("clipbench"), *(f"### {name}\n\n{_help('clipbench', name)}" for name in names)]
+    return "\n\n".join(sections)
+
+
+def _help(program: str, *command: str) -> str:
+    said = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "100"}, prog_name=program).output
+    text = "\n".join(line.rstrip() for line in said.strip().splitlines())
+    return f"```text\n{text}\n```"
+
+
+def quickstart(folder: Path, *options: str) -> str:
+    """What the quickstart experiment prints, without where its files are."""
+    said = clipbench("run", str(ROOT / QUICKSTART), "--no-mlflow", *options, folder=folder)
+    return "\n".join(line.rstrip() for line in said.partition("\nWritten: ")[0].strip().splitlines())
+
+
+def strategies() -> Iterator[str]:
+    yield "| strategy | looks at | formula | does, and where it comes from | options | off at |"
+    yield "|---|---|---|---|---|---|"
+    for plugin in catalogue("strategy").values():
+        formula, source = _formula(plugin)
+        loose = plugin.facts["loose"]
+        off = "" if loose is None else f"{loose:g}"
+        yield _row(
+            f"`{plugin.name}`", plugin.facts["per"], _code(formula), f"{plugin.summary} {source}", _options(plugin), off
+        )
+
+
+def described(kind: str, heading: str) -> Iterator[str]:
+    yield f"| {heading} | is | options |"
+    yield "|---|---|---|"
+    for plugin in catalogue(kind).values():
+        yield _row(f"`{plugin.name}`", plugin.summary, _options(plugin))
+
+
+def formulas(kind: str, heading: str) -> Iterator[str]:
+    yield f"| {heading} | is | formula | options |"
+    yield "|---|---|---|---|"
+    for plugin in catalogue(kind).values():
+        formula, source = _formula(plugin)
+        has_formula = bool(source) or "torch.optim" not in formula
+        yield _row(
+            f"`{plugin.name}`", f"{plugin.summary} {source if has_formula else formula}",
+            _code(formula) if has_formula else "", _options(plugin),
+        )  # fmt: skip
+
+
+def metrics() -> Iterator[str]:
+    yield "| metric | is | formula | better |"
+    yield "|---|---|---|---|"
+    for plugin in catalogue("metric").values():
+        better = "higher" if plugin.higher_is_better else "lower"
+        yield _row(f"`{plugin.name}`", plugin.summary, _code(_formula(plugin)[0]), better)
+
+
+TABLES = {
+    "strategies": strategies,
+    "models": lambda: formulas("model", "model"),
+    "data": lambda: described("data", "data set"),
+    "optimizers": lambda: formulas("optimizer", "optimizer"),
+    "losses": lambda: formulas("loss", "loss"),
+    "metrics": metrics,
+}
+PARTS = (*TABLES, "commands")
+
+
+def _formula(plugin: Plugin) -> tuple[str, str]:
+    """The formula under the first line of a docstring, and the reference behind it."""
+    lines = [line.strip() for line in plugin.doc.splitlines()[1:] if line.strip()]
+    formula, _, source = re.sub(r"\s{2,}", "\t", lines[0]).partition("\t") if lines else ("", "", "")
+    return formula, source and f"{source[0].upper()}{source[1:]}."
+
+
+def _options(plugin: Plugin) -> str:
+    shown = [slot for slot in signature(plugin).values() if slot.name not in COMMON]
+    texts = [slot.name if slot.required else f"{slot.name}={show(slot.default)}" for slot in shown]
+    return ", ".join(_code(text.replace("'", "")) for text in texts)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.strip().replace("|", r"\|") for cell in cells) + " |"

@@ -1,0 +1,169 @@
+"""How the house is built: imports run one way, each outside library has its place, and files stay small."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import clipbench
+
+ROOT = Path(clipbench.__file__).parent
+
+# From the ground up: a module, or a package, imports only from lines above its own. Plug-ins share a line, and so
+# never import one another.
+LAYERS = (
+    ("errors",),
+    ("registry", "trial"),
+    ("strategies", "models", "data", "optimizers", "losses", "metrics"),
+    ("dataset", "spec", "stats", "store", "devices"),
+    ("plan", "engine"),
+    ("prepare",),
+    ("executors", "tracking", "report"),
+    ("loop",),
+    ("run", "bench", "doctor"),
+    ("cli",),
+)
+# Libraries that are known to one place alone.
+HOMES = {
+    "mlflow": ("tracking/tracker.py",),
+    "optuna": ("sweep.py", "sweep/"),
+    "ray": ("executors/ray.py",),
+    "typer": ("cli/",),
+    "yaml": ("spec/",),
+    "pydantic": ("spec/",),
+    "pyarrow": ("store/",),
+    "scipy": ("stats.py",),
+    "matplotlib": ("report/",),
+    "rich": ("cli/", "report/"),
+}
+# `clipbench --help` must not pay for what it does not use.
+HEAVY = ("torch", "mlflow", "pandas", "optuna", "sklearn", "scipy", "matplotlib", "pyarrow")
+SPEAKS = ("cli/",)  # prints and exits
+MOST_LINES = 300
+# Modules that are hidden by their one function all the same.
+HIDDEN = {"clipbench.spec": {"resolved"}}
+
+FILES = sorted(ROOT.rglob("*.py"))
+every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
+
+
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def part(file: Path) -> str:
+    """The module or package of `clipbench` that a file belongs to."""
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def level(name: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it: `clipbench.trial`, `torch.func`."""
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(file: Path, places: tuple[str, ...]) -> bool:
+    path = file.relative_to(ROOT).as_posix()
+    return any(path == place or (place.endswith("/") and path.startswith(place)) for place in places)
+
+
+def test_every_module_has_its_place_in_the_layers():
+    found = {part(file) for file in FILES} - {"__init__"}
+    placed = [name for names in LAYERS for name in names]
+    assert found == set(placed)
+    assert len(placed) == len(set(placed))
+
+
+@every_file
+def test_imports_run_one_way(file):
+    for name in imports(file):
+        package, _, rest = name.partition(".")
+        target = rest.partition(".")[0]
+        if package != "clipbench" or target == part(file) or target.startswith("__"):
+            continue
+        assert part(file) == "__init__" or level(target) < level(part(file)), f"{part(file)} imports {target}"
+
+
+def test_what_users_import_is_light():
+    assert set(imports(ROOT / "__init__.py")) <= {f"clipbench.registry.{name}" for name in clipbench.__all__}
+
+
+def test_plugins_import_only_the_registry_and_libraries():
+    plugins = [file for file in FILES if part(file) in LAYERS[2]]
+    assert len(plugins) > 10
+    known = {name for file in plugins for name in imports(file) if name.startswith("clipbench")}
+    assert {name.split(".")[1] for name in known} == {"registry"}
+
+
+@every_file
+def test_outside_libraries_are_known_where_they_belong(file):
+    for name in imports(file):
+        homes = HOMES.get(name.partition(".")[0])
+        assert homes is None or within(file, homes), f"{name} in {file.relative_to(ROOT)}"
+
+
+def test_the_command_line_starts_without_what_it_may_not_need():
+    code = f"import sys, clipbench.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@every_file
+def test_only_the_command_line_prints_and_exits(file):
+    if within(file, SPEAKS):
+        return
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            streams = {keyword.arg for keyword in node.keywords}
+            assert called != "print" or "file" in streams, f"print in line {node.lineno}"
+            assert called not in ("sys.exit", "exit", "quit"), f"{called} in line {node.lineno}"
+        if isinstance(node, ast.Raise) and node.exc:
+            assert not ast.unparse(node.exc).startswith(("SystemExit", "typer.")), f"exit in line {node.lineno}"
+
+
+@every_file
+def test_a_module_says_in_its_first_sentence_what_it_owns(file):
+    text = ast.get_docstring(parsed(file)) or ""
+    assert len(text.split()) >= 3 and text.splitlines()[0][-1] in ".:;,?", text
+
+
+@every_file
+def test_a_file_holds_one_idea(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+PACKAGES = sorted({".".join(("clipbench", *file.parent.relative_to(ROOT).parts)) for file in FILES})
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_function_hides_a_module_of_its_name(name):
+    """`import clipbench; clipbench.run` must mean one thing."""
+    package = importlib.import_module(name)
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    hidden = {key for key in modules if inspect.isroutine(getattr(package, key, None))}
+    assert hidden == HIDDEN.get(name, set())
+
+
+@every_file
+def test_nothing_reaches_into_what_another_file_keeps_for_itself(file):
+    private = [
+        name for name in imports(file) if name.startswith("clipbench.") and name.rpartition(".")[2].startswith("_")
+    ]
+    assert [name for name in private if not name.endswith("__version__")] == []
