@@ -51,11 +51,15 @@ class Dataset:
         return 1 if self.train[1].ndim == 1 else int(self.train[1].shape[1])
 
 
-@lru_cache(maxsize=4)
 def load(component: Component) -> Dataset:
     """The data set that a component names; kept, since every chunk of a cohort asks for it again."""
+    return _load(component, component.folder)  # a user's function may read files beside it
+
+
+@lru_cache(maxsize=4)
+def _load(component: Component, folder: str) -> Dataset:
     options = component.as_dict()
-    plugin = registry.find("data", component.name, component.folder)
+    plugin = registry.of("data", component)
     own = {name: value for name, value in options.items() if name not in COMMON}
     given = plugin.function(**own)
     parts = _parts(given, options)

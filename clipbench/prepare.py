@@ -16,6 +16,7 @@ from clipbench.engine.clipping import excluded
 from clipbench.engine.looped import reason_to_loop
 from clipbench.engine.network import DTYPES, Network, build_model
 from clipbench.errors import InputError, Problem
+from clipbench.names import did_you_mean
 from clipbench.plan import Cohort, Plan
 from clipbench.spec import Experiment
 from clipbench.trial import Component, Training, Trial, digest
@@ -124,7 +125,7 @@ class _Preparation:
                     self._say(
                         key,
                         f"no parameter matches {pattern!r}.",
-                        registry.did_you_mean(str(pattern), modules),
+                        did_you_mean(str(pattern), modules),
                     )
 
     def _check_something_is_left(self, setting: _Setting) -> None:
@@ -163,7 +164,7 @@ class _Preparation:
 
 def _directions(settings: Sequence[_Setting]) -> dict[str, bool]:
     metrics = {metric for setting in settings for metric in setting.train.metrics}
-    return {m.name.rpartition(":")[2]: registry.find("metric", m.name, m.folder).higher_is_better for m in metrics}
+    return {m.name.rpartition(":")[2]: registry.of("metric", m).higher_is_better for m in metrics}
 
 
 def _shared(column: str) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from clipbench import own
+from clipbench.errors import ClipbenchError
+from clipbench.names import UnknownName, did_you_mean
+
+if TYPE_CHECKING:
+    from clipbench.trial import Component
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,7 +34,7 @@ HOMES: Mapping[str, str] = {
     "metric": "clipbench.metrics",
 }
 GIVEN: Mapping[str, frozenset[str]] = {
-    "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m", "state", "step"}),
+    "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m"}),
     "model": frozenset({"inputs", "outputs"}),
     "data": frozenset({"generator"}),
     "optimizer": frozenset({"params"}),
@@ -39,15 +42,6 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "metric": frozenset({"output", "target"}),
 }
 PLACES = ("model", "tensor", "unit", "element", "step")
-
-
-class UnknownName(LookupError):
-    """No plug-in of that name; `remedy` names what is near or known."""
-
-    def __init__(self, text: str, remedy: str) -> None:
-        super().__init__(text)
-        self.text = text
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -192,60 +186,24 @@ def find(kind: str, name: str, folder: str | Path = "") -> Plugin:
     raise UnknownName(f"unknown {kind} {name!r}.", did_you_mean(name, known))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name, or else all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean `{near[0]}`?"
-    return f"Known: {', '.join(known)}." if known else "Nothing is known here."
+def of(kind: str, component: Component) -> Plugin:
+    """The plug-in of a component, as it was when the component was planned."""
+    plugin = find(kind, component.name, component.folder)
+    if component.source and plugin.source != component.source:
+        raise ClipbenchError(f"{component.name}: its file has changed since. Type the same command again.")
+    return plugin
 
 
 def _own(kind: str, name: str, folder: Path) -> Plugin:
     where, _, function_name = name.rpartition(":")
-    module = _file_module(folder / where) if where.endswith(".py") else _package_module(where)
+    module = own.file_module(folder / where) if where.endswith(".py") else own.package_module(where)
     function = getattr(module, function_name, None)
     if not callable(function):
         named = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UnknownName(f"{where} has no function {function_name!r}.", did_you_mean(function_name, named))
-    source = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16] if module.__file__ else ""
     declared = getattr(function, "__clipbench__", None)
     facts = declared.facts if isinstance(declared, Plugin) and declared.kind == kind else {}
-    return Plugin(kind, name, function, facts, source)
-
-
-def _package_module(name: str) -> types.ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise UnknownName(
-            f"{name!r} is neither a module nor a file.",
-            "Write package.module:function or ./file.py:function.",
-        )
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise UnknownName(f"cannot import {name!r}: {error}.", "Is it installed?") from error
-
-
-def _file_module(path: Path) -> types.ModuleType:
-    path = path.resolve()
-    if not path.is_file():
-        near = [candidate.name for candidate in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise UnknownName(f"there is no file {path}.", did_you_mean(path.name, near) if near else "")
-    # The name holds the whole path, so that two experiments' `model.py` do not meet.
-    module_name = "clipbench_user_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise UnknownName(f"{path} is not a Python file.", "")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        raise UnknownName(f"cannot import {path}: {type(error).__name__}: {error}.", "") from error
-    return module
+    return Plugin(kind, name, function, facts, module.__dict__[own.SOURCE])
 
 
 def _modules(home: str) -> list[types.ModuleType]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import typer.main
 from typer.testing import CliRunner
 
-from clipbench.cli import app
+from clipbench.cli import PANELS, app
 from clipbench.registry import Plugin, catalogue
 from clipbench.spec.signatures import signature
 from clipbench.spec.values import show
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PATH = ROOT / "README.md"
 QUICKSTART = "experiments/quickstart.yaml"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMON = ("threshold", "exclude", "split.val", "split.test", "split.seed", "standardize", "limit")
+COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit")
 
 
 class Block(NamedTuple):
@@ -70,7 +70,8 @@ def generated(name: str) -> str:
 
 def commands() -> str:
     """`--help` of the program and of each command."""
-    names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    found = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    names = sorted(found, key=lambda name: PANELS.index(found[name].rich_help_panel))
     sections = [_help("clipbench"), *(f"### {name}\n\n{_help('clipbench', name)}" for name in names)]
     return "\n\n".join(sections)
 
@@ -88,15 +89,14 @@ def quickstart(folder: Path, *options: str) -> str:
 
 
 def strategies() -> Iterator[str]:
-    yield "| strategy | looks at | formula | does, and where it comes from | options | off at |"
-    yield "|---|---|---|---|---|---|"
+    yield "| strategy | looks at | formula | does | from; remarks | options | off at |"
+    yield "|---|---|---|---|---|---|---|"
     for plugin in catalogue("strategy").values():
         formula, source = _formula(plugin)
         loose = plugin.facts["loose"]
         off = "" if loose is None else f"{loose:g}"
-        yield _row(
-            f"`{plugin.name}`", plugin.facts["per"], _code(formula), f"{plugin.summary} {source}", _options(plugin), off
-        )
+        name, options = f"`{plugin.name}`", _options(plugin)
+        yield _row(name, plugin.facts["per"], _code(formula), plugin.summary, source, options, off)
 
 
 def described(kind: str, heading: str) -> Iterator[str]:
@@ -110,12 +110,16 @@ def formulas(kind: str, heading: str) -> Iterator[str]:
     yield f"| {heading} | is | formula | options |"
     yield "|---|---|---|---|"
     for plugin in catalogue(kind).values():
-        formula, source = _formula(plugin)
-        has_formula = bool(source) or "torch.optim" not in formula
-        yield _row(
-            f"`{plugin.name}`", f"{plugin.summary} {source if has_formula else formula}",
-            _code(formula) if has_formula else "", _options(plugin),
-        )  # fmt: skip
+        yield _row(f"`{plugin.name}`", plugin.summary, _code(_formula(plugin)[0]), _options(plugin))
+
+
+def optimizers() -> Iterator[str]:
+    """Without their options, which change from one version of torch to the next."""
+    yield "| optimizer | is | torch.optim | lr, if not said |"
+    yield "|---|---|---|---|"
+    for plugin in catalogue("optimizer").values():
+        rate = show(signature(plugin)["lr"].default)
+        yield _row(f"`{plugin.name}`", plugin.summary, _code(plugin.function.__name__), _code(rate))
 
 
 def metrics() -> Iterator[str]:
@@ -130,7 +134,7 @@ TABLES = {
     "strategies": strategies,
     "models": lambda: formulas("model", "model"),
     "data": lambda: described("data", "data set"),
-    "optimizers": lambda: formulas("optimizer", "optimizer"),
+    "optimizers": optimizers,
     "losses": lambda: formulas("loss", "loss"),
     "metrics": metrics,
 }
@@ -141,11 +145,12 @@ def _formula(plugin: Plugin) -> tuple[str, str]:
     """The formula under the first line of a docstring, and the reference behind it."""
     lines = [line.strip() for line in plugin.doc.splitlines()[1:] if line.strip()]
     formula, _, source = re.sub(r"\s{2,}", "\t", lines[0]).partition("\t") if lines else ("", "", "")
-    return formula, source and f"{source[0].upper()}{source[1:]}."
+    return formula, source
 
 
 def _options(plugin: Plugin) -> str:
-    shown = [slot for slot in signature(plugin).values() if slot.name not in COMMON]
+    slots = signature(plugin).values()
+    shown = [slot for slot in slots if slot.name not in COMMON and not (slot.required and slot.name == "threshold")]
     texts = [slot.name if slot.required else f"{slot.name}={show(slot.default)}" for slot in shown]
     return ", ".join(_code(text.replace("'", "")) for text in texts)
 

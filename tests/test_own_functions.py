@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clipbench import dataset, engine, registry
-from clipbench.registry import UnknownName
+from clipbench.names import UnknownName
 from clipbench.spec import load
 from clipbench.trial import Component, Records, Training, Trial
 

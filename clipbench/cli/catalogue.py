@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from clipbench.errors import InputError, Place, Problem
-from clipbench.registry import Plugin, UnknownName, catalogue, did_you_mean, find
+from clipbench.names import UnknownName, did_you_mean
+from clipbench.registry import Plugin, catalogue, find
 from clipbench.spec.axes import Slot
 from clipbench.spec.signatures import signature
 from clipbench.spec.values import phrase, show

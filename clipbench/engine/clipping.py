@@ -40,7 +40,7 @@ def sort_key(trial: Trial) -> tuple[int, Identity, float]:
 def identity(clip: Component) -> Identity:
     """What lanes must share to be clipped by one call of a rule: everything but the threshold."""
     options = clip.as_dict()
-    plugin = registry.find("strategy", clip.name, clip.folder)
+    plugin = registry.of("strategy", clip)
     if clip.name == "none" or ("threshold" in plugin.options and options.get("threshold") is None):
         return OFF
     per = str(options.get("per") or plugin.facts["per"])

@@ -18,7 +18,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 def build_model(component: Component, dataset: Dataset | None, seed: int) -> nn.Module:
     """A trial's initial state: what its model function makes after `torch.manual_seed(seed)`, in float32."""
-    plugin = registry.find("model", component.name, component.folder)
+    plugin = registry.of("model", component)
     sizes = {"inputs": dataset.inputs, "outputs": dataset.outputs} if dataset else {}
     given = {name: sizes[name] for name in plugin.given if name in sizes}
     with torch.random.fork_rng(devices=[]):
@@ -73,7 +73,7 @@ class Network:
 
 
 def _measure(kind: str, component: Component) -> Callable[[Tensor, Tensor], Tensor]:
-    plugin = registry.find(kind, component.name, component.folder)
+    plugin = registry.of(kind, component)
     options = component.as_dict()
 
     def measure(output: Tensor, target: Tensor) -> Tensor:

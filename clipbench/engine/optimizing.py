@@ -58,7 +58,7 @@ def _alike(trials: Sequence[Trial], first: int, last: int) -> list[slice]:
 
 
 def _elementwise(component: Component) -> bool:
-    plugin = registry.find("optimizer", component.name, component.folder)
+    plugin = registry.of("optimizer", component)
     return bool(plugin.facts.get("elementwise"))
 
 
@@ -69,7 +69,7 @@ def _optimizer(trial: Trial, params: Blocks, grads: Blocks, lanes: slice) -> Opt
 
 def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
     """An optimizer of a component, on tensors that may hold many lanes."""
-    plugin = registry.find("optimizer", component.name, component.folder)
+    plugin = registry.of("optimizer", component)
     options = component.as_dict()
     if plugin.facts.get("elementwise") and tensors[0].device.type == "cpu":
         # Fused kernels round the ends of a tensor in another way, so a lane would depend on where it stands.

@@ -23,7 +23,7 @@ class Rule:
     """A plug-in with its options, for some lanes: call it with whatever statistics there are."""
 
     def __init__(self, arms: Sequence[Component], like: Tensor) -> None:
-        self._plugin = registry.find("strategy", arms[0].name, arms[0].folder)
+        self._plugin = registry.of("strategy", arms[0])
         self._options: dict[str, Any] = {k: v for k, v in arms[0].options if k not in COMMON}
         self.limits = [1.0]
         if "threshold" in self._plugin.options:
@@ -169,7 +169,7 @@ class PlacesRun(Run):
     def __init__(self, arms: Sequence[Component], lanes: slice, names: Sequence[str], *blocks: Any) -> None:
         super().__init__(arms, lanes, names, *blocks)
         options = arms[0].as_dict()
-        plugin = registry.find("strategy", arms[0].name, arms[0].folder)
+        plugin = registry.of("strategy", arms[0])
         self._per = str(options.get("per") or plugin.facts["per"])
         shapes = {name: blocks[1][name].shape[1:] for name in names}
         # A unit is a row of a matrix or a filter; a bias is one unit.

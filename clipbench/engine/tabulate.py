@@ -76,7 +76,7 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
 def higher_is_better(trial: Trial, name: str) -> bool:
     """A loss is better when it is lower; a metric says its direction."""
     named: dict[str, Component] = {metric.name.rpartition(":")[2]: metric for metric in trial.train.metrics}
-    return name in named and registry.find("metric", named[name].name, named[name].folder).higher_is_better
+    return name in named and registry.of("metric", named[name]).higher_is_better
 
 
 def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:

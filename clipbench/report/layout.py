@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clipbench.report import formatting, verdict
+from clipbench.report import formatting, meaning, verdict
 from clipbench.report.tables import Contrast, Row, Setting
 
-Cell = Callable[[Row], str]
+Value = float | str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure of a table: how it is written, what it means, and by what it is sorted."""
+
+    header: str
+    text: Callable[[Row], str]
+    meaning: str
+    value: Callable[[Row], Value]
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,8 @@ class Grid:
     headers: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     text: frozenset[str] = frozenset({"arm", "verdict"})
+    meanings: tuple[str, ...] = ()  # of the columns
+    values: tuple[tuple[Value, ...], ...] = ()  # of the cells, in full precision
 
 
 def grids(setting: Setting, *, full: bool = True) -> list[Grid]:
@@ -30,74 +42,139 @@ def grids(setting: Setting, *, full: bool = True) -> list[Grid]:
 
 def comparison(setting: Setting) -> Grid:
     """What is concluded: a row a strategy at its best threshold, beside the baseline."""
-    metric = setting.metric
-    columns: dict[str, Cell] = {
-        "arm": lambda row: row.label,
-        formatting.unit(metric): lambda row: formatting.estimate(row.value, metric),
-    }
+    columns = [_arm(), _metric(setting)]
     if setting.baseline:
-        columns[_difference_header(setting)] = _difference(setting)
-        columns["p (Holm)"] = _of_contrast(lambda contrast: formatting.p_value(contrast.p_holm))
-    columns["verdict"] = lambda row: row.verdict
-    chosen = "each strategy at its best threshold" if metric.criterion else "every strategy and threshold"
+        columns += [_difference(setting), _p_value()]
+    columns.append(Column("verdict", lambda row: row.verdict, meaning.VERDICT, lambda row: row.verdict))
+    chosen = "each strategy at its best threshold" if setting.metric.criterion else "every strategy and threshold"
     return _grid(f"Comparison: {chosen}", columns, setting.main)
 
 
 def details(setting: Setting) -> Grid:
     """How the rows of the comparison behave: effect size, divergence, clipping and cost."""
-    columns: dict[str, Cell] = {"arm": lambda row: row.label}
+    columns = [_arm()]
     if setting.baseline:
-        columns["dz"] = _of_contrast(lambda contrast: formatting.effect(contrast.dz))
-        columns["w-t-l"] = lambda row: formatting.wins(row.contrast)
-    columns["diverged"] = formatting.diverged
+        columns += [_effect(), _wins()]
+    columns.append(_diverged())
     if any(row.reach for row in setting.main):
-        columns["to target"] = lambda row: formatting.reach(row.reach)
-    columns["norm"] = lambda row: formatting.number(row.grad_norm)
-    columns["clipped"] = lambda row: formatting.share(row.fired_share)
-    columns["µs/step"] = lambda row: formatting.number(row.step_us)
-    return _grid("Behaviour of the same rows", columns, setting.main)
+        columns.append(_reach())
+    norm = Column("norm", lambda row: formatting.number(row.grad_norm), meaning.NORM, lambda row: row.grad_norm)
+    step = Column("µs/step", lambda row: formatting.number(row.step_us), meaning.STEP, lambda row: row.step_us)
+    return _grid("Behaviour of the same rows", [*columns, norm, _clipped(), step], setting.main)
 
 
 def everything(setting: Setting) -> Grid:
     """Every strategy at every threshold; `*` marks the chosen ones."""
-    metric = setting.metric
-    columns: dict[str, Cell] = {"arm": lambda row: row.label + _mark(row, setting)}
-    if metric.criterion:
-        percent = " %" if metric.criterion.endswith("accuracy") else ""
-        scale = 100 if percent else 1
-        columns[f"{metric.criterion}{percent}"] = lambda row: formatting.number(scale * row.criterion)
-    columns[formatting.unit(metric)] = lambda row: formatting.estimate(row.value, metric)
+    columns = [Column("arm", lambda row: row.label + _mark(row, setting), meaning.ARM, lambda row: row.label)]
+    if setting.metric.criterion:
+        columns.append(_criterion(setting.metric.criterion))
+    columns.append(_metric(setting))
     if setting.baseline:
-        columns[_difference_header(setting)] = _difference(setting)
-    columns["diverged"] = formatting.diverged
-    columns["clipped"] = lambda row: formatting.share(row.fired_share)
+        columns.append(_difference(setting))
+    columns += [_diverged(), _clipped()]
     if any(not math.isnan(row.fraction) for row in setting.rows):
-        columns["elements"] = lambda row: formatting.share(row.fraction)
+        columns.append(
+            Column("elements", lambda row: formatting.share(row.fraction), meaning.ELEMENTS, lambda row: row.fraction)
+        )
     return _grid("Every strategy and threshold", columns, setting.rows)
 
 
 def flags(setting: Setting) -> tuple[str, ...]:
     """A line for each row of the comparison that has something to be aware of."""
+    return tuple(f"{row.label}: {', '.join(flag_words(row))}" for row in setting.main if row.flags)
+
+
+def flag_words(row: Row) -> list[str]:
     meanings = {"fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)"}
-    return tuple(
-        f"{row.label}: {', '.join(meanings.get(flag, flag) for flag in row.flags)}" for row in setting.main if row.flags
+    return [meanings.get(flag, flag) for flag in row.flags]
+
+
+def _grid(title: str, columns: Sequence[Column], rows: tuple[Row, ...]) -> Grid:
+    return Grid(
+        title,
+        headers=tuple(column.header for column in columns),
+        cells=tuple(tuple(column.text(row) for column in columns) for row in rows),
+        meanings=tuple(column.meaning for column in columns),
+        values=tuple(tuple(column.value(row) for column in columns) for row in rows),
     )
 
 
-def _grid(title: str, columns: dict[str, Cell], rows: tuple[Row, ...]) -> Grid:
-    return Grid(title, tuple(columns), tuple(tuple(cell(row) for cell in columns.values()) for row in rows))
+def _arm() -> Column:
+    return Column("arm", lambda row: row.label, meaning.ARM, lambda row: row.label)
 
 
-def _difference_header(setting: Setting) -> str:
-    return f"vs {setting.baseline}{formatting.difference_unit(setting.metric)}"
+def _metric(setting: Setting) -> Column:
+    metric = setting.metric
+    return Column(
+        formatting.unit(metric),
+        lambda row: formatting.estimate(row.value, metric),
+        meaning.metric(metric),
+        lambda row: formatting.scale(metric) * row.value.mean,
+    )
 
 
-def _difference(setting: Setting) -> Cell:
-    return _of_contrast(lambda contrast: formatting.estimate(contrast.difference, setting.metric, signed=True))
+def _criterion(name: str) -> Column:
+    scale = 100 if name.endswith("accuracy") else 1
+    header = f"{name} %" if scale == 100 else name
+    return Column(
+        header,
+        lambda row: formatting.number(scale * row.criterion),
+        meaning.criterion(name),
+        lambda row: scale * row.criterion,
+    )
 
 
-def _of_contrast(text: Callable[[Contrast], str]) -> Cell:
-    return lambda row: text(row.contrast) if row.contrast else formatting.NOTHING
+def _difference(setting: Setting) -> Column:
+    header = f"vs {setting.baseline}{formatting.difference_unit(setting.metric)}"
+    scale = formatting.scale(setting.metric)
+    return _of_contrast(
+        header,
+        lambda contrast: formatting.estimate(contrast.difference, setting.metric, signed=True),
+        meaning.difference(setting.baseline or ""),
+        lambda contrast: scale * contrast.difference.mean,
+    )
+
+
+def _p_value() -> Column:
+    return _of_contrast("p (Holm)", lambda c: formatting.p_value(c.p_holm), meaning.P_HOLM, lambda c: c.p_holm)
+
+
+def _effect() -> Column:
+    return _of_contrast("dz", lambda contrast: formatting.effect(contrast.dz), meaning.DZ, lambda contrast: contrast.dz)
+
+
+def _wins() -> Column:
+    return _of_contrast("w-t-l", formatting.wins, meaning.WINS, lambda c: float(c.score.wins - c.score.losses))
+
+
+def _diverged() -> Column:
+    return Column("diverged", formatting.diverged, meaning.DIVERGED, lambda row: float(row.diverged))
+
+
+def _clipped() -> Column:
+    return Column(
+        "clipped", lambda row: formatting.share(row.fired_share), meaning.CLIPPED, lambda row: 100 * row.fired_share
+    )
+
+
+def _reach() -> Column:
+    return Column(
+        "to target",
+        lambda row: formatting.reach(row.reach),
+        meaning.REACH,
+        lambda row: row.reach.median if row.reach else math.nan,
+    )
+
+
+def _of_contrast(
+    header: str, text: Callable[[Contrast], str], meaning: str, value: Callable[[Contrast], float]
+) -> Column:
+    return Column(
+        header,
+        lambda row: text(row.contrast) if row.contrast else formatting.NOTHING,
+        meaning,
+        lambda row: value(row.contrast) if row.contrast else math.nan,
+    )
 
 
 def _mark(row: Row, setting: Setting) -> str:

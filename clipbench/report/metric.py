@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from clipbench.errors import InputError, Problem
-from clipbench.registry import did_you_mean
+from clipbench.names import did_you_mean
 from clipbench.report.tables import Metric, Options
 
 DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from clipbench.registry import REQUIRED, did_you_mean
+from clipbench.names import did_you_mean
+from clipbench.registry import REQUIRED
 from clipbench.spec.places import BROKEN, Findings, Node
 from clipbench.spec.values import Misfit, show
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from clipbench.registry import Plugin, UnknownName, catalogue, did_you_mean, find
+from clipbench.names import UnknownName, did_you_mean
+from clipbench.registry import Plugin, catalogue, find
 from clipbench.spec.axes import Axis, Slot, read_axis
 from clipbench.spec.places import BROKEN, Findings, Node
 from clipbench.spec.signatures import LATER, is_plain, signature

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clipbench.registry import catalogue, did_you_mean
+from clipbench.names import did_you_mean
+from clipbench.registry import catalogue
 from clipbench.spec.values import show
 
 PARTS = ("test", "val", "best_val", "train")

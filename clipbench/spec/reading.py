@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clipbench.errors import Place
-from clipbench.registry import did_you_mean
+from clipbench.names import did_you_mean
 from clipbench.spec import overrides
 from clipbench.spec.axes import Axis
 from clipbench.spec.components import Choice, read_choices
@@ -30,6 +30,7 @@ KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "st
 KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
 MOST_TRIALS = 1_000_000
 DEFAULT_SEEDS = 8
+SEEDS = 2**32  # beyond, two seeds may be the same run
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 RESERVED = ("mlflow.db", "mlartifacts")  # what `results/` itself holds
 
@@ -172,6 +173,9 @@ class _Reading:
             self.findings.wrong(node.place, text, "Write seeds: 8, or seeds: [0, 1, 2].")
             return None
         for position, seed in enumerate(seeds):
+            if seed >= SEEDS:
+                text = f"torch's generators tell seeds apart below 2**32 only, got {seed}."
+                self.findings.wrong(node.value[position].place, text, "Choose a smaller one.")
             if seed in seeds[:position]:
                 self.findings.wrong(node.value[position].place, f"the seed {seed} is here twice.", "Keep one of them.")
         return seeds

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from clipbench.registry import REQUIRED, did_you_mean
+from clipbench.names import did_you_mean
+from clipbench.registry import REQUIRED
 from clipbench.spec.axes import Range, Slot, is_range, read_range, read_value
 from clipbench.spec.measures import unknown_measure
 from clipbench.spec.places import BROKEN, Findings, Node

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from clipbench.registry import Option, did_you_mean
+from clipbench.names import did_you_mean
+from clipbench.registry import Option
 
 
 class Misfit(ValueError):

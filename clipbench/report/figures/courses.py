@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from clipbench.report import verdict
-from clipbench.report.figures.drawing import TITLE, Drawing, Figure, Shape, Words, shortened
+from clipbench.report.figures.drawing import SMALL, TITLE, Drawing, Figure, Shape, Words, shortened
 from clipbench.report.figures.panel import Panel
 from clipbench.report.figures.scale import Scale, scale, spans_decades
 from clipbench.report.series import LOSS, NORMS, Course, Courses, Curve
@@ -14,6 +14,7 @@ from clipbench.report.tables import Row, Setting
 
 WIDTH = 330.0
 LEFT, RIGHT = 44.0, 318.0
+BEHIND = "gray"  # the baseline
 LEARNING_HEIGHT, NORM_HEIGHT = 332.0, 224.0
 Draw = Callable[[Row, Course], Drawing]
 
@@ -35,7 +36,7 @@ def learning(setting: Setting, number: int, courses: Courses) -> Figure | None:
         for name, panel in zip(measures, panels, strict=True):
             shapes += panel.axes()
             if behind and behind is not course:
-                shapes += _curve(panel, name, behind, "gray", dash="5 3")
+                shapes += _curve(panel, name, behind, BEHIND, dash="5 3")
             shapes += _curve(panel, name, course, "blue")
         height = LEARNING_HEIGHT if len(measures) > 1 else LEARNING_HEIGHT - 138
         return Drawing(WIDTH, height, tuple(shapes), f"Learning curves of {row.label}", _ends(measures, course))
@@ -109,6 +110,8 @@ def _curve(panel: Panel, name: str, course: Course, color: str, dash: str = "") 
     if curve is None:
         return
     factor = _factor(name)
+    if color != BEHIND and factor * curve.middle[0] > panel.y.high:
+        yield Words(panel.x.start + 6, panel.y.end + 14, "↑ above the axis", size=SMALL, color="muted")
     yield from panel.band(curve.x.tolist(), (factor * curve.low).tolist(), (factor * curve.high).tolist(), color)
     yield from panel.line(curve.x.tolist(), (factor * curve.middle).tolist(), color, dash=dash)
 

@@ -37,8 +37,8 @@ def _svg(drawing: Drawing, shapes: tuple[Shape, ...], *, standalone: bool) -> st
 def _shape(shape: Shape) -> str:
     if isinstance(shape, Line):
         dash = f' stroke-dasharray="{shape.dash}"' if shape.dash else ""
-        path = _path(shape.points)
-        return f'<path {_color(shape.color)} d="{path}" fill="none" stroke="currentColor" stroke-width="{shape.width:g}"{dash} stroke-linejoin="round"/>'
+        look = f'fill="none" stroke="currentColor" stroke-width="{shape.width:g}"{dash} stroke-linejoin="round"'
+        return f'<path {_color(shape.color)} d="{_path(shape.points)}" {look}/>'
     if isinstance(shape, Area):
         opacity = f' fill-opacity="{shape.opacity:g}"' if shape.opacity < 1 else ""
         return f'<path {_color(shape.color)} d="{_path(shape.points)}Z" fill="currentColor"{opacity}/>'

@@ -1,0 +1,155 @@
+"""The page: the answer first, then its evidence, then how to make it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import resources
+
+from clipbench.report import answer as answers
+from clipbench.report import formatting, layout, legend
+from clipbench.report.answer import Answer
+from clipbench.report.figures import Figure, svg
+from clipbench.report.html.escape import text
+from clipbench.report.html.tables import badge, table
+from clipbench.report.provenance import Provenance
+from clipbench.report.tables import Report, Setting
+
+TONES = {answers.HELPS: "good", answers.NOT_SHOWN: "plain", answers.NO_MATTER: "plain", answers.TOO_FEW: "open"}
+# Nothing is fetched, whatever a user's text holds.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def render(report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None = None) -> str:
+    """The whole report as one document."""
+    title = text(report.name or "Comparison")
+    body = "".join(_body(report, figures, provenance))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f"<title>{title} · clipbench</title>\n<style>\n{_asset('style.css')}</style>\n</head>\n"
+        f"<body>\n{body}<script>\n{_asset('script.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("clipbench.report.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def _body(report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None) -> Iterator[str]:
+    yield f"<header><p class=kicker>Gradient clipping, compared</p><h1>{text(report.name or 'Comparison')}</h1>"
+    yield f"<p class=lead>{text(_size(report))}</p></header>\n"
+    yield "".join(_contents(report, figures, provenance))
+    yield "<main>\n"
+    if len(report.settings) > 1:
+        yield "".join(_overview(report))
+    for note in report.notes:
+        yield f"<p class=note>{text(note)}</p>\n"
+    for number, (setting, drawn) in enumerate(zip(report.settings, figures, strict=True)):
+        yield "".join(_setting(number, setting, drawn, alone=len(report.settings) == 1))
+    if provenance:
+        yield "".join(_reproduction(provenance))
+    yield "<section id=reading><h2>How to read this</h2><ul class=legend>"
+    yield "".join(f"<li>{text(line)}</li>" for line in legend.lines(report))
+    yield "</ul></section>\n</main>\n"
+
+
+def _size(report: Report) -> str:
+    arms = sum(len(setting.rows) for setting in report.settings)
+    trials = sum(row.trials for setting in report.settings for row in setting.rows)
+    if not report.settings:
+        return "Nothing to compare yet."
+    seeds = max(setting.seeds for setting in report.settings)
+    words = [formatting.count(arms, "arm"), formatting.count(seeds, "seed"), formatting.count(trials, "trial")]
+    if len(report.settings) > 1:
+        words.insert(0, formatting.count(len(report.settings), "setting"))
+    return " · ".join(words)
+
+
+def _contents(report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None) -> Iterator[str]:
+    yield '<nav aria-label="Contents"><details open><summary>Contents</summary><ul>'
+    if len(report.settings) > 1:
+        yield "<li><a href=#overview>All settings</a></li>"
+        for number, setting in enumerate(report.settings):
+            yield f'<li><a href="#s{number}">{text(setting.label)}</a></li>'
+    elif report.settings:
+        yield "<li><a href=#s0>The answer</a></li><li><a href=#s0-comparison>Comparison</a></li>"
+        for figure in figures[0]:
+            yield f'<li><a href="#s0-{figure.name}">{text(figure.title)}</a></li>'
+        if len(report.settings[0].rows) > len(report.settings[0].main):
+            yield "<li><a href=#s0-everything>Every threshold</a></li>"
+    if provenance:
+        yield "<li><a href=#reproduce>Make it again</a></li>"
+    yield "<li><a href=#reading>How to read this</a></li></ul></details></nav>\n"
+
+
+def _overview(report: Report) -> Iterator[str]:
+    yield "<section id=overview><h2>All settings</h2><ul class=overview>"
+    for number, setting in enumerate(report.settings):
+        found = answers.answer(setting)
+        yield f'<li><a href="#s{number}">{text(setting.label)}</a>{badge(found.verdict, _tone(found))}'
+        yield f"<p>{text(setting.headline)}</p></li>"
+    yield "</ul></section>\n"
+
+
+def _setting(number: int, setting: Setting, figures: Sequence[Figure], *, alone: bool) -> Iterator[str]:
+    key = f"s{number}"
+    yield f'<section id="{key}"><h2>{text("The answer" if alone else setting.label)}</h2>'
+    yield "".join(_answer(setting, answers.answer(setting)))
+    comparison, details, *everything = layout.grids(setting)
+    yield f'<h3 id="{key}-comparison">{text(comparison.title)}</h3>{table(comparison)}'
+    yield _items("flags", "Be aware", layout.flags(setting)) + _items("notes", "Notes", setting.notes)
+    early = [figure for figure in figures if figure.name in ("differences", "thresholds")]
+    yield "".join(_figure(key, figure) for figure in early)
+    yield f"<h3>{text(details.title)}</h3>{table(details)}"
+    yield "".join(_figure(key, figure) for figure in figures if figure not in early)
+    for grid in everything:
+        yield f'<h3 id="{key}-everything">{text(grid.title)}</h3>{table(grid)}'
+    yield "</section>\n"
+
+
+def _answer(setting: Setting, found: Answer) -> Iterator[str]:
+    yield f'<div class="answer {_tone(found)}">{badge(found.verdict, _tone(found))}'
+    if found.arm:
+        yield f"<p class=use>Use <strong>{text(found.arm)}</strong></p>"
+    yield f"<p class=headline>{text(setting.headline)}</p>"
+    if found.advice:
+        yield f"<p>{text(found.advice)}</p>"
+    if found.reasons:
+        yield "<dl>"
+        yield "".join(f"<div><dt>{text(term)}</dt><dd>{text(words)}</dd></div>" for term, words in found.reasons)
+        yield "</dl>"
+    yield "</div>"
+
+
+def _tone(found: Answer) -> str:
+    return TONES.get(found.verdict, "plain")
+
+
+def _figure(key: str, figure: Figure) -> str:
+    wide = " wide" if figure.columns == 1 else ""
+    cells = "".join(svg.inline(cell) for cell in figure.cells)
+    return (
+        f'<figure id="{key}-{figure.name}"><h3>{text(figure.title)}</h3>'
+        f'<figcaption>{text(figure.caption)}</figcaption><div class="cells{wide}">{cells}</div></figure>'
+    )
+
+
+def _items(kind: str, title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    return f'<div class="{kind}"><h4>{title}</h4><ul>{items}</ul></div>'
+
+
+def _reproduction(provenance: Provenance) -> Iterator[str]:
+    yield "<section id=reproduce><h2>Make it again</h2>"
+    yield f"<p>Save the experiment below and type</p><pre><code>{text(provenance.command)}</code></pre><dl class=facts>"
+    for term, words in provenance.facts.items():
+        yield f"<div><dt>{text(term)}</dt><dd>{text(words)}</dd></div>"
+    yield "</dl>"
+    if provenance.yaml:
+        yield "<details class=yaml><summary>The experiment, every default filled in</summary>"
+        yield f'<pre tabindex="0"><code>{text(provenance.yaml)}</code></pre></details>'
+    yield "</section>\n"

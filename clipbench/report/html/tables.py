@@ -1,0 +1,53 @@
+"""A table of the report as HTML: sortable, its columns explained, its numbers exact on request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from clipbench.report import verdict
+from clipbench.report.html.escape import text
+from clipbench.report.layout import Grid, Value
+
+TONES = {
+    verdict.BEST: "good",
+    verdict.TIED: "good",
+    verdict.BETTER: "good",
+    verdict.WORSE: "bad",
+    verdict.UNDERPOWERED: "open",
+    verdict.BASELINE: "base",
+}
+SIGNS = {"good": "▲ ", "bad": "▼ ", "open": "? ", "base": ""}
+
+
+def table(grid: Grid) -> str:
+    return "".join(_table(grid))
+
+
+def badge(word: str, tone: str) -> str:
+    """A verdict; the sign and the word say what the colour says."""
+    return f'<span class="badge {tone}">{SIGNS.get(tone, "")}{text(word)}</span>'
+
+
+def _table(grid: Grid) -> Iterator[str]:
+    yield f'<div class="scroll" role="region" tabindex="0" aria-label="{text(grid.title)}"><table><thead><tr>'
+    for header, meaning in zip(grid.headers, grid.meanings, strict=True):
+        kind = ' class="words"' if header in grid.text else ""
+        tip = f'data-tip="{text(meaning)}" title="{text(meaning)}"'
+        yield f'<th scope="col"{kind}><button type="button" {tip}>{text(header)}</button></th>'
+    yield "</tr></thead><tbody>"
+    for cells, values in zip(grid.cells, grid.values, strict=True):
+        yield "<tr>"
+        for header, cell, value in zip(grid.headers, cells, values, strict=True):
+            yield _cell(header, cell, value, is_words=header in grid.text)
+        yield "</tr>"
+    yield "</tbody></table></div>"
+
+
+def _cell(header: str, cell: str, value: Value, *, is_words: bool) -> str:
+    if header == "arm":
+        return f'<th scope="row">{text(cell)}</th>'
+    if header == "verdict":
+        return f'<td class="words">{badge(cell, TONES.get(cell, "plain"))}</td>'
+    sort = f' data-value="{value!r}"' if isinstance(value, float | int) and math.isfinite(value) else ""
+    return f"<td{' class=words' if is_words else ''}{sort}>{text(cell)}</td>"

@@ -1,0 +1,36 @@
+"""What each column means, for whoever points at it; `legend` says the same at the end of a text."""
+
+from __future__ import annotations
+
+from clipbench.report.tables import Metric
+
+ARM = "A clipping strategy at one threshold; * marks the threshold that validation chose."
+VERDICT = "What the seeds show beside the baseline, after correction for the number of comparisons."
+P_HOLM = (
+    "Two-sided p of the paired sign-flip permutation test of the difference, corrected by Holm for all rows "
+    "compared with the baseline."
+)
+DZ = "Cohen's dz: the mean difference by seed over the standard deviation of the differences."
+WINS = "Seeds on which the arm was better, equal and worse than the baseline; a diverged trial loses."
+DIVERGED = "Seeds whose loss, gradient or weights became not finite, of all seeds."
+REACH = "Median epochs until the target was reached; a trial that never reached it counts as later than all others."
+NORM = "Median over steps and seeds of the gradient norm before clipping."
+CLIPPED = "Share of steps on which the rule fired, over all seeds."
+ELEMENTS = "Share of the gradient's elements that the rule changed."
+STEP = "Microseconds that one training step of one trial took."
+
+
+def metric(measured: Metric) -> str:
+    better = "higher" if measured.higher_is_better else "lower"
+    return f"Mean {measured.name} over seeds ± half of its 95 % t interval; {better} is better."
+
+
+def criterion(name: str) -> str:
+    return f"Mean {name} over seeds: what chose each strategy's threshold. The test data chose nothing."
+
+
+def difference(baseline: str) -> str:
+    return (
+        f"Mean difference to {baseline} paired by seed, with half of its 95 % t interval; turned so that positive "
+        "is better."
+    )
