@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -16,6 +17,9 @@ __all__ = ["PANELS", "app", "main"]
 def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
+    # `package.module:function` is found in the folder where the user stands, as it is for `python -m`. At the end, so
+    # that no file there hides a library's.
+    sys.path.append(os.getcwd())
     signal.signal(signal.SIGTERM, _interrupt)
     app()
 

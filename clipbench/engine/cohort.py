@@ -72,6 +72,8 @@ class Cohort:
         self.epochs: dict[str, list[np.ndarray]] = {}
 
     def run(self, progress: Progress) -> Outcome:
+        for step in (0, self.schedule.epoch_steps - 1):
+            self.work.batch(self.schedule.size(step))  # traces the programs, which is no part of a step's time
         start = time.perf_counter()
         for epoch in range(self.schedule.epochs):
             if not self._epoch(epoch, progress):

@@ -36,8 +36,10 @@ def reason_to_loop(network: Network, example: Batch) -> str:
         return f"training changes its buffers ({changed[0]})"
     try:
         params, states = ({name: torch.stack([t, t]) for name, t in group.items()} for group in (params, states))
-        vmap(grad(twin.loss), in_dims=(0, 0, None, None))(params, states, *example)
-        vmap(twin.predict, in_dims=(0, 0, None))(params, states, example[0])
+        # Each lane with a batch of its own, as seeds have: a model that asks `if x.sum() > 0` shows only then.
+        x, y = (torch.stack([t, t]) for t in example)
+        vmap(grad(twin.loss))(params, states, x, y)
+        vmap(twin.predict)(params, states, x)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         return f"vmap refuses it: {str(error).strip().splitlines()[0]}"
     return ""
