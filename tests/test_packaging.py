@@ -41,13 +41,13 @@ def wheel(tmp_path_factory):
 
 
 def _shipped():
-    code = [path.relative_to(ROOT) for path in (ROOT / "clipbench").rglob("*.py")]
-    return [*code, Path("pyproject.toml"), Path("README.md"), Path("LICENSE")]
+    files = [path.relative_to(ROOT) for path in (ROOT / "clipbench").rglob("*.*") if path.suffix != ".pyc"]
+    return [*files, Path("pyproject.toml"), Path("README.md"), Path("LICENSE")]
 
 
-def test_the_wheel_holds_every_module_and_nothing_else(wheel):
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert inside == {path.as_posix() for path in _shipped() if path.suffix == ".py"}
+    assert inside == {path.as_posix() for path in _shipped() if path.parts[0] == "clipbench"}
 
 
 def test_the_wheel_names_its_command_and_license(wheel):
