@@ -43,7 +43,7 @@ HOMES = {
     "yaml": ("spec/",),
     "pydantic": ("spec/",),
     "pyarrow": ("store/",),
-    "scipy": ("stats.py",),
+    "scipy": ("stats/",),
     "matplotlib": ("report/",),
     "rich": ("cli/", "report/"),
 }

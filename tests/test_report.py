@@ -1,6 +1,7 @@
 """The report on made-up records whose answer is known, its formats word by word, what it must never hide."""
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -14,7 +15,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from clipbench.errors import InputError
-from clipbench.report import Options, compare, delimited, document, formatting, markdown, terminal
+from clipbench.report import Options, compare, delimited, document, formatting, markdown, notes, terminal
 from clipbench.report.tables import Estimate, Metric, Reach
 from tests.golden_files import check_golden
 
@@ -75,6 +76,10 @@ def quickstart(seeds=8):
 def setting(rows, **options):
     (only,) = compare(pd.DataFrame(rows), Options(**options)).settings
     return only
+
+
+def compare_rows(rows, **options):
+    return setting(rows, **options)
 
 
 def row(setting, name):
@@ -567,6 +572,7 @@ def test_threshold_off_and_long_thresholds_read_well():
         (Estimate(0.02345, 0.02305, 0.02385, 8), LOSS, "0.02345 ± 0.00040"),
         (Estimate(2.3e-12, 2.2e-12, 2.4e-12, 8), LOSS, "2.3e-12 ± 1e-13"),
         (Estimate(np.nan, np.nan, np.nan, 0), LOSS, "-"),
+        (Estimate(7e-9, -0.004, 0.004, 8), ACCURACY, "0.00 ± 0.40"),
     ],
 )
 def test_estimates_have_the_digits_that_their_interval_supports(value, metric, text):
@@ -593,3 +599,55 @@ def test_shares_round_to_none_or_all_only_if_they_are(value, text):
 )
 def test_plain_numbers_have_three_digits(value, text):
     assert formatting.number(value) == text
+
+
+# Second opinions
+
+
+def test_second_opinions_are_scipys():
+    frame = quickstart()
+    only = setting(frame)
+    test = frame.pivot(index="seed", columns="arm", values="test/accuracy")
+    d = (test["norm@1.0"] - test["none"]).to_numpy()
+    contrast = row(only, "norm@1.0").contrast
+    expected = scipy_stats.bootstrap((d,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    assert (contrast.bootstrap.low, contrast.bootstrap.high) == pytest.approx(tuple(expected), rel=1e-9)
+    assert contrast.p_wilcoxon == pytest.approx(scipy_stats.wilcoxon(d).pvalue)
+    assert row(only, "zero@0.01").contrast.p_diverged == pytest.approx(1.0)
+
+
+def test_target_is_compared_by_the_log_rank_test_and_none_without_a_target():
+    rows = [r | {"epochs_to_target": 5.0 + r["seed"]} for r in arm("none")]
+    rows += [r | {"epochs_to_target": np.nan if r["seed"] > 4 else 15.0} for r in arm("norm", 1.0)]
+    found = row(setting(rows), "norm@1.0").contrast.p_reach
+    none = scipy_stats.CensoredData(uncensored=np.arange(5.0, 13.0))
+    norm = scipy_stats.CensoredData(uncensored=np.full(5, 15.0), right=np.full(3, 20.0))
+    assert found == pytest.approx(scipy_stats.logrank(norm, none).pvalue)
+    assert np.isnan(row(setting(arm("none") + arm("norm", 1.0)), "norm@1.0").contrast.p_reach)
+
+
+def test_luck_of_the_choice_is_taken_out_by_choosing_on_the_other_seeds():
+    """Thirty equal thresholds whose test metric chooses them flatter themselves; the nested difference does not."""
+    rng = np.random.default_rng(22)
+    found = []
+    for _ in range(30):
+        rows = [trial("none", None, seed, rng.normal()) for seed in range(8)]
+        rows += [trial("norm", float(t), seed, rng.normal()) for t in range(1, 13) for seed in range(8)]
+        contrast = setting(rows).main[1].contrast
+        found.append((contrast.difference.mean, contrast.nested))
+    flattered, nested = np.mean(found, axis=0)
+    assert abs(nested) < 0.2 < 0.4 < flattered
+
+
+def test_single_threshold_has_no_choice_to_take_out():
+    assert np.isnan(row(setting(arm("none") + arm("norm", 1.0)), "norm@1.0").contrast.nested)
+
+
+def test_bootstrap_that_holds_zero_is_said_where_t_does_not():
+    only = setting(arm("none") + arm("norm", 1.0, gain=0.02))
+    (shown,) = [each for each in only.main if each.contrast]
+    wide = dataclasses.replace(shown.contrast, bootstrap=Estimate(0.02, -0.01, 0.05, 8))
+    changed = dataclasses.replace(only, main=(only.main[0], dataclasses.replace(shown, contrast=wide)))
+    (note,) = notes._about_interval(changed)
+    assert note == "norm@1: the bootstrap interval (BCa), +2.0 pp [-1.0, +5.0], holds 0 while the t interval does not."
+    assert list(notes._about_interval(only)) == []

@@ -216,3 +216,140 @@ def test_seeds_carry_so_many_comparisons(seeds, comparisons):
 def test_smallest_p_is_reached_when_every_seed_wins(seeds, comparisons):
     p = stats.holm([stats.sign_flip_p(np.ones(seeds))] + [1.0] * (comparisons - 1))
     assert p[0] == pytest.approx(stats.smallest_p(seeds, comparisons))
+
+
+# Bootstrap, ranks, counts and times
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("n", [4, 8, 15])
+def test_bca_interval_is_scipys_with_the_same_draws(seed, n):
+    d = np.exp(differences(seed, n))
+    expected = scipy_stats.bootstrap((d,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    found = stats.bootstrap(d)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=1e-9)
+    assert found.mean == pytest.approx(d.mean())
+
+
+def test_bca_falls_back_to_t_where_there_is_nothing_to_resample():
+    assert stats.bootstrap([0.5] * 8) == stats.estimate([0.5] * 8)
+    assert stats.bootstrap([0.5, 0.6]) == stats.estimate([0.5, 0.6])
+    assert stats.bootstrap([]).n == 0
+
+
+def test_bootstrap_is_reproducible_and_touches_no_global_state():
+    np.random.seed(5)
+    before = np.random.get_state()[1].copy()
+    assert stats.bootstrap(differences(1)) == stats.bootstrap(differences(1))
+    assert (np.random.get_state()[1] == before).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("n", [5, 8, 12])
+def test_exact_wilcoxon_is_scipys(seed, n):
+    d = differences(seed, n)
+    assert stats.wilcoxon_p(d) == pytest.approx(scipy_stats.wilcoxon(d, method="exact").pvalue, abs=1e-12)
+
+
+def test_wilcoxon_of_five_wins_can_never_reach_the_level():
+    assert stats.wilcoxon_p([1, 2, 3, 4, 5]) == 0.0625
+    assert stats.wilcoxon_p([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "table", [(0, 8, 8, 8), (1, 8, 0, 8), (3, 8, 7, 8), (0, 5, 0, 9), (2, 4, 10, 40), (8, 8, 8, 8)]
+)
+def test_fisher_is_scipys(table):
+    hits, trials, other, others = table
+    expected = scipy_stats.fisher_exact([[hits, trials - hits], [other, others - other]]).pvalue
+    assert stats.fisher_p(*table) == pytest.approx(expected, abs=1e-12)
+
+
+@given(some.integers(0, 12), some.integers(0, 12), some.integers(0, 12), some.integers(0, 12))
+def test_fisher_is_scipys_for_any_counts(a, b, c, d):
+    expected = scipy_stats.fisher_exact([[a, b], [c, d]]).pvalue if a + b and c + d else 1.0
+    assert stats.fisher_p(a, a + b, c, c + d) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_log_rank_is_scipys_with_censored_times(seed):
+    rng = np.random.default_rng(seed)
+    mine, other = (np.where(t > 20, np.nan, t) for t in (rng.integers(1, 30, 9), rng.integers(5, 30, 8)))
+    censored = [
+        scipy_stats.CensoredData(uncensored=t[~np.isnan(t)], right=np.full(np.isnan(t).sum(), 20.0))
+        for t in (mine, other)
+    ]
+    expected = scipy_stats.logrank(*censored).pvalue
+    assert stats.log_rank_p(mine, other, 20) == pytest.approx(expected, abs=1e-9)
+
+
+def test_log_rank_of_targets_that_nobody_reached_says_nothing():
+    assert stats.log_rank_p([np.nan] * 4, [np.nan] * 4, 20) == 1.0
+
+
+def test_restricted_mean_counts_those_that_never_got_there():
+    assert stats.restricted_mean([2.0, np.nan, 10.0], 20) == pytest.approx((2 + 20 + 10) / 3)
+
+
+def test_choice_by_the_other_seeds_is_not_flattered_by_its_own():
+    rng = np.random.default_rng(0)
+    gain, flattered = [], []
+    for _ in range(200):
+        outcomes = rng.normal(size=(20, 8))
+        gain.append(stats.nested(outcomes, outcomes).mean())
+        flattered.append(outcomes.mean(axis=1).max())
+    assert abs(np.mean(gain)) < 0.1 < 0.5 < np.mean(flattered)
+
+
+def test_nested_choice_by_hand():
+    outcomes = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    criteria = [[9.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    assert stats.nested(outcomes, criteria).tolist() == [4.0, 2.0, 3.0]
+
+
+# Power
+
+
+@pytest.mark.parametrize(("dz", "seeds"), [(0.5, 34), (0.8, 15), (1.0, 10), (1.5, 6)])
+def test_seeds_for_power_are_those_of_the_tables(dz, seeds):
+    """G*Power 3, matched pairs, two-sided, alpha 0.05, power 0.8; never fewer than the exact test can use."""
+    assert stats.seeds_for_power(dz) == seeds
+
+
+def test_seeds_for_power_bring_the_power():
+    seeds = int(stats.seeds_for_power(0.9))
+    rng = np.random.default_rng(0)
+    shown = [scipy_stats.ttest_1samp(rng.normal(0.9, 1, seeds), 0).pvalue < 0.05 for _ in range(2000)]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.04)
+
+
+def test_no_number_of_seeds_shows_nothing():
+    assert stats.seeds_for_power(0.0) == np.inf
+    assert stats.seeds_for_power(np.inf) == 6
+    assert stats.seeds_for_power(np.nan, comparisons=3) == 7
+
+
+# Many data sets
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("step", [None, 0.5])
+def test_friedman_is_scipys_with_and_without_ties(seed, step):
+    scores = np.random.default_rng(seed).normal(size=(7, 4)) + np.arange(4) * 0.3
+    if step:
+        scores = np.round(scores / step) * step
+    found = stats.ranking(scores)
+    assert found.p == pytest.approx(scipy_stats.friedmanchisquare(*(-scores.T)).pvalue, abs=1e-12)
+    assert found.means == pytest.approx(scipy_stats.rankdata(-scores, axis=1).mean(axis=0))
+
+
+@pytest.mark.parametrize("candidates", range(2, 21))
+def test_critical_difference_is_nemenyis(candidates):
+    q = scipy_stats.studentized_range.ppf(0.95, candidates, np.inf) / np.sqrt(2)
+    expected = q * np.sqrt(candidates * (candidates + 1) / (6 * 10))
+    assert stats.critical_difference(candidates, 10) == pytest.approx(expected, rel=5e-4)
+
+
+def test_candidates_that_tie_everywhere_are_not_told_apart():
+    assert stats.ranking(np.ones((5, 3))).p == 1.0
+    assert np.isnan(stats.critical_difference(21, 5))

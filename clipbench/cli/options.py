@@ -19,6 +19,8 @@ class Device(StrEnum):
 class Format(StrEnum):
     terminal = "terminal"
     markdown = "markdown"
+    html = "html"
+    latex = "latex"
     csv = "csv"
     json = "json"
 

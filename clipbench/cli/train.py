@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json
+from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json, uninterrupted
 from clipbench.cli.options import (
     Device,
     Devices,
@@ -45,8 +45,9 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train what is missing, compare the arms, write the report, mirror to MLflow."""
-    from clipbench.run import Settings
-    from clipbench.tracking.uri import redact
+    with uninterrupted():
+        from clipbench.run import Settings
+        from clipbench.tracking.uri import redact
 
     settings = Settings(
         device=device.value,
@@ -74,22 +75,32 @@ def report(
     seeds: Seeds = None,
     sets: Sets = None,
     results: Results = Path("results"),
+    png: Annotated[bool, typer.Option("--png", help="Write the figures as PNG too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare what was trained, and write report.md, report.json and table.csv beside it."""
-    from clipbench.report import delimited, document, markdown
+    """Compare what was trained, and write report.html, its figures and its tables beside it."""
+    from clipbench.report import delimited, document, latex, markdown
+    from clipbench.report.publish import write_combined, write_pictures
     from clipbench.run import Settings, report
+    from clipbench.store import Store
 
     settings = Settings(seeds=seeds, sets=tuple(sets or ()), results=results)
     finished = [report(experiment, settings) for experiment in experiments]
+    for each in finished if png else ():
+        write_pictures(each.plan, Store(each.folder))
     if as_json or layout is Format.json:
         say_json([document.as_dict(each.report) for each in finished])
     elif layout is Format.terminal:
         for each in finished:
             _print_report(each)
+    elif layout is Format.html:
+        say((each.folder / "report.html").read_text("utf-8") for each in finished)
     else:
-        render = markdown.render if layout is Format.markdown else delimited.render
-        say(render(each.report) for each in finished)
+        renders = {Format.markdown: markdown.render, Format.csv: delimited.render, Format.latex: latex.render}
+        say(renders[layout](each.report) for each in finished)
+    if len(finished) > 1:
+        path = write_combined([each.report for each in finished], results)
+        complain(f"All {len(finished)} together: {path}")
 
 
 def _preview(experiment: Path, settings: Settings, as_json: bool) -> None:
@@ -104,10 +115,11 @@ def _preview(experiment: Path, settings: Settings, as_json: bool) -> None:
 
 
 def _run(experiment: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
-    from rich.console import Console
+    with uninterrupted():
+        from rich.console import Console
 
-    from clipbench.cli.progress import watcher
-    from clipbench.run import Session
+        from clipbench.cli.progress import watcher
+        from clipbench.run import Session
 
     session = Session(settings, watcher(Console(stderr=True), quiet))
     try:
@@ -145,7 +157,8 @@ def _print_report(finished: Finished) -> None:
     console = Console()
     with console.capture() as shown:
         terminal.render(finished.report, console)
-    written = f"Written: {finished.folder}/ report.md, report.json, table.csv; records/, epochs/ and steps/ for pandas."
+    files = "report.md, report.html, report.json, table.csv, table.tex, figures/; records/, epochs/, steps/ for pandas."
+    written = f"Written: {finished.folder}/ {files}"
     say([shown.get(), written])
 
 

@@ -24,8 +24,9 @@ from clipbench.trial import Records
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
 # The last three are what making an optimizer and loading a table import: seconds, in each worker anew.
 WORKER = "clipbench.executors.worker"
-PRELOAD = (WORKER, "torch._dynamo", "sklearn.datasets", "sklearn.model_selection")
+PRELOAD = ("clipbench.executors.loading", WORKER, "torch._dynamo", "sklearn.datasets", "sklearn.model_selection")
 ATTEMPTS = 2
+IMPATIENCE = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Local:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._first.join()
+        # Somebody who interrupts does not wait for torch. What is still loading then ends by itself, without a parent.
+        self._first.join(None if error is None else IMPATIENCE)
         for worker in self._workers:
             worker.connection.close()
             worker.process.kill()
@@ -146,10 +148,11 @@ class Local:
             yield Event(chunk, lane_steps=rest, error=f"the worker process died {ATTEMPTS} times (exit code {code})")
 
     def _hire_first(self) -> None:
-        # What is started from this thread inherits its mask: Ctrl-C is the parent's to handle, also while torch loads.
+        # What is started from this thread inherits its mask: no traceback of a child that was interrupted too early.
         resource_tracker.ensure_running()  # which would lift the mask on its start
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._workers.append(self._hire())
+        with suppress(EOFError, OSError):  # interrupted, or ended by somebody; `call` says so
+            self._workers.append(self._hire())
 
     def _hire(self) -> _Worker:
         ours, theirs = self._context.Pipe()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from clipbench.report import formatting, layout, verdict
+from clipbench.report import formatting, layout, meaning, verdict
 from clipbench.report.plateau import plateau, thresholds
-from clipbench.report.tables import Row, Setting
+from clipbench.report.tables import Contrast, Row, Setting
+from clipbench.stats import Estimate
 
 HELPS = "clipping helps"
 NOT_SHOWN = "no benefit shown"
@@ -18,13 +19,22 @@ NOTHING = "nothing to compare"
 
 
 @dataclass(frozen=True)
+class Reason:
+    """A line of evidence, and what its numbers mean."""
+
+    term: str
+    words: str
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Answer:
-    """A verdict in words, the advice that follows from it, and its reasons with their terms."""
+    """A verdict in words, the advice that follows from it, and its reasons."""
 
     verdict: str
     advice: str
     arm: str  # what to use; empty where nothing is advised
-    reasons: tuple[tuple[str, str], ...]
+    reasons: tuple[Reason, ...]
 
 
 def answer(setting: Setting) -> Answer:
@@ -37,44 +47,55 @@ def answer(setting: Setting) -> Answer:
     if not others:
         return Answer(NOTHING, "There is no pair of a strategy and a baseline.", "", ())
     if words <= {verdict.UNDERPOWERED}:
-        return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_reasons(setting, others[0])))
+        return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_nearest(setting, others[0])))
     baseline = setting.baseline or ""
     if words <= {verdict.NO_EFFECT}:
-        advice = f"Stay with {baseline}: every strategy is shown to be within the margin."
-        return Answer(NO_MATTER, advice, baseline, ())
-    advice = f"Stay with {baseline} until more seeds say otherwise."
-    return Answer(NOT_SHOWN, advice, baseline, tuple(_reasons(setting, others[0])))
+        return Answer(NO_MATTER, "Every strategy is shown to be within the margin.", baseline, ())
+    advice = "No strategy is shown to be better; with more seeds this may change."
+    return Answer(NOT_SHOWN, advice, baseline, tuple(_nearest(setting, others[0])))
 
 
 def _use(setting: Setting, row: Row) -> Answer:
-    tied = [each.label for each in setting.main if each.verdict == verdict.TIED]
-    also = f"Not shown to be worse than it: {formatting.listing(tied)}." if tied else ""
-    return Answer(HELPS, also, row.label, tuple(_reasons(setting, row)))
+    return Answer(HELPS, "", row.label, tuple(_reasons(setting, row)))
 
 
-def _reasons(setting: Setting, row: Row) -> Iterator[tuple[str, str]]:
+def _reasons(setting: Setting, row: Row) -> Iterator[Reason]:
     if row.contrast:
-        yield from _effect(setting, row)
-    level = plateau(setting, row.strategy)
-    tried = len(thresholds(setting, row.strategy))
-    if len(level) > 1:
-        ends = f"{level[0].threshold:.3g} to {level[-1].threshold:.3g}"
-        yield "How exact", f"thresholds from {ends} are within one standard error of the best ({len(level)} of {tried})"
-    elif level:
-        yield "How exact", f"of {tried} thresholds no other is within one standard error of it"
+        yield from _effect(setting, row, row.contrast)
+    if row.contrast and math.isfinite(row.contrast.nested):
+        nested = Estimate(row.contrast.nested, math.nan, math.nan, row.contrast.difference.n)
+        words = f"{formatting.interval(nested, setting.metric)} where the other seeds choose each seed's threshold"
+        yield Reason("Corrected", words, meaning.NESTED)
+    if words := _plateau(setting, row):
+        yield Reason("How exact", words, meaning.PLATEAU)
     baseline = setting.main[0]
     if baseline.verdict == verdict.BASELINE and math.isfinite(row.step_us) and baseline.step_us > 0:
-        change = formatting.number(100 * (row.step_us / baseline.step_us - 1), signed=True)
-        steps = f"{formatting.number(row.step_us)} µs a step, {formatting.number(baseline.step_us)} without"
-        yield "What it costs", f"{change} % time ({steps})"
+        change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time a step"
+        steps = f"{formatting.number(row.step_us)} µs, {baseline.label} {formatting.number(baseline.step_us)} µs"
+        yield Reason("What it costs", f"{change} ({steps})", meaning.STEP)
     if row.flags:
-        yield "Be aware", "; ".join(layout.flag_words(row))
+        yield Reason("Be aware", "; ".join(layout.flag_words(row)), meaning.FLAGS)
 
 
-def _effect(setting: Setting, row: Row) -> Iterator[tuple[str, str]]:
-    assert row.contrast is not None
-    if row.contrast.difference.n:
-        difference = formatting.interval(row.contrast.difference, setting.metric)
-        yield "How much", f"{setting.metric.name} {difference} beside {setting.baseline} (95 % interval)"
-    wins = f"better on {row.contrast.score.wins} of {formatting.count(row.contrast.pairs, 'seed')}"
-    yield "How sure", f"{formatting.p_clause(row.contrast.p_holm)} after Holm; {wins}"
+def _nearest(setting: Setting, row: Row) -> Iterator[Reason]:
+    """Of what is not advised, only how it did."""
+    if row.contrast:
+        for reason in _effect(setting, row, row.contrast):
+            yield replace(reason, words=f"{row.label}: {reason.words}")
+
+
+def _effect(setting: Setting, row: Row, contrast: Contrast) -> Iterator[Reason]:
+    if contrast.difference.n:
+        difference = formatting.interval(contrast.difference, setting.metric)
+        words = f"{setting.metric.name} {difference} beside {setting.baseline}"
+        yield Reason("How much", words, meaning.difference(setting.baseline or ""))
+    wins = f"better on {contrast.score.wins} of {formatting.count(contrast.pairs, 'seed')}"
+    yield Reason("How sure", f"{formatting.p_clause(contrast.p_holm)} after Holm; {wins}", meaning.P_HOLM)
+
+
+def _plateau(setting: Setting, row: Row) -> str:
+    level, tried = plateau(setting, row.strategy), len(thresholds(setting, row.strategy))
+    if len(level) > 1:
+        ends = f"{level[0].threshold:.3g} to {level[-1].threshold:.3g}"
+        return f"thresholds from {ends} are within one standard error of the best ({len(level)} of {tried} tried)"
+    return f"none of the other {tried - 1} thresholds is within one standard error of it" if level else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ def settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame
     """
     codes = np.zeros(len(frame), int)
     axes: list[str] = []
-    for column in _setting_columns(frame):
+    for column in setting_columns(frame):
         finer = _codes(codes, frame[column])
         if finer.max(initial=0) > codes.max(initial=0):
             axes.append(column)
@@ -65,20 +65,28 @@ def settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame
         yield {axis: _text(group[axis].iloc[0]) for axis in axes}, group
 
 
-def gather(frame: pd.DataFrame, metric: Metric) -> list[Arm]:
-    """The arms of one setting, folds averaged within their seed."""
+def gather(frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | None = None) -> list[Arm]:
+    """The arms of one setting, folds averaged within their seed; their own seeds if none are given."""
     cells = _cells(frame, metric)
-    seeds = np.unique(frame["seed"])
+    seeds = np.unique(frame["seed"]) if seeds is None else seeds
     columns = {str(name): cells[name].unstack("seed").reindex(columns=seeds) for name in cells}
     about = frame.drop_duplicates("arm").sort_values(["strategy", "threshold"], na_position="last")
-    ids = frame.groupby("arm")["id"].agg(tuple)
+    ids = frame.sort_values("id").groupby("arm")["id"].agg(tuple)  # whatever the order of the files
     return [_arm(row, columns, ids[row["arm"]]) for _, row in about.iterrows()]
 
 
-def _setting_columns(frame: pd.DataFrame) -> list[str]:
+def setting_columns(frame: pd.DataFrame) -> list[str]:
     names = [str(column) for column in frame]
     options = sorted(name for name in names if name.startswith(SECTIONS) and name != FOLD)
     return [name for name in NAMES if name in names] + options
+
+
+def codes_of(frame: pd.DataFrame, columns: Iterable[str]) -> NDArray[np.intp]:
+    """Group numbers of the rows that agree in all of the columns."""
+    codes = np.zeros(len(frame), np.intp)
+    for column in columns:
+        codes = _codes(codes, frame[column])
+    return codes
 
 
 def _codes(codes: NDArray[np.intp], column: pd.Series) -> NDArray[np.intp]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.report import arms, contrast, headline, metric, notes, verdict
+from clipbench.report import arms, claims, contrast, headline, metric, notes, verdict
 from clipbench.report.arms import Arm
 from clipbench.report.contrast import Pairing
 from clipbench.report.tables import Contrast, Metric, Options, Reach, Report, Row, Setting
@@ -27,7 +27,11 @@ class Group:
     baseline: Arm | None
     pairings: Mapping[str, Pairing]
     metric: Metric
-    has_target: bool
+    epochs: float  # within which a target could be reached; NaN where there is none
+
+    @property
+    def has_target(self) -> bool:
+        return bool(np.isfinite(self.epochs))
 
     @property
     def chosen(self) -> bool:
@@ -48,7 +52,8 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
     trained = ours[ours["status"].isin(("finished", "diverged"))] if len(ours) else ours
     metric.check(trained, options)
     settings = tuple(_setting(part, axes, options) for axes, part in arms.settings(trained) if len(part))
-    return Report(name, settings, notes.of_trials(frame, ours, options.planned))
+    answered = claims.answer(trained, options)
+    return Report(name, settings, notes.of_trials(frame, ours, options.planned), answered)
 
 
 def _of_experiment(frame: pd.DataFrame, planned: Mapping[str, str] | None) -> pd.DataFrame:
@@ -90,7 +95,7 @@ def _group(frame: pd.DataFrame, options: Options) -> Group:
         others = [arm for arm in all_arms if arm is not baseline]
         pairings = {arm.name: contrast.pair(arm, baseline, measured.sign) for arm in others}
         shown = (baseline, *(arm for arm in shown if arm is not baseline))
-    return Group(tuple(all_arms), shown, baseline, pairings, measured, _has_target(frame))
+    return Group(tuple(all_arms), shown, baseline, pairings, measured, _epochs(frame))
 
 
 def _baseline(all_arms: Sequence[Arm], shown: Sequence[Arm], name: str) -> Arm | None:
@@ -99,9 +104,13 @@ def _baseline(all_arms: Sequence[Arm], shown: Sequence[Arm], name: str) -> Arm |
     return named[0] if len(named) == 1 else None
 
 
-def _has_target(frame: pd.DataFrame) -> bool:
+def _epochs(frame: pd.DataFrame) -> float:
+    """How long a target was watched for; NaN where there is none."""
     columns = [column for column in ("train.target", "epochs_to_target") if column in frame]
-    return bool(frame[columns].notna().to_numpy().any()) if columns else False
+    if not columns or not frame[columns].notna().to_numpy().any():
+        return np.nan
+    known = [column for column in ("train.epochs", "epochs_to_target") if column in frame]
+    return float(np.nanmax([pd.to_numeric(frame[column], errors="coerce").max() for column in known]))
 
 
 def _choose(all_arms: Iterable[Arm]) -> tuple[Arm, ...]:
@@ -114,7 +123,7 @@ def _choose(all_arms: Iterable[Arm]) -> tuple[Arm, ...]:
 
 def _evidence(group: Group) -> tuple[list[Evidence], dict[str, Contrast]]:
     """The family tested against the baseline; arms outside of it get their differences only."""
-    contrasts = {name: contrast.contrast(pairing) for name, pairing in group.pairings.items()}
+    contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
     family = group.family
     p_values = [contrast.p_value(group.pairings[arm.name]) for arm in family]
     corrected, after_choice = (
@@ -128,12 +137,22 @@ def _evidence(group: Group) -> tuple[list[Evidence], dict[str, Contrast]]:
     return evidence, contrasts
 
 
+def _contrast(arm: Arm, group: Group) -> Contrast:
+    assert group.baseline is not None  # or there were no pairings
+    found = contrast.beside(contrast.contrast(group.pairings[arm.name]), arm, group.baseline, group.epochs)
+    candidates = _candidates(arm, group)
+    is_choice = group.chosen and arm in group.shown and len(candidates) > 1
+    return replace(found, nested=contrast.nested(candidates)) if is_choice else found
+
+
+def _candidates(arm: Arm, group: Group) -> list[Pairing]:
+    """The thresholds among which the arm's was chosen."""
+    return [group.pairings[each.name] for each in group.siblings(arm) if each.name in group.pairings]
+
+
 def _p_after_choice(arm: Arm, group: Group) -> float:
     chosen = group.pairings[arm.name]
-    if not group.chosen:
-        return contrast.p_value(chosen)
-    names = [each.name for each in group.siblings(arm) if each.name in group.pairings]
-    return contrast.p_after_choice(chosen, [group.pairings[name] for name in names])
+    return contrast.p_after_choice(chosen, _candidates(arm, group)) if group.chosen else contrast.p_value(chosen)
 
 
 def _row(arm: Arm, group: Group, against: Contrast | None, verdicts: Mapping[str, str]) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -68,6 +68,8 @@ def contrast(pairing: Pairing) -> Contrast:
         rank_biserial=stats.rank_biserial(pairing.ranked),
         score=stats.score(pairing.ranked),
         pairs=pairing.pairs,
+        bootstrap=stats.bootstrap(pairing.finished),
+        p_wilcoxon=stats.wilcoxon_p(pairing.ranked),
     )
 
 
@@ -88,3 +90,26 @@ def p_after_choice(chosen: Pairing, candidates: Sequence[Pairing]) -> float:
     criteria = stats.worst_rank([candidate.criteria for candidate in candidates], won, lost)
     whole = np.isfinite(outcomes).all(axis=0) & np.isfinite(criteria).all(axis=0)
     return stats.sign_flip_p_after_choice(outcomes[:, whole], criteria[:, whole])
+
+
+def beside(found: Contrast, arm: Arm, baseline: Arm, epochs: float) -> Contrast:
+    """With what compares two arms as groups: how many diverged, and when a target was reached."""
+    watched = (arm.measures["epochs_to_target"][arm.present], baseline.measures["epochs_to_target"][baseline.present])
+    return replace(
+        found,
+        p_diverged=stats.fisher_p(
+            int(arm.diverged.sum()), int(arm.present.sum()), int(baseline.diverged.sum()), int(baseline.present.sum())
+        ),
+        p_reach=stats.log_rank_p(*watched, epochs) if np.isfinite(epochs) else np.nan,
+    )
+
+
+def nested(candidates: Sequence[Pairing]) -> float:
+    """The mean difference where the other seeds choose each seed's threshold, among those that never diverged."""
+    outcomes = np.array([candidate.differences for candidate in candidates])
+    criteria = np.array([candidate.criteria for candidate in candidates])
+    seeds = np.isfinite(outcomes).any(axis=0) & np.isfinite(criteria).any(axis=0)
+    whole = np.isfinite(outcomes[:, seeds]).all(axis=1) & np.isfinite(criteria[:, seeds]).all(axis=1)
+    if whole.sum() < 2 or seeds.sum() < 2:
+        return np.nan
+    return float(stats.nested(outcomes[whole][:, seeds], criteria[whole][:, seeds]).mean())

@@ -70,6 +70,12 @@ def _contrast(contrast: Contrast | None) -> dict[str, Any]:
         "ties": contrast.score.ties,
         "losses": contrast.score.losses,
         "pairs": contrast.pairs,
+        "bootstrap_low": contrast.bootstrap.low,
+        "bootstrap_high": contrast.bootstrap.high,
+        "p_wilcoxon": contrast.p_wilcoxon,
+        "p_diverged_fisher": contrast.p_diverged,
+        "p_reach_log_rank": contrast.p_reach,
+        "difference_nested": contrast.nested,
     }
 
 

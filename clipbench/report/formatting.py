@@ -18,7 +18,7 @@ def estimate(value: Estimate, metric: Metric, *, signed: bool = False) -> str:
     if math.isnan(value.mean):
         return NOTHING
     mean, half = value.mean * scale(metric), value.half_width * scale(metric)
-    if _is_extreme(mean):
+    if _is_extreme(_size(mean, half)):
         text = f"{mean:+.3g}" if signed else f"{mean:.3g}"
         return text if math.isnan(half) else f"{text} ± {half:.2g}"
     decimals = _decimals(half, mean)
@@ -32,7 +32,7 @@ def interval(value: Estimate, metric: Metric) -> str:
     if math.isnan(value.half_width):
         return f"{number(value.mean * scale(metric), signed=True)}{unit}"
     decimals = _decimals(value.half_width * scale(metric), value.mean * scale(metric))
-    if _is_extreme(value.mean * scale(metric)):
+    if _is_extreme(_size(value.mean, value.half_width) * scale(metric)):
         mean, low, high = (f"{x * scale(metric):+.3g}" for x in (value.mean, value.low, value.high))
     else:
         ends = (value.mean, value.low, value.high)
@@ -142,6 +142,11 @@ def scale(metric: Metric) -> int:
 
 def _is_extreme(value: float) -> bool:
     return value != 0 and not 1e-4 <= abs(value) < 1e6
+
+
+def _size(mean: float, half_width: float) -> float:
+    """By what the digits are chosen: a mean of rounding errors says nothing beside its interval."""
+    return mean if math.isnan(half_width) else max(abs(mean), half_width)
 
 
 def _decimals(half_width: float, mean: float) -> int:

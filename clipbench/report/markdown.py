@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from clipbench.report import layout, legend
+from clipbench.report import evidence, layout, legend
 from clipbench.report.layout import Grid
 from clipbench.report.tables import Report, Setting
 
@@ -19,6 +19,7 @@ def render(report: Report) -> str:
     lines = [f"# {_escape(report.name or 'Comparison')}", ""]
     for setting in report.settings:
         lines += [*_setting(setting), ""]
+    lines += _claims(report)
     lines += [line for note in report.notes for line in (f"> {_escape(note)}", "")]
     lines += _items("How to read this:", legend.lines(report))
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
@@ -32,6 +33,15 @@ def _setting(setting: Setting) -> Iterator[str]:
         yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")
     yield from _items("Be aware:", layout.flags(setting))
     yield from _items("Notes:", setting.notes)
+
+
+def _claims(report: Report) -> Iterator[str]:
+    if not report.claims:
+        return
+    yield from (f"## {evidence.TITLE}", "", "| verdict | claim | expected | evidence |", "| --- | --- | --- | --- |")
+    for each in report.claims:
+        yield _line((each.verdict, each.says, each.expect, evidence.sentence(each)))
+    yield from ("", _escape(evidence.MEANING), "")
 
 
 def _table(grid: Grid) -> Iterator[str]:

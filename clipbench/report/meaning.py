@@ -17,6 +17,12 @@ REACH = "Median epochs until the target was reached; a trial that never reached 
 NORM = "Median over steps and seeds of the gradient norm before clipping."
 CLIPPED = "Share of steps on which the rule fired, over all seeds."
 ELEMENTS = "Share of the gradient's elements that the rule changed."
+NESTED = (
+    "The same difference without the optimism of choosing on the seeds that are reported: for each seed, the "
+    "threshold that the other seeds find best on validation."
+)
+PLATEAU = "One standard error of the best mean: how far it would move by chance if other seeds were drawn."
+FLAGS = "What to know before using this arm; never a reason by itself to reject it."
 STEP = "Microseconds that one training step of one trial took."
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from clipbench import stats
 from clipbench.report import formatting
 from clipbench.report.tables import Row, Setting
-from clipbench.stats import LEVEL
+from clipbench.stats import LEVEL, Estimate
 
 
 def of_trials(stored: pd.DataFrame, ours: pd.DataFrame, planned: Mapping[str, str] | None) -> tuple[str, ...]:
@@ -23,6 +23,7 @@ def of_comparison(setting: Setting, frame: pd.DataFrame, baseline: str, chances:
         *_about_baseline(setting, baseline),
         *_about_choice(setting, chances),
         *_about_power(setting),
+        *_about_interval(setting),
         *_about_divergence(setting),
         *_about_pairs(setting, frame),
     ]
@@ -93,11 +94,29 @@ def _about_power(setting: Setting) -> Iterable[str]:
 def _about_divergence(setting: Setting) -> Iterable[str]:
     diverged = [row for row in setting.main if row.diverged]
     if diverged:
-        counts = ", ".join(f"{row.label} {formatting.diverged(row)}" for row in diverged)
+        counts = ", ".join(f"{row.label} {formatting.diverged(row)}{_fisher(row)}" for row in diverged)
         yield (
             f"Diverged: {counts}. A diverged trial is worse than any that finished: it loses its pair in p "
             "and w-t-l; means, differences, intervals and dz are over the seeds that finished."
         )
+
+
+def _fisher(row: Row) -> str:
+    if row.contrast is None:
+        return ""
+    return f" ({formatting.p_clause(row.contrast.p_diverged)}, Fisher)"
+
+
+def _about_interval(setting: Setting) -> Iterable[str]:
+    """Where t shows more than the bootstrap does. The opposite says little: with few seeds BCa is too narrow."""
+    for row in setting.main:
+        if row.contrast and _excludes_zero(row.contrast.difference) and not _excludes_zero(row.contrast.bootstrap):
+            bootstrap = formatting.interval(row.contrast.bootstrap, setting.metric)
+            yield f"{row.label}: the bootstrap interval (BCa), {bootstrap}, holds 0 while the t interval does not."
+
+
+def _excludes_zero(value: Estimate) -> bool:
+    return value.low > 0 or value.high < 0
 
 
 def _about_pairs(setting: Setting, frame: pd.DataFrame) -> Iterable[str]:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
 from clipbench.plan import Plan
-from clipbench.report import delimited, document, figures, html, markdown, provenance, series
+from clipbench.report import delimited, document, figures, html, latex, markdown, provenance, series
+from clipbench.report.combined import combine
 from clipbench.report.comparison import compare
-from clipbench.report.figures import svg
+from clipbench.report.figures import Drawing, png, sheet, svg
 from clipbench.report.tables import Options, Report
 from clipbench.store import Store
+from clipbench.store.files import write_whole
+
+Drawn = list[list[figures.Figure]]
 
 
 def publish(plan: Plan, store: Store) -> Report:
     """Compare the plan's trials, and write the report in every format beside their records."""
-    wanted = plan.experiment.report
-    options = Options(
-        metric=wanted.metric,
-        baseline=wanted.baseline or "none",
-        margin=wanted.margin,
-        higher=plan.higher,
-        planned={trial.id: f"{trial.arm} seed {trial.seed}" for trial in plan.trials},
-        place=plan.experiment.place("report.metric"),
-    )
     records = store.records()
-    report = compare(records, options, name=plan.experiment.name)
+    report = _report(plan, records)
     drawn = figures.draw(report, series.read(store, report))
     for name, text in (
         ("report.md", markdown.render(report)),
         ("table.csv", delimited.render(report)),
+        ("table.tex", latex.render(report)),
         ("report.json", document.render(report)),
         ("report.html", html.render(report, drawn, provenance.of(plan, records))),
     ):
@@ -35,15 +36,50 @@ def publish(plan: Plan, store: Store) -> Report:
     return report
 
 
-def _write_figures(store: Store, drawn: list[list[figures.Figure]]) -> None:
-    """A file each, of this report only: an older one's would be taken for current."""
-    files = {
-        f"{f'{number + 1:02}-' if len(drawn) > 1 else ''}{figure.name}.svg": svg.render(figures.sheet(figure))
+def write_combined(reports: Sequence[Report], folder: Path) -> Path:
+    """One page of several experiments, beside their folders."""
+    path = folder / "report.html"
+    write_whole(path, html.render_combined(combine(reports)).encode(errors="replace"))
+    return path
+
+
+def write_pictures(plan: Plan, store: Store) -> list[str]:
+    """The figures as PNG too, for where SVG is not taken; the names of the files."""
+    report = _report(plan, store.records())
+    sheets = _sheets(figures.draw(report, series.read(store, report)))
+    for name, drawing in sheets.items():
+        write_whole(store.folder / "figures" / f"{name}.png", png.render(drawing))
+    return [f"figures/{name}.png" for name in sheets]
+
+
+def _report(plan: Plan, records: pd.DataFrame) -> Report:
+    wanted = plan.experiment.report
+    options = Options(
+        metric=wanted.metric,
+        baseline=wanted.baseline or "none",
+        margin=wanted.margin,
+        higher=plan.higher,
+        planned={trial.id: f"{trial.arm} seed {trial.seed}" for trial in plan.trials},
+        place=plan.experiment.place("report.metric"),
+        claims=tuple(zip(plan.experiment.claims, plan.experiment.expectations, strict=True)),
+    )
+    return compare(records, options, name=plan.experiment.name)
+
+
+def _sheets(drawn: Drawn) -> dict[str, Drawing]:
+    """Each figure by the name of its file; with several settings, the number of its setting first."""
+    return {
+        f"{f'{number + 1:02}-' if len(drawn) > 1 else ''}{figure.name}": sheet(figure)
         for number, setting in enumerate(drawn)
         for figure in setting
     }
-    for old in (store.folder / "figures").glob("*.svg"):
-        if old.name not in files:
+
+
+def _write_figures(store: Store, drawn: Drawn) -> None:
+    """A file each, of this report only: an older one's would be taken for current."""
+    sheets = _sheets(drawn)
+    for old in (store.folder / "figures").glob("*.[sp][vn]g"):
+        if old.suffix == ".png" or old.stem not in sheets:
             old.unlink()
-    for name, text in files.items():
-        store.write_text(f"figures/{name}", text)
+    for name, drawing in sheets.items():
+        store.write_text(f"figures/{name}.svg", svg.render(drawing))

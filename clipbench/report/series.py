@@ -70,10 +70,12 @@ def _curves(
     arms = frame["id"].map({id_: numbers[key] for id_, key in keys.items()})
     values = frame[known].astype(float).where(np.isfinite(frame[known].astype(float)))
     places = _places(frame[x].to_numpy())
-    table = values.groupby([arms.to_numpy(), places]).quantile(list(QUANTILES)).unstack()
+    groups = values.groupby([arms.to_numpy(), places])
+    table = pd.concat({quantile: groups.quantile(quantile) for quantile in QUANTILES}, axis=1)
     every = list(numbers)
     return {
-        every[number]: {measure: _curve(part, measure) for measure in known} for number, part in table.groupby(level=0)
+        every[number]: {measure: _curve(part, measure) for measure in known}
+        for number, part in ((code, table.loc[code]) for code in table.index.unique(0))
     }
 
 
@@ -85,5 +87,5 @@ def _places(x: np.ndarray) -> Floats:
 
 
 def _curve(part: pd.DataFrame, measure: str) -> Curve:
-    low, middle, high = (part[measure][quantile].to_numpy(float) for quantile in QUANTILES)
-    return Curve(part.index.get_level_values(1).to_numpy(float), low, middle, high)
+    low, middle, high = (part[quantile, measure].to_numpy(float) for quantile in QUANTILES)
+    return Curve(part.index.to_numpy(float), low, middle, high)

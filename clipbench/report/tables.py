@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from clipbench.errors import Place
 from clipbench.stats import Estimate, Score
+
+if TYPE_CHECKING:
+    from clipbench.spec.expectation import Expectation
+    from clipbench.spec.sections import Claim
 
 EXPERIMENT = Place("the experiment", key="report.metric")
 
@@ -22,6 +27,7 @@ class Options:
     higher: Mapping[str, bool] = field(default_factory=dict)  # of the user's metrics: is higher better?
     planned: Mapping[str, str] | None = None  # id -> words for each trial of the YAML as it is now
     place: Place = EXPERIMENT
+    claims: tuple[tuple[Claim, Expectation], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,9 @@ class Reach:
     trials: int
 
 
+NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
+
+
 @dataclass(frozen=True)
 class Contrast:
     """An arm against the baseline, paired by seed; positive is better."""
@@ -65,6 +74,11 @@ class Contrast:
     p: float = math.nan  # sign-flip test; NaN where the arm is not in the family
     p_holm: float = math.nan
     p_choice: float = math.nan  # with the choice of threshold repeated in the test, after Holm
+    bootstrap: Estimate = NOTHING  # of the difference, by BCa
+    p_wilcoxon: float = math.nan  # signed ranks, not corrected
+    p_diverged: float = math.nan  # Fisher's exact test of both shares of diverged seeds
+    p_reach: float = math.nan  # log-rank test of the epochs to the target
+    nested: float = math.nan  # the mean difference where each seed's threshold is chosen by the other seeds
 
 
 @dataclass(frozen=True)
@@ -119,9 +133,26 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A claim of the experiment, and what the trials say about it."""
+
+    says: str
+    expect: str
+    metric: Metric | None  # None where it could not be tested
+    verdict: str
+    reason: str
+    difference: Estimate  # left minus right, turned so that positive is better
+    p: float
+    p_holm: float  # over all claims
+    pairs: int
+    seeds_needed: float  # of an inconclusive one, for 80 % power; infinite where no number would do
+
+
+@dataclass(frozen=True)
 class Report:
     """Every setting of one experiment, and what must be said about the trials as a whole."""
 
     name: str
     settings: tuple[Setting, ...]
     notes: tuple[str, ...]
+    claims: tuple[Answered, ...] = ()

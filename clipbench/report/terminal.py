@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipbench.report import layout, legend, verdict
+from clipbench.report import claims, evidence, layout, legend, verdict
 from clipbench.report.layout import Grid
 from clipbench.report.tables import Report, Setting
 
@@ -20,6 +20,10 @@ STYLES = {
     verdict.WORSE: "red",
     verdict.UNDERPOWERED: "yellow",
     verdict.BASELINE: "cyan",
+    claims.SUPPORTED: "bold green",
+    claims.REFUTED: "bold red",
+    claims.INCONCLUSIVE: "yellow",
+    claims.UNTESTABLE: "dim",
 }
 WIDE_HEADER = 12
 
@@ -28,6 +32,7 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
     """Print the report; `full` adds the table of every strategy and threshold."""
     for setting in report.settings:
         _setting(setting, console, full=full)
+    _claims(report, console)
     for note in report.notes:
         _line("Note: ", note, console, "yellow")
     for line in legend.lines(report):
@@ -46,6 +51,17 @@ def _setting(setting: Setting, console: Console, *, full: bool) -> None:
         _line("Note: ", note, console, "yellow")
     if layout.flags(setting) or setting.notes:
         console.print()
+
+
+def _claims(report: Report, console: Console) -> None:
+    if not report.claims:
+        return
+    console.print(Text(evidence.TITLE))
+    for each in report.claims:
+        _line(f"{each.verdict:<13} ", f"{each.says} ({each.expect})", console, STYLES[each.verdict])
+        _line(" " * 14, evidence.sentence(each), console, "")
+    _line("", evidence.MEANING, console, "dim")
+    console.print()
 
 
 def _table(grid: Grid) -> Table:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from clipbench.errors import Place
 from clipbench.spec.axes import Axis, Range
 from clipbench.spec.components import Choice
+from clipbench.spec.expectation import Expectation
 from clipbench.spec.sections import Claim, ReportOptions, Sweep
 from clipbench.trial import Component, Training
 
@@ -32,6 +33,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
     sweep: Sweep | None = None
     claims: tuple[Claim, ...] = ()
+    expectations: tuple[Expectation, ...] = ()  # of the claims, one each
     # Of each component above its key in the YAML: keys["clip"][3] == "clip[1]" made arms[3].
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # Before expansion, by section, and the axes of `train`.

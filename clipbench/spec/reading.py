@@ -15,10 +15,19 @@ from clipbench.spec import overrides
 from clipbench.spec.axes import Axis
 from clipbench.spec.components import Choice, read_choices
 from clipbench.spec.construction import check_optimizers
+from clipbench.spec.expectation import Vocabulary
 from clipbench.spec.experiment import Experiment, locate
 from clipbench.spec.places import BROKEN, Findings, Node, parse
 from clipbench.spec.resolved import resolved
-from clipbench.spec.sections import Claim, ReportOptions, Sweep, read_claims, read_report, read_sweep
+from clipbench.spec.sections import (
+    Claim,
+    ReportOptions,
+    Sweep,
+    read_claims,
+    read_expectations,
+    read_report,
+    read_sweep,
+)
 from clipbench.spec.source import read_text
 from clipbench.spec.training import function_names, read_training, trainings
 from clipbench.spec.values import show
@@ -72,6 +81,9 @@ class _Reading:
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
         parts = {section: self._expand(section, found) for section, found in choices.items()}
         report = self._with_baseline(report, parts["clip"])
+        parts_by_kind = {"data": parts["data"], "model": parts["model"], "optimizer": parts["optimizer"]}
+        vocabulary = Vocabulary.of(parts["clip"], parts_by_kind)
+        expectations = read_expectations(self.sections.get("claims"), vocabulary, self.findings)
         self._remark(choices)
         self.findings.stop_if_wrong()
         return Experiment(
@@ -88,6 +100,7 @@ class _Reading:
             notes=tuple(self.findings.notes),
             sweep=sweep,
             claims=claims,
+            expectations=expectations,
             keys={section: _keys(found) for section, found in choices.items()},
             choices={section: tuple(found) for section, found in choices.items()},
             train_axes=axes,

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from clipbench.names import did_you_mean
 from clipbench.registry import REQUIRED
+from clipbench.spec import expectation
 from clipbench.spec.axes import Range, Slot, is_range, read_range, read_value
+from clipbench.spec.expectation import Expectation, Vocabulary
 from clipbench.spec.measures import unknown_measure
 from clipbench.spec.places import BROKEN, Findings, Node
 from clipbench.spec.signatures import NotNegative
@@ -108,6 +110,22 @@ def read_claims(node: Node | None, metrics: tuple[str, ...], findings: Findings)
         for item, values in read
         if values is not None and _is_measured(item, "metric", metrics, findings)
     )
+
+
+def read_expectations(node: Node | None, vocabulary: Vocabulary, findings: Findings) -> tuple[Expectation, ...]:
+    """What each claim expects. Names that nobody knows are wrong; those that are not in this experiment a remark."""
+    read = []
+    for claim in node.value if node else ():
+        expected = claim.value["expect"]
+        try:
+            read.append(expectation.read(str(expected.value), vocabulary))
+        except Misfit as error:
+            findings.wrong(expected.place, error.text, error.remedy)
+        else:
+            for side in (read[-1].left, read[-1].right):
+                if missing := vocabulary.missing(side):
+                    findings.note(f"{expected.place.key} cannot be tested: {missing}")
+    return tuple(read)
 
 
 def is_mapping(node: Node, findings: Findings) -> bool:

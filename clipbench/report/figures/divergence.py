@@ -20,8 +20,8 @@ from clipbench.report.figures.drawing import (
 from clipbench.report.figures.scale import Scale, scale
 from clipbench.report.tables import Row, Setting
 
-WIDTH, ROW, TOP, SIDE = 560.0, 34.0, 10.0, 13.0
-ALONE = 46.0  # the place of strategies without a threshold
+WIDTH, ROW, TOP, SIDE = 400.0, 30.0, 8.0, 11.0
+ALONE = 36.0  # the place of strategies without a threshold
 
 
 def figure(setting: Setting) -> Figure | None:
@@ -30,7 +30,7 @@ def figure(setting: Setting) -> Figure | None:
     if not any(row.diverged for row in rows):
         return None
     strategies = list(dict.fromkeys(row.strategy for row in rows))
-    left = min(170.0, max(width_of(strategy) for strategy in strategies) + 10)
+    left = min(130.0, max(width_of(strategy) for strategy in strategies) + 10)
     values = [row.threshold for row in rows if row.threshold]
     bottom = TOP + ROW * len(strategies)
     x = scale(values, left + ALONE + SIDE, WIDTH - SIDE, log=True) if values else None

@@ -106,7 +106,7 @@ def sheet(figure: Figure, gap: float = 24.0) -> Drawing:
     width = max(sum(cell.width for cell in row) + gap * (len(row) + 1) for row in _rows(figure.cells, columns))
     lines = [*_wrapped(figure.title, width - 2 * gap, 16.0)]
     shapes: list[Shape] = [Words(gap, 30 + 20 * n, line, size=16.0, bold=True) for n, line in enumerate(lines)]
-    top = 30 + 20 * len(lines)
+    top = 30.0 + 20 * len(lines)
     for n, line in enumerate(_wrapped(figure.caption, width - 2 * gap, TEXT)):
         shapes.append(Words(gap, top + 16 * n, line, color="muted"))
     top += 16 * len(_wrapped(figure.caption, width - 2 * gap, TEXT))

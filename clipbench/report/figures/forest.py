@@ -22,8 +22,7 @@ from clipbench.report.figures.drawing import (
 from clipbench.report.figures.scale import Scale, scale
 from clipbench.report.tables import Contrast, Row, Setting
 
-WIDTH, ROW, TOP = 560.0, 28.0, 26.0
-NUMBERS = 168.0
+WIDTH, ROW, TOP = 400.0, 38.0, 26.0
 LOOKS = {
     verdict.BEST: ("green", "circle"),
     verdict.TIED: ("green", "circle"),
@@ -38,7 +37,7 @@ def figure(setting: Setting) -> Figure | None:
     rows = [(row, row.contrast) for row in setting.main if row.contrast]
     if not rows:
         return None
-    labels = min(190.0, max(width_of(row.label) for row, _ in rows) + 12)
+    labels = min(180.0, max(_width(row, contrast, setting) for row, contrast in rows) + 14)
     x = _scale(setting, [contrast for _, contrast in rows], labels)
     bottom = TOP + ROW * len(rows)
     shapes = [*_axes(setting, x, bottom)]
@@ -61,7 +60,11 @@ def _scale(setting: Setting, contrasts: list[Contrast], left: float) -> Scale:
     factor = formatting.scale(setting.metric)
     ends = [factor * end for c in contrasts for end in (c.difference.low, c.difference.high, c.difference.mean)]
     margin = factor * (setting.margin or 0.0)
-    return scale([0.0, *ends, -margin, margin], left, WIDTH - NUMBERS)
+    return scale([0.0, *ends, -margin, margin], left, WIDTH - 8)
+
+
+def _width(row: Row, contrast: Contrast, setting: Setting) -> float:
+    return max(width_of(row.label), width_of(_number(contrast, row, setting), SMALL))
 
 
 def _axes(setting: Setting, x: Scale, bottom: float) -> Iterator[Shape]:
@@ -82,8 +85,8 @@ def _axes(setting: Setting, x: Scale, bottom: float) -> Iterator[Shape]:
 def _line(setting: Setting, row: Row, contrast: Contrast, x: Scale, height: float) -> Iterator[Shape]:
     factor, difference = formatting.scale(setting.metric), contrast.difference
     color, shape = LOOKS.get(row.verdict, OTHERS)
-    yield Words(0, height + 4, shortened(row.label, x.start - 8), bold=row.verdict == verdict.BEST)
-    yield Words(WIDTH - NUMBERS + 12, height + 4, _number(contrast, row, setting), size=SMALL)
+    yield Words(0, height - 2, shortened(row.label, x.start - 8), bold=row.verdict == verdict.BEST)
+    yield Words(0, height + 12, _number(contrast, row, setting), size=SMALL, color="muted")
     if math.isfinite(difference.low):
         yield Line(((x(factor * difference.low), height), (x(factor * difference.high), height)), color, 2)
     if math.isfinite(difference.mean):

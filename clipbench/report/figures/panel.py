@@ -21,7 +21,7 @@ class Panel:
 
     def axes(self) -> Iterator[Shape]:
         left, right, bottom = self.x.start, self.x.end, self.y.start
-        yield Words(0, self.y.end - 9, self.y_label, size=SMALL, color="muted")
+        yield Words(0, self.y.end - 12, self.y_label, size=SMALL, color="muted")
         for value, text in self.y.ticks:
             height = self.y(value)
             yield Line(((left, height), (right, height)), "grid", 1)

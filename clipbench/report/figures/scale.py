@@ -44,7 +44,7 @@ def scale(values: Iterable[float], start: float, end: float, *, log: bool = Fals
     known = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(known), max(known)) if known else (1.0, 10.0) if log else (0.0, 1.0)
     if log:
-        room = max(0.04, pad * math.log10(high / low))
+        room = max(0.04, pad * math.log10(high / low)) if high > low else 0.5
         return Scale(low / 10**room, high * 10**room, start, end, log=True)
     room = pad * (high - low) or abs(low) * 0.1 or 1.0
     return Scale(low - room, high + room, start, end)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 
 from clipbench.report import answer as answers
-from clipbench.report import formatting, layout, legend
-from clipbench.report.answer import Answer
+from clipbench.report import claims, evidence, formatting, layout, legend
+from clipbench.report.answer import Answer, Reason
 from clipbench.report.figures import Figure, svg
 from clipbench.report.html.escape import text
 from clipbench.report.html.tables import badge, table
@@ -15,20 +15,24 @@ from clipbench.report.provenance import Provenance
 from clipbench.report.tables import Report, Setting
 
 TONES = {answers.HELPS: "good", answers.NOT_SHOWN: "plain", answers.NO_MATTER: "plain", answers.TOO_FEW: "open"}
+CLAIMED = {claims.SUPPORTED: "good", claims.REFUTED: "bad", claims.INCONCLUSIVE: "open", claims.UNTESTABLE: "plain"}
 # Nothing is fetched, whatever a user's text holds.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def render(report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None = None) -> str:
     """The whole report as one document."""
-    title = text(report.name or "Comparison")
-    body = "".join(_body(report, figures, provenance))
+    return document(report.name or "Comparison", "".join(_body(report, figures, provenance)))
+
+
+def document(title: str, body: str) -> str:
+    """A page of its own, with its style and its script."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{title} · clipbench</title>\n<style>\n{_asset('style.css')}</style>\n</head>\n"
+        f"<title>{text(title)} · clipbench</title>\n<style>\n{_asset('style.css')}</style>\n</head>\n"
         f"<body>\n{body}<script>\n{_asset('script.js')}</script>\n</body>\n</html>\n"
     )
 
@@ -46,8 +50,12 @@ def _body(report: Report, figures: Sequence[Sequence[Figure]], provenance: Prove
         yield "".join(_overview(report))
     for note in report.notes:
         yield f"<p class=note>{text(note)}</p>\n"
+    if len(report.settings) > 1:
+        yield "".join(_claims(report))
     for number, (setting, drawn) in enumerate(zip(report.settings, figures, strict=True)):
         yield "".join(_setting(number, setting, drawn, alone=len(report.settings) == 1))
+    if len(report.settings) <= 1:
+        yield "".join(_claims(report))
     if provenance:
         yield "".join(_reproduction(provenance))
     yield "<section id=reading><h2>How to read this</h2><ul class=legend>"
@@ -75,10 +83,12 @@ def _contents(report: Report, figures: Sequence[Sequence[Figure]], provenance: P
             yield f'<li><a href="#s{number}">{text(setting.label)}</a></li>'
     elif report.settings:
         yield "<li><a href=#s0>The answer</a></li><li><a href=#s0-comparison>Comparison</a></li>"
-        for figure in figures[0]:
-            yield f'<li><a href="#s0-{figure.name}">{text(figure.title)}</a></li>'
+        for shown in figures[0]:
+            yield f'<li><a href="#s0-{shown.name}">{text(shown.title)}</a></li>'
         if len(report.settings[0].rows) > len(report.settings[0].main):
             yield "<li><a href=#s0-everything>Every threshold</a></li>"
+    if report.claims:
+        yield "<li><a href=#claims>Claims</a></li>"
     if provenance:
         yield "<li><a href=#reproduce>Make it again</a></li>"
     yield "<li><a href=#reading>How to read this</a></li></ul></details></nav>\n"
@@ -88,9 +98,27 @@ def _overview(report: Report) -> Iterator[str]:
     yield "<section id=overview><h2>All settings</h2><ul class=overview>"
     for number, setting in enumerate(report.settings):
         found = answers.answer(setting)
-        yield f'<li><a href="#s{number}">{text(setting.label)}</a>{badge(found.verdict, _tone(found))}'
+        yield f'<li><a href="#s{number}">{text(setting.label)}</a>{badge(found.verdict, tone(found))}'
         yield f"<p>{text(setting.headline)}</p></li>"
     yield "</ul></section>\n"
+
+
+def _claims(report: Report) -> Iterator[str]:
+    if not report.claims:
+        return
+    meaning = text(evidence.MEANING)
+    yield f'<section id=claims><h2><span tabindex="0" data-tip="{meaning}" title="{meaning}">'
+    yield f"{evidence.TITLE}</span></h2>"
+    yield f"<ul class=overview>{claim_items(report)}</ul></section>\n"
+
+
+def claim_items(report: Report) -> str:
+    """A list item a claim: verdict, words, expectation, evidence."""
+    return "".join(
+        f"<li>{badge(each.verdict, CLAIMED[each.verdict])} <strong>{text(each.says)}</strong> "
+        f"<code>{text(each.expect)}</code><p>{text(evidence.sentence(each))}</p></li>"
+        for each in report.claims
+    )
 
 
 def _setting(number: int, setting: Setting, figures: Sequence[Figure], *, alone: bool) -> Iterator[str]:
@@ -100,39 +128,47 @@ def _setting(number: int, setting: Setting, figures: Sequence[Figure], *, alone:
     comparison, details, *everything = layout.grids(setting)
     yield f'<h3 id="{key}-comparison">{text(comparison.title)}</h3>{table(comparison)}'
     yield _items("flags", "Be aware", layout.flags(setting)) + _items("notes", "Notes", setting.notes)
-    early = [figure for figure in figures if figure.name in ("differences", "thresholds")]
-    yield "".join(_figure(key, figure) for figure in early)
+    early = [shown for shown in figures if shown.name in ("differences", "thresholds")]
+    yield "".join(figure(key, shown) for shown in early)
     yield f"<h3>{text(details.title)}</h3>{table(details)}"
-    yield "".join(_figure(key, figure) for figure in figures if figure not in early)
+    yield "".join(figure(key, shown) for shown in figures if shown not in early)
     for grid in everything:
         yield f'<h3 id="{key}-everything">{text(grid.title)}</h3>{table(grid)}'
     yield "</section>\n"
 
 
 def _answer(setting: Setting, found: Answer) -> Iterator[str]:
-    yield f'<div class="answer {_tone(found)}">{badge(found.verdict, _tone(found))}'
+    yield f'<div class="answer {tone(found)}">{badge(found.verdict, tone(found))}'
     if found.arm:
-        yield f"<p class=use>Use <strong>{text(found.arm)}</strong></p>"
+        verb = "Use" if found.verdict == answers.HELPS else "Stay with"
+        yield f"<p class=use>{verb} <strong>{text(found.arm)}</strong></p>"
     yield f"<p class=headline>{text(setting.headline)}</p>"
     if found.advice:
         yield f"<p>{text(found.advice)}</p>"
     if found.reasons:
         yield "<dl>"
-        yield "".join(f"<div><dt>{text(term)}</dt><dd>{text(words)}</dd></div>" for term, words in found.reasons)
+        yield "".join(_reason(reason) for reason in found.reasons)
         yield "</dl>"
     yield "</div>"
 
 
-def _tone(found: Answer) -> str:
+def _reason(reason: Reason) -> str:
+    meaning = text(reason.meaning)
+    term = f'<span tabindex="0" data-tip="{meaning}" title="{meaning}">{text(reason.term)}</span>'
+    return f"<div><dt>{term}</dt><dd>{text(reason.words)}</dd></div>"
+
+
+def tone(found: Answer) -> str:
     return TONES.get(found.verdict, "plain")
 
 
-def _figure(key: str, figure: Figure) -> str:
-    wide = " wide" if figure.columns == 1 else ""
-    cells = "".join(svg.inline(cell) for cell in figure.cells)
+def figure(key: str, shown: Figure) -> str:
+    """A figure with its title and caption, its drawings side by side where there is room."""
+    wide = " wide" if shown.columns == 1 else ""
+    cells = "".join(svg.inline(cell) for cell in shown.cells)
     return (
-        f'<figure id="{key}-{figure.name}"><h3>{text(figure.title)}</h3>'
-        f'<figcaption>{text(figure.caption)}</figcaption><div class="cells{wide}">{cells}</div></figure>'
+        f'<figure id="{key}-{shown.name}"><h3>{text(shown.title)}</h3>'
+        f'<figcaption>{text(shown.caption)}</figcaption><div class="cells{wide}">{cells}</div></figure>'
     )
 
 

@@ -1,0 +1,64 @@
+"""The page of several experiments: ranks, every setting's answer, all claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from clipbench.report import answer as answers
+from clipbench.report import formatting
+from clipbench.report.combined import Combined
+from clipbench.report.figures import ranks
+from clipbench.report.html.escape import text
+from clipbench.report.html.page import claim_items, document, figure, tone
+from clipbench.report.html.tables import badge
+from clipbench.report.tables import Report
+
+
+def render_combined(combined: Combined) -> str:
+    return document("All experiments", "".join(_body(combined)))
+
+
+def _body(combined: Combined) -> Iterator[str]:
+    yield "<header><p class=kicker>Gradient clipping, compared</p><h1>All experiments</h1>"
+    settings = sum(len(report.settings) for report in combined.reports)
+    counts = (formatting.count(len(combined.reports), "experiment"), formatting.count(settings, "setting"))
+    yield f"<p class=lead>{' · '.join(counts)}</p></header>\n"
+    yield "<nav aria-label=Contents><details open><summary>Contents</summary><ul>"
+    yield "<li><a href=#answers>Answers</a></li>"
+    yield "<li><a href=#ranks>Ranks</a></li><li><a href=#claims>Claims</a></li></ul></details></nav>\n<main>\n"
+    yield "<section id=answers><h2>Answers</h2><ul class=overview>"
+    yield "".join(line for report in combined.reports for line in _answers(report))
+    yield "</ul></section>\n<section id=ranks><h2>Ranks</h2>"
+    yield "".join(_ranks(combined))
+    yield "</section>\n<section id=claims><h2>Claims</h2>"
+    yield (
+        "".join(line for report in combined.reports for line in _claims(report))
+        or "<p>No experiment claims anything.</p>"
+    )
+    yield "</section>\n</main>\n"
+
+
+def _answers(report: Report) -> Iterator[str]:
+    link = f'<a href="{quote(report.name)}/report.html">{text(report.name)}</a>'
+    for setting in report.settings:
+        found = answers.answer(setting)
+        where = f" {text(setting.label)} " if setting.axes else ""
+        yield f"<li>{link}{where}{badge(found.verdict, tone(found))}<p>{text(setting.headline)}</p></li>"
+    if not report.settings:
+        yield f"<li>{link}<p>{text(' '.join(report.notes))}</p></li>"
+
+
+def _ranks(combined: Combined) -> Iterator[str]:
+    if combined.ranks is None:
+        yield "<p>An average rank takes at least three settings, and three strategies that all of them have.</p>"
+        return
+    yield figure("all", ranks.figure(combined.ranks))
+    if combined.ranks.left_out:
+        names = ", ".join(sorted(combined.ranks.left_out))
+        yield f"<p class=note>Not in every setting, and so not ranked: {text(names)}.</p>"
+
+
+def _claims(report: Report) -> Iterator[str]:
+    if report.claims:
+        yield f"<h3>{text(report.name)}</h3><ul class=overview>{claim_items(report)}</ul>"

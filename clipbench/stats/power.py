@@ -1,0 +1,59 @@
+"""What a number of seeds can show: the correction for many comparisons, the smallest p, and power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from clipbench.stats.numbers import LEVEL, Floats, t_quantile
+
+MOST_SEEDS = 10_000
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's step-down correction; NaN stays NaN and does not count as a comparison."""
+    raw = np.asarray(p_values, float)
+    corrected: Floats = np.full(raw.shape, np.nan)
+    order = [index for index in np.argsort(raw, kind="stable") if not np.isnan(raw[index])]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * raw[order]))
+    return corrected
+
+
+def smallest_p(pairs: int, comparisons: int = 1) -> float:
+    """The smallest two-sided p that so many paired seeds can reach after Holm over the comparisons."""
+    return min(1.0, max(comparisons, 1) * 2.0 ** (1 - pairs))
+
+
+def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
+    """The fewest paired seeds that can reach p < level after Holm over the comparisons."""
+    seeds = 1
+    while smallest_p(seeds, comparisons) >= level:
+        seeds += 1
+    return seeds
+
+
+def seeds_for_power(dz: float, comparisons: int = 1, power: float = 0.8, level: float = LEVEL) -> float:
+    """Paired seeds with which a t test shows an effect of this size that often; infinite where none would do.
+
+    At the level that Holm leaves to the first of the comparisons; never fewer than the sign-flip test can use.
+    """
+    if not np.isfinite(dz):
+        return float(seeds_needed(comparisons, level))
+    for seeds in _growing(seeds_needed(comparisons, level)):
+        critical = t_quantile(seeds, 1 - level / comparisons / 2)
+        # The other tail is left out: it holds less than a hundredth of the power that is asked for.
+        if 1 - special.nctdtr(seeds - 1, abs(dz) * np.sqrt(seeds), critical) >= power:
+            return float(seeds)
+    return float("inf")
+
+
+def _growing(first: int) -> Iterator[int]:
+    """Every number up to 100, then steps of one per cent, up to what nobody trains."""
+    seeds = first
+    while seeds <= MOST_SEEDS:
+        yield seeds
+        seeds += max(1, seeds // 100)

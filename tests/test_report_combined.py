@@ -1,0 +1,76 @@
+"""Several experiments on one page: ranks over all settings, every answer, every claim."""
+
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from clipbench.report import compare, html
+from clipbench.report.combined import combine
+from clipbench.report.figures import ranks, sheet, svg
+from clipbench.report.publish import write_combined
+from tests.test_claims import answers
+from tests.test_html import outline
+from tests.test_report import arm, diverged
+
+
+def reports(settings=4, more=()):
+    """In every setting b is best, then a, then the baseline."""
+    return [
+        answers(
+            arm("none", data=f"d{n}")
+            + arm("a", 1.0, gain=0.02, data=f"d{n}")
+            + arm("b", 1.0, gain=0.05, data=f"d{n}")
+            + [row | {"data": f"d{n}"} for row in more],
+            "b > none",
+        )
+        for n in range(settings)
+    ]
+
+
+def test_ranks_are_over_all_settings_and_friedman_is_scipys():
+    found = combine(reports()).ranks
+    assert found.strategies == ("b", "a", "none")
+    assert found.ranking.means == (1.0, 2.0, 3.0)
+    assert found.blocks == 4
+    assert found.ranking.p == pytest.approx(scipy_stats.friedmanchisquare([1] * 4, [2] * 4, [3] * 4).pvalue)
+
+
+def test_strategy_that_diverges_ranks_last_whatever_its_mean():
+    rows = arm("c", 1.0, gain=0.5, seeds=7) + diverged("c", 1.0, [7])
+    assert combine(reports(more=rows)).ranks.strategies[-1] == "c"
+
+
+def test_strategy_that_some_setting_lacks_is_left_out_and_named():
+    every = reports(3) + reports(1, more=arm("c", 1.0))
+    assert combine(every).ranks.left_out == ("c",)
+    assert "Not in every setting, and so not ranked: c." in html.render_combined(combine(every))
+
+
+def test_too_few_settings_or_strategies_are_not_ranked():
+    assert combine(reports(2)).ranks is None
+    assert combine([compare(pd.DataFrame(arm("none") + arm("a", 1.0))) for _ in range(4)]).ranks is None
+    assert "takes at least three settings" in html.render_combined(combine(reports(2)))
+
+
+def test_equal_strategies_share_their_rank():
+    rows = arm("none") + [r | {"strategy": "twin", "arm": "twin", "id": f"twin{r['seed']}"} for r in arm("none")]
+    found = combine([compare(pd.DataFrame(rows + arm("a", 1.0, gain=0.05))) for _ in range(3)]).ranks
+    assert found.ranking.means == (1.0, 2.5, 2.5)
+
+
+def test_bars_span_what_the_critical_difference_does_not_tell_apart():
+    drawn = ranks.figure(combine(reports(4)).ranks)
+    bars = [shape for shape in drawn.cells[0].shapes if shape.color == "orange"]
+    assert len(bars) == 2  # b with a, a with none; b and none are told apart
+    assert "Friedman p = 0.018" in drawn.caption
+    assert "<path" in svg.render(sheet(drawn))
+
+
+def test_page_holds_every_answer_and_claim_and_links_to_each_report(tmp_path):
+    path = write_combined(reports(3), tmp_path)
+    text = path.read_text("utf-8")
+    found = outline(text)
+    assert path == tmp_path / "report.html"
+    assert text.count("<code>b &gt; none</code>") == 3
+    assert text.count("claims/report.html") == 3
+    assert {"answers", "ranks", "claims"} <= set(found.ids)

@@ -1,0 +1,91 @@
+"""The files of a report, as a real run leaves them: every format, figures of this report alone, and in time."""
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from clipbench import spec
+from clipbench.plan import Cohort, Plan
+from clipbench.report.publish import publish, write_pictures
+from clipbench.trial import Component, Training, Trial
+from tests.test_figures import stored
+from tests.test_report import quickstart
+
+YAML = """name: quickstart
+data: digits
+model: {name: mlp, hidden: [8]}
+optimizer: {name: sgd, lr: 0.1}
+clip: [none, {name: norm, threshold: [0.1, 0.5, 1.0, 5.0]}]
+seeds: 8
+claims: [{says: clipping helps, expect: norm > none}]
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A plan of five arms of the made-up quickstart, its store and its report."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "quickstart.yaml").write_text(YAML, encoding="utf-8")
+    experiment = spec.load(folder / "quickstart.yaml")
+    trials = tuple(
+        Trial(Component.of("digits"), experiment.models[0], experiment.optimizers[0], Training(), arm, seed)
+        for arm in experiment.arms
+        for seed in range(8)
+    )
+    plan = Plan(experiment, (Cohort("0", trials, 10, 100, 20),))
+    frame = quickstart()
+    ids = {(trial.arm, trial.seed): trial.id for trial in trials}
+    frame["id"] = [ids.get(key, "other") for key in zip(frame["arm"], frame["seed"], strict=True)]
+    store = stored(folder / "results", frame[frame["id"] != "other"])
+    return plan, store, publish(plan, store)
+
+
+def test_every_format_is_written(published):
+    _, store, _ = published
+    names = {path.name for path in store.folder.iterdir() if path.is_file()}
+    assert names >= {"report.md", "report.html", "report.json", "table.csv", "table.tex"}
+    figures = {path.name for path in (store.folder / "figures").iterdir()}
+    assert figures == {"differences.svg", "thresholds.svg", "curves.svg", "norms.svg"}
+    for path in (store.folder / "figures").iterdir():
+        ElementTree.parse(path)
+
+
+def test_page_says_how_to_make_it_again(published):
+    _, store, report = published
+    page = (store.folder / "report.html").read_text("utf-8")
+    assert "clipbench run quickstart.yaml" in page
+    assert "0 to 7" in page and "torch 2" in page
+    assert "threshold: [0.1, 0.5, 1.0, 5.0]" in page
+    assert [each.verdict for each in report.claims] == ["supported"]
+
+
+def test_figures_of_an_older_report_are_taken_away(published):
+    plan, store, _ = published
+    stale = store.folder / "figures" / "02-norms.svg"
+    stale.write_text("<svg/>")
+    mine = store.folder / "figures" / "mine.txt"
+    mine.write_text("kept")
+    publish(plan, store)
+    assert not stale.exists() and mine.exists()
+    mine.unlink()
+
+
+def test_pictures_are_written_on_demand_with_the_same_names(published):
+    plan, store, _ = published
+    names = write_pictures(plan, store)
+    assert sorted(names) == [f"figures/{name}.png" for name in ("curves", "differences", "norms", "thresholds")]
+    for name in names:
+        assert (store.folder / name).read_bytes().startswith(b"\x89PNG")
+    publish(plan, store)
+    assert not list((store.folder / "figures").glob("*.png"))
+
+
+def test_writing_a_report_imports_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, clipbench.report.publish;"
+        "sys.exit(' '.join(n for n in ('torch', 'mlflow', 'matplotlib', 'scipy.stats') if n in sys.modules) or None)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
