@@ -7,19 +7,18 @@ not depend on which others share its chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from clipbench import dataset
 from clipbench.engine import tabulate
-from clipbench.engine.cohort import Progress, order
+from clipbench.engine.cohort import Cohort, Progress, order
 from clipbench.engine.cohort import train as train_chunk
 from clipbench.engine.workspace import Shape, Workspace
 from clipbench.trial import Records, Trial
 
 # A chunk of one lane would use other kernels than a chunk of many, and so differ in the last bits.
 FEWEST_LANES = 2
-TIMING_STEPS = 32
+TIMING_SECONDS = 0.5
 
 
 def train(
@@ -36,10 +35,13 @@ def train(
 
 def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> float:
     """What one step of one lane takes, from a short training that is thrown away."""
-    short = [replace(t, train=replace(t.train, epochs=None, steps=TIMING_STEPS, save_weights=False)) for t in trials]
-    train(short, device, lanes)  # traces and warms up
-    seconds = sum(train(short, device, lanes).records["seconds"])
-    return float(seconds) / (len(trials) * TIMING_STEPS)
+    chosen = order(trials)
+    padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
+    workspace = _workspace(Shape.of(padded, device))
+    if workspace.loop_reason:  # one lane after another: two say as much as all
+        padded = padded[:FEWEST_LANES]
+        workspace = _workspace(Shape.of(padded, device))
+    return Cohort(padded, workspace).seconds_per_step(TIMING_SECONDS) / len(padded)
 
 
 @lru_cache(maxsize=2)

@@ -82,6 +82,17 @@ class Cohort:
             self._end_of_epoch(epoch)
         return self._outcome(start)
 
+    def seconds_per_step(self, budget: float) -> float:
+        """The time of a step of all lanes, from as many as fit the budget, in seconds; at least one."""
+        size = self.schedule.size(0)
+        self._gather(size, None if self.schedule.whole else self.draws.epoch()[0])
+        self.work.gradients(size)  # traces and warms up
+        start, done = time.perf_counter(), 0
+        while not done or (done < self.schedule.steps and time.perf_counter() - start < budget):
+            self._one_step(size)
+            done += 1
+        return (time.perf_counter() - start) / done
+
     def _epoch(self, epoch: int, progress: Progress) -> bool:
         """Whether there is still a lane to train at its end."""
         batches = [] if self.schedule.whole else self.draws.epoch()
