@@ -117,7 +117,7 @@ def clip(trial: Trial, model: nn.Module) -> Clipped:
     """Clip the gradients in place: is the step kept, did the rule fire, and the elements of places that it scaled
     (None for rules that change elements one by one)."""
     options = trial.clip.as_dict()
-    threshold = options.pop("threshold", None)
+    threshold = options.pop("threshold", math.inf)
     excluded = options.pop("exclude", ())
     name = trial.clip.name
     if name == "none" or threshold is None:
@@ -154,10 +154,45 @@ def _normalize(chosen: list[nn.Parameter], c: float, per: str) -> Clipped:
     return True, True, _elements(chosen)
 
 
-def _value(chosen: list[nn.Parameter], c: float) -> Clipped:
-    fired = any(bool((p.grad.abs() > c).any()) for p in chosen)
-    clip_grad_value_(chosen, c)
+def _rms(chosen: list[nn.Parameter], c: float, per: str) -> Clipped:
+    scaled = 0
+    for place in _places(chosen, per):
+        size = _elements(place)
+        excess = float(torch.cat([stand_in.grad.flatten() for stand_in in place]).square().mean().sqrt()) / c
+        scaled += size if excess > 1 else 0
+        for stand_in in place:
+            stand_in.grad.div_(max(1.0, excess))
+    return True, scaled > 0, scaled
+
+
+def _soft_norm(chosen: list[nn.Parameter], c: float, per: str) -> Clipped:
+    for place in _places(chosen, per):
+        norm = _total([stand_in.grad for stand_in in place])
+        for stand_in in place:
+            stand_in.grad.mul_(c / (c + norm))
+    return True, True, _elements(chosen)
+
+
+def _value(chosen: list[nn.Parameter], c: float, lower: float | None = None, upper: float | None = None) -> Clipped:
+    before = [p.grad.clone() for p in chosen]
+    if lower is None and upper is None:
+        clip_grad_value_(chosen, c)
+    for p in chosen:
+        p.grad.clamp_(-c if lower is None else lower, c if upper is None else upper)
+    fired = any(not torch.equal(p.grad, old) for p, old in zip(chosen, before, strict=True))
     return True, fired, None
+
+
+def _centralize(chosen: list[nn.Parameter], _: float) -> Clipped:
+    for p in chosen:
+        if p.ndim > 1:
+            p.grad.sub_(p.grad.mean(dim=tuple(range(1, p.ndim)), keepdim=True))
+    return True, True, None
+
+
+def _skip_nonfinite(chosen: list[nn.Parameter], _: float) -> Clipped:
+    keep = all(bool(p.grad.isfinite().all()) for p in chosen)
+    return keep, not keep, 0 if keep else _elements(chosen)
 
 
 def _elementwise(change: Callable[[Tensor, float, float], Tensor]) -> Callable[..., Clipped]:
@@ -196,6 +231,12 @@ _CLIPS: dict[str, Callable[..., Clipped]] = {
     "one_sided": _elementwise(lambda g, c, _: g.clamp(max=c)),
     "sign_step": _elementwise(lambda g, c, _: torch.where(g.abs() > c, c * g.sign(), torch.zeros_like(g))),
     "relative": _elementwise(lambda g, c, largest: g.clamp(-c * largest, c * largest)),
+    "rms": _rms,
+    "soft_norm": _soft_norm,
+    "tanh": _elementwise(lambda g, c, _: c * torch.tanh(g / c)),
+    "sign": _elementwise(lambda g, c, _: torch.sign(g)),
+    "centralize": _centralize,
+    "skip_nonfinite": _skip_nonfinite,
     "skip": _skip,
     "drop": _drop,
 }

@@ -46,11 +46,26 @@ ARMS = {
     "one_sided": C("one_sided", threshold=0.02, exclude=()),
     "sign_step": C("sign_step", threshold=0.01, exclude=()),
     "relative": C("relative", threshold=0.3, exclude=()),
+    "value from below": C("value", lower=-0.02, upper=None, exclude=()),
+    "value of two ends": C("value", threshold=0.05, lower=-0.02, upper=0.01, exclude=()),
+    "rms": C("rms", threshold=0.01, per="tensor", exclude=()),
+    "rms per unit without head": C("rms", threshold=0.01, per="unit", exclude=("head",)),
+    "rms per model": C("rms", threshold=0.01, per="model", exclude=()),
+    "soft_norm": C("soft_norm", threshold=0.5, per="model", exclude=()),
+    "soft_norm per tensor": C("soft_norm", threshold=0.2, per="tensor", exclude=()),
+    "tanh": C("tanh", threshold=0.05, exclude=()),
+    "sign": C("sign", exclude=()),
+    "centralize": C("centralize", exclude=()),
+    "centralize without head": C("centralize", exclude=("head",)),
+    "skip_nonfinite": C("skip_nonfinite", exclude=()),
     "skip": C("skip", threshold=0.6, exclude=()),
     "drop": C("drop", threshold=0.6, exclude=()),
 }
-# Rules without jumps: two runs that differ in the last bits stay together.
-CONTINUOUS = [name for name in ARMS if name.split()[0] not in ("zero", "sign_step", "skip", "drop")]
+# Rules without jumps: two runs that differ in the last bits stay together. The last bits alone also say how many small
+# elements `tanh` changes.
+CONTINUOUS = [
+    name for name in ARMS if name.split()[0] not in ("zero", "sign_step", "sign", "tanh", "skip", "drop")
+]
 OPTIMIZERS = {
     "sgd": C("sgd", lr=0.02),
     "momentum": C("sgd", lr=0.02, momentum=0.9, dampening=0.1, weight_decay=0.01),
