@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clipbench import engine, registry
+from clipbench.engine.rule import initial_state
 from clipbench.registry import Plugin
 from clipbench.trial import Component, Records, Training, Trial
 from tests import toys
 
 RULES = registry.catalogue("strategy")
 LOOSE = [name for name, rule in RULES.items() if rule.facts["loose"] is not None]
-LIMITED = [name for name, rule in RULES.items() if "threshold" in rule.options]
+LIMITED = [name for name, rule in RULES.items() if "threshold" in rule.options and not rule.facts["init"]]
 PLACES = ("model", "tensor", "unit")
 # Rules without a flat part: however small the gradient, they change it.
 CHANGES_ALL = ("soft_norm", "tanh", "sign", "centralize")
@@ -49,7 +50,11 @@ def carry_out(rule: Plugin, g: Tensor, threshold: Tensor | None, w: Tensor | Non
     options: dict[str, Any] = {"threshold": threshold} if "threshold" in rule.options else {}
     if "p" in rule.options:
         options["p"] = p
+    known |= {"state": first_state(rule, n), "step": 1}
     result = rule.function(**{name: known[name] for name in rule.given}, **options)
+    if rule.facts["init"]:
+        *result, _ = result
+        result = result[0] if len(result) == 1 else result
     if rule.facts["per"] == "element":
         return result
     if rule.facts["per"] == "step":
@@ -57,6 +62,11 @@ def carry_out(rule: Plugin, g: Tensor, threshold: Tensor | None, w: Tensor | Non
     coefficient, fired = result
     assert fired.dtype == torch.bool and fired.shape == coefficient.shape == n.shape
     return g * coefficient
+
+
+def first_state(rule: Plugin, places: Tensor) -> dict[str, Tensor]:
+    options = {name: option.default for name, option in rule.options.items()}
+    return initial_state(rule.facts["init"] or {}, options, places)
 
 
 def tensors(drawn: Sequence[tuple[list[float], float, float]], rule: Plugin) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,8 @@ class Rule:
         self._step += 1
         available = statistics | {"step": self._step}
         if self._init and not self._state:
-            self._state = initial_state(self._init, self._options, statistics.get("g", statistics["n"]))
+            places = statistics["g" if "g" in statistics else "n"]
+            self._state = initial_state(self._init, self._options, places)
         given = {name: value for name, value in available.items() if name in self._plugin.given}
         if not self._init:
             return self._plugin.function(**given, **self._options)

@@ -129,7 +129,7 @@ class ModelRun(Run):
         if rule.needs("w"):
             statistics["w"] = lane_norms(self.weights.values(), rule.p).unsqueeze(1)[lanes]
         if rule.needs("size"):
-            statistics["size"] = n.new_tensor([self.elements])
+            statistics["size"] = n.new_full((1,), self.elements)
         return statistics
 
 
