@@ -34,7 +34,7 @@ HOMES: Mapping[str, str] = {
     "metric": "clipbench.metrics",
 }
 GIVEN: Mapping[str, frozenset[str]] = {
-    "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m"}),
+    "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "state", "step"}),
     "model": frozenset({"inputs", "outputs"}),
     "data": frozenset({"generator"}),
     "optimizer": frozenset({"params"}),
@@ -114,6 +114,8 @@ def strategy(
     search: tuple[float, float] | None = None,
     loose: float | None = None,
     refuses: bool = False,
+    instead: tuple[str, ...] = (),
+    init: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a clipping rule. `per` is the place where it looks:
 
@@ -122,11 +124,15 @@ def strategy(
     step                  it returns whether the step is kept
 
     `search` is the range for Optuna; `loose` the threshold at which it does nothing (None: it always acts);
-    `refuses` says that it turns a step away whole, and so survives a gradient that is not finite.
+    `refuses` says that it turns a step away whole, and so survives a gradient that is not finite; `instead` names
+    options that may stand in place of the threshold, which is then infinite.
+
+    `init` says what the rule remembers: for each name a number for every place, or (size, number) for a window of
+    them. It is given it as `state` and returns it, changed, after what it returns otherwise.
     """
     if per not in PLACES:
         raise ValueError(f"per must be one of {', '.join(PLACES)}, got {per!r}")
-    return _declare("strategy", per=per, search=search, loose=loose, refuses=refuses)
+    return _declare("strategy", per=per, search=search, loose=loose, refuses=refuses, instead=instead, init=init)
 
 
 def model() -> Callable[[Function], Function]:

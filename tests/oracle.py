@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -21,6 +23,7 @@ from clipbench.trial import Trial
 
 Batch = tuple[Tensor, Tensor]
 Clipped = tuple[bool, bool, int | None]
+Memory = dict[Any, Any]  # of a rule, for each of its places
 
 
 @dataclass
@@ -56,6 +59,7 @@ class Loop:
         plugin = registry.find("optimizer", trial.optimizer.name, trial.optimizer.folder)
         self.optimizer = plugin.function(self.model.parameters(), **trial.optimizer.as_dict())
         self.run = Run(model=self.model)
+        self.memory: Memory = {}
 
     def train(self, steps: int) -> Run:
         batches = self._batches()
@@ -71,7 +75,7 @@ class Loop:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         before = [parameter.grad.clone() for parameter in self.model.parameters()]
-        kept, fired, scaled = clip(self.trial, self.model)
+        kept, fired, scaled = clip(self.trial, self.model, self.memory)
         if kept:
             self.optimizer.step()
         after = [p.grad if kept else torch.zeros_like(p) for p in self.model.parameters()]
@@ -113,16 +117,18 @@ def initial_model(trial: Trial, dataset: Dataset | None) -> nn.Module:
     return plugin.function(**given, **trial.model.as_dict())
 
 
-def clip(trial: Trial, model: nn.Module) -> Clipped:
+def clip(trial: Trial, model: nn.Module, memory: Memory) -> Clipped:
     """Clip the gradients in place: is the step kept, did the rule fire, and the elements of places that it scaled
     (None for rules that change elements one by one)."""
     options = trial.clip.as_dict()
-    threshold = options.pop("threshold", None)
+    threshold = options.pop("threshold", math.inf)
     excluded = options.pop("exclude", ())
     name = trial.clip.name
     if name == "none" or threshold is None:
         return True, False, 0
     chosen = [p for key, p in model.named_parameters() if not any(key.startswith(f"{e}.") for e in excluded)]
+    if name in _REMEMBERING:
+        return _REMEMBERING[name](chosen, threshold, memory, **options)
     return _CLIPS[name](chosen, threshold, **options)
 
 
@@ -154,10 +160,45 @@ def _normalize(chosen: list[nn.Parameter], c: float, per: str) -> Clipped:
     return True, True, _elements(chosen)
 
 
-def _value(chosen: list[nn.Parameter], c: float) -> Clipped:
-    fired = any(bool((p.grad.abs() > c).any()) for p in chosen)
-    clip_grad_value_(chosen, c)
+def _rms(chosen: list[nn.Parameter], c: float, per: str) -> Clipped:
+    scaled = 0
+    for place in _places(chosen, per):
+        size = _elements(place)
+        excess = float(torch.cat([stand_in.grad.flatten() for stand_in in place]).square().mean().sqrt()) / c
+        scaled += size if excess > 1 else 0
+        for stand_in in place:
+            stand_in.grad.div_(max(1.0, excess))
+    return True, scaled > 0, scaled
+
+
+def _soft_norm(chosen: list[nn.Parameter], c: float, per: str) -> Clipped:
+    for place in _places(chosen, per):
+        norm = _total([stand_in.grad for stand_in in place])
+        for stand_in in place:
+            stand_in.grad.mul_(c / (c + norm))
+    return True, True, _elements(chosen)
+
+
+def _value(chosen: list[nn.Parameter], c: float, lower: float | None = None, upper: float | None = None) -> Clipped:
+    before = [p.grad.clone() for p in chosen]
+    if lower is None and upper is None:
+        clip_grad_value_(chosen, c)
+    for p in chosen:
+        p.grad.clamp_(-c if lower is None else lower, c if upper is None else upper)
+    fired = any(not torch.equal(p.grad, old) for p, old in zip(chosen, before, strict=True))
     return True, fired, None
+
+
+def _centralize(chosen: list[nn.Parameter], _: float) -> Clipped:
+    for p in chosen:
+        if p.ndim > 1:
+            p.grad.sub_(p.grad.mean(dim=tuple(range(1, p.ndim)), keepdim=True))
+    return True, True, None
+
+
+def _skip_nonfinite(chosen: list[nn.Parameter], _: float) -> Clipped:
+    keep = all(bool(p.grad.isfinite().all()) for p in chosen)
+    return keep, not keep, 0 if keep else _elements(chosen)
 
 
 def _elementwise(change: Callable[[Tensor, float, float], Tensor]) -> Callable[..., Clipped]:
@@ -196,8 +237,103 @@ _CLIPS: dict[str, Callable[..., Clipped]] = {
     "one_sided": _elementwise(lambda g, c, _: g.clamp(max=c)),
     "sign_step": _elementwise(lambda g, c, _: torch.where(g.abs() > c, c * g.sign(), torch.zeros_like(g))),
     "relative": _elementwise(lambda g, c, largest: g.clamp(-c * largest, c * largest)),
+    "rms": _rms,
+    "soft_norm": _soft_norm,
+    "tanh": _elementwise(lambda g, c, _: c * torch.tanh(g / c)),
+    "sign": _elementwise(lambda g, c, _: torch.sign(g)),
+    "centralize": _centralize,
+    "skip_nonfinite": _skip_nonfinite,
     "skip": _skip,
     "drop": _drop,
+}
+
+
+def _following(limit: Callable[..., float]) -> Callable[..., Clipped]:
+    """A rule that scales each place to a limit, which follows what it remembers of the place."""
+
+    def rule(chosen: list[nn.Parameter], c: float, memory: Memory, per: str, **options: Any) -> Clipped:
+        scaled, whole = 0, _total([p.grad for p in chosen])
+        for index, place in enumerate(_places(chosen, per)):
+            norm = _total([stand_in.grad for stand_in in place])
+            if norm == 0:  # says nothing, and is not remembered
+                continue
+            most = limit(memory.setdefault(index, {}), norm, c, whole=whole, **options)
+            if norm > most:
+                scaled += _elements(place)
+                for stand_in in place:
+                    stand_in.grad.mul_(most / norm)
+        return True, scaled > 0, scaled
+
+    return rule
+
+
+def _autoclip(past: Memory, norm: float, c: float, window: int, **_: Any) -> float:
+    norms = past.setdefault("norms", [])
+    norms.append(norm)
+    return float(np.percentile(norms[-window:], c))
+
+
+def _zclip(past: Memory, norm: float, c: float, alpha: float, warmup: int, max_norm: float, **_: Any) -> float:
+    norms = past.setdefault("norms", [])
+    limit = math.inf
+    if len(norms) >= warmup:
+        deviation = max(math.sqrt(past["variance"]), 1e-3 * past["mean"])
+        z = (norm - past["mean"]) / (deviation + 1e-6)
+        limit = past["mean"] + c * c * deviation / z if z > c else math.inf
+    limit = min(limit, max_norm)
+    norms.append(min(norm, limit))
+    if len(norms) <= warmup:
+        past.update(mean=np.mean(norms), variance=np.var(norms))
+    else:
+        past["mean"] = alpha * past["mean"] + (1 - alpha) * norms[-1]
+        past["variance"] = alpha * past["variance"] + (1 - alpha) * (norms[-1] - past["mean"]) ** 2
+    return limit
+
+
+def _adagc(past: Memory, norm: float, c: float, whole: float, beta: float, warmup: int, max_norm: float) -> float:
+    past["steps"] = past.get("steps", 0) + 1
+    if past["steps"] <= warmup:
+        limit = norm * max_norm / whole if whole > max_norm else math.inf
+        past["gamma"] = min(past.get("gamma", math.inf), norm, limit)
+        return limit
+    limit = c * past["gamma"]
+    past["gamma"] = beta * past["gamma"] + (1 - beta) * min(norm, limit)
+    return limit
+
+
+def _norm_growth(past: Memory, norm: float, c: float, **_: Any) -> float:
+    limit = c * (past.get("last", math.inf) + 1e-8)
+    past["last"] = min(norm, limit)
+    return limit
+
+
+def _usual(past: Memory, norm: float, c: float, window: int, warmup: int, **_: Any) -> float:
+    norms = past.setdefault("norms", [])[-window:]
+    past["norms"].append(norm)
+    return float(np.mean(norms) + c * max(np.std(norms), 1e-6)) if len(past["norms"]) > warmup else math.inf
+
+
+def _ema_norm(past: Memory, norm: float, c: float, beta: float, **_: Any) -> float:
+    limit = c * past.get("mean", math.inf)
+    past["mean"] = beta * past.get("mean", norm) + (1 - beta) * min(norm, limit)
+    return limit
+
+
+def _skip_sigma(chosen: list[nn.Parameter], c: float, memory: Memory, patience: int, **options: Any) -> Clipped:
+    norm = _total([p.grad for p in chosen])
+    keep = norm <= _usual(memory, norm, c, **options) or memory.get("refused", 0) >= patience
+    memory["refused"] = 0 if keep else memory.get("refused", 0) + 1
+    return keep, not keep, 0 if keep else _elements(chosen)
+
+
+_REMEMBERING: dict[str, Callable[..., Clipped]] = {
+    "autoclip": _following(_autoclip),
+    "zclip": _following(_zclip),
+    "adagc": _following(_adagc),
+    "norm_growth": _following(_norm_growth),
+    "mean_plus_k_std": _following(_usual),
+    "ema_norm": _following(_ema_norm),
+    "skip_sigma": _skip_sigma,
 }
 
 

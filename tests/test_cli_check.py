@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -174,7 +175,7 @@ def test_list_has_a_line_for_every_plugin(kind):
 
 def test_list_shows_formula_and_options():
     shown = run("list", "strategies").stdout
-    assert "  norm         g * min(1, c / (n + 1e-6))" in shown
+    assert re.search(r"^  norm +g \* min\(1, c / \(n \+ 1e-6\)\)", shown, re.MULTILINE)
     assert "threshold, p=2.0, per=model" in shown
 
 

@@ -46,11 +46,41 @@ ARMS = {
     "one_sided": C("one_sided", threshold=0.02, exclude=()),
     "sign_step": C("sign_step", threshold=0.01, exclude=()),
     "relative": C("relative", threshold=0.3, exclude=()),
+    "value from below": C("value", lower=-0.02, upper=None, exclude=()),
+    "value of two ends": C("value", threshold=0.05, lower=-0.02, upper=0.01, exclude=()),
+    "rms": C("rms", threshold=0.01, per="tensor", exclude=()),
+    "rms per unit without head": C("rms", threshold=0.01, per="unit", exclude=("head",)),
+    "rms per model": C("rms", threshold=0.01, per="model", exclude=()),
+    "soft_norm": C("soft_norm", threshold=0.5, per="model", exclude=()),
+    "soft_norm per tensor": C("soft_norm", threshold=0.2, per="tensor", exclude=()),
+    "tanh": C("tanh", threshold=0.05, exclude=()),
+    "sign": C("sign", exclude=()),
+    "centralize": C("centralize", exclude=()),
+    "centralize without head": C("centralize", exclude=("head",)),
+    "skip_nonfinite": C("skip_nonfinite", exclude=()),
+    "autoclip": C("autoclip", threshold=20.0, window=1000, per="model", exclude=()),
+    "autoclip per tensor": C("autoclip", threshold=33.0, window=6, per="tensor", exclude=()),
+    "zclip": C("zclip", threshold=0.5, alpha=0.9, warmup=4, max_norm=math.inf, per="model", exclude=()),
+    "zclip without head": C("zclip", threshold=0.5, alpha=0.9, warmup=4, max_norm=1.0, per="unit", exclude=("head",)),
+    "adagc": C("adagc", threshold=1.05, beta=0.9, warmup=5, max_norm=0.4, per="tensor", exclude=()),
+    "adagc per model": C("adagc", threshold=1.02, beta=0.9, warmup=5, max_norm=0.4, per="model", exclude=()),
+    "norm_growth": C("norm_growth", threshold=1.01, per="tensor", exclude=()),
+    "norm_growth per model": C("norm_growth", threshold=1.01, per="model", exclude=()),
+    "mean_plus_k_std": C("mean_plus_k_std", threshold=0.5, window=8, warmup=4, per="model", exclude=()),
+    "mean_plus_k_std per unit": C("mean_plus_k_std", threshold=0.5, window=8, warmup=4, per="unit", exclude=()),
+    "ema_norm": C("ema_norm", threshold=1.05, beta=0.9, per="tensor", exclude=()),
+    "skip_sigma": C("skip_sigma", threshold=0.5, window=8, warmup=4, patience=3, exclude=()),
     "skip": C("skip", threshold=0.6, exclude=()),
     "drop": C("drop", threshold=0.6, exclude=()),
 }
-# Rules without jumps: two runs that differ in the last bits stay together.
-CONTINUOUS = [name for name in ARMS if name.split()[0] not in ("zero", "sign_step", "skip", "drop")]
+# Rules without jumps: two runs that differ in the last bits stay together. The last bits alone also say how many small
+# elements `tanh` changes; and what a rule remembers keeps them, until they say whether it fired.
+CONTINUOUS = [
+    name
+    for name in ARMS
+    if name.split()[0] not in ("zero", "sign_step", "sign", "tanh", "skip", "drop")
+    and not registry.find("strategy", ARMS[name].name).facts["init"]
+]
 OPTIMIZERS = {
     "sgd": C("sgd", lr=0.02),
     "momentum": C("sgd", lr=0.02, momentum=0.9, dampening=0.1, weight_decay=0.01),

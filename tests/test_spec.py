@@ -470,3 +470,20 @@ def test_resolved_experiment_finds_the_users_own_functions(load, tmp_path):
 def test_too_many_trials_are_refused_before_they_are_made(load):
     axes = ", ".join(f"{name}: {{log: [1e-9, 0.1], points: 1000}}" for name in ("lr", "momentum", "weight_decay"))
     assert "more than 1,000,000" in refused(load, f"optimizer: {{name: sgd, {axes}}}")
+
+
+def test_an_end_of_value_takes_the_place_of_its_threshold(load):
+    clip = "clip: [{name: value, lower: -0.1, upper: [0.2, 0.5]}, {name: value, threshold: 1.0, lower: -0.5}, sign]"
+    arms = [arm.arm for arm in load(clip).arms]
+    assert arms == [
+        "value(lower=-0.1, upper=0.2)",
+        "value(lower=-0.1, upper=0.5)",
+        "value(lower=-0.5)@1.0",
+        "sign",
+    ]
+
+
+@pytest.mark.parametrize("options", ["", ", lower: 0.1", ", upper: -0.1", ", exclude: [head]"])
+def test_value_without_an_end_that_makes_sense_is_refused(load, options):
+    with pytest.raises(InputError):
+        load(f"clip: [{{name: value{options}}}]")

@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clipbench import engine, registry
+from clipbench.engine.rule import initial_state
 from clipbench.registry import Plugin
 from clipbench.trial import Component, Records, Training, Trial
 from tests import toys
 
 RULES = registry.catalogue("strategy")
 LOOSE = [name for name, rule in RULES.items() if rule.facts["loose"] is not None]
-LIMITED = [name for name, rule in RULES.items() if "threshold" in rule.options]
+LIMITED = [name for name, rule in RULES.items() if "threshold" in rule.options and not rule.facts["init"]]
 PLACES = ("model", "tensor", "unit")
+# Rules without a flat part: however small the gradient, they change it.
+CHANGES_ALL = ("soft_norm", "tanh", "sign", "centralize")
 
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 # Gradients and thresholds of a few lanes, at every size that float32 squares.
@@ -42,11 +45,16 @@ def carry_out(rule: Plugin, g: Tensor, threshold: Tensor | None, w: Tensor | Non
     n = torch.linalg.vector_norm(g, p, dim=1, keepdim=True)
     m = g.abs().amax(1, keepdim=True)
     w = torch.linalg.vector_norm(torch.ones_like(g) if w is None else w, p, dim=1, keepdim=True)
-    known = {"g": g, "n": n, "m": m, "w": w, "model_n": n, "model_m": m}
+    size, row_mean = n.new_tensor([g.shape[1]]), g.mean(1, keepdim=True).expand_as(g)
+    known = {"g": g, "n": n, "m": m, "w": w, "model_n": n, "model_m": m, "size": size, "row_mean": row_mean}
     options: dict[str, Any] = {"threshold": threshold} if "threshold" in rule.options else {}
     if "p" in rule.options:
         options["p"] = p
+    known |= {"state": first_state(rule, n), "step": 1}
     result = rule.function(**{name: known[name] for name in rule.given}, **options)
+    if rule.facts["init"]:
+        *result, _ = result
+        result = result[0] if len(result) == 1 else result
     if rule.facts["per"] == "element":
         return result
     if rule.facts["per"] == "step":
@@ -54,6 +62,11 @@ def carry_out(rule: Plugin, g: Tensor, threshold: Tensor | None, w: Tensor | Non
     coefficient, fired = result
     assert fired.dtype == torch.bool and fired.shape == coefficient.shape == n.shape
     return g * coefficient
+
+
+def first_state(rule: Plugin, places: Tensor) -> dict[str, Tensor]:
+    options = {name: option.default for name, option in rule.options.items()}
+    return initial_state(rule.facts["init"] or {}, options, places)
 
 
 def tensors(drawn: Sequence[tuple[list[float], float, float]], rule: Plugin) -> tuple[Tensor, Tensor]:
@@ -89,7 +102,7 @@ def test_what_is_finite_stays_finite_and_zero_stays_zero(rule, drawn):
     g, c = tensors(drawn, rule)
     after = carry_out(rule, g, c)
     assert after.isfinite().all()
-    assert (after[g == 0] == 0).all()
+    assert rule.name == "centralize" or (after[g == 0] == 0).all()  # what it moves is a row as a whole
     assert (carry_out(rule, torch.zeros_like(g), c) == 0).all()
 
 
@@ -169,6 +182,12 @@ AT_ONE = {  # threshold 1
     "zero": {"nan": [0.0, 1.0], "inf": [0.0, 1.0], "-inf": [0.0, 1.0], "huge": [0.0, 0.0]},
     "sign_step": {"nan": [0.0, 0.0], "inf": [1.0, 0.0], "-inf": [-1.0, 0.0], "huge": [1.0, 1.0]},
     "relative": {"nan": [NAN, NAN], "inf": [INF, 1.0], "-inf": [-INF, 1.0], "huge": [1e20, 1e20]},
+    "rms": SCALED_AWAY,
+    "soft_norm": SCALED_AWAY,
+    "tanh": {"nan": [NAN, math.tanh(1)], "inf": [1.0, math.tanh(1)], "-inf": [-1.0, math.tanh(1)], "huge": [1.0, 1.0]},
+    "sign": {"nan": [0.0, 1.0], "inf": [1.0, 1.0], "-inf": [-1.0, 1.0], "huge": [1.0, 1.0]},
+    "centralize": {"nan": [NAN, NAN], "inf": [NAN, -INF], "-inf": [NAN, INF], "huge": [0.0, 0.0]},
+    "skip_nonfinite": REFUSED,
     "skip": REFUSED,
     "drop": REFUSED,
 }
@@ -257,6 +276,42 @@ def test_elementwise_rules_are_their_formulas():
     assert torch.equal(at("relative", g, 0.25), torch.tensor([[-1.0, -0.5, 0.0, 0.5, 1.0, 1.0]]))
 
 
+@settings(max_examples=60, deadline=None)
+@given(drawn=lanes, lower=st.floats(-1, 0, width=32), upper=st.floats(0, 1, width=32))
+def test_value_with_ends_of_its_own_is_a_clamp_between_them(drawn, lower, upper):
+    g, c = tensors(drawn, RULES["value"])
+    value, off = RULES["value"].function, torch.full_like(c, math.inf)
+    assert torch.equal(value(g, c, lower, upper), g.clamp(lower, upper))
+    assert torch.equal(value(g, off, lower=lower), g.clamp(min=lower))
+    assert torch.equal(value(g, off, upper=upper), g.clamp(max=upper))
+    assert torch.equal(value(g, c, lower=lower), torch.minimum(g, c).clamp(min=lower))
+
+
+def test_rms_bounds_the_root_mean_square():
+    g = drawn_gradient()
+    after = at("rms", g, 0.3)
+    before = g.square().mean(1).sqrt()
+    assert 0 < (before > 0.3).sum() < len(g)
+    torch.testing.assert_close(after.square().mean(1).sqrt(), before.clamp(max=0.3), rtol=1e-12, atol=0)
+    # optax 0.2.8, clip_by_block_rms(1.0) on [3, 4]
+    torch.testing.assert_close(at("rms", torch.tensor([[3.0, 4.0]]), 1.0), torch.tensor([[0.8485281, 1.1313709]]))
+
+
+def test_soft_norm_is_within_a_factor_of_two_of_norm_and_tanh_is_below_value():
+    g = drawn_gradient()
+    soft, hard = at("soft_norm", g, 0.7).norm(dim=1), at("norm", g, 0.7).norm(dim=1)
+    assert (soft <= hard * (1 + 1e-5)).all() and (soft >= hard / 2).all()
+    torch.testing.assert_close(at("soft_norm", torch.tensor([[3.0, 4.0]]), 5.0), torch.tensor([[1.5, 2.0]]))
+    assert (at("tanh", g, 0.7).abs() <= at("value", g, 0.7).abs()).all()
+    torch.testing.assert_close(at("tanh", torch.tensor([[0.7, -7.0]]), 0.7), 0.7 * torch.tensor([[1.0, -10.0]]).tanh())
+
+
+def test_skip_nonfinite_looks_at_nothing_but_finiteness():
+    g = torch.tensor([[1e15, -1e15], [0.0, 1e-30], [NAN, 0.0], [INF, 0.0]])
+    kept = RULES["skip_nonfinite"].function(g.norm(dim=1, keepdim=True))
+    assert kept.flatten().tolist() == [True, True, False, False]
+
+
 @pytest.mark.parametrize("name", ["skip", "drop"])
 def test_a_step_is_refused_over_the_threshold_and_kept_at_it(name):
     g = torch.tensor([[3.0, 4.0], [3.0, 4.001], [0.0, 0.0]])
@@ -319,11 +374,18 @@ CLIP = [
     *(0.0, -0.016, 0.012),
     *(0.25, -0.25, -0.25, 0.25),
 ]
+CENTRALIZED = [  # by hand: each row or filter less its mean, the bias as it is
+    *(0.15, -1.05, 1.05, -0.15, 0.000975, -0.000225, -0.001425, 0.000675),
+    *(0.0666666667, -0.7333333333, 0.6666666667, 0.0666666667, -0.7333333333, 0.6666666667),
+    *(0.0, -0.016, 0.012),
+    *(1.0, -1.0, -1.75, 1.75),
+]
 THEIRS = {
     "agc": (Component.of("agc", threshold=0.05, eps=1e-3, per="unit", exclude=()), AGC),
     "norm": (Component.of("norm", threshold=0.7, p=2.0, per="model", exclude=()), GLOBAL_NORM),
     "normalize": (Component.of("normalize", threshold=0.7, per="model", exclude=()), GLOBAL_NORM),
     "value": (Component.of("value", threshold=0.25, exclude=()), CLIP),
+    "centralize": (Component.of("centralize", exclude=()), CENTRALIZED),
 }
 
 
@@ -392,9 +454,13 @@ def test_telemetry_says_what_happened_to_the_gradient(rule):
         assert measured["grad_norm/post"] == pytest.approx(post, rel=1e-9, abs=1e-15), where
         cosine = float(before @ after / (pre * post)) if post else 0.0
         assert measured["clip/cosine"] == pytest.approx(cosine, abs=1e-9), where
+        if rule.name in CHANGES_ALL:
+            changed = after != before
+            assert measured["clip/fired"] == bool(changed.any()), where
         # Nearly under the threshold the 1e-6 in the norm rules shows: no clipping, but for the last digits.
-        changed = ~np.isclose(after, before, rtol=1e-2, atol=0)
-        assert measured["clip/fired"] == (rule.name == "normalize" or bool(changed.any())), where
+        else:
+            changed = ~np.isclose(after, before, rtol=1e-2, atol=0)
+            assert measured["clip/fired"] == (rule.name == "normalize" or bool(changed.any())), where
         if rule.facts["per"] == "element":
             assert measured["clip/fraction"] == pytest.approx(np.mean(after != before)), where
         assert bool(measured["clip/fraction"]) == bool(measured["clip/fired"]), where

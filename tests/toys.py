@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipbench.registry import strategy
+
 # Objectives without data: the output is the loss.
 
 
@@ -345,3 +347,20 @@ def constant_but_in_test(constant: float) -> dict:
     x = np.column_stack([np.full(1000, constant), np.arange(1000.0)])
     other = x[:10] + np.array([1.0, 0.0])
     return {"train": (x, x[:, 1]), "test": (other, x[:10, 1])}
+
+
+# Rules that remember.
+
+
+@strategy(per="element", init={"rest": 0.0})
+def u_clip(g: Tensor, threshold: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """What is cut off is added to the next gradient: arXiv:2302.02971."""
+    whole = g + state["rest"]
+    through = torch.maximum(torch.minimum(whole, threshold), -threshold)
+    return through, {"rest": whole - through}
+
+
+@strategy(per="model", init={"last": 0.0, "older": 0.0})
+def by_history(n: Tensor, state: dict[str, Tensor], step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The norm of two steps before, kept as it was given."""
+    return state["older"], torch.full_like(n, step > 1, dtype=torch.bool), {"last": n, "older": state["last"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from time import perf_counter
@@ -41,7 +42,7 @@ def identity(clip: Component) -> Identity:
     """What lanes must share to be clipped by one call of a rule: everything but the threshold."""
     options = clip.as_dict()
     plugin = registry.of("strategy", clip)
-    if clip.name == "none" or ("threshold" in plugin.options and options.get("threshold") is None):
+    if clip.name == "none" or options.get("threshold", math.inf) is None:
         return OFF
     per = str(options.get("per") or plugin.facts["per"])
     place = "part" if per == "model" and options.get("exclude") else per

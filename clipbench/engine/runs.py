@@ -12,41 +12,9 @@ from torch import Tensor
 
 from clipbench import registry
 from clipbench.engine.blocks import Blocks, lane_norms
+from clipbench.engine.rule import Rule
 from clipbench.engine.telemetry import COSINE, FIRED, FRACTION, MAX, POST, PRE, Telemetry
 from clipbench.trial import Component
-
-# Options of an arm that are the engine's business; all others are the rule's own.
-COMMON = ("per", "exclude", "threshold")
-
-
-class Rule:
-    """A plug-in with its options, for some lanes: call it with whatever statistics there are."""
-
-    def __init__(self, arms: Sequence[Component], like: Tensor) -> None:
-        self._plugin = registry.of("strategy", arms[0])
-        self._options: dict[str, Any] = {k: v for k, v in arms[0].options if k not in COMMON}
-        self.limits = [1.0]
-        if "threshold" in self._plugin.options:
-            self.limits = [float(arm["threshold"]) for arm in arms]  # type: ignore[arg-type]
-            self._options["threshold"] = like.new_tensor(self.limits).unsqueeze(1)
-        self.p = float(self._options.get("p", 2.0))
-        self.refuses = bool(self._plugin.facts.get("refuses", False))
-        self.own = ":" in self._plugin.name
-
-    def needs(self, statistic: str) -> bool:
-        return statistic in self._plugin.given
-
-    def __call__(self, **statistics: Tensor) -> Any:
-        given = {name: value for name, value in statistics.items() if name in self._plugin.given}
-        return self._plugin.function(**given, **self._options)
-
-    def scaling(self, **statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """The coefficient of each place, and whether the rule fired there."""
-        result = self(**statistics)
-        if not isinstance(result, tuple) or len(result) != 2:  # a tensor of two lanes would unpack, and mean nothing
-            got = type(result).__name__
-            raise TypeError(f"{self._plugin.name} must return (coefficient, fired), got {got}")
-        return result
 
 
 class Run:
@@ -160,6 +128,8 @@ class ModelRun(Run):
             statistics["m"] = statistics["model_m"] = self.model_maximum()[lanes]
         if rule.needs("w"):
             statistics["w"] = lane_norms(self.weights.values(), rule.p).unsqueeze(1)[lanes]
+        if rule.needs("size"):
+            statistics["size"] = n.new_full((1,), self.elements)
         return statistics
 
 
@@ -195,7 +165,7 @@ class PlacesRun(Run):
         self.add_rest()
 
     def _statistics(self, n: Tensor) -> dict[str, Tensor]:
-        statistics = {"n": n}
+        statistics = {"n": n, "size": self._sizes}
         if self.rule.needs("model_n"):
             statistics["model_n"] = self.model_norm(self.rule.p)
         if self.rule.needs("model_m"):
@@ -228,8 +198,13 @@ class PlacesRun(Run):
 class ElementRun(Run):
     """Rules that return new elements. Their lanes are gathered into one matrix, so that a rule is called once."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, arms: Sequence[Component], lanes: slice, names: Sequence[str], *blocks: Any) -> None:
+        super().__init__(arms, lanes, names, *blocks)
+        shapes = [blocks[1][name].shape[1:] for name in names]
+        self._rows = [
+            gradient.view(self.count, shape[0], -1) if len(shape) > 1 else None
+            for gradient, shape in zip(self.grads.values(), shapes, strict=True)
+        ]
         sizes = [gradient.shape[1] for gradient in self.grads.values()]
         self._old = self.post.new_zeros(self.count, sum(sizes))
         self._scratch = torch.empty_like(self._old)
@@ -257,7 +232,19 @@ class ElementRun(Run):
             statistics["n"] = statistics["m"] = g.abs()
         if self.rule.needs("w"):
             statistics["w"] = torch.cat(list(self.weights.values()), dim=1).abs()
+        if self.rule.needs("size"):
+            statistics["size"] = g.new_ones(1)
+        if self.rule.needs("row_mean"):
+            statistics["row_mean"] = self._row_means()
         return statistics
+
+    def _row_means(self) -> Tensor:
+        """For each element the mean of its row or filter: [lanes, elements]; 0 where a tensor has no rows."""
+        means = torch.zeros_like(self._old)
+        for home, rows in zip(torch.split(means, self._sizes, dim=1), self._rows, strict=True):
+            if rows is not None:
+                home.copy_(rows.mean(2, keepdim=True).expand_as(rows).reshape(home.shape))
+        return means
 
 
 class StepRun(Run):

@@ -188,7 +188,8 @@ def _why_unknown(plugin: Plugin, option: str, slots: Mapping[str, Slot]) -> tupl
 
 def _refuse_missing(plugin: Plugin, options: list[str], node: Node, findings: Findings) -> None:
     slots = signature(plugin)
-    missing = [f"`{option}`" for option in options if slots[option].required]
+    replaced = "threshold" if set(plugin.facts.get("instead", ())) - set(options) else ""
+    missing = [f"`{option}`" for option in options if slots[option].required and option != replaced]
     if not missing:
         return
     low, high = plugin.facts.get("search") or (0.01, 100.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clipbench.errors import Place
 from clipbench.names import did_you_mean
+from clipbench.registry import find
 from clipbench.spec import overrides
 from clipbench.spec.axes import Axis
 from clipbench.spec.components import Choice, read_choices
@@ -251,7 +252,9 @@ class _Reading:
 
     def _remark(self, choices: Mapping[str, Sequence[Choice]]) -> None:
         for choice in choices["clip"]:
-            if 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
+            # What follows the norms that were has no such 0: the 0th percentile is the smallest of them.
+            follows = find("strategy", choice.name, choice.folder).facts.get("init")
+            if not follows and 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
                 self.findings.note(f"{choice.key}.threshold: threshold 0: everything is clipped away.")
         for choice in choices["optimizer"]:
             if 0.0 in dict(choice.axes).get("lr", Axis(())).values:

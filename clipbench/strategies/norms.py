@@ -59,3 +59,24 @@ def normalize(n: Tensor, threshold: Tensor | float = 1.0) -> Scaling:
     c g / (n + 1e-6)                Hazan et al. 2015, arXiv:1507.02030; optax.normalize_by_update_norm
     """
     return threshold / (n + 1e-6), torch.ones_like(n, dtype=torch.bool)
+
+
+@strategy(per="tensor", search=(1e-4, 1e0), loose=math.inf)
+def rms(n: Tensor, size: Tensor, threshold: Tensor) -> Scaling:
+    """Scale each tensor so that the root mean square of its elements is at most `threshold`.
+
+    g_t / max(1, rms(g_t) / c)      Adafactor, arXiv:1804.04235; optax.clip_by_block_rms
+    """
+    root_mean_square = n / size.sqrt()
+    fired = root_mean_square > threshold
+    return torch.where(root_mean_square <= threshold, 1.0, threshold / root_mean_square), fired
+
+
+@strategy(per="model", search=(1e-2, 1e2))
+def soft_norm(n: Tensor, threshold: Tensor) -> Scaling:
+    """Scale the gradient smoothly to a norm below `threshold`: by half where its norm is at the threshold.
+
+    g * c / (c + n)                 the smooth twin of `norm`, within a factor of 2; Zhang et al. 2020, arXiv:1905.11881
+    """
+    coefficient = 1 / (1 + torch.where(n > 0, n / threshold, n))
+    return coefficient, coefficient < 1

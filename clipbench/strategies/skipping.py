@@ -19,6 +19,15 @@ def skip(n: Tensor, threshold: Tensor) -> Tensor:
     return n <= threshold
 
 
+@strategy(per="step", refuses=True)
+def skip_nonfinite(n: Tensor) -> Tensor:
+    """Do not step at all when the gradient, or its norm, is not finite: everything stays as it was.
+
+    step if n is finite             optax.apply_if_finite, without its limit; loss scalers of mixed precision
+    """
+    return n.isfinite()
+
+
 @strategy(per="element", search=(1e-1, 1e2), loose=math.inf, refuses=True)
 def drop(g: Tensor, model_n: Tensor, threshold: Tensor) -> Tensor:
     """Step with a zero gradient when the norm is over `threshold`: momentum and weight decay still move.
