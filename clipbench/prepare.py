@@ -13,6 +13,7 @@ from clipbench import dataset, registry, spec
 from clipbench.dataset import Dataset
 from clipbench.engine.batches import Schedule
 from clipbench.engine.clipping import excluded
+from clipbench.engine.courses import follow
 from clipbench.engine.looped import reason_to_loop
 from clipbench.engine.network import DTYPES, Network, build_model
 from clipbench.errors import InputError, Problem
@@ -47,6 +48,7 @@ class _Preparation:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
 
     def plan(self) -> Plan:
         settings = [setting for setting in self._settings() if setting]
@@ -56,10 +58,11 @@ class _Preparation:
         if self.problems:
             raise InputError(self.problems)
         cohorts = tuple(self._cohort(setting) for setting in settings)
-        notes = [
+        self.notes += [
             f"{s.model.name} is trained one model after another: {s.loop_reason}." for s in settings if s.loop_reason
         ]
-        return Plan(self.experiment, cohorts, (*self.experiment.notes, *dict.fromkeys(notes)), _directions(settings))
+        notes = (*self.experiment.notes, *dict.fromkeys(self.notes))
+        return Plan(self.experiment, cohorts, notes, _directions(settings))
 
     def _settings(self) -> Iterator[_Setting | None]:
         """Every combination of data, model and training; None where a problem was found."""
@@ -101,6 +104,8 @@ class _Preparation:
                 f"{train.batch_size} is more than the {len(loaded.train[0])} training examples.",
             )
             return None
+        if not self._schedule_works(train, schedule.steps):
+            return None
         module.to(DTYPES[train.dtype])
         network = Network(module, train, has_data=loaded is not None)
         example = _example(loaded, network.dtype)
@@ -112,6 +117,22 @@ class _Preparation:
             self._say(key, f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}")
             return None
         return _Setting(data, model, train, loaded, module, schedule, reason, activations)
+
+    def _schedule_works(self, train: Training, steps: int) -> bool:
+        """Ask a schedule for its factors at the ends of training."""
+        if train.schedule is None:
+            return True
+        course = follow(train.schedule, steps)
+        try:
+            for step in {0, steps // 2, steps - 1}:
+                course(step)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            self._say("train.schedule", f"{train.schedule.name} cannot be followed: {_sentence(error)}")
+            return False
+        warmup = train.schedule.as_dict().get("warmup")
+        if isinstance(warmup, int) and warmup >= steps:
+            self.notes.append(f"train.schedule.warmup: {warmup} steps of warmup, and {steps} in all: it never ends.")
+        return True
 
     def _check_excludes(self, settings: Sequence[_Setting]) -> None:
         names = {name for setting in settings for name, _ in setting.module.named_parameters()}

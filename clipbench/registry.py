@@ -32,6 +32,7 @@ HOMES: Mapping[str, str] = {
     "optimizer": "clipbench.optimizers",
     "loss": "clipbench.losses",
     "metric": "clipbench.metrics",
+    "schedule": "clipbench.schedules",
 }
 GIVEN: Mapping[str, frozenset[str]] = {
     "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "state", "step"}),
@@ -40,6 +41,7 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "optimizer": frozenset({"params"}),
     "loss": frozenset({"output", "target"}),
     "metric": frozenset({"output", "target"}),
+    "schedule": frozenset({"step", "steps"}),
 }
 PLACES = ("model", "tensor", "unit", "element", "step")
 
@@ -158,6 +160,11 @@ def loss() -> Callable[[Function], Function]:
 def metric(*, higher_is_better: bool) -> Callable[[Function], Function]:
     """Declare a metric: a function of output and target that returns a scalar tensor."""
     return _declare("metric", higher_is_better=higher_is_better)
+
+
+def schedule() -> Callable[[Function], Function]:
+    """Declare a schedule: a function of a step, counted from 0, and of all `steps`, that returns a factor."""
+    return _declare("schedule")
 
 
 def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:

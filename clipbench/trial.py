@@ -61,8 +61,10 @@ class Training:
     steps: int | None = None
     batch_size: int | None = 64  # None = the whole training set, in order (`full`)
     drop_last: bool = False
+    epoch_steps: int | None = None  # of an epoch, where the data have none
     loss: Component = Component("cross_entropy")
     metrics: tuple[Component, ...] = ()
+    schedule: Component | None = None  # of the learning rate
     dtype: str = "float32"
     evaluate_every: int = 1  # epochs
     target: tuple[str, float] | None = None  # a measure and the value to reach: gives epochs_to_target

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, StepLR
 
 from clipbench import registry
 from clipbench.dataset import Dataset
-from clipbench.trial import Trial
+from clipbench.trial import Training, Trial
 
 Batch = tuple[Tensor, Tensor]
 Clipped = tuple[bool, bool, int | None]
@@ -60,6 +61,7 @@ class Loop:
         self.optimizer = plugin.function(self.model.parameters(), **trial.optimizer.as_dict())
         self.run = Run(model=self.model)
         self.memory: Memory = {}
+        self.rates = rates(trial.train)
 
     def train(self, steps: int) -> Run:
         batches = self._batches()
@@ -76,6 +78,9 @@ class Loop:
                 parameter.grad = torch.zeros_like(parameter)
         before = [parameter.grad.clone() for parameter in self.model.parameters()]
         kept, fired, scaled = clip(self.trial, self.model, self.memory)
+        if self.rates:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.trial.optimizer["lr"] * self.rates[len(self.run.steps)]
         if kept:
             self.optimizer.step()
         after = [p.grad if kept else torch.zeros_like(p) for p in self.model.parameters()]
@@ -115,6 +120,32 @@ def initial_model(trial: Trial, dataset: Dataset | None) -> nn.Module:
     given = {name: value for name, value in given.items() if name in plugin.given}
     torch.manual_seed(trial.seed)
     return plugin.function(**given, **trial.model.as_dict())
+
+
+def rates(train: Training) -> list[float]:
+    """What torch's own schedulers make of a learning rate of 1, step by step."""
+    if train.schedule is None:
+        return []
+    options = train.schedule.as_dict()
+    warmup = options.pop("warmup")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = SCHEDULERS[train.schedule.name](optimizer, train.steps - warmup, **options)
+    found = [(step + 1) / (warmup + 1) for step in range(warmup)]
+    while len(found) < train.steps:
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+SCHEDULERS = {
+    "constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0),
+    "linear": lambda optimizer, steps, final: LinearLR(optimizer, 1.0, final, total_iters=steps),
+    "cosine": lambda optimizer, steps, final: CosineAnnealingLR(optimizer, steps, eta_min=final),
+    "step": lambda optimizer, steps, every, gamma: StepLR(optimizer, every, gamma),
+    "exponential": lambda optimizer, steps, final: ExponentialLR(optimizer, final ** (1 / steps)),
+    "power": lambda optimizer, steps, exponent, scale: LambdaLR(optimizer, lambda t: (scale / (scale + t)) ** exponent),
+}
 
 
 def clip(trial: Trial, model: nn.Module, memory: Memory) -> Clipped:

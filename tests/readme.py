@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PATH = ROOT / "README.md"
 QUICKSTART = "experiments/quickstart.yaml"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit")
+COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit", "warmup")
 
 
 class Block(NamedTuple):
@@ -137,6 +137,7 @@ TABLES = {
     "optimizers": optimizers,
     "losses": lambda: formulas("loss", "loss"),
     "metrics": metrics,
+    "schedules": lambda: formulas("schedule", "schedule"),
 }
 PARTS = (*TABLES, "commands")
 
@@ -150,7 +151,8 @@ def _formula(plugin: Plugin) -> tuple[str, str]:
 
 def _options(plugin: Plugin) -> str:
     slots = signature(plugin).values()
-    shown = [slot for slot in slots if slot.name not in COMMON and not (slot.required and slot.name == "threshold")]
+    own = [slot for slot in slots if slot.name in plugin.options or slot.name not in COMMON]
+    shown = [slot for slot in own if not (slot.required and slot.name == "threshold")]
     texts = [slot.name if slot.required else f"{slot.name}={show(slot.default)}" for slot in shown]
     return ", ".join(_code(text.replace("'", "")) for text in texts)
 

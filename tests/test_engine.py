@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from clipbench import dataset, engine, registry
 from clipbench.engine.cohort import Cohort, order
+from clipbench.engine.courses import factor
 from clipbench.engine.workspace import Shape, Workspace
 from clipbench.trial import Component, Training, Trial
 from tests import oracle
@@ -96,6 +98,14 @@ OPTIMIZERS = {
     "rmsprop": C("rmsprop", lr=0.003, momentum=0.5, centered=True, eps=1e-3),
     "rprop": C("rprop", lr=0.01),
     "asgd": C("asgd", lr=0.05),
+}
+SCHEDULES = {
+    "constant": C("constant", warmup=5),
+    "linear": C("linear", final=0.1, warmup=0),
+    "cosine": C("cosine", final=0.0, warmup=4),
+    "step": C("step", every=7, gamma=0.5, warmup=0),
+    "exponential": C("exponential", final=0.05, warmup=3),
+    "power": C("power", exponent=0.5, scale=2.0, warmup=0),
 }
 # Signs of gradients near zero decide whole steps of Rprop: the last bits of float32 do not stay small.
 JUMPY = ("rprop",)
@@ -205,6 +215,23 @@ def test_every_rule_and_optimizer_of_the_catalogue_is_compared_with_the_loop():
     assert {arm.name for arm in ARMS.values()} == set(registry.catalogue("strategy"))
     assert {optimizer.name for optimizer in OPTIMIZERS.values()} == set(registry.catalogue("optimizer"))
     assert {model.name for _, model in MODELS.values()} == set(registry.catalogue("model"))
+    assert set(SCHEDULES) == set(registry.catalogue("schedule"))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_learning_rates_follow_their_schedule_as_torchs_schedulers_do(schedule):
+    train = replace(training("mlp", "float64", 30), schedule=SCHEDULES[schedule])
+    trials = [t for name in OPTIMIZERS for t in trials_of("mlp", name, ["none", "norm", "skip"], train)]
+    records = engine.train(trials)
+    data = dataset.load(trials[0].data)
+    for trial in trials:
+        assert_same_steps(records, trial, oracle.Loop(trial, data).train(30), 1e-9)
+
+
+def test_a_factor_is_a_pure_function_of_the_step():
+    half = C("linear", final=0.0, warmup=4)
+    assert [factor(half, step, 8) for step in (0, 3, 4, 6)] == pytest.approx([0.2, 0.8, 1.0, 0.5])
+    assert factor(None, 3, 8) == 1.0
 
 
 def test_arms_of_a_seed_share_initial_weights_and_batches():

@@ -155,7 +155,10 @@ MALFORMED = {
     "metrics_is_text": changed("train", "train: {metrics: accuracy}"),
     "target_unknown": changed("train", "train: {target: {val/acuracy: 0.9}}"),
     "target_is_a_number": changed("train", "train: {target: 0.9}"),
-    "later_schedule": changed("train", "train: {schedule: cosine}"),
+    "schedule_unknown": changed("train", "train: {schedule: cosin}"),
+    "schedule_option": changed("train", "train: {schedule: [linear, {name: step, warmup: -1}]}"),
+    "schedule_twice": changed("train", "train: {schedule: [cosine, {name: cosine, final: 0}]}"),
+    "epoch_steps_of_a_table": changed("train", "train: {epoch_steps: 10}"),
     # report, sweep, claims
     "report_metric": GOOD + "report: {metric: test/acuracy}\n",
     "report_baseline": GOOD + "report: {baseline: nrom}\n",

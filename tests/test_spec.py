@@ -222,6 +222,19 @@ def test_target_and_metrics_are_read(load):
     assert [metric.name for metric in training.metrics] == ["accuracy"]
 
 
+def test_schedule_may_be_a_name_a_mapping_or_an_axis_of_them(load):
+    experiment = load("train: {schedule: [null, cosine, {name: linear, final: [0.1, 0.2], warmup: 5}]}")
+    found = [t.schedule and (t.schedule.name, t.schedule["final"], t.schedule["warmup"]) for t in experiment.training]
+    assert found == [None, ("cosine", 0.0, 0), ("linear", 0.1, 5), ("linear", 0.2, 5)]
+
+
+def test_epoch_steps_are_for_what_has_no_epochs(load, tmp_path):
+    (tmp_path / "mine.py").write_text("def bowl(): ...\ndef stream(generator): ...\n")
+    bowl = load("data: none", "model: ./mine.py:bowl", "train: {loss: output, epoch_steps: 5}")
+    stream = load("data: ./mine.py:stream", "train: {epoch_steps: [5, 10]}")
+    assert [t.epoch_steps for t in (*bowl.training, *stream.training)] == [5, 5, 10]
+
+
 def test_objective_without_data_is_its_own_loss(load, tmp_path):
     (tmp_path / "mine.py").write_text("def bowl(dim: int = 2):\n    return None\n")
     experiment = load("data: none", "model: ./mine.py:bowl", "train: {loss: output, steps: 5}")
@@ -425,7 +438,8 @@ EVERYTHING = [
     "data: {name: digits, limit: [50, 100], split: {val: 0.1, seed: 3}}",
     "model: [{name: mlp, hidden: [[8], [8, 4]]}, linear]",
     "optimizer: [{name: adam, betas: [0.5, 0.9], lr: {log: [0.001, 0.1], points: 3}}, {name: sgd, lr: 1}]",
-    "train: {steps: 10, batch_size: [full, 7], loss: {name: huber, delta: 2}, target: {val/loss: 0.1}}",
+    "train: {steps: 10, batch_size: [full, 7], loss: {name: huber, delta: 2}, "
+    "target: {val/loss: 0.1}, schedule: [null, linear, {name: step, every: 3, warmup: 2}]}",
     "clip: [none, {name: norm, p: inf, threshold: [null, 1]}, {name: agc, threshold: 1, exclude: ['1e-3']}]",
     "seeds: [3, 1]",
     "report: {margin: 1, baseline: agc, tuned: true}",
@@ -465,6 +479,15 @@ def test_resolved_experiment_finds_the_users_own_functions(load, tmp_path):
     path.write_text(resolved(experiment), encoding="utf-8")
     assert spec.load(path).models == experiment.models
     assert spec.load(path).models[0].folder == str(tmp_path)
+
+
+def test_resolved_experiment_finds_own_functions_of_training(load, tmp_path):
+    (tmp_path / "mine.py").write_text("def slow(step, steps): ...\n")
+    path = tmp_path / "results" / "resolved.yaml"
+    experiment = load("train: {schedule: './mine.py:slow'}")
+    path.parent.mkdir()
+    path.write_text(resolved(experiment), encoding="utf-8")
+    assert spec.load(path).training == experiment.training
 
 
 def test_too_many_trials_are_refused_before_they_are_made(load):

@@ -21,8 +21,9 @@ KINDS = {
     "optimizers": ("optimizer", "torch.optim's own"),
     "losses": ("loss", "of `train.loss`; `output` when the model's output is the loss"),
     "metrics": ("metric", "of `train.metrics`"),
+    "schedules": ("schedule", "of `train.schedule`; every one also takes warmup: steps"),
 }
-COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit")
+COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit", "warmup")
 
 
 def list_lines(kind: str) -> Iterator[str]:
@@ -86,7 +87,7 @@ def _formula(plugin: Plugin) -> str:
 
 
 def _options(plugin: Plugin) -> str:
-    shown = [slot for slot in signature(plugin).values() if slot.name not in COMMON]
+    shown = [slot for slot in signature(plugin).values() if slot.name in plugin.options or slot.name not in COMMON]
     return ", ".join(slot.name if slot.required else f"{slot.name}={_default(slot)}" for slot in shown)
 
 

@@ -25,8 +25,8 @@ class Schedule:
     def of(cls, train: Training, examples: int | None) -> Schedule:
         """`examples` is None for an objective without data: all its steps are one epoch, or each epoch is one."""
         if examples is None:
-            epoch_steps = train.steps or 1
-            return cls(1, 1, epoch_steps, epoch_steps * (train.epochs or 1), whole=True)
+            epoch_steps = train.epoch_steps or train.steps or 1
+            return cls(1, 1, epoch_steps, train.steps or epoch_steps * (train.epochs or 1), whole=True)
         batch = train.batch_size or examples
         epoch_steps = examples // batch if train.drop_last else -(-examples // batch)
         steps = train.steps or epoch_steps * (train.epochs or 1)

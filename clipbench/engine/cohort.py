@@ -66,7 +66,7 @@ class Cohort:
         workspace.start([modules[seed] for seed in seeds], seeds)
         self.telemetry = Telemetry(self.schedule.steps, workspace.params, workspace.grads)
         self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry)
-        self.optimizers = Optimizers(trials, workspace.params, workspace.grads, self.clipping)
+        self.optimizers = Optimizers(trials, workspace.params, workspace.grads, self.clipping, self.schedule.steps)
         self.draws = Draws(self.schedule, seeds, workspace.device)
         self.step = 0
         self.epochs: dict[str, list[np.ndarray]] = {}

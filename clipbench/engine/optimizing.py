@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from clipbench import registry
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.clipping import Clipping
+from clipbench.engine.courses import follow
 from clipbench.engine.runs import StepRun
 from clipbench.trial import Component, Trial
 
@@ -18,7 +19,9 @@ from clipbench.trial import Component, Trial
 class Optimizers:
     """One optimizer for each run of lanes that share its options, and one for each lane that may refuse a step."""
 
-    def __init__(self, trials: Sequence[Trial], params: Blocks, grads: Blocks, clipping: Clipping) -> None:
+    def __init__(
+        self, trials: Sequence[Trial], params: Blocks, grads: Blocks, clipping: Clipping, steps: int = 1
+    ) -> None:
         self._together: list[Optimizer] = []
         self._alone: list[tuple[StepRun, list[Optimizer]]] = []
         choosy = {run.lanes.start: run for run in clipping.runs if isinstance(run, StepRun)}
@@ -34,8 +37,13 @@ class Optimizers:
             for lanes_alike in _alike(trials, lane, limit):
                 self._together.append(_optimizer(trials[lanes_alike.start], params, grads, lanes_alike))
             lane = limit
+        self._rates = _Rates(trials[0].train.schedule, steps, self._all())
+
+    def _all(self) -> list[Optimizer]:
+        return [*self._together, *(optimizer for _, alone in self._alone for optimizer in alone)]
 
     def step(self) -> None:
+        self._rates.advance()
         for optimizer in self._together:
             optimizer.step()
         for run, optimizers in self._alone:
@@ -43,6 +51,31 @@ class Optimizers:
             for keep, optimizer in zip(run.keep.tolist(), optimizers, strict=True):
                 if keep:
                     optimizer.step()
+
+
+class _Rates:
+    """The learning rates of optimizers that follow a schedule.
+
+    It counts the steps of training: a step that an arm refuses counts too, so that arms of a seed have the same rates.
+    """
+
+    def __init__(self, schedule: Component | None, steps: int, optimizers: Sequence[Optimizer]) -> None:
+        self._course = follow(schedule, steps)
+        self._step, self._factor = 0, 1.0
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups] if schedule else []
+        if not all("lr" in group for group in groups):
+            raise ValueError("the optimizer has no `lr` that a schedule could change")
+        self._groups = [(group, group["lr"]) for group in groups]
+
+    def advance(self) -> None:
+        if not self._groups:
+            return
+        factor = self._course(self._step)
+        self._step += 1
+        if factor != self._factor:
+            self._factor = factor
+            for group, lr in self._groups:
+                group["lr"] = lr * factor
 
 
 def _alike(trials: Sequence[Trial], first: int, last: int) -> list[slice]:

@@ -118,6 +118,7 @@ class _Reading:
         """What is right alone may be wrong beside the rest."""
         self._check_loss_and_data(choices["data"], axes)
         self._check_splits(choices["data"])
+        self._check_epoch_steps(choices["data"], axes)
         self._check_size(choices, axes, seeds)
 
     def _sections(self) -> dict[str, Node]:
@@ -205,6 +206,12 @@ class _Reading:
         if not data and losses and losses != ["output"]:
             remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
             self.findings.wrong(self._place("data"), "there are no data to learn from.", remedy)
+
+    def _check_epoch_steps(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
+        fixed = [choice.name for choice in data if "generator" not in find("data", choice.name, choice.folder).given]
+        if fixed and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
+            text = f"an epoch of {fixed[0]} is one pass over its training examples."
+            self.findings.wrong(self._place("train.epoch_steps"), text, "Take it out; it is for streams.")
 
     def _check_splits(self, data: Sequence[Choice]) -> None:
         for choice in data:

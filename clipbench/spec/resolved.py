@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -30,7 +30,7 @@ add_core_schema(_Dumper)
 def resolved(experiment: Experiment) -> str:
     """The YAML text that loads to the same trials."""
     document: dict[str, Any] = {"name": experiment.name}
-    if any(choice.source for choice in itertools.chain(*experiment.choices.values())):
+    if any(component.source for component in _components(experiment)):
         document["folder"] = experiment.folder
     for section, choices in experiment.choices.items():
         document[section] = _one_or_list([_choice(choice) for choice in choices]) if choices else "none"
@@ -44,6 +44,14 @@ def resolved(experiment: Experiment) -> str:
         document["claims"] = [_section(claim) for claim in experiment.claims]
     text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return f"# {experiment.name} as it was run, every default filled in.\n{text}"
+
+
+def _components(experiment: Experiment) -> Iterator[Choice | Component]:
+    """Everything that may be the user's own."""
+    yield from itertools.chain(*experiment.choices.values())
+    for value in itertools.chain(*(axis.values for axis in experiment.train_axes.values())):
+        several = value if isinstance(value, tuple) else (value,)
+        yield from (component for component in several if isinstance(component, Component))
 
 
 def _choice(choice: Choice) -> dict[str, Any]:

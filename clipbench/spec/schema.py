@@ -14,6 +14,7 @@ from clipbench.spec.values import json_schema
 
 Json = dict[str, Any]
 
+_OF_TRAIN = ("loss", "metric", "schedule")
 _OWN = {"type": "string", "pattern": ":"}  # package.module:function or ./file.py:function
 _ENDS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _POINTS = {"type": "integer", "minimum": 1, "maximum": MOST_POINTS, "default": 5}
@@ -45,7 +46,7 @@ def experiment_schema() -> Json:
             "claims": {"type": "array", "items": _section(Claim)},
             "folder": {"type": "string", "description": "Where ./file.py:function is looked up."},
         },
-        "$defs": {"range": _RANGE} | {kind: _component(kind) for kind in (*KINDS.values(), "loss", "metric")},
+        "$defs": {"range": _RANGE} | {kind: _component(kind) for kind in (*KINDS.values(), *_OF_TRAIN)},
     }
 
 
@@ -96,6 +97,7 @@ def _train() -> Json:
     axes = {name: _axis(slot) for name, slot in slots(Train).items() if name not in ("steps", "target")}
     axes["steps"] = {"anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/range"}]}
     axes["loss"] = _one_or_many({"anyOf": [{"enum": ["output", "auto"]}, {"$ref": "#/$defs/loss"}]})
+    axes["schedule"] = _one_or_many({"anyOf": [{"type": "null"}, {"$ref": "#/$defs/schedule"}]})
     axes["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}}
     axes["target"] = {
         "type": ["object", "null"],

@@ -75,6 +75,8 @@ def _common(plugin: Plugin) -> dict[str, Slot]:
         if per in ("model", "tensor", "unit"):
             return {"per": _added("per", Literal["model", "tensor", "unit"], per), "exclude": exclude}
         return {"exclude": exclude}
+    if plugin.kind == "schedule":
+        return {"warmup": _added("warmup", Annotated[int, Field(ge=0)], 0)}
     return {}
 
 

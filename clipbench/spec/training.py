@@ -20,7 +20,7 @@ from clipbench.trial import Component, Training
 
 AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
 OUTPUT = Component("output", label="output")  # the model's output is the loss
-LATER = frozenset({"schedule", "l1", "l2", "early_stop"})
+LATER = frozenset({"l1", "l2", "early_stop"})
 
 BatchSize = PositiveInt | Literal["full"]
 
@@ -32,6 +32,7 @@ class Train(Section):
     steps: PositiveInt = 0  # 0: not said, `epochs` counts
     batch_size: BatchSize = 64
     drop_last: bool = False
+    epoch_steps: PositiveInt | None = None
     dtype: Literal["float32", "float64"] = "float32"
     evaluate_every: PositiveInt = 1
     target: dict[str, float] | None = None
@@ -51,11 +52,13 @@ def read_training(node: Node | None, folder: str, findings: Findings) -> dict[st
     known = slots(Train)
     known["target"] = replace(known["target"], fit=partial(_target, metrics=function_names(metrics)))
     known["batch_size"] = replace(known["batch_size"], fit=_batch_size)
-    refuse_unknown(node, [*known, "loss", "metrics"], findings, LATER)
+    refuse_unknown(node, [*known, "loss", "metrics", "schedule"], findings, LATER)
     _refuse_both(given, findings)
     axes = {name: read_axis(item, known[name], findings) for name, item in given.items() if name in known}
     if "loss" in given:
         axes["loss"] = Axis(_losses(given["loss"], folder, findings))
+    if "schedule" in given:
+        axes["schedule"] = Axis(_components(given["schedule"], "schedule", folder, findings))
     if "metrics" in given:
         axes["metrics"] = Axis((metrics,))
     return {name: axis for name, axis in axes.items() if axis} if len(findings.problems) == before else None
@@ -77,6 +80,20 @@ def _refuse_both(given: Mapping[str, Node], findings: Findings) -> None:
     if "epochs" in given and "steps" in given:
         text = "both epochs and steps say how long to train."
         findings.wrong(given["steps"].key_place, text, "Keep one of them.")
+
+
+def _components(node: Node, kind: str, folder: str, findings: Findings) -> tuple[Component | None, ...]:
+    """The values of an option that takes components; `null` turns it off."""
+    found: list[Component | None] = []
+    for entry in node.value if isinstance(node.value, list) else [node]:
+        if entry.value is None:
+            found.append(None)
+        else:
+            choices = read_choices(entry, kind, folder, findings)
+            found += [component for choice in choices for component in choice.components()]
+    if len(set(found)) < len(found):
+        findings.wrong(node.place, f"a {kind} is here twice.", "Keep one of them.")
+    return tuple(found)
 
 
 def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...]:
