@@ -36,6 +36,7 @@ VOCABULARY = Vocabulary.of(
         "model": [Component.of("mlp")],
         "optimizer": [Component.of("sgd"), Component.of("adam")],
     },
+    {"lr": ("0.1",), "train.l2": ("0", "0.001"), "model.hidden": ("[8, 8]",), "data.a.x": ("1",), "data.b.x": ("1",)},
 )
 
 
@@ -56,11 +57,26 @@ VOCABULARY = Vocabulary.of(
         ("digits.adam.norm", Side("digits.adam.norm", "norm", None, (("data", "digits"), ("optimizer", "adam")))),
         ("adam", Side("adam", "", None, (("optimizer", "adam"),))),
         ("cnn.norm", Side("cnn.norm", "norm", None, (("model", "cnn"),))),
+        ("none[train.l2=1e-3]", Side("none[train.l2=1e-3]", "none", options=(("train.l2", "1e-3"),))),
+        ("norm@1[l2=0, lr=0.1]", Side("norm@1[l2=0, lr=0.1]", "norm", 1.0, (), (("train.l2", "0"), ("lr", "0.1")))),
+        (
+            "sgd.none[hidden=[8, 8]]",
+            Side("sgd.none[hidden=[8, 8]]", "none", None, (("optimizer", "sgd"),), (("model.hidden", "[8, 8]"),)),
+        ),
+        ("parameters", Side("parameters", measure="parameters")),
     ],
 )
 def test_sides_name_arms_settings_and_thresholds(text, side):
     assert read(f"{text} > none", VOCABULARY).left == side
     assert read(f"none={text}", VOCABULARY).right == side
+
+
+def test_difference_is_of_two_strategies_in_one_setting():
+    found = read("(norm@1 - none)[l2=0.001] > (norm(per=tensor)@1 - none)[l2=0]", VOCABULARY)
+    minus = Side("none", "none")
+    assert found.left == Side("(norm@1 - none)[l2=0.001]", "norm", 1.0, (), (("train.l2", "0.001"),), minus)
+    assert found.right.strategy == "norm(per=tensor)"
+    assert found.right.options == (("train.l2", "0"),)
 
 
 def test_always_wraps_a_relation():
@@ -81,6 +97,14 @@ def test_always_wraps_a_relation():
         ("adam.nrom > none", "unknown 'nrom' in a claim"),
         ("always(norm > none", "expected two sides"),
         ("norm@x > none", "unknown 'norm@x'"),
+        ("norm[l3=1] > none", "there is no option 'l3'"),
+        ("norm[x=1] > none", "'x' may be data.a.x or data.b.x"),
+        ("norm[l2] > none", "expected options such as"),
+        ("(norm - none) > none", "only be compared with a difference"),
+        ("(norm none) > (norm - none)", "expected a difference"),
+        ("(adam - none) > (norm - none)", "between two strategies"),
+        ("always((norm - none)[l2=0] > (norm - none)[l2=0.001])", "`always` asks for single arms"),
+        ("parameters = weight_sparsity", "both sides name a measure"),
     ],
 )
 def test_what_cannot_be_read_says_which_word(text, words):
@@ -275,6 +299,48 @@ def test_settings_are_compared_within_one_across_two_or_as_a_whole():
     frame = pd.DataFrame(rows).pivot(index="seed", columns=["optimizer", "arm"], values="test/accuracy")
     means = [(frame[name]["norm@1.0"] - frame[name]["none"]).mean() for name in ("adam", "sgd")]
     assert both.difference.mean == pytest.approx(np.mean(means))
+
+
+def with_option(column, gains):
+    """Both arms at every value of an option, `norm` better by the value's gain."""
+    return [
+        r | {column: value, "id": f"{r['id']}{value}"}
+        for value, gain in gains.items()
+        for r in arm("none", seeds=8) + arm("norm", 1.0, gain=gain, seeds=8)
+    ]
+
+
+def option_answers(rows, *claims):
+    values = {"train.l2": ("0", "0.001")}
+    known = Vocabulary.of([Component.of("none"), Component.of("norm", threshold=1.0)], {}, values)
+    stated = tuple((Claim(says=c, expect=c), read(c, known)) for c in claims)
+    return [each.verdict for each in compare(pd.DataFrame(rows), Options(claims=stated)).claims]
+
+
+def test_options_in_brackets_choose_settings_and_hold_for_both_sides():
+    rows = with_option("train.l2", {0.0: 0.05, 0.001: 0.0})
+    for r in rows:
+        r["test/accuracy"] -= 0.1 * (r["train.l2"] > 0)
+    assert option_answers(rows, "norm[l2=0] > none", "norm[l2=0.001] > none") == ["supported", "inconclusive"]
+    assert option_answers(rows, "none[l2=0] > none[l2=0.001]") == ["supported"]
+
+
+def test_difference_of_differences_asks_whether_an_option_changes_what_a_rule_gains():
+    rows = with_option("train.l2", {0.0: 0.0, 0.001: 0.06})
+    more, less = "(norm - none)[l2=0.001]", "(norm - none)[l2=0]"
+    assert option_answers(rows, f"{more} > {less}", f"{less} > {more}") == ["supported", "refuted"]
+    for r in rows:
+        if r["arm"] == "none":  # diverges in both settings: nothing is gained by the option
+            r |= {"status": "diverged", "test/accuracy": np.nan}
+    assert option_answers(rows, f"{more} > {less}") == ["refuted"]
+
+
+def test_measure_as_a_side_means_every_strategy():
+    rows = [r | {"parameters": 10} for r in arm("none") + arm("norm", 1.0, gain=0.1)]
+    (answered,) = answers(rows, "always(parameters = none)").claims
+    assert (answered.verdict, answered.metric.name) == ("supported", "parameters")
+    rows[-1]["parameters"] = 11
+    assert verdict_of(rows, "always(parameters = none)") == "refuted"
 
 
 def test_divergence_decides_a_claim():

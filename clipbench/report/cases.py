@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from clipbench.report import arms, metric
 from clipbench.report.arms import Arm, Mask
 from clipbench.report.contrast import Pairing, pair
 from clipbench.report.tables import Metric, Options
+from clipbench.spec.expectation import same_value
 from clipbench.stats import Estimate, Floats
 
 if TYPE_CHECKING:
@@ -112,10 +113,11 @@ def cases(frame: pd.DataFrame, expectation: Expectation, options: Options) -> tu
     seeds = np.unique(frame["seed"])
     found: list[Cases] = []
     for left, right in _settings(frame, expectation):
-        sides = [
-            _arms(arms.gather(part, measured, seeds), side)
-            for part, side in ((left, expectation.left), (right, expectation.right))
-        ]
+        known = [arms.gather(part, measured, seeds) for part in (left, right)]
+        if expectation.left.minus and expectation.right.minus:
+            found.append(Cases((_gain(expectation, known, measured),)))
+            continue
+        sides = [_arms(each, side) for each, side in zip(known, _sides(expectation), strict=True)]
         found.append(_cases(expectation, sides, measured))
     pairings = tuple(pairing for each in found for pairing in each.pairings)
     result = Cases(pairings, *((found[0].by_left, found[0].by_right) if len(found) == 1 else ()))
@@ -127,6 +129,7 @@ def cases(frame: pd.DataFrame, expectation: Expectation, options: Options) -> tu
 def _metric(frame: pd.DataFrame, options: Options) -> Metric:
     if frame.empty:
         raise Unmatched("nothing is trained yet")
+    options = replace(options, higher={**dict.fromkeys(metric.NEUTRAL, True), **options.higher})
     try:
         metric.check(frame, options)
     except InputError as error:
@@ -136,22 +139,33 @@ def _metric(frame: pd.DataFrame, options: Options) -> Metric:
 
 def _settings(frame: pd.DataFrame, expectation: Expectation) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """The settings that are compared: each with itself, or with what differs in the sections that the sides name."""
-    left, right = (_within(frame, side) for side in (expectation.left, expectation.right))
+    sides = _inherited(expectation.left, expectation.right), _inherited(expectation.right, expectation.left)
+    left, right = (_within(frame, side) for side in sides)
     if not left.any() or not right.any():
         raise Unmatched("no trial of one of its sides finished")
-    here, there = dict(expectation.left.where), dict(expectation.right.where)
-    differing = {section for section in {*here, *there} if here.get(section) != there.get(section)}
-    shared = [column for column in arms.setting_columns(frame) if not _belongs(column, differing)]
+    (here, there), (these, those) = ((dict(s.where) for s in sides), (dict(s.options) for s in sides))
+    differing = {section for section in here if here[section] != there[section]}
+    varied = {column for column in these if not same_value(these[column], those[column])}
+    shared = [name for name in arms.setting_columns(frame) if name not in varied and not _belongs(name, differing)]
     codes = arms.codes_of(frame, shared)
     for code in np.unique(codes[left]):
         if (right & (codes == code)).any():
             yield frame[left & (codes == code)], frame[right & (codes == code)]
 
 
+def _inherited(side: Side, other: Side) -> Side:
+    """What only the other side says of the setting holds for this one too: `adam.norm > none` is about Adam."""
+    where, options = dict(other.where) | dict(side.where), dict(other.options) | dict(side.options)
+    return replace(side, where=tuple(where.items()), options=tuple(options.items()))
+
+
 def _within(frame: pd.DataFrame, side: Side) -> Mask:
     within = np.ones(len(frame), bool)
     for section, name in side.where:
         within &= frame[section].eq(name).to_numpy(bool)
+    for column, wanted in side.options:
+        cells = frame[column] if column in frame else pd.Series(index=frame.index, dtype=object)
+        within &= np.array([same_value(cell, wanted) for cell in cells], bool)
     return within
 
 
@@ -169,6 +183,8 @@ def _arms(known: Sequence[Arm], side: Side) -> list[Arm]:
 
 def _cases(expectation: Expectation, sides: Sequence[list[Arm]], measured: Metric) -> Cases:
     left, right = sides
+    if expectation.measure:
+        return Cases(tuple(_every_threshold(left, right, measured)))
     if not expectation.left.strategy or not expectation.right.strategy:
         return Cases(tuple(_same_arms(left, right, measured.sign)))
     if expectation.always:
@@ -206,6 +222,26 @@ def _best(side: Side, known: Sequence[Arm], measured: Metric) -> Arm:
     if len(known) > 1 and not measured.criterion:
         raise Unmatched(f"{side.text} has several thresholds and no validation data chooses one; name it in the claim")
     return min(known, key=lambda arm: arm.rank)
+
+
+def _gain(expectation: Expectation, known: Sequence[Sequence[Arm]], measured: Metric) -> Pairing:
+    """What one difference has over another, seed by seed; a divergence on both sides cancels out."""
+    left, right = (_difference(side, arms_, measured) for side, arms_ in zip(_sides(expectation), known, strict=True))
+    won, lost = left.won | right.lost, left.lost | right.won
+    cancelled = (won & lost) | (left.won & right.won) | (left.lost & right.lost)
+    return Pairing(
+        differences=np.where(cancelled, 0.0, left.differences - right.differences),
+        criteria=np.where(cancelled, 0.0, left.criteria - right.criteria),
+        won=won & ~cancelled,
+        lost=lost & ~cancelled,
+        both_diverged=cancelled,
+    )
+
+
+def _difference(side: Side, known: Sequence[Arm], measured: Metric) -> Pairing:
+    assert side.minus is not None
+    mine, base = (_best(each, _arms(known, each), measured) for each in (side, side.minus))
+    return pair(mine, base, measured.sign)
 
 
 def _turned(pairing: Pairing) -> Pairing:

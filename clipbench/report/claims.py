@@ -51,7 +51,7 @@ def answer(frame: pd.DataFrame, options: Options) -> tuple[Answered, ...]:
 def _tested(frame: pd.DataFrame, claim: Claim, expectation: Expectation, options: Options) -> tuple[Answered, Finding]:
     answered = Answered(claim.says, claim.expect, None, UNTESTABLE, "", NOTHING, math.nan, math.nan, 0, math.nan)
     try:
-        found, measured = cases(frame, expectation, _options(options, claim.metric))
+        found, measured = cases(frame, expectation, _options(options, expectation.measure or claim.metric))
     except Unmatched as why:
         return answered, Finding(math.nan, UNTESTABLE, str(why))
     margin = _margin(claim, measured, options)

@@ -22,14 +22,19 @@ DIRECTIONS = {
     "epochs_to_target": False,
     "seconds": False,
     "step_us": False,
+    "diverged": False,
+    "grad/vanishing": False,
+    "membership_advantage": False,
 }
+# Neither better nor worse: where a claim speaks of them, `>` is larger.
+NEUTRAL = ("parameters", "grad_norm/pre_p50", "clip/fired_share", "clip/cosine", "diverged_step")
 
 
 def check(frame: pd.DataFrame, options: Options) -> None:
     """Refuse a metric that no trial has, or that does not say which way it is better."""
     if options.metric is None or frame.empty:
         return
-    known = sorted(_measures(frame))
+    known = sorted(_measures(frame, options.higher))
     if options.metric not in known:
         text = f"no trial has the metric {options.metric!r}."
         remedy = did_you_mean(options.metric, known)
@@ -69,8 +74,8 @@ def _higher(name: str, own: Mapping[str, bool]) -> bool | None:
     return known.get(name, known.get(short))
 
 
-def _measures(frame: pd.DataFrame) -> set[str]:
+def _measures(frame: pd.DataFrame, own: Mapping[str, bool]) -> set[str]:
     """Columns that can be compared: what is measured on data, and costs; never an option of the trial."""
     numeric = [str(column) for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
     prefixes = ("test/", "val/", "best_val/", "train/")
-    return {column for column in numeric if column.startswith(prefixes) or column in DIRECTIONS}
+    return {column for column in numeric if column.startswith(prefixes) or column in {**DIRECTIONS, **own}}

@@ -16,7 +16,7 @@ from clipbench.spec import overrides
 from clipbench.spec.axes import Axis
 from clipbench.spec.components import Choice, read_choices
 from clipbench.spec.construction import check_optimizers
-from clipbench.spec.expectation import Vocabulary
+from clipbench.spec.expectation import Vocabulary, option_values
 from clipbench.spec.experiment import Experiment, locate
 from clipbench.spec.places import BROKEN, Findings, Node, parse
 from clipbench.spec.resolved import resolved
@@ -83,7 +83,8 @@ class _Reading:
         parts = {section: self._expand(section, found) for section, found in choices.items()}
         report = self._with_baseline(report, parts["clip"])
         parts_by_kind = {"data": parts["data"], "model": parts["model"], "optimizer": parts["optimizer"]}
-        vocabulary = Vocabulary.of(parts["clip"], parts_by_kind)
+        training = tuple(trainings(axes))
+        vocabulary = Vocabulary.of(parts["clip"], parts_by_kind, option_values(parts, training))
         expectations = read_expectations(self.sections.get("claims"), vocabulary, self.findings)
         self._remark(choices)
         self.findings.stop_if_wrong()
@@ -94,7 +95,7 @@ class _Reading:
             data=parts["data"] or (None,),
             models=parts["model"],
             optimizers=parts["optimizer"],
-            training=tuple(trainings(axes)),
+            training=training,
             arms=parts["clip"],
             seeds=tuple(seeds),
             report=report,
