@@ -13,6 +13,7 @@ from torch import Tensor
 from clipbench.engine.batches import Draws, Schedule
 from clipbench.engine.blocks import lane_norms
 from clipbench.engine.clipping import Clipping, sort_key
+from clipbench.engine.membership import advantages
 from clipbench.engine.network import build_model
 from clipbench.engine.optimizing import Optimizers
 from clipbench.engine.telemetry import FRACTION, LOSS, PRE, WEIGHTS, Telemetry
@@ -36,6 +37,7 @@ class Outcome:
     steps: np.ndarray  # [steps, statistics, lanes]
     epochs: dict[str, np.ndarray]  # [epochs, lanes]
     finals: dict[str, np.ndarray]  # part -> [measures, lanes]
+    membership: np.ndarray  # [lanes], what the losses give away of who was trained on
     weights: dict[str, np.ndarray]  # [lanes, *shape] of each tensor, at the end
     diverged_step: np.ndarray  # [lanes], from 1; 0 = it did not
     diverged_cause: list[str]
@@ -177,6 +179,7 @@ class Cohort:
             steps=steps.cpu().numpy(),
             epochs={name: np.stack(column) for name, column in self.epochs.items()},
             finals=finals,
+            membership=advantages(self.work),
             weights={name: block.cpu().numpy() for name, block in self.work.params.items()},
             diverged_step=first,
             diverged_cause=causes,

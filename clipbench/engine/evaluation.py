@@ -39,6 +39,10 @@ class Evaluation:
         x, y = part
         return self._measures(self._predict(x), y)
 
+    def outputs(self, x: Tensor) -> Tensor:
+        """[lanes, examples, ...]"""
+        return self._predict(x)
+
     def _measures(self, outputs: Tensor, y: Tensor) -> Tensor:
         network = self._work.network
         if self._measure_at_once:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clipbench import registry
 from clipbench.engine.cohort import Outcome
-from clipbench.engine.telemetry import COLUMNS, FIRED, LOSS, MAX, PRE
+from clipbench.engine.telemetry import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
 from clipbench.trial import Columns, Component, Records, Trial, as_columns
 
 
@@ -46,6 +46,7 @@ def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any
         "diverged_step": diverged or None,
         "diverged_cause": outcome.diverged_cause[lane] or None,
         "clip/fired_share": float(steps[:, FIRED].mean()),
+        "clip/cosine": _mean(steps[:, COSINE]),
         "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
         "seconds": shared,
         "step_us": 1e6 * (shared / len(outcome.steps) + own_step - average_rule),
@@ -68,6 +69,8 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
             finals[f"best_val/{name}"] = float(best(curve[:, lane]))
     if "test" in outcome.finals:
         finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
+        finals["membership_advantage"] = float(outcome.membership[lane])
+    finals["grad/vanishing"] = _mean(outcome.epochs["grad/vanishing"][:, lane])
     weights = [block[lane] for block in outcome.weights.values()]
     finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
     return finals
@@ -136,6 +139,11 @@ def _repeated(text: str, count: int) -> np.ndarray:
     values = np.empty(count, dtype=object)
     values[:] = text
     return values
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
 
 
 def _quantile(values: np.ndarray, q: float) -> float:
