@@ -325,6 +325,16 @@ def test_options_in_brackets_choose_settings_and_hold_for_both_sides():
     assert option_answers(rows, "none[l2=0] > none[l2=0.001]") == ["supported"]
 
 
+def test_margin_of_the_report_is_for_equality_and_not_for_the_signs_within_brackets():
+    rows = with_option("train.l2", {0.0: 0.03, 0.001: 0.03})
+    values = Vocabulary.of(
+        [Component.of("none"), Component.of("norm", threshold=1.0)], {}, {"train.l2": ("0", "0.001")}
+    )
+    claim = Claim(says="x", expect="norm[l2=0] > none[l2=0]")
+    options = Options(margin=0.05, metric="test/accuracy", claims=((claim, read(claim.expect, values)),))
+    assert compare(pd.DataFrame(rows), options).claims[0].verdict == "supported"
+
+
 def test_difference_of_differences_asks_whether_an_option_changes_what_a_rule_gains():
     rows = with_option("train.l2", {0.0: 0.0, 0.001: 0.06})
     more, less = "(norm - none)[l2=0.001]", "(norm - none)[l2=0]"

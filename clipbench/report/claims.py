@@ -54,7 +54,7 @@ def _tested(frame: pd.DataFrame, claim: Claim, expectation: Expectation, options
         found, measured = cases(frame, expectation, _options(options, expectation.measure or claim.metric))
     except Unmatched as why:
         return answered, Finding(math.nan, UNTESTABLE, str(why))
-    margin = _margin(claim, measured, options)
+    margin = _margin(claim, expectation, options)
     finding = _always(expectation, found, margin) if expectation.always else _mean(expectation, found, margin, measured)
     return replace(answered, metric=measured, difference=found.estimate, pairs=found.pairs), finding
 
@@ -63,11 +63,11 @@ def _options(options: Options, name: str | None) -> Options:
     return replace(options, metric=name or options.metric)
 
 
-def _margin(claim: Claim, measured: Metric, options: Options) -> float:
+def _margin(claim: Claim, expectation: Expectation, options: Options) -> float:
     """The claim's own; for `=` without one, that of the report where it speaks of the same metric."""
-    same = claim.metric is None or claim.metric == options.metric
-    is_equality = "=" in claim.expect
-    return claim.margin or (options.margin or 0.0 if is_equality and same else 0.0)
+    asked = expectation.measure or claim.metric
+    same = asked is None or asked == options.metric
+    return claim.margin or (options.margin or 0.0 if expectation.relation == "=" and same else 0.0)
 
 
 def _mean(expectation: Expectation, found: Cases, margin: float, measured: Metric) -> Finding:
