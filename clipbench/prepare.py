@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipbench import dataset, registry, spec
-from clipbench.dataset import Dataset
+from clipbench.dataset import DataProblem, Dataset
 from clipbench.engine.batches import Schedule
 from clipbench.engine.clipping import excluded
 from clipbench.engine.courses import follow
@@ -23,6 +23,7 @@ from clipbench.spec import Experiment
 from clipbench.trial import Component, Training, Trial, digest
 
 AUTO = "auto"  # a loss that nobody named
+OUTPUT = "output"  # the model's own: there are no scores to judge
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,8 @@ class _Preparation:
             self._say(key, f"{model.name} cannot be built: {_sentence(error)}")
             return None
         train = _with_defaults(train, loaded)
-        schedule = Schedule.of(train, len(loaded.train[0]) if loaded else None)
-        if schedule.epoch_steps == 0 and loaded:
-            self._say(
-                "train.batch_size",
-                f"{train.batch_size} is more than the {len(loaded.train[0])} training examples.",
-            )
+        schedule = self._schedule(train, loaded)
+        if schedule is None:
             return None
         if not self._schedule_works(train, schedule.steps):
             return None
@@ -133,6 +130,18 @@ class _Preparation:
         if isinstance(warmup, int) and warmup >= steps:
             self.notes.append(f"train.schedule.warmup: {warmup} steps of warmup, and {steps} in all: it never ends.")
         return True
+
+    def _schedule(self, train: Training, loaded: Dataset | None) -> Schedule | None:
+        try:
+            schedule = Schedule.of(train, loaded)
+        except DataProblem as problem:
+            self._say("train.batch_size", str(problem))
+            return None
+        if schedule.epoch_steps == 0 and loaded:
+            examples = len(loaded.train[0])
+            self._say("train.batch_size", f"{train.batch_size} is more than the {examples} training examples.")
+            return None
+        return schedule
 
     def _check_excludes(self, settings: Sequence[_Setting]) -> None:
         names = {name for setting in settings for name, _ in setting.module.named_parameters()}
@@ -197,7 +206,7 @@ def _with_defaults(train: Training, loaded: Dataset | None) -> Training:
     classes = loaded is not None and loaded.classes
     if train.loss.name == AUTO:
         train = replace(train, loss=Component.of("cross_entropy" if classes else "mse"))
-    if not train.metrics and loaded is not None:
+    if not train.metrics and loaded is not None and train.loss.name != OUTPUT:
         names = ("accuracy",) if classes else ("mse", "r2")
         train = replace(train, metrics=tuple(Component.of(name) for name in names))
     return train
@@ -233,5 +242,5 @@ def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -
 
 def _sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    kind = "" if isinstance(error, dataset.DataProblem) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, DataProblem) else f"{type(error).__name__}: "
     return f"{kind}{lines[0].rstrip('.') if lines else 'no message'}."

@@ -37,7 +37,7 @@ HOMES: Mapping[str, str] = {
 GIVEN: Mapping[str, frozenset[str]] = {
     "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "state", "step"}),
     "model": frozenset({"inputs", "outputs"}),
-    "data": frozenset({"generator"}),
+    "data": frozenset({"generator", "batch_size"}),
     "optimizer": frozenset({"params"}),
     "loss": frozenset({"output", "target"}),
     "metric": frozenset({"output", "target"}),
@@ -82,13 +82,20 @@ class Plugin:
             name: Option(name, hints.get(name, Any), parameter.default)
             for name, parameter in inspect.signature(self.function).parameters.items()
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-            and name not in GIVEN[self.kind] | frozenset(self.facts.get("hidden", ()))
+            and name not in self.given | frozenset(self.facts.get("hidden", ()))
         }
 
     @cached_property
     def given(self) -> frozenset[str]:
         """Which of clipbench's own arguments the function asks for by naming them."""
-        return GIVEN[self.kind] & frozenset(inspect.signature(self.function).parameters)
+        named = GIVEN[self.kind] & frozenset(inspect.signature(self.function).parameters)
+        # A data set that is no stream may call an option of its own `batch_size`.
+        return named if self.kind != "data" or "generator" in named else frozenset()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it draws fresh examples at every step."""
+        return self.kind == "data" and bool(self.given)
 
     @property
     def open(self) -> bool:
@@ -143,7 +150,11 @@ def model() -> Callable[[Function], Function]:
 
 
 def dataset(*, standardize: bool = False) -> Callable[[Function], Function]:
-    """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test."""
+    """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test.
+
+    One with a parameter `generator` is a stream: it returns one batch (x, y), drawn from that `torch.Generator`, of
+    `batch_size` examples if it has a parameter of that name.
+    """
     return _declare("data", standardize=standardize)
 
 

@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, StepLR
 
 from clipbench import registry
-from clipbench.dataset import Dataset
+from clipbench.dataset import Dataset, Stream
 from clipbench.trial import Training, Trial
 
 Batch = tuple[Tensor, Tensor]
@@ -57,6 +57,7 @@ class Loop:
         self.dtype = {"float32": torch.float32, "float64": torch.float64}[trial.train.dtype]
         self.model = initial_model(trial, dataset).to(self.dtype)
         self.data = _tensors(dataset, self.dtype)
+        self.streams = isinstance(dataset, Stream)
         plugin = registry.find("optimizer", trial.optimizer.name, trial.optimizer.folder)
         self.optimizer = plugin.function(self.model.parameters(), **trial.optimizer.as_dict())
         self.run = Run(model=self.model)
@@ -95,7 +96,20 @@ class Loop:
         loss = registry.find("loss", train.loss.name, train.loss.folder).function
         return loss(self.model(batch[0]), batch[1], **train.loss.as_dict())
 
+    def _stream(self):
+        train, data = self.trial.train, self.trial.data
+        plugin = registry.find("data", data.name, data.folder)
+        options = {name: value for name, value in data.as_dict().items() if not name.startswith("split.")}
+        if "batch_size" in plugin.given:
+            options["batch_size"] = train.batch_size
+        generator = torch.Generator().manual_seed(self.trial.seed)
+        while True:
+            x, y = (torch.as_tensor(values) for values in plugin.function(generator=generator, **options))
+            yield tuple(t.to(self.dtype) if t.is_floating_point() else t.long() for t in (x, y))
+
     def _batches(self):
+        if self.streams:
+            yield from self._stream()
         if self.data is None:
             while True:
                 yield (torch.zeros(1), torch.zeros(1))

@@ -150,7 +150,6 @@ MALFORMED = {
     "train_unknown": changed("train", "train: {epoch: 3}"),
     "dtype_unknown": changed("train", "train: {dtype: float16}"),
     "loss_unknown": changed("train", "train: {loss: cross_entopy}"),
-    "loss_output_with_data": changed("train", "train: {loss: output}"),
     "no_data": changed("data", "data: none"),
     "metrics_is_text": changed("train", "train: {metrics: accuracy}"),
     "target_unknown": changed("train", "train: {target: {val/acuracy: 0.9}}"),

@@ -17,7 +17,10 @@ from clipbench.spec.values import phrase, show
 KINDS = {
     "strategies": ("strategy", "the arms of `clip`; every one also takes exclude: [pattern]"),
     "models": ("model", ""),
-    "data": ("data", "each also takes split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit"),
+    "data": (
+        "data",
+        "also: split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit (a stream: split in numbers)",
+    ),
     "optimizers": ("optimizer", "torch.optim's own"),
     "losses": ("loss", "of `train.loss`; `output` when the model's output is the loss"),
     "metrics": ("metric", "of `train.metrics`"),

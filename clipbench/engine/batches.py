@@ -1,14 +1,21 @@
-"""Which examples a seed sees at each step: one permutation per epoch, cut in order into batches."""
+"""Which examples a seed sees at each step: one permutation per epoch, cut in order into batches, or fresh ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from clipbench.dataset import Dataset, Stream
 from clipbench.trial import Training
+
+Batch = tuple[Tensor, Tensor]
+
+# A stream has no end: so many steps are an epoch.
+STREAM_EPOCH = 100
 
 
 @dataclass(frozen=True)
@@ -22,11 +29,16 @@ class Schedule:
     whole: bool  # every step sees all examples in order: there is nothing to draw
 
     @classmethod
-    def of(cls, train: Training, examples: int | None) -> Schedule:
-        """`examples` is None for an objective without data: all its steps are one epoch, or each epoch is one."""
-        if examples is None:
+    def of(cls, train: Training, dataset: Dataset | None) -> Schedule:
+        """Without data all steps of an objective are one epoch, or each epoch is one."""
+        if dataset is None:
             epoch_steps = train.epoch_steps or train.steps or 1
             return cls(1, 1, epoch_steps, train.steps or epoch_steps * (train.epochs or 1), whole=True)
+        if isinstance(dataset, Stream):
+            batch, epoch_steps = dataset.size(train.batch_size), train.epoch_steps or STREAM_EPOCH
+            steps = train.steps or epoch_steps * (train.epochs or 1)
+            return cls(batch * epoch_steps, batch, epoch_steps, steps, whole=False)
+        examples = len(dataset.train[0])
         batch = train.batch_size or examples
         epoch_steps = examples // batch if train.drop_last else -(-examples // batch)
         steps = train.steps or epoch_steps * (train.epochs or 1)
@@ -45,19 +57,77 @@ class Schedule:
         return self.batch if self.whole else min(self.batch, self.examples - step_in_epoch * self.batch)
 
 
-class Draws:
-    """The permutations of the seeds in a chunk. Generators live on the CPU whatever the device."""
+class Source(Protocol):
+    """Where batches come from."""
 
-    def __init__(self, schedule: Schedule, seeds: Sequence[int], device: torch.device) -> None:
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        """Put the examples of the next step there: [1 or lanes, size, ...]."""
+
+
+def source(
+    schedule: Schedule, dataset: Dataset | None, part: Batch, seeds: Sequence[int], device: torch.device
+) -> Source:
+    """The batches of a chunk's lanes. Generators live on the CPU whatever the device."""
+    if isinstance(dataset, Stream):
+        return Fresh(dataset, part, seeds, device)
+    return Whole(part) if schedule.whole else Permuted(schedule, part, seeds, device)
+
+
+class Whole:
+    """All examples in order, the same at every step."""
+
+    def __init__(self, part: Batch) -> None:
+        self._part = part
+        self._filled = False
+
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        if not self._filled:
+            for home, examples in zip(batch, self._part, strict=True):
+                home.copy_(examples)
+        self._filled = True
+
+
+class Permuted:
+    """A permutation of the training part for each seed and epoch."""
+
+    def __init__(self, schedule: Schedule, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
         self._schedule = schedule
+        self._part = part
         self._device = device
         self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
         self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)
+        self._cuts: list[Tensor] = []
 
-    def epoch(self) -> list[Tensor]:
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        if step_in_epoch == 0:
+            self._cuts = self._epoch()
+        for home, examples in zip(batch, self._part, strict=True):
+            torch.index_select(examples, 0, self._cuts[step_in_epoch], out=home.view(-1, *examples.shape[1:]))
+
+    def _epoch(self) -> list[Tensor]:
         """For each batch of the next epoch, the examples of all seeds, one seed after another."""
         examples = self._schedule.examples
         orders = {seed: torch.randperm(examples, generator=g) for seed, g in self._generators.items()}
         rows = torch.stack([orders[seed] for seed in self._seeds]).to(self._device)
         cuts = torch.split(rows, self._schedule.batch, dim=1)[: self._schedule.epoch_steps]
         return [cut.reshape(-1) for cut in cuts]
+
+
+class Fresh:
+    """New examples of a stream at every step, drawn once for each seed."""
+
+    def __init__(self, stream: Stream, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
+        self._stream = stream
+        self._device = device
+        self._dtypes = [examples.dtype for examples in part]
+        self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+        numbers = {seed: number for number, seed in enumerate(self._generators)}
+        of_lanes = [0] if len(numbers) == 1 else [numbers[seed] for seed in seeds]
+        self._rows = torch.tensor(of_lanes, device=device)
+
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        size = batch[0].shape[1]
+        drawn = [self._stream.batch(generator, size) for generator in self._generators.values()]
+        for home, examples, dtype in zip(batch, zip(*drawn, strict=True), self._dtypes, strict=True):
+            stacked = torch.stack(examples).to(self._device, dtype)
+            torch.index_select(stacked, 0, self._rows, out=home)

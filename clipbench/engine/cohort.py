@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from clipbench.engine.batches import Draws, Schedule
+from clipbench.engine.batches import Schedule, source
 from clipbench.engine.blocks import lane_norms
 from clipbench.engine.clipping import Clipping, sort_key
 from clipbench.engine.membership import advantages
@@ -62,14 +61,14 @@ class Cohort:
     def __init__(self, trials: Sequence[Trial], workspace: Workspace) -> None:
         self.trials = trials
         self.work = workspace
-        self.schedule = Schedule.of(trials[0].train, len(workspace.train_part[0]) if workspace.dataset else None)
+        self.schedule = Schedule.of(trials[0].train, workspace.dataset)
         seeds = [trial.seed for trial in trials]
         modules = {seed: build_model(trials[0].model, workspace.dataset, seed) for seed in set(seeds)}
         workspace.start([modules[seed] for seed in seeds], seeds)
         self.telemetry = Telemetry(self.schedule.steps, workspace.params, workspace.grads)
         self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry)
         self.optimizers = Optimizers(trials, workspace.params, workspace.grads, self.clipping, self.schedule.steps)
-        self.draws = Draws(self.schedule, seeds, workspace.device)
+        self.source = source(self.schedule, workspace.dataset, workspace.like, seeds, workspace.device)
         self.step = 0
         self.epochs: dict[str, list[np.ndarray]] = {}
 
@@ -87,7 +86,7 @@ class Cohort:
     def seconds_per_step(self, budget: float) -> float:
         """The time of a step of all lanes, from as many as fit the budget, in seconds; at least one."""
         size = self.schedule.size(0)
-        self._gather(size, None if self.schedule.whole else self.draws.epoch()[0])
+        self.source.fill(0, self.work.batch(size))
         self.work.gradients(size)  # traces and warms up
         start, done = time.perf_counter(), 0
         while not done or (done < self.schedule.steps and time.perf_counter() - start < budget):
@@ -97,23 +96,15 @@ class Cohort:
 
     def _epoch(self, epoch: int, progress: Progress) -> bool:
         """Whether there is still a lane to train at its end."""
-        batches = [] if self.schedule.whole else self.draws.epoch()
         steps = self.schedule.steps_in(epoch)
         for number in range(steps):
             size = self.schedule.size(number)
-            self._gather(size, batches[number] if batches else None)
+            self.source.fill(number, self.work.batch(size))
             self._one_step(size)
             progress(len(self.trials))
             if (number + 1 == steps or self.step % LOOK_EVERY == 0) and self._all_diverged():
                 return False
         return True
-
-    def _gather(self, size: int, chosen: Tensor | None) -> None:
-        for source, batch in zip(self.work.train_part, self.work.batch(size), strict=True):
-            if chosen is not None:
-                torch.index_select(source, 0, chosen, out=batch.view(-1, *source.shape[1:]))
-            elif self.step == 0:
-                batch.copy_(source)
 
     def _one_step(self, size: int) -> None:
         self.work.gradients(size)

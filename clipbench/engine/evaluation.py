@@ -56,8 +56,8 @@ class Evaluation:
     def _together(self) -> Predict:
         """One program for pieces of all parts, where the model gives an output for each example."""
         work = self._work
-        x = work.train_part[0]
-        size = min(PIECE, max(len(part[0]) for part in work.parts.values() if part))
+        x = work.like[0]
+        size = min(PIECE, max((len(part[0]) for part in work.parts.values() if part), default=1))
         piece = x[:1].expand(size, *x.shape[1:]).clone()
         inputs = [*work.params.values(), *work.states.values(), piece.expand(work.lanes, *piece.shape)]
         with torch.no_grad():

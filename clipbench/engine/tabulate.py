@@ -67,7 +67,7 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
         if curve is not None and np.isfinite(curve[:, lane]).any():
             best = np.nanmax if higher_is_better(trial, name) else np.nanmin
             finals[f"best_val/{name}"] = float(best(curve[:, lane]))
-    if "test" in outcome.finals:
+    if "test/loss" in finals and "train/loss" in finals:
         finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
         finals["membership_advantage"] = float(outcome.membership[lane])
     finals["grad/vanishing"] = _mean(outcome.epochs["grad/vanishing"][:, lane])

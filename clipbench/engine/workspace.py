@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
-from clipbench.dataset import Dataset
+from clipbench.dataset import Dataset, Stream
 from clipbench.engine import looped, program
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.convolution import products_for_convolutions
@@ -65,7 +65,10 @@ class Workspace:
         fixed = {name: tensor for name, tensor in module.named_parameters() if not tensor.requires_grad}
         self.states = {name: _stacked(tensor, self.lanes) for name, tensor in [*fixed.items(), *module.named_buffers()]}
         self.loss = torch.zeros(self.lanes, dtype=self.network.dtype, device=self.device)
-        self.parts = {name: self._part(name) for name in ("train", "val", "test")}
+        self.like = self._part("train") or self._nothing()  # what is trained on; of a stream, what it looks like
+        self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
+        if isinstance(dataset, Stream):
+            self.parts["train"] = None  # nothing that it trained on is there to be measured
         self.seeds: list[int] = [0] * self.lanes
         self.step = 0  # of the training under way; the looped path draws its noise from it
         self.loop_reason = looped.reason_to_loop(self.network, self._example())
@@ -122,11 +125,13 @@ class Workspace:
         return params, states, tensors[len(params) + len(states) :]
 
     def _part(self, name: str) -> Batch | None:
-        if self.dataset is None:  # an objective without data: one example that nobody looks at
-            nothing = torch.zeros(1, device=self.device, dtype=self.network.dtype)
-            return (nothing, nothing) if name == "train" else None
-        arrays = getattr(self.dataset, name)
+        arrays = getattr(self.dataset, name, None)
         return None if arrays is None else (self._tensor(arrays[0]), self._tensor(arrays[1]))
+
+    def _nothing(self) -> Batch:
+        """An objective without data: one example that nobody looks at."""
+        nothing = torch.zeros(1, device=self.device, dtype=self.network.dtype)
+        return nothing, nothing
 
     def _tensor(self, array: object) -> Tensor:
         tensor = torch.as_tensor(array)
@@ -134,21 +139,14 @@ class Workspace:
 
     def _empty_batch(self, size: int) -> Batch:
         copies = 1 if self.shape.one_seed else self.lanes
-        x, y = self.train_part
+        x, y = self.like
         return x.new_zeros(copies, size, *x.shape[1:]), y.new_zeros(copies, size, *y.shape[1:])
-
-    @property
-    def train_part(self) -> Batch:
-        part = self.parts["train"]
-        if part is None:
-            raise LookupError("there are no training data")
-        return part
 
     def _over_lanes(self, tensor: Tensor) -> Tensor:
         return tensor.expand(self.lanes, *tensor.shape[1:])
 
     def _example(self) -> Batch:
-        x, y = self.train_part
+        x, y = self.like
         return x[:4], y[:4]
 
 

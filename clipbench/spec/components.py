@@ -13,7 +13,7 @@ from clipbench.names import UnknownName, did_you_mean
 from clipbench.registry import Plugin, catalogue, find
 from clipbench.spec.axes import Axis, Slot, read_axis
 from clipbench.spec.places import BROKEN, Findings, Node
-from clipbench.spec.signatures import LATER, is_plain, signature
+from clipbench.spec.signatures import FIXED, LATER, is_plain, signature
 from clipbench.spec.values import fit, show
 from clipbench.trial import Component
 
@@ -174,6 +174,8 @@ def _refuse_unknown(
 def _why_unknown(plugin: Plugin, option: str, slots: Mapping[str, Slot]) -> tuple[str, str]:
     if option in LATER.get(plugin.kind, ()):
         return f"`{option}` is not in this release.", "Take it out."
+    if plugin.is_stream and option in FIXED:
+        return f"{plugin.name} is a stream: every step draws new examples, and `{option}` says nothing of them.", ""
     if option == "split" and plugin.kind == "data":
         return "expected a mapping.", "Write split: {val: 0.2, test: 0.2}."
     if option == "per" and plugin.kind == "strategy":

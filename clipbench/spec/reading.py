@@ -201,21 +201,20 @@ class _Reading:
         if axes is None or (section is not None and not _is_none(section) and not data):
             return  # reported already
         losses = [loss.name for loss in axes["loss"].values] if "loss" in axes else ["auto"]
-        if data and "output" in losses:
-            text = "with `loss: output` the model's output is the loss, and data are not used."
-            self.findings.wrong(self._place("train.loss"), text, "Take the data out, or name another loss.")
         if not data and losses and losses != ["output"]:
             remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
             self.findings.wrong(self._place("data"), "there are no data to learn from.", remedy)
 
     def _check_epoch_steps(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
-        fixed = [choice.name for choice in data if "generator" not in find("data", choice.name, choice.folder).given]
+        fixed = [choice.name for choice in data if not find("data", choice.name, choice.folder).is_stream]
         if fixed and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
             text = f"an epoch of {fixed[0]} is one pass over its training examples."
             self.findings.wrong(self._place("train.epoch_steps"), text, "Take it out; it is for streams.")
 
     def _check_splits(self, data: Sequence[Choice]) -> None:
         for choice in data:
+            if find("data", choice.name, choice.folder).is_stream:
+                continue  # it draws as many as it is asked for
             axes = dict(choice.axes)
             held_out = max(axes["split.val"].values) + max(axes["split.test"].values)
             if held_out >= 1:

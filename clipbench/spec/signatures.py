@@ -19,8 +19,12 @@ LATER: Mapping[str, frozenset[str]] = {
     "strategy": frozenset({"scope", "noise", "warmup", "schedule", "after"}),
 }
 
+# Options of data that are a fixed set of examples, which a stream is not.
+FIXED = ("standardize", "limit", "corrupt", "folds", "resize")
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+NumberOf = Annotated[int, Field(ge=0)]
 
 
 def signature(plugin: Plugin) -> dict[str, Slot]:
@@ -61,11 +65,17 @@ def fit_threshold(value: Any) -> float | None:
 
 
 def _common(plugin: Plugin) -> dict[str, Slot]:
+    if plugin.is_stream:
+        return {
+            "split.val": _added("split.val", NumberOf, 1000),
+            "split.test": _added("split.test", NumberOf, 10000),
+            "split.seed": _added("split.seed", NumberOf, 0),
+        }
     if plugin.kind == "data":
         return {
             "split.val": _added("split.val", Fraction, 0.2),
             "split.test": _added("split.test", Fraction, 0.2),
-            "split.seed": _added("split.seed", Annotated[int, Field(ge=0)], 0),
+            "split.seed": _added("split.seed", NumberOf, 0),
             "standardize": _standardize(bool(plugin.facts.get("standardize", False))),
             "limit": _added("limit", Annotated[int, Field(ge=1)] | None, None),
         }
