@@ -35,7 +35,9 @@ HOMES: Mapping[str, str] = {
     "schedule": "clipbench.schedules",
 }
 GIVEN: Mapping[str, frozenset[str]] = {
-    "strategy": frozenset({"g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "state", "step"}),
+    "strategy": frozenset(
+        {"g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "new", "old", "state", "step"}
+    ),
     "model": frozenset({"inputs", "outputs"}),
     "data": frozenset({"generator", "batch_size"}),
     "optimizer": frozenset({"params"}),
@@ -44,6 +46,7 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "schedule": frozenset({"step", "steps"}),
 }
 PLACES = ("model", "tensor", "unit", "element", "step")
+TARGETS = ("gradient", "weights")
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Plugin:
 def strategy(
     *,
     per: str,
+    on: str = "gradient",
     search: tuple[float, float] | None = None,
     loose: float | None = None,
     refuses: bool = False,
@@ -132,6 +136,9 @@ def strategy(
     element               it returns the new elements
     step                  it returns whether the step is kept
 
+    `on="weights"` declares a rule that changes the weights after the optimizer's step: at elements it is given them
+    as `new`, those before the step as `old` and the gradient as `g`, at the other places their norm as `w`.
+
     `search` is the range for Optuna; `loose` the threshold at which it does nothing (None: it always acts);
     `refuses` says that it turns a step away whole, and so survives a gradient that is not finite; `instead` names
     options that may stand in place of the threshold, which is then infinite.
@@ -141,7 +148,19 @@ def strategy(
     """
     if per not in PLACES:
         raise ValueError(f"per must be one of {', '.join(PLACES)}, got {per!r}")
-    return _declare("strategy", per=per, search=search, loose=loose, refuses=refuses, instead=instead, init=init)
+    if on not in TARGETS or (on == "weights" and per == "step"):
+        raise ValueError(f"on must be one of {', '.join(TARGETS)}, and a step is not refused on weights; got {on!r}")
+    facts = {"search": search, "loose": loose, "refuses": refuses, "instead": instead, "init": init}
+    return _declare("strategy", per=per, on=on, **facts)
+
+
+def told(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a rule may name of clipbench's own arguments, by the place where it looks."""
+    always = ("state", "step")
+    if facts.get("on") == "weights":
+        return (*(("new", "old", "g") if facts["per"] == "element" else ()), "w", "size", *always)
+    more = {"element": ("g", "size", "row_mean"), "step": ()}
+    return ("n", "m", "w", "model_n", "model_m", *more.get(facts["per"], ("size",)), *always)
 
 
 def model() -> Callable[[Function], Function]:

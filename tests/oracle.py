@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,17 +77,47 @@ class Loop:
         for parameter in self.model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        before = [parameter.grad.clone() for parameter in self.model.parameters()]
+        step = self._rule_and_step(float(loss.detach()))
+        self.run.steps.append(step)
+        return step
+
+    def _rule_and_step(self, loss: float) -> Step:
+        """The rule, before or after the optimizer's step."""
+        parameters = list(self.model.parameters())
+        before = [p.grad.clone() for p in parameters]
+        old = [p.detach().clone() for p in parameters]
+        if self.trial.clip.name in _ON_WEIGHTS:
+            self.optimizer.step()
+            changed = _change_weights(self.trial, self.model, old)
+            step = _measured(loss, before, before, changed > 0, changed)
+            return replace(step, cosine=1.0)
+        options = self.trial.clip.as_dict()
+        if options.get("after") == "momentum" and options.get("threshold", 0.0) is not None:
+            self.optimizer.step()
+            return self._on_update(loss, before, old)
         kept, fired, scaled = clip(self.trial, self.model, self.memory)
         if self.rates:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.trial.optimizer["lr"] * self.rates[len(self.run.steps)]
         if kept:
             self.optimizer.step()
-        after = [p.grad if kept else torch.zeros_like(p) for p in self.model.parameters()]
-        step = _measured(float(loss.detach()), before, after, fired, scaled)
-        self.run.steps.append(step)
-        return step
+        after = [p.grad if kept else torch.zeros_like(p) for p in parameters]
+        return _measured(loss, before, after, fired, scaled)
+
+    def _on_update(self, loss: float, before: list[Tensor], old: list[Tensor]) -> Step:
+        """The optimizer's update in the place of the gradient."""
+        lr = self.optimizer.param_groups[0]["lr"]
+        parameters = list(self.model.parameters())
+        updates = [(was - p.detach()) / lr for p, was in zip(parameters, old, strict=True)]
+        with torch.no_grad():
+            for p, update, was in zip(parameters, updates, old, strict=True):
+                p.grad = update.clone()
+                p.copy_(was)
+            _, fired, scaled = clip(self.trial, self.model, self.memory)
+            for p in parameters:
+                p.sub_(lr * p.grad)
+        step = _measured(loss, updates, [p.grad for p in parameters], fired, scaled)
+        return replace(step, pre=_total(before), maximum=max(float(g.abs().max()) for g in before))
 
     def _loss(self, batch: Batch) -> Tensor:
         train = self.trial.train
@@ -168,6 +198,7 @@ def clip(trial: Trial, model: nn.Module, memory: Memory) -> Clipped:
     options = trial.clip.as_dict()
     threshold = options.pop("threshold", math.inf)
     excluded = options.pop("exclude", ())
+    options.pop("after", None)
     name = trial.clip.name
     if name == "none" or threshold is None:
         return True, False, 0
@@ -380,6 +411,45 @@ _REMEMBERING: dict[str, Callable[..., Clipped]] = {
     "ema_norm": _following(_ema_norm),
     "skip_sigma": _skip_sigma,
 }
+
+
+def _change_weights(trial: Trial, model: nn.Module, old: list[Tensor]) -> int:
+    """The weights after the step as a rule on them has them: how many elements it changed."""
+    options = trial.clip.as_dict()
+    threshold, excluded = options.pop("threshold"), options.pop("exclude", ())
+    changed = 0
+    with torch.no_grad():
+        for (name, p), was in zip(model.named_parameters(), old, strict=True):
+            if threshold is not None and not any(name.startswith(f"{e}.") for e in excluded):
+                changed += _ON_WEIGHTS[trial.clip.name](p, was, threshold, **options)
+    return changed
+
+
+def _weight_clamp(p: nn.Parameter, _: Tensor, c: float) -> int:
+    changed = int((p.abs() > c).sum())
+    p.clamp_(-c, c)
+    return changed
+
+
+def _max_norm(p: nn.Parameter, _: Tensor, c: float, per: str, eps: float) -> int:
+    changed = 0
+    for row in [p] if p.ndim < 2 or per == "tensor" else list(p):
+        norm = float(row.norm())
+        if norm > c:
+            row.mul_(c / (norm + eps))
+            changed += row.numel()
+    return changed
+
+
+def _halve(p: nn.Parameter, was: Tensor, c: float) -> int:
+    large = p.grad.abs() > c
+    new = torch.where(large, -was / 2, p)
+    changed = int((new != p).sum())
+    p.copy_(new)
+    return changed
+
+
+_ON_WEIGHTS: dict[str, Callable[..., int]] = {"weight_clamp": _weight_clamp, "max_norm": _max_norm, "halve": _halve}
 
 
 def _places(chosen: list[nn.Parameter], per: str) -> list[list[nn.Parameter]]:

@@ -74,13 +74,21 @@ ARMS = {
     "skip_sigma": C("skip_sigma", threshold=0.5, window=8, warmup=4, patience=3, exclude=()),
     "skip": C("skip", threshold=0.6, exclude=()),
     "drop": C("drop", threshold=0.6, exclude=()),
+    "weight_clamp": C("weight_clamp", threshold=0.2, exclude=()),
+    "weight_clamp without head": C("weight_clamp", threshold=0.2, exclude=("head",)),
+    "max_norm": C("max_norm", threshold=0.4, eps=1e-7, per="unit", exclude=()),
+    "max_norm per tensor": C("max_norm", threshold=0.5, eps=1e-7, per="tensor", exclude=()),
+    "halve": C("halve", threshold=0.1, exclude=()),
+    "norm after momentum": C("norm", threshold=0.3, p=2.0, per="model", exclude=(), after="momentum"),
+    "norm off after momentum": C("norm", threshold=None, p=2.0, per="model", exclude=(), after="momentum"),
 }
+RULES = registry.catalogue("strategy")
 # Rules without jumps: two runs that differ in the last bits stay together. The last bits alone also say how many small
 # elements `tanh` changes; and what a rule remembers keeps them, until they say whether it fired.
 CONTINUOUS = [
     name
     for name in ARMS
-    if name.split()[0] not in ("zero", "sign_step", "sign", "tanh", "skip", "drop")
+    if name.split()[0] not in ("zero", "sign_step", "sign", "tanh", "skip", "drop", "halve")
     and not registry.find("strategy", ARMS[name].name).facts["init"]
 ]
 OPTIMIZERS = {
@@ -209,6 +217,27 @@ def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, 
                 atol=1e-6,
                 err_msg=f"{loop.trial.arm}: {name}",
             )
+
+
+LATE = {
+    name: C(arm.name, **arm.as_dict(), after="momentum")
+    for name, arm in ARMS.items()
+    if "after" not in arm.as_dict()
+    and arm.name != "none"
+    and RULES[arm.name].facts["per"] != "step"
+    and RULES[arm.name].facts["on"] == "gradient"
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_after_momentum_every_rule_acts_on_the_update(optimizer):
+    data, model = MODELS["mlp"]
+    train = training("mlp", "float64", 30)
+    trials = [Trial(data, model, OPTIMIZERS[optimizer], train, arm, 3) for arm in LATE.values()]
+    records = engine.train(trials)
+    loaded = dataset.load(data)
+    for trial in trials:
+        assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(30), 1e-9)
 
 
 def test_every_rule_and_optimizer_of_the_catalogue_is_compared_with_the_loop():

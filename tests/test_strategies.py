@@ -23,7 +23,9 @@ from tests import toys
 
 RULES = registry.catalogue("strategy")
 LOOSE = [name for name, rule in RULES.items() if rule.facts["loose"] is not None]
-LIMITED = [name for name, rule in RULES.items() if "threshold" in rule.options and not rule.facts["init"]]
+LIMITED = [
+    name for name, rule in RULES.items() if "threshold" in rule.options and not rule.facts["init"] and name != "halve"
+]
 PLACES = ("model", "tensor", "unit")
 # Rules without a flat part: however small the gradient, they change it.
 CHANGES_ALL = ("soft_norm", "tanh", "sign", "centralize")
@@ -51,6 +53,8 @@ def carry_out(rule: Plugin, g: Tensor, threshold: Tensor | None, w: Tensor | Non
     if "p" in rule.options:
         options["p"] = p
     known |= {"state": first_state(rule, n), "step": 1}
+    if rule.facts["on"] == "weights":  # they take the place of the gradient
+        known |= {"new": g, "old": g, "w": n}
     result = rule.function(**{name: known[name] for name in rule.given}, **options)
     if rule.facts["init"]:
         *result, _ = result
@@ -436,7 +440,9 @@ def arms_of(rule: Plugin) -> list[Component]:
     ]
 
 
-@every_rule
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES.values() if rule.facts["on"] == "gradient"], ids=lambda r: r.name
+)
 def test_telemetry_says_what_happened_to_the_gradient(rule):
     arms = arms_of(rule)
     records, trials = gradients_after(arms, seeds=range(3), dtype="float64")
@@ -467,6 +473,36 @@ def test_telemetry_says_what_happened_to_the_gradient(rule):
         left_alone = left_alone_of(trial)
         if not refused:
             assert np.array_equal(after[left_alone], before[left_alone]), where
+
+
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES.values() if rule.facts["on"] == "weights"], ids=lambda r: r.name
+)
+def test_rules_on_weights_change_them_after_the_step_and_leave_the_gradient(rule):
+    """The optimizer puts the gradient in the weights' place; the rule sees that as the new weights."""
+    records, trials = gradients_after(arms_of(rule), seeds=range(3), dtype="float64")
+    for trial in trials:
+        mine = records.steps["id"] == trial.id
+        [measured] = [{name: column[i] for name, column in records.steps.items()} for i in np.flatnonzero(mine)]
+        before, after = raw_gradient(trial), records.weights[trial.id]
+        assert measured["grad_norm/post"] == measured["grad_norm/pre"] == pytest.approx(np.linalg.norm(before))
+        assert measured["clip/cosine"] == 1
+        assert bool((after != before).any()) <= bool(measured["clip/fired"]) == bool(measured["clip/fraction"])
+        if rule.facts["per"] == "element":
+            assert measured["clip/fraction"] == pytest.approx(np.mean(after != before))
+        left_alone = left_alone_of(trial)
+        assert np.array_equal(after[left_alone], before[left_alone])
+
+
+def test_the_weights_of_wgan_and_keras_and_of_halving_are_as_stated():
+    torch.manual_seed(0)
+    new, old, g = torch.randn(3, 1, 8).unbind()
+    c = torch.tensor([[0.5]])
+    assert torch.equal(RULES["weight_clamp"].function(new, c), new.clamp(-0.5, 0.5))
+    coefficient, fired = RULES["max_norm"].function(torch.tensor([[0.0, 2.0, 4.0]]), torch.tensor([[2.0]]))
+    torch.testing.assert_close(coefficient, torch.tensor([[1.0, 2 / (2 + 1e-7), 0.5]]))
+    assert fired.tolist() == [[False, False, True]]
+    assert torch.equal(RULES["halve"].function(new, old, g, c), torch.where(g.abs() > 0.5, -old / 2, new))
 
 
 def raw_gradient(trial: Trial) -> np.ndarray:

@@ -90,7 +90,8 @@ def _formula(plugin: Plugin) -> str:
 
 
 def _options(plugin: Plugin) -> str:
-    shown = [slot for slot in signature(plugin).values() if slot.name in plugin.options or slot.name not in COMMON]
+    own = [slot for slot in signature(plugin).values() if slot.name in plugin.options or slot.name not in COMMON]
+    shown = [slot for slot in own if not slot.quiet]
     return ", ".join(slot.name if slot.required else f"{slot.name}={_default(slot)}" for slot in shown)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from time import perf_counter
 from typing import Any
@@ -15,19 +15,22 @@ from clipbench import registry
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.runs import ElementRun, ModelRun, PlacesRun, Run, StepRun
 from clipbench.engine.telemetry import COSINE, POST, PRE, Telemetry
+from clipbench.engine.updates import Updates
+from clipbench.engine.weights import WeightsRun
 from clipbench.trial import Component, Trial
 
 Identity = tuple[str, ...]
 
 OFF: Identity = ("off",)
 # Lanes stand in this order, so that the rules which give one coefficient to a whole model are served at once.
-ORDER = ("off", "model", "part", "tensor", "unit", "element", "step")
+ORDER = ("off", "model", "part", "tensor", "unit", "element", "weights", "step")
 RUNS: dict[str, Callable[..., Run]] = {
     "model": ModelRun,
-    "part": PlacesRun,  # of the model: `exclude` leaves the rest alone
+    "part": PlacesRun,  # of the model: `exclude` leaves the rest alone; or the whole of it, but by itself
     "tensor": PlacesRun,
     "unit": PlacesRun,
     "element": ElementRun,
+    "weights": WeightsRun,
     "step": StepRun,
 }
 
@@ -45,8 +48,15 @@ def identity(clip: Component) -> Identity:
     if clip.name == "none" or options.get("threshold", math.inf) is None:
         return OFF
     per = str(options.get("per") or plugin.facts["per"])
-    place = "part" if per == "model" and options.get("exclude") else per
+    place = "part" if per == "model" and (options.get("exclude") or is_late(clip)) else per
+    if plugin.facts.get("on") == "weights":
+        place = "weights"
     return place, clip.name, clip.source, repr(clip.without("threshold").options)
+
+
+def is_late(clip: Component) -> bool:
+    """Whether a rule is carried out on the optimizer's update, and not on the gradient."""
+    return clip.as_dict().get("after") == "momentum"
 
 
 def excluded(name: str, patterns: Sequence[str]) -> bool:
@@ -55,12 +65,16 @@ def excluded(name: str, patterns: Sequence[str]) -> bool:
 
 
 class Clipping:
-    """All the rules of a chunk. Calling it changes the gradients in place and fills in what they did."""
+    """All the rules of a chunk: called before the optimizer's step, and `after_step`; they say what they did."""
 
     def __init__(self, trials: Sequence[Trial], params: Blocks, grads: Blocks, telemetry: Telemetry) -> None:
         self.runs: list[Run] = []
         self.refuses = [False] * len(trials)
+        self._updates: Updates | None = None
+        self._late: list[Run] = []  # on the updates
         self._off = [lane for lane, trial in enumerate(trials) if identity(trial.clip) == OFF]
+        if any(is_late(trial.clip) for trial in trials):
+            self._updates = Updates(params, len(telemetry.steps))
         lanes = range(len(trials))
         # Rules on the whole model share a run: their coefficients are multiplied in at once.
         for place, group in itertools.groupby(lanes, lambda lane: _together(identity(trials[lane].clip))):
@@ -70,13 +84,34 @@ class Clipping:
             names = _included(arms[0], list(grads))
             if place == OFF or not names:  # what is not excluded may be frozen
                 continue
-            run = RUNS[place[0]](arms, chosen, names, params, grads, telemetry)
+            make = RUNS[place[0]]
+            if self._updates and is_late(arms[0]):
+                updates = self._updates
+                self._late.append(make(arms, chosen, names, updates.old, updates.blocks, updates.telemetry))
+                continue
+            run = make(arms, chosen, names, params, grads, telemetry)
             self.runs.append(run)
             self.refuses[chosen] = [run.refuses] * len(members)
+        self._weights = [run for run in self.runs if isinstance(run, WeightsRun)]
+        self._early = [run for run in self.runs if not isinstance(run, WeightsRun)]
 
-    def __call__(self) -> None:
-        for run in self.runs:
-            run()
+    def __call__(self, timed: bool = False) -> None:
+        """Change the gradients in place."""
+        _carry_out(self._early, timed)
+        for run in self._weights:
+            run.remember()
+        if self._updates:
+            self._updates.remember()
+
+    def after_step(self, step: int, rates: Callable[[], Sequence[float]], timed: bool = False) -> None:
+        """Change the updates and the weights; `rates` gives each lane's learning rate."""
+        if self._updates:
+            self._updates.measure(rates())
+            _carry_out(self._late, timed)
+            for run in self._late:
+                self._updates.put_back(run)
+            self._updates.keep(step)
+        _carry_out(self._weights, timed)
 
     def finish(self, steps: Tensor) -> None:
         """Work out what the raw sums of all steps mean."""
@@ -84,21 +119,28 @@ class Clipping:
         steps[:, COSINE, self._off] = 1.0
         for run in self.runs:
             run.finish(steps[:, :, run.lanes])
-
-    def timed(self) -> None:
-        """The same, adding up what each run costs."""
-        for run in self.runs:
-            start = perf_counter()
-            run()
-            run.seconds += perf_counter() - start
-            run.timings += 1
+        for run in self._late:
+            assert self._updates is not None
+            self._updates.finish(run, steps[:, :, run.lanes])
 
     def step_seconds(self, lane: int) -> float:
         """What a lane's own rule costs it per step."""
-        for run in self.runs:
+        for run in (*self.runs, *self._late):
             if run.lanes.start <= lane < run.lanes.stop and run.timings:
                 return run.seconds / run.timings / run.count
         return 0.0
+
+
+def _carry_out(runs: Iterable[Run], timed: bool) -> None:
+    """One after another, adding up what each costs if it is asked for."""
+    for run in runs:
+        if not timed:
+            run()
+            continue
+        start = perf_counter()
+        run()
+        run.seconds += perf_counter() - start
+        run.timings += 1
 
 
 def _together(rule: Identity) -> tuple[Any, ...]:

@@ -110,11 +110,10 @@ class Cohort:
         self.work.gradients(size)
         with torch.inference_mode():  # every operator costs a fifth less without autograd's bookkeeping
             self.telemetry.before(self.work.loss)
-            if self.step % TIMED_EVERY == 0 and self.work.device.type == "cpu":
-                self.clipping.timed()
-            else:
-                self.clipping()
+            timed = self.step % TIMED_EVERY == 0 and self.work.device.type == "cpu"
+            self.clipping(timed)
             self.optimizers.step()
+            self.clipping.after_step(self.step, self.optimizers.rates, timed)
             self.telemetry.after(self.step)
         self.step += 1
 

@@ -24,6 +24,7 @@ class Optimizers:
     ) -> None:
         self._together: list[Optimizer] = []
         self._alone: list[tuple[StepRun, list[Optimizer]]] = []
+        self._of_lanes: list[Optimizer] = []
         choosy = {run.lanes.start: run for run in clipping.runs if isinstance(run, StepRun)}
         lane = 0
         while lane < len(trials):
@@ -31,16 +32,22 @@ class Optimizers:
                 run = choosy[lane]
                 lanes = range(run.lanes.start, run.lanes.stop)
                 self._alone.append((run, [_optimizer(trials[k], params, grads, slice(k, k + 1)) for k in lanes]))
+                self._of_lanes += self._alone[-1][1]
                 lane = run.lanes.stop
                 continue
             limit = min((start for start in choosy if start > lane), default=len(trials))
             for lanes_alike in _alike(trials, lane, limit):
                 self._together.append(_optimizer(trials[lanes_alike.start], params, grads, lanes_alike))
+                self._of_lanes += [self._together[-1]] * (lanes_alike.stop - lanes_alike.start)
             lane = limit
         self._rates = _Rates(trials[0].train.schedule, steps, self._all())
 
     def _all(self) -> list[Optimizer]:
         return [*self._together, *(optimizer for _, alone in self._alone for optimizer in alone)]
+
+    def rates(self) -> list[float]:
+        """The learning rate of every lane at the last step; 1 where an optimizer has none."""
+        return [float(optimizer.param_groups[0].get("lr", 1.0)) for optimizer in self._of_lanes]
 
     def step(self) -> None:
         self._rates.advance()

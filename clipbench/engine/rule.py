@@ -12,8 +12,8 @@ from torch import Tensor
 from clipbench import registry
 from clipbench.trial import Component
 
-# Options of an arm that are the engine's business; all others are the rule's own.
-COMMON = ("per", "exclude", "threshold")
+# Options of an arm that are the engine's business, unless a rule has one of that name itself.
+COMMON = ("per", "exclude", "after")
 State = dict[str, Tensor]
 
 
@@ -22,7 +22,9 @@ class Rule:
 
     def __init__(self, arms: Sequence[Component], like: Tensor) -> None:
         self._plugin = registry.of("strategy", arms[0])
-        self._options: dict[str, Any] = {k: v for k, v in arms[0].options if k not in COMMON}
+        own = self._plugin.options
+        options = arms[0].without("threshold").options
+        self._options: dict[str, Any] = {k: v for k, v in options if k in own or k not in COMMON}
         self.limits = [1.0]
         if "threshold" in self._plugin.options:
             self.limits = [_limit(arm) for arm in arms]
@@ -41,8 +43,8 @@ class Rule:
         self._step += 1
         available = statistics | {"step": self._step}
         if self._init and not self._state:
-            places = statistics["g" if "g" in statistics else "n"]
-            self._state = initial_state(self._init, self._options, places)
+            places = next(name for name in ("new", "g", "n", "w") if name in statistics)
+            self._state = initial_state(self._init, self._options, statistics[places])
         given = {name: value for name, value in available.items() if name in self._plugin.given}
         if not self._init:
             return self._plugin.function(**given, **self._options)

@@ -187,12 +187,12 @@ class PlacesRun(Run):
         """Norms of the gradient at the rule's own places: [lanes, places]."""
         if self._per == "model":
             return self.model_norm(p)
-        return self.tensor_norms(p) if self._per == "tensor" else _at_units(self._units, p)
+        return self.tensor_norms(p) if self._per == "tensor" else at_units(self._units, p)
 
     def _weight_norms(self, p: float) -> Tensor:
         if self._per == "model":
             return lane_norms(self.weights.values(), p).unsqueeze(1)
-        return _at_units(self._unit_weights, p)
+        return at_units(self._unit_weights, p)
 
 
 class ElementRun(Run):
@@ -265,7 +265,7 @@ class StepRun(Run):
         steps[:, FIRED] = refused
 
 
-def _at_units(units: dict[str, Tensor], p: float) -> Tensor:
+def at_units(units: dict[str, Tensor], p: float) -> Tensor:
     return torch.cat([torch.linalg.vector_norm(tensor, p, dim=2) for tensor in units.values()], dim=1)
 
 

@@ -73,6 +73,7 @@ class Slot:
     default: Any = REQUIRED
     takes_list: bool = False  # a list is one value, a list of lists an axis
     whole: bool = False  # of numbers, only whole ones fit
+    quiet: bool = False  # at its default it is not said anywhere, and no part of a trial's id
 
     @property
     def required(self) -> bool:

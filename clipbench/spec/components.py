@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from clipbench.names import UnknownName, did_you_mean
-from clipbench.registry import Plugin, catalogue, find
+from clipbench.registry import Plugin, catalogue, find, told
+from clipbench.spec.arms import why_not
 from clipbench.spec.axes import Axis, Slot, read_axis
 from clipbench.spec.places import BROKEN, Findings, Node
 from clipbench.spec.signatures import FIXED, LATER, is_plain, signature
@@ -28,6 +29,7 @@ class Choice:
     folder: str
     axes: tuple[tuple[str, Axis], ...]
     defaults: tuple[tuple[str, Any], ...]
+    quiet: frozenset[str] = frozenset()  # options that are left out at their default
 
     @property
     def size(self) -> int:
@@ -39,14 +41,20 @@ class Choice:
         for values in itertools.product(*(axis.values for _, axis in self.axes)):
             options = dict(zip(names, values, strict=True))
             label = self._label(options)
-            yield Component.of(self.name, source=self.source, folder=self.folder, label=label, **options)
+            said = {
+                name: value for name, value in options.items() if name not in self.quiet or self._differs(name, value)
+            }
+            yield Component.of(self.name, source=self.source, folder=self.folder, label=label, **said)
+
+    def _differs(self, name: str, value: Any) -> bool:
+        defaults = dict(self.defaults)
+        return name not in defaults or bool(defaults[name] != value)
 
     def _label(self, options: Mapping[str, Any]) -> str:
-        defaults = dict(self.defaults)
         shown = [
             f"{name}={_shown(value)}"
             for name, value in options.items()
-            if name != "threshold" and (name not in defaults or defaults[name] != value)
+            if name != "threshold" and self._differs(name, value)
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
@@ -98,10 +106,12 @@ def _choice(
     if len(findings.problems) > before or len(axes) < len(given):
         return None
     defaults = {slot.name: slot.default for slot in slots.values() if is_plain(slot.default)}
+    quiet = frozenset(name for name, slot in slots.items() if slot.quiet)
     for option, default in defaults.items():
-        axes.setdefault(option, Axis((default,), takes_list=slots[option].takes_list))
+        if option not in quiet:
+            axes.setdefault(option, Axis((default,), takes_list=slots[option].takes_list))
     own_folder = folder if plugin.source else ""
-    return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()))
+    return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet)
 
 
 def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | None:
@@ -122,11 +132,24 @@ def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | No
         text = f"cannot import {node.value!r}: it ends the program."
         findings.wrong(node.place, text, "Guard its main part.")
     else:
-        if kind != "strategy" or "per" in plugin.facts:
+        if kind != "strategy" or _is_rule(plugin, node, findings):
             return plugin
+    return None
+
+
+def _is_rule(plugin: Plugin, node: Node, findings: Findings) -> bool:
+    """Whether a function says where it looks, and asks for nothing that there is not; says so if not."""
+    if "per" not in plugin.facts:
         text = f"{node.value} does not say where it looks."
         findings.wrong(node.place, text, "Decorate it with @clipbench.strategy(per=...).")
-    return None
+        return False
+    known = told(plugin.facts)
+    asked = sorted(plugin.given - set(known))
+    if asked:
+        where = " on weights" if plugin.facts.get("on") == "weights" else ""
+        text = f"{node.value} names {', '.join(asked)}, and a rule per {plugin.facts['per']}{where} is not given that."
+        findings.wrong(node.place, text, f"It may name {', '.join(known)}.")
+    return not asked
 
 
 def _signature(plugin: Plugin, node: Node, findings: Findings) -> dict[str, Slot] | None:
@@ -178,8 +201,8 @@ def _why_unknown(plugin: Plugin, option: str, slots: Mapping[str, Slot]) -> tupl
         return f"{plugin.name} is a stream: every step draws new examples, and `{option}` says nothing of them.", ""
     if option == "split" and plugin.kind == "data":
         return "expected a mapping.", "Write split: {val: 0.2, test: 0.2}."
-    if option == "per" and plugin.kind == "strategy":
-        return f"{plugin.name} looks at each {plugin.facts['per']}; it has no `per`.", ""
+    if plugin.kind == "strategy" and (text := why_not(plugin, option)):
+        return text, ""
     if not slots:
         return f"{plugin.name} takes no options.", ""
     section = option.rpartition(".")[0]

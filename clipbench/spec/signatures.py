@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from clipbench.registry import REQUIRED, Option, Plugin
+from clipbench.spec.arms import arm_options
 from clipbench.spec.axes import Slot, frozen
 from clipbench.spec.values import Misfit, fit, fit_default, show, stated, takes_whole
 
 # What the contract names and this release does not do; said instead of "unknown".
 LATER: Mapping[str, frozenset[str]] = {
     "data": frozenset({"corrupt", "folds"}),
-    "strategy": frozenset({"scope", "noise", "warmup", "schedule", "after"}),
+    "strategy": frozenset({"scope", "noise", "warmup", "schedule"}),
 }
 
 # Options of data that are a fixed set of examples, which a stream is not.
@@ -80,11 +81,7 @@ def _common(plugin: Plugin) -> dict[str, Slot]:
             "limit": _added("limit", Annotated[int, Field(ge=1)] | None, None),
         }
     if plugin.kind == "strategy":
-        exclude = Slot("exclude", partial(fit, annotation=list[str]), list[str], (), takes_list=True)
-        per = plugin.facts.get("per")
-        if per in ("model", "tensor", "unit"):
-            return {"per": _added("per", Literal["model", "tensor", "unit"], per), "exclude": exclude}
-        return {"exclude": exclude}
+        return arm_options(plugin)
     if plugin.kind == "schedule":
         return {"warmup": _added("warmup", Annotated[int, Field(ge=0)], 0)}
     return {}
