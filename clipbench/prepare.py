@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,9 +13,10 @@ from clipbench import dataset, registry, spec
 from clipbench.dataset import DataProblem, Dataset
 from clipbench.engine.batches import Schedule
 from clipbench.engine.clipping import excluded
-from clipbench.engine.courses import follow
+from clipbench.engine.courses import try_schedule
 from clipbench.engine.looped import reason_to_loop
 from clipbench.engine.network import DTYPES, Network, build_model
+from clipbench.engine.noise import try_noise
 from clipbench.errors import InputError, Problem
 from clipbench.names import did_you_mean
 from clipbench.plan import Cohort, Plan
@@ -101,7 +102,7 @@ class _Preparation:
         schedule = self._schedule(train, loaded)
         if schedule is None:
             return None
-        if not self._schedule_works(train, schedule.steps):
+        if not self._training_works(train, schedule.steps):
             return None
         module.to(DTYPES[train.dtype])
         network = Network(module, train, has_data=loaded is not None)
@@ -111,25 +112,29 @@ class _Preparation:
             reason = reason_to_loop(network, example)
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
             shapes = f" on inputs {tuple(example[0].shape)}" if loaded else ""
-            self._say(key, f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}")
+            said = "train.loss" in self.experiment.places and _goes_forward(network, example)
+            text = f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
+            self._say("train.loss" if said else key, text)
             return None
         return _Setting(data, model, train, loaded, module, schedule, reason, activations)
 
-    def _schedule_works(self, train: Training, steps: int) -> bool:
-        """Ask a schedule for its factors at the ends of training."""
-        if train.schedule is None:
-            return True
-        course = follow(train.schedule, steps)
+    def _training_works(self, train: Training, steps: int) -> bool:
+        """Ask a schedule for its factors at the ends of training, and a noise law for a few numbers."""
+        before = len(self.problems)
+        if train.schedule:
+            self._try_function("schedule", train.schedule, lambda law: try_schedule(law, steps))
+            warmup = train.schedule.as_dict().get("warmup")
+            if isinstance(warmup, int) and warmup >= steps:
+                self.notes.append(f"train.schedule: {warmup} steps of warmup, and {steps} in all: it never ends.")
+        if train.noise:
+            self._try_function("noise", train.noise, try_noise)
+        return len(self.problems) == before
+
+    def _try_function(self, option: str, component: Component, attempt: Callable[[Component], None]) -> None:
         try:
-            for step in {0, steps // 2, steps - 1}:
-                course(step)
+            attempt(component)
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            self._say("train.schedule", f"{train.schedule.name} cannot be followed: {_sentence(error)}")
-            return False
-        warmup = train.schedule.as_dict().get("warmup")
-        if isinstance(warmup, int) and warmup >= steps:
-            self.notes.append(f"train.schedule.warmup: {warmup} steps of warmup, and {steps} in all: it never ends.")
-        return True
+            self._say(f"train.{option}", f"{component.name} cannot be used: {_sentence(error)}")
 
     def _schedule(self, train: Training, loaded: Dataset | None) -> Schedule | None:
         try:
@@ -217,6 +222,18 @@ def _example(loaded: Dataset | None, dtype: torch.dtype) -> tuple[Tensor, Tensor
         return torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
     x, y = (torch.as_tensor(array[:4]) for array in loaded.train)
     return tuple(t.to(dtype) if t.is_floating_point() else t for t in (x, y))  # type: ignore[return-value]
+
+
+def _goes_forward(network: Network, example: tuple[Tensor, Tensor]) -> bool:
+    """Whether the model alone is without fault, so that what fails is the loss."""
+    if network.loss_is_output:
+        return False
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network.predict(dict(network.module.named_parameters()), dict(network.module.named_buffers()), example[0])
+    except Exception:  # noqa: BLE001 - the user's own function may fail in any way
+        return False
+    return True
 
 
 def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -> int:

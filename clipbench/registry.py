@@ -33,6 +33,7 @@ HOMES: Mapping[str, str] = {
     "loss": "clipbench.losses",
     "metric": "clipbench.metrics",
     "schedule": "clipbench.schedules",
+    "noise": "clipbench.noises",
 }
 GIVEN: Mapping[str, frozenset[str]] = {
     "strategy": frozenset(
@@ -44,6 +45,7 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "loss": frozenset({"output", "target"}),
     "metric": frozenset({"output", "target"}),
     "schedule": frozenset({"step", "steps"}),
+    "noise": frozenset({"size", "generator"}),
 }
 PLACES = ("model", "tensor", "unit", "element", "step")
 TARGETS = ("gradient", "weights")
@@ -195,6 +197,11 @@ def metric(*, higher_is_better: bool) -> Callable[[Function], Function]:
 def schedule() -> Callable[[Function], Function]:
     """Declare a schedule: a function of a step, counted from 0, and of all `steps`, that returns a factor."""
     return _declare("schedule")
+
+
+def noise() -> Callable[[Function], Function]:
+    """Declare a noise law: a function of a size and a generator that returns independent centred draws, float64."""
+    return _declare("noise")
 
 
 def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:

@@ -65,6 +65,9 @@ class Training:
     loss: Component = Component("cross_entropy")
     metrics: tuple[Component, ...] = ()
     schedule: Component | None = None  # of the learning rate
+    noise: Component | None = None  # added to the gradient
+    l1: float = 0.0  # times the sum of absolute weights, in the objective
+    l2: float = 0.0  # times the sum of squared weights
     dtype: str = "float32"
     evaluate_every: int = 1  # epochs
     target: tuple[str, float] | None = None  # a measure and the value to reach: gives epochs_to_target

@@ -8,7 +8,7 @@ of a generator of the seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,6 +63,7 @@ class Loop:
         self.run = Run(model=self.model)
         self.memory: Memory = {}
         self.rates = rates(trial.train)
+        self.noise = noise(trial, self.model) if trial.train.noise else None
 
     def train(self, steps: int) -> Run:
         batches = self._batches()
@@ -77,6 +78,12 @@ class Loop:
         for parameter in self.model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        if self.noise:
+            for parameter, added in zip(self.model.parameters(), next(self.noise), strict=True):
+                parameter.grad += added.view_as(parameter)
+        if self.rates:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.trial.optimizer["lr"] * self.rates[len(self.run.steps)]
         step = self._rule_and_step(float(loss.detach()))
         self.run.steps.append(step)
         return step
@@ -96,9 +103,6 @@ class Loop:
             self.optimizer.step()
             return self._on_update(loss, before, old)
         kept, fired, scaled = clip(self.trial, self.model, self.memory)
-        if self.rates:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.trial.optimizer["lr"] * self.rates[len(self.run.steps)]
         if kept:
             self.optimizer.step()
         after = [p.grad if kept else torch.zeros_like(p) for p in parameters]
@@ -120,6 +124,11 @@ class Loop:
         return replace(step, pre=_total(before), maximum=max(float(g.abs().max()) for g in before))
 
     def _loss(self, batch: Batch) -> Tensor:
+        train = self.trial.train
+        weights = torch.cat([parameter.flatten() for parameter in self.model.parameters()])
+        return self._fit(batch) + train.l1 * weights.abs().sum() + train.l2 * (weights**2).sum()
+
+    def _fit(self, batch: Batch) -> Tensor:
         train = self.trial.train
         if train.loss.name == "output":
             return self.model(*([batch[0]] if self.data else [])).reshape(())
@@ -164,6 +173,17 @@ def initial_model(trial: Trial, dataset: Dataset | None) -> nn.Module:
     given = {name: value for name, value in given.items() if name in plugin.given}
     torch.manual_seed(trial.seed)
     return plugin.function(**given, **trial.model.as_dict())
+
+
+def noise(trial: Trial, model: nn.Module) -> Iterator[tuple[Tensor, ...]]:
+    """What is added to each parameter's gradient, step by step."""
+    law = registry.find("noise", trial.train.noise.name, trial.train.noise.folder).function
+    generator = torch.Generator().manual_seed(2**32 - 1 - trial.seed)
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    while True:
+        block = law(size=(max(1, 65536 // sum(sizes)), sum(sizes)), generator=generator, **trial.train.noise.as_dict())
+        for step in block:
+            yield torch.split(step, sizes)
 
 
 def rates(train: Training) -> list[float]:

@@ -138,6 +138,7 @@ TABLES = {
     "losses": lambda: formulas("loss", "loss"),
     "metrics": metrics,
     "schedules": lambda: formulas("schedule", "schedule"),
+    "noise": lambda: formulas("noise", "law"),
 }
 PARTS = (*TABLES, "commands")
 

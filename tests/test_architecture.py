@@ -19,7 +19,7 @@ ROOT = Path(clipbench.__file__).parent
 
 # From the ground up: a module, or a package, imports only from lines above its own. Plug-ins share a line, and so
 # never import one another.
-PLUGINS = ("strategies", "models", "data", "optimizers", "losses", "metrics", "schedules")
+PLUGINS = ("strategies", "models", "data", "optimizers", "losses", "metrics", "schedules", "noises")
 LAYERS = (
     ("errors",),
     ("names", "trial"),

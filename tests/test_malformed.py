@@ -157,6 +157,8 @@ MALFORMED = {
     "schedule_unknown": changed("train", "train: {schedule: cosin}"),
     "schedule_option": changed("train", "train: {schedule: [linear, {name: step, warmup: -1}]}"),
     "schedule_twice": changed("train", "train: {schedule: [cosine, {name: cosine, final: 0}]}"),
+    "noise_unknown": changed("train", "train: {noise: gaussian}"),
+    "noise_option": changed("train", "train: {noise: {name: weibull, scael: 0.2, shape: x}, l1: -1}"),
     "epoch_steps_of_a_table": changed("train", "train: {epoch_steps: 10}"),
     # report, sweep, claims
     "report_metric": GOOD + "report: {metric: test/acuracy}\n",

@@ -60,6 +60,12 @@ def output_is_a_tuple(inputs, outputs):
 def bad_loss(output, target):
     return output.nonsense()
 
+def no_rate(step, steps):
+    return None
+
+def too_few(size, generator):
+    return torch.zeros(3)
+
 def vector_loss(output, target):
     return (output.sum(1) - target) ** 2
 """
@@ -68,8 +74,12 @@ def vector_loss(output, target):
 MISTAKES = {
     "a model that cannot read the data": ({"model": "./own.py:narrow"}, "model", "64"),
     "a model that needs images": ({"model": "cnn", "data": "wine"}, "model", "cnn"),
-    "a loss for real targets on classes": ({"train": {"loss": "./own.py:bad_loss"}}, "model", "nonsense"),
-    "a loss that is no scalar": ({"train": {"loss": "./own.py:vector_loss"}}, "model", "vector_loss"),
+    "a loss for real targets on classes": ({"train": {"loss": "./own.py:bad_loss"}}, "train.loss", "nonsense"),
+    "a loss that is no scalar": ({"train": {"loss": "./own.py:vector_loss"}}, "train.loss", "vector_loss"),
+    "a schedule that goes nowhere": ({"train": {"schedule": "./own.py:no_rate"}}, "train.schedule", "None"),
+    "a schedule below 0": ({"train": {"schedule": {"name": "linear", "final": -1}}}, "train.schedule", "negative"),
+    "noise of another shape": ({"train": {"noise": "./own.py:too_few"}}, "train.noise", "(2, 3)"),
+    "noise that has no mean": ({"train": {"noise": {"name": "pareto", "alpha": 1}}}, "train.noise", "above 1"),
     "a model with two outputs": ({"model": "./own.py:output_is_a_tuple"}, "model", "tuple"),
     "a model that is none": ({"model": "./own.py:not_a_module"}, "model", "Module"),
     "a model without parameters": ({"model": "./own.py:no_parameters"}, "model", "parameters"),

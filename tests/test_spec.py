@@ -439,7 +439,8 @@ EVERYTHING = [
     "model: [{name: mlp, hidden: [[8], [8, 4]]}, linear]",
     "optimizer: [{name: adam, betas: [0.5, 0.9], lr: {log: [0.001, 0.1], points: 3}}, {name: sgd, lr: 1}]",
     "train: {steps: 10, batch_size: [full, 7], loss: {name: huber, delta: 2}, "
-    "target: {val/loss: 0.1}, schedule: [null, linear, {name: step, every: 3, warmup: 2}]}",
+    "target: {val/loss: 0.1}, schedule: [null, linear, {name: step, every: 3, warmup: 2}], "
+    "noise: [null, {name: weibull, shape: [0.2, 0.5]}], l1: [0, 0.1]}",
     "clip: [none, {name: norm, p: inf, threshold: [null, 1]}, {name: agc, threshold: 1, exclude: ['1e-3']}]",
     "seeds: [3, 1]",
     "report: {margin: 1, baseline: agc, tuned: true}",

@@ -25,6 +25,7 @@ KINDS = {
     "losses": ("loss", "of `train.loss`; `output` when the model's output is the loss"),
     "metrics": ("metric", "of `train.metrics`"),
     "schedules": ("schedule", "of `train.schedule`; every one also takes warmup: steps"),
+    "noise": ("noise", "of `train.noise`: the laws of what is added to gradients"),
 }
 COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit", "warmup")
 

@@ -14,6 +14,7 @@ from clipbench.engine.blocks import lane_norms
 from clipbench.engine.clipping import Clipping, sort_key
 from clipbench.engine.membership import advantages
 from clipbench.engine.network import build_model
+from clipbench.engine.noise import Noise
 from clipbench.engine.optimizing import Optimizers
 from clipbench.engine.telemetry import FRACTION, LOSS, PRE, WEIGHTS, Telemetry
 from clipbench.engine.workspace import Workspace
@@ -68,6 +69,8 @@ class Cohort:
         self.telemetry = Telemetry(self.schedule.steps, workspace.params, workspace.grads)
         self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry)
         self.optimizers = Optimizers(trials, workspace.params, workspace.grads, self.clipping, self.schedule.steps)
+        law = trials[0].train.noise
+        self.noise = Noise(law, seeds, workspace.grads) if law else None
         self.source = source(self.schedule, workspace.dataset, workspace.like, seeds, workspace.device)
         self.step = 0
         self.epochs: dict[str, list[np.ndarray]] = {}
@@ -109,6 +112,8 @@ class Cohort:
     def _one_step(self, size: int) -> None:
         self.work.gradients(size)
         with torch.inference_mode():  # every operator costs a fifth less without autograd's bookkeeping
+            if self.noise:
+                self.noise()
             self.telemetry.before(self.work.loss)
             timed = self.step % TIMED_EVERY == 0 and self.work.device.type == "cpu"
             self.clipping(timed)

@@ -32,6 +32,13 @@ def follow(schedule: Component | None, steps: int) -> Course:
     return course
 
 
+def try_schedule(schedule: Component, steps: int) -> None:
+    """Ask for the ends and the middle of a training; raises what the schedule raises."""
+    course = follow(schedule, steps)
+    for step in (0, steps // 2, steps - 1):
+        course(step)
+
+
 def _usable(value: object, name: str) -> float:
     number = float(value) if isinstance(value, int | float) else math.nan
     if not math.isfinite(number) or number < 0:

@@ -38,7 +38,9 @@ class Network:
         self.module = module
         self.has_data = has_data
         self.dtype = DTYPES[train.dtype]
-        self._loss = None if train.loss.name == "output" else _measure("loss", train.loss)
+        self._l1, self._l2 = train.l1, train.l2
+        self.loss_is_output = train.loss.name == "output"
+        self._loss = None if self.loss_is_output else _measure("loss", train.loss)
         self._metrics = [_measure("metric", metric) for metric in train.metrics]
 
     def forward(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
@@ -52,9 +54,14 @@ class Network:
         return output
 
     def loss(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        """What training descends on, in train mode."""
+        """What training descends on, in train mode: of the batch, and of the size of the weights."""
         self.module.train()
-        return self._objective(self.forward(params, states, x), y)
+        loss = self._objective(self.forward(params, states, x), y)
+        if self._l1:
+            loss = loss + self._l1 * torch.stack([weights.abs().sum() for weights in params.values()]).sum()
+        if self._l2:
+            loss = loss + self._l2 * torch.stack([weights.square().sum() for weights in params.values()]).sum()
+        return loss
 
     def predict(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
         """The output in eval mode."""

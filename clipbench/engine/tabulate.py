@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,9 +72,20 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
         finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
         finals["membership_advantage"] = float(outcome.membership[lane])
     finals["grad/vanishing"] = _mean(outcome.epochs["grad/vanishing"][:, lane])
+    finals |= _tail(outcome.steps[len(outcome.steps) // 2 :, LOSS, lane])
     weights = [block[lane] for block in outcome.weights.values()]
+    finals["weight_norm"] = math.sqrt(sum(float(np.square(w, dtype=np.float64).sum()) for w in weights))
     finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
     return finals
+
+
+def _tail(losses: np.ndarray) -> dict[str, float]:
+    """What the loss is like over the second half of the steps: where it hovers, and how far it strays."""
+    return {
+        "train/loss_tail": float(losses.mean()),
+        "train/loss_tail_p50": _quantile(losses, 0.5),
+        "train/loss_tail_p99": _quantile(losses, 0.99),
+    }
 
 
 def higher_is_better(trial: Trial, name: str) -> bool:

@@ -8,6 +8,10 @@ from clipbench.spec.values import show
 
 PARTS = ("test", "val", "best_val", "train")
 ALONE = (
+    "train/loss_tail",
+    "train/loss_tail_p50",
+    "train/loss_tail_p99",
+    "weight_norm",
     "generalization_gap",
     "epochs_to_target",
     "diverged",

@@ -9,12 +9,12 @@ from clipbench.spec.axes import MOST_POINTS, Slot
 from clipbench.spec.reading import KINDS, NAME
 from clipbench.spec.sections import Claim, ReportOptions, Section, Sweep, slots
 from clipbench.spec.signatures import signature
-from clipbench.spec.training import Train
+from clipbench.spec.training import OF_COMPONENTS, Train
 from clipbench.spec.values import json_schema
 
 Json = dict[str, Any]
 
-_OF_TRAIN = ("loss", "metric", "schedule")
+_OF_TRAIN = ("loss", "metric", *OF_COMPONENTS)
 _OWN = {"type": "string", "pattern": ":"}  # package.module:function or ./file.py:function
 _ENDS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _POINTS = {"type": "integer", "minimum": 1, "maximum": MOST_POINTS, "default": 5}
@@ -97,7 +97,8 @@ def _train() -> Json:
     axes = {name: _axis(slot) for name, slot in slots(Train).items() if name not in ("steps", "target")}
     axes["steps"] = {"anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/range"}]}
     axes["loss"] = _one_or_many({"anyOf": [{"enum": ["output", "auto"]}, {"$ref": "#/$defs/loss"}]})
-    axes["schedule"] = _one_or_many({"anyOf": [{"type": "null"}, {"$ref": "#/$defs/schedule"}]})
+    for kind in OF_COMPONENTS:
+        axes[kind] = _one_or_many({"anyOf": [{"type": "null"}, {"$ref": f"#/$defs/{kind}"}]})
     axes["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}}
     axes["target"] = {
         "type": ["object", "null"],

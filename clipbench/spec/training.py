@@ -15,12 +15,14 @@ from clipbench.spec.components import read_choices
 from clipbench.spec.measures import unknown_measure
 from clipbench.spec.places import BROKEN, Findings, Node
 from clipbench.spec.sections import Positive, Section, is_mapping, refuse_unknown, slots
+from clipbench.spec.signatures import NotNegative
 from clipbench.spec.values import Misfit, fit, show
 from clipbench.trial import Component, Training
 
 AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
 OUTPUT = Component("output", label="output")  # the model's output is the loss
-LATER = frozenset({"l1", "l2", "early_stop"})
+LATER = frozenset({"early_stop"})
+OF_COMPONENTS = ("schedule", "noise")  # options that are a component, or null
 
 BatchSize = PositiveInt | Literal["full"]
 
@@ -34,6 +36,8 @@ class Train(Section):
     drop_last: bool = False
     epoch_steps: PositiveInt | None = None
     dtype: Literal["float32", "float64"] = "float32"
+    l1: NotNegative = 0.0
+    l2: NotNegative = 0.0
     evaluate_every: PositiveInt = 1
     target: dict[str, float] | None = None
     diverge_above: Positive | None = None
@@ -52,13 +56,14 @@ def read_training(node: Node | None, folder: str, findings: Findings) -> dict[st
     known = slots(Train)
     known["target"] = replace(known["target"], fit=partial(_target, metrics=function_names(metrics)))
     known["batch_size"] = replace(known["batch_size"], fit=_batch_size)
-    refuse_unknown(node, [*known, "loss", "metrics", "schedule"], findings, LATER)
+    refuse_unknown(node, [*known, "loss", "metrics", *OF_COMPONENTS], findings, LATER)
     _refuse_both(given, findings)
     axes = {name: read_axis(item, known[name], findings) for name, item in given.items() if name in known}
     if "loss" in given:
         axes["loss"] = Axis(_losses(given["loss"], folder, findings))
-    if "schedule" in given:
-        axes["schedule"] = Axis(_components(given["schedule"], "schedule", folder, findings))
+    for name in OF_COMPONENTS:
+        if name in given:
+            axes[name] = Axis(_components(given[name], name, folder, findings))
     if "metrics" in given:
         axes["metrics"] = Axis((metrics,))
     return {name: axis for name, axis in axes.items() if axis} if len(findings.problems) == before else None
