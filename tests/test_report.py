@@ -388,6 +388,41 @@ def test_rule_for_diverged_trials_is_said_where_it_was_needed():
     assert not any("diverged" in note for note in setting(arm("none") + arm("norm", 1.0)).notes)
 
 
+def test_verdict_that_the_rule_for_diverged_trials_decides_is_said():
+    rows = arm("none") + arm("norm", 1.0, gain=0.1) + arm("a", 1.0)
+    rows[8] = trial("norm", 1.0, 0, status="diverged")
+    only = setting(rows)
+    assert [(each.arm, each.verdict, each.verdict_without) for each in only.otherwise] == [
+        ("norm@1", "no difference shown", "best")
+    ]
+    note = "Were diverged trials left out instead, verdicts would change. norm@1: best instead of no difference shown."
+    assert note in only.notes
+    assert note in printed(compare(pd.DataFrame(rows)), width=200)
+
+
+def test_threshold_that_only_its_divergence_kept_from_being_chosen_is_named():
+    rows = arm("none") + arm("norm", 1.0) + arm("norm", 9.0, gain=0.05, seeds=9)[1:] + diverged("norm", 9.0, [0])
+    only = setting(rows)
+    (change,) = only.otherwise
+    assert (change.arm, change.arm_without, change.verdict_without) == ("norm@1", "norm@9", "best")
+    assert any(note.endswith("norm@1, then norm@9: best instead of no difference shown.") for note in only.notes)
+
+
+def test_verdicts_that_do_not_depend_on_the_rule_are_said_in_a_sentence_and_without_divergence_nothing():
+    assert setting(quickstart()).otherwise == ()
+    assert "Were diverged trials left out instead, no verdict would change." in setting(quickstart()).notes
+    assert setting(arm("none") + arm("norm", 1.0)).otherwise is None
+
+
+@pytest.mark.parametrize(("baseline", "other"), [("diverged", "fine"), ("fine", "diverged"), ("diverged", "diverged")])
+def test_rule_is_asked_for_also_where_a_whole_arm_diverged(baseline, other):
+    """Without its trials there is no baseline, or no arm; that is a change of the verdict too."""
+    make = {"fine": arm, "diverged": lambda *names: diverged(*names, range(8))}
+    only = setting(make[baseline]("none", None) + make[other]("norm", 1.0))
+    found = {each.arm: each.verdict_without for each in only.otherwise}
+    assert found["norm@1"] == ("no baseline" if baseline == "diverged" else "nothing left to compare")
+
+
 # Flags
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from clipbench.report import formatting, layout, meaning, verdict
+from clipbench.report import formatting, layout, meaning, notes, verdict
 from clipbench.report.plateau import plateau, thresholds
 from clipbench.report.tables import Contrast, Row, Setting
 from clipbench.stats import Estimate
@@ -73,6 +73,7 @@ def _reasons(setting: Setting, row: Row) -> Iterator[Reason]:
         change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time a step"
         steps = f"{formatting.number(row.step_us)} µs, {baseline.label} {formatting.number(baseline.step_us)} µs"
         yield Reason("What it costs", f"{change} ({steps})", meaning.STEP)
+    yield from _otherwise(setting)
     if row.flags:
         yield Reason("Be aware", "; ".join(layout.flag_words(row)), meaning.FLAGS)
 
@@ -82,6 +83,7 @@ def _nearest(setting: Setting, row: Row) -> Iterator[Reason]:
     if row.contrast:
         for reason in _effect(setting, row, row.contrast):
             yield replace(reason, words=f"{row.label}: {reason.words}")
+    yield from _otherwise(setting)
 
 
 def _effect(setting: Setting, row: Row, contrast: Contrast) -> Iterator[Reason]:
@@ -91,6 +93,13 @@ def _effect(setting: Setting, row: Row, contrast: Contrast) -> Iterator[Reason]:
         yield Reason("How much", words, meaning.difference(setting.baseline or ""))
     wins = f"better on {contrast.score.wins} of {formatting.count(contrast.pairs, 'seed')}"
     yield Reason("How sure", f"{formatting.p_clause(contrast.p_holm)} after Holm; {wins}", meaning.P_HOLM)
+
+
+def _otherwise(setting: Setting) -> Iterator[Reason]:
+    """Where the rule for diverged trials decides; that an arm of diverged trials alone would be gone is no news."""
+    changes = [each for each in setting.otherwise or () if each.verdict_without != verdict.NOTHING_LEFT]
+    if changes:
+        yield Reason("Depends on", notes.otherwise(changes), meaning.OTHERWISE)
 
 
 def _plateau(setting: Setting, row: Row) -> str:

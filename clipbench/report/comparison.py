@@ -13,7 +13,7 @@ from clipbench import stats
 from clipbench.report import arms, claims, contrast, headline, metric, notes, verdict
 from clipbench.report.arms import Arm
 from clipbench.report.contrast import Pairing
-from clipbench.report.tables import Contrast, Metric, Options, Reach, Report, Row, Setting
+from clipbench.report.tables import Contrast, Metric, Options, Otherwise, Reach, Report, Row, Setting, label
 from clipbench.report.verdict import Evidence
 from clipbench.stats import Floats
 
@@ -45,6 +45,22 @@ class Group:
         return [each for each in self.arms if each.strategy == arm.strategy]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A group with what the seeds show of each of its arms."""
+
+    group: Group
+    contrasts: Mapping[str, Contrast]
+    verdicts: Mapping[str, str]
+    chances: tuple[str, ...]  # arms that would be better, had their threshold not been chosen among many
+
+    def verdict_of(self, arm: Arm) -> str:
+        if arm is self.group.baseline:
+            return verdict.BASELINE
+        fallback = verdict.NO_BASELINE if self.group.baseline is None and arm in self.group.shown else ""
+        return self.verdicts.get(arm.name, fallback)
+
+
 def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "") -> Report:
     """Compare every strategy with the baseline. `frame` holds the store's records, one row a trial."""
     options = options or Options()
@@ -61,28 +77,61 @@ def _of_experiment(frame: pd.DataFrame, planned: Mapping[str, str] | None) -> pd
 
 
 def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options) -> Setting:
-    group = _group(frame, options)
-    evidence, contrasts = _evidence(group)
-    verdicts = verdict.judge(evidence, sign=group.metric.sign, chosen=group.chosen, margin=options.margin)
-    rows = [_row(arm, group, contrasts.get(arm.name), verdicts) for arm in group.arms]
+    judged = _judged(frame, options)
+    measured = judged.group.metric
+    rows = [_row(arm, judged) for arm in judged.group.arms]
     setting = Setting(
         axes=axes,
         words=headline.where(frame, axes),
-        metric=group.metric,
+        metric=measured,
         baseline=next((row.label for row in rows if row.verdict == verdict.BASELINE), None),
         margin=options.margin,
         seeds=int(frame["seed"].nunique()),
         rows=tuple(sorted(rows, key=_by_strategy)),
-        main=tuple(sorted((row for row in rows if row.shown), key=_by_value(group.metric.sign))),
+        main=tuple(sorted((row for row in rows if row.shown), key=_by_value(measured.sign))),
         headline="",
         notes=(),
+        otherwise=_otherwise(judged, frame, options),
     )
-    chances = [each.arm.name for each in evidence if each.is_chance_of_choice]
     return replace(
         setting,
         headline=headline.sentence(setting),
-        notes=notes.of_comparison(setting, frame, options.baseline, chances),
+        notes=notes.of_comparison(setting, frame, options.baseline, judged.chances),
     )
+
+
+def _judged(frame: pd.DataFrame, options: Options) -> Judged:
+    group = _group(frame, options)
+    evidence, contrasts = _evidence(group)
+    verdicts = verdict.judge(evidence, sign=group.metric.sign, chosen=group.chosen, margin=options.margin)
+    chances = tuple(each.arm.name for each in evidence if each.is_chance_of_choice)
+    return Judged(group, contrasts, verdicts, chances)
+
+
+def _otherwise(judged: Judged, frame: pd.DataFrame, options: Options) -> tuple[Otherwise, ...] | None:
+    """What the rule for diverged trials decides: the rows that would be judged otherwise without these trials."""
+    finished = frame[frame["status"] != "diverged"]
+    if len(finished) == len(frame) or judged.group.baseline is None:
+        return None
+    without = _judged(finished, options) if len(finished) else None
+    return tuple(
+        Otherwise(label(arm.strategy, arm.threshold, arm.name), judged.verdict_of(arm), *other)
+        for arm in judged.group.shown
+        if verdict.differ((other := _verdict_without(arm, judged, without))[1], judged.verdict_of(arm))
+    )
+
+
+def _verdict_without(arm: Arm, judged: Judged, without: Judged | None) -> tuple[str, str]:
+    """The arm that would stand for its strategy, and its verdict."""
+    if without is None or without.group.baseline is None:
+        return "", verdict.NO_BASELINE
+    if arm is judged.group.baseline:
+        return "", verdict.BASELINE
+    shown = [each for each in without.group.shown if each is not without.group.baseline]
+    same = [each for each in shown if each.strategy == arm.strategy and (judged.group.chosen or each.name == arm.name)]
+    if not same:
+        return "", verdict.NOTHING_LEFT
+    return label(same[0].strategy, same[0].threshold, same[0].name), without.verdict_of(same[0])
 
 
 def _group(frame: pd.DataFrame, options: Options) -> Group:
@@ -155,9 +204,9 @@ def _p_after_choice(arm: Arm, group: Group) -> float:
     return contrast.p_after_choice(chosen, _candidates(arm, group)) if group.chosen else contrast.p_value(chosen)
 
 
-def _row(arm: Arm, group: Group, against: Contrast | None, verdicts: Mapping[str, str]) -> Row:
-    is_baseline, is_shown = arm is group.baseline, arm in group.shown
-    fallback = verdict.NO_BASELINE if group.baseline is None and is_shown else ""
+def _row(arm: Arm, judged: Judged) -> Row:
+    group = judged.group
+    is_shown = arm in group.shown
     return Row(
         arm=arm.name,
         strategy=arm.strategy,
@@ -171,9 +220,9 @@ def _row(arm: Arm, group: Group, against: Contrast | None, verdicts: Mapping[str
         grad_norm=_middle(arm.measures["grad_norm/pre_p50"], np.median),
         step_us=_middle(arm.measures["step_us"], np.median),
         reach=_reach(arm) if group.has_target else None,
-        contrast=against,
+        contrast=judged.contrasts.get(arm.name),
         shown=is_shown,
-        verdict=verdict.BASELINE if is_baseline else verdicts.get(arm.name, fallback),
+        verdict=judged.verdict_of(arm),
         flags=verdict.flags(arm, group.siblings(arm), is_choice=is_shown and group.chosen),
         ids=arm.ids,
     )

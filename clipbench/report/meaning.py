@@ -23,6 +23,10 @@ NESTED = (
 )
 PLATEAU = "One standard error of the best mean: how far it would move by chance if other seeds were drawn."
 FLAGS = "What to know before using this arm; never a reason by itself to reject it."
+OTHERWISE = (
+    "A diverged trial is ranked below every trial that finished. This says what would be concluded if such trials "
+    "were left out of every number and every choice."
+)
 STEP = "Microseconds that one training step of one trial took."
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipbench import stats
 from clipbench.report import formatting
-from clipbench.report.tables import Row, Setting
+from clipbench.report.tables import Otherwise, Row, Setting
 from clipbench.stats import LEVEL, Estimate
 
 
@@ -99,6 +99,20 @@ def _about_divergence(setting: Setting) -> Iterable[str]:
             f"Diverged: {counts}. A diverged trial is worse than any that finished: it loses its pair in p "
             "and w-t-l; means, differences, intervals and dz are over the seeds that finished."
         )
+    if setting.otherwise is not None:
+        yield otherwise(setting.otherwise)
+
+
+def otherwise(changes: Sequence[Otherwise]) -> str:
+    """Whether the verdicts depend on the rule for diverged trials."""
+    if not changes:
+        return "Were diverged trials left out instead, no verdict would change."
+    return f"Were diverged trials left out instead, verdicts would change. {'; '.join(map(_change, changes))}."
+
+
+def _change(each: Otherwise) -> str:
+    at = f", then {each.arm_without}" if each.arm_without not in ("", each.arm) else ""
+    return f"{each.arm}{at}: {each.verdict_without} instead of {each.verdict}"
 
 
 def _fisher(row: Row) -> str:

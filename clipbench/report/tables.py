@@ -106,10 +106,25 @@ class Row:
     @property
     def label(self) -> str:
         """The arm with its threshold as short as it is read: `norm@0.000316`."""
-        if self.threshold is None:
-            return self.arm
-        exact = repr(self.threshold).removesuffix(".0")
-        return f"{self.strategy}@{exact if len(exact) <= 6 else format(self.threshold, '.3g')}"
+        return label(self.strategy, self.threshold, self.arm)
+
+
+def label(strategy: str, threshold: float | None, arm: str) -> str:
+    """The arm with its threshold as short as it is read."""
+    if threshold is None:
+        return arm
+    exact = repr(threshold).removesuffix(".0")
+    return f"{strategy}@{exact if len(exact) <= 6 else format(threshold, '.3g')}"
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """A row of the comparison whose verdict depends on the rule that a diverged trial is worse than any other."""
+
+    arm: str
+    verdict: str
+    arm_without: str  # what would stand for its strategy if diverged trials were left out; empty if nothing
+    verdict_without: str
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,7 @@ class Setting:
     main: tuple[Row, ...]  # what is shown first: the baseline, then from the best to the worst
     headline: str
     notes: tuple[str, ...]
+    otherwise: tuple[Otherwise, ...] | None = None  # verdicts that divergence decides; None where nothing diverged
 
     @property
     def label(self) -> str:

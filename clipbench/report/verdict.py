@@ -21,6 +21,7 @@ NO_EFFECT = "no effect"
 UNDERPOWERED = "underpowered"
 OPEN = "no difference shown"
 NO_BASELINE = "no baseline"
+NOTHING_LEFT = "nothing left to compare"
 
 UNCLIPPED = "none"  # never fires, as it should
 MOSTLY = 0.95
@@ -82,6 +83,11 @@ def _best_among(better: Sequence[Arm], sign: int) -> Mapping[str, str]:
     worse = [p < LEVEL and pairing.direction < 0 for p, pairing in zip(p_values, pairings, strict=True)]
     names = [other.name for other in others]
     return {best.name: BEST} | {name: BETTER if is_worse else TIED for name, is_worse in zip(names, worse, strict=True)}
+
+
+def differ(one: str, other: str) -> bool:
+    """Whether two verdicts say different things: of what is not shown, it does not matter why."""
+    return one != other and not {one, other} <= {OPEN, UNDERPOWERED}
 
 
 def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, ...]:
