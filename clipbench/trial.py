@@ -7,14 +7,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
 # Part of every trial's id. Raise it when the same options would train to other numbers.
 FORMAT = 1
 
-Value = bool | int | float | str | None | tuple["Value", ...]
+Value = Union[bool, int, float, str, None, tuple["Value", ...], "Component"]
 Columns = dict[str, np.ndarray]
 
 
@@ -164,7 +164,7 @@ def digest(content: object, length: int = 16) -> str:
 
 def _content(value: Any) -> Any:
     if isinstance(value, Component):
-        return [value.name, value.options, value.source]
+        return [value.name, [[name, _content(option)] for name, option in value.options], value.source]
     if isinstance(value, Training):
         return {f.name: _content(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
@@ -179,7 +179,7 @@ def _freeze(value: Any) -> Value:
 def _flat(path: str, value: Component | Value | tuple[Component, ...]) -> Iterator[tuple[str, Value]]:
     """Tables have no nesting: a component becomes a column per option, a list its JSON text."""
     if isinstance(value, Component):
-        if path.startswith("train."):
+        if "." in path:  # the four sections have columns of their own for their names
             yield path, value.name
         for name, option in value.options:
             yield from _flat(f"{path}.{name}", option)

@@ -81,12 +81,15 @@ class Loop:
         if self.noise:
             for parameter, added in zip(self.model.parameters(), next(self.noise), strict=True):
                 parameter.grad += added.view_as(parameter)
-        if self.rates:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.trial.optimizer["lr"] * self.rates[len(self.run.steps)]
+        for group in self.optimizer.param_groups if self.rates else ():
+            group["lr"] = self.trial.optimizer["lr"] * self._rate()
         step = self._rule_and_step(float(loss.detach()))
         self.run.steps.append(step)
         return step
+
+    def _rate(self) -> float:
+        """The learning rate's factor at this step."""
+        return self.rates[len(self.run.steps)] if self.rates else 1.0
 
     def _rule_and_step(self, loss: float) -> Step:
         """The rule, before or after the optimizer's step."""
@@ -95,14 +98,14 @@ class Loop:
         old = [p.detach().clone() for p in parameters]
         if self.trial.clip.name in _ON_WEIGHTS:
             self.optimizer.step()
-            changed = _change_weights(self.trial, self.model, old)
+            changed = _change_weights(self.trial, self.model, old, len(self.run.steps), self._rate())
             step = _measured(loss, before, before, changed > 0, changed)
             return replace(step, cosine=1.0)
         options = self.trial.clip.as_dict()
         if options.get("after") == "momentum" and options.get("threshold", 0.0) is not None:
             self.optimizer.step()
             return self._on_update(loss, before, old)
-        kept, fired, scaled = clip(self.trial, self.model, self.memory)
+        kept, fired, scaled = clip(self.trial, self.model, self.memory, len(self.run.steps), self._rate())
         if kept:
             self.optimizer.step()
         after = [p.grad if kept else torch.zeros_like(p) for p in parameters]
@@ -117,7 +120,7 @@ class Loop:
             for p, update, was in zip(parameters, updates, old, strict=True):
                 p.grad = update.clone()
                 p.copy_(was)
-            _, fired, scaled = clip(self.trial, self.model, self.memory)
+            _, fired, scaled = clip(self.trial, self.model, self.memory, len(self.run.steps), self._rate())
             for p in parameters:
                 p.sub_(lr * p.grad)
         step = _measured(loss, updates, [p.grad for p in parameters], fired, scaled)
@@ -212,7 +215,7 @@ SCHEDULERS = {
 }
 
 
-def clip(trial: Trial, model: nn.Module, memory: Memory) -> Clipped:
+def clip(trial: Trial, model: nn.Module, memory: Memory, step: int, rate: float) -> Clipped:
     """Clip the gradients in place: is the step kept, did the rule fire, and the elements of places that it scaled
     (None for rules that change elements one by one)."""
     options = trial.clip.as_dict()
@@ -220,12 +223,36 @@ def clip(trial: Trial, model: nn.Module, memory: Memory) -> Clipped:
     excluded = options.pop("exclude", ())
     options.pop("after", None)
     name = trial.clip.name
+    threshold = _moved(trial, threshold, options, step, rate)
+    if threshold == "warm":
+        return True, False, 0
     if name == "none" or threshold is None:
         return True, False, 0
     chosen = [p for key, p in model.named_parameters() if not any(key.startswith(f"{e}.") for e in excluded)]
     if name in _REMEMBERING:
         return _REMEMBERING[name](chosen, threshold, memory, **options)
     return _CLIPS[name](chosen, threshold, **options)
+
+
+def _moved(trial: Trial, threshold: float, options: dict[str, Any], step: int, rate: float) -> Any:
+    """The threshold of a step, from 0; `rate` is the learning rate's factor there. "warm": nothing is clipped."""
+    warmup = 0 if trial.clip.name in WARM_THEMSELVES else options.pop("warmup", 0)
+    schedule = options.pop("schedule", None)
+    if threshold is None:
+        return None
+    if step < warmup:
+        return {"autoclip": 100.0}.get(trial.clip.name, "warm" if trial.clip.name in ALWAYS_ACT else math.inf)
+    if schedule is None:
+        return threshold
+    if schedule.name == "follow_lr":
+        return threshold * rate
+    if schedule.name == "against_lr":
+        return threshold / rate
+    return threshold * (1 + (schedule["final"] - 1) * step / trial.train.steps)  # linear
+
+
+WARM_THEMSELVES = ("zclip", "adagc", "mean_plus_k_std", "skip_sigma")
+ALWAYS_ACT = ("normalize", "soft_norm", "tanh", "sign_step")
 
 
 def _norm(chosen: list[nn.Parameter], c: float, per: str, p: float) -> Clipped:
@@ -366,7 +393,7 @@ def _following(limit: Callable[..., float]) -> Callable[..., Clipped]:
 def _autoclip(past: Memory, norm: float, c: float, window: int, **_: Any) -> float:
     norms = past.setdefault("norms", [])
     norms.append(norm)
-    return float(np.percentile(norms[-window:], c))
+    return float(np.percentile(norms[-window:], min(c, 100.0)))
 
 
 def _zclip(past: Memory, norm: float, c: float, alpha: float, warmup: int, max_norm: float, **_: Any) -> float:
@@ -433,10 +460,11 @@ _REMEMBERING: dict[str, Callable[..., Clipped]] = {
 }
 
 
-def _change_weights(trial: Trial, model: nn.Module, old: list[Tensor]) -> int:
+def _change_weights(trial: Trial, model: nn.Module, old: list[Tensor], step: int, rate: float) -> int:
     """The weights after the step as a rule on them has them: how many elements it changed."""
     options = trial.clip.as_dict()
     threshold, excluded = options.pop("threshold"), options.pop("exclude", ())
+    threshold = _moved(trial, threshold, options, step, rate)
     changed = 0
     with torch.no_grad():
         for (name, p), was in zip(model.named_parameters(), old, strict=True):

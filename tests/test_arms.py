@@ -49,13 +49,26 @@ ROUND_TRIPS = {
     "{name: norm, threshold: 1.0, after: [null, momentum]}": ["norm@1.0", "norm(after=momentum)@1.0"],
     "{name: value, threshold: 1.0, after: null}": ["value@1.0"],
     "{name: max_norm, threshold: 2.0}": ["max_norm@2.0"],
+    "{name: max_norm, threshold: 2.0, warmup: 10}": ["max_norm(warmup=10)@2.0"],
+    "{name: skip, threshold: 2.0, schedule: follow_lr}": ["skip(schedule=follow_lr)@2.0"],
+    "{name: norm, threshold: 1.0, schedule: constant}": ["norm@1.0"],
+    "{name: norm, threshold: 1.0, schedule: {name: linear, final: [0.1, 0.5]}}": [
+        "norm(schedule=linear(final=0.1))@1.0",
+        "norm(schedule=linear(final=0.5))@1.0",
+    ],
+    "{name: norm, threshold: 1.0, warmup: 5, schedule: [null, cosine, against_lr]}": [
+        "norm(warmup=5)@1.0",
+        "norm(warmup=5, schedule=cosine)@1.0",
+        "norm(warmup=5, schedule=against_lr)@1.0",
+    ],
+    "{name: zclip, threshold: 2.0, warmup: 30}": ["zclip(warmup=30)@2.0"],
 }
 
 
 @pytest.mark.parametrize("arm", ROUND_TRIPS)
 def test_an_arm_is_called_by_what_it_sets_and_comes_back_from_the_resolved_file(arm, load, tmp_path):
     experiment = load(arm)
-    assert labels(experiment) == ROUND_TRIPS[arm]
+    assert sorted(labels(experiment)) == sorted(ROUND_TRIPS[arm])
     again = reloaded(experiment, tmp_path)
     assert again.arms == experiment.arms and labels(again) == labels(experiment)
 
@@ -69,6 +82,11 @@ REFUSED = {
     "{name: norm, threshold: 1.0, after: momentun}": "Did you mean `momentum`?",
     "{name: skip, threshold: 1.0, after: momentum}": "skip keeps or refuses the step as a whole; it has no `after`.",
     "{name: halve, threshold: 1.0, after: momentum}": "halve acts on the weights, after the step; it has no `after`.",
+    "{name: norm, threshold: 1.0, warmup: -1}": "must be greater than or equal to 0, got -1.",
+    "{name: norm, threshold: 1.0, schedule: folow_lr}": "Did you mean `follow_lr`?",
+    "{name: norm, threshold: 1.0, schedule: {name: linear, finl: 0.1}}": "linear has no option 'finl'.",
+    "{name: norm, threshold: 1.0, schedule: [cosine, cosine]}": "a schedule is here twice.",
+    "{name: sign, warmup: 3}": "sign has no threshold, and so no `warmup`.",
     "{name: none, after: momentum}": "none does nothing; it has no `after`.",
 }
 

@@ -240,6 +240,31 @@ def test_after_momentum_every_rule_acts_on_the_update(optimizer):
         assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(30), 1e-9)
 
 
+MOVES = {
+    "warmup": {"warmup": 6},
+    "down": {"schedule": C("linear", final=0.2, warmup=0)},
+    "warmup and down": {"warmup": 3, "schedule": C("linear", final=0.5, warmup=0)},
+    "follow": {"schedule": C("follow_lr")},
+    "against": {"schedule": C("against_lr")},
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_threshold_that_moves_is_the_loops(move):
+    data, model = MODELS["mlp"]
+    train = replace(training("mlp", "float64", 24), schedule=C("cosine", final=0.1, warmup=2))
+    arms = [
+        C(arm.name, **MOVES[move] | arm.as_dict())
+        for arm in ARMS.values()
+        if "threshold" in RULES[arm.name].options and "threshold" in arm.as_dict()
+    ]
+    trials = [Trial(data, model, OPTIMIZERS["momentum"], train, arm, 3) for arm in arms]
+    records = engine.train(trials)
+    loaded = dataset.load(data)
+    for trial in trials:
+        assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(24), 1e-9)
+
+
 def test_every_rule_and_optimizer_of_the_catalogue_is_compared_with_the_loop():
     assert {arm.name for arm in ARMS.values()} == set(registry.catalogue("strategy"))
     assert {optimizer.name for optimizer in OPTIMIZERS.values()} == set(registry.catalogue("optimizer"))

@@ -67,14 +67,16 @@ def excluded(name: str, patterns: Sequence[str]) -> bool:
 class Clipping:
     """All the rules of a chunk: called before the optimizer's step, and `after_step`; they say what they did."""
 
-    def __init__(self, trials: Sequence[Trial], params: Blocks, grads: Blocks, telemetry: Telemetry) -> None:
+    def __init__(
+        self, trials: Sequence[Trial], params: Blocks, grads: Blocks, telemetry: Telemetry, steps: int
+    ) -> None:
         self.runs: list[Run] = []
         self.refuses = [False] * len(trials)
         self._updates: Updates | None = None
         self._late: list[Run] = []  # on the updates
         self._off = [lane for lane, trial in enumerate(trials) if identity(trial.clip) == OFF]
         if any(is_late(trial.clip) for trial in trials):
-            self._updates = Updates(params, len(telemetry.steps))
+            self._updates = Updates(params, steps)
         lanes = range(len(trials))
         # Rules on the whole model share a run: their coefficients are multiplied in at once.
         for place, group in itertools.groupby(lanes, lambda lane: _together(identity(trials[lane].clip))):
@@ -93,6 +95,8 @@ class Clipping:
             self.runs.append(run)
             self.refuses[chosen] = [run.refuses] * len(members)
         self._weights = [run for run in self.runs if isinstance(run, WeightsRun)]
+        for rule in itertools.chain.from_iterable(run.rules for run in (*self.runs, *self._late)):
+            rule.follow(trials[0].train.schedule, steps)
         self._early = [run for run in self.runs if not isinstance(run, WeightsRun)]
 
     def __call__(self, timed: bool = False) -> None:

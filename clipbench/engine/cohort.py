@@ -67,7 +67,7 @@ class Cohort:
         modules = {seed: build_model(trials[0].model, workspace.dataset, seed) for seed in set(seeds)}
         workspace.start([modules[seed] for seed in seeds], seeds)
         self.telemetry = Telemetry(self.schedule.steps, workspace.params, workspace.grads)
-        self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry)
+        self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry, self.schedule.steps)
         self.optimizers = Optimizers(trials, workspace.params, workspace.grads, self.clipping, self.schedule.steps)
         law = trials[0].train.noise
         self.noise = Noise(law, seeds, workspace.grads) if law else None

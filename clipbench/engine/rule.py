@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipbench import registry
+from clipbench.engine.courses import follow
 from clipbench.trial import Component
 
 # Options of an arm that are the engine's business, unless a rule has one of that name itself.
-COMMON = ("per", "exclude", "after")
+COMMON = ("per", "exclude", "after", "warmup", "schedule")
 State = dict[str, Tensor]
 
 
@@ -21,14 +22,18 @@ class Rule:
     """A plug-in with its options, for some lanes: call it once a step, with whatever statistics there are."""
 
     def __init__(self, arms: Sequence[Component], like: Tensor) -> None:
+        self._arm = arms[0]
         self._plugin = registry.of("strategy", arms[0])
         own = self._plugin.options
         options = arms[0].without("threshold").options
         self._options: dict[str, Any] = {k: v for k, v in options if k in own or k not in COMMON}
-        self.limits = [1.0]
-        if "threshold" in self._plugin.options:
-            self.limits = [_limit(arm) for arm in arms]
-            self._options["threshold"] = like.new_tensor(self.limits).unsqueeze(1)
+        self._threshold: Tensor | None = None
+        if "threshold" in own:
+            self._threshold = like.new_tensor([_limit(arm) for arm in arms]).unsqueeze(1)
+            self._options["threshold"] = self._threshold
+        self._base = like.new_ones(())  # the threshold as it was given, where it moves
+        self._warmup, self._course = 0, follow(None, 1)
+        self._factor: float | None = 1.0  # by which the threshold is multiplied; None: nothing is clipped
         self.p = float(self._options.get("p", 2.0))
         self.refuses = bool(self._plugin.facts.get("refuses", False))
         self.own = ":" in self._plugin.name
@@ -36,12 +41,46 @@ class Rule:
         self._state: State = {}
         self._step = 0
 
+    def follow(self, rates: Component | None, steps: int) -> None:
+        """Let the threshold follow the arm's schedule over training; `rates` is that of the learning rate."""
+        if self._threshold is None:
+            return
+        self._base = self._threshold.clone()
+        options = {k: v for k, v in self._arm.options if k not in self._plugin.options}
+        self._warmup = int(options.get("warmup") or 0)  # type: ignore[arg-type]
+        if isinstance(schedule := options.get("schedule"), Component):
+            self._course = _course(schedule, rates, steps)
+
     def needs(self, statistic: str) -> bool:
         return statistic in self._plugin.given
 
     def __call__(self, **statistics: Tensor) -> Any:
         self._step += 1
-        available = statistics | {"step": self._step}
+        self._move_threshold()
+        result = self._carried_out(statistics)
+        nothing = self._factor is None and self._plugin.facts.get("loose") is None
+        return self._nothing(statistics) if nothing else result
+
+    def _move_threshold(self) -> None:
+        factor = None if self._step <= self._warmup else self._course(self._step - 1)
+        if factor == self._factor or self._threshold is None:
+            return
+        self._factor = factor
+        if factor is None:
+            self._threshold.fill_(self._plugin.facts.get("loose") or math.inf)
+        else:  # 0 times infinity, where other options stand in the threshold's place, is infinite
+            self._threshold.copy_(torch.where(self._base.isinf(), self._base, self._base * factor))
+
+    def _nothing(self, statistics: Mapping[str, Tensor]) -> Any:
+        """What a rule returns that leaves everything as it is."""
+        place = self._plugin.facts["per"]
+        if place == "element":
+            return statistics["new" if "new" in statistics else "g"]
+        ones = torch.ones_like(statistics["n" if "n" in statistics else "w"])
+        return ones.bool() if place == "step" else (ones, torch.zeros_like(ones, dtype=torch.bool))
+
+    def _carried_out(self, statistics: Mapping[str, Tensor]) -> Any:
+        available = {**statistics, "step": self._step}
         if self._init and not self._state:
             places = next(name for name in ("new", "g", "n", "w") if name in statistics)
             self._state = initial_state(self._init, self._options, statistics[places])
@@ -74,6 +113,20 @@ def initial_state(init: Mapping[str, Any], options: Mapping[str, Any], places: T
         shape = (*places.shape, size) if isinstance(size, int) else places.shape
         state[name] = places.new_full(shape, number)
     return state
+
+
+def _course(schedule: Component, rates: Component | None, steps: int) -> Callable[[int], float]:
+    """The factor of the threshold at each step; where the learning rate is 0, that of the step before."""
+    if schedule.name not in ("follow_lr", "against_lr"):
+        return follow(schedule, steps)
+    rate, last = follow(rates, steps), 1.0
+
+    def against(step: int) -> float:
+        nonlocal last
+        last = 1 / (rate(step) or 1 / last)
+        return last
+
+    return rate if schedule.name == "follow_lr" else against
 
 
 def _limit(arm: Component) -> float:

@@ -46,6 +46,10 @@ class Run:
         self._others = [index for index in range(len(grads)) if index not in indices]
         self._tensor_norms, self._tensor_maxima = telemetry.norms[:, lanes], telemetry.maxima[:, lanes]
 
+    @property
+    def rules(self) -> list[Rule]:
+        return [self.rule]
+
     def __call__(self) -> None:
         """Clip, and leave raw sums in `post`, `fraction` and `cosine`."""
         raise NotImplementedError
@@ -105,6 +109,10 @@ class ModelRun(Run):
             lanes = list(group)
             part = slice(lanes[0], lanes[-1] + 1)
             self._parts.append((Rule(arms[part], self._coefficient), part))
+
+    @property
+    def rules(self) -> list[Rule]:
+        return [rule for rule, _ in self._parts]
 
     def __call__(self) -> None:
         for rule, lanes in self._parts:

@@ -11,12 +11,14 @@ from typing import Any
 
 from clipbench.names import UnknownName, did_you_mean
 from clipbench.registry import Plugin, catalogue, find, told
-from clipbench.spec.arms import why_not
+from clipbench.spec.arms import FOLLOWING, complaints, why_not
 from clipbench.spec.axes import Axis, Slot, read_axis
 from clipbench.spec.places import BROKEN, Findings, Node
 from clipbench.spec.signatures import FIXED, LATER, is_plain, signature
 from clipbench.spec.values import fit, show
 from clipbench.trial import Component
+
+CONSTANT = Component.of("constant", warmup=0)  # of a schedule the same as none
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def _choice(
     before = len(findings.problems)
     given = _flat(options, kind)
     meant = _refuse_unknown(plugin, given, slots, findings)
-    axes = _axes(given, slots, plugin, findings)
+    axes = _axes(given, slots, plugin, folder, findings)
+    for option, text, remedy in complaints(plugin, axes) if kind == "strategy" else ():
+        findings.wrong(given[option].key_place, text, remedy)
     _refuse_missing(plugin, [name for name in slots if name not in given and name not in meant], node, findings)
     if len(findings.problems) > before or len(axes) < len(given):
         return None
@@ -172,12 +176,35 @@ def _flat(options: dict[str, Node], kind: str) -> dict[str, Node]:
     return flat
 
 
-def _axes(given: Mapping[str, Node], slots: Mapping[str, Slot], plugin: Plugin, findings: Findings) -> dict[str, Axis]:
+def _axes(
+    given: Mapping[str, Node], slots: Mapping[str, Slot], plugin: Plugin, folder: str, findings: Findings
+) -> dict[str, Axis]:
     """The values of every option that is known, or that an open plug-in takes without naming it."""
     anything = partial(fit, annotation=Any, infinite=True)
     known = {name: slots.get(name) or Slot(name, anything) for name in given if name in slots or plugin.open}
-    axes = {name: read_axis(given[name], slot, findings) for name, slot in known.items()}
+    axes = {
+        name: _schedules(given[name], folder, findings) if slot.kind else read_axis(given[name], slot, findings)
+        for name, slot in known.items()
+    }
     return {name: axis for name, axis in axes.items() if axis is not None}
+
+
+def _schedules(node: Node, folder: str, findings: Findings) -> Axis | None:
+    """What a threshold follows, in turn; None stands for nothing."""
+    before, found = len(findings.problems), []
+    for entry in node.value if isinstance(node.value, list) else [node]:
+        name = entry.value
+        if name in FOLLOWING or name is None:
+            found.append(Component(name, label=name) if name else None)
+        elif isinstance(name, str) and name not in catalogue("schedule") and ":" not in name:
+            remedy = did_you_mean(name, [*catalogue("schedule"), *FOLLOWING])
+            findings.wrong(entry.place, f"unknown schedule {name!r}.", remedy)
+        else:
+            read = [one for choice in read_choices(entry, "schedule", folder, findings) for one in choice.components()]
+            found += [None if one == CONSTANT else one for one in read]
+    if len(set(found)) < len(found):
+        findings.wrong(node.place, "a schedule is here twice.", "Keep one of them.")
+    return Axis(tuple(found)) if len(findings.problems) == before else None
 
 
 def _refuse_unknown(
@@ -226,4 +253,6 @@ def _refuse_missing(plugin: Plugin, options: list[str], node: Node, findings: Fi
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_shown(item) for item in value)}]"
+    if isinstance(value, Component):
+        return value.label
     return value if isinstance(value, str) else show(value)

@@ -49,7 +49,9 @@ def resolved(experiment: Experiment) -> str:
 def _components(experiment: Experiment) -> Iterator[Choice | Component]:
     """Everything that may be the user's own."""
     yield from itertools.chain(*experiment.choices.values())
-    for value in itertools.chain(*(axis.values for axis in experiment.train_axes.values())):
+    arms = itertools.chain.from_iterable(choice.axes for choice in experiment.choices["clip"])
+    axes = itertools.chain(experiment.train_axes.values(), (axis for _, axis in arms))
+    for value in itertools.chain(*(axis.values for axis in axes)):
         several = value if isinstance(value, tuple) else (value,)
         yield from (component for component in several if isinstance(component, Component))
 
@@ -88,6 +90,8 @@ def _training_value(name: str, value: Any) -> Any:
 
 
 def _component(component: Component) -> Any:
+    if component.name == "shards":
+        return {"shards": component["n"]}
     options = {name: _listed(value) for name, value in component.options}
     return {"name": component.name, **options} if options else component.name
 
@@ -118,4 +122,6 @@ def _one_or_list(values: list[Any]) -> Any:
 
 
 def _listed(value: Any) -> Any:
+    if isinstance(value, Component):
+        return _component(value)
     return [_listed(item) for item in value] if isinstance(value, tuple) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clipbench.registry import catalogue
+from clipbench.spec.arms import FOLLOWING
 from clipbench.spec.axes import MOST_POINTS, Slot
 from clipbench.spec.reading import KINDS, NAME
 from clipbench.spec.sections import Claim, ReportOptions, Section, Sweep, slots
@@ -88,6 +89,8 @@ def _axis(slot: Slot) -> Json:
 
 
 def _value(slot: Slot) -> Json:
+    if slot.kind:
+        return {"anyOf": [{"enum": [None, *FOLLOWING]}, {"$ref": f"#/$defs/{slot.kind}"}]}
     schema = json_schema(slot.annotation)
     schema.pop("title", None)
     return schema

@@ -16,8 +16,8 @@ from clipbench.spec.values import Misfit, fit, fit_default, show, stated, takes_
 
 # What the contract names and this release does not do; said instead of "unknown".
 LATER: Mapping[str, frozenset[str]] = {
+    "strategy": frozenset({"scope", "noise", "delta"}),
     "data": frozenset({"corrupt", "folds"}),
-    "strategy": frozenset({"scope", "noise", "warmup", "schedule"}),
 }
 
 # Options of data that are a fixed set of examples, which a stream is not.
