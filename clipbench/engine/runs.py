@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clipbench import registry
 from clipbench.engine.blocks import Blocks, lane_norms
+from clipbench.engine.norms import along, either, norms, norms_after
 from clipbench.engine.rule import Rule
 from clipbench.engine.telemetry import COSINE, FIRED, FRACTION, MAX, POST, PRE, Telemetry
 from clipbench.trial import Component
@@ -37,6 +38,7 @@ class Run:
         self.grads = {name: grads[name][lanes].view(self.count, -1) for name in names}
         self.weights = {name: params[name][lanes].view(self.count, -1) for name in names}
         # Views of places that never move, so that a step need not make them.
+        self._telemetry = telemetry
         row = telemetry.row[:, lanes]
         self.pre, self.post, self.fraction, self.cosine = (row[i] for i in (PRE, POST, FRACTION, COSINE))
         self._pre_column, self._max_column = row[PRE].unsqueeze(1), row[MAX].unsqueeze(1)
@@ -51,20 +53,26 @@ class Run:
         return [self.rule]
 
     def __call__(self) -> None:
-        """Clip, and leave raw sums in `post`, `fraction` and `cosine`."""
+        """Clip, and leave what `finish` reads in `post`, `fraction` and `cosine`."""
         raise NotImplementedError
+
+    @property
+    def odd(self) -> Tensor | None:
+        """Which of its lanes have gradients whose squares need care, at this step."""
+        odd = self._telemetry.odd
+        return None if odd is None else odd[self.lanes]
 
     def finish(self, steps: Tensor) -> None:
         """Turn the raw sums of all steps, [steps, statistics, lanes], into what the columns say.
 
-        Most runs keep the squared norm after clipping, the scalar product of before and after, and a count of elements.
+        Most runs keep the norm after clipping, its part in the direction of before, and a count of elements: numbers
+        that are no larger than norms are, as a scalar product would be.
         """
-        before, after = steps[:, PRE], steps[:, POST].sqrt()
-        product = before * after
+        before, after = steps[:, PRE], steps[:, POST]
         # 1 where nothing was there to change, 0 where nothing is left.
-        steps[:, COSINE] = torch.where(product > 0, steps[:, COSINE] / product, (before == 0).to(product.dtype))
-        steps[:, POST] = after
-        steps[:, FIRED] = (steps[:, FRACTION] > 0).to(product.dtype)
+        nothing = (before == 0).to(after.dtype)
+        steps[:, COSINE] = torch.where((before > 0) & (after > 0), steps[:, COSINE] / after, nothing)
+        steps[:, FIRED] = (steps[:, FRACTION] > 0).to(after.dtype)
         steps[:, FRACTION] /= self.elements
 
     def tensor_norms(self, p: float) -> Tensor:
@@ -73,14 +81,13 @@ class Run:
             known = self._tensor_norms if p == 2 else self._tensor_maxima
             # Contiguous, so that sums over places add in the same order however many lanes there are.
             return known[self._indices].T.contiguous()
-        return torch.stack([torch.linalg.vector_norm(g, p, dim=1) for g in self.grads.values()], dim=1)
+        return torch.stack([norms(g, p, self.odd) for g in self.grads.values()], dim=1)
 
     def model_norm(self, p: float) -> Tensor:
         """The p-norm over all included tensors: [lanes, 1]."""
         if p == 2 and self._whole:
             return self._pre_column
-        norm: Tensor = torch.linalg.vector_norm(self.tensor_norms(p), p, dim=1, keepdim=True)
-        return norm
+        return norms(self.tensor_norms(p), p, self.odd).unsqueeze(1)
 
     def model_maximum(self) -> Tensor:
         if self._whole:
@@ -90,9 +97,9 @@ class Run:
     def add_rest(self) -> None:
         """Excluded tensors stay as they are, and count in both sums."""
         if self._others:
-            rest = self._tensor_norms[self._others].square().sum(0)
-            self.post += rest
-            self.cosine += rest
+            rest = norms(self._tensor_norms[self._others].T, 2.0, self.odd)
+            torch.hypot(self.post, rest, out=self.post)
+            self.cosine += rest * (rest / self.pre)
 
 
 class ModelRun(Run):
@@ -167,8 +174,8 @@ class PlacesRun(Run):
         for gradient, columns in zip(self._units.values(), self._columns, strict=True):
             gradient.mul_(columns)
         scaled = self._coefficient * n
-        torch.sum(scaled * scaled, dim=1, out=self.post)
-        torch.sum(scaled * n, dim=1, out=self.cosine)
+        norms_after(scaled, out=self.post)
+        torch.sum(scaled * (n / self._pre_column), dim=1, out=self.cosine)
         torch.sum(fired * self._sizes, dim=1, out=self.fraction)
         self.add_rest()
 
@@ -195,7 +202,7 @@ class PlacesRun(Run):
         """Norms of the gradient at the rule's own places: [lanes, places]."""
         if self._per == "model":
             return self.model_norm(p)
-        return self.tensor_norms(p) if self._per == "tensor" else at_units(self._units, p)
+        return self.tensor_norms(p) if self._per == "tensor" else at_units(self._units, p, self.odd)
 
     def _weight_norms(self, p: float) -> Tensor:
         if self._per == "model":
@@ -225,8 +232,8 @@ class ElementRun(Run):
             columns.copy_(gradient)
         # An own rule may work in place.
         new = self.rule(**self._statistics(old.clone() if self.rule.own else old))
-        torch.sum(torch.mul(new, new, out=scratch), dim=1, out=self.post)
-        torch.sum(torch.mul(new, old, out=scratch), dim=1, out=self.cosine)
+        odd = either(self.odd, norms_after(new, out=self.post))
+        along(new, old, self.pre, odd, out=self.cosine, scratch=scratch)
         # As floats: summing booleans is five times slower.
         torch.sum(torch.ne(new, old, out=scratch), dim=1, out=self.fraction)
         self.add_rest()
@@ -273,8 +280,8 @@ class StepRun(Run):
         steps[:, FIRED] = refused
 
 
-def at_units(units: dict[str, Tensor], p: float) -> Tensor:
-    return torch.cat([torch.linalg.vector_norm(tensor, p, dim=2) for tensor in units.values()], dim=1)
+def at_units(units: dict[str, Tensor], p: float, odd: Tensor | None = None) -> Tensor:
+    return torch.cat([norms(tensor, p, odd, dim=2) for tensor in units.values()], dim=1)
 
 
 def _sans_threshold(arm: Component) -> tuple[Any, ...]:

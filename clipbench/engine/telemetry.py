@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clipbench.engine.blocks import Blocks
+from clipbench.engine.norms import norms, odd_lanes
 
 # Rows of a step's statistics; the first seven are the columns of the `steps` table. While training goes on, runs of
 # lanes keep raw sums in POST, FRACTION and COSINE; what is meant by them is worked out once, when training is over.
@@ -34,6 +35,7 @@ class Telemetry:
         self.row = new(STATISTICS, grads.lanes)
         self.norms = new(len(grads), grads.lanes)  # of each tensor
         self.maxima = new(len(grads), grads.lanes)
+        self.odd: Tensor | None = None  # lanes of this step that need care: see `norms`
         self._gradients = [block.view(grads.lanes, -1) for block in grads.values()]
         self._storage = grads.storage
         self._absolute = torch.empty_like(grads.storage)
@@ -45,12 +47,14 @@ class Telemetry:
     def before(self, loss: Tensor) -> None:
         """Measure the raw gradient."""
         torch.abs(self._storage, out=self._absolute)
-        for tensor, gradient in enumerate(self._gradients):
-            torch.linalg.vector_norm(gradient, dim=1, out=self.norms[tensor])
-            torch.amax(self._absolutes[tensor], dim=1, out=self.maxima[tensor])
-        # The norm of the tensors' norms: one sum over all elements would lose digits in float32.
-        torch.linalg.vector_norm(self.norms, dim=0, out=self.row[PRE])
+        for tensor, absolutes in enumerate(self._absolutes):
+            torch.amax(absolutes, dim=1, out=self.maxima[tensor])
         torch.amax(self.maxima, dim=0, out=self.row[MAX])
+        self.odd = odd_lanes(self.maxima)
+        for tensor, gradient in enumerate(self._gradients):
+            norms(gradient, 2.0, self.odd, out=self.norms[tensor])
+        # The norm of the tensors' norms: one sum over all elements would lose digits in float32.
+        norms(self.norms.T, 2.0, self.odd, out=self.row[PRE])
         self.row[LOSS].copy_(loss)
 
     def after(self, step: int) -> None:

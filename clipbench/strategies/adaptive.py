@@ -146,6 +146,8 @@ def _counted(state: State, n: Tensor, changed: State) -> State:
     """The state with its changes, where the norm is one to remember, and how many there were."""
     changed = {"count": state["count"] + 1} | changed
     worth = _worth_remembering(n)
+    for new in changed.values():  # of a finite norm too: a NaN in another tensor spoils the model's
+        worth = worth & new.isfinite()
     return {name: torch.where(worth, new, state[name]) for name, new in changed.items()}
 
 

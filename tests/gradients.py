@@ -1,0 +1,93 @@
+"""The engine on gradients of the test's choice: any rule, on many lanes, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clipbench.engine.cohort import Cohort
+from clipbench.engine.telemetry import COLUMNS
+from clipbench.engine.workspace import Shape, Workspace
+from clipbench.trial import Component, Training, Trial
+
+SHAPES = {"matrix": (3, 4), "filters": (2, 2, 2, 2), "bias": (5,), "scalar": ()}
+SIZES = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
+ELEMENTS = sum(SIZES.values())
+# [start, stop) of each place, by where a rule looks.
+PLACES = {
+    "model": [(0, 34)],
+    "tensor": [(0, 12), (12, 28), (28, 33), (33, 34)],
+    "unit": [(0, 4), (4, 8), (8, 12), (12, 20), (20, 28), (28, 33), (33, 34)],
+}
+SGD = Component.of("sgd", lr=0.5)
+
+
+def given() -> nn.Module:
+    """A linear function: its gradient is what stands in its buffers."""
+
+    class Given(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, shape in SHAPES.items():
+                setattr(self, name, nn.Parameter(torch.ones(shape)))
+                self.register_buffer(f"{name}_gradient", torch.zeros(shape))
+
+        def forward(self) -> Tensor:
+            return sum((p * getattr(self, f"{name}_gradient")).sum() for name, p in self.named_parameters())
+
+    return Given()
+
+
+class Engine:
+    """Lanes of arms, whose weights are put back to `weights` before every step, unless it is None."""
+
+    def __init__(
+        self,
+        arms: Sequence[Component],
+        dtype: str = "float32",
+        steps: int = 1,
+        optimizer: Component = SGD,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        train = Training(epochs=None, steps=steps, loss=Component.of("output"), dtype=dtype)
+        model = Component.of("tests.gradients:given")
+        self.trials = [Trial(None, model, optimizer, train, arm, seed=0) for arm in arms]
+        self.cohort = Cohort(self.trials, _workspace(Shape.of(self.trials, "cpu")))
+        self.work = self.cohort.work
+        self.weights = weights
+
+    def step(self, gradients: np.ndarray) -> np.ndarray:
+        """What the rules make of gradients [lanes, elements]; where a step is refused, zeros."""
+        if self.weights is not None:
+            self._fill(self.work.params, np.tile(self.weights, (len(gradients), 1)))
+        self._fill({name: self.work.states[f"{name}_gradient"] for name in SHAPES}, gradients)
+        self.cohort._one_step(1)
+        after = self._flat(self.work.grads)
+        for run in self.cohort.clipping.runs:
+            if hasattr(run, "keep"):
+                after[run.lanes][~run.keep.numpy()] = 0
+        return after
+
+    def weights_now(self) -> np.ndarray:
+        return self._flat(self.work.params)
+
+    def told(self) -> dict[str, np.ndarray]:
+        """The columns of all steps: [steps, lanes]."""
+        steps = self.cohort._outcome(0.0).steps
+        return {name: steps[:, row] for row, name in enumerate(COLUMNS)}
+
+    def _fill(self, tensors: dict[str, Tensor], rows: np.ndarray) -> None:
+        for name, part in zip(SHAPES, np.split(rows, np.cumsum(list(SIZES.values()))[:-1], axis=1), strict=True):
+            tensors[name].copy_(torch.as_tensor(np.ascontiguousarray(part)).reshape(tensors[name].shape))
+
+    def _flat(self, tensors: dict[str, Tensor]) -> np.ndarray:
+        return np.concatenate([tensors[name].reshape(len(self.trials), -1).numpy() for name in SHAPES], axis=1)
+
+
+@cache
+def _workspace(shape: Shape) -> Workspace:
+    return Workspace(shape, None)
