@@ -98,7 +98,7 @@ class Run:
         """Excluded tensors stay as they are, and count in both sums."""
         if self._others:
             rest = norms(self._tensor_norms[self._others].T, 2.0, self.odd)
-            torch.hypot(self.post, rest, out=self.post)
+            norms_after(torch.stack([self.post, rest], dim=1), out=self.post)
             self.cosine += rest * (rest / self.pre)
 
 
