@@ -104,6 +104,7 @@ class _Preparation:
             return None
         if not self._training_works(train, schedule.steps):
             return None
+        self._check_measures(train, loaded)
         module.to(DTYPES[train.dtype])
         network = Network(module, train, has_data=loaded is not None)
         example = _example(loaded, network.dtype)
@@ -117,6 +118,19 @@ class _Preparation:
             self._say("train.loss" if said else key, text)
             return None
         return _Setting(data, model, train, loaded, module, schedule, reason, activations)
+
+    def _check_measures(self, train: Training, loaded: Dataset | None) -> None:
+        """Whether the measures that training looks at are there."""
+        val = loaded is not None and loaded.val is not None
+        there = ["train/loss", *(f"val/{name}" for name in train.measures if val)]
+        why = f"is not measured here: there {'are no validation data' if not val else 'is no such metric'}."
+        if train.early_stop and train.early_stop.name not in there:
+            remedy = (
+                f"Write {{measure: {there[-1] if not val else there[1]}, patience: {train.early_stop['patience']}}}."
+            )
+            self._say("train.early_stop", f"{train.early_stop.name} {why}", remedy)
+        if train.target and train.target[0] not in there:
+            self.notes.append(f"train.target: {train.target[0]} {why}")
 
     def _training_works(self, train: Training, steps: int) -> bool:
         """Ask a schedule for its factors at the ends of training, and a noise law for a few numbers."""

@@ -70,6 +70,7 @@ class Training:
     l2: float = 0.0  # times the sum of squared weights
     dtype: str = "float32"
     evaluate_every: int = 1  # epochs
+    early_stop: Component | None = None  # named after its measure
     target: tuple[str, float] | None = None  # a measure and the value to reach: gives epochs_to_target
     diverge_above: float | None = None
     save_weights: bool = False

@@ -71,6 +71,28 @@ class Loop:
             self.step(next(batches))
         return self.run
 
+    def train_until_stopped(self, epochs: int, epoch_steps: int, val: Batch) -> int:
+        """Epochs until the validation loss has not got better in `patience` epochs."""
+        rule = self.trial.train.early_stop
+        batches = self._batches()
+        best, waited = math.inf, 0
+        for epoch in range(1, epochs + 1):
+            for _ in range(epoch_steps):
+                self.step(next(batches))
+            loss = self.evaluate(*val)
+            waited = 0 if loss < best - rule["min_delta"] else waited + 1
+            best = min(best, loss) if waited == 0 else best
+            if waited == rule["patience"]:
+                return epoch
+        return epochs
+
+    def evaluate(self, x: Tensor, y: Tensor) -> float:
+        self.model.eval()
+        with torch.no_grad():
+            loss = float(self._fit((x.to(self.dtype), y.to(self.dtype) if y.is_floating_point() else y)))
+        self.model.train()
+        return loss
+
     def step(self, batch: Batch) -> Step:
         self.optimizer.zero_grad()
         loss = self._loss(batch)

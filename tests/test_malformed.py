@@ -159,6 +159,11 @@ MALFORMED = {
     "schedule_twice": changed("train", "train: {schedule: [cosine, {name: cosine, final: 0}]}"),
     "noise_unknown": changed("train", "train: {noise: gaussian}"),
     "noise_option": changed("train", "train: {noise: {name: weibull, scael: 0.2, shape: x}, l1: -1}"),
+    "early_stop_patience": changed("train", "train: {early_stop: {measure: val/loss, patience: 0}}"),
+    "early_stop_nothing": changed("train", "train: {early_stop: {measure: val/loss}}"),
+    "early_stop_measure": changed("train", "train: {early_stop: {measure: val/los, patience: 3}}"),
+    "early_stop_option": changed("train", "train: {early_stop: [3, {patince: 3}]}"),
+    "early_stop_text": changed("train", "train: {early_stop: soon}"),
     "epoch_steps_of_a_table": changed("train", "train: {epoch_steps: 10}"),
     # report, sweep, claims
     "report_metric": GOOD + "report: {metric: test/acuracy}\n",

@@ -78,6 +78,16 @@ MISTAKES = {
     "a loss that is no scalar": ({"train": {"loss": "./own.py:vector_loss"}}, "train.loss", "vector_loss"),
     "a schedule that goes nowhere": ({"train": {"schedule": "./own.py:no_rate"}}, "train.schedule", "None"),
     "a schedule below 0": ({"train": {"schedule": {"name": "linear", "final": -1}}}, "train.schedule", "negative"),
+    "an early stop without validation data": (
+        {"data": {"name": "digits", "split": {"val": 0}}, "train": {"early_stop": 3}},
+        "train.early_stop",
+        "Write {measure: train/loss, patience: 3}.",
+    ),
+    "an early stop by a metric of other data": (
+        {"train": {"early_stop": {"measure": "val/r2", "patience": 3}}},
+        "train.early_stop",
+        "there is no such metric",
+    ),
     "noise of another shape": ({"train": {"noise": "./own.py:too_few"}}, "train.noise", "(2, 3)"),
     "noise that has no mean": ({"train": {"noise": {"name": "pareto", "alpha": 1}}}, "train.noise", "above 1"),
     "a model with two outputs": ({"model": "./own.py:output_is_a_tuple"}, "model", "tuple"),

@@ -228,6 +228,17 @@ def test_schedule_may_be_a_name_a_mapping_or_an_axis_of_them(load):
     assert found == [None, ("cosine", 0.0, 0), ("linear", 0.1, 5), ("linear", 0.2, 5)]
 
 
+def test_early_stop_may_be_its_patience_alone(load):
+    stops = [
+        t.early_stop for t in load("train: {early_stop: [null, 3, {measure: val/accuracy, patience: 2}]}").training
+    ]
+    assert [stop and (stop.name, stop["patience"], stop["min_delta"]) for stop in stops] == [
+        None,
+        ("val/loss", 3, 0.0),
+        ("val/accuracy", 2, 0.0),
+    ]
+
+
 def test_epoch_steps_are_for_what_has_no_epochs(load, tmp_path):
     (tmp_path / "mine.py").write_text("def bowl(): ...\ndef stream(generator): ...\n")
     bowl = load("data: none", "model: ./mine.py:bowl", "train: {loss: output, epoch_steps: 5}")
@@ -440,7 +451,8 @@ EVERYTHING = [
     "optimizer: [{name: adam, betas: [0.5, 0.9], lr: {log: [0.001, 0.1], points: 3}}, {name: sgd, lr: 1}]",
     "train: {steps: 10, batch_size: [full, 7], loss: {name: huber, delta: 2}, "
     "target: {val/loss: 0.1}, schedule: [null, linear, {name: step, every: 3, warmup: 2}], "
-    "noise: [null, {name: weibull, shape: [0.2, 0.5]}], l1: [0, 0.1]}",
+    "noise: [null, {name: weibull, shape: [0.2, 0.5]}], l1: [0, 0.1], "
+    "early_stop: [null, 3, {measure: train/loss, patience: 2, min_delta: 0.1}]}",
     "clip: [none, {name: norm, p: inf, threshold: [null, 1]}, {name: agc, threshold: 1, exclude: ['1e-3']}]",
     "seeds: [3, 1]",
     "report: {margin: 1, baseline: agc, tuned: true}",

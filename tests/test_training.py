@@ -146,6 +146,88 @@ def test_noise_is_added_on_the_looped_path_too():
     assert set(assert_as_the_loop(trials).records["engine"]) == {"looped"}
 
 
+# Early stop
+
+STOPPING = {
+    "val/loss": C("val/loss", patience=2, min_delta=0.0),
+    "a margin": C("val/loss", patience=2, min_delta=0.02),
+    "never": C("val/loss", patience=50, min_delta=0.0),
+}
+
+
+def stopping(early_stop: Component, epochs: int = 12, model: str = "mlp") -> list[Trial]:
+    train = replace(training(model, "float64", 1), epochs=epochs, steps=None, early_stop=early_stop)
+    wild = replace(OPTIMIZERS["sgd"], options=C("x", **OPTIMIZERS["sgd"].as_dict() | {"lr": 0.3}).options)
+    data, component = MODELS[model]
+    return [
+        Trial(data, component, wild, train, ARMS[arm], seed) for seed in (0, 1) for arm in ("none", "norm", "value")
+    ]
+
+
+@pytest.mark.parametrize("rule", STOPPING)
+def test_trials_stop_where_the_plain_loop_stops(rule):
+    trials = stopping(STOPPING[rule])
+    data = dataset.load(trials[0].data)
+    val, test = ([torch.as_tensor(array) for array in part] for part in (data.val, data.test))
+    epoch_steps = -(-len(data.train[0]) // 16)
+    records = engine.train(trials)
+    rows = {id_: row for row, id_ in enumerate(records.records["id"])}
+    lasted = []
+    for trial in trials:
+        loop = oracle.Loop(trial, data)
+        lasted.append(loop.train_until_stopped(12, epoch_steps, val))
+        assert records.records["stopped_epoch"][rows[trial.id]] == (lasted[-1] if lasted[-1] < 12 else None)
+        assert records.records["status"][rows[trial.id]] == "finished"
+        assert records.records["test/loss"][rows[trial.id]] == pytest.approx(loop.evaluate(*test), rel=1e-9)
+        assert_same_steps(records, trial, loop.run, 1e-9)
+        assert list(records.epochs["epoch"][records.epochs["id"] == trial.id]) == list(range(1, lasted[-1] + 1))
+    assert (len(set(lasted)) == 1) == (rule == "never")
+
+
+def test_a_chunk_ends_when_every_lane_has_stopped_or_diverged():
+    told = []
+    trials = stopping(C("val/loss", patience=1, min_delta=100.0), epochs=1000)[:3]
+    diverging = replace(trials[0], optimizer=C("sgd", lr=1e200))
+    records = engine.train([*trials, diverging], progress=told.append)
+    assert sorted(map(str, records.records["stopped_epoch"])) == ["2", "2", "2", "None"]
+    assert list(records.records["diverged"]).count(1) == 1
+    assert sum(told) == 4 * 1000 * 3
+    assert len(told) < 20
+
+
+def test_what_a_lane_does_after_its_stop_is_not_looked_at():
+    train = Training(
+        epochs=6,
+        loss=C("output"),
+        dtype="float64",
+        epoch_steps=10,
+        early_stop=C("train/loss", patience=1, min_delta=0.0),
+    )
+    trial = Trial(None, C("quadratic", start=1.0, dim=None, curvature=1.0), C("sgd", lr=1e30), train, ARMS["norm"], 0)
+    grows = replace(trial, optimizer=C("sgd", lr=3.0), clip=ARMS["none"], train=replace(train, epochs=100))
+    records = engine.train([grows])  # to infinity, some epochs after it has stopped
+    assert (records.records["status"][0], records.records["stopped_epoch"][0]) == ("finished", 2)
+    assert len(records.steps["step"]) == 20 and len(records.epochs["epoch"]) == 2
+    assert records.records["weight_norm"][0] == pytest.approx(2.0**20)
+
+
+def test_looped_models_stop_with_the_buffers_of_that_moment():
+    data = C("tests.toys:line", examples=30)
+    train = replace(training("mlp", "float64", 1), steps=None, epochs=20, batch_size=8, early_stop=STOPPING["a margin"])
+    model = C("tests.toys:counts_batches", in_place=True)
+    trial = Trial(data, model, OPTIMIZERS["sgd"], train, ARMS["none"], 1)
+    slower = replace(trial, optimizer=C("sgd", lr=1e-6))
+    loaded = dataset.load(data)
+    records = engine.train([trial, slower])
+    for row, id_ in enumerate(records.records["id"]):
+        loop = oracle.Loop(trial if id_ == trial.id else slower, loaded)
+        epochs = loop.train_until_stopped(20, 3, [torch.as_tensor(array) for array in loaded.val])
+        assert records.records["stopped_epoch"][row] == epochs
+        assert records.records["test/loss"][row] == pytest.approx(
+            loop.evaluate(*(torch.as_tensor(array) for array in loaded.test))
+        )
+
+
 # Penalties
 
 

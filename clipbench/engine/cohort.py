@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clipbench.engine.batches import Schedule, source
 from clipbench.engine.blocks import lane_norms
@@ -16,6 +17,7 @@ from clipbench.engine.membership import advantages
 from clipbench.engine.network import build_model
 from clipbench.engine.noise import Noise
 from clipbench.engine.optimizing import Optimizers
+from clipbench.engine.stopping import Stopping
 from clipbench.engine.telemetry import FRACTION, LOSS, PRE, WEIGHTS, Telemetry
 from clipbench.engine.workspace import Workspace
 from clipbench.trial import Trial
@@ -26,6 +28,7 @@ Progress = Callable[[int], None]  # told of lane-steps as they are done
 TIMED_EVERY = 16
 # After so many steps, and at the end of an epoch, it is looked whether any lane is still alive.
 LOOK_EVERY = 64
+LOSS_OF_EPOCH = "train/loss"
 
 
 @dataclass
@@ -41,8 +44,14 @@ class Outcome:
     weights: dict[str, np.ndarray]  # [lanes, *shape] of each tensor, at the end
     diverged_step: np.ndarray  # [lanes], from 1; 0 = it did not
     diverged_cause: list[str]
+    stopped_epoch: np.ndarray  # [lanes], from 1; 0 = it went to the end
     rule_seconds: list[float]
     seconds: float
+
+    def last_step(self, lane: int) -> int:
+        """The last step that counts, from 1."""
+        stopped = int(self.stopped_epoch[lane]) * self.schedule.epoch_steps
+        return int(self.diverged_step[lane]) or stopped or len(self.steps)
 
 
 def order(trials: Sequence[Trial]) -> list[Trial]:
@@ -51,7 +60,7 @@ def order(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def train(trials: Sequence[Trial], workspace: Workspace, progress: Progress) -> Outcome:
-    """Train the lanes to the end, or until every one of them has diverged."""
+    """Train the lanes to the end, or until every one of them has diverged or stopped."""
     cohort = Cohort(trials, workspace)
     return cohort.run(progress)
 
@@ -72,6 +81,7 @@ class Cohort:
         law = trials[0].train.noise
         self.noise = Noise(law, seeds, workspace.grads) if law else None
         self.source = source(self.schedule, workspace.dataset, workspace.like, seeds, workspace.device)
+        self.stopping = Stopping(trials[0].train, workspace)
         self.step = 0
         self.epochs: dict[str, list[np.ndarray]] = {}
 
@@ -81,9 +91,11 @@ class Cohort:
         start = time.perf_counter()
         for epoch in range(self.schedule.epochs):
             if not self._epoch(epoch, progress):
-                progress((self.schedule.steps - self.step) * len(self.trials))
                 break
             self._end_of_epoch(epoch)
+            if self.stopping.epochs.all():
+                break
+        progress((self.schedule.steps - self.step) * len(self.trials))
         return self._outcome(start)
 
     def seconds_per_step(self, budget: float) -> float:
@@ -105,7 +117,7 @@ class Cohort:
             self.source.fill(number, self.work.batch(size))
             self._one_step(size)
             progress(len(self.trials))
-            if (number + 1 == steps or self.step % LOOK_EVERY == 0) and self._all_diverged():
+            if (number + 1 == steps or self.step % LOOK_EVERY == 0) and self._all_done():
                 return False
         return True
 
@@ -131,16 +143,25 @@ class Cohort:
         if self.work.parts["val"] is not None and (last or (epoch + 1) % self.trials[0].train.evaluate_every == 0):
             for name, value in zip(self.trials[0].train.measures, self.work.evaluate("val"), strict=True):
                 measured[f"val/{name}"] = value
+        if not last and self.stopping.measure:
+            self._stop_early(epoch, measured)
         for name, value in measured.items():
             column = self.epochs.setdefault(name, [])
             column += [np.full(len(self.trials), np.nan)] * (epoch - len(column))
             column.append(value.cpu().numpy().copy())
 
-    def _all_diverged(self) -> bool:
+    def _stop_early(self, epoch: int, measured: Mapping[str, Tensor]) -> None:
+        losses = self.telemetry.steps[epoch * self.schedule.epoch_steps : self.step, LOSS]
+        found = {**measured, LOSS_OF_EPOCH: losses.mean(0)}.get(self.stopping.measure)
+        if found is not None:
+            self.stopping.look(epoch + 1, found.cpu().numpy())
+
+    def _all_done(self) -> bool:
         latest = self.telemetry.steps[self.step - 1]
-        if latest[[LOSS, PRE, WEIGHTS]].isfinite().all(0).any():
+        alive = latest[[LOSS, PRE, WEIGHTS]].isfinite().all(0).cpu().numpy()
+        if (alive & (self.stopping.epochs == 0)).any():
             return False  # the usual case, without looking back over all steps
-        return bool((self._divergence()[0] > 0).all())
+        return bool(((self._divergence()[0] > 0) | (self.stopping.epochs > 0)).all())
 
     def _divergence(self) -> tuple[np.ndarray, list[str]]:
         """The first bad step of each lane, counted from 1 (0: none), and what was bad about it."""
@@ -156,6 +177,8 @@ class Cohort:
         if limit is not None:
             causes[f"loss above {limit:g}"] = steps[:, LOSS] > limit
         bad = np.logical_or.reduce(list(causes.values()))
+        for lane in np.flatnonzero(self.stopping.epochs):  # what comes after is not looked at
+            bad[self.stopping.epochs[lane] * self.schedule.epoch_steps :, lane] = False
         first = np.where(bad.any(0), bad.argmax(0) + 1, 0)
         named = [
             next((cause for cause, where in causes.items() if step and where[step - 1, lane]), "")
@@ -164,6 +187,7 @@ class Cohort:
         return first, named
 
     def _outcome(self, start: float) -> Outcome:
+        self.stopping.restore()
         finals = {name: self.work.evaluate(name).cpu().numpy().copy() for name, part in self.work.parts.items() if part}
         first, causes = self._divergence()
         steps = self.telemetry.steps[: self.step]
@@ -178,6 +202,7 @@ class Cohort:
             weights={name: block.cpu().numpy() for name, block in self.work.params.items()},
             diverged_step=first,
             diverged_cause=causes,
+            stopped_epoch=np.where(first > 0, 0, self.stopping.epochs),
             rule_seconds=[self.clipping.step_seconds(lane) for lane in range(len(self.trials))],
             seconds=time.perf_counter() - start,
         )

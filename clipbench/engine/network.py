@@ -79,6 +79,12 @@ class Network:
         return loss.reshape(())
 
 
+def higher_is_better(train: Training, name: str) -> bool:
+    """A loss is better when it is lower; a metric says its direction."""
+    named: dict[str, Component] = {metric.name.rpartition(":")[2]: metric for metric in train.metrics}
+    return name in named and registry.of("metric", named[name]).higher_is_better
+
+
 def _measure(kind: str, component: Component) -> Callable[[Tensor, Tensor], Tensor]:
     plugin = registry.of(kind, component)
     options = component.as_dict()

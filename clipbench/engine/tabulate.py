@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from clipbench import registry
 from clipbench.engine.cohort import Outcome
+from clipbench.engine.network import higher_is_better
 from clipbench.engine.telemetry import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
-from clipbench.trial import Columns, Component, Records, Trial, as_columns
+from clipbench.trial import Columns, Records, as_columns
 
 
 def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
@@ -32,7 +32,7 @@ def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
 
 def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any]:
     trial, diverged = outcome.trials[lane], int(outcome.diverged_step[lane])
-    steps = outcome.steps[: diverged or None, :, lane]
+    steps = outcome.steps[: outcome.last_step(lane), :, lane]
     shared = outcome.seconds / len(outcome.trials)
     own_step = outcome.rule_seconds[lane]
     average_rule = sum(outcome.rule_seconds) / len(outcome.trials)
@@ -43,6 +43,7 @@ def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any
         "parameters": sum(block[lane].size for block in outcome.weights.values()),
         **({} if diverged else _finals(outcome, lane)),
         "epochs_to_target": _epochs_to_target(outcome, lane),
+        "stopped_epoch": int(outcome.stopped_epoch[lane]) or None,
         "diverged": int(diverged > 0),
         "diverged_step": diverged or None,
         "diverged_cause": outcome.diverged_cause[lane] or None,
@@ -63,16 +64,17 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
         for part, values in outcome.finals.items()
         for name, value in zip(trial.train.measures, values[:, lane], strict=True)
     }
+    curves = {name: curve[: _whole_epochs(outcome, lane), lane] for name, curve in outcome.epochs.items()}
     for name in trial.train.measures:
-        curve = outcome.epochs.get(f"val/{name}")
-        if curve is not None and np.isfinite(curve[:, lane]).any():
-            best = np.nanmax if higher_is_better(trial, name) else np.nanmin
-            finals[f"best_val/{name}"] = float(best(curve[:, lane]))
+        curve = curves.get(f"val/{name}")
+        if curve is not None and np.isfinite(curve).any():
+            best = np.nanmax if higher_is_better(trial.train, name) else np.nanmin
+            finals[f"best_val/{name}"] = float(best(curve))
     if "test/loss" in finals and "train/loss" in finals:
         finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
         finals["membership_advantage"] = float(outcome.membership[lane])
-    finals["grad/vanishing"] = _mean(outcome.epochs["grad/vanishing"][:, lane])
-    finals |= _tail(outcome.steps[len(outcome.steps) // 2 :, LOSS, lane])
+    finals["grad/vanishing"] = _mean(curves["grad/vanishing"])
+    finals |= _tail(outcome.steps[: outcome.last_step(lane), LOSS, lane])
     weights = [block[lane] for block in outcome.weights.values()]
     finals["weight_norm"] = math.sqrt(sum(float(np.square(w, dtype=np.float64).sum()) for w in weights))
     finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
@@ -81,17 +83,12 @@ def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
 
 def _tail(losses: np.ndarray) -> dict[str, float]:
     """What the loss is like over the second half of the steps: where it hovers, and how far it strays."""
+    losses = losses[len(losses) // 2 :]
     return {
         "train/loss_tail": float(losses.mean()),
         "train/loss_tail_p50": _quantile(losses, 0.5),
         "train/loss_tail_p99": _quantile(losses, 0.99),
     }
-
-
-def higher_is_better(trial: Trial, name: str) -> bool:
-    """A loss is better when it is lower; a metric says its direction."""
-    named: dict[str, Component] = {metric.name.rpartition(":")[2]: metric for metric in trial.train.metrics}
-    return name in named and registry.of("metric", named[name]).higher_is_better
 
 
 def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:
@@ -101,16 +98,18 @@ def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:
     if target is None or target[0] not in epochs:
         return None
     curve = epochs[target[0]]
-    better = higher_is_better(outcome.trials[lane], target[0].partition("/")[2])
+    better = higher_is_better(outcome.trials[lane].train, target[0].partition("/")[2])
     reached = curve >= target[1] if better else curve <= target[1]
     return int(reached.argmax()) + 1 if reached.any() else None
 
 
 def _whole_epochs(outcome: Outcome, lane: int) -> int:
-    """Epochs that the lane finished before it diverged."""
+    """Epochs that the lane finished before it diverged or stopped."""
     diverged = int(outcome.diverged_step[lane])
     trained = len(next(iter(outcome.epochs.values()))) if outcome.epochs else 0
-    return (diverged - 1) // outcome.schedule.epoch_steps if diverged else trained
+    if diverged:
+        return (diverged - 1) // outcome.schedule.epoch_steps
+    return int(outcome.stopped_epoch[lane]) or trained
 
 
 def _epochs(outcome: Outcome, lane: int) -> Columns:
@@ -133,7 +132,7 @@ def _epochs(outcome: Outcome, lane: int) -> Columns:
 
 
 def _steps(outcome: Outcome, lane: int) -> Columns:
-    steps = outcome.steps[: int(outcome.diverged_step[lane]) or None, :, lane]
+    steps = outcome.steps[: outcome.last_step(lane), :, lane]
     nonfinite = (~np.isfinite(steps[:, MAX])).astype(steps.dtype)
     return {
         "id": _repeated(outcome.trials[lane].id, len(steps)),

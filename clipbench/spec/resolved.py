@@ -86,6 +86,8 @@ def _training_value(name: str, value: Any) -> Any:
         return "full"
     if name == "target" and value is not None:
         return dict([value])
+    if name == "early_stop" and value is not None:
+        return {"measure": value.name, **value.as_dict()}
     return _component(value) if isinstance(value, Component) else value
 
 

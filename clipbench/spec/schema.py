@@ -10,11 +10,12 @@ from clipbench.spec.axes import MOST_POINTS, Slot
 from clipbench.spec.reading import KINDS, NAME
 from clipbench.spec.sections import Claim, ReportOptions, Section, Sweep, slots
 from clipbench.spec.signatures import signature
-from clipbench.spec.training import OF_COMPONENTS, Train
+from clipbench.spec.training import OF_COMPONENTS, EarlyStop, Train
 from clipbench.spec.values import json_schema
 
 Json = dict[str, Any]
 
+_WHOLE = {"type": "integer", "minimum": 1}
 _OF_TRAIN = ("loss", "metric", *OF_COMPONENTS)
 _OWN = {"type": "string", "pattern": ":"}  # package.module:function or ./file.py:function
 _ENDS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
@@ -98,10 +99,11 @@ def _value(slot: Slot) -> Json:
 
 def _train() -> Json:
     axes = {name: _axis(slot) for name, slot in slots(Train).items() if name not in ("steps", "target")}
-    axes["steps"] = {"anyOf": [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/range"}]}
+    axes["steps"] = {"anyOf": [_WHOLE, {"$ref": "#/$defs/range"}]}
     axes["loss"] = _one_or_many({"anyOf": [{"enum": ["output", "auto"]}, {"$ref": "#/$defs/loss"}]})
     for kind in OF_COMPONENTS:
         axes[kind] = _one_or_many({"anyOf": [{"type": "null"}, {"$ref": f"#/$defs/{kind}"}]})
+    axes["early_stop"] = _one_or_many({"anyOf": [{"type": "null"}, _WHOLE, _section(EarlyStop)]})
     axes["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}}
     axes["target"] = {
         "type": ["object", "null"],
@@ -113,7 +115,7 @@ def _train() -> Json:
 
 def _seeds() -> Json:
     seed = {"type": "integer", "minimum": 0}
-    return {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": seed, "uniqueItems": True}]}
+    return {"anyOf": [_WHOLE, {"type": "array", "items": seed, "uniqueItems": True}]}
 
 
 def _section(section: type[Section]) -> Json:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt
 
+from clipbench.names import did_you_mean
 from clipbench.spec.axes import Axis, read_axis
 from clipbench.spec.components import read_choices
 from clipbench.spec.measures import unknown_measure
@@ -21,7 +22,6 @@ from clipbench.trial import Component, Training
 
 AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
 OUTPUT = Component("output", label="output")  # the model's output is the loss
-LATER = frozenset({"early_stop"})
 OF_COMPONENTS = ("schedule", "noise")  # options that are a component, or null
 
 BatchSize = PositiveInt | Literal["full"]
@@ -39,6 +39,7 @@ class Train(Section):
     l1: NotNegative = 0.0
     l2: NotNegative = 0.0
     evaluate_every: PositiveInt = 1
+    early_stop: PositiveInt | dict[str, Any] | None = None
     target: dict[str, float] | None = None
     diverge_above: Positive | None = None
     save_weights: bool = False
@@ -55,8 +56,9 @@ def read_training(node: Node | None, folder: str, findings: Findings) -> dict[st
     metrics = _metrics(given.get("metrics"), folder, findings)
     known = slots(Train)
     known["target"] = replace(known["target"], fit=partial(_target, metrics=function_names(metrics)))
+    known["early_stop"] = replace(known["early_stop"], fit=partial(_early_stop, metrics=function_names(metrics)))
     known["batch_size"] = replace(known["batch_size"], fit=_batch_size)
-    refuse_unknown(node, [*known, "loss", "metrics", *OF_COMPONENTS], findings, LATER)
+    refuse_unknown(node, [*known, "loss", "metrics", *OF_COMPONENTS], findings)
     _refuse_both(given, findings)
     axes = {name: read_axis(item, known[name], findings) for name, item in given.items() if name in known}
     if "loss" in given:
@@ -149,3 +151,29 @@ def _target(value: Any, metrics: tuple[str, ...]) -> tuple[str, float] | None:
     if problem:
         raise Misfit(problem, remedy)
     return str(measure), float(fit(reached, float))
+
+
+class EarlyStop(Section):
+    """When a trial stops: the measure has not got better in so many evaluations."""
+
+    measure: str = "val/loss"
+    patience: PositiveInt
+    min_delta: NotNegative = 0.0
+
+
+def _early_stop(value: Any, metrics: tuple[str, ...]) -> Component | None:
+    if value is None:
+        return None
+    given = value if isinstance(value, dict) else {"patience": value}
+    known = slots(EarlyStop)
+    for name in given:
+        if name not in known:
+            raise Misfit(f"early_stop has no option {name!r}.", did_you_mean(name, known))
+    if "patience" not in given:
+        raise Misfit("early_stop needs `patience`.", "Write {measure: val/loss, patience: 5}.")
+    options = {name: slot.fit(given[name]) if name in given else slot.default for name, slot in known.items()}
+    measure = options.pop("measure")
+    problem, remedy = unknown_measure(measure, metrics, per_epoch=True)
+    if problem:
+        raise Misfit(problem, remedy)
+    return Component.of(measure, **options)

@@ -1,0 +1,53 @@
+"""Early stop: which lanes have stopped, and the weights that they had then; their tensors go on, and nobody looks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from clipbench.engine.network import higher_is_better
+
+if TYPE_CHECKING:
+    from clipbench.engine.workspace import Workspace
+    from clipbench.trial import Training
+
+State = tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+class Stopping:
+    """Looks at the measure of `train.early_stop` after every epoch that has it."""
+
+    def __init__(self, train: Training, workspace: Workspace) -> None:
+        self._work = workspace
+        self.epochs = np.zeros(workspace.lanes, dtype=np.int64)  # at whose end a lane stopped, from 1; 0: it goes on
+        self._kept: dict[int, State] = {}
+        self._waited = np.zeros(workspace.lanes, dtype=np.int64)
+        self._best = np.full(workspace.lanes, math.inf)
+        self.measure = train.early_stop.name if train.early_stop else ""
+        if train.early_stop:
+            self._patience, self._margin = (float(train.early_stop[name]) for name in ("patience", "min_delta"))  # type: ignore[arg-type]
+            self._sign = -1.0 if higher_is_better(train, self.measure.partition("/")[2]) else 1.0
+
+    def look(self, epoch: int, values: np.ndarray) -> None:
+        """Take the measure of every lane at the end of an epoch, counted from 1."""
+        cost = self._sign * values.astype(np.float64)
+        better = cost < self._best - self._margin  # NaN is never better
+        self._best = np.where(better, cost, self._best)
+        self._waited = np.where(better, 0, self._waited + 1)
+        for lane in np.flatnonzero((self._waited >= self._patience) & (self.epochs == 0)):
+            self.epochs[lane] = epoch
+            self._kept[int(lane)] = self._state(int(lane))
+
+    def restore(self) -> None:
+        """Give every lane that has stopped the weights and buffers of that moment."""
+        for lane, (params, states) in self._kept.items():
+            self._work.params.set_lane(lane, params)
+            for name, state in states.items():
+                self._work.states[name][lane].copy_(state)
+
+    def _state(self, lane: int) -> State:
+        params = {name: tensor.clone() for name, tensor in self._work.params.lane(lane).items()}
+        return params, {name: stack[lane].clone() for name, stack in self._work.states.items()}
