@@ -97,7 +97,7 @@ class Run:
     def add_rest(self) -> None:
         """Excluded tensors stay as they are, and count in both sums."""
         if self._others:
-            rest = norms(self._tensor_norms[self._others].T, 2.0, self.odd)
+            rest = norms(self._tensor_norms[self._others].T.contiguous(), 2.0, self.odd)
             norms_after(torch.stack([self.post, rest], dim=1), out=self.post)
             self.cosine += rest * (rest / self.pre)
 
