@@ -97,6 +97,7 @@ class Loop:
         self.optimizer.zero_grad()
         loss = self._loss(batch)
         loss.backward()
+        self.idle = [] if self.noise else [p for p in self.model.parameters() if p.grad is None]
         for parameter in self.model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -109,6 +110,15 @@ class Loop:
         self.run.steps.append(step)
         return step
 
+    def _descend(self) -> None:
+        """The optimizer's step; what the loss did not reach has no gradient there."""
+        zeros = [parameter.grad for parameter in self.idle]
+        for parameter in self.idle:
+            parameter.grad = None
+        self.optimizer.step()
+        for parameter, zero in zip(self.idle, zeros, strict=True):
+            parameter.grad = zero
+
     def _rate(self) -> float:
         """The learning rate's factor at this step."""
         return self.rates[len(self.run.steps)] if self.rates else 1.0
@@ -119,17 +129,17 @@ class Loop:
         before = [p.grad.clone() for p in parameters]
         old = [p.detach().clone() for p in parameters]
         if self.trial.clip.name in _ON_WEIGHTS:
-            self.optimizer.step()
+            self._descend()
             changed = _change_weights(self.trial, self.model, old, len(self.run.steps), self._rate())
             step = _measured(loss, before, before, changed > 0, changed)
             return replace(step, cosine=1.0)
         options = self.trial.clip.as_dict()
         if options.get("after") == "momentum" and options.get("threshold", 0.0) is not None:
-            self.optimizer.step()
+            self._descend()
             return self._on_update(loss, before, old)
         kept, fired, scaled = clip(self.trial, self.model, self.memory, len(self.run.steps), self._rate())
         if kept:
-            self.optimizer.step()
+            self._descend()
         after = [p.grad if kept else torch.zeros_like(p) for p in parameters]
         return _measured(loss, before, after, fired, scaled)
 
@@ -150,8 +160,11 @@ class Loop:
 
     def _loss(self, batch: Batch) -> Tensor:
         train = self.trial.train
-        weights = torch.cat([parameter.flatten() for parameter in self.model.parameters()])
-        return self._fit(batch) + train.l1 * weights.abs().sum() + train.l2 * (weights**2).sum()
+        loss = self._fit(batch)
+        if train.l1 or train.l2:
+            weights = torch.cat([parameter.flatten() for parameter in self.model.parameters()])
+            loss = loss + train.l1 * weights.abs().sum() + train.l2 * (weights**2).sum()
+        return loss
 
     def _fit(self, batch: Batch) -> Tensor:
         train = self.trial.train

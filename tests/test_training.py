@@ -247,6 +247,29 @@ def test_penalties_are_no_part_of_what_is_measured_in_eval_mode():
     assert heavy.steps["train/loss"][0] > plain.steps["train/loss"][0] + 0.1
 
 
+# What the loss never reaches
+
+
+@pytest.mark.parametrize("extra", [{}, {"l2": 0.01}, {"noise": NOISES["normal"]}])
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw"])
+def test_parameters_that_the_loss_never_reaches_are_moved_as_torch_moves_them(optimizer, extra):
+    data = C("tests.toys:line", examples=30)
+    decaying = OPTIMIZERS[optimizer].as_dict() | {"weight_decay": 0.1}
+    train = replace(training("mlp", "float64", 10), batch_size=8, save_weights=True, **extra)
+    trials = [
+        Trial(data, C("tests.toys:with_idle_layer"), C(OPTIMIZERS[optimizer].name, **decaying), train, ARMS[arm], 1)
+        for arm in ("none", "norm", "value", "skip")
+    ]
+    assert_as_the_loop(trials)
+    records = engine.train(trials)
+    loaded = dataset.load(data)
+    for trial in trials:
+        loop = oracle.Loop(trial, loaded)
+        loop.train(10)
+        expected = torch.cat([parameter.detach().flatten() for parameter in loop.model.parameters()])
+        np.testing.assert_allclose(records.weights[trial.id], expected, rtol=1e-9, err_msg=trial.arm)
+
+
 # Objectives
 
 

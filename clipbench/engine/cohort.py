@@ -77,7 +77,7 @@ class Cohort:
         workspace.start([modules[seed] for seed in seeds], seeds)
         self.telemetry = Telemetry(self.schedule.steps, workspace.params, workspace.grads)
         self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry, self.schedule.steps)
-        self.optimizers = Optimizers(trials, workspace.params, workspace.grads, self.clipping, self.schedule.steps)
+        self.optimizers = Optimizers(trials, workspace, self.clipping, self.schedule.steps)
         law = trials[0].train.noise
         self.noise = Noise(law, seeds, workspace.grads) if law else None
         self.source = source(self.schedule, workspace.dataset, workspace.like, seeds, workspace.device)

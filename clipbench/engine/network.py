@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -77,6 +78,19 @@ class Network:
         if loss.numel() != 1:
             raise ValueError(f"the loss must be one number, got the shape {tuple(loss.shape)}")
         return loss.reshape(())
+
+
+def idle_parameters(network: Network, x: Tensor, y: Tensor) -> frozenset[str]:
+    """Parameters that the loss never reaches: torch gives them no gradient, and no optimizer moves them."""
+    module = copy.deepcopy(network.module)  # whose buffers training may change
+    twin = copy.copy(network)
+    twin.module = module
+    params = {name: p.detach().requires_grad_(p.requires_grad) for name, p in module.named_parameters()}
+    trained = [name for name, p in params.items() if p.requires_grad]
+    with torch.random.fork_rng(devices=[]):
+        loss = twin.loss(params, dict(module.named_buffers()), x, y)
+    grads = torch.autograd.grad(loss, [params[name] for name in trained], allow_unused=True)
+    return frozenset(name for name, gradient in zip(trained, grads, strict=True) if gradient is None)
 
 
 def higher_is_better(train: Training, name: str) -> bool:

@@ -9,19 +9,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from clipbench import registry
-from clipbench.engine.blocks import Blocks
 from clipbench.engine.clipping import Clipping
 from clipbench.engine.courses import follow
 from clipbench.engine.runs import StepRun
+from clipbench.engine.workspace import Workspace
 from clipbench.trial import Component, Trial
 
 
 class Optimizers:
     """One optimizer for each run of lanes that share its options, and one for each lane that may refuse a step."""
 
-    def __init__(
-        self, trials: Sequence[Trial], params: Blocks, grads: Blocks, clipping: Clipping, steps: int = 1
-    ) -> None:
+    def __init__(self, trials: Sequence[Trial], workspace: Workspace, clipping: Clipping, steps: int) -> None:
         self._together: list[Optimizer] = []
         self._alone: list[tuple[StepRun, list[Optimizer]]] = []
         self._of_lanes: list[Optimizer] = []
@@ -31,13 +29,13 @@ class Optimizers:
             if lane in choosy:
                 run = choosy[lane]
                 lanes = range(run.lanes.start, run.lanes.stop)
-                self._alone.append((run, [_optimizer(trials[k], params, grads, slice(k, k + 1)) for k in lanes]))
+                self._alone.append((run, [_optimizer(trials[k], workspace, slice(k, k + 1)) for k in lanes]))
                 self._of_lanes += self._alone[-1][1]
                 lane = run.lanes.stop
                 continue
             limit = min((start for start in choosy if start > lane), default=len(trials))
             for lanes_alike in _alike(trials, lane, limit):
-                self._together.append(_optimizer(trials[lanes_alike.start], params, grads, lanes_alike))
+                self._together.append(_optimizer(trials[lanes_alike.start], workspace, lanes_alike))
                 self._of_lanes += [self._together[-1]] * (lanes_alike.stop - lanes_alike.start)
             lane = limit
         self._rates = _Rates(trials[0].train.schedule, steps, self._all())
@@ -102,9 +100,8 @@ def _elementwise(component: Component) -> bool:
     return bool(plugin.facts.get("elementwise"))
 
 
-def _optimizer(trial: Trial, params: Blocks, grads: Blocks, lanes: slice) -> Optimizer:
-    tensors = _tensors(params, grads, lanes, _elementwise(trial.optimizer))
-    return make_optimizer(trial.optimizer, tensors)
+def _optimizer(trial: Trial, workspace: Workspace, lanes: slice) -> Optimizer:
+    return make_optimizer(trial.optimizer, _tensors(workspace, lanes, _elementwise(trial.optimizer)))
 
 
 def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
@@ -120,11 +117,16 @@ def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
     return optimizer
 
 
-def _tensors(params: Blocks, grads: Blocks, lanes: slice, elementwise: bool) -> list[Tensor]:
-    if elementwise and lanes == slice(0, params.lanes):
+def _tensors(workspace: Workspace, lanes: slice, elementwise: bool) -> list[Tensor]:
+    """What an optimizer is given; what the loss never reaches has no gradient, as in torch, and so is not moved."""
+    params, grads, idle = workspace.params, workspace.grads, workspace.idle
+    if elementwise and not idle and lanes == slice(0, params.lanes):
         return [_with_gradient(params.storage, grads.storage)]
     return [
-        _with_gradient(_cut(params[name], lanes, elementwise), _cut(grads[name], lanes, elementwise)) for name in params
+        _with_gradient(
+            _cut(params[name], lanes, elementwise), None if name in idle else _cut(grads[name], lanes, elementwise)
+        )
+        for name in params
     ]
 
 
@@ -133,7 +135,7 @@ def _cut(block: Tensor, lanes: slice, elementwise: bool) -> Tensor:
     return block[lanes] if elementwise else block[lanes.start]
 
 
-def _with_gradient(weights: Tensor, gradient: Tensor) -> Tensor:
+def _with_gradient(weights: Tensor, gradient: Tensor | None) -> Tensor:
     parameter = weights.detach()
     parameter.grad = gradient
     return parameter

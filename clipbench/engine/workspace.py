@@ -15,7 +15,7 @@ from clipbench.engine import looped, program
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.convolution import products_for_convolutions
 from clipbench.engine.evaluation import Evaluation
-from clipbench.engine.network import Network, build_model
+from clipbench.engine.network import Network, build_model, idle_parameters
 from clipbench.trial import Component, Training, Trial
 
 Batch = tuple[Tensor, Tensor]
@@ -71,6 +71,8 @@ class Workspace:
             self.parts["train"] = None  # nothing that it trained on is there to be measured
         self.seeds: list[int] = [0] * self.lanes
         self.step = 0  # of the training under way; the looped path draws its noise from it
+        # Noise on the gradient reaches everything.
+        self.idle = frozenset() if shape.train.noise else idle_parameters(self.network, *self._example())
         self.loop_reason = looped.reason_to_loop(self.network, self._example())
         self._steps: dict[int, tuple[Batch, Step]] = {}
         self.evaluate = Evaluation(self)
