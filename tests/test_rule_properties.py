@@ -30,7 +30,7 @@ IN_UNITS = {
     *("norm", "tensor_norm", "normalize", "rms", "soft_norm", "skip", "drop"),
     *("value", "zero", "one_sided", "sign_step", "tanh"),
 }
-HARD = ("norm", "tensor_norm", "normalize", "agc", "rms", "value", "zero", "one_sided", "skip", "drop")
+HARD = ("norm", "tensor_norm", "agc", "rms", "value", "zero", "one_sided", "skip", "drop")
 ALWAYS = ("normalize",)  # fire whatever the gradient is
 # How large a place may be afterwards: of the threshold, the gradient there, the weights there and the whole gradient.
 BOUNDED: dict[str, Callable[..., float]] = {
@@ -42,6 +42,7 @@ BOUNDED: dict[str, Callable[..., float]] = {
 }
 KINDS = ("of one size", "of many sizes", "mostly zeros", "zeros", "a nan", "an infinity", "nothing but nan")
 FINITE = KINDS[:4]
+OPTIMIZERS = {"momentum": Component.of("sgd", lr=0.1, momentum=0.9), "adam": Component.of("adam", lr=0.1)}
 TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
 
 every_rule = pytest.mark.parametrize("name", RULES)
@@ -90,11 +91,12 @@ def arms_of(rule: Plugin, **changes: Any) -> list[Component]:
     """The rule at every place, with and without a part left alone, at thresholds of every size."""
     options = {name: option.default for name, option in rule.options.items()}
     options |= {name: size for name, size in SHORT.items() if name in options}
+    limits = limits_of(rule)
     return [
         Component.of(rule.name, **options | limit | place | {"exclude": exclude} | changes)
-        for limit in limits_of(rule)
-        for place in ([{"per": per} for per in PLACES] if rule.name in SCALING else [{}])
-        for exclude in ([(), ("bias",)] if limit in limits_of(rule)[3:4] else [()])
+        for limit in limits
+        for place in ([{"per": per} for per in PLACES] if EVERY[rule.name].facts["per"] in PLACES else [{}])
+        for exclude in ([(), ("bias",)] if limit in (limits[3:4] or limits) else [()])
     ]
 
 
@@ -115,7 +117,7 @@ def refuses_all(arm: Component) -> bool:
 
 
 def does_nothing(arm: Component) -> bool:
-    loose = RULES[arm.name].facts["loose"]
+    loose = EVERY[arm.name].facts["loose"]
     return loose is not None and arm.as_dict().get("threshold", 0.0) >= loose
 
 
@@ -128,7 +130,7 @@ def engine_of(arms: Sequence[Component], drawn: Drawn) -> Engine:
     dtype, seed, kinds = drawn
     draw = np.random.default_rng(seed)  # weights of every size, and zeros
     weights = draw.standard_normal(ELEMENTS) * 10 ** draw.uniform(-6, 3, ELEMENTS) * (draw.random(ELEMENTS) < 0.8)
-    return Engine(arms, dtype, steps=len(kinds), weights=weights.astype(np.float32))
+    return Engine(arms, dtype, steps=2 * len(kinds), weights=weights.astype(np.float32))
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -213,7 +215,7 @@ def test_without_a_threshold_or_at_its_loose_one_a_rule_changes_no_bit(name, exa
 def test_lanes_do_not_know_of_one_another(name, examples):
     """To the last bit, whatever is in the other lanes: what is not finite, or so large that it needs care."""
     arms = arms_of(RULES[name])
-    few = [0, len(arms) // 2, -1]
+    few = [0, next(lane for lane, arm in enumerate(arms) if arm["exclude"]), -1]
 
     def claim(drawn: Drawn) -> None:
         together, alone = engine_of(arms, drawn), engine_of([arms[lane] for lane in few], drawn)
@@ -297,3 +299,160 @@ def test_a_rule_that_scales_keeps_the_direction_of_every_place(name, examples):
                     np.testing.assert_allclose(after[place], size * direction, rtol=1e-5, atol=1e-30, err_msg=arm.arm)
 
     holds(claim, examples, FINITE)
+
+
+@often
+@pytest.mark.parametrize("name", [name for name in RULES if name not in ("sign", "adagc")])
+def test_a_gradient_in_another_unit_gives_the_same_in_that_unit(name, examples):
+    """With its threshold, where that has a unit. The 1e-6 beside norms has one too: it shows where norms are small."""
+    unit = 2.0**20
+    arms = [arm for arm in arms_of(RULES[name]) if arm.as_dict().get("threshold", 1.0) not in (0.0, None)]
+    scaled = [_in_unit(arm, unit) for arm in arms]
+    rate = unit if name == "agc" else 1.0  # its threshold is a share of the weights, and so has theirs
+    usual = np.array([arm.as_dict().get("threshold", 1.0) > 1e-3 for arm in arms])
+
+    def claim(drawn: Drawn) -> None:
+        one, other = engine_of(arms, drawn), engine_of(scaled, drawn)
+        other.weights = one.weights * rate
+        for g in gradients(drawn, len(arms)):
+            g = _of_usual_size(g)
+            expected = one.step(g).astype(np.float64) * unit
+            np.testing.assert_allclose(other.step(g * unit)[usual], expected[usual], rtol=1e-3, atol=1e-6)
+
+    holds(claim, examples, ("of one size", "mostly zeros"))
+
+
+def _of_usual_size(g: np.ndarray) -> np.ndarray:
+    """Rows whose largest element is between 1e3 and 1e8."""
+    largest = np.abs(g).max(1, keepdims=True)
+    largest[largest == 0] = 1.0
+    return g / largest * 10.0 ** (3 + np.abs(np.log10(largest).round()) % 6)
+
+
+def _in_unit(arm: Component, unit: float) -> Component:
+    mine = {"threshold"} if arm.name in IN_UNITS else {"eps"} if arm.name == "agc" else set()
+    return Component.of(arm.name, **{k: float(v) * unit if k in mine else v for k, v in arm.options})
+
+
+@often
+@pytest.mark.parametrize("name", HARD)
+def test_a_hard_rule_has_nothing_left_to_do_a_second_time(name, examples):
+    """But for the 1e-6 beside the norm, which is a thousandth of the smallest threshold here."""
+    arms = [arm for arm in arms_of(RULES[name]) if not arm["exclude"] and arm["threshold"] != 1e-30]
+
+    def claim(drawn: Drawn) -> None:
+        engine = engine_of(arms, drawn)
+        for g in gradients(drawn, len(arms)):
+            once = engine.step(g)
+            np.testing.assert_allclose(engine.step(once.astype(np.float64)), once, rtol=1e-3, atol=1e-30)
+
+    holds(claim, examples, FINITE, longest=2)
+
+
+# Memory
+
+
+@often
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_what_says_nothing_about_norms_is_not_remembered(name, examples):
+    """Nothing but NaN, or zeros, between two gradients changes nothing of what comes after."""
+    arms = [arm for arm in arms_of(RULES[name]) if "patience" not in arm.as_dict()]
+    if not arms:
+        pytest.skip("it counts the steps that it refuses")
+
+    def claim(drawn: Drawn) -> None:
+        dtype, seed, kinds = drawn
+        longer = (dtype, seed, [*kinds, *kinds])
+        spoilt, clean = engine_of(arms, longer), engine_of(arms, longer)
+        for number, g in enumerate(gradients(drawn, len(arms))):
+            assert same(spoilt.step(g), clean.step(g))
+            spoilt.step(np.full_like(g, (math.nan, 0.0)[number % 2]))
+
+    holds(claim, examples, FINITE)
+
+
+@often
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_nothing_locks_a_rule_for_ever(name, examples):
+    """Once gradients are usual and steady a step gets through at every place, refused `patience` times at most."""
+    middle = math.sqrt(math.prod(RULES[name].facts["search"]))
+    arms = [arm for arm in arms_of(RULES[name]) if not arm["exclude"] and arm["threshold"] == middle]
+
+    def claim(drawn: Drawn) -> None:
+        dtype, seed, kinds = drawn
+        engine = engine_of(arms, (dtype, seed, [*kinds, *[kinds[0]] * 8]))
+        for g in gradients(drawn, len(arms)):
+            engine.step(g)
+        steady = np.tile(np.random.default_rng(seed).uniform(0.5, 1.0, ELEMENTS), (len(arms), 1))
+        after = [engine.step(steady) for _ in range(8)]
+        assert all(np.isfinite(g).all() for g in after)
+        assert (np.max(after[:5], axis=0) > 0).all()
+
+    holds(claim, examples)
+
+
+@often
+@pytest.mark.parametrize("name", ["skip", "skip_sigma", "skip_nonfinite"])
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_a_refused_step_leaves_weights_momentum_and_step_counts_as_they_were(name, optimizer, examples):
+    """So that what follows is as if there had been none."""
+    chosen = OPTIMIZERS[optimizer]
+    low, high = RULES[name].facts["search"] or (1.0, 1.0)
+    limit = {"threshold": math.sqrt(low * high)} if "threshold" in RULES[name].options else {}
+    options = {option: spec.default for option, spec in RULES[name].options.items()} | limit | {"patience": 100}
+    arm = Component.of(name, **{k: v for k, v in options.items() if k in RULES[name].options}, exclude=())
+
+    def claim(drawn: Drawn) -> None:
+        dtype, seed, _ = drawn
+        draw = np.random.default_rng(seed)
+        calm = [draw.uniform(-0.1, 0.1, (2, ELEMENTS)) for _ in range(4)]
+        with_one, without = (Engine([arm] * 2, dtype, steps=9, optimizer=chosen) for _ in range(2))
+        for g in calm:
+            without.step(g)
+        for g, bad in zip(calm, (math.nan, math.inf, math.nan, math.nan), strict=True):
+            before = with_one.weights_now()
+            with_one.step(np.where(draw.random((2, ELEMENTS)) < 0.5, bad, g))
+            assert same(with_one.weights_now(), before)
+            with_one.step(g)
+        assert same(with_one.weights_now(), without.weights_now())
+
+    holds(claim, examples, ("zeros",), longest=1)
+
+
+def test_a_dropped_gradient_still_lets_momentum_move_the_weights():
+    arm = Component.of("drop", threshold=1.0, exclude=())
+    engine = Engine([arm] * 2, "float64", steps=2, optimizer=OPTIMIZERS["momentum"])
+    small = np.full((2, ELEMENTS), 0.1)
+    engine.step(small)
+    before = engine.weights_now()
+    assert (engine.step(small * 1e6) == 0).all()
+    np.testing.assert_allclose(engine.weights_now(), before - 0.1 * 0.9 * 0.1, rtol=1e-12)
+
+
+# On the weights
+
+
+@often
+@pytest.mark.parametrize("name", ON_WEIGHTS)
+def test_a_rule_on_weights_keeps_them_finite_and_says_nothing_of_the_gradient(name, examples):
+    arms, plain = arms_of(EVERY[name]), Component.of("none")
+
+    def claim(drawn: Drawn) -> None:
+        engine, free = engine_of(arms, drawn), engine_of([plain] * 2, drawn)
+        for g in gradients(drawn, len(arms)):
+            g = np.tile(g[:1], (len(arms), 1))
+            assert same(engine.step(g), g.astype(drawn[0]))
+            free.step(g[:2])
+            assert np.isfinite(engine.weights_now()).all()
+            off = [is_off(arm) or does_nothing(arm) for arm in arms]
+            assert (engine.weights_now()[off] == free.weights_now()[0]).all()
+        told = engine.told()
+        assert same(told["grad_norm/pre"], told["grad_norm/post"])
+        assert (told["clip/cosine"] == 1).all()
+
+    holds(claim, examples, FINITE, longest=3)
+
+
+def test_every_rule_is_looked_at():
+    assert set(RULES) | set(ON_WEIGHTS) == set(EVERY)
+    assert {*SCALING, *IN_UNITS, *HARD, *BOUNDED, *REMEMBERING, *REFUSING} <= set(RULES)
