@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipbench.registry import catalogue
 from clipbench.report import Options, compare, figures, series
-from clipbench.report.figures import drawing, forest, svg, thresholds
+from clipbench.report.figures import cost, drawing, forest, heat, histogram, svg, thresholds
 from clipbench.report.figures.drawing import Line, Mark, Words, sheet
 from clipbench.report.figures.scale import Scale, label, scale
 from clipbench.report.plateau import plateau
@@ -19,7 +20,7 @@ from clipbench.store import Store
 from clipbench.trial import Records
 from tests.test_report import arm, compare_rows, diverged, quickstart, row
 
-NAMES = ("differences", "thresholds", "curves", "norms", "divergence")
+NAMES = ("differences", "thresholds", "histogram", "cost", "curves", "norms", "divergence")
 
 
 def stored(folder, frame, epochs=4, steps=130):
@@ -101,7 +102,7 @@ def test_every_figure_is_there_where_there_is_something_to_show(made_up):
 
 def test_nothing_diverged_leaves_out_the_map_and_no_thresholds_leave_out_their_figure():
     report = compare(pd.DataFrame(arm("none") + arm("norm", 1.0)))
-    assert [figure.name for figure in figures.draw(report, {})[0]] == ["differences"]
+    assert [figure.name for figure in figures.draw(report, {})[0]] == ["differences", "cost"]
     assert figures.draw(compare(pd.DataFrame()), {}) == []
 
 
@@ -153,8 +154,8 @@ def test_plateau_holds_neighbours_within_a_standard_error_and_nothing_beyond_a_g
 
 
 def test_curves_are_the_quantiles_of_the_seeds(made_up):
-    _, courses, _ = made_up
-    course = courses[0, "none"]
+    report, courses, _ = made_up
+    course = courses[row(report.settings[0], "none").ids]
     assert course.curves["train/loss"].middle == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
     assert course.curves["val/accuracy"].x.tolist() == [1, 2, 3, 4]
     assert course.curves["grad_norm/pre"].low == pytest.approx(np.full(44, 2.0))
@@ -166,15 +167,143 @@ def test_curve_that_leaves_the_axes_is_cut_and_says_so(made_up):
     (setting,) = report.settings
     far = {
         name: replace(curve, middle=1e30 * curve.middle, high=1e30 * curve.high)
-        for name, curve in courses[0, "zero@0.01"].curves.items()
+        for name, curve in courses[row(setting, "zero@0.01").ids].curves.items()
     }
     lost = replace(row(setting, "zero@0.01"), diverged=8)
     main = tuple(lost if each.arm == lost.arm else each for each in setting.main)
     changed = replace(report, settings=(replace(setting, main=main),))
-    drawn = figures.draw(changed, {**courses, (0, lost.arm): series.Course(far)})[0]
+    drawn = figures.draw(changed, {**courses, lost.ids: series.Course(far)})[0]
     (curves,) = [figure for figure in drawn if figure.name == "curves"]
     words = [shape.text for shape in curves.cells[-1].shapes if isinstance(shape, Words)]
     assert words.count("↑ above the axis") == 2
+
+
+def marks(cell):
+    return {shape.title.split(":")[0].split(",")[0]: shape for shape in cell.shapes if isinstance(shape, Mark)}
+
+
+# Norms and the thresholds that are held against them
+
+
+def test_histogram_counts_every_step_of_the_baseline_once(made_up):
+    report, courses, drawn = made_up
+    norms = courses[row(report.settings[0], "none").ids].norms
+    assert norms.counts.sum() == norms.sorted.size == 8 * 130
+    assert norms.share_above(2.5) == 0.5 and norms.share_above(1.0) == 1 and norms.share_above(9.0) == 0
+    assert courses[row(report.settings[0], "norm@1.0").ids].norms is None
+    assert "norm@1 100 %; norm@5 0 %" in drawn["histogram"].cells[0].description
+
+
+def test_thresholds_of_rules_on_the_norm_stand_on_its_axis_and_others_do_not(made_up):
+    found = marks(made_up[2]["histogram"].cells[0])
+    assert set(found) == {"norm@0.1", "norm@0.5", "norm@1", "norm@5", "skip@100"}
+    assert found["norm@1"].shape == "diamond"
+    assert found["norm@0.1"].x < found["norm@0.5"].x < found["norm@1"].x < found["norm@5"].x
+
+
+def test_rules_on_the_norm_are_those_that_compare_the_whole_norm_with_a_threshold_and_remember_nothing():
+    found = [
+        name
+        for name, plugin in catalogue("strategy").items()
+        if {"n", "model_n"} & plugin.given and "threshold" in plugin.options and not plugin.facts["init"]
+        if plugin.facts["on"] == "gradient" and ("model_n" in plugin.given or plugin.facts["per"] in ("model", "step"))
+    ]
+    assert set(histogram.ON_THE_NORM) == set(found)
+
+
+@pytest.mark.parametrize("values", [[], [1.0] * 100, [0.0] * 100, [1.0, 2.0]])
+def test_too_few_norms_make_no_histogram(values):
+    assert series.histogram_of(np.array(values)) is None
+
+
+def test_a_few_huge_norms_do_not_squeeze_the_others_into_a_bar():
+    norms = series.histogram_of(np.concatenate([np.geomspace(1, 2, 10_000), [1e300]]))
+    assert norms.edges[-1] < 2.1 and norms.counts.sum() == 10_001
+
+
+# Cost
+
+
+def costly(name, gain, step_us):
+    return arm(name, gain=gain, spread=1e-4, step_us=step_us)
+
+
+def test_front_holds_what_no_other_arm_beats_in_both():
+    rows = costly("none", 0, 50.0) + costly("a", 0.02, 60.0) + costly("b", 0.01, 70.0) + costly("c", 0.03, 90.0)
+    only = compare_rows(rows)
+    assert [each.arm for each in cost.pareto(only, only.main)] == ["none", "a", "c"]
+    found = marks(cost.figure(only).cells[0])
+    assert {name: mark.shape for name, mark in found.items()} == {
+        "none": "square", "a": "circle", "b": "ring", "c": "circle",
+    }  # fmt: skip
+    assert found["c"].y < found["a"].y < found["none"].y and found["none"].x < found["a"].x < found["c"].x
+
+
+def test_front_follows_the_direction_of_the_metric():
+    rows = [r | {"test/loss": 1 - r["test/accuracy"]} for r in costly("none", 0, 50.0) + costly("a", 0.02, 60.0)]
+    only = compare_rows(rows, metric="test/loss")
+    assert [each.arm for each in cost.pareto(only, only.main)] == ["none", "a"]
+
+
+def test_arms_without_a_mean_or_a_time_are_not_drawn_and_one_alone_is_no_figure():
+    assert cost.figure(compare_rows(arm("none") + diverged("norm", 1.0, range(8)))) is None
+
+
+# A map of thresholds and another axis
+
+
+def mapped(axis="lr", values=(0.01, 0.1, 1.0), **other):
+    return [
+        r
+        for value in values
+        for r in arm("none", **{axis: value}, **other)
+        + [r for t in (1.0, 2.0) for r in arm("norm", t, gain=0.01 * t, **{axis: value}, **other)]
+    ]
+
+
+def test_map_has_a_row_a_setting_and_a_column_a_threshold_beside_the_baseline():
+    report = compare(pd.DataFrame(mapped() + diverged("norm", 4.0, range(8), lr=1.0)))
+    (drawn,) = figures.across(report)
+    (cell,) = drawn.cells
+    tiles = [shape for shape in cell.shapes if isinstance(shape, drawing.Area)]
+    words = [shape.text for shape in cell.shapes if isinstance(shape, Words)]
+    assert len(tiles) == 3 * 3 + 1
+    assert words[:2] == ["norm", "0.01"] and {"base", "1", "2", "4", "threshold of norm"} <= set(words)
+    assert [mark.shape for mark in cell.shapes if isinstance(mark, Mark)].count("diamond") == 3
+    assert [mark.shape for mark in cell.shapes if isinstance(mark, Mark)].count("cross") == 1
+    assert "lr 0.1: best at 2" in cell.description
+    assert drawn.title == "How does the threshold move with lr?"
+
+
+def test_map_is_darkest_where_the_metric_is_best_whatever_its_direction():
+    for metric in ("test/accuracy", "test/loss"):
+        rows = [r | {"test/loss": 1 - r["test/accuracy"]} for r in mapped()]
+        report = compare(pd.DataFrame(rows), Options(metric=metric))
+        best = max(row.value.mean * s.metric.sign for s in report.settings for row in s.rows)
+        (cell,) = figures.across(report)[0].cells
+        strongest = max(shape.opacity for shape in cell.shapes if isinstance(shape, drawing.Area))
+        assert strongest == pytest.approx(heat.STRONGEST) and best
+
+
+def test_each_family_of_settings_has_a_map_of_its_own():
+    report = compare(pd.DataFrame(mapped(data="a") + mapped(data="b")))
+    drawn = figures.across(report)
+    assert [figure.name for figure in drawn] == ["heat", "heat-2"]
+    assert [figure.title.rpartition("? ")[2] for figure in drawn] == ["(data=a)", "(data=b)"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "count"),
+    [
+        (arm("none") + arm("norm", 1.0), 0),
+        (mapped(values=(0.1,)), 0),
+        (mapped("optimizer", ("sgd", "adam")), 1),
+        (mapped("data", ("a", "b")), 0),
+        (mapped("train.batch_size", (16, 64)), 1),
+    ],
+)
+def test_map_is_there_where_there_are_thresholds_and_an_axis(rows, count):
+    assert len(figures.across(compare(pd.DataFrame(rows)))) == count
 
 
 def test_labels_of_an_axis_do_not_overlap(made_up):

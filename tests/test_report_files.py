@@ -21,6 +21,7 @@ clip: [none, {name: norm, threshold: [0.1, 0.5, 1.0, 5.0]}]
 seeds: 8
 claims: [{says: clipping helps, expect: norm > none}]
 """
+FIGURES = ("cost", "curves", "differences", "histogram", "norms", "thresholds")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_every_format_is_written(published):
     names = {path.name for path in store.folder.iterdir() if path.is_file()}
     assert names >= {"report.md", "report.html", "report.json", "table.csv", "table.tex"}
     figures = {path.name for path in (store.folder / "figures").iterdir()}
-    assert figures == {"differences.svg", "thresholds.svg", "curves.svg", "norms.svg"}
+    assert figures == {f"{name}.svg" for name in FIGURES}
     for path in (store.folder / "figures").iterdir():
         ElementTree.parse(path)
 
@@ -75,7 +76,7 @@ def test_figures_of_an_older_report_are_taken_away(published):
 def test_pictures_are_written_on_demand_with_the_same_names(published):
     plan, store, _ = published
     names = write_pictures(plan, store)
-    assert sorted(names) == [f"figures/{name}.png" for name in ("curves", "differences", "norms", "thresholds")]
+    assert sorted(names) == [f"figures/{name}.png" for name in FIGURES]
     for name in names:
         assert (store.folder / name).read_bytes().startswith(b"\x89PNG")
     publish(plan, store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,16 +23,16 @@ def publish(plan: Plan, store: Store) -> Report:
     """Compare the plan's trials, and write the report in every format beside their records."""
     records = store.records()
     report = _report(plan, records)
-    drawn = figures.draw(report, series.read(store, report))
+    drawn, across = figures.draw(report, series.read(store, report)), figures.across(report)
     for name, text in (
         ("report.md", markdown.render(report)),
         ("table.csv", delimited.render(report)),
         ("table.tex", latex.render(report)),
         ("report.json", document.render(report)),
-        ("report.html", html.render(report, drawn, provenance.of(plan, records))),
+        ("report.html", html.render(report, drawn, provenance.of(plan, records), across)),
     ):
         store.write_text(name, text)
-    _write_figures(store, drawn)
+    _write_figures(store, _sheets(drawn, across))
     return report
 
 
@@ -46,7 +46,7 @@ def write_combined(reports: Sequence[Report], folder: Path) -> Path:
 def write_pictures(plan: Plan, store: Store) -> list[str]:
     """The figures as PNG too, for where SVG is not taken; the names of the files."""
     report = _report(plan, store.records())
-    sheets = _sheets(figures.draw(report, series.read(store, report)))
+    sheets = _sheets(figures.draw(report, series.read(store, report)), figures.across(report))
     for name, drawing in sheets.items():
         write_whole(store.folder / "figures" / f"{name}.png", png.render(drawing))
     return [f"figures/{name}.png" for name in sheets]
@@ -66,18 +66,18 @@ def _report(plan: Plan, records: pd.DataFrame) -> Report:
     return compare(records, options, name=plan.experiment.name)
 
 
-def _sheets(drawn: Drawn) -> dict[str, Drawing]:
+def _sheets(drawn: Drawn, across: list[figures.Figure]) -> dict[str, Drawing]:
     """Each figure by the name of its file; with several settings, the number of its setting first."""
-    return {
+    found = {figure.name: sheet(figure) for figure in across}
+    return found | {
         f"{f'{number + 1:02}-' if len(drawn) > 1 else ''}{figure.name}": sheet(figure)
         for number, setting in enumerate(drawn)
         for figure in setting
     }
 
 
-def _write_figures(store: Store, drawn: Drawn) -> None:
+def _write_figures(store: Store, sheets: Mapping[str, Drawing]) -> None:
     """A file each, of this report only: an older one's would be taken for current."""
-    sheets = _sheets(drawn)
     for old in (store.folder / "figures").glob("*.[sp][vn]g"):
         if old.suffix == ".png" or old.stem not in sheets:
             old.unlink()

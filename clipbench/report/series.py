@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from clipbench.report import verdict
 from clipbench.report.tables import Report
 from clipbench.stats import Floats
 from clipbench.store import Store
@@ -16,7 +17,9 @@ QUANTILES = (0.1, 0.5, 0.9)
 MOST_POINTS = 60
 NORMS = ("grad_norm/pre", "grad_norm/post")
 LOSS = "train/loss"
-Key = tuple[int, str]  # the number of the setting, the arm
+BINS, FEWEST_VALUES = 40, 20
+OUTERMOST = (0.001, 0.999)  # a few norms at the end of a divergence would squeeze all others into a bar
+Key = tuple[str, ...]  # the trials of an arm
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +37,25 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
+class Histogram:
+    """How many values lie in each bin of a log axis; the outermost bins hold what lies beyond."""
+
+    edges: Floats
+    counts: Floats
+    sorted: Floats  # every positive value, so that any threshold can be held against them
+    zeros: int = 0
+
+    def share_above(self, value: float) -> float:
+        below = float(np.searchsorted(self.sorted, value, side="right")) + self.zeros
+        return 1 - below / (self.sorted.size + self.zeros)
+
+
+@dataclass(frozen=True, eq=False)
 class Course:
-    """How the trials of an arm went: a curve a measure."""
+    """How the trials of an arm went: a curve a measure, and all norms of its gradients before clipping."""
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    norms: Histogram | None = None
 
 
 Courses = Mapping[Key, Course]
@@ -45,19 +63,42 @@ Courses = Mapping[Key, Course]
 
 def read(store: Store, report: Report) -> Courses:
     """The courses of the arms in the first table of each setting."""
-    keys = {
-        id_: (number, row.arm)
-        for number, setting in enumerate(report.settings)
-        for row in setting.main
-        for id_ in row.ids
-    }
+    keys = {id_: row.ids for setting in report.settings for row in setting.main for id_ in row.ids}
     if not keys:
         return {}
     wanted = {LOSS, *(setting.metric.criterion or "" for setting in report.settings)} - {""}
     curves = _curves(store.epochs(list(keys)), "epoch", sorted(wanted), keys)
-    for key, more in _curves(store.steps(list(keys), NORMS), "step", NORMS, keys).items():
+    steps = store.steps(list(keys), NORMS)
+    for key, more in _curves(steps, "step", NORMS, keys).items():
         curves.setdefault(key, {}).update(more)
-    return {key: Course(found) for key, found in curves.items()}
+    norms = _norms(steps, report)
+    return {key: Course(found, norms.get(key)) for key, found in curves.items()}
+
+
+def _norms(steps: pd.DataFrame, report: Report) -> dict[Key, Histogram]:
+    """Of the baselines, over all their seeds and steps."""
+    baselines = [row.ids for setting in report.settings for row in setting.main if row.verdict == verdict.BASELINE]
+    if NORMS[0] not in steps:
+        return {}
+    found = {}
+    for ids in baselines:
+        values = steps.loc[steps["id"].isin(ids), NORMS[0]].to_numpy(float)
+        if (histogram := histogram_of(values[np.isfinite(values)])) is not None:
+            found[ids] = histogram
+    return found
+
+
+def histogram_of(values: Floats) -> Histogram | None:
+    """Bins of equal width on a log axis; None where there are too few values to speak of a distribution."""
+    positive = np.sort(values[values > 0])
+    if positive.size < FEWEST_VALUES or positive[0] == positive[-1]:
+        return None
+    low, high = np.quantile(positive, OUTERMOST)
+    if low == high:
+        low, high = positive[0], positive[-1]
+    edges = np.geomspace(low, high, BINS + 1)
+    counts, _ = np.histogram(np.clip(positive, low, high), edges)
+    return Histogram(edges, counts.astype(float), positive, int((values == 0).sum()))
 
 
 def _curves(

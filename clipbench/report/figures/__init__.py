@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from clipbench.report.figures import courses, divergence, forest, thresholds
+from clipbench.report.figures import cost, courses, divergence, forest, heat, histogram, thresholds
 from clipbench.report.figures.drawing import Drawing, Figure, sheet
 from clipbench.report.series import Courses
 from clipbench.report.tables import Report
 
-__all__ = ["Drawing", "Figure", "draw", "sheet"]
+__all__ = ["Drawing", "Figure", "across", "draw", "sheet"]
 
 
 def draw(report: Report, known: Courses) -> list[list[Figure]]:
     """The figures of each setting, in the order in which they are read."""
     drawn = []
-    for number, setting in enumerate(report.settings):
+    for setting in report.settings:
         every = (
             forest.figure(setting),
             thresholds.figure(setting),
-            courses.learning(setting, number, known),
-            courses.norms(setting, number, known),
+            histogram.figure(setting, known),
+            cost.figure(setting),
+            courses.learning(setting, known),
+            courses.norms(setting, known),
             divergence.figure(setting),
         )
         drawn.append([figure for figure in every if figure])
     return drawn
+
+
+def across(report: Report) -> list[Figure]:
+    """The figures that several settings share."""
+    return heat.figures(report)

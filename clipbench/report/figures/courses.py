@@ -19,9 +19,9 @@ LEARNING_HEIGHT, NORM_HEIGHT = 332.0, 224.0
 Draw = Callable[[Row, Course], Drawing]
 
 
-def learning(setting: Setting, number: int, courses: Courses) -> Figure | None:
+def learning(setting: Setting, courses: Courses) -> Figure | None:
     """Training loss, and below it the validation measure, a drawing an arm with the baseline behind it."""
-    known = _known(setting, number, courses)
+    known = _known(setting, courses)
     measures = [LOSS, *([setting.metric.criterion] if setting.metric.criterion else [])]
     measures = [name for name in measures if any(name in course.curves for _, course in known)]
     if not measures:
@@ -49,9 +49,9 @@ def learning(setting: Setting, number: int, courses: Courses) -> Figure | None:
     return _figure("curves", "How did training go?", caption, known, draw)
 
 
-def norms(setting: Setting, number: int, courses: Courses) -> Figure | None:
+def norms(setting: Setting, courses: Courses) -> Figure | None:
     """The gradient norm before and after the rule, on a log axis."""
-    known = [(row, course) for row, course in _known(setting, number, courses) if set(NORMS) <= set(course.curves)]
+    known = [(row, course) for row, course in _known(setting, courses) if set(NORMS) <= set(course.curves)]
     if not known:
         return None
     values = [value for course in _steady(known) for name in NORMS for value in course.curves[name].values if value > 0]
@@ -72,8 +72,8 @@ def norms(setting: Setting, number: int, courses: Courses) -> Figure | None:
     return _figure("norms", "What did clipping do to the gradient?", caption, known, draw)
 
 
-def _known(setting: Setting, number: int, courses: Courses) -> list[tuple[Row, Course]]:
-    return [(row, courses[number, row.arm]) for row in setting.main if (number, row.arm) in courses]
+def _known(setting: Setting, courses: Courses) -> list[tuple[Row, Course]]:
+    return [(row, courses[row.ids]) for row in setting.main if row.ids in courses]
 
 
 def _steady(known: Sequence[tuple[Row, Course]]) -> list[Course]:

@@ -20,9 +20,14 @@ CLAIMED = {claims.SUPPORTED: "good", claims.REFUTED: "bad", claims.INCONCLUSIVE:
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def render(report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None = None) -> str:
-    """The whole report as one document."""
-    return document(report.name or "Comparison", "".join(_body(report, figures, provenance)))
+def render(
+    report: Report,
+    figures: Sequence[Sequence[Figure]],
+    provenance: Provenance | None = None,
+    across: Sequence[Figure] = (),
+) -> str:
+    """The whole report as one document: the figures of each setting, and those that settings share."""
+    return document(report.name or "Comparison", "".join(_body(report, figures, provenance, across)))
 
 
 def document(title: str, body: str) -> str:
@@ -41,13 +46,15 @@ def _asset(name: str) -> str:
     return resources.files("clipbench.report.html").joinpath(name).read_text(encoding="utf-8")
 
 
-def _body(report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None) -> Iterator[str]:
+def _body(
+    report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None, across: Sequence[Figure]
+) -> Iterator[str]:
     yield f"<header><p class=kicker>Gradient clipping, compared</p><h1>{text(report.name or 'Comparison')}</h1>"
     yield f"<p class=lead>{text(_size(report))}</p></header>\n"
     yield "".join(_contents(report, figures, provenance))
     yield "<main>\n"
     if len(report.settings) > 1:
-        yield "".join(_overview(report))
+        yield "".join(_overview(report, across))
     for note in report.notes:
         yield f"<p class=note>{text(note)}</p>\n"
     if len(report.settings) > 1:
@@ -94,13 +101,15 @@ def _contents(report: Report, figures: Sequence[Sequence[Figure]], provenance: P
     yield "<li><a href=#reading>How to read this</a></li></ul></details></nav>\n"
 
 
-def _overview(report: Report) -> Iterator[str]:
+def _overview(report: Report, across: Sequence[Figure]) -> Iterator[str]:
     yield "<section id=overview><h2>All settings</h2><ul class=overview>"
     for number, setting in enumerate(report.settings):
         found = answers.answer(setting)
         yield f'<li><a href="#s{number}">{text(setting.label)}</a>{badge(found.verdict, tone(found))}'
         yield f"<p>{text(setting.headline)}</p></li>"
-    yield "</ul></section>\n"
+    yield "</ul>"
+    yield "".join(figure("all", shown) for shown in across)
+    yield "</section>\n"
 
 
 def _claims(report: Report) -> Iterator[str]:
@@ -128,7 +137,7 @@ def _setting(number: int, setting: Setting, figures: Sequence[Figure], *, alone:
     comparison, details, *everything = layout.grids(setting)
     yield f'<h3 id="{key}-comparison">{text(comparison.title)}</h3>{table(comparison)}'
     yield _items("flags", "Be aware", layout.flags(setting)) + _items("notes", "Notes", setting.notes)
-    early = [shown for shown in figures if shown.name in ("differences", "thresholds")]
+    early = [shown for shown in figures if shown.name in ("differences", "thresholds", "histogram")]
     yield "".join(figure(key, shown) for shown in early)
     yield f"<h3>{text(details.title)}</h3>{table(details)}"
     yield "".join(figure(key, shown) for shown in figures if shown not in early)
