@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Annotated
+
+import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Lt
 from torch import Tensor
 
 from clipbench.registry import loss
@@ -46,10 +51,49 @@ def huber(output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     return F.huber_loss(output.reshape(target.shape), target, delta=delta)
 
 
-@loss()
+@loss(metrics=("accuracy",))
 def bce(output: Tensor, target: Tensor) -> Tensor:
     """Binary cross entropy of one score (a logit) and a target of 0 or 1.
 
     mean(log(1 + exp(o)) - y o)
     """
     return F.binary_cross_entropy_with_logits(output.reshape(target.shape), target.to(output.dtype))
+
+
+@loss(metrics=("accuracy",))
+def logistic(output: Tensor, target: Tensor) -> Tensor:
+    """Logistic loss of one score and a target of 0 or 1: `bce` by its other name.
+
+    mean(log(1 + exp(-z))), z = (2 y - 1) o
+    """
+    return -F.logsigmoid(_margin(output, target)).mean()
+
+
+@loss(metrics=("accuracy",))
+def huberised(output: Tensor, target: Tensor, tau: Annotated[float, Gt(0), Lt(1)] = 0.2689414213699951) -> Tensor:
+    """Logistic loss, but linear where its slope would pass `tau`: what clipping each example's slope descends on.
+
+    mean(log(1 + exp(-z)) where sigmoid(-z) <= t, else -t z - log(1 - t) - t log(t / (1 - t)))    Menon et al. 2020
+    """
+    margin = _margin(output, target)
+    linear = -tau * margin - math.log(1 - tau) - tau * math.log(tau / (1 - tau))
+    return torch.where(torch.sigmoid(-margin) <= tau, -F.logsigmoid(margin), linear).mean()
+
+
+@loss(metrics=("accuracy",))
+def partially_huberised(output: Tensor, target: Tensor, tau: Annotated[float, Gt(1)] = 2.0) -> Tensor:
+    """Cross entropy, but linear in the probability p of the right class where p < 1 / `tau`: bounded, and so robust.
+
+    mean(-log p where p >= 1 / t, else -t p + log t + 1)    Menon et al. 2020, PHuber; of one score or of class scores
+    """
+    if output.ndim > target.ndim and output.shape[-1] > 1:
+        log_p = output.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    else:
+        log_p = F.logsigmoid(_margin(output, target))
+    p = log_p.exp()
+    return torch.where(p * tau >= 1, -log_p, math.log(tau) + 1 - tau * p).mean()
+
+
+def _margin(output: Tensor, target: Tensor) -> Tensor:
+    """How far one score is on the side of its target of 0 or 1."""
+    return (2 * target.to(output.dtype) - 1) * output.reshape(target.shape)

@@ -98,7 +98,7 @@ class _Preparation:
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
             self._say(key, f"{model.name} cannot be built: {_sentence(error)}")
             return None
-        train = _with_defaults(train, loaded)
+        train = _with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)
         if schedule is None:
             return None
@@ -220,13 +220,16 @@ def _shared(column: str) -> bool:
     return column.split(".")[0] in ("data", "model", "train")
 
 
-def _with_defaults(train: Training, loaded: Dataset | None) -> Training:
-    """Classes are trained by cross entropy and judged by accuracy; real targets by mse, and r2 beside it."""
+def _with_defaults(train: Training, loaded: Dataset | None, data: Component | None) -> Training:
+    """What a built-in data set is meant for; else classes are trained by cross entropy and judged by accuracy, real
+    targets by mse, and r2 beside it."""
     classes = loaded is not None and loaded.classes
+    facts = registry.of("data", data).facts if data else {}
     if train.loss.name == AUTO:
-        train = replace(train, loss=Component.of("cross_entropy" if classes else "mse"))
+        train = replace(train, loss=Component.of(facts.get("loss") or ("cross_entropy" if classes else "mse")))
     if not train.metrics and loaded is not None and train.loss.name != OUTPUT:
-        names = ("accuracy",) if classes else ("mse", "r2")
+        meant = facts.get("metrics") or registry.of("loss", train.loss).facts.get("metrics")
+        names = meant or (("accuracy",) if classes else ("mse", "r2"))
         train = replace(train, metrics=tuple(Component.of(name) for name in names))
     return train
 

@@ -40,7 +40,7 @@ GIVEN: Mapping[str, frozenset[str]] = {
         {"g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "new", "old", "state", "step"}
     ),
     "model": frozenset({"inputs", "outputs"}),
-    "data": frozenset({"generator", "batch_size"}),
+    "data": frozenset({"generator", "batch_size", "shares", "yaml_folder"}),
     "optimizer": frozenset({"params"}),
     "loss": frozenset({"output", "target"}),
     "metric": frozenset({"output", "target"}),
@@ -95,12 +95,12 @@ class Plugin:
         """Which of clipbench's own arguments the function asks for by naming them."""
         named = GIVEN[self.kind] & frozenset(inspect.signature(self.function).parameters)
         # A data set that is no stream may call an option of its own `batch_size`.
-        return named if self.kind != "data" or "generator" in named else frozenset()
+        return named if self.kind != "data" or "generator" in named else named - {"batch_size"}
 
     @property
     def is_stream(self) -> bool:
         """Whether it draws fresh examples at every step."""
-        return self.kind == "data" and bool(self.given)
+        return self.kind == "data" and "generator" in self.given
 
     @property
     def open(self) -> bool:
@@ -170,13 +170,18 @@ def model() -> Callable[[Function], Function]:
     return _declare("model")
 
 
-def dataset(*, standardize: bool = False) -> Callable[[Function], Function]:
+def dataset(
+    *, standardize: bool = False, loss: str = "", metrics: tuple[str, ...] = ()
+) -> Callable[[Function], Function]:
     """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test.
+
+    `loss` and `metrics` are taken where nobody names any and the targets alone would choose others. It is given
+    `yaml_folder`, where files that the YAML names are looked up, and `shares`, of val and test, if it names them.
 
     One with a parameter `generator` is a stream: it returns one batch (x, y), drawn from that `torch.Generator`, of
     `batch_size` examples if it has a parameter of that name.
     """
-    return _declare("data", standardize=standardize)
+    return _declare("data", standardize=standardize, loss=loss, metrics=metrics)
 
 
 def optimizer(**facts: Any) -> Callable[[Function], Function]:
@@ -184,9 +189,12 @@ def optimizer(**facts: Any) -> Callable[[Function], Function]:
     return _declare("optimizer", **facts)
 
 
-def loss() -> Callable[[Function], Function]:
-    """Declare a loss: a function of output and target that returns a scalar tensor."""
-    return _declare("loss")
+def loss(*, metrics: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Declare a loss: a function of output and target that returns a scalar tensor.
+
+    `metrics` judge what it trained where nobody names any and the targets alone would choose others.
+    """
+    return _declare("loss", metrics=metrics)
 
 
 def metric(*, higher_is_better: bool) -> Callable[[Function], Function]:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PATH = ROOT / "README.md"
 QUICKSTART = "experiments/quickstart.yaml"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit", "warmup")
+COMMON = ("exclude", "split", "standardize", "limit", "resize", "folds", "fold", "corrupt", "warmup")
 
 
 class Block(NamedTuple):
@@ -152,7 +152,7 @@ def _formula(plugin: Plugin) -> tuple[str, str]:
 
 def _options(plugin: Plugin) -> str:
     slots = signature(plugin).values()
-    own = [slot for slot in slots if slot.name in plugin.options or slot.name not in COMMON]
+    own = [slot for slot in slots if slot.name in plugin.options or slot.name.partition(".")[0] not in COMMON]
     shown = [slot for slot in own if not slot.quiet and not (slot.required and slot.name == "threshold")]
     texts = [slot.name if slot.required else f"{slot.name}={show(slot.default)}" for slot in shown]
     return ", ".join(_code(text.replace("'", "")) for text in texts)

@@ -110,7 +110,6 @@ MALFORMED = {
     "per_of_an_element_rule": clip("{name: value, threshold: 1, per: tensor}"),
     "exclude_text": clip("{name: norm, threshold: 1, exclude: head}"),
     "later_scope": clip("{name: norm, threshold: 1, scope: sample}"),
-    "later_folds": changed("data", "data: {name: digits, folds: 5}"),
     "hidden_is_a_number": changed("model", "model: {name: mlp, hidden: 128}"),
     "hidden_of_text": changed("model", "model: {name: mlp, hidden: [a lot]}"),
     "activation_unknown": changed("model", "model: {name: mlp, activation: rleu}"),

@@ -485,6 +485,18 @@ def test_default_metric_is_each_settings_own():
     assert [setting.metric.name for setting in report.settings] == ["test/mse", "test/accuracy"]
 
 
+def test_a_seed_whose_folds_are_not_all_there_is_left_out():
+    rows = [
+        {**r, "id": f"{r['id']}{fold}", "data.fold": float(fold)}
+        for r in arm("none") + arm("norm", 1.0, gain=0.01)
+        for fold in range(3)
+    ]
+    short = [r for r in rows if not (r["arm"] == "norm@1.0" and r["seed"] == 3 and r["data.fold"] == 1)]
+    found = setting(short)
+    assert row(found, "norm@1.0").trials == row(found, "norm@1.0").contrast.pairs == 7
+    assert row(found, "none").trials == 8
+
+
 def test_folds_are_averaged_within_their_seed():
     one = arm("none") + arm("norm", 1.0, gain=0.01)
     folds = [

@@ -364,3 +364,14 @@ def u_clip(g: Tensor, threshold: Tensor, state: dict[str, Tensor]) -> tuple[Tens
 def by_history(n: Tensor, state: dict[str, Tensor], step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """The norm of two steps before, kept as it was given."""
     return state["older"], torch.full_like(n, step > 1, dtype=torch.bool), {"last": n, "older": state["last"]}
+
+
+def tokens(examples: int = 40, length: int = 5, seed: int = 0) -> tuple:
+    """Whole numbers that are names of symbols, and whether the first is 0."""
+    x = np.random.default_rng(seed).integers(0, 4, (examples, length))
+    return x, (x[:, 0] == 0).astype(int)
+
+
+def blank(shape: tuple, value: float = 0.0, examples: int = 10) -> tuple:
+    """Images of one colour."""
+    return np.full((examples, *shape), value), np.arange(examples) % 2

@@ -19,7 +19,7 @@ KINDS = {
     "models": ("model", ""),
     "data": (
         "data",
-        "also: split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit (a stream: split in numbers)",
+        "also: split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit, resize, folds, corrupt; a stream: split",
     ),
     "optimizers": ("optimizer", "torch.optim's own"),
     "losses": ("loss", "of `train.loss`; `output` when the model's output is the loss"),
@@ -27,7 +27,7 @@ KINDS = {
     "schedules": ("schedule", "of `train.schedule`; every one also takes warmup: steps"),
     "noise": ("noise", "of `train.noise`: the laws of what is added to gradients"),
 }
-COMMON = ("exclude", "split.val", "split.test", "split.seed", "standardize", "limit", "warmup")
+COMMON = ("exclude", "split", "standardize", "limit", "resize", "folds", "fold", "corrupt", "warmup")
 
 
 def list_lines(kind: str) -> Iterator[str]:
@@ -91,7 +91,8 @@ def _formula(plugin: Plugin) -> str:
 
 
 def _options(plugin: Plugin) -> str:
-    own = [slot for slot in signature(plugin).values() if slot.name in plugin.options or slot.name not in COMMON]
+    slots = signature(plugin).values()
+    own = [slot for slot in slots if slot.name in plugin.options or slot.name.partition(".")[0] not in COMMON]
     shown = [slot for slot in own if not slot.quiet]
     return ", ".join(slot.name if slot.required else f"{slot.name}={_default(slot)}" for slot in shown)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge
 
 from clipbench.registry import dataset
 
@@ -69,13 +72,18 @@ def noise_regression(samples: int = 100, features: int = 10, seed: int = 0) -> A
 
 @dataset(standardize=True)
 def make_regression(
-    samples: int = 1000, features: int = 10, informative: int = 5, noise: float = 10.0, seed: int = 0
+    samples: int = 1000,
+    features: int = 10,
+    informative: int = 5,
+    noise: float = 10.0,
+    seed: int = 0,
+    targets: Annotated[int, Ge(1)] = 1,
 ) -> Arrays:
-    """A random linear problem with Gaussian noise.
+    """A random linear problem with Gaussian noise and one or several real targets.
 
     sklearn.datasets.make_regression
     """
     from sklearn.datasets import make_regression as generate
 
-    x, y = generate(n_samples=samples, n_features=features, n_informative=informative, noise=noise, random_state=seed)
-    return x, y[:, None]
+    x, y = generate(samples, features, n_informative=informative, n_targets=targets, noise=noise, random_state=seed)
+    return x, y.reshape(samples, targets)

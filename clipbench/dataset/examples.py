@@ -63,10 +63,15 @@ def _array(values: Any) -> np.ndarray:
     if array.ndim == 0:
         raise DataProblem(f"arrays need one row an example, got {array!r}.")
     if array.dtype == bool:
-        return array.astype(np.int64)
+        return array.astype(np.int64 if array.ndim == 1 else float)  # several labels are targets of 0 or 1 each
     if array.dtype.kind not in "iuf":
         raise DataProblem(f"arrays must hold numbers, got {array.dtype}.")
     return array.astype(np.int64) if array.dtype.kind in "iu" else array
+
+
+def is_labels(y: np.ndarray) -> bool:
+    """Whether real targets are yes or no throughout: labels, for a loss such as `bce`."""
+    return y.dtype.kind == "f" and bool(np.isin(y, (0.0, 1.0)).all())
 
 
 def check(name: str, x: np.ndarray, y: np.ndarray) -> None:

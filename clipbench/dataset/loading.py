@@ -1,18 +1,23 @@
-"""From a data component to its parts: loaded, split, cut, standardized, checked and known by their content."""
+"""From a data component to its parts: loaded, split, cut, corrupted, scaled, checked and known by their content."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from clipbench import registry
+from clipbench.dataset.corruption import corrupted
 from clipbench.dataset.examples import Dataset, check, fingerprint_of
 from clipbench.dataset.partition import parts_of
+from clipbench.dataset.resizing import resized
 from clipbench.dataset.scaling import standardized
 from clipbench.dataset.stream import open_stream
-from clipbench.trial import Component
+from clipbench.trial import Component, Value
 
-# Options that data sets take beside their own.
-COMMON = ("split.val", "split.test", "split.seed", "standardize", "limit")
+# Options that data sets take beside their own, and sections of such options.
+COMMON = ("standardize", "limit", "resize", "folds", "fold")
+SECTIONS = ("split.", "corrupt.")
 
 
 def load(component: Component) -> Dataset:
@@ -27,17 +32,35 @@ def _kept(component: Component, folder: str) -> Dataset:
 
 def read(component: Component) -> Dataset:
     """The same, made anew."""
-    options = component.as_dict()
     plugin = registry.of("data", component)
-    own = {name: value for name, value in options.items() if name not in COMMON}
+    own = {name: value for name, value in component.options if name in plugin.options or not _is_common(name)}
+    options = {name: value for name, value in component.options if name not in own}
+    given = {**own, **_facts(component, plugin, options)}
     if plugin.is_stream:
-        return open_stream(plugin, own, options)
-    parts = parts_of(plugin.function(**own), options)
+        return open_stream(plugin, given, options)
+    parts = parts_of(plugin.function(**given), options)
     limit = options.get("limit")
     if isinstance(limit, int):
         parts["train"] = (parts["train"][0][:limit], parts["train"][1][:limit])
     for name, (x, y) in parts.items():
         check(name, x, y)
+    parts = resized(parts, options.get("resize"))
+    parts = corrupted(parts, _section(options, "corrupt."))
     if options.get("standardize"):
         parts = standardized(parts)
     return Dataset(parts["train"], parts.get("val"), parts.get("test"), fingerprint_of(parts))
+
+
+def _facts(component: Component, plugin: registry.Plugin, options: Mapping[str, Value]) -> dict[str, Any]:
+    """What the function asks for by naming it."""
+    shares = {name: options.get(f"split.{name}", 0.2) for name in ("val", "test")}
+    facts = {"yaml_folder": component.folder, "shares": shares}
+    return {name: fact for name, fact in facts.items() if name in plugin.given}
+
+
+def _is_common(name: str) -> bool:
+    return name in COMMON or name.startswith(SECTIONS)
+
+
+def _section(options: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    return {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}

@@ -17,19 +17,36 @@ def parts_of(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
     if isinstance(given, Mapping):
         if set(given) - set(PARTS) or "train" not in given:
             raise DataProblem(f"the mapping needs `train`, and may have `val` and `test`; it has {sorted(given)}.")
+        if options.get("folds") is not None:
+            raise DataProblem("it comes in parts, and folds are of data in one piece.")
         return {name: pair_of(part) for name, part in given.items() if part is not None}
     x, y = pair_of(given)
     if len(x) != len(y):
         raise DataProblem(f"x has {len(x)} examples and y has {len(y)}.")
     shares = {name: float(options.get(f"split.{name}", 0.2)) for name in ("test", "val")}
-    return _split(x, y, shares, options.get("split.seed", 0))
+    kept, parts, seed = np.arange(len(x)), {}, options.get("split.seed", 0)
+    if options.get("folds") is not None:
+        kept, fold = _fold(y, options["folds"], options["fold"], seed)
+        parts["test"] = (x[fold], y[fold])
+        shares["test"] = 0.0
+    return parts | _split(x, y, kept, shares, seed)
 
 
-def _split(x: np.ndarray, y: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, Arrays]:
-    """Classes keep their shares in each part."""
+def _fold(y: np.ndarray, folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """All examples but those of one of `folds` equal parts, and those; classes keep their shares in each."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    if len(y) < folds:
+        raise DataProblem(f"{len(y)} examples are too few for {folds} folds.")
+    kind = StratifiedKFold if _is_classes(y) and np.unique(y, return_counts=True)[1].min() >= folds else KFold
+    kept, part = list(kind(folds, shuffle=True, random_state=seed).split(y, y))[fold]
+    return kept, part
+
+
+def _split(x: np.ndarray, y: np.ndarray, kept: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, Arrays]:
+    """Shares of all examples, out of those that are kept; classes keep their shares in each part."""
     from sklearn.model_selection import train_test_split
 
-    kept = np.arange(len(x))
     parts = {}
     for name, share in shares.items():
         size = round(share * len(x))
@@ -43,8 +60,12 @@ def _split(x: np.ndarray, y: np.ndarray, shares: Mapping[str, float], seed: int)
 
 def _strata(y: np.ndarray, size: int) -> np.ndarray | None:
     """The classes to keep the shares of, where each of them has enough examples."""
-    if not np.issubdtype(y.dtype, np.integer) or y.ndim > 1:
+    if not _is_classes(y):
         return None
     counts = np.unique(y, return_counts=True)[1]
     enough = counts.min() >= 2 and len(counts) <= min(size, len(y) - size)
     return y if enough else None
+
+
+def _is_classes(y: np.ndarray) -> bool:
+    return bool(np.issubdtype(y.dtype, np.integer)) and y.ndim == 1

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from clipbench.dataset.examples import Arrays
+from clipbench.dataset.examples import Arrays, is_labels
 
 
 def standardized(parts: dict[str, Arrays]) -> dict[str, Arrays]:
-    """Inputs, and real targets too, so that learning rates carry over."""
+    """Inputs, and real targets too, so that learning rates carry over; not classes, nor labels of 0 and 1."""
     x, y = parts["train"]
     scale_x = _scaling(x)
-    scale_y = _scaling(y) if np.issubdtype(y.dtype, np.floating) else lambda classes: classes
+    scale_y = (lambda labels: labels) if y.dtype.kind != "f" or is_labels(y) else _scaling(y)
     return {name: (scale_x(x), scale_y(y)) for name, (x, y) in parts.items()}
 
 

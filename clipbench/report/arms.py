@@ -108,7 +108,7 @@ def _text(value: object) -> str:
 
 
 def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """One row an arm and seed. A seed counts as diverged if any of its folds did."""
+    """One row an arm and seed. A seed counts as diverged if any of its folds did, and only with all of its folds."""
     values = pd.DataFrame({name: _numbers(frame, name) for name in MEASURES})
     values["value"] = _values(frame, metric)
     values["criterion"] = _numbers(frame, metric.criterion) * metric.criterion_sign
@@ -120,7 +120,8 @@ def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     cells = groups.mean()
     cells["diverged"] = groups["diverged"].max()
     cells.loc[cells["diverged"] > 0, ["value", "criterion"]] = np.nan
-    return cells
+    folds = frame[FOLD].nunique() if FOLD in frame else 0
+    return cells[groups.size() >= folds]
 
 
 def _values(frame: pd.DataFrame, metric: Metric) -> Floats:

@@ -14,7 +14,7 @@ from clipbench.registry import Plugin, catalogue, find, told
 from clipbench.spec.arms import FOLLOWING, complaints, why_not
 from clipbench.spec.axes import Axis, Slot, read_axis
 from clipbench.spec.places import BROKEN, Findings, Node
-from clipbench.spec.signatures import FIXED, LATER, is_plain, signature
+from clipbench.spec.signatures import FIXED, LATER, SECTIONS, is_plain, signature
 from clipbench.spec.values import fit, show
 from clipbench.trial import Component
 
@@ -110,12 +110,22 @@ def _choice(
     if len(findings.problems) > before or len(axes) < len(given):
         return None
     defaults = {slot.name: slot.default for slot in slots.values() if is_plain(slot.default)}
-    quiet = frozenset(name for name, slot in slots.items() if slot.quiet)
+    # Of a section such as `corrupt`, either nothing is said or all of it: 0 beside 0.1 is a value like any other.
+    spoken = {name.partition(".")[0] for name in given if "." in name}
+    quiet = frozenset(name for name, slot in slots.items() if slot.quiet and name.partition(".")[0] not in spoken)
     for option, default in defaults.items():
         if option not in quiet:
             axes.setdefault(option, Axis((default,), takes_list=slots[option].takes_list))
-    own_folder = folder if plugin.source else ""
+    _unfold(axes)
+    own_folder = folder if plugin.source or "yaml_folder" in plugin.given else ""
     return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet)
+
+
+def _unfold(axes: dict[str, Axis]) -> None:
+    """`folds: 5` of data is the axis `fold: [0, 1, 2, 3, 4]`."""
+    folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
+    if isinstance(folds[0], int) and fold == (None,):
+        axes["fold"] = Axis(tuple(range(folds[0])))
 
 
 def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | None:
@@ -169,8 +179,8 @@ def _flat(options: dict[str, Node], kind: str) -> dict[str, Node]:
     """`split: {val: 0.2}` of a data set is its option `split.val`."""
     flat: dict[str, Node] = {}
     for name, item in options.items():
-        if kind == "data" and name == "split" and isinstance(item.value, dict):
-            flat |= {f"split.{part}": value for part, value in item.value.items()}
+        if kind == "data" and name in SECTIONS and isinstance(item.value, dict):
+            flat |= {f"{name}.{part}": value for part, value in item.value.items()}
         else:
             flat[name] = item
     return flat
@@ -215,7 +225,7 @@ def _refuse_unknown(
     for option in given:
         if option not in slots and not plugin.open:
             text, remedy = _why_unknown(plugin, option, slots)
-            place = given[option].place if option == "split" else given[option].key_place
+            place = given[option].place if option in SECTIONS else given[option].key_place
             findings.wrong(place, text, remedy)
             meant |= {name for name in slots if f"mean `{name}`" in remedy}
     return meant
@@ -226,15 +236,15 @@ def _why_unknown(plugin: Plugin, option: str, slots: Mapping[str, Slot]) -> tupl
         return f"`{option}` is not in this release.", "Take it out."
     if plugin.is_stream and option in FIXED:
         return f"{plugin.name} is a stream: every step draws new examples, and `{option}` says nothing of them.", ""
-    if option == "split" and plugin.kind == "data":
-        return "expected a mapping.", "Write split: {val: 0.2, test: 0.2}."
     if plugin.kind == "strategy" and (text := why_not(plugin, option)):
         return text, ""
+    if option in SECTIONS and plugin.kind == "data":
+        return "expected a mapping.", SECTIONS[option]
     if not slots:
         return f"{plugin.name} takes no options.", ""
     section = option.rpartition(".")[0]
     known = [name for name in slots if name.rpartition(".")[0] == section]
-    known += ["split"] if plugin.kind == "data" and not section else []
+    known += list(SECTIONS) if plugin.kind == "data" and not section else []
     return f"{plugin.name} has no option {option!r}.", did_you_mean(option, known)
 
 

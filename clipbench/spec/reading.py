@@ -18,6 +18,7 @@ from clipbench.spec.components import Choice, read_choices
 from clipbench.spec.construction import check_optimizers
 from clipbench.spec.expectation import Vocabulary, option_values
 from clipbench.spec.experiment import Experiment, locate
+from clipbench.spec.partitions import check_partition
 from clipbench.spec.places import BROKEN, Findings, Node, parse
 from clipbench.spec.resolved import resolved
 from clipbench.spec.sections import (
@@ -213,13 +214,8 @@ class _Reading:
 
     def _check_splits(self, data: Sequence[Choice]) -> None:
         for choice in data:
-            if find("data", choice.name, choice.folder).is_stream:
-                continue  # it draws as many as it is asked for
-            axes = dict(choice.axes)
-            held_out = max(axes["split.val"].values) + max(axes["split.test"].values)
-            if held_out >= 1:
-                text = f"val and test take {held_out:g} of the examples, and nothing is left to train on."
-                self.findings.wrong(self._place(f"{choice.key}.split"), text)
+            if not find("data", choice.name, choice.folder).is_stream:  # which draws as many as it is asked for
+                check_partition(choice, self._place, self.findings)
 
     def _check_size(
         self,

@@ -17,13 +17,15 @@ from clipbench.spec.values import Misfit, fit, fit_default, show, stated, takes_
 # What the contract names and this release does not do; said instead of "unknown".
 LATER: Mapping[str, frozenset[str]] = {
     "strategy": frozenset({"scope", "noise", "delta"}),
-    "data": frozenset({"corrupt", "folds"}),
 }
 
+# Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
+SECTIONS = {"split": "Write split: {val: 0.2, test: 0.2}.", "corrupt": "Write corrupt: {missing: 0.1}."}
 # Options of data that are a fixed set of examples, which a stream is not.
 FIXED = ("standardize", "limit", "corrupt", "folds", "resize")
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 NumberOf = Annotated[int, Field(ge=0)]
 
@@ -31,7 +33,7 @@ NumberOf = Annotated[int, Field(ge=0)]
 def signature(plugin: Plugin) -> dict[str, Slot]:
     """Every option that a user may set; ValueError or TypeError where a function does not say its own."""
     slots = {name: _slot(option, plugin) for name, option in plugin.options.items()}
-    return slots | _common(plugin)
+    return slots | {name: slot for name, slot in _common(plugin).items() if name not in slots}
 
 
 def _slot(option: Option, plugin: Plugin) -> Slot:
@@ -79,6 +81,14 @@ def _common(plugin: Plugin) -> dict[str, Slot]:
             "split.seed": _added("split.seed", NumberOf, 0),
             "standardize": _standardize(bool(plugin.facts.get("standardize", False))),
             "limit": _added("limit", Annotated[int, Field(ge=1)] | None, None),
+            "resize": _added("resize", Annotated[int, Field(ge=1)] | None, None, quiet=True),
+            "folds": _added("folds", Annotated[int, Field(ge=2)] | None, None, quiet=True),
+            "fold": _added("fold", NumberOf | None, None, quiet=True),
+            "corrupt.missing": _added("corrupt.missing", Fraction, 0.0, quiet=True),
+            "corrupt.label_flip": _added("corrupt.label_flip", Share, 0.0, quiet=True),
+            "corrupt.outliers": _added("corrupt.outliers", Share, 0.0, quiet=True),
+            "corrupt.noise": _added("corrupt.noise", NotNegative, 0.0, quiet=True),
+            "corrupt.seed": _added("corrupt.seed", NumberOf, 0, quiet=True),
         }
     if plugin.kind == "strategy":
         return arm_options(plugin)
@@ -87,8 +97,9 @@ def _common(plugin: Plugin) -> dict[str, Slot]:
     return {}
 
 
-def _added(name: str, annotation: Any, default: Any) -> Slot:
-    return Slot(name, partial(fit, annotation=annotation), annotation, default, whole=takes_whole(annotation))
+def _added(name: str, annotation: Any, default: Any, quiet: bool = False) -> Slot:
+    reader = partial(fit, annotation=annotation)
+    return Slot(name, reader, annotation, default, whole=takes_whole(annotation), quiet=quiet)
 
 
 def _standardize(default: bool) -> Slot:

@@ -106,6 +106,8 @@ def _components(node: Node, kind: str, folder: str, findings: Findings) -> tuple
 def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...]:
     special = {component.name: component for component in (AUTO, OUTPUT)}
     found: list[Component] = []
+    if node.value == []:
+        findings.wrong(node.place, "an empty list leaves nothing to try.", "Name at least one loss.")
     for entry in node.value if isinstance(node.value, list) else [node]:
         name = entry.value.get("name", entry) if isinstance(entry.value, dict) else entry
         if (
