@@ -100,8 +100,8 @@ def _labels(rows: Sequence[Row], corners: Sequence[Place], panel: Panel, factor:
             inside = panel.x.start <= box[0] and box[2] <= WIDTH and box[1] >= TOP - 6 and box[3] <= FLOOR
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                ends = left < x  # there is no font to measure: what stands beside a point ends there
-                yield Words(x - 12 if ends else left, height, name, "end" if ends else "start", SMALL)
+                is_left = left < x  # there is no font to measure: what stands beside a point ends there
+                yield Words(x - 12 if is_left else left, height, name, "end" if is_left else "start", SMALL)
                 break
 
 
