@@ -52,6 +52,13 @@ class Chunk:
     def again(self) -> Chunk:
         return replace(self, attempt=self.attempt + 1)
 
+    def halves(self) -> tuple[Chunk, Chunk]:
+        """Arms of a kind stay together, so that what is wrong with one of them is soon alone."""
+        ordered = sorted(self.trials, key=lambda trial: (repr(trial.optimizer), trial.strategy, trial.arm))
+        lanes = -(-len(ordered) // 2)
+        parts = (tuple(ordered[:lanes]), tuple(ordered[lanes:]))
+        return tuple(replace(self, trials=part, lanes=lanes) for part in parts)  # type: ignore[return-value]
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ class Finished:
     report: Report
     folder: Path
     trained: int
-    failed: Sequence[str]  # what went wrong, a line a chunk
+    failed: Sequence[str]  # what went wrong, a line each
     device: str = ""
 
 
@@ -127,7 +128,7 @@ class Session:
     def _train(self, pool: Local, plan: Plan, store: Store, device: str) -> tuple[int, list[str]]:
         done = store.done()
         chunks = plan.chunks(done, pool.size, device)
-        trained, failed = 0, []
+        trained, failed = 0, Counter[str]()
         missing = sum(len(chunk.trials) for chunk in chunks)
         self.watcher.begin(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
         try:
@@ -138,13 +139,13 @@ class Session:
                     trained += len(event.chunk.trials)
                 elif event.error:
                     store.save(Records.failed(event.chunk.trials, event.error), event.chunk.stem)
-                    failed.append(f"{len(event.chunk.trials)} trials failed: {event.error}")
+                    failed[event.error] += len(event.chunk.trials)
                 if self.mirror and self.mirror.problem and not self.told:
                     self.told = self.mirror.problem
                     self.watcher.note(self.told)
         finally:
             self.watcher.end()
-        return trained, failed
+        return trained, [f"{n} {'trial' if n == 1 else 'trials'} failed: {error}" for error, n in failed.items()]
 
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
         metric = plan.metric

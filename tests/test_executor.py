@@ -75,6 +75,33 @@ def test_what_cannot_be_trained_fails_alone_and_is_tried_again_by_the_next_run(t
     assert set(records(tmp_path / "results" / "small")["status"]) == {"finished"}
 
 
+@pytest.mark.parametrize("how", ["raise", "exit"])
+def test_one_that_fails_takes_nobody_with_it(tmp_path, how):
+    """An arm fails on every seed; the other arms of its chunk are trained all the same."""
+    (tmp_path / "arm.py").write_text(
+        "import os\nfrom clipbench import strategy\n"
+        "@strategy(per='model')\n"
+        "def unlucky(n, step, threshold):\n"
+        "    if step > 3 and (threshold > 6).any():\n"
+        f"        {'os._exit(7)' if how == 'exit' else 'raise RuntimeError(how)'}\n"
+        "    return 1 + 0 * n, n > threshold\n".replace("how)", "'no seven')")
+    )
+    unlucky = {"name": "./arm.py:unlucky", "threshold": [5.0, 7.0]}
+    path = write(tmp_path, clip=["none", {"name": "norm", "threshold": 1.0}, unlucky], seeds=3)
+    said = run(path)
+    assert said.exit_code == 3
+    words = "the worker process died 2 times (exit code 7)" if how == "exit" else "RuntimeError: no seven"
+    assert f"3 trials failed: {words}" in said.stderr
+    frame = records(tmp_path / "results" / "small")
+    assert set(frame.loc[frame["status"] == "failed", "threshold"]) == {7.0}
+    assert list(frame["status"]).count("finished") == 9
+
+    calm = write(tmp_path / "calm", clip=["none", {"name": "norm", "threshold": 1.0}], seeds=3)
+    train(calm, calm.parent / "results")
+    expected = records(calm.parent / "results" / "small")["train/loss"]
+    assert frame["train/loss"][expected.index].tolist() == expected.tolist()
+
+
 def test_failures_are_in_the_json_too(tmp_path):
     path = write(tmp_path, model="./mine.py:net", seeds=1)
     (tmp_path / "always").write_text("raise")

@@ -304,6 +304,11 @@ def test_few_seeds_are_underpowered_and_told_how_many_it_takes():
     assert any("use at least 6 seeds" in note for note in only.notes)
 
 
+@pytest.mark.parametrize(("seeds", "words"), [(1, "1 seed is too few"), (3, "3 seeds are too few")])
+def test_few_seeds_are_counted_in_words(seeds, words):
+    assert words in setting(arm("none", seeds=seeds) + arm("norm", 1.0, gain=0.1, seeds=seeds)).headline
+
+
 def test_no_effect_needs_a_margin():
     rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001)
     assert verdicts(setting(rows))["norm@1.0"] == "no difference shown"

@@ -174,6 +174,17 @@ def test_a_flipped_bit_is_noticed(store):
         store.steps()
 
 
+def test_files_of_failed_trials_go_when_they_are_trained_since(store):
+    both = [trial(0), trial(1)]
+    store.save(Records.failed(both, "no luck"), "a")
+    store.save(Records.failed(both[1:], "no luck"), "b")
+    store.save(chunk([trial(2)]), "d")
+    with store.lock():
+        store.save(chunk(both[:1]), "c")
+    assert {path.stem for path in (store.folder / "records").iterdir()} == {"+columns", "b", "c", "d"}
+    assert set(store.winners()) == {trial(k).id for k in range(3)}
+
+
 def test_files_of_somebody_else_are_left_alone(store):
     store.save(chunk([trial(0)]), "a")
     (store.folder / "records" / "notes.txt").write_text("hello")

@@ -1,4 +1,7 @@
-"""Worker processes on this machine. One that dies is replaced, and its chunk is trained once more."""
+"""Worker processes on this machine. One that dies is replaced, and its chunk is trained once more.
+
+A chunk that fails is halved until the trial that is to blame is alone: the others do not fail with it.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ from clipbench.trial import Records
 WORKER = "clipbench.executors.worker"
 PRELOAD = ("clipbench.executors.loading", WORKER, "torch._dynamo", "sklearn.datasets", "sklearn.model_selection")
 ATTEMPTS = 2
+# Where so many trials failed alone, it is not they who are to blame, and looking for more of them takes time.
+MOST_ALONE = 32
 IMPATIENCE = 0.5  # seconds
 
 
@@ -62,6 +67,7 @@ class Local:
             self._context.set_forkserver_preload(list(PRELOAD))
         self.size = workers or cores()
         self._workers: list[_Worker] = []
+        self._failed_alone = 0
 
     def __enter__(self) -> Local:
         # In a thread: forking waits until torch is imported, and the parent has imports of its own to do.
@@ -129,11 +135,18 @@ class Local:
             yield Event(chunk, lane_steps=result)
             return
         worker.chunk = None
-        rest = chunk.lane_steps - worker.told
         if kind == DONE:
-            yield Event(chunk, lane_steps=rest, records=result)
+            yield Event(chunk, lane_steps=chunk.lane_steps - worker.told, records=result)
         else:
-            yield Event(chunk, lane_steps=rest, error=str(result))
+            yield self._failed(chunk, worker.told, str(result), waiting)
+
+    def _failed(self, chunk: Chunk, told: int, error: str, waiting: deque[Chunk]) -> Event:
+        """Try each half of a chunk, or give a single trial up."""
+        if len(chunk.trials) > 1 and self._failed_alone < MOST_ALONE:
+            waiting.extend(chunk.halves())
+            return Event(chunk, lane_steps=-told)
+        self._failed_alone += 1
+        return Event(chunk, lane_steps=chunk.lane_steps - told, error=error)
 
     def _replace(self, worker: _Worker, chunk: Chunk, waiting: deque[Chunk]) -> Iterator[Event]:
         """A worker died: by a user's model that crashed, or for want of memory."""
@@ -144,8 +157,8 @@ class Local:
             waiting.append(chunk.again())
             yield Event(chunk, lane_steps=-worker.told)
         else:
-            rest = chunk.lane_steps - worker.told
-            yield Event(chunk, lane_steps=rest, error=f"the worker process died {ATTEMPTS} times (exit code {code})")
+            error = f"the worker process died {ATTEMPTS} times (exit code {code})"
+            yield self._failed(chunk, worker.told, error, waiting)
 
     def _hire_first(self) -> None:
         # What is started from this thread inherits its mask: no traceback of a child that was interrupted too early.

@@ -52,7 +52,8 @@ def _none_better(setting: Setting, others: Sequence[Row]) -> str:
     seeds = formatting.count(setting.seeds, "seed")
     if all(row.verdict == verdict.UNDERPOWERED for row in others):
         top = _top(setting, others)
-        return f"{seeds} are too few to show that any strategy beats {setting.baseline}: {top}."
+        are = "is" if setting.seeds == 1 else "are"
+        return f"{seeds} {are} too few to show that any strategy beats {setting.baseline}: {top}."
     if all(row.verdict == verdict.NO_EFFECT for row in others):
         margin = formatting.margin(setting.margin or 0.0, setting.metric)
         return f"clipping does not matter: every strategy is within {margin} of {setting.baseline} ({seeds})."

@@ -116,6 +116,7 @@ class Store:
             self._sweep()
             self._renew_columns()
             yield
+            self._remove_failures()
 
     def merge(self, other: Store) -> None:
         """Take the files of another store that are not here, or newer there. Its record files come last."""
@@ -167,6 +168,14 @@ class Store:
                 remove(self._path(name, stem))
         for leftover in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
             remove(leftover)
+
+    def _remove_failures(self) -> None:
+        """Files in which every trial failed, and was trained since: other trials may have shared its chunk then."""
+        for stem in set(self._stems("records")) - set(self.stems()):
+            rows = self._rows(stem)
+            if rows and not any(row.ok for _, row in rows):
+                for name in ("records", *SERIES):
+                    remove(self._path(name, stem))
 
     def _rows(self, stem: str) -> list[tuple[str, Row]]:
         """Read once a file: a run asks again and again while its store grows."""
