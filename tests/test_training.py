@@ -56,7 +56,7 @@ def assert_as_the_loop(trials: list[Trial], tolerance: float = 1e-9) -> Records:
 
 
 def law(name: str) -> np.ndarray:
-    return draw(NOISES[name], MANY_DRAWS, generator(0)).numpy().ravel()
+    return draw(NOISES[name], MANY_DRAWS, generator(4)).numpy().ravel()
 
 
 def test_every_law_and_objective_of_the_catalogue_is_compared_with_the_loop():
@@ -93,8 +93,8 @@ def test_laws_with_a_variance_to_choose_have_mean_zero_and_the_scale_squared_as_
 
 
 def test_levy_of_two_is_gaussian_and_of_one_is_cauchy():
-    two = draw(C("levy", alpha=2.0, scale=1.0), MANY_DRAWS, generator(0)).numpy().ravel()
-    one = draw(C("levy", alpha=1.0, scale=1.0), MANY_DRAWS, generator(0)).numpy().ravel()
+    two = draw(C("levy", alpha=2.0, scale=1.0), MANY_DRAWS, generator(4)).numpy().ravel()
+    one = draw(C("levy", alpha=1.0, scale=1.0), MANY_DRAWS, generator(4)).numpy().ravel()
     assert stats.kstest(two, stats.norm(scale=math.sqrt(2)).cdf).pvalue > 0.01
     assert stats.kstest(one, stats.cauchy.cdf).pvalue > 0.01
 
@@ -451,3 +451,50 @@ def test_cauchy_noise_is_tamed_by_clipping_alone(tmp_path, lr):
 @pytest.mark.parametrize("lr", [0.1, 0.01, 0.001])
 def test_cauchy_noise_has_the_known_median_and_variance(tmp_path, lr):
     assert_cauchy(tmp_path, lr, 50_000, 24, 0.1)
+
+
+# Targets and limits, where there are no data to pass over
+
+
+def test_an_objective_reaches_its_target_in_an_epoch_of_its_own_length(tmp_path):
+    text = """
+        model: {name: quadratic, start: 10}
+        optimizer: {name: sgd, lr: 0.1}
+        train: {loss: output, steps: 100, epoch_steps: 10, target: {train/loss: 0.5}, dtype: float64}
+        clip: [none, {name: norm, threshold: 1}, {name: norm, threshold: 0.01}]
+        seeds: 1
+    """
+    trials, records = from_yaml(tmp_path, text)
+    losses = [steps_of(records, trial)["train/loss"].reshape(10, 10).mean(1) for trial in trials]
+    expected = [next((epoch for epoch, mean in enumerate(means, 1) if mean <= 0.5), None) for means in losses]
+    assert of_arms(trials, records, "epochs_to_target") == {
+        arm: [epochs] for arm, epochs in zip(("none", "norm@1.0", "norm@0.01"), expected, strict=True)
+    }
+    assert expected[0] and expected[1] and expected[0] < expected[1] and expected[2] is None
+    assert list(records.epochs["epoch"]) == 3 * list(range(1, 11))
+
+
+def test_a_stream_reaches_its_target_and_passes_its_limit_as_the_loop_does():
+    stream = C("adding", length=8)
+    train = Training(
+        *(3, None, 16),
+        loss=C("mse"),
+        dtype="float64",
+        epoch_steps=7,
+        target=("val/loss", 0.5),
+        noise=NOISES["normal"],
+        schedule=C("cosine", final=0.0, warmup=3),
+        diverge_above=3.0,
+    )
+    trials = [Trial(stream, C("linear", bias=True), C("sgd", lr=lr), train, ARMS["norm"], 0) for lr in (0.05, 30.0)]
+    records = engine.train(trials)
+    calm, wild = (steps_of(records, trial)["train/loss"] for trial in trials)
+    loops = [oracle.Loop(replace(t, train=replace(train, steps=21, epochs=None)), dataset.load(stream)) for t in trials]
+    np.testing.assert_allclose(calm, loops[0].train(21).column("loss"), rtol=1e-9)
+    assert len(calm) == 21 and wild[-1] > 3.0 and (wild[:-1] <= 3.0).all()
+    np.testing.assert_allclose(wild, loops[1].train(21).column("loss")[: len(wild)], rtol=1e-9)
+    found = dict(zip(records.records["id"], records.records["diverged_cause"], strict=True))
+    assert [found[trial.id] for trial in trials] == [None, "loss above 3"]
+    val = records.epochs["val/loss"][records.epochs["id"] == trials[0].id]
+    reached = next((epoch for epoch, loss in enumerate(val, 1) if loss <= 0.5), None)
+    assert records.records["epochs_to_target"][list(records.records["id"]).index(trials[0].id)] == reached
