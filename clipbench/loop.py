@@ -31,7 +31,7 @@ def steps_per_second(trial: Trial, seconds: float, device: str = "cpu") -> float
     done, start = 0, 0.0
     for batch in _batches(len(x), trial.train.batch_size or len(x), trial.seed):
         optimizer.zero_grad()
-        torch.autograd.backward(F.cross_entropy(model(x[batch]), y[batch]))
+        torch.autograd.backward(_loss(model(x[batch]), y[batch]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         done += 1
@@ -40,6 +40,12 @@ def steps_per_second(trial: Trial, seconds: float, device: str = "cpu") -> float
         elif done > WARM_UP and done % 16 == 0 and time.perf_counter() - start > seconds:
             break
     return (done - WARM_UP) / (_now(device) - start)
+
+
+def _loss(output: Tensor, target: Tensor) -> Tensor:
+    if output.ndim > 2:  # a class at every step
+        output, target = output.flatten(0, -2), target.flatten()
+    return F.cross_entropy(output, target)
 
 
 def _batches(examples: int, size: int, seed: int) -> Iterator[Tensor]:

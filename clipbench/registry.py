@@ -93,7 +93,8 @@ class Plugin:
     @cached_property
     def given(self) -> frozenset[str]:
         """Which of clipbench's own arguments the function asks for by naming them."""
-        named = GIVEN[self.kind] & frozenset(inspect.signature(self.function).parameters)
+        passed = GIVEN[self.kind] | frozenset(self.facts.get("given", ()))
+        named = passed & frozenset(inspect.signature(self.function).parameters)
         # A data set that is no stream may call an option of its own `batch_size`.
         return named if self.kind != "data" or "generator" in named else named - {"batch_size"}
 
@@ -165,9 +166,14 @@ def told(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return ("n", "m", "w", "model_n", "model_m", *more.get(facts["per"], ("size",)), *always)
 
 
-def model() -> Callable[[Function], Function]:
-    """Declare a model: a function of options that returns an `nn.Module`."""
-    return _declare("model")
+def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Declare a model: a function of options that returns an `nn.Module`.
+
+    It is given `inputs` and `outputs`. `given` asks for more of what the data show: `tokens`, how many different
+    whole numbers its inputs are (0: they are real numbers), and `every_step`, whether there is a class to tell at
+    every step of a sequence.
+    """
+    return _declare("model", given=given)
 
 
 def dataset(

@@ -207,8 +207,7 @@ class Loop:
 
 def initial_model(trial: Trial, dataset: Dataset | None) -> nn.Module:
     plugin = registry.find("model", trial.model.name, trial.model.folder)
-    given = {"inputs": dataset.inputs, "outputs": dataset.outputs} if dataset else {}
-    given = {name: value for name, value in given.items() if name in plugin.given}
+    given = {name: getattr(dataset, name) for name in plugin.given} if dataset else {}
     torch.manual_seed(trial.seed)
     return plugin.function(**given, **trial.model.as_dict())
 

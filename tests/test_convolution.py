@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from clipbench.engine.convolution import _convolved, products_for_convolutions
+from clipbench.engine.convolution import _convolved
+from clipbench.engine.layers import layers_for_many
 
 IMAGES = (5, 3, 9, 8)
 
@@ -25,7 +26,7 @@ def assert_same(module: nn.Module) -> None:
     module.double()
     x = torch.randn(IMAGES, dtype=torch.float64, requires_grad=True)
     expected = values_and_gradients(module, x, *module.parameters())
-    with products_for_convolutions():
+    with layers_for_many():
         found = values_and_gradients(module, x, *module.parameters())
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
@@ -60,7 +61,7 @@ def test_pooling_is_pytorchs(pool: nn.Module) -> None:
 
 def test_ties_in_a_maximum_give_their_gradient_to_the_first() -> None:
     x = torch.zeros(2, 1, 4, 4, requires_grad=True)
-    with products_for_convolutions():
+    with layers_for_many():
         (found,) = torch.autograd.grad(F.max_pool2d(x, 2).sum(), x)
     assert torch.equal(found, torch.autograd.grad(F.max_pool2d(x, 2).sum(), x)[0])
 
@@ -78,7 +79,7 @@ def test_ties_in_a_maximum_give_their_gradient_to_the_first() -> None:
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_what_has_no_product_is_left_to_pytorch(call: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(IMAGES)
-    with products_for_convolutions():
+    with layers_for_many():
         found = call(x)
     assert torch.equal(found, call(x))
 
@@ -89,7 +90,7 @@ def test_many_models_at_once_are_one_after_another() -> None:
     weights = {name: torch.randn(4, *w.shape) for name, w in module.named_parameters()}
 
     def loss(params: dict[str, Tensor], x: Tensor) -> Tensor:
-        with products_for_convolutions():
+        with layers_for_many():
             return functional_call(module, params, (x,)).square().sum()
 
     together = vmap(grad(loss), in_dims=(0, None))(weights, x)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipbench.engine.convolution import products_for_convolutions
+from clipbench.engine.layers import layers_for_many
 from clipbench.engine.program import Program, build
 
 BATCH = 12
@@ -90,7 +90,7 @@ def stacked(
     weights, _ = stack_module_state(modules)
 
     def one(params: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with products_for_convolutions():
+        with layers_for_many():
             output = functional_call(modules[0], params, (x,))
         return classification(output, y), output
 

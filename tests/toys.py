@@ -261,6 +261,13 @@ def classes(counts: tuple = (30, 20, 10), seed: int = 0) -> tuple:
     return x, y
 
 
+def sequences(features: int = 0, examples: int = 60, length: int = 6, answers: str = "one") -> tuple:
+    """Random vectors, or tokens where there are no features; one class an example, or one a step."""
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((examples, length, features)) if features else draw.integers(0, 5, (examples, length))
+    return x, draw.integers(0, 3, (examples, length) if answers == "steps" else examples)
+
+
 # Gradients of the test's choice: a linear function's gradient is its coefficients.
 
 

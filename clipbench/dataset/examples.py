@@ -37,10 +37,23 @@ class Dataset:
         return int(np.prod(shape)) if len(shape) < 2 else tuple(int(size) for size in shape)
 
     @property
+    def tokens(self) -> int:
+        """How many different whole numbers the inputs are; 0 where they are real numbers."""
+        return self._largest(0) + 1 if np.issubdtype(self.train[0].dtype, np.integer) else 0
+
+    @property
+    def every_step(self) -> bool:
+        """Whether there is a class to tell at every step of a sequence."""
+        return self.classes and self.train[1].ndim == 2 and self.train[0].shape[1:2] == self.train[1].shape[1:]
+
+    def _largest(self, which: int) -> int:
+        return max(int(part[which].max()) for part in (self.train, self.val, self.test) if part)
+
+    @property
     def outputs(self) -> int:
         """The number of classes, or of targets."""
         if self.classes:
-            return max(int(part[1].max()) for part in (self.train, self.val, self.test) if part) + 1
+            return self._largest(1) + 1
         return 1 if self.train[1].ndim == 1 else int(self.train[1].shape[1])
 
 

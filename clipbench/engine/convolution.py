@@ -7,41 +7,16 @@ the rest. To the model they look like [B, C, H, W] as ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 Pair = tuple[int, int]
 Margins = tuple[int, int, int, int]
-
-
-@contextmanager
-def products_for_convolutions() -> Iterator[None]:
-    """Within this context a model's two-dimensional convolutions and maxima are computed as above."""
-    with _Products():
-        yield
-
-
-class _Products(TorchFunctionMode):
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        replacement = REPLACEMENTS.get(function)
-        if replacement is not None:
-            result = replacement(*args, **dict(kwargs or {}))
-            if result is not None:
-                return result
-        return function(*args, **(kwargs or {}))
 
 
 def _conv2d(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from clipbench.engine import program
-from clipbench.engine.convolution import products_for_convolutions
+from clipbench.engine.layers import layers_for_many
 from clipbench.engine.looped import noise
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Evaluation:
 
     def _stacked(self, *tensors: Tensor) -> Tensor:
         params, states, (x,) = self._work.named(tensors)
-        with products_for_convolutions():
+        with layers_for_many():
             outputs: Tensor = vmap(self._work.network.predict)(params, states, x)
         return outputs
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from clipbench.engine.layers import layers_for_many
 from clipbench.engine.network import Network
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def reason_to_loop(network: Network, example: Batch) -> str:
         params, states = ({name: torch.stack([t, t]) for name, t in group.items()} for group in (params, states))
         # Each lane with a batch of its own, as seeds have: a model that asks `if x.sum() > 0` shows only then.
         x, y = (torch.stack([t, t]) for t in example)
-        vmap(grad(twin.loss))(params, states, x, y)
-        vmap(twin.predict)(params, states, x)
+        with layers_for_many():
+            vmap(grad(twin.loss))(params, states, x, y)
+            vmap(twin.predict)(params, states, x)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         return f"vmap refuses it: {str(error).strip().splitlines()[0]}"
     return ""

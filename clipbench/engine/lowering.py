@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from clipbench.engine import graph as graphs
+from clipbench.engine import homes
 from clipbench.engine.graph import FACTORIES, RESHAPES, Operation, Unplannable, aten
 from clipbench.engine.kernels import COPIES, Call, kernels
 from clipbench.engine.memory import Buffers, extent, overlap, same_layout
@@ -36,29 +37,32 @@ def lower(module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tenso
     """The plan that computes the graph of `module` from `inputs` into `outputs`."""
     with torch.inference_mode():
         try:
-            return _Lowering(module, inputs, outputs, once=True).run()
-        except Unplannable:  # a view may need the rows that were left out
-            return _Lowering(module, inputs, outputs, once=False).run()
+            return _Lowering(module, inputs, outputs, thrifty=True).run()
+        except Unplannable:  # a view may need the rows that were left out, or values that lie together
+            return _Lowering(module, inputs, outputs, thrifty=False).run()
 
 
 class _Lowering:
     """One walk over the graph, which decides for every value where it lives."""
 
-    def __init__(self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], once: bool) -> None:
-        self.once = once
+    def __init__(self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], thrifty: bool) -> None:
+        self.thrifty = thrifty
         self.module, self.graph = module, module.graph
         self.inputs, self.outputs = iter(inputs), outputs
         self.root = graphs.roots(self.graph)
         self.written = graphs.written(self.graph)
         self.results = list(graphs.results(self.graph))
+        overlapping = {i for i, o in enumerate(outputs) if any(overlap(o, x) for x in inputs)}
+        self.homes = homes.of_results(self.results, outputs, overlapping, self.root)
+        self.parts = homes.of_parts(self.graph, self.root, {*self.written, *self.homes}) if thrifty else {}
+        self.root = homes.wholes(self.root, self.parts)
+        self.wholes: dict[Node, Tensor] = {}  # of joins whose turn has not come
         self.last = graphs.last_uses(self.graph, self.root)
         self.buffers = Buffers(outputs[0].device)
         self.owned: dict[Node, list[Tensor]] = {}  # memory to give back after the root's last use
         self.values: dict[Node, Any] = {}
         self.constant: set[Node] = set()
         self.calls: list[Call] = []
-        overlapping = {i for i, o in enumerate(outputs) if any(overlap(o, x) for x in inputs)}
-        self.homes = self._homes(overlapping)
 
     def run(self) -> Plan:
         for node in self.graph.nodes:
@@ -90,6 +94,8 @@ class _Lowering:
                 raise Unplannable(f"{node.target} writes elsewhere than into its first argument")
             self.values[node] = arguments[0]
             self._emit([partial(node.target._op, *arguments, **keywords)])
+        elif node in self.wholes:
+            self._join(node)
         elif self._is_repeated(node, (arguments, keywords)):
             self._place_once(node, arguments, keywords)
         else:
@@ -108,7 +114,7 @@ class _Lowering:
 
     def _is_repeated(self, node: Operation, arguments: Any) -> bool:
         """Whether all rows of the result are the same, as in a batch that all lanes share."""
-        if not self.once or node in self.homes or self.root[node] in self.written or not _is_rowwise(node):
+        if not self.thrifty or node in self.homes or self.root[node] in self.written or not _is_rowwise(node):
             return False
         shape = graphs.value(node).shape
         tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
@@ -148,6 +154,11 @@ class _Lowering:
             raise Unplannable(f"{node.target} returns no tensor")
         if node in self.homes:
             return self.homes[node]
+        if node in self.parts:
+            join, position = self.parts[node]
+            place = homes.part(node, join, position, self._whole(join))
+            if place is not None:
+                return place
         inherited = self._inherited(node, layout)
         if inherited is not None:
             return inherited
@@ -172,6 +183,7 @@ class _Lowering:
             root, held = self.root[candidate], self.values[candidate]
             if (
                 root in self.owned
+                and candidate not in self.constant
                 and self.last[root] is node
                 and same_layout(held, layout)
                 and all(i is candidate or self.root[i] is not root for i in node.all_input_nodes)
@@ -186,23 +198,21 @@ class _Lowering:
             if self.last[root] is node and root in self.owned:
                 self.buffers.give(self.owned.pop(root))
 
-    # Results
+    # Wholes and results
 
-    def _homes(self, overlapping: set[int]) -> dict[Node, Tensor]:
-        """For kernels that compute a result: the output that they write to directly."""
-        homes: dict[Node, Tensor] = {}
-        for position, (result, output) in enumerate(zip(self.results, self.outputs, strict=True)):
-            if isinstance(result, Node) and position not in overlapping:
-                source, home = _unviewed(result, output)
-                if home is not None and source not in homes and self._computes(source, home):
-                    homes[source] = home
-        return homes
+    def _whole(self, join: Operation) -> Tensor:
+        """The memory of a join, taken when its first part is computed."""
+        if join not in self.wholes:
+            self.wholes[join] = self._memory(join)
+        return self.wholes[join]
 
-    def _computes(self, source: Node, home: Tensor) -> bool:
-        """Whether `source` is a kernel whose result is laid out as `home` is."""
-        if source.op != "call_function" or self.root[source] is not source:
-            return False
-        return isinstance(graphs.value(source), Tensor) and same_layout(home, graphs.value(source))
+    def _join(self, node: Operation) -> None:
+        """Add the parts that were not computed in their places."""
+        self.values[node] = whole = self.wholes.pop(node)
+        for argument, place in zip(node.args[0], homes.places(node, whole), strict=True):
+            held = self.values[argument]
+            if held.data_ptr() != place.data_ptr() or not same_layout(held, place):
+                self._emit([partial(place.copy_, held)])
 
     def _copy_results(self) -> None:
         for result, output in zip(self.results, self.outputs, strict=True):
@@ -211,17 +221,6 @@ class _Lowering:
                 raise Unplannable(f"a result does not fit its output of shape {tuple(output.shape)}")
             if computed.data_ptr() != output.data_ptr() or not same_layout(computed, output):
                 self.calls.append(partial(output.copy_, computed))
-
-
-def _unviewed(node: Operation, home: Tensor) -> tuple[Node, Tensor | None]:
-    """Undo the views between a result and the kernel that computed it, on the memory it shall land in."""
-    view: Tensor | None = home
-    while view is not None and node.op == "call_function" and graphs.is_view(node.target):
-        source = node.args[0]
-        assert isinstance(source, Node)
-        view = _undo(node, view, graphs.value(source))
-        node = source
-    return node, view
 
 
 def _repeats(tensor: Tensor, rows: int) -> bool:
@@ -237,21 +236,6 @@ def _is_rowwise(node: Operation) -> bool:
     if node.target not in COPIES and torch.Tag.pointwise not in node.target.tags:
         return False
     return len({graphs.value(i).dim() for i in (node, *node.all_input_nodes)}) == 1
-
-
-def _undo(node: Operation, view: Tensor, source: Tensor) -> Tensor | None:
-    if node.target in RESHAPES:
-        return view.view(source.shape) if view.is_contiguous() else None
-    if node.target is aten.transpose.int:
-        return view.transpose(node.args[1], node.args[2])
-    if node.target is aten.permute.default:
-        order: Any = node.args[1]
-        return view.permute([order.index(d) for d in range(len(order))])
-    if node.target in (aten.detach.default, aten.alias.default):
-        return view
-    if node.target in (aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default) and view.is_contiguous():
-        return view.view(source.shape)
-    return None
 
 
 def _viewed(held: Tensor, shape: Sequence[int]) -> Tensor:

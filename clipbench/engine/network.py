@@ -20,8 +20,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def build_model(component: Component, dataset: Dataset | None, seed: int) -> nn.Module:
     """A trial's initial state: what its model function makes after `torch.manual_seed(seed)`, in float32."""
     plugin = registry.of("model", component)
-    sizes = {"inputs": dataset.inputs, "outputs": dataset.outputs} if dataset else {}
-    given = {name: sizes[name] for name in plugin.given if name in sizes}
+    given = {name: getattr(dataset, name) for name in plugin.given} if dataset else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = plugin.function(**given, **component.as_dict())

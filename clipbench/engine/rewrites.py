@@ -10,6 +10,15 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from clipbench.engine.graph import RESHAPES, Operation, aten, is_view, operations, roots, value, written
+from clipbench.engine.layouts import (
+    add_before_transpose,
+    drop_double_transpose,
+    drop_idle_view,
+    same_layout,
+    settle_sum,
+    straighten_factors,
+    turn_narrow_product,
+)
 
 RELU_BACKWARD = aten.threshold_backward.default
 POOL = aten.max_pool2d_with_indices.default
@@ -21,21 +30,30 @@ LAYOUT_FREE = {POOL_BACKWARD}
 
 def simplify(graph: Graph) -> None:
     """Rewrite the graph into one that computes the same values in fewer or faster kernels."""
+    for rewrites in (
+        (drop_alias, drop_idle_view, drop_double_transpose, drop_unit_factor, split_clamp, drop_relayout),
+        (pool_before_relu, turn_narrow_product, settle_sum, add_before_transpose),
+    ):
+        graph.eliminate_dead_code()  # what nobody reads is no reader either
+        nodes = pure(graph)
+        for rewrite in rewrites:
+            for node in nodes:
+                rewrite(node)
     graph.eliminate_dead_code()
-    kept = written(graph)
-    root = roots(graph)
-    pure = [n for n in operations(graph) if not kept & {root[n], *(root[i] for i in n.all_input_nodes)}]
-    for rewrite in (drop_alias, drop_unit_factor, split_clamp, drop_relayout):
-        for node in pure:
-            rewrite(node)
-    for node in pure:
-        pool_before_relu(node)
-    for node in pure:
+    kept, root = written(graph), roots(graph)
+    for node in pure(graph):
         fuse_product_and_sum(node, kept, root)
+    straighten_factors(graph, pure(graph))
     graph.eliminate_dead_code()
     for node in operations(graph):
         add_into_part(node)
     graph.eliminate_dead_code()
+
+
+def pure(graph: Graph) -> list[Operation]:
+    """The operators that neither read nor return what another one changes, and so may move."""
+    kept, root = written(graph), roots(graph)
+    return [n for n in operations(graph) if not kept & {root[n], *(root[i] for i in n.all_input_nodes)}]
 
 
 def replace(node: Operation, target: Any, *args: Any) -> None:
@@ -56,7 +74,7 @@ def drop_unit_factor(node: Operation) -> None:
     if node.target not in (aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor):
         return
     source, factor = node.args
-    if not isinstance(factor, Node) and factor == 1 and isinstance(source, Node) and _same_layout(source, node):
+    if not isinstance(factor, Node) and factor == 1 and isinstance(source, Node) and same_layout(source, node):
         node.replace_all_uses_with(source)
 
 
@@ -87,7 +105,7 @@ def pool_before_relu(relu: Operation) -> None:
 
     Where gradients pass, the largest element is positive, and the same one; where it is not, both are zero.
     """
-    if relu.target is not aten.relu.default or not _same_layout(relu.args[0], relu):
+    if relu.target is not aten.relu.default or not same_layout(relu.args[0], relu):
         return
     users = list(_users_through_views(relu))
     pools = [user for user in users if user.target is POOL]
@@ -193,7 +211,3 @@ def _is_batch_of_matrices(node: Node) -> bool:
 def _same_kind(one: Node, other: Node) -> bool:
     a, b = value(one), value(other)
     return isinstance(a, Tensor) and a.shape == b.shape and a.dtype == b.dtype
-
-
-def _same_layout(one: Node, other: Node) -> bool:
-    return _same_kind(one, other) and bool(value(one).stride() == value(other).stride())

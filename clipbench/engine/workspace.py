@@ -13,8 +13,8 @@ from torch.func import grad_and_value, vmap
 from clipbench.dataset import Dataset, Stream
 from clipbench.engine import looped, program
 from clipbench.engine.blocks import Blocks
-from clipbench.engine.convolution import products_for_convolutions
 from clipbench.engine.evaluation import Evaluation
+from clipbench.engine.layers import layers_for_many
 from clipbench.engine.network import Network, build_model, idle_parameters
 from clipbench.trial import Component, Training, Trial
 
@@ -116,7 +116,7 @@ class Workspace:
 
     def _loss_and_gradients(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         params, states, batch = self.named(tensors)
-        with products_for_convolutions():
+        with layers_for_many():
             grads, loss = vmap(grad_and_value(self.network.loss))(params, states, *batch)
         return (loss, *(grads[name] for name in self.params))
 

@@ -6,8 +6,9 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge
 from torch import nn
 
 from clipbench.registry import model
@@ -35,3 +36,25 @@ def mlp(
         layers[f"{activation}{depth}"] = ACTIVATIONS[activation]()
     layers["head"] = nn.Linear(sizes[-1], outputs, bias=bias)
     return nn.Sequential(layers)
+
+
+@model()
+def deep_mlp(
+    inputs: int | tuple[int, ...],
+    outputs: int,
+    depth: Annotated[int, Ge(1)] = 10,
+    width: Annotated[int, Ge(1)] = 32,
+    activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu"] = "sigmoid",
+    scale: Annotated[float, Ge(0)] = 1.0,
+) -> nn.Module:
+    """Many narrow layers, whose gradients vanish or explode with depth; weights N(0, scale^2 / fan-in), biases 0.
+
+    W_L a(... a(W_1 x)), L = depth + 1          Glorot and Bengio 2010
+    """
+    network = mlp(inputs, outputs, [width] * depth, activation)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=scale / math.sqrt(parameter.shape[1]))
+        else:
+            nn.init.zeros_(parameter)
+    return network
