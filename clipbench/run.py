@@ -109,7 +109,7 @@ class Session:
         """Train what is missing of an experiment and write its report."""
         uri = self.settings.uri if self.settings.mirror else ""  # a wrong one is said before anything starts
         with Local(self.settings.workers) as pool:
-            plan, device, pool.size = _planned(pool, path, self.settings)
+            plan, device, pool.size = planned(pool, path, self.settings)
             store = store_of(plan, self.settings.results)
             with store.lock():
                 store.write_text("experiment.yaml", resolved(plan.experiment))
@@ -164,7 +164,7 @@ class Session:
 def preview(path: str | Path, settings: Settings) -> Preview:
     """What `run` would do, how long that takes and how much memory, from a short timing."""
     with Local(settings.workers) as pool:
-        plan, device, pool.size = _planned(pool, path, settings)
+        plan, device, pool.size = planned(pool, path, settings)
         done = store_of(plan, settings.results).done()
         chunks = plan.chunks(done, pool.size, device)
         seconds = START_SECONDS
@@ -183,7 +183,7 @@ def preview(path: str | Path, settings: Settings) -> Preview:
 def report(experiment: str | Path, settings: Settings) -> Finished:
     """The report of what the store holds, without training. `experiment` is a file or the name of a run one."""
     with Local(1) as pool:
-        plan, device, _ = _planned(pool, find_experiment(experiment, settings.results), settings)
+        plan, device, _ = planned(pool, find_experiment(experiment, settings.results), settings)
     store = store_of(plan, settings.results)
     if not store.folder.is_dir():
         raise ClipbenchError(f"{store.folder}: nothing is trained yet. Type `clipbench run {experiment}` first.")
@@ -223,7 +223,7 @@ def store_of(plan: Plan, results: Path) -> Store:
     return Store(results / plan.experiment.name)
 
 
-def _planned(pool: Local, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
+def planned(pool: Local, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
     """The plan, the device, and how many workers serve it: a GPU is kept busy by one."""
     device = pool.call("clipbench.devices:choose", settings.device)
     plan: Plan = pool.call("clipbench.prepare:prepare", str(path), settings.sets, settings.seeds)

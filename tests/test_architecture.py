@@ -23,15 +23,16 @@ PLUGINS = ("strategies", "models", "data", "optimizers", "losses", "metrics", "s
 LAYERS = (
     ("errors",),
     ("names", "trial"),
-    ("own",),
+    ("own", "watched"),
     ("registry",),
     PLUGINS,
     ("dataset", "spec", "stats", "store", "devices"),
     ("plan", "engine"),
-    ("prepare",),
+    ("prepare", "candidates"),
     ("executors", "tracking", "report"),
     ("loop",),
     ("run", "bench", "doctor"),
+    ("pilot",),
     ("cli",),
 )
 # Libraries that are known to one place alone.

@@ -22,7 +22,6 @@ from typing import Any
 from clipbench.errors import ClipbenchError
 from clipbench.executors.messages import DONE, FAILED, PROGRESS, TRAIN
 from clipbench.plan import Chunk
-from clipbench.trial import Records
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
 # The last three are what making an optimizer and loading a table import: seconds, in each worker anew.
@@ -40,7 +39,7 @@ class Event:
 
     chunk: Chunk
     lane_steps: int = 0
-    records: Records | None = None
+    records: Any = None  # what the work came to: of training, `Records`
     error: str = ""
 
 
@@ -103,24 +102,24 @@ class Local:
             if kind == DONE:
                 return result
 
-    def train(self, chunks: Sequence[Chunk], device: str) -> Iterator[Event]:
-        """Train the chunks, as many at once as there are workers."""
+    def train(self, chunks: Sequence[Chunk], device: str, work: str = "clipbench.engine:train") -> Iterator[Event]:
+        """Train the chunks, as many at once as there are workers; `work` names what is called for each."""
         waiting = deque(chunks)
         while len(self._workers) < min(self.size, len(chunks)):
             self._workers.append(self._hire())
         while True:
             for worker in self._workers:
                 if worker.chunk is None and waiting:
-                    self._assign(worker, waiting.popleft(), device)
+                    self._assign(worker, waiting.popleft(), device, work)
             busy = {worker.connection: worker for worker in self._workers if worker.chunk}
             if not busy:
                 return
             for connection in wait(list(busy)):
                 yield from self._listen(busy[connection], waiting)  # type: ignore[index]
 
-    def _assign(self, worker: _Worker, chunk: Chunk, device: str) -> None:
+    def _assign(self, worker: _Worker, chunk: Chunk, device: str, work: str) -> None:
         worker.chunk, worker.told = chunk, 0
-        worker.send(TRAIN, (chunk.trials, device, chunk.lanes))
+        worker.send(TRAIN, (work, chunk.trials, device, chunk.lanes))
 
     def _listen(self, worker: _Worker, waiting: deque[Chunk]) -> Iterator[Event]:
         chunk = worker.chunk

@@ -7,17 +7,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
-from clipbench import engine
+from clipbench import engine  # noqa: F401 - imported before anybody waits for it
 from clipbench.errors import ClipbenchError
 from clipbench.executors.messages import DONE, FAILED, PROGRESS, TRAIN
-from clipbench.trial import Records, Trial
 
 # Between two messages of progress, in seconds.
 PATIENCE = 0.1
@@ -43,17 +42,19 @@ def serve(connection: Connection) -> None:
 def _outcome(task: str, arguments: tuple[Any, ...], connection: Connection) -> tuple[str, Any]:
     try:
         if task == TRAIN:
-            return DONE, _train(connection, *arguments)
-        module, _, function = task.partition(":")
-        return DONE, getattr(importlib.import_module(module), function)(*arguments)
+            function, *rest = arguments
+            return DONE, _named(function)(*rest, _throttled(connection))
+        return DONE, _named(task)(*arguments)
     except ClipbenchError as error:
         return FAILED, error
     except Exception as error:  # noqa: BLE001 - whatever a user's function raises becomes a failed trial
         return FAILED, f"{type(error).__name__}: {error}"
 
 
-def _train(connection: Connection, trials: Sequence[Trial], device: str, lanes: int) -> Records:
-    return engine.train(trials, device, lanes, _throttled(connection))
+def _named(function: str) -> Callable[..., Any]:
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _throttled(connection: Connection) -> Callable[[int], None]:
