@@ -103,6 +103,8 @@ def _otherwise(setting: Setting) -> Iterator[Reason]:
 
 
 def _plateau(setting: Setting, row: Row) -> str:
+    if setting.tuned:
+        return ""
     level, tried = plateau(setting, row.strategy), len(thresholds(setting, row.strategy))
     if len(level) > 1:
         ends = f"{level[0].threshold:.3g} to {level[-1].threshold:.3g}"

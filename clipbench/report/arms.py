@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clipbench.report.tables import Metric
+from clipbench.spec.tuning import is_tunable
 from clipbench.stats import Floats
 
 Mask = NDArray[np.bool_]
@@ -33,6 +34,16 @@ class Arm:
     diverged: Mask
     measures: Mapping[str, Floats]
     ids: tuple[str, ...] = ()
+    place: tuple[tuple[str, str], ...] = ()  # lr=0.1, where that is chosen for each strategy alone; part of the name
+
+    @property
+    def tuning(self) -> str:
+        return _words(self.place)
+
+    @property
+    def untuned(self) -> str:
+        """The name without its place: what arms that differ in nothing else share."""
+        return self.name.removesuffix(f" ({self.tuning})")
 
     @functools.cached_property
     def rank(self) -> tuple[float, float]:
@@ -48,21 +59,46 @@ class Arm:
 
 
 def settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """The trials by what is the same within a comparison, each group with what sets it apart.
-
-    A column sets groups apart only if it splits what the columns before it did not: `optimizer.momentum`,
-    which only SGD has, adds nothing to `optimizer`.
-    """
-    codes = np.zeros(len(frame), int)
-    axes: list[str] = []
-    for column in setting_columns(frame):
-        finer = _codes(codes, frame[column])
-        if finer.max(initial=0) > codes.max(initial=0):
-            axes.append(column)
-            codes = finer
+    """The trials by what is the same within a comparison, each group with what sets it apart."""
+    axes, codes = splitting(frame, setting_columns(frame))
     groups = [frame[codes == code] for code in range(codes.max(initial=-1) + 1)]
     for group in sorted(groups, key=lambda group: [_sortable(group[axis].iloc[0]) for axis in axes]):
         yield {axis: _text(group[axis].iloc[0]) for axis in axes}, group
+
+
+def tuned_settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame, tuple[str, ...]]]:
+    """The same with what can be tuned left open: trials, what sets them apart, and the axes that are open.
+
+    The name of an arm says where it stands on these: each strategy may take a place of its own. A setting
+    without such an axis is left out, for there is nothing to choose.
+    """
+    frame = frame.reset_index(drop=True)
+    tunable = [column for column in setting_columns(frame) if is_tunable(column)]
+    for axes, part in settings(frame.drop(columns=tunable)):
+        whole = frame.loc[part.index]
+        if over := splitting(whole, tunable)[0]:
+            places = [tuple(zip(over, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
+            names = [f"{arm} ({_words(place)})" for arm, place in zip(whole["arm"], places, strict=True)]
+            yield axes, part.assign(arm=names, place=pd.Series(places, part.index)), tuple(over)
+
+
+def _words(place: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in place)
+
+
+def splitting(frame: pd.DataFrame, columns: Iterable[str]) -> tuple[list[str], NDArray[np.intp]]:
+    """Which of the columns set trials apart, and the group of each row.
+
+    A column does so only if it splits what the columns before it did not: `optimizer.momentum`, which only SGD
+    has, adds nothing to `optimizer`.
+    """
+    codes, found = np.zeros(len(frame), np.intp), []
+    for column in columns:
+        finer = _codes(codes, frame[column])
+        if finer.max(initial=0) > codes.max(initial=0):
+            found.append(column)
+            codes = finer
+    return found, codes
 
 
 def gather(frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | None = None) -> list[Arm]:
@@ -154,4 +190,5 @@ def _arm(about: pd.Series, columns: Mapping[str, pd.DataFrame], ids: tuple[str, 
         diverged=arrays["diverged"] > 0,
         measures={measure: arrays[measure] for measure in MEASURES},
         ids=ids,
+        place=about.get("place", ()),
     )

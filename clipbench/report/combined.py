@@ -40,8 +40,13 @@ class Combined:
 
 
 def combine(reports: Sequence[Report]) -> Combined:
-    blocks = [Block(report.name, setting) for report in reports for setting in report.settings]
+    blocks = [Block(report.name, setting) for report in reports for setting in _ranked(report)]
     return Combined(tuple(reports), _ranks(blocks))
+
+
+def _ranked(report: Report) -> Sequence[Setting]:
+    """Where strategies were tuned, the settings that they were tuned over are no comparisons of their own."""
+    return [setting for setting in report.settings if setting.tuned] or report.settings
 
 
 def _ranks(blocks: Sequence[Block]) -> Ranks | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,36 +13,10 @@ from clipbench import stats
 from clipbench.report import arms, claims, contrast, headline, metric, notes, verdict
 from clipbench.report.arms import Arm
 from clipbench.report.contrast import Pairing
-from clipbench.report.tables import Contrast, Metric, Options, Otherwise, Reach, Report, Row, Setting, label
+from clipbench.report.group import Group, group_of
+from clipbench.report.tables import Contrast, Options, Otherwise, Reach, Report, Row, Setting, label
 from clipbench.report.verdict import Evidence
 from clipbench.stats import Floats
-
-
-@dataclass(frozen=True)
-class Group:
-    """The arms of one setting, which of them stand for their strategy, and the pairings with the baseline."""
-
-    arms: tuple[Arm, ...]
-    shown: tuple[Arm, ...]
-    baseline: Arm | None
-    pairings: Mapping[str, Pairing]
-    metric: Metric
-    epochs: float  # within which a target could be reached; NaN where there is none
-
-    @property
-    def has_target(self) -> bool:
-        return bool(np.isfinite(self.epochs))
-
-    @property
-    def chosen(self) -> bool:
-        return self.metric.criterion is not None
-
-    @property
-    def family(self) -> tuple[Arm, ...]:
-        return tuple(arm for arm in self.shown if arm.name in self.pairings)
-
-    def siblings(self, arm: Arm) -> list[Arm]:
-        return [each for each in self.arms if each.strategy == arm.strategy]
 
 
 @dataclass(frozen=True)
@@ -67,22 +41,31 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
     ours = _of_experiment(frame, options.planned)
     trained = ours[ours["status"].isin(("finished", "diverged"))] if len(ours) else ours
     metric.check(trained, options)
+    tuned = tuple(_tuned(trained, options)) if options.tuned else ()
     settings = tuple(_setting(part, axes, options) for axes, part in arms.settings(trained) if len(part))
     answered = claims.answer(trained, options)
-    return Report(name, settings, notes.of_trials(frame, ours, options.planned), answered)
+    missed = notes.of_tuning(settings) if options.tuned and not tuned else ()
+    return Report(name, (*tuned, *settings), (*notes.of_trials(frame, ours, options.planned), *missed), answered)
+
+
+def _tuned(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
+    """Every strategy at its own best of what can be tuned, where validation data can choose it."""
+    for axes, part, over in arms.tuned_settings(trained):
+        if metric.of_setting(part, options).criterion:
+            yield _setting(part, axes, options, over)
 
 
 def _of_experiment(frame: pd.DataFrame, planned: Mapping[str, str] | None) -> pd.DataFrame:
     return frame if planned is None or frame.empty else frame[frame["id"].isin(list(planned))]
 
 
-def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options) -> Setting:
+def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options, tuned: tuple[str, ...] = ()) -> Setting:
     judged = _judged(frame, options)
     measured = judged.group.metric
     rows = [_row(arm, judged) for arm in judged.group.arms]
     setting = Setting(
         axes=axes,
-        words=headline.where(frame, axes),
+        words=headline.where(frame, axes, tuned),
         metric=measured,
         baseline=next((row.label for row in rows if row.verdict == verdict.BASELINE), None),
         margin=options.margin,
@@ -92,6 +75,7 @@ def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options) -> 
         headline="",
         notes=(),
         otherwise=_otherwise(judged, frame, options),
+        tuned=tuned,
     )
     return replace(
         setting,
@@ -101,7 +85,7 @@ def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options) -> 
 
 
 def _judged(frame: pd.DataFrame, options: Options) -> Judged:
-    group = _group(frame, options)
+    group = group_of(frame, options)
     evidence, contrasts = _evidence(group)
     verdicts = verdict.judge(evidence, sign=group.metric.sign, chosen=group.chosen, margin=options.margin)
     chances = tuple(each.arm.name for each in evidence if each.is_chance_of_choice)
@@ -115,7 +99,7 @@ def _otherwise(judged: Judged, frame: pd.DataFrame, options: Options) -> tuple[O
         return None
     without = _judged(finished, options) if len(finished) else None
     return tuple(
-        Otherwise(label(arm.strategy, arm.threshold, arm.name), judged.verdict_of(arm), *other)
+        Otherwise(_label(arm), judged.verdict_of(arm), *other)
         for arm in judged.group.shown
         if verdict.differ((other := _verdict_without(arm, judged, without))[1], judged.verdict_of(arm))
     )
@@ -131,43 +115,7 @@ def _verdict_without(arm: Arm, judged: Judged, without: Judged | None) -> tuple[
     same = [each for each in shown if each.strategy == arm.strategy and (judged.group.chosen or each.name == arm.name)]
     if not same:
         return "", verdict.NOTHING_LEFT
-    return label(same[0].strategy, same[0].threshold, same[0].name), without.verdict_of(same[0])
-
-
-def _group(frame: pd.DataFrame, options: Options) -> Group:
-    measured = metric.of_setting(frame, options)
-    all_arms = arms.gather(frame, measured)
-    shown = _choose(all_arms) if measured.criterion else tuple(all_arms)
-    baseline = _baseline(all_arms, shown, options.baseline)
-    pairings: dict[str, Pairing] = {}
-    if baseline:
-        others = [arm for arm in all_arms if arm is not baseline]
-        pairings = {arm.name: contrast.pair(arm, baseline, measured.sign) for arm in others}
-        shown = (baseline, *(arm for arm in shown if arm is not baseline))
-    return Group(tuple(all_arms), shown, baseline, pairings, measured, _epochs(frame))
-
-
-def _baseline(all_arms: Sequence[Arm], shown: Sequence[Arm], name: str) -> Arm | None:
-    """The arm of that name, or else the strategy's; None where several thresholds could be meant."""
-    named = [arm for arm in all_arms if arm.name == name] or [arm for arm in shown if arm.strategy == name]
-    return named[0] if len(named) == 1 else None
-
-
-def _epochs(frame: pd.DataFrame) -> float:
-    """How long a target was watched for; NaN where there is none."""
-    columns = [column for column in ("train.target", "epochs_to_target") if column in frame]
-    if not columns or not frame[columns].notna().to_numpy().any():
-        return np.nan
-    known = [column for column in ("train.epochs", "epochs_to_target") if column in frame]
-    return float(np.nanmax([pd.to_numeric(frame[column], errors="coerce").max() for column in known]))
-
-
-def _choose(all_arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """The best threshold of each strategy; of equals the smallest, as the arms come sorted."""
-    by_strategy: dict[str, list[Arm]] = {}
-    for arm in all_arms:
-        by_strategy.setdefault(arm.strategy, []).append(arm)
-    return tuple(min(candidates, key=lambda arm: arm.rank) for candidates in by_strategy.values())
+    return _label(same[0]), without.verdict_of(same[0])
 
 
 def _evidence(group: Group) -> tuple[list[Evidence], dict[str, Contrast]]:
@@ -175,14 +123,16 @@ def _evidence(group: Group) -> tuple[list[Evidence], dict[str, Contrast]]:
     contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
     family = group.family
     p_values = [contrast.p_value(group.pairings[arm.name]) for arm in family]
-    corrected, after_choice = (
-        stats.holm(p_values),
-        stats.holm([_p_after_choice(arm, group) for arm in family]),
-    )
+    corrected = stats.holm(p_values).tolist()
+    after_choice = stats.holm([_p_after_choice(arm, group) for arm in family]).tolist()
+    of_baseline = stats.holm([_p_after_choice_of_baseline(arm, group) for arm in family]).tolist()
     evidence = []
-    for arm, p, p_holm, p_choice in zip(family, p_values, corrected, after_choice, strict=True):
-        contrasts[arm.name] = replace(contrasts[arm.name], p=p, p_holm=float(p_holm), p_choice=float(p_choice))
-        evidence.append(Evidence(arm, group.pairings[arm.name], float(p_holm), float(p_choice)))
+    for arm, p, p_holm, p_choice, p_baseline in zip(
+        family, p_values, corrected, after_choice, of_baseline, strict=True
+    ):
+        tested = replace(contrasts[arm.name], p=p, p_holm=p_holm, p_choice=p_choice, p_baseline=p_baseline)
+        contrasts[arm.name] = tested
+        evidence.append(Evidence(arm, group.pairings[arm.name], p_holm, p_choice, p_baseline))
     return evidence, contrasts
 
 
@@ -202,6 +152,18 @@ def _candidates(arm: Arm, group: Group) -> list[Pairing]:
 def _p_after_choice(arm: Arm, group: Group) -> float:
     chosen = group.pairings[arm.name]
     return contrast.p_after_choice(chosen, _candidates(arm, group)) if group.chosen else contrast.p_value(chosen)
+
+
+def _p_after_choice_of_baseline(arm: Arm, group: Group) -> float:
+    """The other way round: the best of several baselines looks better than the arm by luck."""
+    if len(group.baselines) < 2 or group.baseline is None:
+        return contrast.p_value(group.pairings[arm.name])
+    candidates = {each.name: contrast.pair(each, arm, group.metric.sign) for each in group.baselines if each is not arm}
+    return contrast.p_after_choice(candidates[group.baseline.name], list(candidates.values()))
+
+
+def _label(arm: Arm) -> str:
+    return label(arm.name, arm.strategy, arm.threshold, arm.tuning)
 
 
 def _row(arm: Arm, judged: Judged) -> Row:
@@ -225,6 +187,7 @@ def _row(arm: Arm, judged: Judged) -> Row:
         verdict=judged.verdict_of(arm),
         flags=verdict.flags(arm, group.siblings(arm), is_choice=is_shown and group.chosen),
         ids=arm.ids,
+        tuning=arm.tuning,
     )
 
 

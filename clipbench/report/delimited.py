@@ -64,6 +64,7 @@ def _contrast(contrast: Contrast | None) -> dict[str, Any]:
         "p": contrast.p,
         "p_holm": contrast.p_holm,
         "p_choice": contrast.p_choice,
+        "p_baseline_choice": contrast.p_baseline,
         "dz": contrast.dz,
         "rank_biserial": contrast.rank_biserial,
         "wins": contrast.score.wins,

@@ -26,14 +26,15 @@ def sentence(setting: Setting) -> str:
     return f"{where}, {_none_better(setting, others)}"
 
 
-def where(frame: pd.DataFrame, axes: Mapping[str, str]) -> str:
+def where(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[str] = ()) -> str:
     """`digits with mlp/sgd (lr=0.1)`: the components, and what else sets this setting apart."""
     first = frame.iloc[0]
     names = {key: first.get(key) for key in ("data", "model", "optimizer")}
     known = {key: str(value) for key, value in names.items() if value is not None and not pd.isna(value)}
     models = "/".join(known[key] for key in ("model", "optimizer") if key in known)
     words = " with ".join(part for part in (known.get("data", ""), models) if part)
-    rest = ", ".join(f"{axis}={value}" for axis, value in axes.items() if axis not in names)
+    best = [f"each at its best {' and '.join(tuned)}"] if tuned else []
+    rest = ", ".join([*best, *(f"{axis}={value}" for axis, value in axes.items() if axis not in names)])
     return f"{words} ({rest})" if rest else words
 
 
@@ -69,15 +70,15 @@ def _top(setting: Setting, others: Sequence[Row]) -> str:
     row = max(measured, key=lambda row: row.contrast.difference.mean if row.contrast else -math.inf)
     assert row.contrast is not None
     difference = formatting.interval(row.contrast.difference, setting.metric)
-    return f"best difference {difference} by {row.label}, {_p_of(row, row.contrast)}"
+    return f"best difference {difference} by {row.label}, {_p_of(setting, row, row.contrast)}"
 
 
-def _p_of(row: Row, contrast: Contrast) -> str:
+def _p_of(setting: Setting, row: Row, contrast: Contrast) -> str:
     """With what keeps a small p from being a verdict."""
     if row.verdict == verdict.NO_EFFECT:
         return f"{formatting.p_clause(contrast.p_holm)}, within the margin"
     if contrast.p_holm < LEVEL <= contrast.p_choice:
-        return f"{formatting.p_clause(contrast.p_choice)} after the choice of its threshold"
+        return f"{formatting.p_clause(contrast.p_choice)} after the choice of its {setting.choice}"
     return formatting.p_clause(contrast.p_holm)
 
 

@@ -36,7 +36,8 @@ class Grid:
 
 def grids(setting: Setting, *, full: bool = True) -> list[Grid]:
     """The tables of a setting; the last one only where there is more to show than in the first."""
-    more = full and len(setting.rows) > len(setting.main)
+    # The other places of a tuned comparison are in the tables of the settings that it chose from.
+    more = full and len(setting.rows) > len(setting.main) and not setting.tuned
     return [comparison(setting), details(setting), *([everything(setting)] if more else [])]
 
 
@@ -46,7 +47,9 @@ def comparison(setting: Setting) -> Grid:
     if setting.baseline:
         columns += [_difference(setting), _p_value()]
     columns.append(Column("verdict", lambda row: row.verdict, meaning.VERDICT, lambda row: row.verdict))
-    chosen = "each strategy at its best threshold" if setting.metric.criterion else "every strategy and threshold"
+    chosen = (
+        f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
+    )
     return _grid(f"Comparison: {chosen}", columns, setting.main)
 
 
@@ -125,7 +128,7 @@ def _criterion(name: str) -> Column:
 
 
 def _difference(setting: Setting) -> Column:
-    header = f"vs {setting.baseline}{formatting.difference_unit(setting.metric)}"
+    header = f"vs {setting.versus}{formatting.difference_unit(setting.metric)}"
     scale = formatting.scale(setting.metric)
     return _of_contrast(
         header,

@@ -26,7 +26,7 @@ def _difference(setting: Setting) -> Iterator[str]:
     if setting.baseline is None:
         return
     yield (
-        f"vs {setting.baseline}: difference paired by seed ± half of its 95 % t interval; "
+        f"vs {setting.versus}: difference paired by seed ± half of its 95 % t interval; "
         "positive is better, whatever the metric."
     )
     yield "p (Holm): two-sided paired sign-flip test of that difference, corrected for the rows of the table."
@@ -34,7 +34,12 @@ def _difference(setting: Setting) -> Iterator[str]:
 
 
 def _choice(setting: Setting) -> Iterator[str]:
-    if setting.metric.criterion:
+    if setting.tuned:
+        yield (
+            f"A strategy's {setting.choice}, and the baseline's, are those with the best mean "
+            f"{setting.metric.criterion}; what diverged on more seeds ranks below."
+        )
+    elif setting.metric.criterion:
         yield (
             f"A strategy's threshold is the one with the best mean {setting.metric.criterion} (*); "
             "one that diverged on more seeds ranks below."

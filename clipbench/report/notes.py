@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipbench import stats
 from clipbench.report import formatting
-from clipbench.report.tables import Otherwise, Row, Setting
+from clipbench.report.tables import Contrast, Otherwise, Row, Setting
 from clipbench.stats import LEVEL, Estimate
 
 
@@ -73,10 +73,27 @@ def _about_choice(setting: Setting, chances: Collection[str]) -> Iterable[str]:
         yield f"{criterion} both chose the thresholds and is reported, so it flatters them."
     for row in setting.main:
         if row.arm in chances and row.contrast:
-            yield (
-                f"{row.label} is not called better: its {formatting.p_clause(row.contrast.p_holm)} becomes "
-                f"{formatting.p_value(row.contrast.p_choice)} when the test repeats the choice of threshold."
-            )
+            yield _chance(setting, row, row.contrast)
+
+
+def _chance(setting: Setting, row: Row, found: Contrast) -> str:
+    """Significant until the choice is repeated: of the arm's own place, or of the baseline's."""
+    is_better = found.p_choice >= LEVEL
+    word, p = ("better", found.p_choice) if is_better else ("worse", found.p_baseline)
+    whose = f"the choice of {setting.choice}" if is_better else f"that of {setting.baseline}"
+    return (
+        f"{row.label} is not called {word}: its {formatting.p_clause(found.p_holm)} becomes "
+        f"{formatting.p_value(p)} when the test repeats {whose}."
+    )
+
+
+def of_tuning(settings: Sequence[Setting]) -> tuple[str, ...]:
+    """Why nothing was tuned though it was asked for."""
+    if not settings:
+        return ()
+    if all(setting.metric.criterion is None for setting in settings):
+        return ("Nothing is tuned (`report.tuned`): there is no validation data to choose by.",)
+    return ("Nothing is tuned (`report.tuned`): the trials have no learning rate or other option to choose from.",)
 
 
 def _about_power(setting: Setting) -> Iterable[str]:

@@ -58,6 +58,7 @@ def _report(plan: Plan, records: pd.DataFrame) -> Report:
         metric=wanted.metric,
         baseline=wanted.baseline or "none",
         margin=wanted.margin,
+        tuned=wanted.tuned,
         higher=plan.higher,
         planned={trial.id: f"{trial.arm} seed {trial.seed}" for trial in plan.trials},
         place=plan.experiment.place("report.metric"),

@@ -28,6 +28,7 @@ class Options:
     planned: Mapping[str, str] | None = None  # id -> words for each trial of the YAML as it is now
     place: Place = EXPERIMENT
     claims: tuple[tuple[Claim, Expectation], ...] = ()
+    tuned: bool = False  # compare each strategy at its best learning rate too
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Contrast:
     p: float = math.nan  # sign-flip test; NaN where the arm is not in the family
     p_holm: float = math.nan
     p_choice: float = math.nan  # with the choice of threshold repeated in the test, after Holm
+    p_baseline: float = math.nan  # with the choice among the baseline's repeated, after Holm
     bootstrap: Estimate = NOTHING  # of the difference, by BCa
     p_wilcoxon: float = math.nan  # signed ranks, not corrected
     p_diverged: float = math.nan  # Fisher's exact test of both shares of diverged seeds
@@ -102,19 +104,25 @@ class Row:
     verdict: str
     flags: tuple[str, ...]
     ids: tuple[str, ...] = ()  # of its trials
+    tuning: str = ""  # `lr=0.1`, where each strategy has its own
 
     @property
     def label(self) -> str:
-        """The arm with its threshold as short as it is read: `norm@0.000316`."""
-        return label(self.strategy, self.threshold, self.arm)
+        return label(self.arm, self.strategy, self.threshold, self.tuning)
+
+    @property
+    def short(self) -> str:
+        """Without what was tuned."""
+        return self.label.removesuffix(f" ({self.tuning})")
 
 
-def label(strategy: str, threshold: float | None, arm: str) -> str:
-    """The arm with its threshold as short as it is read."""
+def label(arm: str, strategy: str, threshold: float | None, tuning: str = "") -> str:
+    """The arm with its threshold as short as it is read: `norm@0.000316`, `norm@1 (lr=0.1)`."""
     if threshold is None:
         return arm
     exact = repr(threshold).removesuffix(".0")
-    return f"{strategy}@{exact if len(exact) <= 6 else format(threshold, '.3g')}"
+    short = f"{strategy}@{exact if len(exact) <= 6 else format(threshold, '.3g')}"
+    return f"{short} ({tuning})" if tuning else short
 
 
 @dataclass(frozen=True)
@@ -142,10 +150,23 @@ class Setting:
     headline: str
     notes: tuple[str, ...]
     otherwise: tuple[Otherwise, ...] | None = None  # verdicts that divergence decides; None where nothing diverged
+    tuned: tuple[str, ...] = ()  # axes on which each strategy stands at its own best, such as `lr`
 
     @property
     def label(self) -> str:
-        return ", ".join(f"{axis}={value}" for axis, value in self.axes.items())
+        best = (f"each at its best {' and '.join(self.tuned)}",) if self.tuned else ()
+        return ", ".join((*best, *(f"{axis}={value}" for axis, value in self.axes.items())))
+
+    @property
+    def choice(self) -> str:
+        """What was chosen for each strategy on validation data."""
+        return " and ".join((*self.tuned, "threshold"))
+
+    @property
+    def versus(self) -> str:
+        """The baseline for the head of a column."""
+        baseline = next((row.short for row in self.rows if row.label == self.baseline), None)
+        return baseline or self.baseline or ""
 
 
 @dataclass(frozen=True)

@@ -37,15 +37,21 @@ class Evidence:
     pairing: Pairing
     p_holm: float
     p_choice: float  # with the choice of threshold repeated, after Holm
+    p_baseline: float  # with the choice among the baseline's repeated, after Holm
 
     @property
     def is_better(self) -> bool:
         return max(self.p_holm, self.p_choice) < LEVEL and self.pairing.direction > 0
 
     @property
+    def is_worse(self) -> bool:
+        return max(self.p_holm, self.p_baseline) < LEVEL and self.pairing.direction < 0
+
+    @property
     def is_chance_of_choice(self) -> bool:
-        """It would be better, had its threshold not been the best of many."""
-        return self.p_holm < LEVEL <= self.p_choice and self.pairing.direction > 0
+        """It would be better or worse, had nothing been the best of many."""
+        repeated = self.p_choice if self.pairing.direction > 0 else self.p_baseline
+        return self.p_holm < LEVEL <= repeated
 
 
 def judge(family: Sequence[Evidence], *, sign: int, chosen: bool, margin: float | None) -> dict[str, str]:
@@ -62,7 +68,7 @@ def _beside_baseline(evidence: Evidence, comparisons: int, margin: float | None)
         return NO_EFFECT
     if evidence.is_better:
         return BETTER
-    if evidence.p_holm < LEVEL and evidence.pairing.direction < 0:
+    if evidence.is_worse:
         return WORSE
     if stats.smallest_p(evidence.pairing.pairs, comparisons) >= LEVEL:
         return UNDERPOWERED
@@ -100,13 +106,23 @@ def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, .
         found.append("never fired")
     if fired.size and fired.mean() > MOSTLY and arm.threshold is not None:
         found.append("fires on > 95 % of steps")
-    if is_choice and not never and _at_edge(arm, siblings):
+    if is_choice and not never and _is_edge(arm.threshold, [each.threshold for each in siblings]):
         found.append("best at the edge of the range")
+    for name, value in arm.place if is_choice else ():
+        if _is_edge(_number(value), [_number(dict(each.place)[name]) for each in siblings]):
+            found.append(f"best {name} at the edge of its range")
     if arm.diverged.any():
         found.append(f"diverged on {arm.diverged.sum()} of {arm.present.sum()}")
     return tuple(found)
 
 
-def _at_edge(arm: Arm, siblings: Sequence[Arm]) -> bool:
-    range_ = sorted(each.threshold for each in siblings if each.threshold is not None)
-    return len(range_) >= EDGE_POINTS and arm.threshold in (range_[0], range_[-1])
+def _is_edge(value: float | None, tried: Sequence[float | None]) -> bool:
+    known = sorted({each for each in tried if each is not None})
+    return len(known) >= EDGE_POINTS and value in (known[0], known[-1])
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -32,6 +32,7 @@ from clipbench.spec.sections import (
 )
 from clipbench.spec.source import read_text
 from clipbench.spec.training import function_names, read_training, trainings
+from clipbench.spec.tuning import check_tuned
 from clipbench.spec.values import show
 from clipbench.trial import Component
 
@@ -83,6 +84,8 @@ class _Reading:
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
         parts = {section: self._expand(section, found) for section, found in choices.items()}
         report = self._with_baseline(report, parts["clip"])
+        if report.tuned:
+            check_tuned(parts["optimizer"], axes, self._place("report.tuned"), self.findings)
         parts_by_kind = {"data": parts["data"], "model": parts["model"], "optimizer": parts["optimizer"]}
         training = tuple(trainings(axes))
         vocabulary = Vocabulary.of(parts["clip"], parts_by_kind, option_values(parts, training))

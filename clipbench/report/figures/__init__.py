@@ -16,12 +16,13 @@ def draw(report: Report, known: Courses) -> list[list[Figure]]:
     for setting in report.settings:
         every = (
             forest.figure(setting),
-            thresholds.figure(setting),
-            histogram.figure(setting, known),
+            # What was tuned has another learning rate at each threshold.
+            None if setting.tuned else thresholds.figure(setting),
+            None if setting.tuned else histogram.figure(setting, known),
             cost.figure(setting),
             courses.learning(setting, known),
             courses.norms(setting, known),
-            divergence.figure(setting),
+            None if setting.tuned else divergence.figure(setting),
         )
         drawn.append([figure for figure in every if figure])
     return drawn

@@ -95,12 +95,13 @@ def _labels(rows: Sequence[Row], corners: Sequence[Place], panel: Panel, factor:
         taken += [_around(panel.at(ends))] if ends else []
     for row, (x, y) in zip(rows, points, strict=True):
         name = shortened(row.label, LETTERS, SMALL)
-        for left, height in _places(x, y, width_of(name, SMALL)):
+        top = panel.y(factor * row.value.high) if math.isfinite(row.value.high) else y
+        for left, height in _places(x, y, top, width_of(name, SMALL)):
             box = left, height - 9, left + width_of(name, SMALL), height + 2
             inside = panel.x.start <= box[0] and box[2] <= WIDTH and box[1] >= TOP - 6 and box[3] <= FLOOR
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                is_left = left < x  # there is no font to measure: what stands beside a point ends there
+                is_left = box[2] < x  # there is no font to measure: what stands beside a point ends there
                 yield Words(x - 12 if is_left else left, height, name, "end" if is_left else "start", SMALL)
                 break
 
@@ -110,11 +111,13 @@ def _around(points: Points) -> Box:
     return min(xs) - 2, min(ys) - 2, max(xs) + 2, max(ys) + 2
 
 
-def _places(x: float, y: float, width: float) -> Iterator[tuple[float, float]]:
-    """To the right, to the left, then farther up and down."""
+def _places(x: float, y: float, top: float, width: float) -> Iterator[tuple[float, float]]:
+    """To the right, to the left, then farther up and down, at last above the interval."""
     for down in (4.0, -8.0, 16.0, -20.0, 28.0):
         yield x + 11, y + down
         yield x - 12 - width, y + down
+    yield x - width / 2, top - 6
+    yield x - 12, top - 6
 
 
 def _overlap(one: Box, other: Box) -> bool:

@@ -76,7 +76,7 @@ def _axes(setting: Setting, x: Scale, bottom: float) -> Iterator[Shape]:
         yield Line(((x(value), TOP - 4), (x(value), bottom)), "grid", 1)
         yield Words(x(value), bottom + 16, text, "middle", SMALL, color="muted")
     yield Line(((x(0), TOP - 4), (x(0), bottom)), "ink", 1.2)
-    unit = f"{setting.metric.name} compared with {setting.baseline}{formatting.difference_unit(setting.metric)}"
+    unit = f"{setting.metric.name} compared with {setting.versus}{formatting.difference_unit(setting.metric)}"
     yield Words((x.start + x.end) / 2, bottom + 34, unit, "middle", SMALL, color="muted")
     yield Words(x(0) - 7, 12, "◂ worse", "end", SMALL, color="muted")
     yield Words(x(0) + 7, 12, "better ▸", "start", SMALL, color="muted")

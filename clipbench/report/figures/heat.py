@@ -45,9 +45,10 @@ def figures(report: Report) -> list[Figure]:
 
 
 def _families(report: Report) -> Iterator[Family]:
-    axis = _axis(report.settings)
+    every = [setting for setting in report.settings if not setting.tuned]
+    axis = _axis(every)
     groups: dict[tuple[tuple[str, str], ...], list[Setting]] = {}
-    for setting in report.settings:
+    for setting in every:
         others = tuple((name, value) for name, value in setting.axes.items() if name != axis)
         groups.setdefault(others, []).append(setting)
     for others, settings in groups.items():

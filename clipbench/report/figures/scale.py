@@ -69,8 +69,12 @@ def label(value: float) -> str:
 def _linear_ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / (MOST_TICKS - 1)
     magnitude = 10 ** math.floor(math.log10(rough))
-    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    larger = [factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough * 0.999]
+    finer = [factor * magnitude for factor in (5, 2, 1, 0.5, 0.2) if factor * magnitude < larger[0]]
+    for step in (larger[0], *finer):  # one tick would say nothing of the distance to the others
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last > first:
+            break
     return [n * step for n in range(first, last + 1)]
 
 

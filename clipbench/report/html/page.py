@@ -71,14 +71,16 @@ def _body(
 
 
 def _size(report: Report) -> str:
-    arms = sum(len(setting.rows) for setting in report.settings)
-    trials = sum(row.trials for setting in report.settings for row in setting.rows)
-    if not report.settings:
+    """What was trained; a tuned comparison is chosen from other settings and adds nothing."""
+    settings = [setting for setting in report.settings if not setting.tuned]
+    if not settings:
         return "Nothing to compare yet."
-    seeds = max(setting.seeds for setting in report.settings)
+    arms = sum(len(setting.rows) for setting in settings)
+    trials = sum(row.trials for setting in settings for row in setting.rows)
+    seeds = max(setting.seeds for setting in settings)
     words = [formatting.count(arms, "arm"), formatting.count(seeds, "seed"), formatting.count(trials, "trial")]
-    if len(report.settings) > 1:
-        words.insert(0, formatting.count(len(report.settings), "setting"))
+    if len(settings) > 1:
+        words.insert(0, formatting.count(len(settings), "setting"))
     return " · ".join(words)
 
 
