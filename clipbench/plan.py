@@ -14,6 +14,8 @@ from clipbench.trial import Trial, digest
 # keeps close. A constant, and not read from the machine, so that the same plan is cut the same way everywhere.
 CACHE_BYTES = 12 * 2**20
 FEWEST_LANES, MOST_LANES = 4, 32
+# A chunk keeps the statistics of all its steps until it is saved: some 200 bytes for each step of each lane.
+MOST_LANE_STEPS, GPU_MOST_LANE_STEPS = 2**22, 2**24
 # On a GPU more lanes cost next to nothing until it is full.
 GPU_BYTES = 4 * 2**30
 GPU_MOST_LANES = 1024
@@ -94,8 +96,10 @@ class Plan:
 def most_lanes(cohort: Cohort, device: str) -> int:
     """How many lanes train well together."""
     if device == "cpu":
-        return max(FEWEST_LANES, min(MOST_LANES, CACHE_BYTES // cohort.lane_bytes))
-    return max(FEWEST_LANES, min(GPU_MOST_LANES, GPU_BYTES // cohort.lane_bytes))
+        fitting = min(CACHE_BYTES // cohort.lane_bytes, MOST_LANE_STEPS // cohort.steps)
+        return max(FEWEST_LANES, min(MOST_LANES, fitting))
+    fitting = min(GPU_BYTES // cohort.lane_bytes, GPU_MOST_LANE_STEPS // cohort.steps)
+    return max(FEWEST_LANES, min(GPU_MOST_LANES, fitting))
 
 
 def _cut(cohort: Cohort, missing: Sequence[Trial], workers: int, device: str) -> Iterator[Chunk]:

@@ -110,6 +110,12 @@ def test_large_models_are_cut_into_fewer_lanes():
     assert most_lanes(cohort("mlp", [0], arms(1), lane_bytes=10**9), "cpu") == FEWEST_LANES
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_chunks_of_many_steps_are_small_since_all_of_them_are_kept(device):
+    short, long, endless = (cohort("mlp", [0], arms(1), steps=steps) for steps in (1000, 5 * 10**5, 10**9))
+    assert most_lanes(short, device) > most_lanes(long, device) > most_lanes(endless, device) == FEWEST_LANES
+
+
 def test_a_chunk_that_is_tried_again_is_the_same_chunk():
     (chunk, *_) = Plan(None, (cohort("mlp", range(2), arms(3)),)).chunks((), 1, "cpu")
     assert (chunk.again().stem, chunk.again().trials) == (chunk.stem, chunk.trials)
