@@ -125,7 +125,7 @@ def _epochs(outcome: Outcome, lane: int) -> Columns:
     return {
         "id": _repeated(outcome.trials[lane].id, count),
         "epoch": np.arange(1, count + 1, dtype=np.int32),
-        "train/loss": np.array([part[:, LOSS].mean() for part in per_epoch]),
+        "train/loss": np.array([part[:, LOSS].mean(dtype=np.float64) for part in per_epoch]),
         **{name: curve[:count, lane] for name, curve in outcome.epochs.items()},
         **norms,
     }
