@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
 import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from clipbench import own
+from clipbench.annotations import hints, origins
 from clipbench.errors import ClipbenchError
 from clipbench.names import UnknownName, did_you_mean
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 REQUIRED: Any = inspect.Parameter.empty
+
+# An option that names a file, as seen from the YAML; the function is given its whole path.
+File = Annotated[str, "a file"]
 
 # Where built-in plug-ins of a kind live, and the arguments that clipbench passes itself; all others are options.
 HOMES: Mapping[str, str] = {
@@ -51,6 +55,10 @@ PLACES = ("model", "tensor", "unit", "element", "step")
 TARGETS = ("gradient", "weights")
 
 
+class DataProblem(ValueError):
+    """The data cannot be used; the text says why."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One keyword argument of a plug-in that a user may set."""
@@ -66,7 +74,7 @@ class Option:
             return True
         return any(
             isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
-            for origin in _origins(self.annotation)
+            for origin in origins(self.annotation)
         )
 
 
@@ -82,9 +90,9 @@ class Plugin:
 
     @cached_property
     def options(self) -> dict[str, Option]:
-        hints = _hints(self.function)
+        annotations = hints(self.function)
         return {
-            name: Option(name, hints.get(name, Any), parameter.default)
+            name: Option(name, annotations.get(name, Any), parameter.default)
             for name, parameter in inspect.signature(self.function).parameters.items()
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             and name not in self.given | frozenset(self.facts.get("hidden", ()))
@@ -97,6 +105,11 @@ class Plugin:
         named = passed & frozenset(inspect.signature(self.function).parameters)
         # A data set that is no stream may call an option of its own `batch_size`.
         return named if self.kind != "data" or "generator" in named else named - {"batch_size"}
+
+    @property
+    def files(self) -> list[str]:
+        """The options that name files."""
+        return [name for name, option in self.options.items() if option.annotation == File]
 
     @property
     def is_stream(self) -> bool:
@@ -177,17 +190,18 @@ def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
 
 
 def dataset(
-    *, standardize: bool = False, loss: str = "", metrics: tuple[str, ...] = ()
+    *, standardize: bool = False, loss: str = "", metrics: tuple[str, ...] = (), library: bool = False
 ) -> Callable[[Function], Function]:
     """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test.
 
     `loss` and `metrics` are taken where nobody names any and the targets alone would choose others. It is given
-    `yaml_folder`, where files that the YAML names are looked up, and `shares`, of val and test, if it names them.
+    `yaml_folder`, where files that the YAML names are looked up, and `shares`, of val and test, if it names them. A
+    `library` has many data sets, of which its first option names one: `openml:mnist_784`.
 
     One with a parameter `generator` is a stream: it returns one batch (x, y), drawn from that `torch.Generator`, of
     `batch_size` examples if it has a parameter of that name.
     """
-    return _declare("data", standardize=standardize, loss=loss, metrics=metrics)
+    return _declare("data", standardize=standardize, loss=loss, metrics=metrics, library=library)
 
 
 def optimizer(**facts: Any) -> Callable[[Function], Function]:
@@ -242,9 +256,12 @@ def catalogue(kind: str) -> dict[str, Plugin]:
 
 def find(kind: str, name: str, folder: str | Path = "") -> Plugin:
     """The plug-in of that name: a built-in, `package.module:function`, or `./file.py:function` beside the YAML."""
+    known = catalogue(kind)
+    library, _, shelf = name.partition(":")
+    if shelf and library in known and known[library].facts.get("library"):
+        return _of_library(known[library], shelf)
     if ":" in name:
         return _own(kind, name, Path(folder))
-    known = catalogue(kind)
     if name in known:
         return known[name]
     raise UnknownName(f"unknown {kind} {name!r}.", did_you_mean(name, known))
@@ -256,6 +273,11 @@ def of(kind: str, component: Component) -> Plugin:
     if component.source and plugin.source != component.source:
         raise ClipbenchError(f"{component.name}: its file has changed since. Type the same command again.")
     return plugin
+
+
+def _of_library(plugin: Plugin, shelf: str) -> Plugin:
+    """`openml:mnist_784` is `openml` with its first option said."""
+    return replace(plugin, name=f"{plugin.name}:{shelf}", function=functools.partial(plugin.function, shelf))
 
 
 def _own(kind: str, name: str, folder: Path) -> Plugin:
@@ -275,19 +297,3 @@ def _modules(home: str) -> list[types.ModuleType]:
     if not hasattr(root, "__path__"):
         return [root]
     return [importlib.import_module(f"{home}.{module.name}") for module in pkgutil.iter_modules(root.__path__)]
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        annotated = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
-        return typing.get_type_hints(annotated, include_extras=True)
-    except (NameError, TypeError):  # a user's annotation that cannot be resolved is not a mistake of the YAML
-        return {}
-
-
-def _origins(annotation: Any) -> list[Any]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _origins(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [origin for part in typing.get_args(annotation) for origin in _origins(part)]
-    return [typing.get_origin(annotation) or annotation]

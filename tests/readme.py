@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PATH = ROOT / "README.md"
 QUICKSTART = "experiments/quickstart.yaml"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMON = ("exclude", "split", "standardize", "limit", "resize", "folds", "fold", "corrupt", "warmup")
+COMMON = ("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "warmup")
 
 
 class Block(NamedTuple):

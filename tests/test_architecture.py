@@ -23,7 +23,7 @@ PLUGINS = ("strategies", "models", "data", "optimizers", "losses", "metrics", "s
 LAYERS = (
     ("errors",),
     ("names", "trial"),
-    ("own", "watched"),
+    ("own", "annotations", "watched"),
     ("registry",),
     PLUGINS,
     ("dataset", "spec", "stats", "store", "devices"),

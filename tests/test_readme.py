@@ -39,6 +39,8 @@ def examples(tmp_path):
     for block in blocks("yaml") + blocks("python"):
         if block.file:
             (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+    for name in re.findall(r"\bpath: ([\w.]+)", TEXT):
+        (tmp_path / name).touch()  # files of the reader's
     return tmp_path
 
 

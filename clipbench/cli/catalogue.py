@@ -27,7 +27,7 @@ KINDS = {
     "schedules": ("schedule", "of `train.schedule`; every one also takes warmup: steps"),
     "noise": ("noise", "of `train.noise`: the laws of what is added to gradients"),
 }
-COMMON = ("exclude", "split", "standardize", "limit", "resize", "folds", "fold", "corrupt", "warmup")
+COMMON = ("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "warmup")
 
 
 def list_lines(kind: str) -> Iterator[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.dataset.examples import Arrays, DataProblem, is_labels
+from clipbench.dataset.examples import Arrays, is_labels
+from clipbench.registry import DataProblem
 
 KINDS = ("label_flip", "outliers", "noise", "missing")
 # How far away an outlier lies, in standard deviations of its column.

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from clipbench.dataset.frames import inputs_of, is_table, targets_of
+from clipbench.registry import DataProblem
+
 Arrays = tuple[np.ndarray, np.ndarray]
-
-
-class DataProblem(ValueError):
-    """The data cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ def pair_of(given: Any) -> Arrays:
         raise DataProblem(
             f"it must return (x, y) or a mapping of train, val and test, got {type(given).__name__}."
         ) from None
-    return _array(x), _array(y)
+    return inputs_of(x) if is_table(x) else _array(x), targets_of(y) if is_table(y) else _array(y)
 
 
 def _array(values: Any) -> np.ndarray:
@@ -92,7 +91,8 @@ def check(name: str, x: np.ndarray, y: np.ndarray) -> None:
         raise DataProblem(f"the {name} part has {len(x)} inputs and {len(y)} targets.")
     for what, array in (("inputs", x), ("targets", y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataProblem(f"the {what} of the {name} part are not all finite. Fill or drop them first.")
+            remedy = "Fill or drop them first" + (", or write impute: mean." if what == "inputs" else ".")
+            raise DataProblem(f"the {what} of the {name} part are not all finite. {remedy}")
     if np.issubdtype(y.dtype, np.integer) and y.min() < 0:
         raise DataProblem(f"classes are counted from 0; the {name} part has {int(y.min())}.")
 

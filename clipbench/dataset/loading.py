@@ -9,6 +9,8 @@ from typing import Any
 from clipbench import registry
 from clipbench.dataset.corruption import corrupted
 from clipbench.dataset.examples import Dataset, check, fingerprint_of
+from clipbench.dataset.files import stamps, whole_path
+from clipbench.dataset.imputing import imputed
 from clipbench.dataset.partition import parts_of
 from clipbench.dataset.resizing import resized
 from clipbench.dataset.scaling import standardized
@@ -16,17 +18,18 @@ from clipbench.dataset.stream import open_stream
 from clipbench.trial import Component, Value
 
 # Options that data sets take beside their own, and sections of such options.
-COMMON = ("standardize", "limit", "resize", "folds", "fold")
+COMMON = ("standardize", "limit", "impute", "resize", "folds", "fold")
 SECTIONS = ("split.", "corrupt.")
 
 
 def load(component: Component) -> Dataset:
     """The data that a component names; kept, since every chunk of a cohort asks for them again."""
-    return _kept(component, component.folder)  # a user's function may read files beside it
+    written = stamps(component, registry.of("data", component))
+    return _kept(component, component.folder, written)  # a user's function may read files beside it
 
 
 @lru_cache(maxsize=4)
-def _kept(component: Component, folder: str) -> Dataset:
+def _kept(component: Component, folder: str, written: tuple[tuple[int, int], ...]) -> Dataset:
     return read(component)
 
 
@@ -35,6 +38,7 @@ def read(component: Component) -> Dataset:
     plugin = registry.of("data", component)
     own = {name: value for name, value in component.options if name in plugin.options or not _is_common(name)}
     options = {name: value for name, value in component.options if name not in own}
+    own |= {name: whole_path(str(own[name]), component.folder) for name in plugin.files if own.get(name)}
     given = {**own, **_facts(component, plugin, options)}
     if plugin.is_stream:
         return open_stream(plugin, given, options)
@@ -42,6 +46,7 @@ def read(component: Component) -> Dataset:
     limit = options.get("limit")
     if isinstance(limit, int):
         parts["train"] = (parts["train"][0][:limit], parts["train"][1][:limit])
+    parts = imputed(parts, options.get("impute"))
     for name, (x, y) in parts.items():
         check(name, x, y)
     parts = resized(parts, options.get("resize"))

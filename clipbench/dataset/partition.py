@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.dataset.examples import Arrays, DataProblem, pair_of
+from clipbench.dataset.examples import Arrays, pair_of
+from clipbench.registry import DataProblem
 
 PARTS = ("train", "val", "test")
 
@@ -19,7 +20,8 @@ def parts_of(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
             raise DataProblem(f"the mapping needs `train`, and may have `val` and `test`; it has {sorted(given)}.")
         if options.get("folds") is not None:
             raise DataProblem("it comes in parts, and folds are of data in one piece.")
-        return {name: pair_of(part) for name, part in given.items() if part is not None}
+        parts = {name: pair_of(part) for name, part in given.items() if not isinstance(part, float | None)}
+        return parts | _val_of_train(parts, given.get("val"), options.get("split.seed", 0))
     x, y = pair_of(given)
     if len(x) != len(y):
         raise DataProblem(f"x has {len(x)} examples and y has {len(y)}.")
@@ -30,6 +32,12 @@ def parts_of(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
         parts["test"] = (x[fold], y[fold])
         shares["test"] = 0.0
     return parts | _split(x, y, kept, shares, seed)
+
+
+def _val_of_train(parts: Mapping[str, Arrays], share: object, seed: int) -> dict[str, Arrays]:
+    """Where a share stands for the val part, it is taken from the training part."""
+    x, y = parts["train"]
+    return _split(x, y, np.arange(len(x)), {"val": share}, seed) if isinstance(share, float) else {}
 
 
 def _fold(y: np.ndarray, folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

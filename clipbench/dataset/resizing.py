@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from clipbench.dataset.examples import Arrays, DataProblem
+from clipbench.dataset.examples import Arrays
+from clipbench.registry import DataProblem
 
 
 def resized(parts: dict[str, Arrays], size: object) -> dict[str, Arrays]:

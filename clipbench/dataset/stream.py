@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipbench.dataset.examples import Arrays, DataProblem, Dataset, check, fingerprint_of, pair_of
-from clipbench.registry import Plugin
+from clipbench.dataset.examples import Arrays, Dataset, check, fingerprint_of, pair_of
+from clipbench.registry import DataProblem, Plugin
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

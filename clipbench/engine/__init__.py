@@ -14,6 +14,7 @@ from clipbench.engine import tabulate
 from clipbench.engine.cohort import Cohort, Progress, order
 from clipbench.engine.cohort import train as train_chunk
 from clipbench.engine.workspace import Shape, Workspace
+from clipbench.errors import ClipbenchError
 from clipbench.trial import Records, Trial
 
 # A chunk of one lane would use other kernels than a chunk of many, and so differ in the last bits.
@@ -47,4 +48,8 @@ def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> f
 @lru_cache(maxsize=2)
 def _workspace(shape: Shape) -> Workspace:
     """Chunks of a cohort come one after another in the same shape: trace their programs once."""
-    return Workspace(shape, dataset.load(shape.data) if shape.data else None)
+    loaded = dataset.load(shape.data) if shape.data else None
+    if loaded and shape.fingerprint and loaded.fingerprint != shape.fingerprint:
+        text = f"{shape.data and shape.data.name}: the data are not those that were planned."
+        raise ClipbenchError(f"{text} Type the same command again; a function of your own needs a fixed seed.")
+    return Workspace(shape, loaded)

@@ -40,12 +40,13 @@ class Shape:
     lanes: int
     one_seed: bool  # all lanes see the same batches
     device: str
+    fingerprint: str = ""  # of the data's content
 
     @classmethod
     def of(cls, trials: Sequence[Trial], device: str) -> Shape:
         first = trials[0]
         one_seed = len({trial.seed for trial in trials}) == 1
-        return cls(first.data, first.model, first.train, len(trials), one_seed, device)
+        return cls(first.data, first.model, first.train, len(trials), one_seed, device, first.fingerprint)
 
 
 class Workspace:

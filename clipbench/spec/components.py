@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from clipbench.names import UnknownName, did_you_mean
@@ -106,6 +108,7 @@ def _choice(
     axes = _axes(given, slots, plugin, folder, findings)
     for option, text, remedy in complaints(plugin, axes) if kind == "strategy" else ():
         findings.wrong(given[option].key_place, text, remedy)
+    _refuse_absent_files(plugin, given, axes, folder, findings)
     _refuse_missing(plugin, [name for name in slots if name not in given and name not in meant], node, findings)
     if len(findings.problems) > before or len(axes) < len(given):
         return None
@@ -117,8 +120,19 @@ def _choice(
         if option not in quiet:
             axes.setdefault(option, Axis((default,), takes_list=slots[option].takes_list))
     _unfold(axes)
-    own_folder = folder if plugin.source or "yaml_folder" in plugin.given else ""
+    own_folder = folder if plugin.source or plugin.files or "yaml_folder" in plugin.given else ""
     return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet)
+
+
+def _refuse_absent_files(
+    plugin: Plugin, given: Mapping[str, Node], axes: Mapping[str, Axis], folder: str, findings: Findings
+) -> None:
+    for name in plugin.files:
+        for path in axes[name].values if name in axes else ():
+            whole = Path(folder, os.path.expanduser(str(path)))
+            if path and not whole.exists():
+                near = sorted(each.name for each in whole.parent.glob("*"))[:20]
+                findings.wrong(given[name].place, f"there is no file {whole}.", did_you_mean(whole.name, near))
 
 
 def _unfold(axes: dict[str, Axis]) -> None:

@@ -30,7 +30,7 @@ add_core_schema(_Dumper)
 def resolved(experiment: Experiment) -> str:
     """The YAML text that loads to the same trials."""
     document: dict[str, Any] = {"name": experiment.name}
-    if any(component.source for component in _components(experiment)):
+    if any(component.folder for component in _components(experiment)):
         document["folder"] = experiment.folder
     for section, choices in experiment.choices.items():
         document[section] = _one_or_list([_choice(choice) for choice in choices]) if choices else "none"

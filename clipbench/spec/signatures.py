@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ LATER: Mapping[str, frozenset[str]] = {
 # Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
 SECTIONS = {"split": "Write split: {val: 0.2, test: 0.2}.", "corrupt": "Write corrupt: {missing: 0.1}."}
 # Options of data that are a fixed set of examples, which a stream is not.
-FIXED = ("standardize", "limit", "corrupt", "folds", "resize")
+FIXED = ("standardize", "limit", "impute", "corrupt", "folds", "resize")
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -81,6 +81,7 @@ def _common(plugin: Plugin) -> dict[str, Slot]:
             "split.seed": _added("split.seed", NumberOf, 0),
             "standardize": _standardize(bool(plugin.facts.get("standardize", False))),
             "limit": _added("limit", Annotated[int, Field(ge=1)] | None, None),
+            "impute": _added("impute", Literal["mean", "median"] | None, None, quiet=True),
             "resize": _added("resize", Annotated[int, Field(ge=1)] | None, None, quiet=True),
             "folds": _added("folds", Annotated[int, Field(ge=2)] | None, None, quiet=True),
             "fold": _added("fold", NumberOf | None, None, quiet=True),
