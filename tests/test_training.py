@@ -30,7 +30,7 @@ NOISES = {
     "levy": C("levy", alpha=1.5, scale=0.05),
 }
 OBJECTIVES = {
-    "quadratic": C("quadratic", start=[0.5, 2.0], dim=5, curvature=[1.0, 10.0]),
+    "quadratic": C("quadratic", start=[0.5, 2.0], dim=5, scatter=0.1, curvature=[1.0, 10.0]),
     "power": C("power", start=[1.0, -2.0], dim=None, exponent=3.0),
     "scalar_rnn": C("scalar_rnn", start=1.05, steps=20),
     "rosenbrock": C("rosenbrock", start=[-1.2, 1.0, 0.5]),
@@ -279,6 +279,27 @@ def test_objectives_descend_as_in_the_loop(name, optimizer):
     train = Training(epochs=None, steps=30, loss=C("output"), dtype="float64")
     slow = replace(OPTIMIZERS[optimizer], options=C("x", **OPTIMIZERS[optimizer].as_dict() | {"lr": 1e-3}).options)
     assert_as_the_loop([Trial(None, OBJECTIVES[name], slow, train, ARMS[arm], 0) for arm in SOME])
+
+
+def test_seeds_start_at_the_start_or_scattered_around_it(tmp_path):
+    text = """
+        model: {{name: quadratic, start: [1, 3], dim: 3, scatter: {scatter}}}
+        optimizer: {{name: sgd, lr: 0}}
+        train: {{loss: output, steps: 1, dtype: float64, save_weights: true}}
+        clip: none
+        seeds: 50
+    """
+    _, exact = from_yaml(tmp_path, text.format(scatter=0))
+    _, around = from_yaml(tmp_path, text.format(scatter=0.5))
+    assert {tuple(weights) for weights in exact.weights.values()} == {(1.0, 2.0, 3.0)}
+    away = np.stack(list(around.weights.values())) - (1.0, 2.0, 3.0)
+    assert stats.kstest(away.ravel(), stats.norm(scale=0.5).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("start, dim, said", [([], None, "a coordinate"), ([1.0, 2.0, 3.0], 5, "3 numbers are not 5")])
+def test_a_start_that_is_no_point_is_refused(start, dim, said):
+    with pytest.raises(ValueError, match=said):
+        registry.find("model", "quadratic").function(start=start, dim=dim)
 
 
 def from_yaml(folder, text: str) -> tuple[list[Trial], Records]:
