@@ -133,8 +133,19 @@ def test_report_has_every_format(finished):
     assert markdown.startswith("#") and "| none" in markdown
     assert delimited.splitlines()[0].startswith("setting,arm,strategy,threshold")
     assert len(table(results / "small")) == len(delimited.strip().splitlines()) - 1 == 4
-    assert json.loads(document)[0]["name"] == "small"
+    assert [each["name"] for each in json.loads(document)["experiments"]] == ["small"]
     assert document == invoke("report", path, "--results", results, "--json").stdout
+
+
+def test_several_experiments_are_reported_on_one_page(finished):
+    path, results, _ = finished
+    said = invoke("report", path, "small", "--results", results)
+    assert said.stdout.startswith("All experiments: 2 experiments, 2 settings") and said.stdout.count("- small: ") == 2
+    assert "together" in said.stderr and (results / "report.html").is_file()
+    assert (results / "report.md").read_text("utf-8").startswith("# All experiments")
+    document = invoke("report", path, path, "--results", results, "--json").stdout
+    assert len(json.loads(document)["experiments"]) == 2
+    (results / "report.html").unlink(), (results / "report.md").unlink()
 
 
 def test_report_before_any_run_says_what_to_do(tmp_path):

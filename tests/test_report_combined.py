@@ -1,13 +1,19 @@
 """Several experiments on one page: ranks over all settings, every answer, every claim."""
 
+import dataclasses
+import io
+import json
+
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy import stats as scipy_stats
 
-from clipbench.report import compare, html
+from clipbench.report import compare, document, html, markdown, terminal
 from clipbench.report.combined import combine
 from clipbench.report.figures import ranks, sheet, svg
 from clipbench.report.publish import write_combined
+from tests.golden_files import check_golden
 from tests.test_claims import answers
 from tests.test_html import outline
 from tests.test_report import arm, diverged
@@ -66,11 +72,51 @@ def test_bars_span_what_the_critical_difference_does_not_tell_apart():
     assert "<path" in svg.render(sheet(drawn))
 
 
+def named(count=3):
+    return combine([dataclasses.replace(report, name=f"study{n}") for n, report in enumerate(reports(count))])
+
+
+def test_terminal_says_what_it_said():
+    console = Console(width=80, file=io.StringIO())
+    terminal.render_combined(named(), console)
+    text = console.file.getvalue()
+    check_golden("report/combined.txt", text)
+    assert max(map(len, text.splitlines())) <= 80 and "\x1b" not in text
+
+
+def test_markdown_says_what_it_said():
+    check_golden("report/combined.md", markdown.render_combined(named()))
+
+
+def test_without_ranks_and_claims_the_texts_say_why():
+    found = combine([compare(pd.DataFrame(), name="a|b"), compare(pd.DataFrame(arm("none") + arm("a", 1.0)), name="c")])
+    console = Console(width=80, file=io.StringIO())
+    terminal.render_combined(found, console)
+    for text in (console.file.getvalue(), markdown.render_combined(found), html.render_combined(found)):
+        words = " ".join(text.split())
+        assert "takes at least three settings" in words and "No experiment claims anything." in words
+        assert "No trial of this experiment has been trained yet." in words
+
+
+def test_json_holds_every_report_and_the_ranks():
+    found = json.loads(json.dumps(document.combined_as_dict(named()), allow_nan=False))
+    assert [each["name"] for each in found["experiments"]] == ["study0", "study1", "study2"]
+    assert found["ranks"]["strategies"] == ["b", "a", "none"]
+    assert document.combined_as_dict(combine(reports(1)))["ranks"] is None
+
+
+def test_ranks_name_what_is_not_told_apart():
+    assert list(named(4).ranks.grid.cells) == [
+        ("b", "1.00", "a"), ("a", "2.00", "b, none"), ("none", "3.00", "a"),
+    ]  # fmt: skip
+
+
 def test_page_holds_every_answer_and_claim_and_links_to_each_report(tmp_path):
-    path = write_combined(reports(3), tmp_path)
+    path = write_combined(combine(reports(3)), tmp_path)
     text = path.read_text("utf-8")
     found = outline(text)
     assert path == tmp_path / "report.html"
+    assert (tmp_path / "report.md").read_text("utf-8").count("b \\> none") >= 3
     assert text.count("<code>b &gt; none</code>") == 3
     assert text.count("claims/report.html") == 3
     assert {"answers", "ranks", "claims"} <= set(found.ids)

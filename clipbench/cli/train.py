@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ from clipbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from clipbench.report.combined import Combined
     from clipbench.run import Finished, Session, Settings
 
 
@@ -79,7 +81,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare what was trained, and write report.html, its figures and its tables beside it."""
-    from clipbench.report import delimited, document, latex, markdown
+    from clipbench.report.combined import combine
     from clipbench.report.publish import write_combined, write_pictures
     from clipbench.run import Settings, report
     from clipbench.store import Store
@@ -88,19 +90,31 @@ def report(
     finished = [report(experiment, settings) for experiment in experiments]
     for each in finished if png else ():
         write_pictures(each.plan, Store(each.folder))
-    if as_json or layout is Format.json:
-        say_json([document.as_dict(each.report) for each in finished])
+    combined = combine([each.report for each in finished])
+    path = write_combined(combined, results) if len(finished) > 1 else None
+    _show(finished, combined, Format.json if as_json else layout)
+    if path:
+        complain(f"All {len(finished)} together: {path}")
+
+
+def _show(finished: Sequence[Finished], combined: Combined, layout: Format) -> None:
+    """One experiment in full; several together, but for the formats that are tables."""
+    from clipbench.report import delimited, document, html, latex, markdown
+
+    together = len(finished) > 1
+    if layout is Format.json:
+        say_json(document.combined_as_dict(combined))
+    elif layout is Format.terminal and together:
+        _print_combined(combined)
     elif layout is Format.terminal:
-        for each in finished:
-            _print_report(each)
+        _print_report(finished[0])
     elif layout is Format.html:
-        say((each.folder / "report.html").read_text("utf-8") for each in finished)
+        say([html.render_combined(combined) if together else (finished[0].folder / "report.html").read_text("utf-8")])
+    elif layout is Format.markdown and together:
+        say([markdown.render_combined(combined)])
     else:
         renders = {Format.markdown: markdown.render, Format.csv: delimited.render, Format.latex: latex.render}
         say(renders[layout](each.report) for each in finished)
-    if len(finished) > 1:
-        path = write_combined([each.report for each in finished], results)
-        complain(f"All {len(finished)} together: {path}")
 
 
 def _preview(experiment: Path, settings: Settings, as_json: bool) -> None:
@@ -160,6 +174,17 @@ def _print_report(finished: Finished) -> None:
     files = "report.md, report.html, report.json, table.csv, table.tex, figures/; records/, epochs/, steps/ for pandas."
     written = f"Written: {finished.folder}/ {files}"
     say([shown.get(), written])
+
+
+def _print_combined(combined: Combined) -> None:
+    from rich.console import Console
+
+    from clipbench.report import terminal
+
+    console = Console()
+    with console.capture() as shown:
+        terminal.render_combined(combined, console)
+    say([shown.get(), "Each in full: clipbench report NAME"])
 
 
 def _document(finished: Finished, session: Session, problem: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from clipbench.report import formatting, layout, meaning, notes, verdict
 from clipbench.report.plateau import plateau, thresholds
-from clipbench.report.tables import Contrast, Row, Setting
+from clipbench.report.tables import Contrast, Report, Row, Setting
 from clipbench.stats import Estimate
 
 HELPS = "clipping helps"
@@ -53,6 +53,14 @@ def answer(setting: Setting) -> Answer:
         return Answer(NO_MATTER, "Every strategy is shown to be within the margin.", baseline, ())
     advice = "No strategy is shown to be better; with more seeds this may change."
     return Answer(NOT_SHOWN, advice, baseline, tuple(_nearest(setting, others[0])))
+
+
+def lines(report: Report) -> Iterator[str]:
+    """The answer of every setting in a line, for where there are several experiments."""
+    for setting in report.settings:
+        yield f"{report.name}: {answer(setting).verdict}. {setting.headline}"
+    if not report.settings:
+        yield f"{report.name}: {' '.join(report.notes)}"
 
 
 def _use(setting: Setting, row: Row) -> Answer:

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipbench import stats
+from clipbench.report import formatting
+from clipbench.report.layout import Grid
 from clipbench.report.tables import Report, Row, Setting
 from clipbench.stats import Ranking
 
+TITLE = "Ranks"
+UNRANKED = "An average rank takes at least three settings, and three strategies that all of them have."
+NO_CLAIMS = "No experiment claims anything."
 FEWEST = 3  # settings, and strategies: with fewer an average rank says nothing
 
 
@@ -30,6 +35,27 @@ class Ranks:
     blocks: int
     left_out: tuple[str, ...]  # strategies that some setting lacks
 
+    @property
+    def grid(self) -> Grid:
+        """As a table, from the best to the worst."""
+        headers = ("strategy", "average rank", "not told apart from")
+        rows = zip(self.strategies, self.ranking.means, strict=True)
+        cells = tuple((name, f"{mean:.2f}", formatting.listing(self._near(mean, name)) or "-") for name, mean in rows)
+        return Grid(TITLE, headers, cells, frozenset({"strategy", "not told apart from"}))
+
+    @property
+    def meaning(self) -> str:
+        difference = self.ranking.critical_difference
+        nemenyi = f" (Nemenyi, critical difference {difference:.2f})" if math.isfinite(difference) else ""
+        return (
+            f"Average rank over {self.blocks} settings, 1 is best. Friedman {formatting.p_clause(self.ranking.p)}. "
+            f"Strategies whose ranks are close are not told apart{nemenyi}."
+        )
+
+    def _near(self, mean: float, name: str) -> list[str]:
+        every = zip(self.strategies, self.ranking.means, strict=True)
+        return [other for other, at in every if other != name and abs(at - mean) < self.ranking.critical_difference]
+
 
 @dataclass(frozen=True)
 class Combined:
@@ -37,6 +63,20 @@ class Combined:
 
     reports: tuple[Report, ...]
     ranks: Ranks | None
+
+    @property
+    def size(self) -> str:
+        settings = sum(len(report.settings) for report in self.reports)
+        return f"{formatting.count(len(self.reports), 'experiment')}, {formatting.count(settings, 'setting')}"
+
+    @property
+    def about_ranks(self) -> str:
+        """What must be said beside the ranks, or instead of them."""
+        if self.ranks is None:
+            return UNRANKED
+        left_out = ", ".join(sorted(self.ranks.left_out))
+        missing = f" Not in every setting, and so not ranked: {left_out}." if left_out else ""
+        return f"{self.ranks.meaning}{missing}"
 
 
 def combine(reports: Sequence[Report]) -> Combined:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from clipbench.report.combined import Combined
 from clipbench.report.tables import Report
 
 
@@ -20,6 +21,12 @@ def as_dict(report: Report) -> dict[str, Any]:
     cleaned = _clean(values)
     assert isinstance(cleaned, dict)
     return cleaned
+
+
+def combined_as_dict(combined: Combined) -> dict[str, Any]:
+    """Every report, and the ranks over them; null where nothing can be ranked."""
+    ranks = _clean(asdict(combined.ranks)) if combined.ranks else None
+    return {"experiments": [as_dict(report) for report in combined.reports], "ranks": ranks}
 
 
 def render(report: Report) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from clipbench.report import evidence, layout, legend
+from clipbench.report import answer, evidence, layout, legend
+from clipbench.report import combined as combined_report
+from clipbench.report.combined import Combined
 from clipbench.report.layout import Grid
 from clipbench.report.tables import Report, Setting
 
@@ -22,6 +24,21 @@ def render(report: Report) -> str:
     lines += _claims(report)
     lines += [line for note in report.notes for line in (f"> {_escape(note)}", "")]
     lines += _items("How to read this:", legend.lines(report))
+    return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
+
+
+def render_combined(combined: Combined) -> str:
+    """Several experiments as one document: answers, ranks, all claims."""
+    lines = ["# All experiments", "", combined.size, "", "## Answers", ""]
+    lines += [f"- {_escape(line)}" for report in combined.reports for line in answer.lines(report)]
+    lines += ["", f"## {combined_report.TITLE}", ""]
+    lines += [*_table(combined.ranks.grid), ""] if combined.ranks else []
+    lines += [_escape(combined.about_ranks), "", f"## {evidence.TITLE}", ""]
+    claims = [(report.name, each) for report in combined.reports for each in report.claims]
+    if claims:
+        lines += ["| experiment | verdict | claim | expected | evidence |", "| --- | --- | --- | --- | --- |"]
+        lines += [_line((name, c.verdict, c.says, c.expect, evidence.sentence(c))) for name, c in claims]
+    lines += ["", _escape(evidence.MEANING if claims else combined_report.NO_CLAIMS)]
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from clipbench.plan import Plan
 from clipbench.report import delimited, document, figures, html, latex, markdown, provenance, series
-from clipbench.report.combined import combine
+from clipbench.report.combined import Combined
 from clipbench.report.comparison import compare
 from clipbench.report.figures import Drawing, png, sheet, svg
 from clipbench.report.tables import Options, Report
@@ -36,10 +36,11 @@ def publish(plan: Plan, store: Store) -> Report:
     return report
 
 
-def write_combined(reports: Sequence[Report], folder: Path) -> Path:
-    """One page of several experiments, beside their folders."""
+def write_combined(combined: Combined, folder: Path) -> Path:
+    """One page of several experiments, beside their folders, as HTML and as Markdown."""
+    write_whole(folder / "report.md", markdown.render_combined(combined).encode(errors="replace"))
     path = folder / "report.html"
-    write_whole(path, html.render_combined(combine(reports)).encode(errors="replace"))
+    write_whole(path, html.render_combined(combined).encode(errors="replace"))
     return path
 
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipbench.report import claims, evidence, layout, legend, verdict
+from clipbench.report import answer, claims, evidence, layout, legend, verdict
+from clipbench.report.combined import NO_CLAIMS, Combined
 from clipbench.report.layout import Grid
 from clipbench.report.tables import Report, Setting
 
@@ -39,6 +40,26 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
         _line("", line, console, "dim")
 
 
+def render_combined(combined: Combined, console: Console) -> None:
+    """Print several experiments together: answers, ranks, all claims."""
+    console.print(Text(f"All experiments: {combined.size}", "bold"))
+    console.print()
+    for report in combined.reports:
+        for line in answer.lines(report):
+            _line("- ", line, console, "")
+    console.print()
+    if combined.ranks:
+        console.print(_table(combined.ranks.grid))
+        console.print()
+    _line("", combined.about_ranks, console, "dim")
+    console.print()
+    claiming = [report for report in combined.reports if report.claims]
+    for report in claiming:
+        console.print(Text(f"{evidence.TITLE} of {report.name}"))
+        _answered(report, console)
+    _line("", evidence.MEANING if claiming else NO_CLAIMS, console, "dim")
+
+
 def _setting(setting: Setting, console: Console, *, full: bool) -> None:
     console.print(Text(setting.headline, "bold"))
     console.print()
@@ -57,11 +78,15 @@ def _claims(report: Report, console: Console) -> None:
     if not report.claims:
         return
     console.print(Text(evidence.TITLE))
+    _answered(report, console)
+    _line("", evidence.MEANING, console, "dim")
+    console.print()
+
+
+def _answered(report: Report, console: Console) -> None:
     for each in report.claims:
         _line(f"{each.verdict:<13} ", f"{each.says} ({each.expect})", console, STYLES[each.verdict])
         _line(" " * 14, evidence.sentence(each), console, "")
-    _line("", evidence.MEANING, console, "dim")
-    console.print()
 
 
 def _table(grid: Grid) -> Table:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from clipbench.report import formatting
 from clipbench.report.combined import Ranks
 from clipbench.report.figures.drawing import SMALL, Drawing, Figure, Line, Mark, Shape, Words, shortened, width_of
 from clipbench.report.figures.scale import Scale
@@ -30,16 +28,7 @@ def figure(ranks: Ranks) -> Figure:
     words = "; ".join(f"{name} {mean:.2f}" for name, mean in zip(names, means, strict=True))
     height = bottom + 50 + BAR * len(groups)
     drawing = Drawing(WIDTH, height, tuple(shapes), "Average ranks", f"Average ranks: {words}.")
-    return Figure("ranks", "Which strategy ranks where?", _caption(ranks), (drawing,), 1)
-
-
-def _caption(ranks: Ranks) -> str:
-    difference = ranks.ranking.critical_difference
-    nemenyi = f" (Nemenyi, critical difference {difference:.2f})" if math.isfinite(difference) else ""
-    return (
-        f"Average rank over {ranks.blocks} settings, 1 is best. Friedman {formatting.p_clause(ranks.ranking.p)}. "
-        f"An orange bar spans strategies that are not told apart{nemenyi}."
-    )
+    return Figure("ranks", "Which strategy ranks where?", f"{ranks.meaning} An orange bar spans those.", (drawing,), 1)
 
 
 def _axis(x: Scale, bottom: float) -> Iterator[Shape]:

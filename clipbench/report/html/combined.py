@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from clipbench.report import answer as answers
-from clipbench.report import formatting
-from clipbench.report.combined import Combined
+from clipbench.report.combined import NO_CLAIMS, Combined
 from clipbench.report.figures import ranks
 from clipbench.report.html.escape import text
 from clipbench.report.html.page import claim_items, document, figure, tone
@@ -21,9 +20,7 @@ def render_combined(combined: Combined) -> str:
 
 def _body(combined: Combined) -> Iterator[str]:
     yield "<header><p class=kicker>Gradient clipping, compared</p><h1>All experiments</h1>"
-    settings = sum(len(report.settings) for report in combined.reports)
-    counts = (formatting.count(len(combined.reports), "experiment"), formatting.count(settings, "setting"))
-    yield f"<p class=lead>{' · '.join(counts)}</p></header>\n"
+    yield f"<p class=lead>{text(combined.size)}</p></header>\n"
     yield "<nav aria-label=Contents><details open><summary>Contents</summary><ul>"
     yield "<li><a href=#answers>Answers</a></li>"
     yield "<li><a href=#ranks>Ranks</a></li><li><a href=#claims>Claims</a></li></ul></details></nav>\n<main>\n"
@@ -32,10 +29,7 @@ def _body(combined: Combined) -> Iterator[str]:
     yield "</ul></section>\n<section id=ranks><h2>Ranks</h2>"
     yield "".join(_ranks(combined))
     yield "</section>\n<section id=claims><h2>Claims</h2>"
-    yield (
-        "".join(line for report in combined.reports for line in _claims(report))
-        or "<p>No experiment claims anything.</p>"
-    )
+    yield ("".join(line for report in combined.reports for line in _claims(report)) or f"<p>{NO_CLAIMS}</p>")
     yield "</section>\n</main>\n"
 
 
@@ -50,13 +44,10 @@ def _answers(report: Report) -> Iterator[str]:
 
 
 def _ranks(combined: Combined) -> Iterator[str]:
-    if combined.ranks is None:
-        yield "<p>An average rank takes at least three settings, and three strategies that all of them have.</p>"
-        return
-    yield figure("all", ranks.figure(combined.ranks))
-    if combined.ranks.left_out:
-        names = ", ".join(sorted(combined.ranks.left_out))
-        yield f"<p class=note>Not in every setting, and so not ranked: {text(names)}.</p>"
+    if combined.ranks:
+        yield figure("all", ranks.figure(combined.ranks))
+    if combined.ranks is None or combined.ranks.left_out:
+        yield f"<p class=note>{text(combined.about_ranks)}</p>"
 
 
 def _claims(report: Report) -> Iterator[str]:
