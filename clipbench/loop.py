@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -10,28 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipbench import dataset
+from clipbench.dataset import Dataset, Stream
 from clipbench.engine.network import build_model
 from clipbench.engine.optimizing import make_optimizer
 from clipbench.executors.local import cores
 from clipbench.trial import Trial
 
+Batch = tuple[Tensor, Tensor]
+
 WARM_UP = 20
 
 
-def steps_per_second(trial: Trial, seconds: float, device: str = "cpu") -> float:
-    """Steps of one model, clipped by norm, with torch's default threads and without any telemetry."""
-    torch.set_num_threads(cores())
+def steps_per_second(trial: Trial, seconds: float, device: str = "cpu", threads: int = 0) -> float:
+    """Steps of one model, clipped by norm, without any telemetry; 0 threads are as many as torch takes by default."""
+    torch.set_num_threads(threads or cores())
     loaded = dataset.load(trial.data) if trial.data else None
-    if loaded is None:
-        raise ValueError("the plain loop needs data")
     model = build_model(trial.model, loaded, trial.seed).to(device)
     optimizer = make_optimizer(trial.optimizer, list(model.parameters()))
-    x = torch.as_tensor(loaded.train[0], dtype=torch.float32, device=device)
-    y = torch.as_tensor(loaded.train[1], device=device)
     done, start = 0, 0.0
-    for batch in _batches(len(x), trial.train.batch_size or len(x), trial.seed):
+    for x, y in _batches(loaded, trial, device):
         optimizer.zero_grad()
-        torch.autograd.backward(_loss(model(x[batch]), y[batch]))
+        torch.autograd.backward(_loss(model(x), y) if loaded else model())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         done += 1
@@ -48,10 +48,21 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(output, target)
 
 
-def _batches(examples: int, size: int, seed: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.split(torch.randperm(examples, generator=generator), size)
+def _batches(loaded: Dataset | None, trial: Trial, device: str) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(trial.seed)
+    if loaded is None:
+        nothing = torch.zeros(1)
+        yield from itertools.repeat((nothing, nothing))
+    elif isinstance(loaded, Stream):
+        while True:
+            x, y = loaded.batch(generator, loaded.size(trial.train.batch_size))
+            yield x.to(device), y.to(device)
+    else:
+        x, y = (torch.as_tensor(part).to(device) for part in loaded.train)
+        x = x.float() if x.is_floating_point() else x
+        while True:
+            for chosen in torch.split(torch.randperm(len(x), generator=generator), trial.train.batch_size or len(x)):
+                yield x[chosen], y[chosen]
 
 
 def _now(device: str) -> float:

@@ -15,7 +15,7 @@ from clipbench.cli.options import Device, Devices, Json, Results, TrackingUri, W
 @app.command(rich_help_panel=MACHINE)
 def bench(
     model: Annotated[
-        list[str] | None, typer.Option("--model", metavar="NAME", help="mlp and cnn, if not said.")
+        list[str] | None, typer.Option("--model", metavar="NAME", help="mlp, cnn, rnn and transformer, if not said.")
     ] = None,
     lanes: Annotated[int, typer.Option("--lanes", min=8, help="Trials at once, a multiple of 8.")] = 64,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Each measures the loop, then the cohort.")] = 3,
