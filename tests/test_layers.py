@@ -102,6 +102,15 @@ def test_group_normalization_is_pytorchs(affine: bool, shape: tuple[int, ...]) -
     assert_same(module, drawn(*shape))
 
 
+@pytest.mark.parametrize("affine", (True, False))
+@pytest.mark.parametrize("over", (6, (4, 6)))
+def test_layer_normalization_is_pytorchs(affine: bool, over: int | tuple[int, ...]) -> None:
+    module = nn.LayerNorm(over, elementwise_affine=affine).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    assert_same(module, drawn(3, 5, 4, 6))
+
+
 class Reads(nn.Module):
     """A layer over sequences of twelve steps and a class from its output, as people write it."""
 

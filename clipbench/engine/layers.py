@@ -9,9 +9,10 @@ from typing import Any
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from clipbench.engine import convolution, normalization, recurrence
+from clipbench.engine import attention, convolution, normalization, recurrence
 
 REPLACEMENTS: Mapping[Any, Callable[..., Any]] = {
+    **attention.REPLACEMENTS,
     **convolution.REPLACEMENTS,
     **normalization.REPLACEMENTS,
     **recurrence.REPLACEMENTS,

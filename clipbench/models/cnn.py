@@ -57,7 +57,7 @@ def cnn(
 def resnet(
     inputs: int | tuple[int, ...],
     outputs: int,
-    channels: Sequence[int] = (16, 32),
+    channels: Sequence[int] = (8, 16),
     blocks: Whole = 1,
     groups: Whole = 4,
 ) -> nn.Module:
