@@ -12,6 +12,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from clipbench.cli import PANELS, app
+from clipbench.cli.catalogue import families, formula_of
 from clipbench.registry import Plugin, catalogue
 from clipbench.spec.signatures import signature
 from clipbench.spec.values import show
@@ -65,7 +66,7 @@ def _pattern(name: str) -> str:
 
 def generated(name: str) -> str:
     """A part as it should be."""
-    return commands() if name == "commands" else "\n".join(TABLES[name]())
+    return commands() if name == "commands" else "\n".join(TABLES[name]()).strip("\n")
 
 
 def commands() -> str:
@@ -89,14 +90,15 @@ def quickstart(folder: Path, *options: str) -> str:
 
 
 def strategies() -> Iterator[str]:
-    yield "| strategy | looks at | formula | does | from; remarks | options | off at |"
-    yield "|---|---|---|---|---|---|---|"
-    for plugin in catalogue("strategy").values():
-        formula, source = _formula(plugin)
-        loose = plugin.facts["loose"]
-        off = "" if loose is None else f"{loose:g}"
-        name, options = f"`{plugin.name}`", _options(plugin)
-        yield _row(name, plugin.facts["per"], _code(formula), plugin.summary, source, options, off)
+    for sentence, plugins in families("strategies"):
+        yield f"\n**{sentence}**\n"
+        yield "| strategy | formula | does | options | off at | from; remarks |"
+        yield "|---|---|---|---|---|---|"
+        for plugin in plugins:
+            formula, source = formula_of(plugin)
+            loose = plugin.facts["loose"]
+            off = "" if loose is None else f"{loose:g}"
+            yield _row(f"`{plugin.name}`", _code(formula), plugin.summary, _options(plugin), off, source)
 
 
 def described(kind: str, heading: str) -> Iterator[str]:
@@ -110,7 +112,7 @@ def formulas(kind: str, heading: str) -> Iterator[str]:
     yield f"| {heading} | is | formula | options |"
     yield "|---|---|---|---|"
     for plugin in catalogue(kind).values():
-        yield _row(f"`{plugin.name}`", plugin.summary, _code(_formula(plugin)[0]), _options(plugin))
+        yield _row(f"`{plugin.name}`", plugin.summary, _code(formula_of(plugin)[0]), _options(plugin))
 
 
 def optimizers() -> Iterator[str]:
@@ -127,7 +129,7 @@ def metrics() -> Iterator[str]:
     yield "|---|---|---|---|"
     for plugin in catalogue("metric").values():
         better = "higher" if plugin.higher_is_better else "lower"
-        yield _row(f"`{plugin.name}`", plugin.summary, _code(_formula(plugin)[0]), better)
+        yield _row(f"`{plugin.name}`", plugin.summary, _code(formula_of(plugin)[0]), better)
 
 
 TABLES = {
@@ -141,13 +143,6 @@ TABLES = {
     "noise": lambda: formulas("noise", "law"),
 }
 PARTS = (*TABLES, "commands")
-
-
-def _formula(plugin: Plugin) -> tuple[str, str]:
-    """The formula under the first line of a docstring, and the reference behind it."""
-    lines = [line.strip() for line in plugin.doc.splitlines()[1:] if line.strip()]
-    formula, _, source = re.sub(r"\s{2,}", "\t", lines[0]).partition("\t") if lines else ("", "", "")
-    return formula, source
 
 
 def _options(plugin: Plugin) -> str:

@@ -1,5 +1,6 @@
 """The commands that need only the YAML: check, list, schema, init; and a `--help` that costs nothing."""
 
+import importlib
 import json
 import os
 import re
@@ -168,15 +169,33 @@ def test_closed_pipe_shows_no_traceback():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_list_has_a_line_for_every_plugin(kind):
+def test_list_has_an_entry_for_every_plugin_within_80_columns(kind):
     lines = run("list", kind).stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(registry.catalogue(KINDS[kind][0]))
+    entries = [line.split()[0] for line in lines if re.match(r"  \S", line)]
+    assert set(entries) >= set(registry.catalogue(KINDS[kind][0]))
+    assert max(map(len, lines)) <= 80
 
 
 def test_list_shows_formula_and_options():
     shown = run("list", "strategies").stdout
     assert re.search(r"^  norm +g \* min\(1, c / \(n \+ 1e-6\)\)", shown, re.MULTILINE)
     assert "threshold, p=2.0, per=model" in shown
+
+
+def test_list_groups_rules_by_family_with_reference_range_and_common_options():
+    text = run("list", "strategies").stdout
+    shown = " ".join(text.split())
+    for file in ("norms", "elementwise", "skipping", "adaptive", "weights"):
+        sentence = importlib.import_module(f"clipbench.strategies.{file}").__doc__.split(".")[0]
+        assert " ".join(sentence.split()) in shown
+    for name, rule in registry.catalogue("strategy").items():
+        entry = text.partition(f"\n  {name} ")[2].partition("\n\n")[0]
+        said = " ".join(entry.split())
+        assert rule.summary in said, name
+        assert all(option in said for option in rule.options), name
+        assert ("search" in said) == ("threshold" in rule.options), name
+    assert shown.index("norm ") < shown.index("zclip ")
+    assert "exclude a list of words; default []" in shown
 
 
 def test_list_of_everything_names_every_kind():
@@ -188,6 +207,24 @@ def test_list_of_one_shows_its_reference_and_what_options_take():
     shown = run("list", "strategy", "norm").stdout
     assert "Pascanu" in shown
     assert "per        one of model, tensor, unit; default model" in shown
+    assert "search 0.01 to 100; off at inf" in shown
+    shown = run("list", "strategies", "value").stdout
+    assert "lower      a number or null, at most 0; default null" in shown
+    assert "take the place of one end" in shown
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_of_any_one_fits_80_columns(kind):
+    for name in registry.catalogue(KINDS[kind][0]):
+        lines = run("list", kind, name).stdout.splitlines()
+        assert lines[0] == name and max(map(len, lines)) <= 80, name
+
+
+def test_list_of_rules_as_json_says_where_they_look_and_what_they_are_from():
+    found = json.loads(run("list", "strategies", "agc", "--json").stdout)["strategies"]
+    assert [rule["name"] for rule in found] == ["agc"]
+    assert found[0]["looks_at"] == "unit" and found[0]["search"] == [0.001, 1.0] and found[0]["off_at"] == "inf"
+    assert "Brock" in found[0]["reference"] and found[0]["family"].startswith("Rules that look at a norm")
 
 
 def test_list_as_json_holds_every_option():

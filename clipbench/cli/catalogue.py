@@ -1,8 +1,11 @@
-"""What there is to choose from, as text: a line for each plug-in, or one in full."""
+"""What there is to choose from, as text: a reference page for each kind of plug-in, or one of them in full."""
 
 from __future__ import annotations
 
 import re
+import sys
+import textwrap
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +18,7 @@ from clipbench.spec.values import phrase, show
 
 # What the words of `clipbench list` mean to the registry, and what is said over each list.
 KINDS = {
-    "strategies": ("strategy", "the arms of `clip`; every one also takes exclude: [pattern]"),
+    "strategies": ("strategy", "the arms of `clip`"),
     "models": ("model", ""),
     "data": (
         "data",
@@ -30,14 +33,98 @@ KINDS = {
 COMMON = ("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "warmup")
 
 
+# Strategies by the file that they stand in, what most people look for first.
+FAMILIES = ("norms", "elementwise", "skipping", "adaptive", "weights")
+LETTERS = (
+    "g: the gradient, or an element of it; n: its norm where the rule looks, at the whole model, each tensor or each "
+    "unit (a row of a matrix, a filter, a bias); w: the norm of the weights there; c: the threshold. search: "
+    "thresholds that are worth a try; off at: the one at which the rule does nothing."
+)
+WIDTH = 80
+
+
+def families(kind: str) -> list[tuple[str, list[Plugin]]]:
+    """Plug-ins in the order in which they are shown; strategies under a sentence of each family's."""
+    plugins = list(catalogue(KINDS[kind][0]).values())
+    if kind != "strategies":
+        return [("", plugins)]
+    grouped: dict[str, list[Plugin]] = {name: [] for name in FAMILIES}
+    for plugin in plugins:
+        grouped.setdefault(plugin.function.__module__.rpartition(".")[2], []).append(plugin)
+    return [(_sentence(members[0]), members) for members in grouped.values() if members]
+
+
 def list_lines(kind: str) -> Iterator[str]:
-    """A heading, then a line for each plug-in of a kind."""
-    registered, remark = KINDS[kind]
-    yield f"{kind}: {remark}" if remark else kind
-    rows = [(plugin.name, _formula(plugin), _options(plugin)) for plugin in catalogue(registered).values()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for name, formula, options in rows:
-        yield f"  {name:{widths[0]}}  {formula:{widths[1]}}  {options}".rstrip()
+    """A heading, then a few lines for each plug-in of a kind."""
+    _, remark = KINDS[kind]
+    yield from _wrapped(f"{kind}: {remark}" if remark else kind, "")
+    if kind == "strategies":
+        yield from _wrapped(LETTERS, "")
+    width = max(len(plugin.name) for _, plugins in families(kind) for plugin in plugins)
+    for sentence, plugins in families(kind):
+        yield from ["", *_wrapped(sentence, "")] if sentence else ()
+        for plugin in plugins:
+            yield from _entry(plugin, width)
+    if kind == "strategies":
+        yield from _common_options()
+
+
+def _entry(plugin: Plugin, width: int) -> Iterator[str]:
+    """The name beside the formula; under it what the plug-in does, its options, and where it is from."""
+    formula, reference = formula_of(plugin)
+    name, indent = f"  {plugin.name:{width}}  ", " " * (width + 4)
+    strategy = plugin.kind == "strategy"
+    if strategy:
+        yield ""
+    yield from _wrapped(formula or plugin.summary, indent, name)
+    if strategy or plugin.kind in ("model", "noise", "schedule"):
+        yield from _wrapped(plugin.summary if formula else "", indent)
+    yield from _wrapped("; ".join(part for part in (_options(plugin), *_facts(plugin)) if part), indent)
+    if strategy:
+        yield from _wrapped(reference, indent)
+
+
+def _facts(plugin: Plugin) -> Iterator[str]:
+    """Of a strategy: where it looks, if no option says it, and the thresholds that matter."""
+    facts = plugin.facts
+    if facts.get("per") in ("element", "step"):
+        yield "each element" if facts["per"] == "element" else "the whole step"
+    if facts.get("search"):
+        yield "search {:g} to {:g}".format(*facts["search"])
+    if facts.get("loose") is not None:
+        yield f"off at {facts['loose']:g}"
+
+
+def _common_options() -> Iterator[str]:
+    """What clipbench adds to the rules' own options."""
+    added = {
+        slot.name: slot
+        for plugin in catalogue("strategy").values()
+        for slot in signature(plugin).values()
+        if slot.name not in plugin.options
+    }
+    yield "\nOptions that rules take beside their own, where they mean something:\n"
+    width = max(map(len, added))
+    for slot in added.values():
+        default = "of the rule" if slot.name == "per" else _default(slot)
+        yield from _wrapped(f"{takes(slot)}; default {default}", " " * (width + 4), f"  {slot.name:{width}}  ")
+
+
+def _wrapped(text: str, indent: str, first: str | None = None) -> Iterator[str]:
+    yield from textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _sentence(plugin: Plugin) -> str:
+    """The first sentence of the file that a plug-in stands in."""
+    text = (sys.modules[plugin.function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    return re.split(r"(?<=\.)\s", text)[0]
 
 
 def full_lines(kind: str, name: str) -> Iterator[str]:
@@ -46,27 +133,47 @@ def full_lines(kind: str, name: str) -> Iterator[str]:
         plugin = find(KINDS[kind][0], name)
     except UnknownName as error:
         raise InputError([Problem(Place(name), error.text, error.remedy)]) from None
-    yield name
-    yield from (f"  {line}".rstrip() for line in plugin.doc.splitlines())
+    formula, reference = formula_of(plugin)
+    yield plugin.name
+    yield from _wrapped(plugin.summary, "  ")
+    yield from ["", *_wrapped(formula, "    "), ""] if formula else [""]
+    yield from _wrapped(reference, "  ")
+    for paragraph in paragraphs_of(plugin):
+        yield from ["", *_wrapped(paragraph, "  ")]
+    yield from ["", *_wrapped("; ".join(_facts(plugin)), "  ")] if any(_facts(plugin)) else ()
     slots = signature(plugin)
     yield "" if slots else "\n  no options"
     width = max(map(len, slots), default=0)
     for slot in slots.values():
         default = "required" if slot.required else f"default {_default(slot)}"
-        yield f"  {slot.name:{width}}  {phrase(slot.annotation)}; {default}"
+        yield from _wrapped(f"{takes(slot)}; {default}", " " * (width + 4), f"  {slot.name:{width}}  ")
 
 
 def described(kind: str) -> list[dict[str, Any]]:
     """The same as plain values, for `--json`."""
-    return [
-        {
-            "name": plugin.name,
-            "summary": plugin.summary,
-            "formula": _formula(plugin),
-            "options": [_described_option(slot) for slot in signature(plugin).values()],
-        }
-        for plugin in catalogue(KINDS[kind][0]).values()
-    ]
+    return [_described(plugin, family) for family, plugins in families(kind) for plugin in plugins]
+
+
+def _described(plugin: Plugin, family: str) -> dict[str, Any]:
+    formula, reference = formula_of(plugin)
+    found = {
+        "name": plugin.name,
+        "summary": plugin.summary,
+        "formula": formula or plugin.summary,
+        "reference": reference,
+        "options": [_described_option(slot) for slot in signature(plugin).values()],
+    }
+    if plugin.kind != "strategy":
+        return found
+    facts = plugin.facts
+    search = list(facts["search"]) if facts["search"] else None
+    return found | {
+        "family": family,
+        "looks_at": facts["per"],
+        "on": facts["on"],
+        "search": search,
+        "off_at": facts["loose"],
+    }
 
 
 def known_kind(kind: str) -> str:
@@ -78,16 +185,37 @@ def known_kind(kind: str) -> str:
 
 
 def _described_option(slot: Slot) -> dict[str, Any]:
-    option = {"name": slot.name, "takes": phrase(slot.annotation), "required": slot.required}
+    option = {"name": slot.name, "takes": takes(slot), "required": slot.required}
     return option if slot.required else option | {"default": slot.default}
 
 
-def _formula(plugin: Plugin) -> str:
-    """The indented line of the docstring, without the reference at its end; of data, what they are."""
-    if plugin.kind == "data":
-        return plugin.summary
-    indented = [line.strip() for line in plugin.doc.splitlines()[1:] if line.strip()]
-    return re.split(r"\s{2,}", indented[0])[0] if indented else plugin.summary
+def formula_of(plugin: Plugin) -> tuple[str, str]:
+    """The indented line under the first one of a docstring, and the reference behind it."""
+    parts = plugin.doc.split("\n\n")
+    if plugin.kind == "data" or len(parts) < 2:
+        return "", ""
+    formula, _, reference = re.sub(r"\s{2,}", "\t", " ".join(parts[1].splitlines())).partition("\t")
+    return formula.strip(), reference.replace("\t", " ").strip()
+
+
+def paragraphs_of(plugin: Plugin) -> list[str]:
+    """What a docstring says after its formula; of data, after the first sentence."""
+    parts = plugin.doc.split("\n\n")[1 if plugin.kind == "data" else 2 :]
+    return [" ".join(part.split()) for part in parts]
+
+
+def takes(slot: Slot) -> str:
+    """What an option takes, and within which bounds."""
+    return ", ".join([phrase(slot.annotation), *_bounds(slot.annotation)])
+
+
+def _bounds(annotation: Any) -> Iterator[str]:
+    words = {"ge": "at least", "gt": "over", "le": "at most", "lt": "below"}
+    for part in typing.get_args(annotation) if annotation is not None else ():
+        yield from _bounds(part)
+    for known in getattr(annotation, "__metadata__", ()):
+        known = [known, *getattr(known, "metadata", ())]
+        yield from (f"{words[name]} {getattr(one, name):g}" for one in known for name in words if hasattr(one, name))
 
 
 def _options(plugin: Plugin) -> str:

@@ -60,7 +60,7 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="One of them, in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what there is, a line each with its formula and options."""
+    """Show what there is: formulas, options, references; or one of them in full."""
     from clipbench.cli import catalogue
 
     kinds = [catalogue.known_kind(kind)] if kind else list(catalogue.KINDS)

@@ -124,7 +124,7 @@ def _word(member: Any) -> str:
             f"{len(inner)} " if typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member) else ""
         )
         return f"a list of {length}{many.get(items, 'values')}"
-    return _WORDS.get(member, getattr(member, "__name__", str(member)))
+    return _WORDS.get(typing.get_origin(member) or member, getattr(member, "__name__", str(member)))
 
 
 def _choices(member: Any) -> tuple[Any, ...]:
