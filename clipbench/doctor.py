@@ -11,7 +11,11 @@ from clipbench.executors.local import Local, cores
 from clipbench.tracking.uri import redact
 
 LIBRARIES = ("torch", "mlflow", "optuna", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
-OPTIONAL = {"ray": "training on a cluster", "datasets": "data from Hugging Face"}
+OPTIONAL = {
+    "ray": "training on a cluster",
+    "datasets": "data from Hugging Face",
+    "opacus": "epsilon of arms with noise",
+}
 
 
 def examine(uri: str) -> dict[str, str]:

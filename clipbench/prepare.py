@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from clipbench import dataset, registry, spec
+from clipbench import arms, dataset, registry, spec
 from clipbench.dataset import DataProblem, Dataset
 from clipbench.engine.batches import Schedule
-from clipbench.engine.clipping import excluded
 from clipbench.engine.courses import try_schedule
 from clipbench.engine.looped import reason_to_loop
 from clipbench.engine.network import DTYPES, Network, build_model
 from clipbench.engine.noise import try_noise
+from clipbench.engine.scope import BATCH, Scope
 from clipbench.errors import InputError, Problem
-from clipbench.names import did_you_mean
 from clipbench.plan import Cohort, Plan
 from clipbench.spec import Experiment
 from clipbench.trial import Component, Training, Trial, digest
@@ -54,12 +53,10 @@ class _Preparation:
 
     def plan(self) -> Plan:
         settings = [setting for setting in self._settings() if setting]
-        self._check_excludes(settings)
-        for setting in settings:
-            self._check_something_is_left(setting)
+        self._check_arms(settings)
         if self.problems:
             raise InputError(self.problems)
-        cohorts = tuple(self._cohort(setting) for setting in settings)
+        cohorts = tuple(cohort for setting in settings for cohort in self._cohorts(setting))
         self.notes += [
             f"{s.model.name} is trained one model after another: {s.loop_reason}." for s in settings if s.loop_reason
         ]
@@ -162,50 +159,47 @@ class _Preparation:
             return None
         return schedule
 
-    def _check_excludes(self, settings: Sequence[_Setting]) -> None:
+    def _check_arms(self, settings: Sequence[_Setting]) -> None:
+        """Say what arms ask for that a model or its data do not have."""
+        named = self.experiment.arms
         names = {name for setting in settings for name, _ in setting.module.named_parameters()}
+        found = list(arms.unknown_excludes(named, names))
+        for setting in settings:
+            network = Network(setting.module, setting.train, has_data=setting.dataset is not None)
+            example = _example(setting.dataset, network.dtype)
+            found += arms.nothing_left(named, setting.model.name, network)
+            found += arms.impossible_scopes(named, setting.model.name, network, setting.schedule, example)
+            notes = arms.privacy_notes(named, isinstance(setting.dataset, dataset.Stream))
+            self.notes += [f"{self._arm_key(position)}.noise: {text}" for position, text in notes]
+        for complaint in dict.fromkeys(found):
+            key = f"{self._arm_key(complaint.arm)}.{complaint.option}"
+            self._say(key, complaint.text, complaint.remedy)
+
+    def _arm_key(self, position: int) -> str:
         keys = self.experiment.arm_keys
-        for position, arm in enumerate(self.experiment.arms if names else ()):
-            patterns = arm.as_dict().get("exclude") or ()
-            for pattern in patterns if isinstance(patterns, tuple) else ():
-                if not any(excluded(name, (str(pattern),)) for name in names):
-                    modules = sorted({name.rpartition(".")[0] for name in names} - {""})
-                    key = f"{keys[position]}.exclude" if position < len(keys) else "clip"
-                    self._say(
-                        key,
-                        f"no parameter matches {pattern!r}.",
-                        did_you_mean(str(pattern), modules),
-                    )
+        return keys[position] if position < len(keys) else "clip"
 
-    def _check_something_is_left(self, setting: _Setting) -> None:
-        names = [name for name, _ in setting.module.named_parameters()]
-        for position, arm in enumerate(self.experiment.arms):
-            patterns = arm.as_dict().get("exclude") or ()
-            if isinstance(patterns, tuple) and patterns and all(excluded(n, [str(p) for p in patterns]) for n in names):
-                key = f"{self.experiment.arm_keys[position]}.exclude"
-                self._say(
-                    key,
-                    f"nothing of {setting.model.name} is left to clip: its parameters are {', '.join(names)}.",
-                )
-
-    def _cohort(self, setting: _Setting) -> Cohort:
+    def _cohorts(self, setting: _Setting) -> Iterator[Cohort]:
+        """Arms that look at the same parts of batches are trained together."""
         parameters = sum(p.numel() for p in setting.module.parameters() if p.requires_grad)
         fingerprint = setting.dataset.fingerprint if setting.dataset else ""
-        experiment = self.experiment
-        trials = tuple(
-            Trial(setting.data, setting.model, optimizer, setting.train, arm, seed, fingerprint)
-            for optimizer, arm, seed in itertools.product(experiment.optimizers, experiment.arms, experiment.seeds)
-        )
-        content = [trials[0].columns()[name] for name in sorted(trials[0].columns()) if _shared(name)]
-        itemsize = DTYPES[setting.train.dtype].itemsize
-        return Cohort(
-            id=digest([content, setting.model.source, fingerprint], 12),
-            trials=trials,
-            parameters=parameters,
-            lane_bytes=itemsize * (4 * parameters + 2 * setting.activations),
-            steps=setting.schedule.steps,
-            loop_reason=setting.loop_reason,
-        )
+        experiment, itemsize = self.experiment, DTYPES[setting.train.dtype].itemsize
+        for scope, together in arms.by_scope(experiment.arms).items():
+            trials = tuple(
+                Trial(setting.data, setting.model, optimizer, setting.train, arm, seed, fingerprint)
+                for optimizer, arm, seed in itertools.product(experiment.optimizers, together, experiment.seeds)
+            )
+            content = [trials[0].columns()[name] for name in sorted(trials[0].columns()) if _shared(name)]
+            content += [] if scope == BATCH else [repr(scope)]
+            kept = arms.kept_by_parts(Scope.of(scope, setting.schedule.batch), parameters)
+            yield Cohort(
+                id=digest([content, setting.model.source, fingerprint], 12),
+                trials=trials,
+                parameters=parameters,
+                lane_bytes=itemsize * (4 * parameters + 2 * setting.activations + kept),
+                steps=setting.schedule.steps,
+                loop_reason=setting.loop_reason,
+            )
 
     def _say(self, key: str, text: str, remedy: str = "") -> None:
         self.problems.append(Problem(self.experiment.place(key), text, remedy))

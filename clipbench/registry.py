@@ -144,6 +144,7 @@ def strategy(
     loose: float | None = None,
     refuses: bool = False,
     instead: tuple[str, ...] = (),
+    bounds: bool = False,
     init: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a clipping rule. `per` is the place where it looks:
@@ -157,7 +158,8 @@ def strategy(
 
     `search` is the range for Optuna; `loose` the threshold at which it does nothing (None: it always acts);
     `refuses` says that it turns a step away whole, and so survives a gradient that is not finite; `instead` names
-    options that may stand in place of the threshold, which is then infinite.
+    options that may stand in place of the threshold, which is then infinite; `bounds` says that the 2-norm over the
+    whole model is at most the threshold afterwards, which the privacy of noise rests on.
 
     `init` says what the rule remembers: for each name a number for every place, or (size, number) for a window of
     them. It is given it as `state` and returns it, changed, after what it returns otherwise.
@@ -166,17 +168,8 @@ def strategy(
         raise ValueError(f"per must be one of {', '.join(PLACES)}, got {per!r}")
     if on not in TARGETS or (on == "weights" and per == "step"):
         raise ValueError(f"on must be one of {', '.join(TARGETS)}, and a step is not refused on weights; got {on!r}")
-    facts = {"search": search, "loose": loose, "refuses": refuses, "instead": instead, "init": init}
+    facts = {"search": search, "loose": loose, "refuses": refuses, "instead": instead, "bounds": bounds, "init": init}
     return _declare("strategy", per=per, on=on, **facts)
-
-
-def told(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a rule may name of clipbench's own arguments, by the place where it looks."""
-    always = ("state", "step")
-    if facts.get("on") == "weights":
-        return (*(("new", "old", "g") if facts["per"] == "element" else ()), "w", "size", *always)
-    more = {"element": ("g", "size", "row_mean"), "step": ()}
-    return ("n", "m", "w", "model_n", "model_m", *more.get(facts["per"], ("size",)), *always)
 
 
 def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:

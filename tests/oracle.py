@@ -62,6 +62,7 @@ class Loop:
         self.optimizer = plugin.function(self.model.parameters(), **trial.optimizer.as_dict())
         self.run = Run(model=self.model)
         self.memory: Memory = {}
+        self.private = torch.Generator().manual_seed(2**31 + trial.seed)
         self.rates = rates(trial.train)
         self.noise = noise(trial, self.model) if trial.train.noise else None
 
@@ -95,6 +96,12 @@ class Loop:
 
     def step(self, batch: Batch) -> Step:
         self.optimizer.zero_grad()
+        for group in self.optimizer.param_groups if self.rates else ():
+            group["lr"] = self.trial.optimizer["lr"] * self._rate()
+        scope = self.trial.clip.as_dict().get("scope", "batch")
+        if scope != "batch":
+            self.run.steps.append(self._by_parts(batch, scope))
+            return self.run.steps[-1]
         loss = self._loss(batch)
         loss.backward()
         self.idle = [] if self.noise else [p for p in self.model.parameters() if p.grad is None]
@@ -104,8 +111,6 @@ class Loop:
         if self.noise:
             for parameter, added in zip(self.model.parameters(), next(self.noise), strict=True):
                 parameter.grad += added.view_as(parameter)
-        for group in self.optimizer.param_groups if self.rates else ():
-            group["lr"] = self.trial.optimizer["lr"] * self._rate()
         step = self._rule_and_step(float(loss.detach()))
         self.run.steps.append(step)
         return step
@@ -142,6 +147,47 @@ class Loop:
             self._descend()
         after = [p.grad if kept else torch.zeros_like(p) for p in parameters]
         return _measured(loss, before, after, fired, scaled)
+
+    def _by_parts(self, batch: Batch, scope: Any) -> Step:
+        """Gradient and rule of each part of the batch, with the model as it is, then their average."""
+        x, y = batch
+        count = self._batch_size() if scope == "sample" else scope["n"]
+        divisor = count if scope == "sample" else len(x)
+        parameters = list(self.model.parameters())
+        raw, clipped = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+        loss, fired, fractions, kept_any = 0.0, False, [], False
+        for number, rows in enumerate(np.array_split(np.arange(len(x)), count)):
+            if len(rows) == 0:
+                continue
+            self.optimizer.zero_grad()
+            of_part = self._loss((x[rows], y[rows]))
+            of_part.backward()
+            before = [p.grad.clone() for p in parameters]
+            memory = self.memory.setdefault(number, {})
+            kept, acted, scaled = clip(self.trial, self.model, memory, len(self.run.steps), self._rate())
+            for total, g in zip(raw, before, strict=True):
+                total.add_(g * len(rows) / divisor)
+            for total, p in zip(clipped, parameters, strict=True):
+                if kept:
+                    total.add_(p.grad * len(rows) / divisor)
+            changed = [int((p.grad != g).sum()) for p, g in zip(parameters, before, strict=True)]
+            fractions.append((sum(changed) if scaled is None else scaled) / _elements(parameters))
+            loss += float(of_part.detach()) * len(rows) / len(x)
+            fired, kept_any = fired or acted, kept_any or kept
+        for p, total in zip(parameters, self._with_noise(clipped, divisor), strict=True):
+            p.grad = total
+        if kept_any:
+            self.optimizer.step()
+        step = _measured(loss, raw, [p.grad for p in parameters], fired, 0)
+        return replace(step, fraction=float(np.mean(fractions)))
+
+    def _with_noise(self, grads: list[Tensor], divisor: int) -> list[Tensor]:
+        options = self.trial.clip.as_dict()
+        if not options.get("noise") or options["threshold"] is None:
+            return grads
+        threshold = _moved(self.trial, options["threshold"], options, len(self.run.steps), self._rate())
+        deviation = options["noise"] * threshold / divisor
+        return [g + deviation * torch.randn(g.shape, generator=self.private, dtype=self.dtype) for g in grads]
 
     def _on_update(self, loss: float, before: list[Tensor], old: list[Tensor]) -> Step:
         """The optimizer's update in the place of the gradient."""
@@ -183,6 +229,9 @@ class Loop:
         while True:
             x, y = (torch.as_tensor(values) for values in plugin.function(generator=generator, **options))
             yield tuple(t.to(self.dtype) if t.is_floating_point() else t.long() for t in (x, y))
+
+    def _batch_size(self) -> int:
+        return self.trial.train.batch_size or len(self.data[0])
 
     def _batches(self):
         if self.streams:
@@ -255,7 +304,8 @@ def clip(trial: Trial, model: nn.Module, memory: Memory, step: int, rate: float)
     options = trial.clip.as_dict()
     threshold = options.pop("threshold", math.inf)
     excluded = options.pop("exclude", ())
-    options.pop("after", None)
+    for common in ("after", "scope", "noise", "delta"):
+        options.pop(common, None)
     name = trial.clip.name
     threshold = _moved(trial, threshold, options, step, rate)
     if threshold == "warm":

@@ -28,6 +28,7 @@ LAYERS = (
     PLUGINS,
     ("dataset", "spec", "stats", "store", "devices"),
     ("plan", "engine"),
+    ("arms",),
     ("prepare", "candidates"),
     ("executors", "tracking", "report"),
     ("loop",),
@@ -46,6 +47,7 @@ HOMES = {
     "pyarrow": ("store/",),
     "scipy": ("stats/",),
     "matplotlib": ("report/",),
+    "opacus": ("engine/privacy.py",),
     "rich": ("cli/", "report/"),
 }
 # `clipbench --help` must not pay for what it does not use.

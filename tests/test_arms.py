@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clipbench import spec
+from clipbench import prepare, spec
+from clipbench.engine import privacy
 from clipbench.errors import InputError
 from clipbench.spec.resolved import resolved
 
@@ -62,6 +63,18 @@ ROUND_TRIPS = {
         "norm(warmup=5, schedule=against_lr)@1.0",
     ],
     "{name: zclip, threshold: 2.0, warmup: 30}": ["zclip(warmup=30)@2.0"],
+    "{name: norm, threshold: 1.0, scope: sample, noise: 1.0}": ["norm(scope=sample, noise=1.0)@1.0"],
+    "{name: norm, threshold: 1.0, scope: sample, noise: 1, delta: 0.001}": [
+        "norm(scope=sample, noise=1.0, delta=0.001)@1.0",
+    ],
+    "{name: value, threshold: 1.0, scope: [batch, sample, {shards: 4}]}": [
+        "value@1.0",
+        "value(scope=sample)@1.0",
+        "value(scope=shards(4))@1.0",
+    ],
+    "{name: autoclip, threshold: 10, scope: {shards: 2}}": ["autoclip(scope=shards(2))@10.0"],
+    "{name: norm, threshold: 1.0, scope: {shards: 1}}": ["norm@1.0"],
+    "{name: sign, scope: sample}": ["sign(scope=sample)"],
 }
 
 
@@ -87,6 +100,10 @@ REFUSED = {
     "{name: norm, threshold: 1.0, schedule: {name: linear, finl: 0.1}}": "linear has no option 'finl'.",
     "{name: norm, threshold: 1.0, schedule: [cosine, cosine]}": "a schedule is here twice.",
     "{name: sign, warmup: 3}": "sign has no threshold, and so no `warmup`.",
+    "{name: weight_clamp, threshold: 1.0, scope: sample}": "weight_clamp acts on the weights, after the step",
+    "{name: none, scope: sample}": "none does nothing; it has no `scope`.",
+    "{name: sign, scope: sample, noise: 1.0}": "sign has no threshold, and so no `noise`.",
+    "{name: skip, threshold: 1.0, scope: sample, noise: 1.0}": "skip keeps or refuses the step as a whole",
     "{name: none, after: momentum}": "none does nothing; it has no `after`.",
 }
 
@@ -107,3 +124,82 @@ def test_a_rule_that_names_what_its_place_does_not_have_is_refused_before_traini
     text = refused(load, "{name: './own.py:looks'}", "{name: './own.py:weighs'}")
     assert "./own.py:looks names g, and a rule per model is not given that." in text
     assert "./own.py:weighs names old, and a rule per unit on weights is not given that." in text
+
+
+# What only data and models show
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """The plan of an experiment with these lines in the place of its own."""
+
+    def planned(*lines: str):
+        given = {line.split(":")[0] for line in lines}
+        kept = [line for line in BASE.splitlines() if line.split(":")[0] not in given]
+        path = tmp_path / "plan.yaml"
+        path.write_text("\n".join([*kept, *lines]) + "\n")
+        return prepare.prepare(str(path))
+
+    return planned
+
+
+ARMS = "clip: [none, {name: norm, threshold: 1, scope: [batch, sample, {shards: 4}]}, {name: value, threshold: 1}]"
+
+
+def test_arms_of_a_scope_are_a_cohort(plan):
+    cohorts = plan(ARMS, "train: {epochs: 1, batch_size: 16}").cohorts
+    assert [{trial.arm for trial in cohort.trials} for cohort in cohorts] == [
+        {"none", "norm@1.0", "value@1.0"},
+        {"norm(scope=sample)@1.0"},
+        {"norm(scope=shards(4))@1.0"},
+    ]
+    assert len({cohort.id for cohort in cohorts}) == 3
+    batch, sample, shards = (cohort.lane_bytes for cohort in cohorts)
+    assert batch < shards < sample
+
+
+def test_a_cohort_of_whole_batches_is_what_it_was_without_the_others(plan):
+    alone = plan("clip: [none, {name: norm, threshold: 1}, {name: value, threshold: 1}]").cohorts
+    assert alone[0].id == plan(ARMS).cohorts[0].id
+
+
+UNFIT = {
+    ("train: {batch_size: 3}", ARMS): "clip[1].scope: batches of 3 examples cannot be cut into 4 parts.",
+    ("data: none", "model: './own.py:Bowl'", "train: {loss: output, steps: 3}", ARMS): (
+        "clip[1].scope: without data there is no batch to cut into parts."
+    ),
+    ("model: './own.py:normed'", ARMS): "./own.py:normed cannot be trained on one example at a time: ValueError",
+    ("model: './own.py:frozen'", "clip: {name: norm, threshold: 1, exclude: ['1']}"): (
+        "nothing of ./own.py:frozen is left to clip: its trained parameters are 1.weight, 1.bias."
+    ),
+}
+
+
+@pytest.mark.parametrize("lines", UNFIT)
+def test_arms_that_a_model_or_its_data_cannot_bear_are_refused(lines, plan, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def normed(inputs, outputs): return nn.Sequential(nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Linear(8, outputs))\n"
+        "def frozen(inputs, outputs):\n"
+        "    return nn.Sequential(nn.Linear(inputs, 8).requires_grad_(False), nn.Linear(8, outputs))\n"
+        "class Bowl(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.x = nn.Parameter(torch.ones(2))\n"
+        "    def forward(self): return (self.x**2).sum()\n"
+    )
+    with pytest.raises(InputError) as caught:
+        plan(*lines)
+    assert UNFIT[lines] in str(caught.value)
+
+
+def test_it_is_said_where_noise_gives_no_epsilon(plan, monkeypatch):
+    arms = "clip: [{name: norm, threshold: 1, scope: sample, noise: 1}, {name: value, threshold: 1, scope: sample, noise: 1}]"
+    [unbounded] = plan(arms, "report: {baseline: norm}").notes
+    assert unbounded.startswith("clip[1].noise: there is no epsilon: value(scope=sample, noise=1.0) does not bound")
+    monkeypatch.setattr(privacy.importlib.util, "find_spec", lambda name: None)
+    missing, _ = plan(arms, "report: {baseline: norm}").notes
+    assert (
+        missing == "clip[0].noise: epsilon is not worked out without Opacus. Type `pip install 'clipbench[privacy]'`."
+    )

@@ -382,3 +382,59 @@ def tokens(examples: int = 40, length: int = 5, seed: int = 0) -> tuple:
 def blank(shape: tuple, value: float = 0.0, examples: int = 10) -> tuple:
     """Images of one colour."""
     return np.full((examples, *shape), value), np.arange(examples) % 2
+
+
+# Fixed points of clipping single examples.
+
+
+def points(points: tuple) -> dict:
+    """Numbers to be averaged; there is nothing to look at."""
+    targets = np.asarray(points, dtype=float).reshape(-1, 1)
+    return {"train": (np.zeros_like(targets), targets)}
+
+
+def one_number(inputs: int, outputs: int, start: float = 0.0) -> nn.Module:
+    """The same number for every example."""
+
+    class OneNumber(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x = nn.Parameter(torch.tensor([float(start)]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.x.expand(len(x), 1)
+
+    return OneNumber()
+
+
+def half_square(output: Tensor, target: Tensor) -> Tensor:
+    return ((output - target) ** 2).mean() / 2
+
+
+def on_the_circle(examples: int = 40, seed: int = 0) -> dict:
+    """Inputs of norm 1, and a sign each."""
+    draw = np.random.default_rng(seed)
+    angle = draw.uniform(0, 2 * np.pi, examples)
+    x = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    signs = np.where(x[:, :1] + 0.3 * draw.standard_normal((examples, 1)) > 0, 1.0, -1.0)
+    return {"train": (x, signs)}
+
+
+def logistic(output: Tensor, target: Tensor) -> Tensor:
+    return F.softplus(-output * target).mean()
+
+
+def huberised(output: Tensor, target: Tensor, tau: float = 0.5) -> Tensor:
+    """The logistic loss, a straight line of slope -tau where it is steeper."""
+    margin = output * target
+    corner = float(np.log(1 / tau - 1))  # sigmoid(-corner) = tau
+    value = float(np.log1p(np.exp(-corner)))
+    return torch.where(margin < corner, value + tau * (corner - margin), F.softplus(-margin)).mean()
+
+
+def one_bad_example() -> dict:
+    """Ten examples; of one the loss and its gradient are infinite."""
+    x = np.random.default_rng(0).standard_normal((10, 3))
+    y = x[:, :1].copy()
+    y[7] = 1.5e308
+    return {"train": (x, y)}

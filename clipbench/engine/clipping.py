@@ -68,14 +68,14 @@ class Clipping:
     """All the rules of a chunk: called before the optimizer's step, and `after_step`; they say what they did."""
 
     def __init__(
-        self, trials: Sequence[Trial], params: Blocks, grads: Blocks, telemetry: Telemetry, steps: int
+        self, trials: Sequence[Trial], params: Blocks | None, grads: Blocks, telemetry: Telemetry, steps: int
     ) -> None:
         self.runs: list[Run] = []
         self.refuses = [False] * len(trials)
         self._updates: Updates | None = None
         self._late: list[Run] = []  # on the updates
         self._off = [lane for lane, trial in enumerate(trials) if identity(trial.clip) == OFF]
-        if any(is_late(trial.clip) for trial in trials):
+        if params and any(is_late(trial.clip) for trial in trials):
             self._updates = Updates(params, steps)
         lanes = range(len(trials))
         # Rules on the whole model share a run: their coefficients are multiplied in at once.
@@ -94,12 +94,16 @@ class Clipping:
             run = make(arms, chosen, names, params, grads, telemetry)
             self.runs.append(run)
             self.refuses[chosen] = [run.refuses] * len(members)
+        self.choosy = [run for run in self.runs if isinstance(run, StepRun)]
         self._weights = [run for run in self.runs if isinstance(run, WeightsRun)]
-        for rule in itertools.chain.from_iterable(run.rules for run in (*self.runs, *self._late)):
+        for rule, _ in itertools.chain.from_iterable(run.rules for run in (*self.runs, *self._late)):
             rule.follow(trials[0].train.schedule, steps)
         self._early = [run for run in self.runs if not isinstance(run, WeightsRun)]
 
-    def __call__(self, timed: bool = False) -> None:
+    def gather(self, examples: int, loss: Tensor) -> None:
+        """There are no parts to bring together."""
+
+    def __call__(self, examples: int, timed: bool = False) -> None:
         """Change the gradients in place."""
         _carry_out(self._early, timed)
         for run in self._weights:

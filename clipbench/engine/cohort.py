@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.dataset import Stream
 from clipbench.engine.batches import Schedule, source
 from clipbench.engine.blocks import lane_norms
 from clipbench.engine.clipping import Clipping, sort_key
@@ -17,6 +18,7 @@ from clipbench.engine.membership import advantages
 from clipbench.engine.network import build_model
 from clipbench.engine.noise import Noise
 from clipbench.engine.optimizing import Optimizers
+from clipbench.engine.partwise import PartClipping
 from clipbench.engine.stopping import Stopping
 from clipbench.engine.telemetry import FRACTION, LOSS, PRE, WEIGHTS, Telemetry
 from clipbench.engine.workspace import Workspace
@@ -37,6 +39,7 @@ class Outcome:
 
     trials: Sequence[Trial]
     schedule: Schedule
+    fresh: bool  # of a stream: no example is seen twice, but for chance
     steps: np.ndarray  # [steps, statistics, lanes]
     epochs: dict[str, np.ndarray]  # [epochs, lanes]
     finals: dict[str, np.ndarray]  # part -> [measures, lanes]
@@ -76,10 +79,12 @@ class Cohort:
         modules = {seed: build_model(trials[0].model, workspace.dataset, seed) for seed in set(seeds)}
         workspace.start([modules[seed] for seed in seeds], seeds)
         self.telemetry = Telemetry(self.schedule.steps, workspace.params, workspace.grads)
-        self.clipping = Clipping(trials, workspace.params, workspace.grads, self.telemetry, self.schedule.steps)
+        given = (trials, workspace.params, workspace.grads, self.telemetry, self.schedule.steps)
+        parts = workspace.split
+        self.clipping: Clipping | PartClipping = PartClipping(*given, parts) if parts else Clipping(*given)
         self.optimizers = Optimizers(trials, workspace, self.clipping, self.schedule.steps)
         law = trials[0].train.noise
-        self.noise = Noise(law, seeds, workspace.grads) if law else None
+        self.noise = Noise(law, *workspace.raw) if law else None
         self.source = source(self.schedule, workspace.dataset, workspace.like, seeds, workspace.device)
         self.stopping = Stopping(trials[0].train, workspace)
         self.step = 0
@@ -126,9 +131,10 @@ class Cohort:
         with torch.inference_mode():  # every operator costs a fifth less without autograd's bookkeeping
             if self.noise:
                 self.noise()
+            self.clipping.gather(size, self.work.loss)
             self.telemetry.before(self.work.loss)
             timed = self.step % TIMED_EVERY == 0 and self.work.device.type == "cpu"
-            self.clipping(timed)
+            self.clipping(size, timed)
             self.optimizers.step()
             self.clipping.after_step(self.step, self.optimizers.rates, timed)
             self.telemetry.after(self.step)
@@ -195,6 +201,7 @@ class Cohort:
         return Outcome(
             trials=self.trials,
             schedule=self.schedule,
+            fresh=isinstance(self.work.dataset, Stream),
             steps=steps.cpu().numpy(),
             epochs={name: np.stack(column) for name, column in self.epochs.items()},
             finals=finals,

@@ -62,13 +62,13 @@ class LoopedStep:
             params = {name: tensor.detach().requires_grad_() for name, tensor in work.params.lane(lane).items()}
             states = {name: stack[lane] for name, stack in work.states.items()}
             with noise(work.seeds[lane], work.step):
-                loss = work.network.loss(params, states, *_of_lane(self._batch, lane))
+                loss = work.network.loss(params, states, *of_lane(self._batch, lane))
             grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True, materialize_grads=True)
             work.loss[lane] = loss.detach()
             work.grads.set_lane(lane, dict(zip(params, grads, strict=True)))
 
 
-def _of_lane(batch: Batch, lane: int) -> Batch:
+def of_lane(batch: Batch, lane: int) -> Batch:
     x, y = batch
     return x[lane if len(x) > 1 else 0], y[lane if len(y) > 1 else 0]
 

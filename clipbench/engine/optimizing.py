@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from clipbench import registry
-from clipbench.engine.clipping import Clipping
 from clipbench.engine.courses import follow
-from clipbench.engine.runs import StepRun
 from clipbench.engine.workspace import Workspace
 from clipbench.trial import Component, Trial
+
+
+class Choosy(Protocol):
+    """Lanes that may refuse a step, and which of them keep it."""
+
+    lanes: slice
+
+    @property
+    def keep(self) -> Tensor: ...
+
+
+class Chooses(Protocol):
+    """The rules of a chunk, as far as optimizers look at them."""
+
+    @property
+    def choosy(self) -> Sequence[Choosy]: ...
 
 
 class Optimizers:
     """One optimizer for each run of lanes that share its options, and one for each lane that may refuse a step."""
 
-    def __init__(self, trials: Sequence[Trial], workspace: Workspace, clipping: Clipping, steps: int) -> None:
+    def __init__(self, trials: Sequence[Trial], workspace: Workspace, clipping: Chooses, steps: int) -> None:
         self._together: list[Optimizer] = []
-        self._alone: list[tuple[StepRun, list[Optimizer]]] = []
+        self._alone: list[tuple[Choosy, list[Optimizer]]] = []
         self._of_lanes: list[Optimizer] = []
-        choosy = {run.lanes.start: run for run in clipping.runs if isinstance(run, StepRun)}
+        choosy = {run.lanes.start: run for run in clipping.choosy}
         lane = 0
         while lane < len(trials):
             if lane in choosy:

@@ -14,7 +14,7 @@ from clipbench.engine.courses import follow
 from clipbench.trial import Component
 
 # Options of an arm that are the engine's business, unless a rule has one of that name itself.
-COMMON = ("per", "exclude", "after", "warmup", "schedule")
+COMMON = ("per", "exclude", "after", "warmup", "schedule", "scope", "noise", "delta")
 State = dict[str, Tensor]
 
 
@@ -27,10 +27,10 @@ class Rule:
         own = self._plugin.options
         options = arms[0].without("threshold").options
         self._options: dict[str, Any] = {k: v for k, v in options if k in own or k not in COMMON}
-        self._threshold: Tensor | None = None
+        self.threshold: Tensor | None = None
         if "threshold" in own:
-            self._threshold = like.new_tensor([_limit(arm) for arm in arms]).unsqueeze(1)
-            self._options["threshold"] = self._threshold
+            self.threshold = like.new_tensor([_limit(arm) for arm in arms]).unsqueeze(1)
+            self._options["threshold"] = self.threshold
         self._base = like.new_ones(())  # the threshold as it was given, where it moves
         self._warmup, self._course = 0, follow(None, 1)
         self._factor: float | None = 1.0  # by which the threshold is multiplied; None: nothing is clipped
@@ -43,9 +43,9 @@ class Rule:
 
     def follow(self, rates: Component | None, steps: int) -> None:
         """Let the threshold follow the arm's schedule over training; `rates` is that of the learning rate."""
-        if self._threshold is None:
+        if self.threshold is None:
             return
-        self._base = self._threshold.clone()
+        self._base = self.threshold.clone()
         options = {k: v for k, v in self._arm.options if k not in self._plugin.options}
         self._warmup = int(options.get("warmup") or 0)  # type: ignore[arg-type]
         if isinstance(schedule := options.get("schedule"), Component):
@@ -63,13 +63,13 @@ class Rule:
 
     def _move_threshold(self) -> None:
         factor = None if self._step <= self._warmup else self._course(self._step - 1)
-        if factor == self._factor or self._threshold is None:
+        if factor == self._factor or self.threshold is None:
             return
         self._factor = factor
         if factor is None:
-            self._threshold.fill_(self._plugin.facts.get("loose") or math.inf)
+            self.threshold.fill_(self._plugin.facts.get("loose") or math.inf)
         else:  # 0 times infinity, where other options stand in the threshold's place, is infinite
-            self._threshold.copy_(torch.where(self._base.isinf(), self._base, self._base * factor))
+            self.threshold.copy_(torch.where(self._base.isinf(), self._base, self._base * factor))
 
     def _nothing(self, statistics: Mapping[str, Tensor]) -> Any:
         """What a rule returns that leaves everything as it is."""

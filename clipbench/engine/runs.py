@@ -26,7 +26,7 @@ class Run:
         arms: Sequence[Component],
         lanes: slice,
         names: Sequence[str],
-        params: Blocks,
+        params: Blocks | None,  # None where no rule asks for them
         grads: Blocks,
         telemetry: Telemetry,
     ) -> None:
@@ -36,7 +36,7 @@ class Run:
         self.seconds, self.timings = 0.0, 0
         self.elements = grads.size
         self.grads = {name: grads[name][lanes].view(self.count, -1) for name in names}
-        self.weights = {name: params[name][lanes].view(self.count, -1) for name in names}
+        self.weights = {name: params[name][lanes].view(self.count, -1) for name in names} if params else {}
         # Views of places that never move, so that a step need not make them.
         self._telemetry = telemetry
         row = telemetry.row[:, lanes]
@@ -49,8 +49,9 @@ class Run:
         self._tensor_norms, self._tensor_maxima = telemetry.norms[:, lanes], telemetry.maxima[:, lanes]
 
     @property
-    def rules(self) -> list[Rule]:
-        return [self.rule]
+    def rules(self) -> list[tuple[Rule, slice]]:
+        """Its rules, and the lanes of each."""
+        return [(self.rule, self.lanes)]
 
     def __call__(self) -> None:
         """Clip, and leave what `finish` reads in `post`, `fraction` and `cosine`."""
@@ -118,8 +119,9 @@ class ModelRun(Run):
             self._parts.append((Rule(arms[part], self._coefficient), part))
 
     @property
-    def rules(self) -> list[Rule]:
-        return [rule for rule, _ in self._parts]
+    def rules(self) -> list[tuple[Rule, slice]]:
+        first = self.lanes.start
+        return [(rule, slice(first + part.start, first + part.stop)) for rule, part in self._parts]
 
     def __call__(self) -> None:
         for rule, lanes in self._parts:

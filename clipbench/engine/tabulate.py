@@ -10,8 +10,9 @@ import numpy as np
 
 from clipbench.engine.cohort import Outcome
 from clipbench.engine.network import higher_is_better
+from clipbench.engine.privacy import epsilon_of
 from clipbench.engine.telemetry import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
-from clipbench.trial import Columns, Records, as_columns
+from clipbench.trial import Columns, Records, Trial, as_columns
 
 
 def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
@@ -50,10 +51,19 @@ def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any
         "clip/fired_share": float(steps[:, FIRED].mean()),
         "clip/cosine": _mean(steps[:, COSINE]),
         "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
+        **_privacy(outcome, trial, len(steps)),
         "seconds": shared,
         "step_us": 1e6 * (shared / len(outcome.steps) + own_step - average_rule),
         **about,
     }
+
+
+def _privacy(outcome: Outcome, trial: Trial, steps: int) -> dict[str, Any]:
+    """What a trial with noise has given away, where that can be said."""
+    if not trial.clip.as_dict().get("noise"):
+        return {}
+    examples, batch = outcome.schedule.examples, outcome.schedule.batch
+    return {"epsilon": None if outcome.fresh else epsilon_of(trial, batch / examples, steps, examples)}
 
 
 def _finals(outcome: Outcome, lane: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ TINY = 2.0**-90
 class Telemetry:
     """Statistics [steps, statistics, lanes]; those of the step under way stand in `row`, whose place never moves."""
 
-    def __init__(self, steps: int, params: Blocks, grads: Blocks) -> None:
+    def __init__(self, steps: int, params: Blocks | None, grads: Blocks) -> None:
         new = grads.storage.new_zeros
         self.steps = new(steps, STATISTICS, grads.lanes)
         self.row = new(STATISTICS, grads.lanes)
@@ -40,9 +40,9 @@ class Telemetry:
         self._storage = grads.storage
         self._absolute = torch.empty_like(grads.storage)
         self._absolutes = _like(grads, self._absolute)
-        self._weights = [block.view(params.lanes, -1) for block in params.values()]
+        self._weights = [block.view(block.shape[0], -1) for block in params.values()] if params else []
         self._probes = [weights.new_full(weights.shape[1:], TINY) for weights in self._weights]
-        self._probed = new(len(params), grads.lanes)
+        self._probed = new(len(self._weights), grads.lanes)
 
     def before(self, loss: Tensor) -> None:
         """Measure the raw gradient."""

@@ -18,7 +18,7 @@ class Updates:
         self._params = params
         like, storage = params.lane(0), params.storage
         self.old, self.blocks, self._raw = (Blocks(like, params.lanes, storage.dtype, storage.device) for _ in range(3))
-        self.telemetry = Telemetry(steps, params, self.blocks)
+        self.telemetry = Telemetry(steps, None, self.blocks)
         self._rates: list[float] = []
         self._lr = storage.new_ones(params.lanes)
 

@@ -12,11 +12,14 @@ from torch.func import grad_and_value, vmap
 
 from clipbench.dataset import Dataset, Stream
 from clipbench.engine import looped, program
+from clipbench.engine.batches import Schedule
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.evaluation import Evaluation
 from clipbench.engine.layers import layers_for_many
 from clipbench.engine.network import Network, build_model, idle_parameters
-from clipbench.trial import Component, Training, Trial
+from clipbench.engine.parts import LoopedPartsStep, Parts, PartsStep
+from clipbench.engine.scope import Scope, scope_of
+from clipbench.trial import Component, Training, Trial, Value
 
 Batch = tuple[Tensor, Tensor]
 
@@ -41,12 +44,14 @@ class Shape:
     one_seed: bool  # all lanes see the same batches
     device: str
     fingerprint: str = ""  # of the data's content
+    scope: Value = "batch"
 
     @classmethod
     def of(cls, trials: Sequence[Trial], device: str) -> Shape:
         first = trials[0]
         one_seed = len({trial.seed for trial in trials}) == 1
-        return cls(first.data, first.model, first.train, len(trials), one_seed, device, first.fingerprint)
+        (scope,) = {scope_of(trial.clip) for trial in trials}  # arms of others are no chunk of this one
+        return cls(first.data, first.model, first.train, len(trials), one_seed, device, first.fingerprint, scope)
 
 
 class Workspace:
@@ -70,6 +75,8 @@ class Workspace:
         self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
         if isinstance(dataset, Stream):
             self.parts["train"] = None  # nothing that it trained on is there to be measured
+        scope = Scope.of(shape.scope, Schedule.of(shape.train, dataset).batch)
+        self.split = Parts(scope, trained, self.loss) if scope.parts else None
         self.seeds: list[int] = [0] * self.lanes
         self.step = 0  # of the training under way; the looped path draws its noise from it
         # Noise on the gradient reaches everything.
@@ -83,6 +90,13 @@ class Workspace:
         """How gradients are computed: plan, replay, eager or looped."""
         order = ("looped", "eager", "replay", "plan")
         return min((step.path for _, step in self._steps.values()), key=order.index, default="none")
+
+    @property
+    def raw(self) -> tuple[list[int], Blocks]:
+        """The gradients that a step leaves, and the seed of each: of the lanes, or of all their parts."""
+        if self.split is None:
+            return self.seeds, self.grads
+        return [seed for seed in self.seeds for _ in range(self.split.scope.parts)], self.split.grads
 
     def start(self, modules: Sequence[nn.Module], seeds: Sequence[int]) -> None:
         """Give every lane its initial state."""
@@ -110,6 +124,8 @@ class Workspace:
 
     def _compile_step(self, size: int) -> tuple[Batch, Step]:
         batch = self._empty_batch(size)
+        if self.split:
+            return batch, (LoopedPartsStep if self.loop_reason else PartsStep)(self, self.split, batch)
         if self.loop_reason:
             return batch, looped.LoopedStep(self, batch)
         inputs = [*self.params.values(), *self.states.values(), *(self._over_lanes(t) for t in batch)]

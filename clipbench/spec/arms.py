@@ -33,6 +33,15 @@ def arm_options(plugin: Plugin) -> dict[str, Slot]:
     return {slot.name: slot for slot in _slots(plugin) if slot.name not in plugin.options}
 
 
+def told(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a rule may name of clipbench's own arguments, by the place where it looks."""
+    always = ("state", "step")
+    if facts.get("on") == "weights":
+        return (*(("new", "old", "g") if facts["per"] == "element" else ()), "w", "size", *always)
+    more = {"element": ("g", "size", "row_mean"), "step": ()}
+    return ("n", "m", "w", "model_n", "model_m", *more.get(facts["per"], ("size",)), *always)
+
+
 def why_not(plugin: Plugin, option: str) -> str:
     """Why a rule has no such option although others have it; empty if none has."""
     if option == "per":
@@ -87,8 +96,12 @@ def _slots(plugin: Plugin) -> Iterator[Slot]:
         yield Slot("schedule", lambda value: value, str | dict[str, Any] | None, None, quiet=True, kind="schedule")
     if plugin.name == "none" or weights:
         return
+    yield Slot("scope", fit_scope, Scope, "batch", quiet=True)
     if per != "step":
         yield _quiet("after", After, None)
+        if "threshold" in plugin.options:
+            yield _quiet("noise", Noise, 0.0)
+            yield _quiet("delta", Delta, None)
 
 
 def _quiet(name: str, annotation: Any, default: Any, whole: bool = False) -> Slot:

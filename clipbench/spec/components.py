@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from clipbench.names import UnknownName, did_you_mean
-from clipbench.registry import Plugin, catalogue, find, told
-from clipbench.spec.arms import FOLLOWING, complaints, why_not
+from clipbench.registry import Plugin, catalogue, find
+from clipbench.spec.arms import FOLLOWING, complaints, told, why_not
 from clipbench.spec.axes import Axis, Slot, read_axis
 from clipbench.spec.places import BROKEN, Findings, Node
-from clipbench.spec.signatures import FIXED, LATER, SECTIONS, is_plain, signature
+from clipbench.spec.signatures import FIXED, SECTIONS, is_plain, signature
 from clipbench.spec.values import fit, show
 from clipbench.trial import Component
 
@@ -246,8 +246,6 @@ def _refuse_unknown(
 
 
 def _why_unknown(plugin: Plugin, option: str, slots: Mapping[str, Slot]) -> tuple[str, str]:
-    if option in LATER.get(plugin.kind, ()):
-        return f"`{option}` is not in this release.", "Take it out."
     if plugin.is_stream and option in FIXED:
         return f"{plugin.name} is a stream: every step draws new examples, and `{option}` says nothing of them.", ""
     if plugin.kind == "strategy" and (text := why_not(plugin, option)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -13,11 +12,6 @@ from clipbench.registry import REQUIRED, Option, Plugin
 from clipbench.spec.arms import arm_options
 from clipbench.spec.axes import Slot, frozen
 from clipbench.spec.values import Misfit, fit, fit_default, show, stated, takes_whole
-
-# What the contract names and this release does not do; said instead of "unknown".
-LATER: Mapping[str, frozenset[str]] = {
-    "strategy": frozenset({"scope", "noise", "delta"}),
-}
 
 # Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
 SECTIONS = {"split": "Write split: {val: 0.2, test: 0.2}.", "corrupt": "Write corrupt: {missing: 0.1}."}

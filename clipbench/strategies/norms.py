@@ -21,7 +21,7 @@ def none(n: Tensor) -> Scaling:
     return torch.ones_like(n), torch.zeros_like(n, dtype=torch.bool)
 
 
-@strategy(per="model", search=(1e-2, 1e2), loose=math.inf)
+@strategy(per="model", search=(1e-2, 1e2), loose=math.inf, bounds=True)
 def norm(n: Tensor, threshold: Tensor, p: float = 2.0) -> Scaling:
     """Scale the gradient so that its p-norm is at most `threshold`.
 
@@ -52,7 +52,7 @@ def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: float = 1e-3) -> Scaling:
     return torch.where(n <= limit, 1.0, limit / n.clamp(min=1e-6)), n > limit
 
 
-@strategy(per="model", search=(1e-3, 1e1))
+@strategy(per="model", search=(1e-3, 1e1), bounds=True)
 def normalize(n: Tensor, threshold: Tensor | float = 1.0) -> Scaling:
     """Always scale the gradient to the norm `threshold`, small ones up as well as large ones down.
 
@@ -72,7 +72,7 @@ def rms(n: Tensor, size: Tensor, threshold: Tensor) -> Scaling:
     return torch.where(root_mean_square <= threshold, 1.0, threshold / root_mean_square), fired
 
 
-@strategy(per="model", search=(1e-2, 1e2))
+@strategy(per="model", search=(1e-2, 1e2), bounds=True)
 def soft_norm(n: Tensor, threshold: Tensor) -> Scaling:
     """Scale the gradient smoothly to a norm below `threshold`: by half where its norm is at the threshold.
 

@@ -28,7 +28,7 @@ def skip_nonfinite(n: Tensor) -> Tensor:
     return n.isfinite()
 
 
-@strategy(per="element", search=(1e-1, 1e2), loose=math.inf, refuses=True)
+@strategy(per="element", search=(1e-1, 1e2), loose=math.inf, refuses=True, bounds=True)
 def drop(g: Tensor, model_n: Tensor, threshold: Tensor) -> Tensor:
     """Step with a zero gradient when the norm is over `threshold`: momentum and weight decay still move.
 
