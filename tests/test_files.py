@@ -243,7 +243,8 @@ def test_text_is_cut_in_order_and_each_character_is_the_target_of_those_before(l
 
 def test_without_a_path_text_is_the_help_of_python(load):
     loaded = load("text", length=64)
-    assert len(loaded.train[0]) > 3000 and 80 < loaded.outputs < 300
+    assert len(loaded.train[0]) == (60000 - 1) // 64 and 60 < loaded.outputs < 200
+    assert len(load("text", length=64, characters=None).train[0]) > 3000
     assert load("text", length=64, limit=100).train[0].shape == (100, 64)
 
 

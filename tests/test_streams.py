@@ -111,6 +111,38 @@ def test_lanes_of_a_seed_see_the_same_batches_and_those_of_another_seed_others()
         assert name not in records.records
 
 
+# Trained as a plain loop trains
+
+
+NATURAL = {
+    "temporal_order": ({"length": 12}, C("rnn", hidden=6, init="basic")),
+    "adding": ({"length": 8}, C("gru", hidden=5)),
+    "copy": ({"length": 2, "delay": 3}, C("lstm", hidden=5)),
+    "text": ({"length": 10, "characters": 2000}, C("rnn", hidden=6, embedding=4)),
+}
+ALL = [
+    name
+    for name, plugin in registry.catalogue("data").items()
+    if all(option.default is not registry.REQUIRED for option in plugin.options.values())
+]
+ARMS = [C("none"), C("norm", threshold=0.05, p=2.0, per="model", exclude=())]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_data_set_is_trained_as_the_plain_loop_trains(name):
+    options, model = NATURAL.get(name, ({}, C("mlp", hidden=[4], activation="tanh", bias=True)))
+    parts = {"split.val": 20, "split.test": 20} if name in STREAMS else {"split.val": 0.2, "split.test": 0.2}
+    facts = registry.find("data", name).facts
+    data = C(name, **options, **parts, **{"split.seed": 0}, **({"standardize": True} if facts["standardize"] else {}))
+    loaded = dataset.load(data)
+    loss = facts["loss"] or ("cross_entropy" if loaded.classes else "mse")
+    train = Training(epochs=None, steps=8, batch_size=10, loss=C(loss), dtype="float64")
+    trials = [Trial(data, model, C("sgd", lr=0.05, momentum=0.9), train, arm, seed) for arm in ARMS for seed in (0, 4)]
+    records = engine.train(trials)
+    for trial in trials:
+        assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(8), 1e-9)
+
+
 # A user's own
 
 OWN = """

@@ -15,13 +15,17 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataset()
 def text(
-    path: File = "", length: Annotated[int, Ge(1)] = 64, shares: Mapping[str, float] | None = None
+    path: File = "",
+    length: Annotated[int, Ge(1)] = 64,
+    characters: Annotated[int, Ge(1)] | None = 100_000,
+    shares: Mapping[str, float] | None = None,
 ) -> dict[str, Arrays]:
     """Windows of `length` characters of a file, each to be told from those before; without a `path`, Python's own help.
 
-    The file, in UTF-8, is cut in order: train, val, test. Characters that the training part does not have are one.
+    The first `characters` of the file, in UTF-8, are cut in order: train, val, test. Those that the training part does
+    not have are one symbol.
     """
-    content = _content(path)
+    content = _content(path)[:characters]
     held_out = {"val": 0.2, "test": 0.2, **(shares or {})}
     ends = [0, *(round(len(content) * (1 - held_out["val"] * has_val - held_out["test"])) for has_val in (1, 0))]
     cuts = dict(zip(("train", "val", "test"), zip(ends, [*ends[1:], len(content)], strict=True), strict=True))
