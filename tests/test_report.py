@@ -381,6 +381,14 @@ def test_one_divergence_forbids_to_call_a_strategy_better():
     assert verdicts(setting(rows))["norm@1.0"] not in GOOD
 
 
+def test_trials_that_stopped_early_are_counted():
+    rows = arm("none") + arm("norm", 1.0)
+    assert not any("stopped early" in note for note in setting(rows).notes)
+    for epoch, one in zip((4, 4, 9), rows, strict=False):
+        one["stopped_epoch"] = epoch
+    assert "3 of 16 trials stopped early, after epoch 4 to 9; their curves end there." in setting(rows).notes
+
+
 def test_where_both_diverged_they_tie():
     only = setting(diverged("none", None, range(8)) + diverged("norm", 1.0, range(8)))
     assert row(only, "norm@1.0").contrast.score.ties == 8

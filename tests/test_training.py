@@ -138,6 +138,30 @@ def test_noise_of_a_trial_does_not_depend_on_its_neighbours():
             )
 
 
+@pytest.mark.parametrize("scope", ["sample", {"shards": 4}])
+def test_noise_is_added_to_the_gradient_of_every_part(scope, tmp_path):
+    """As a term of the objective would be: clipped nowhere, parts come to what the batch comes to."""
+    parts = f"{{name: norm, threshold: [1.0e9, 0.05], scope: {scope if scope == 'sample' else '{shards: 4}'}}}"
+    text = f"""
+        data: {{name: make_regression, samples: 60, features: 6, informative: 3, noise: 1.0}}
+        model: {{name: mlp, hidden: [4]}}
+        optimizer: {{name: sgd, lr: 0.02}}
+        train: {{steps: 9, batch_size: 12, dtype: float64, noise: {{name: normal, scale: 0.5}}}}
+        clip: [none, {parts}]
+        seeds: 2
+    """
+    path = tmp_path / "parts.yaml"
+    path.write_text(text)
+    runs = [(list(cohort.trials), engine.train(cohort.trials)) for cohort in prepare(str(path)).cohorts]
+    trials = [(trial, records) for mine, records in runs for trial in mine]
+    norms = {(t.arm.split("@")[-1], t.seed): steps_of(r, t)["grad_norm/pre"] for t, r in trials}
+    for seed in (0, 1):
+        np.testing.assert_allclose(norms["1000000000.0", seed], norms["none", seed], rtol=1e-9)
+        assert norms["0.05", seed][0] == pytest.approx(norms["none", seed][0])
+        after = next(steps_of(r, t)["grad_norm/post"] for t, r in trials if (t.threshold, t.seed) == (0.05, seed))
+        assert (after <= 0.05 + 1e-9).all()
+
+
 def test_noise_is_added_on_the_looped_path_too():
     data = C("tests.toys:line", examples=30)
     looped = C("tests.toys:counts_batches", in_place=True)

@@ -25,6 +25,7 @@ def of_comparison(setting: Setting, frame: pd.DataFrame, baseline: str, chances:
         *_about_power(setting),
         *_about_interval(setting),
         *_about_divergence(setting),
+        *_about_stopping(frame),
         *_about_pairs(setting, frame),
     ]
     return tuple(notes)
@@ -118,6 +119,14 @@ def _about_divergence(setting: Setting) -> Iterable[str]:
         )
     if setting.otherwise is not None:
         yield otherwise(setting.otherwise)
+
+
+def _about_stopping(frame: pd.DataFrame) -> Iterable[str]:
+    stopped = frame["stopped_epoch"].dropna() if "stopped_epoch" in frame else frame.iloc[:0, 0]
+    if len(stopped):
+        of = formatting.count(len(frame), "trial")
+        epochs = f"after epoch {stopped.min():.0f}" + (f" to {stopped.max():.0f}" if stopped.nunique() > 1 else "")
+        yield f"{len(stopped)} of {of} stopped early, {epochs}; their curves end there."
 
 
 def otherwise(changes: Sequence[Otherwise]) -> str:
