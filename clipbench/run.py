@@ -17,7 +17,7 @@ from clipbench.plan import Chunk, Plan
 from clipbench.report.publish import publish
 from clipbench.report.tables import Report
 from clipbench.spec.resolved import resolved
-from clipbench.store import Store
+from clipbench.store import Store, runs
 from clipbench.tracking import sync
 from clipbench.tracking.mirror import Mirror, Outcome
 from clipbench.tracking.sync import Invocation, Pushed
@@ -131,6 +131,8 @@ class Session:
         trained, failed = 0, Counter[str]()
         missing = sum(len(chunk.trials) for chunk in chunks)
         self.watcher.begin(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
+        if missing:  # said first, so that it is there however the run ends
+            runs.add(store, runs.begun(self.settings.command, missing, device, _content_hash(plan), _git_commit()))
         try:
             for event in pool.train(chunks, device):
                 self.watcher.advance(event.lane_steps)
@@ -151,7 +153,7 @@ class Session:
         metric = plan.metric
         invocation = Invocation(
             command=self.settings.command,
-            content_hash=digest(sorted(trial.id for trial in plan.trials)),
+            content_hash=_content_hash(plan),
             git_commit=_git_commit(),
             version=__version__,
             device=device,
@@ -232,6 +234,10 @@ def planned(pool: Local, path: str | Path, settings: Settings) -> tuple[Plan, st
         place = plan.experiment.place("train.dtype")
         raise InputError([Problem(place, "float64 is not there on mps.", "Choose `--device cpu`.")])
     return plan, device, pool.size if device == "cpu" or settings.workers else 1
+
+
+def _content_hash(plan: Plan) -> str:
+    return digest(sorted(trial.id for trial in plan.trials))
 
 
 def _git_commit() -> str:

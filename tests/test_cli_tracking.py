@@ -53,7 +53,8 @@ def test_the_parent_says_what_was_run_and_carries_the_files(mirrored, sent):
     }
     assert {run.data.tags["mlflow.parentRunId"] for run in sent.children.values()} == {parent.info.run_id}
     there = {item.path for item in sent.client.list_artifacts(parent.info.run_id)}
-    assert {"experiment.yaml", "records", "epochs", "steps", "report.md", "report.json", "table.csv"} <= there
+    assert {"experiment.yaml", "runs.json", "records", "epochs", "steps", "figures"} <= there
+    assert {"report.md", "report.html", "report.json", "table.csv", "table.tex"} <= there
 
 
 def test_the_series_of_epochs_and_steps_are_there(sent):

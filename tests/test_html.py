@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 
 from clipbench.report import Options, compare, figures, html, series
-from clipbench.report.provenance import Provenance
+from clipbench.report.provenance import Fact, Provenance
 from tests.test_figures import stored
 from tests.test_report import arm, diverged, quickstart
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-PROVENANCE = Provenance("clipbench run quickstart.yaml", {"content hash": "abc"}, "name: quickstart\n")
+PROVENANCE = Provenance(
+    "clipbench run quickstart.yaml", (Fact("content hash", "abc", "Of the names of all trials."),), "name: quickstart\n"
+)
 
 
 def page(frame, **options):
@@ -104,7 +106,7 @@ def test_users_strings_are_escaped_everywhere(name):
     text = html.render(
         compare(frame, name=name),
         figures.draw(compare(frame), {}),
-        Provenance(f"run {name}", {name: name}, f"name: {name}"),
+        Provenance(f"run {name}", (Fact(name, name, name),), f"name: {name}"),
     )
     assert name not in text
     found = outline(text)

@@ -21,6 +21,7 @@ from tests.cli_helpers import (
 
 CONTRACT = [
     "experiment.yaml",
+    "runs.json",
     "records",
     "epochs",
     "steps",
@@ -111,7 +112,7 @@ def test_tables_have_no_nesting(finished):
 
 def test_the_store_is_the_files_of_the_contract_and_nothing_else(finished):
     names = {path.name for path in (finished[1] / "small").iterdir() if path.name[0] != "."}
-    assert {"experiment.yaml", "records", "epochs", "steps", "report.md", "report.json", "table.csv"} <= names
+    assert {"experiment.yaml", "runs.json", "records", "epochs", "steps", "report.md", "report.json"} <= names
     assert names <= {*CONTRACT}
     assert [path.name for path in finished[1].iterdir()] == ["small"], "no mlflow.db without MLflow"
 

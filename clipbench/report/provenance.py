@@ -1,19 +1,29 @@
-"""How a report came to be, so that it can be made again: file, trials, seeds, device, versions."""
+"""How a report came to be, so that it can be made again: commands, trials, seeds, device, versions then and now."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from clipbench.plan import Plan
+from clipbench.report import formatting
 from clipbench.spec.resolved import resolved
+from clipbench.store import runs
+from clipbench.store.runs import Run
 from clipbench.trial import digest
 
-PACKAGES = ("clipbench", "torch", "numpy", "scipy", "pandas")
+MOST_COMMANDS = 5
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line of what is needed to make it again, and what it means."""
+
+    term: str
+    words: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -21,24 +31,54 @@ class Provenance:
     """What somebody else needs to train the same trials."""
 
     command: str
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
     yaml: str = ""  # the experiment, every default filled in
 
 
-def of(plan: Plan, records: pd.DataFrame) -> Provenance:
-    """The provenance of a plan's trials. Versions are those that wrote the report."""
+def of(plan: Plan, records: pd.DataFrame, known: Sequence[Run] = ()) -> Provenance:
+    """The provenance of a plan's trials, from them and from what the store knows of the commands that trained them."""
     experiment = plan.experiment
-    facts = {
-        "experiment": experiment.name,
-        "trials": f"{len(plan.trials)} ({len(experiment.seeds)} seeds: {_seeds(experiment.seeds)})",
-        "content hash": digest(sorted(trial.id for trial in plan.trials)),
-        "trained on": _used(records, "device"),
-        "engine": _used(records, "engine"),
-        "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
-        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-    }
-    known = {name: text for name, text in facts.items() if text}
-    return Provenance(f"clipbench run {experiment.name}.yaml", known, resolved(experiment))
+    facts = (
+        *_commands(known),
+        Fact("trials", f"{len(plan.trials)} ({len(experiment.seeds)} seeds: {_seeds(experiment.seeds)})", TRIALS),
+        Fact("content hash", digest(sorted(trial.id for trial in plan.trials)), HASH),
+        Fact("trained on", _used(records, "device"), "The device that records of these trials name."),
+        Fact("engine", _used(records, "engine"), ENGINE),
+        *_versions(known),
+    )
+    return Provenance(
+        f"clipbench run {experiment.name}.yaml", tuple(fact for fact in facts if fact.words), resolved(experiment)
+    )
+
+
+TRIALS = "Trainings of one arm with one seed. A seed fixes initial weights, batches and noise."
+HASH = "Of the names of all trials, each the hash of its options, its data and the user's own code."
+ENGINE = "How trials were trained: as one tensor program (plan, graph, vmap), or one after another (loop)."
+TYPED = "As it was typed; what was trained before it was not trained again."
+THEN = "Installed when these trials were trained. Other versions may train to other last digits."
+NOW = "Installed when this page was written; they computed its statistics."
+
+
+def _commands(known: Sequence[Run]) -> Iterator[Fact]:
+    for run in known[-MOST_COMMANDS:]:
+        commit = f", commit {run.git_commit[:12]}" if run.git_commit else ""
+        yield Fact(f"typed {run.when[:10]}", f"{run.command} ({formatting.count(run.trials, 'trial')}{commit})", TYPED)
+
+
+def _versions(known: Sequence[Run]) -> Iterator[Fact]:
+    """Then and now in one line where they are the same."""
+    now = _environment(runs.versions(), runs.python(), runs.machine())
+    then = list(dict.fromkeys(_environment(run.versions, run.python, run.machine) for run in known))
+    if then == [now]:
+        yield Fact("versions", now, f"{THEN} The same wrote this page.")
+        return
+    for words in then:
+        yield Fact("trained with", words, THEN)
+    yield Fact("reported with", now if then else f"{now}; those of the training are not known", NOW)
+
+
+def _environment(versions: Mapping[str, str], python: str, machine: str) -> str:
+    return ", ".join((*(f"{name} {version}" for name, version in versions.items()), f"Python {python}", machine))
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

@@ -13,7 +13,7 @@ from clipbench.report.combined import Combined
 from clipbench.report.comparison import compare
 from clipbench.report.figures import Drawing, png, sheet, svg
 from clipbench.report.tables import Options, Report
-from clipbench.store import Store
+from clipbench.store import Store, runs
 from clipbench.store.files import write_whole
 
 Drawn = list[list[figures.Figure]]
@@ -29,7 +29,7 @@ def publish(plan: Plan, store: Store) -> Report:
         ("table.csv", delimited.render(report)),
         ("table.tex", latex.render(report)),
         ("report.json", document.render(report)),
-        ("report.html", html.render(report, drawn, provenance.of(plan, records), across)),
+        ("report.html", html.render(report, drawn, provenance.of(plan, records, runs.read(store)), across)),
     ):
         store.write_text(name, text)
     _write_figures(store, _sheets(drawn, across))

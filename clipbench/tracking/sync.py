@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 ORIGIN = "clipbench.origin"  # the store and the machine that a run was sent from
 INVOCATION = "clipbench.invocation"
 CARRIES = "clipbench.store.files"  # said of a parent run whose files are all there
-DOCUMENTS = ("experiment.yaml", "report.*", "table.*", "figures/*.svg")
+DOCUMENTS = ("experiment.yaml", "runs.json", "report.*", "table.*", "figures/*.svg")
+PULLED = ("experiment.yaml", "runs.json")  # the report is written anew
 PARQUET = ("records", "epochs", "steps", "weights")
 FILE = re.compile(rf"(records|epochs|steps)/{STEM.pattern}\.parquet|weights/{STEM.pattern}\.npz")
 BATCH = 16  # trials read at a time
@@ -257,9 +258,9 @@ def _pull_run(tracker: Tracker, run: Run, store: Store) -> None:
     """Only files with names of ours are taken: a server's answer is no path to write to."""
     with TemporaryDirectory() as beside:
         for path in tracker.files(run):
-            if FILE.fullmatch(path) or path == "experiment.yaml":
+            if FILE.fullmatch(path) or path in PULLED:
                 tracker.download(run, path, Path(beside))
         store.merge(Store(Path(beside)))
-        document = Path(beside) / "experiment.yaml"
-        if document.exists() and not (store.folder / document.name).exists():
-            store.write_text(document.name, document.read_text())
+        for document in (Path(beside) / name for name in PULLED):
+            if document.exists() and not (store.folder / document.name).exists():
+                store.write_text(document.name, document.read_text("utf-8"))

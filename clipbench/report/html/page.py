@@ -117,9 +117,7 @@ def _overview(report: Report, across: Sequence[Figure]) -> Iterator[str]:
 def _claims(report: Report) -> Iterator[str]:
     if not report.claims:
         return
-    meaning = text(evidence.MEANING)
-    yield f'<section id=claims><h2><span tabindex="0" data-tip="{meaning}" title="{meaning}">'
-    yield f"{evidence.TITLE}</span></h2>"
+    yield f"<section id=claims><h2>{explained(evidence.TITLE, evidence.MEANING)}</h2>"
     yield f"<ul class=overview>{claim_items(report)}</ul></section>\n"
 
 
@@ -164,9 +162,13 @@ def _answer(setting: Setting, found: Answer) -> Iterator[str]:
 
 
 def _reason(reason: Reason) -> str:
-    meaning = text(reason.meaning)
-    term = f'<span tabindex="0" data-tip="{meaning}" title="{meaning}">{text(reason.term)}</span>'
-    return f"<div><dt>{term}</dt><dd>{text(reason.words)}</dd></div>"
+    return f"<div><dt>{explained(reason.term, reason.meaning)}</dt><dd>{text(reason.words)}</dd></div>"
+
+
+def explained(term: str, meaning: str) -> str:
+    """Words whose meaning is one hover, touch or key away."""
+    tip = text(meaning)
+    return f'<span tabindex="0" data-tip="{tip}" title="{tip}">{text(term)}</span>'
 
 
 def tone(found: Answer) -> str:
@@ -193,8 +195,8 @@ def _items(kind: str, title: str, lines: Sequence[str]) -> str:
 def _reproduction(provenance: Provenance) -> Iterator[str]:
     yield "<section id=reproduce><h2>Make it again</h2>"
     yield f"<p>Save the experiment below and type</p><pre><code>{text(provenance.command)}</code></pre><dl class=facts>"
-    for term, words in provenance.facts.items():
-        yield f"<div><dt>{text(term)}</dt><dd>{text(words)}</dd></div>"
+    for fact in provenance.facts:
+        yield f"<div><dt>{explained(fact.term, fact.meaning)}</dt><dd>{text(fact.words)}</dd></div>"
     yield "</dl>"
     if provenance.yaml:
         yield "<details class=yaml><summary>The experiment, every default filled in</summary>"
