@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from clipbench import arms, dataset, registry, spec
 from clipbench.dataset import DataProblem, Dataset
 from clipbench.engine.batches import Schedule
 from clipbench.engine.courses import try_schedule
+from clipbench.engine.layers import layers_for_many
 from clipbench.engine.looped import reason_to_loop
 from clipbench.engine.network import DTYPES, Network, build_model
 from clipbench.engine.noise import try_noise
@@ -37,7 +39,7 @@ class _Setting:
     module: nn.Module
     schedule: Schedule
     loop_reason: str
-    activations: int  # elements that one lane's forward pass leaves behind
+    activations: int  # elements that one lane's forward pass keeps for its backward pass
 
 
 def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Plan:
@@ -196,7 +198,7 @@ class _Preparation:
                 id=digest([content, setting.model.source, fingerprint], 12),
                 trials=trials,
                 parameters=parameters,
-                lane_bytes=itemsize * (4 * parameters + 2 * setting.activations + kept),
+                lane_bytes=itemsize * (4 * parameters + 5 * setting.activations // 4 + kept),
                 steps=setting.schedule.steps,
                 loop_reason=setting.loop_reason,
             )
@@ -248,24 +250,21 @@ def _goes_forward(network: Network, example: tuple[Tensor, Tensor]) -> bool:
 
 
 def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -> int:
-    """Elements of all layers' outputs for a whole batch, counted on a few examples."""
-    counts: list[int] = []
+    """Elements that a step of a whole batch keeps for its backward pass, counted on a few examples."""
+    own = {parameter.data_ptr() for parameter in network.module.parameters()}
+    kept: dict[int, Tensor] = {}  # by their memory: views share it, and what is kept here is not used again
 
-    def count(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            counts.append(output.numel())
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
 
-    leaves = [module for module in network.module.modules() if not list(module.children())]
-    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
-    states = dict(network.module.named_buffers())
-    try:
-        with torch.random.fork_rng(devices=[]):
-            params = {name: p.detach() for name, p in network.module.named_parameters()}
-            network.loss(params, {name: s.clone() for name, s in states.items()}, *example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(counts) * batch // max(len(example[0]), 1)
+    states = {name: buffer.clone() for name, buffer in network.module.named_buffers()}
+    count = saved_tensors_hooks(keep, lambda tensor: tensor)
+    with torch.random.fork_rng(devices=[]), layers_for_many(), count:
+        network.loss(dict(network.module.named_parameters()), states, *example)
+    elements = sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in kept.values())
+    return elements * batch // max(len(example[0]), 1)
 
 
 def _sentence(error: Exception) -> str:

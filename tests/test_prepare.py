@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from clipbench import plan
+from clipbench.prepare import prepare
 from tests.cli_helpers import invoke, write
 
 OWN = """
@@ -165,3 +167,15 @@ def _own_files(folder):
     (folder / "own.py").write_text(OWN)
     (folder / "broken.py").write_text("def net(:\n    return 1\n")
     (folder / "lost.py").write_text("import no_such_library\ndef net():\n    return 1\n")
+
+
+@pytest.mark.parametrize(
+    "model, data, most_lanes",
+    [("mlp", "digits", 32), ({"name": "rnn", "hidden": 64}, {"name": "temporal_order", "length": 200}, 10)],
+)
+def test_chunks_are_as_large_as_what_a_step_keeps_allows(tmp_path, model, data, most_lanes):
+    """A recurrent network keeps every step of its sequences, though it is one layer."""
+    path = write(tmp_path, model=model, data=data, train={"steps": 2, "batch_size": 64}, clip=["none"], seeds=40)
+    (cohort,) = prepare(str(path)).cohorts
+    assert plan.most_lanes(cohort, "cpu") <= most_lanes
+    assert (plan.most_lanes(cohort, "cpu") == 32) == (model == "mlp")
