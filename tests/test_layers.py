@@ -69,6 +69,23 @@ def test_relu_and_a_projection_are_pytorchs_too() -> None:
     assert_same(nn.LSTM(3, 4, proj_size=2).double(), drawn(5, 6, 3))
 
 
+@pytest.mark.parametrize("bias", (True, False))
+@pytest.mark.parametrize("cell", (nn.RNNCell, nn.GRUCell, nn.LSTMCell))
+def test_cells_are_pytorchs(cell: type[nn.RNNCellBase], bias: bool) -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = cell(3, 4, bias=bias)
+
+        def forward(self, x: Tensor) -> object:
+            state = None
+            for step in x:
+                state = self.cell(step, state)
+            return state
+
+    assert_same(Loop().double(), drawn(5, 6, 3))
+
+
 class Attention(nn.Module):
     def __init__(self, **options: object) -> None:
         super().__init__()

@@ -112,9 +112,25 @@ def _replacement(cell: Cell) -> Callable[..., tuple[Tensor, ...] | None]:
     return layers
 
 
+def _one_step(cell: Cell) -> Callable[..., Tensor | State]:
+    """For loops that people write around `nn.LSTMCell` and its like."""
+
+    def step(x: Tensor, state: Any, into: Tensor, on: Tensor, *biases: Tensor | None) -> Tensor | State:
+        known = [bias for bias in biases if bias is not None]
+        given = functional.pad(x, (0, 1), value=1.0) if known else x
+        result = cell(into, on, *known)(given, (state,) if isinstance(state, Tensor) else tuple(state))
+        return result if len(result) > 1 else result[0]
+
+    return step
+
+
 REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     torch.rnn_tanh: _replacement(_rnn(torch.tanh)),
     torch.rnn_relu: _replacement(_rnn(torch.relu)),
     torch.gru: _replacement(_gru),
     torch.lstm: _replacement(_lstm),
+    torch.rnn_tanh_cell: _one_step(_rnn(torch.tanh)),
+    torch.rnn_relu_cell: _one_step(_rnn(torch.relu)),
+    torch.gru_cell: _one_step(_gru),
+    torch.lstm_cell: _one_step(_lstm),
 }
