@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Generator, Tensor
 
 from clipbench.registry import noise
 
+Scale = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+
 
 @noise()
-def normal(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Tensor:
+def normal(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
     """Gaussian, of variance `scale` squared.
 
     N(0, s^2)
@@ -22,7 +27,7 @@ def normal(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Ten
 
 
 @noise()
-def uniform(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Tensor:
+def uniform(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
     """Uniform, of variance `scale` squared.
 
     U(-sqrt(3) s, sqrt(3) s)
@@ -31,7 +36,7 @@ def uniform(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Te
 
 
 @noise()
-def laplace(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Tensor:
+def laplace(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
     """Laplace, whose tails are exponential, of variance `scale` squared.
 
     s (E1 - E2) / sqrt(2)           E: exponential
@@ -40,18 +45,17 @@ def laplace(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Te
 
 
 @noise()
-def student(size: Sequence[int], generator: Generator, df: float = 3.0, scale: float = 1.0) -> Tensor:
+def student(size: Sequence[int], generator: Generator, df: Positive = 3.0, scale: Scale = 1.0) -> Tensor:
     """Student's t: of variance s^2 df / (df - 2) where `df` is above 2, of none below.
 
     s sqrt(df (U^(-2/df) - 1)) cos(2 pi V)      Bailey 1994
     """
-    _above(df, 0.0, "df")
     radius = (df * (_positive(size, generator) ** (-2 / df) - 1)).sqrt()
     return scale * radius * torch.cos(2 * math.pi * _uniform(size, generator))
 
 
 @noise()
-def cauchy(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Tensor:
+def cauchy(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
     """Cauchy, of no mean and no variance: half of the draws are within `scale` of its median 0.
 
     s tan(pi (U - 1/2))
@@ -60,46 +64,47 @@ def cauchy(size: Sequence[int], generator: Generator, scale: float = 1.0) -> Ten
 
 
 @noise()
-def weibull(size: Sequence[int], generator: Generator, shape: float = 0.2, scale: float = 1.0) -> Tensor:
+def weibull(size: Sequence[int], generator: Generator, shape: Positive = 0.2, scale: Scale = 1.0) -> Tensor:
     """Weibull, less its mean, of variance `scale` squared: heavy to the right where its `shape` c is below 1.
 
     s (E^(1/c) - mean) / deviation      Gorbunov et al. 2020, arXiv:2005.10785, with c = 0.2
     """
-    _above(shape, 0.0, "shape")
     mean, square = math.gamma(1 + 1 / shape), math.gamma(1 + 2 / shape)
     return scale * (_exponential(size, generator) ** (1 / shape) - mean) / math.sqrt(square - mean * mean)
 
 
 @noise()
-def burr(size: Sequence[int], generator: Generator, c: float = 1.0, d: float = 2.3, scale: float = 1.0) -> Tensor:
+def burr(size: Sequence[int], generator: Generator, c: Positive = 1.0, d: Positive = 2.3, scale: Scale = 1.0) -> Tensor:
     """Burr of type XII, less its mean, of variance `scale` squared: its tail is a power, and c d must be above 2.
 
     s ((U^(-1/d) - 1)^(1/c) - mean) / deviation     Gorbunov et al. 2020, arXiv:2005.10785, with c = 1, d = 2.3
     """
-    _above(c * d, 2.0, "c d")
+    if c * d <= 2:
+        raise ValueError(f"c d must be above 2, got {c * d:g}")
     mean, square = (d * _beta(d - power / c, 1 + power / c) for power in (1, 2))
     draws = (_positive(size, generator) ** (-1 / d) - 1) ** (1 / c)
     return scale * (draws - mean) / math.sqrt(square - mean * mean)
 
 
 @noise()
-def pareto(size: Sequence[int], generator: Generator, alpha: float = 1.5, scale: float = 1.0) -> Tensor:
+def pareto(
+    size: Sequence[int], generator: Generator, alpha: Annotated[float, Gt(1)] = 1.5, scale: Scale = 1.0
+) -> Tensor:
     """Pareto, less its mean: of variance s^2 alpha / ((alpha - 1)^2 (alpha - 2)) above 2, of none up to 2.
 
     s (U^(-1/alpha) - alpha / (alpha - 1))      alpha above 1: below there is no mean to take away
     """
-    _above(alpha, 1.0, "alpha")
     return scale * (_positive(size, generator) ** (-1 / alpha) - alpha / (alpha - 1))
 
 
 @noise()
-def levy(size: Sequence[int], generator: Generator, alpha: float = 1.5, scale: float = 1.0) -> Tensor:
+def levy(
+    size: Sequence[int], generator: Generator, alpha: Annotated[float, Gt(0), Le(2)] = 1.5, scale: Scale = 1.0
+) -> Tensor:
     """Symmetric Lévy alpha-stable: `alpha: 2` is Gaussian of variance 2 s^2, 1 is Cauchy; no variance below 2.
 
     s sin(a V) / cos(V)^(1/a) (cos((1 - a) V) / E)^((1 - a) / a)    Chambers, Mallows and Stuck 1976
     """
-    if not 0 < alpha <= 2:
-        raise ValueError(f"alpha must be above 0 and at most 2, got {alpha:g}")
     angle = math.pi * (_uniform(size, generator) - 0.5)
     tail = (torch.cos((1 - alpha) * angle) / _exponential(size, generator)) ** ((1 - alpha) / alpha)
     return scale * torch.sin(alpha * angle) / torch.cos(angle) ** (1 / alpha) * tail
@@ -120,8 +125,3 @@ def _exponential(size: Sequence[int], generator: Generator) -> Tensor:
 
 def _beta(a: float, b: float) -> float:
     return math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
-
-
-def _above(value: float, limit: float, name: str) -> None:
-    if value <= limit:
-        raise ValueError(f"{name} must be above {limit:g}, got {value:g}")

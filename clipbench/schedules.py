@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
+
+from annotated_types import Ge, Gt
 
 from clipbench.registry import schedule
+
+Share = Annotated[float, Ge(0)]
 
 
 @schedule()
@@ -17,7 +22,7 @@ def constant(step: int, steps: int) -> float:
 
 
 @schedule()
-def linear(step: int, steps: int, final: float = 0.0) -> float:
+def linear(step: int, steps: int, final: Share = 0.0) -> float:
     """Straight down to `final`, which would be reached one step after the last.
 
     1 + (final - 1) t / T           torch.optim.lr_scheduler.LinearLR
@@ -26,7 +31,7 @@ def linear(step: int, steps: int, final: float = 0.0) -> float:
 
 
 @schedule()
-def cosine(step: int, steps: int, final: float = 0.0) -> float:
+def cosine(step: int, steps: int, final: Share = 0.0) -> float:
     """Half a cosine wave down to `final`, which would be reached one step after the last.
 
     final + (1 - final) (1 + cos(pi t / T)) / 2     Loshchilov and Hutter 2016, arXiv:1608.03983; CosineAnnealingLR
@@ -35,16 +40,16 @@ def cosine(step: int, steps: int, final: float = 0.0) -> float:
 
 
 @schedule()
-def step(step: int, steps: int, every: int, gamma: float = 0.1) -> float:
+def step(step: int, steps: int, every: Annotated[int, Ge(1)], gamma: Share = 0.1) -> float:
     """Times `gamma` after every so many steps.
 
     gamma^floor(t / every)          torch.optim.lr_scheduler.StepLR
     """
-    return float(gamma ** (step // max(every, 1)))
+    return float(gamma ** (step // every))
 
 
 @schedule()
-def exponential(step: int, steps: int, final: float = 0.01) -> float:
+def exponential(step: int, steps: int, final: Annotated[float, Gt(0)] = 0.01) -> float:
     """By the same factor at each step down to `final`, which would be reached one step after the last.
 
     final^(t / T)                   torch.optim.lr_scheduler.ExponentialLR
@@ -53,7 +58,7 @@ def exponential(step: int, steps: int, final: float = 0.01) -> float:
 
 
 @schedule()
-def power(step: int, steps: int, exponent: float = 0.5, scale: float = 1.0) -> float:
+def power(step: int, steps: int, exponent: float = 0.5, scale: Annotated[float, Gt(0)] = 1.0) -> float:
     """A power of the step: 1 / sqrt(t) as it is, 1 / t with `exponent: 1`, slower with a larger `scale`.
 
     (1 + t / scale)^(-exponent)     Robbins and Monro 1951

@@ -170,6 +170,8 @@ MALFORMED = {
     "early_stop_measure": changed("train", "train: {early_stop: {measure: val/los, patience: 3}}"),
     "early_stop_option": changed("train", "train: {early_stop: [3, {patince: 3}]}"),
     "early_stop_text": changed("train", "train: {early_stop: soon}"),
+    "noise_bounds": changed("train", "train: {noise: [{name: pareto, alpha: 1}, {name: levy, alpha: 2.5, scale: -1}]}"),
+    "schedule_bounds": changed("train", "train: {schedule: [{name: step, every: 0}, {name: linear, final: -1}]}"),
     "epoch_steps_of_a_table": changed("train", "train: {epoch_steps: 10}"),
     # report, sweep, claims
     "report_metric": GOOD + "report: {metric: test/acuracy}\n",

@@ -62,6 +62,9 @@ def output_is_a_tuple(inputs, outputs):
 def bad_loss(output, target):
     return output.nonsense()
 
+def below(step, steps):
+    return -1
+
 def no_rate(step, steps):
     return None
 
@@ -79,7 +82,7 @@ MISTAKES = {
     "a loss for real targets on classes": ({"train": {"loss": "./own.py:bad_loss"}}, "train.loss", "nonsense"),
     "a loss that is no scalar": ({"train": {"loss": "./own.py:vector_loss"}}, "train.loss", "vector_loss"),
     "a schedule that goes nowhere": ({"train": {"schedule": "./own.py:no_rate"}}, "train.schedule", "None"),
-    "a schedule below 0": ({"train": {"schedule": {"name": "linear", "final": -1}}}, "train.schedule", "negative"),
+    "a schedule below 0": ({"train": {"schedule": "./own.py:below"}}, "train.schedule", "negative"),
     "an early stop without validation data": (
         {"data": {"name": "digits", "split": {"val": 0}}, "train": {"early_stop": 3}},
         "train.early_stop",
@@ -91,7 +94,7 @@ MISTAKES = {
         "there is no such metric",
     ),
     "noise of another shape": ({"train": {"noise": "./own.py:too_few"}}, "train.noise", "(2, 3)"),
-    "noise that has no mean": ({"train": {"noise": {"name": "pareto", "alpha": 1}}}, "train.noise", "above 1"),
+    "noise that has no variance": ({"train": {"noise": {"name": "burr", "c": 1, "d": 2}}}, "train.noise", "above 2"),
     "a model with two outputs": ({"model": "./own.py:output_is_a_tuple"}, "model", "tuple"),
     "a model that is none": ({"model": "./own.py:not_a_module"}, "model", "Module"),
     "a model without parameters": ({"model": "./own.py:no_parameters"}, "model", "parameters"),

@@ -7,13 +7,17 @@ where seeds start around it, without which all seeds of an objective without noi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from clipbench.registry import model
 
 Point = float | Sequence[float]
+Scatter = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1)]
 
 
 class Objective(nn.Module):
@@ -41,7 +45,9 @@ class Bowl(Objective):
 
 
 @model()
-def quadratic(start: Point = 1.0, dim: int | None = None, scatter: float = 0.0, curvature: Point = 1.0) -> nn.Module:
+def quadratic(
+    start: Point = 1.0, dim: Count | None = None, scatter: Scatter = 0.0, curvature: Point = 1.0
+) -> nn.Module:
     """A bowl; curvatures that differ make it ill-conditioned.
 
     sum(a x^2) / 2                  `curvature` may be a list, from the first coordinate to the last
@@ -50,7 +56,7 @@ def quadratic(start: Point = 1.0, dim: int | None = None, scatter: float = 0.0, 
 
 
 @model()
-def power(start: Point = 1.0, dim: int | None = None, scatter: float = 0.0, exponent: float = 4.0) -> nn.Module:
+def power(start: Point = 1.0, dim: Count | None = None, scatter: Scatter = 0.0, exponent: float = 4.0) -> nn.Module:
     """Flat at its minimum and steeper than a bowl outside, where `exponent` is above 2.
 
     sum(|x|^p)
@@ -59,7 +65,7 @@ def power(start: Point = 1.0, dim: int | None = None, scatter: float = 0.0, expo
 
 
 @model()
-def scalar_rnn(start: Point = 1.5, scatter: float = 0.0, steps: int = 50) -> nn.Module:
+def scalar_rnn(start: Point = 1.5, scatter: Scatter = 0.0, steps: Count = 50) -> nn.Module:
     """One linear recurrent unit over many steps: its gradient explodes above 1 and vanishes below.
 
     (w^T - 1)^2 / 2                 Pascanu et al. 2013, arXiv:1211.5063, section 2.3
@@ -68,7 +74,7 @@ def scalar_rnn(start: Point = 1.5, scatter: float = 0.0, steps: int = 50) -> nn.
 
 
 @model()
-def rosenbrock(start: Sequence[float] = (-1.2, 1.0), scatter: float = 0.0) -> nn.Module:
+def rosenbrock(start: Sequence[float] = (-1.2, 1.0), scatter: Scatter = 0.0) -> nn.Module:
     """A curved valley, which is found at once and followed slowly.
 
     sum(100 (x[i+1] - x[i]^2)^2 + (1 - x[i])^2)     Rosenbrock 1960
