@@ -15,7 +15,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from clipbench.errors import InputError
-from clipbench.report import Options, compare, delimited, document, formatting, markdown, notes, terminal
+from clipbench.report import Options, compare, delimited, document, formatting, layout, markdown, notes, terminal
 from clipbench.report.tables import Estimate, Metric, Reach
 from tests.golden_files import check_golden
 
@@ -595,10 +595,39 @@ def test_one_seed_has_no_interval_and_still_prints():
 def test_target_counts_those_that_never_reached_it():
     epochs = [5, 6, 7, np.nan, 9, 10, np.nan, np.nan]
     rows = [r | {"epochs_to_target": e} for r, e in zip(arm("none"), epochs, strict=True)]
-    assert row(setting(rows), "none").reach == Reach(9.5, 5, 8)
+    assert row(setting(rows), "none").reach == Reach(9.5, 5, 8, (5 + 6 + 7 + 9 + 10 + 3 * 20) / 8)
     never = [r | {"epochs_to_target": np.nan, "train.target": "x"} for r in arm("none")]
     assert formatting.reach(row(setting(never), "none").reach) == "never (8/8)"
     assert row(setting(arm("none")), "none").reach is None
+
+
+def reaching():
+    """Clipping reaches the target on every seed, no clipping on half of them; one trial of it diverges."""
+    target = '["val/accuracy", 0.95]'
+    rows = [r | {"epochs_to_target": 12.0 + r["seed"] if r["seed"] < 4 else np.nan} for r in arm("none")]
+    rows[7] = trial("none", None, 7, status="diverged", epochs_to_target=np.nan)
+    rows += [r | {"epochs_to_target": 3.0 + r["seed"]} for r in arm("norm", 1.0, gain=0.02)]
+    return [r | {"train.target": target} for r in rows]
+
+
+def test_table_of_the_target_counts_everybody_and_says_what_it_means():
+    (only,) = compare(pd.DataFrame(reaching())).settings
+    grid = layout.target(only)
+    assert grid.title == "Epochs to the target: val/accuracy 0.95"
+    assert grid.headers == ("arm", "reached", "median", "restricted mean", "p (log-rank)")
+    assert grid.cells == (
+        ("none", "4 of 8", "never (4/8)", "16.8", "-"),
+        ("norm@1", "8 of 8", "6.5", "6.50", "<0.001"),
+    )
+    assert all(len(meaning) > 20 for meaning in grid.meanings)
+    report = compare(pd.DataFrame(reaching()), name="study")
+    check_golden("report/target.txt", printed(report))
+    assert "log-rank" in markdown.render(report) and "epochs_to_target_restricted_mean" in delimited.render(report)
+
+
+def test_without_a_target_there_is_no_table_of_it():
+    (only,) = compare(quickstart()).settings
+    assert [grid.name for grid in layout.grids(only)] == ["comparison", "behaviour", "everything"]
 
 
 def test_mean_epochs_to_target_is_never_over_survivors_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,6 +76,7 @@ def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options, tun
         headline="",
         notes=(),
         otherwise=_otherwise(judged, frame, options),
+        target=_target(frame),
         tuned=tuned,
     )
     return replace(
@@ -181,7 +183,7 @@ def _row(arm: Arm, judged: Judged) -> Row:
         fraction=_middle(arm.measures["clip/fraction"], np.mean),
         grad_norm=_middle(arm.measures["grad_norm/pre_p50"], np.median),
         step_us=_middle(arm.measures["step_us"], np.median),
-        reach=_reach(arm) if group.has_target else None,
+        reach=_reach(arm, group.epochs) if group.has_target else None,
         contrast=judged.contrasts.get(arm.name),
         shown=is_shown,
         verdict=judged.verdict_of(arm),
@@ -191,11 +193,22 @@ def _row(arm: Arm, judged: Judged) -> Row:
     )
 
 
-def _reach(arm: Arm) -> Reach:
-    epochs = arm.measures["epochs_to_target"][arm.present]
-    reached = np.isfinite(epochs)
-    median = float(np.median(np.where(reached, epochs, np.inf))) if epochs.size else float("nan")
-    return Reach(median, int(reached.sum()), int(epochs.size))
+def _reach(arm: Arm, epochs: float) -> Reach:
+    reached_at = arm.measures["epochs_to_target"][arm.present]
+    reached = np.isfinite(reached_at)
+    median = float(np.median(np.where(reached, reached_at, np.inf))) if reached_at.size else float("nan")
+    restricted = stats.restricted_mean(reached_at, epochs) if reached_at.size else float("nan")
+    return Reach(median, int(reached.sum()), int(reached_at.size), restricted)
+
+
+def _target(frame: pd.DataFrame) -> str:
+    """`val/accuracy 0.95`, of the trials of a setting."""
+    known = [text for text in frame.get("train.target", pd.Series(dtype=object)).dropna() if isinstance(text, str)]
+    try:
+        measure, value = json.loads(known[0]) if known else ("", "")
+    except (ValueError, TypeError):
+        return ""
+    return f"{measure} {value}".strip()
 
 
 def _middle(values: Floats, middle: Callable[[Floats], np.floating[Any]]) -> float:

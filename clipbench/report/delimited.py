@@ -83,7 +83,11 @@ def _contrast(contrast: Contrast | None) -> dict[str, Any]:
 def _reach(reach: Reach | None) -> dict[str, Any]:
     if reach is None:
         return {}
-    return {"epochs_to_target_median": reach.median, "epochs_to_target_reached": reach.reached}
+    return {
+        "epochs_to_target_median": reach.median,
+        "epochs_to_target_restricted_mean": reach.restricted,
+        "epochs_to_target_reached": reach.reached,
+    }
 
 
 def _text(value: Any) -> Any:

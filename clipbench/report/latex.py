@@ -43,10 +43,11 @@ def render(report: Report) -> str:
 
 def _setting(report: Report, number: int, setting: Setting) -> Iterator[str]:
     name = re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
-    comparison, details, *_ = layout.grids(setting, full=False)
+    comparison, *others = layout.grids(setting, full=False)
     words = [setting.headline, *legend.lines(Report(report.name, (setting,), ()))[:3]]
     yield from _table(comparison, " ".join(words), f"tab:{name}-{number + 1}")
-    yield from _table(details, f"{details.title}.", f"tab:{name}-{number + 1}-behaviour")
+    for grid in others:
+        yield from _table(grid, f"{grid.title}.", f"tab:{name}-{number + 1}-{grid.name}")
 
 
 def _table(grid: Grid, caption: str, label: str) -> Iterator[str]:

@@ -32,13 +32,16 @@ class Grid:
     text: frozenset[str] = frozenset({"arm", "verdict"})
     meanings: tuple[str, ...] = ()  # of the columns
     values: tuple[tuple[Value, ...], ...] = ()  # of the cells, in full precision
+    name: str = ""  # by which a page links to it
 
 
 def grids(setting: Setting, *, full: bool = True) -> list[Grid]:
     """The tables of a setting; the last one only where there is more to show than in the first."""
     # The other places of a tuned comparison are in the tables of the settings that it chose from.
     more = full and len(setting.rows) > len(setting.main) and not setting.tuned
-    return [comparison(setting), details(setting), *([everything(setting)] if more else [])]
+    timed = any(row.reach for row in setting.main)
+    found = [comparison(setting), details(setting), *([target(setting)] if timed else [])]
+    return [*found, *([everything(setting)] if more else [])]
 
 
 def comparison(setting: Setting) -> Grid:
@@ -50,7 +53,7 @@ def comparison(setting: Setting) -> Grid:
     chosen = (
         f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
     )
-    return _grid(f"Comparison: {chosen}", columns, setting.main)
+    return _grid("comparison", f"Comparison: {chosen}", columns, setting.main)
 
 
 def details(setting: Setting) -> Grid:
@@ -59,11 +62,18 @@ def details(setting: Setting) -> Grid:
     if setting.baseline:
         columns += [_effect(), _wins()]
     columns.append(_diverged())
-    if any(row.reach for row in setting.main):
-        columns.append(_reach())
     norm = Column("norm", lambda row: formatting.number(row.grad_norm), meaning.NORM, lambda row: row.grad_norm)
     step = Column("µs/step", lambda row: formatting.number(row.step_us), meaning.STEP, lambda row: row.step_us)
-    return _grid("Behaviour of the same rows", [*columns, norm, _clipped(), step], setting.main)
+    return _grid("behaviour", "Behaviour of the same rows", [*columns, norm, _clipped(), step], setting.main)
+
+
+def target(setting: Setting) -> Grid:
+    """When the same rows reached the target, by what does not leave out those that never did."""
+    columns = [_arm(), _reached(), _reach(), _restricted()]
+    if setting.baseline:
+        columns.append(_of_contrast("p (log-rank)", lambda c: formatting.p_value(c.p_reach), meaning.P_REACH, _p_reach))
+    words = f": {setting.target}" if setting.target else ""
+    return _grid("target", f"Epochs to the target{words}", columns, setting.main)
 
 
 def everything(setting: Setting) -> Grid:
@@ -79,7 +89,7 @@ def everything(setting: Setting) -> Grid:
         columns.append(
             Column("elements", lambda row: formatting.share(row.fraction), meaning.ELEMENTS, lambda row: row.fraction)
         )
-    return _grid("Every strategy and threshold", columns, setting.rows)
+    return _grid("everything", "Every strategy and threshold", columns, setting.rows)
 
 
 def flags(setting: Setting) -> tuple[str, ...]:
@@ -92,13 +102,14 @@ def flag_words(row: Row) -> list[str]:
     return [meanings.get(flag, flag) for flag in row.flags]
 
 
-def _grid(title: str, columns: Sequence[Column], rows: tuple[Row, ...]) -> Grid:
+def _grid(name: str, title: str, columns: Sequence[Column], rows: tuple[Row, ...]) -> Grid:
     return Grid(
         title,
         headers=tuple(column.header for column in columns),
         cells=tuple(tuple(column.text(row) for column in columns) for row in rows),
         meanings=tuple(column.meaning for column in columns),
         values=tuple(tuple(column.value(row) for column in columns) for row in rows),
+        name=name,
     )
 
 
@@ -160,9 +171,31 @@ def _clipped() -> Column:
     )
 
 
+def _p_reach(contrast: Contrast) -> float:
+    return contrast.p_reach
+
+
+def _reached() -> Column:
+    return Column(
+        "reached",
+        lambda row: f"{row.reach.reached} of {row.reach.trials}" if row.reach else formatting.NOTHING,
+        meaning.REACHED,
+        lambda row: float(row.reach.reached) if row.reach else math.nan,
+    )
+
+
+def _restricted() -> Column:
+    return Column(
+        "restricted mean",
+        lambda row: formatting.number(row.reach.restricted) if row.reach else formatting.NOTHING,
+        meaning.RESTRICTED,
+        lambda row: row.reach.restricted if row.reach else math.nan,
+    )
+
+
 def _reach() -> Column:
     return Column(
-        "to target",
+        "median",
         lambda row: formatting.reach(row.reach),
         meaning.REACH,
         lambda row: row.reach.median if row.reach else math.nan,

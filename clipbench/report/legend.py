@@ -69,4 +69,7 @@ def _behaviour(setting: Setting) -> Iterator[str]:
         "µs/step: time of a step of one trial."
     )
     if any(row.reach for row in setting.main):
-        yield "to target: median epochs; a trial that never got there counts as later than all others."
+        yield (
+            "median: epochs to the target; a seed that never got there counts as later than all others. restricted "
+            "mean: it counts with all its epochs. p (log-rank): both reach it at one rate; not corrected."
+        )

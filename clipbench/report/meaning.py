@@ -14,6 +14,15 @@ DZ = "Cohen's dz: the mean difference by seed over the standard deviation of the
 WINS = "Seeds on which the arm was better, equal and worse than the baseline; a diverged trial loses."
 DIVERGED = "Seeds whose loss, gradient or weights became not finite, of all seeds."
 REACH = "Median epochs until the target was reached; a trial that never reached it counts as later than all others."
+REACHED = "Seeds that reached the target, of all; a diverged one did not."
+RESTRICTED = (
+    "Mean epochs until the target was reached, where a seed that never reached it counts with all epochs that it was "
+    "given: the area under the share that is still waiting. Never a mean over those that made it."
+)
+P_REACH = (
+    "Two-sided p of the log-rank test that the arm and the baseline reach the target at the same rate; seeds that "
+    "never did are censored at the last epoch. Groups of seeds are compared, not pairs, and nothing is corrected."
+)
 NORM = "Median over steps and seeds of the gradient norm before clipping."
 CLIPPED = "Share of steps on which the rule fired, over all seeds."
 ELEMENTS = "Share of the gradient's elements that the rule changed."

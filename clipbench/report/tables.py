@@ -58,6 +58,7 @@ class Reach:
     median: float  # infinite where half of the trials or more never reached it
     reached: int
     trials: int
+    restricted: float = math.nan  # the mean, where one that never got there counts with all its epochs
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
@@ -150,6 +151,7 @@ class Setting:
     headline: str
     notes: tuple[str, ...]
     otherwise: tuple[Otherwise, ...] | None = None  # verdicts that divergence decides; None where nothing diverged
+    target: str = ""  # `val/accuracy 0.95`, where one is set
     tuned: tuple[str, ...] = ()  # axes on which each strategy stands at its own best, such as `lr`
 
     @property

@@ -134,15 +134,18 @@ def _setting(number: int, setting: Setting, figures: Sequence[Figure], *, alone:
     key = f"s{number}"
     yield f'<section id="{key}"><h2>{text("The answer" if alone else setting.label)}</h2>'
     yield "".join(_answer(setting, answers.answer(setting)))
-    comparison, details, *everything = layout.grids(setting)
+    comparison, details, *others = layout.grids(setting)
+    timed = [grid for grid in others if grid.name == "target"]
     yield f'<h3 id="{key}-comparison">{text(comparison.title)}</h3>{table(comparison)}'
     yield _items("flags", "Be aware", layout.flags(setting)) + _items("notes", "Notes", setting.notes)
     early = [shown for shown in figures if shown.name in ("differences", "thresholds", "histogram")]
     yield "".join(figure(key, shown) for shown in early)
-    yield f"<h3>{text(details.title)}</h3>{table(details)}"
+    for grid in (details, *timed):
+        yield f'<h3 id="{key}-{grid.name}">{text(grid.title)}</h3>{table(grid)}'
     yield "".join(figure(key, shown) for shown in figures if shown not in early)
-    for grid in everything:
-        yield f'<h3 id="{key}-everything">{text(grid.title)}</h3>{table(grid)}'
+    for grid in others:
+        if grid not in timed:
+            yield f'<h3 id="{key}-{grid.name}">{text(grid.title)}</h3>{table(grid)}'
     yield "</section>\n"
 
 
