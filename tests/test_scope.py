@@ -12,6 +12,7 @@ from clipbench import dataset, engine, registry
 from clipbench.trial import Component, Trial
 from tests import oracle
 from tests.test_engine import ARMS, MODELS, OPTIMIZERS, assert_same_steps, steps_of, training
+from tests.test_models import MODELS as NETWORKS
 
 C = Component.of
 RULES = registry.catalogue("strategy")
@@ -121,6 +122,39 @@ def test_without_a_limit_parts_come_to_the_gradient_of_the_batch():
     for parts in (shards, sample):
         for name in ("train/loss", "grad_norm/pre", "grad_norm/post", "grad_max/pre"):
             np.testing.assert_allclose(engine.train(parts).steps[name], whole[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["gru", "transformer", "resnet", "deep_mlp"])
+def test_networks_of_every_kind_are_trained_example_by_example(model):
+    arms = [C("norm", **NORM, scope="sample"), C("value", threshold=0.02, exclude=(), scope="sample")]
+    loss = {"loss": C("cross_entropy"), "metrics": (C("accuracy"),), "batch_size": 8}
+    records = assert_as_the_loop(trials_of(arms, NETWORKS[model], steps=3, **loss), 1e-8)
+    assert set(records.records["engine"]) == {"plan"}
+
+
+@pytest.mark.parametrize("scope", ["sample", FOUR], ids=["sample", "four"])
+def test_streams_are_cut_too(scope):
+    stream = (C("adding", length=6, **{"split.val": 20, "split.test": 20}), C("linear", bias=True))
+    assert_as_the_loop(trials_of(few(scope), stream, steps=5, batch_size=6, metrics=()))
+
+
+@pytest.mark.parametrize("model", ["with_dropout", "with_batch_norm", "counts_batches"])
+def test_models_that_are_looped_for_their_memory_or_dice_are_trained_by_parts(model):
+    setting = (C("tests.toys:line", examples=50, features=3, seed=4), C(f"tests.toys:{model}"))
+    arms = [C("norm", **NORM | {"threshold": c}, scope=C("shards", n=2)) for c in (0.1, 1e9)]
+    records = engine.train(trials_of(arms, setting, steps=6, batch_size=10, optimizer="sgd"))
+    assert set(records.records["engine"]) == {"looped"} and set(records.records["status"]) == {"finished"}
+    clipped = records.steps["clip/fired"].reshape(2, -1).mean(1)
+    assert clipped[0] > 0 == clipped[1]
+
+
+def test_noise_of_the_training_reaches_every_part_and_the_average_once():
+    loose = NORM | {"threshold": 1e9}
+    noise = {"noise": C("normal", scale=0.1), "drop_last": True}
+    batch, shards, sample = (trials_of([C("norm", **loose, scope=s)], **noise) for s in ("batch", SEVEN, "sample"))
+    whole = engine.train(batch).steps
+    for parts in (shards, sample):
+        np.testing.assert_allclose(engine.train(parts).steps["grad_norm/pre"], whole["grad_norm/pre"], rtol=1e-10)
 
 
 # What is refused, part by part
