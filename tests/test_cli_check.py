@@ -19,6 +19,7 @@ from clipbench.cli.catalogue import KINDS
 from clipbench.spec import load, reading
 from clipbench.spec.components import signature
 from clipbench.spec.schema import experiment_schema
+from tests.cli_helpers import write
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "tests" / "quickstart.yaml"  # not the one that ships, which may be tuned
@@ -225,6 +226,24 @@ def test_list_of_rules_as_json_says_where_they_look_and_what_they_are_from():
     assert [rule["name"] for rule in found] == ["agc"]
     assert found[0]["looks_at"] == "unit" and found[0]["search"] == [0.001, 1.0] and found[0]["off_at"] == "inf"
     assert "Brock" in found[0]["reference"] and found[0]["family"].startswith("Rules that look at a norm")
+
+
+@pytest.mark.parametrize(
+    ("rule", "option", "value", "said"),
+    [
+        ("autoclip", "window", 0, "must be greater than or equal to 1, got 0"),
+        ("zclip", "alpha", 1.0, "must be less than 1, got 1.0"),
+        ("adagc", "max_norm", -1.0, "must be greater than 0, got -1.0"),
+        ("skip_sigma", "patience", -1, "must be greater than or equal to 0, got -1"),
+        ("norm", "p", 0, "must be greater than 0, got 0"),
+        ("norm", "exclude", None, "expected a list of words, got null. Leave it out."),
+    ],
+)
+def test_an_option_of_a_rule_has_bounds(tmp_path, rule, option, value, said):
+    path = write(tmp_path, clip={"name": rule, "threshold": 0.5, option: value})
+    result = run("check", path)
+    assert result.exit_code == 2
+    assert said in result.stderr
 
 
 def test_list_as_json_holds_every_option():

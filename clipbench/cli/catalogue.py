@@ -211,7 +211,9 @@ def takes(slot: Slot) -> str:
 
 def _bounds(annotation: Any) -> Iterator[str]:
     words = {"ge": "at least", "gt": "over", "le": "at most", "lt": "below"}
-    for part in typing.get_args(annotation) if annotation is not None else ():
+    origin = typing.get_origin(annotation)
+    inside = isinstance(origin, type) and issubclass(origin, list | tuple | dict)  # bounds of items are not its own
+    for part in () if inside else typing.get_args(annotation):
         yield from _bounds(part)
     for known in getattr(annotation, "__metadata__", ()):
         known = [known, *getattr(known, "metadata", ())]

@@ -213,7 +213,7 @@ _LIMITS = frozenset(
 def _way_out(value: Any, annotation: Any) -> str:
     members = _members(annotation)
     if any(_is_sequence(member) for member in members) and not isinstance(value, list):
-        return f"Write {show([value])}."
+        return f"Write {show([value])}." if value is not None else "Leave it out."
     if not isinstance(value, str):
         return ""
     choices = [str(choice) for member in members for choice in _choices(member)]

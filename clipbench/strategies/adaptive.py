@@ -6,21 +6,27 @@ For all of them: a norm that is zero or not finite is never remembered, so that 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from clipbench.registry import strategy
 
 State = dict[str, Tensor]
 Scaling = tuple[Tensor, Tensor, State]  # coefficient, fired, state
+Size = Annotated[int, Ge(1)]
+Steps = Annotated[int, Ge(0)]
+Memory = Annotated[float, Ge(0), Lt(1)]  # the weight of what was
+Norm = Annotated[float, Gt(0)]
 
 WINDOW = {"count": 0.0, "norms": ("window", 0.0)}
 SMALLEST = 1e-8  # of a norm that limits others: what is once zero could never grow
 
 
 @strategy(per="model", search=(1e0, 1e2), loose=100.0, init=WINDOW)
-def autoclip(n: Tensor, threshold: Tensor, state: State, window: int = 1000) -> Scaling:
+def autoclip(n: Tensor, threshold: Tensor, state: State, window: Size = 1000) -> Scaling:
     """Scale the gradient to a percentile, `threshold` from 0 to 100, of the norms so far.
 
     g * min(1, P_c(n_1 ... n_t) / n_t)      AutoClip: Seetharaman et al. 2020, arXiv:2007.14469; pseeth/autoclip
@@ -34,7 +40,7 @@ def autoclip(n: Tensor, threshold: Tensor, state: State, window: int = 1000) -> 
 
 @strategy(per="model", search=(1e0, 1e1), loose=math.inf, init={"count": 0.0, "mean": 0.0, "variance": 0.0})
 def zclip(
-    n: Tensor, threshold: Tensor, state: State, alpha: float = 0.97, warmup: int = 25, max_norm: float = math.inf
+    n: Tensor, threshold: Tensor, state: State, alpha: Memory = 0.97, warmup: Steps = 25, max_norm: Norm = math.inf
 ) -> Scaling:
     """Scale down a gradient whose norm is more than `threshold` standard deviations, z = (n - mu) / s, over the mean.
 
@@ -57,9 +63,9 @@ def adagc(
     model_n: Tensor,
     threshold: Tensor,
     state: State,
-    beta: float = 0.98,
-    warmup: int = 100,
-    max_norm: float = 1.0,
+    beta: Memory = 0.98,
+    warmup: Steps = 100,
+    max_norm: Norm = 1.0,
 ) -> Scaling:
     """Scale each tensor so that its norm is at most `threshold` times the moving mean of its own norms.
 
@@ -90,7 +96,7 @@ def norm_growth(n: Tensor, threshold: Tensor, state: State) -> Scaling:
 
 
 @strategy(per="model", search=(1e0, 1e1), loose=math.inf, init=WINDOW)
-def mean_plus_k_std(n: Tensor, threshold: Tensor, state: State, window: int = 128, warmup: int = 64) -> Scaling:
+def mean_plus_k_std(n: Tensor, threshold: Tensor, state: State, window: Size = 128, warmup: Steps = 64) -> Scaling:
     """Scale the gradient to the mean and `threshold` standard deviations of the last norms.
 
     g * min(1, (mean + c std) / n)  levanter clip_update_norm (c = 3)
@@ -102,7 +108,7 @@ def mean_plus_k_std(n: Tensor, threshold: Tensor, state: State, window: int = 12
 
 
 @strategy(per="tensor", search=(1.01, 1e1), loose=math.inf, init={"count": 0.0, "mean": 0.0})
-def ema_norm(n: Tensor, threshold: Tensor, state: State, beta: float = 0.99) -> Scaling:
+def ema_norm(n: Tensor, threshold: Tensor, state: State, beta: Memory = 0.99) -> Scaling:
     """Scale each tensor so that its norm is at most `threshold` times the moving mean of its norms.
 
     g_t * min(1, c EMA(n_t) / n_t)  OLMo's adaptive clipping: allenai/OLMo, olmo/optim.py
@@ -118,7 +124,7 @@ def ema_norm(n: Tensor, threshold: Tensor, state: State, beta: float = 0.99) -> 
 
 @strategy(per="step", search=(1e0, 2e1), loose=math.inf, refuses=True, init=WINDOW | {"refused": 0.0})
 def skip_sigma(
-    n: Tensor, threshold: Tensor, state: State, window: int = 128, warmup: int = 64, patience: int = 100
+    n: Tensor, threshold: Tensor, state: State, window: Size = 128, warmup: Steps = 64, patience: Steps = 100
 ) -> tuple[Tensor, State]:
     """Do not step at all when the norm is over the mean and `threshold` standard deviations of the last ones.
 

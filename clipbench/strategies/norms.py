@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clipbench.registry import strategy
 
 Scaling = tuple[Tensor, Tensor]  # coefficient, fired
+P = Annotated[float, Gt(0)]  # of a p-norm; .inf is the largest element
+Eps = Annotated[float, Ge(0)]
 
 
 @strategy(per="model")
@@ -22,7 +26,7 @@ def none(n: Tensor) -> Scaling:
 
 
 @strategy(per="model", search=(1e-2, 1e2), loose=math.inf, bounds=True)
-def norm(n: Tensor, threshold: Tensor, p: float = 2.0) -> Scaling:
+def norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     """Scale the gradient so that its p-norm is at most `threshold`.
 
     g * min(1, c / (n + 1e-6))      Pascanu et al. 2013, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_
@@ -31,7 +35,7 @@ def norm(n: Tensor, threshold: Tensor, p: float = 2.0) -> Scaling:
 
 
 @strategy(per="tensor", search=(1e-2, 1e1), loose=math.inf)
-def tensor_norm(n: Tensor, threshold: Tensor, p: float = 2.0) -> Scaling:
+def tensor_norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     """Scale each tensor so that its own p-norm is at most `threshold`: `norm` per tensor.
 
     g_t * min(1, c / (n_t + 1e-6))  Keras clipnorm; DINO, arXiv:2104.14294
@@ -40,7 +44,7 @@ def tensor_norm(n: Tensor, threshold: Tensor, p: float = 2.0) -> Scaling:
 
 
 @strategy(per="unit", search=(1e-3, 1e0), loose=math.inf)
-def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: float = 1e-3) -> Scaling:
+def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3) -> Scaling:
     """Adaptive clipping: bound each unit's gradient norm by a fraction of its weights' norm.
 
     g_u * c max(w_u, eps) / n_u where n_u > c max(w_u, eps)      Brock et al. 2021, arXiv:2102.06171; timm

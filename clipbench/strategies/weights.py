@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from clipbench.registry import strategy
+
+Eps = Annotated[float, Ge(0)]
 
 
 @strategy(per="element", on="weights", search=(1e-3, 1e1), loose=math.inf)
@@ -20,7 +24,7 @@ def weight_clamp(new: Tensor, threshold: Tensor) -> Tensor:
 
 
 @strategy(per="unit", on="weights", search=(1e-1, 1e1), loose=math.inf)
-def max_norm(w: Tensor, threshold: Tensor, eps: float = 1e-7) -> tuple[Tensor, Tensor]:
+def max_norm(w: Tensor, threshold: Tensor, eps: Eps = 1e-7) -> tuple[Tensor, Tensor]:
     """Scale each unit's weights so that their norm is at most `threshold` after the optimizer's step.
 
     w_u * min(1, c / (|w_u| + eps))     Srivastava et al. 2014, JMLR 15; Keras MaxNorm (c = 2), Lasagne norm_constraint
