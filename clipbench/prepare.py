@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from clipbench.engine.network import DTYPES, Network, build_model
 from clipbench.engine.noise import try_noise
 from clipbench.engine.scope import BATCH, Scope
 from clipbench.errors import InputError, Problem
+from clipbench.names import UnknownName
 from clipbench.plan import Cohort, Plan
 from clipbench.spec import Experiment
 from clipbench.trial import Component, Training, Trial, digest
@@ -112,9 +114,10 @@ class _Preparation:
             reason = reason_to_loop(network, example)
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
             shapes = f" on inputs {tuple(example[0].shape)}" if loaded else ""
-            said = "train.loss" in self.experiment.places and _goes_forward(network, example)
+            output = _output(network, example)
+            said = "train.loss" in self.experiment.places and output is not None
             text = f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
-            self._say("train.loss" if said else key, text)
+            self._say("train.loss" if said else key, text, _beside(output, example[1]) or _no_input(network))
             return None
         return _Setting(data, model, train, loaded, module, schedule, reason, activations)
 
@@ -237,16 +240,29 @@ def _example(loaded: Dataset | None, dtype: torch.dtype) -> tuple[Tensor, Tensor
     return tuple(t.to(dtype) if t.is_floating_point() else t for t in (x, y))  # type: ignore[return-value]
 
 
-def _goes_forward(network: Network, example: tuple[Tensor, Tensor]) -> bool:
-    """Whether the model alone is without fault, so that what fails is the loss."""
+def _output(network: Network, example: tuple[Tensor, Tensor]) -> Tensor | None:
+    """What the model says where it alone is without fault, so that what fails is the loss."""
     if network.loss_is_output:
-        return False
+        return None
+    params, states = dict(network.module.named_parameters()), dict(network.module.named_buffers())
     try:
         with torch.random.fork_rng(devices=[]):
-            network.predict(dict(network.module.named_parameters()), dict(network.module.named_buffers()), example[0])
+            return network.predict(params, states, example[0])
     except Exception:  # noqa: BLE001 - the user's own function may fail in any way
-        return False
-    return True
+        return None
+
+
+def _beside(output: Tensor | None, target: Tensor) -> str:
+    """What a loss was given."""
+    if output is None:
+        return ""
+    kind = "real numbers" if target.is_floating_point() else "classes"
+    return f"The model gives {tuple(output.shape)}, and the targets are {kind}, {tuple(target.shape)}."
+
+
+def _no_input(network: Network) -> str:
+    takes = inspect.signature(network.module.forward).parameters
+    return "" if takes or not network.has_data else "Its forward takes no input: take the data out."
 
 
 def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -> int:
@@ -268,6 +284,8 @@ def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, UnknownName):
+        return f"{error.text} {error.remedy}".rstrip()
     lines = str(error).strip().splitlines()
     kind = "" if isinstance(error, DataProblem) else f"{type(error).__name__}: "
     return f"{kind}{lines[0].rstrip('.') if lines else 'no message'}."

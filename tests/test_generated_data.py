@@ -9,6 +9,7 @@ import torch
 from scipy import optimize
 
 from clipbench import dataset, registry
+from clipbench.dataset import DataProblem
 from clipbench.trial import Component
 from tests.cli_helpers import invoke, train, write
 
@@ -136,7 +137,9 @@ def test_a_law_of_ones_own_and_an_unknown_one(tmp_path):
     clean = dataset.load(C("heavy_tails", scale=0.0))
     np.testing.assert_allclose(own.train[1] - clean.train[1], 3)
     said = invoke("run", write(tmp_path, data={"name": "heavy_tails", "law": "weibul"}), "--dry-run", "--no-mlflow")
-    assert said.exit_code == 2 and "unknown noise 'weibul'" in said.stderr
+    assert said.exit_code == 2 and "unknown noise 'weibul'. Did you mean `weibull`?" in said.stderr
+    with pytest.raises(DataProblem, match="the law student has no option 'dff'; it has df"):
+        dataset.load(C("heavy_tails", law="student", dff=3.0))
 
 
 # Other shapes of targets

@@ -279,6 +279,7 @@ def test_a_model_may_turn_a_stream_into_its_loss(tmp_path):
         ({"data": {"name": "temporal_order", "standardize": True}}, "is a stream: every step draws new examples"),
         ({"data": {"name": "temporal_order", "split": {"val": 0.2}}}, "data.split.val: expected a whole number"),
         ({"data": {"name": "temporal_order", "length": 9}}, "data.length: "),
+        ({"data": "copy"}, "The model gives (4, 9), and the targets are classes, (4, 40)."),
         ({"data": {"name": "temporal_order", "generator": 1}}, "no option 'generator'"),
     ],
 )

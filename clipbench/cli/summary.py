@@ -109,7 +109,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _labels(components: tuple[Component | None, ...]) -> str:
-    return "; ".join(component.label if component else "none" for component in components)
+    return "; ".join(dict.fromkeys(component.label if component else "none" for component in components))
 
 
 def _training(training: Training) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from clipbench.registry import dataset, find
+from clipbench.registry import DataProblem, dataset, find
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Size = Annotated[int, Ge(10)]
@@ -135,7 +135,11 @@ def heavy_tails(
     x, w = draw.standard_normal((samples, features)), draw.standard_normal((features, 1))
     y = x @ w
     generator = torch.Generator().manual_seed(seed)
-    xi = find("noise", law, yaml_folder).function((samples, 1), generator, **law_options)
+    plugin = find("noise", law, yaml_folder)
+    for name in set(law_options) - set(plugin.options):
+        known = ", ".join(name for name in plugin.options if name != "scale")
+        raise DataProblem(f"the law {law} has no option {name!r}; it has {known or 'none'}.")
+    xi = plugin.function((samples, 1), generator, **law_options)
     parts = _three_parts(samples)
     noisy = {"train": (x[parts["train"]], (y + scale * np.asarray(xi, float))[parts["train"]])}
     return {name: (x[part], y[part]) for name, part in parts.items()} | noisy

@@ -58,7 +58,7 @@ class Choice:
         shown = [
             f"{name}={_shown(value)}"
             for name, value in options.items()
-            if name != "threshold" and self._differs(name, value)
+            if name not in ("threshold", "fold") and self._differs(name, value)
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
