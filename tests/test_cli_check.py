@@ -109,6 +109,24 @@ def test_check_says_what_an_experiment_amounts_to():
     ]
 
 
+def test_check_says_how_trials_are_trained_where_that_is_unusual(tmp_path):
+    path = tmp_path / "bowl.yaml"
+    path.write_text(
+        "model: quadratic\noptimizer: sgd\nclip: none\n"
+        "train: {loss: output, steps: 10, dtype: float64, l1: [0, 0.1], noise: [null, cauchy, {name: levy, scale: 2}],"
+        " schedule: {name: cosine, warmup: 3}, early_stop: {measure: train/loss, patience: 2}}\n"
+    )
+    [said] = [line for line in run("check", path).stdout.splitlines() if line.startswith("  train ")]
+    usual = "schedule cosine(warmup=3)", "early stop by train/loss"
+    assert said.removeprefix("  train      ").split("; ") == [
+        f"10 steps, output, float64, {usual[0]}, {usual[1]}",
+        f"10 steps, output, float64, {usual[0]}, noise cauchy, {usual[1]}",
+        f"10 steps, output, float64, {usual[0]}, noise levy(scale=2.0), {usual[1]}",
+        f"10 steps, output, float64, {usual[0]}, l1 0.1, {usual[1]}",
+        "and 2 more",
+    ]
+
+
 def test_check_of_several_files_says_all_that_is_wrong(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}/\nclip: [nrom]\n")

@@ -15,6 +15,8 @@ from clipbench.trial import Component, Training
 if TYPE_CHECKING:
     from clipbench.run import Preview
 
+MOST_TRAININGS = 4  # that are written out
+
 
 def summary_lines(experiment: Experiment) -> Iterator[str]:
     """The experiment for a terminal."""
@@ -25,7 +27,7 @@ def summary_lines(experiment: Experiment) -> Iterator[str]:
     yield f"  data       {_labels(experiment.data)}"
     yield f"  model      {_labels(experiment.models)}"
     yield f"  optimizer  {_labels(experiment.optimizers)}"
-    yield f"  train      {'; '.join(_training(training) for training in experiment.training[:4])}"
+    yield f"  train      {'; '.join(_trainings(experiment))}"
     for strategy, arms in itertools.groupby(experiment.arms, key=lambda arm: arm.label):
         thresholds = [_threshold(arm) for arm in arms if "threshold" in arm.as_dict()]
         yield f"  arm        {strategy}{' at ' if thresholds else ''}{', '.join(thresholds)}"
@@ -112,11 +114,33 @@ def _labels(components: tuple[Component | None, ...]) -> str:
     return "; ".join(dict.fromkeys(component.label if component else "none" for component in components))
 
 
-def _training(training: Training) -> str:
+def _trainings(experiment: Experiment) -> Iterator[str]:
+    has_data = experiment.data != (None,)
+    yield from (_training(training, has_data) for training in experiment.training[:MOST_TRAININGS])
+    if len(experiment.training) > MOST_TRAININGS:
+        yield f"and {len(experiment.training) - MOST_TRAININGS} more"
+
+
+def _training(training: Training, has_data: bool) -> str:
     length = _count(training.epochs, "epoch") if training.epochs else _count(training.steps or 0, "step")
     batches = f"batches of {training.batch_size}" if training.batch_size else "full batches"
     loss = "the loss that the targets ask for" if training.loss.name == "auto" else training.loss.label
-    return f"{length}, {batches}, {loss}"
+    return ", ".join([length, *([batches] if has_data else []), loss, *_extras(training)])
+
+
+def _extras(training: Training) -> Iterator[str]:
+    """What is not as usual."""
+    if training.dtype != "float32":
+        yield training.dtype
+    for name in ("schedule", "noise"):
+        component = getattr(training, name)
+        if component:
+            yield f"{name} {component.label}"
+    for name in ("l1", "l2"):
+        if getattr(training, name):
+            yield f"{name} {getattr(training, name):g}"
+    if training.early_stop:
+        yield f"early stop by {training.early_stop.name}"
 
 
 def _threshold(arm: Component) -> str:
