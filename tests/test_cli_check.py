@@ -250,6 +250,7 @@ def test_list_of_rules_as_json_says_where_they_look_and_what_they_are_from():
     ("rule", "option", "value", "said"),
     [
         ("autoclip", "window", 0, "must be greater than or equal to 1, got 0"),
+        ("autoclip", "window", 10**9, "must be less than or equal to 100000, got 1000000000"),
         ("zclip", "alpha", 1.0, "must be less than 1, got 1.0"),
         ("adagc", "max_norm", -1.0, "must be greater than 0, got -1.0"),
         ("skip_sigma", "patience", -1, "must be greater than or equal to 0, got -1"),

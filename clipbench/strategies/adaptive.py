@@ -9,14 +9,14 @@ import math
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from clipbench.registry import strategy
 
 State = dict[str, Tensor]
 Scaling = tuple[Tensor, Tensor, State]  # coefficient, fired, state
-Size = Annotated[int, Ge(1)]
+Size = Annotated[int, Ge(1), Le(100_000)]  # each place keeps so many numbers
 Steps = Annotated[int, Ge(0)]
 Memory = Annotated[float, Ge(0), Lt(1)]  # the weight of what was
 Norm = Annotated[float, Gt(0)]
