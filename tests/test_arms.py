@@ -126,6 +126,11 @@ def test_a_rule_that_names_what_its_place_does_not_have_is_refused_before_traini
     assert "./own.py:weighs names old, and a rule per unit on weights is not given that." in text
 
 
+def test_it_is_said_where_a_threshold_follows_a_learning_rate_that_stays(load):
+    [note] = load("none", "{name: norm, threshold: 1.0, schedule: follow_lr}").notes
+    assert note == ("clip[1].schedule: follow_lr: the learning rate has no schedule, and so the threshold has none.")
+
+
 # What only data and models show
 
 

@@ -87,6 +87,8 @@ def _entry(plugin: Plugin, width: int) -> Iterator[str]:
 def _facts(plugin: Plugin) -> Iterator[str]:
     """Of a strategy: where it looks, if no option says it, and the thresholds that matter."""
     facts = plugin.facts
+    if facts.get("on") == "weights":
+        yield "on the weights, after the step"
     if facts.get("per") in ("element", "step"):
         yield "each element" if facts["per"] == "element" else "the whole step"
     if facts.get("search"):
@@ -206,7 +208,7 @@ def paragraphs_of(plugin: Plugin) -> list[str]:
 
 def takes(slot: Slot) -> str:
     """What an option takes, and within which bounds."""
-    return ", ".join([phrase(slot.annotation), *_bounds(slot.annotation)])
+    return slot.words or ", ".join([phrase(slot.annotation), *_bounds(slot.annotation)])
 
 
 def _bounds(annotation: Any) -> Iterator[str]:

@@ -25,7 +25,10 @@ TIMING_SECONDS = 0.5
 def train(
     trials: Sequence[Trial], device: str = "cpu", lanes: int = 0, progress: Progress = lambda done: None
 ) -> Records:
-    """Train one chunk: trials that differ in arm, seed and optimizer only. `lanes` pads it to a size that recurs."""
+    """Train one chunk: trials that differ in arm, seed and optimizer only, and whose arms share a scope.
+
+    `lanes` pads it to a size that recurs.
+    """
     chosen = order(trials)
     padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
     workspace = _workspace(Shape.of(padded, device))

@@ -25,6 +25,9 @@ ADDED = ("after", "warmup", "schedule", "scope", "noise", "delta")
 # Schedules of a threshold that follow the learning rate.
 FOLLOWING = ("follow_lr", "against_lr")
 
+SCOPES = "batch, sample or {shards: n}"
+FOLLOWED = "a schedule, follow_lr, against_lr or null"
+
 Complaint = tuple[str, str, str]  # option, problem, remedy
 
 
@@ -93,10 +96,18 @@ def _slots(plugin: Plugin) -> Iterator[Slot]:
     yield Slot("exclude", partial(fit, annotation=list[str]), list[str], (), takes_list=True)
     if "threshold" in plugin.options:
         yield _quiet("warmup", Steps, 0, whole=True)
-        yield Slot("schedule", lambda value: value, str | dict[str, Any] | None, None, quiet=True, kind="schedule")
+        yield Slot(
+            "schedule",
+            lambda value: value,
+            str | dict[str, Any] | None,
+            None,
+            quiet=True,
+            kind="schedule",
+            words=FOLLOWED,
+        )
     if plugin.name == "none" or weights:
         return
-    yield Slot("scope", fit_scope, Scope, "batch", quiet=True)
+    yield Slot("scope", fit_scope, Scope, "batch", quiet=True, words=SCOPES)
     if per != "step":
         yield _quiet("after", After, None)
         if "threshold" in plugin.options:

@@ -74,6 +74,7 @@ class Slot:
     takes_list: bool = False  # a list is one value, a list of lists an axis
     whole: bool = False  # of numbers, only whole ones fit
     kind: str = ""  # its values are components of this kind, or names beside them
+    words: str = ""  # what fits, where a type says it badly
     quiet: bool = False  # at its default it is not said anywhere, and no part of a trial's id
 
     @property

@@ -13,6 +13,7 @@ from clipbench.errors import Place
 from clipbench.names import did_you_mean
 from clipbench.registry import find
 from clipbench.spec import overrides
+from clipbench.spec.arms import FOLLOWING
 from clipbench.spec.axes import Axis
 from clipbench.spec.components import Choice, read_choices
 from clipbench.spec.construction import check_optimizers
@@ -90,7 +91,7 @@ class _Reading:
         training = tuple(trainings(axes))
         vocabulary = Vocabulary.of(parts["clip"], parts_by_kind, option_values(parts, training))
         expectations = read_expectations(self.sections.get("claims"), vocabulary, self.findings)
-        self._remark(choices)
+        self._remark(choices, "schedule" in axes)
         self.findings.stop_if_wrong()
         return Experiment(
             name=name,
@@ -256,12 +257,19 @@ class _Reading:
             self.findings.wrong(self._place("report.baseline"), text, did_you_mean(options.baseline, names))
         return options
 
-    def _remark(self, choices: Mapping[str, Sequence[Choice]]) -> None:
+    def _remark(self, choices: Mapping[str, Sequence[Choice]], rates_move: bool) -> None:
         for choice in choices["clip"]:
+            schedules = dict(choice.axes).get("schedule", Axis(())).values
+            for name in [one.name for one in schedules if one and one.name in FOLLOWING and not rates_move]:
+                text = "the learning rate has no schedule, and so the threshold has none."
+                self.findings.note(f"{choice.key}.schedule: {name}: {text}")
             # What follows the norms that were has no such 0: the 0th percentile is the smallest of them.
             follows = find("strategy", choice.name, choice.folder).facts.get("init")
             if not follows and 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
-                self.findings.note(f"{choice.key}.threshold: threshold 0: everything is clipped away.")
+                what = (
+                    "everything is clipped away" if choice.name != "halve" else "every weight is halved at every step"
+                )
+                self.findings.note(f"{choice.key}.threshold: threshold 0: {what}.")
         for choice in choices["optimizer"]:
             if 0.0 in dict(choice.axes).get("lr", Axis(())).values:
                 self.findings.note(f"{choice.key}.lr: learning rate 0: nothing is learned.")
