@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clipbench.report import verdict
 from clipbench.report.tables import Report
@@ -20,6 +21,7 @@ LOSS = "train/loss"
 BINS, FEWEST_VALUES = 40, 20
 OUTERMOST = (0.001, 0.999)  # a few norms at the end of a divergence would squeeze all others into a bar
 Key = tuple[str, ...]  # the trials of an arm
+Codes = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +69,35 @@ def read(store: Store, report: Report) -> Courses:
     if not keys:
         return {}
     wanted = {LOSS, *(setting.metric.criterion or "" for setting in report.settings)} - {""}
-    curves = _curves(store.epochs(list(keys)), "epoch", sorted(wanted), keys)
-    steps = store.steps(list(keys), NORMS)
-    for key, more in _curves(steps, "step", NORMS, keys).items():
+    epochs, steps = store.epochs(list(keys)), store.steps(list(keys), NORMS)
+    arms = _arms(steps, keys)
+    curves = _curves(epochs, "epoch", sorted(wanted), _arms(epochs, keys), keys)
+    for key, more in _curves(steps, "step", NORMS, arms, keys).items():
         curves.setdefault(key, {}).update(more)
-    norms = _norms(steps, report)
+    norms = _norms(steps, report, arms, keys)
     return {key: Course(found, norms.get(key)) for key, found in curves.items()}
 
 
-def _norms(steps: pd.DataFrame, report: Report) -> dict[Key, Histogram]:
+def _arms(frame: pd.DataFrame, keys: Mapping[str, Key]) -> Codes:
+    """The number of each row's arm. Every id is looked up once, and not once a row."""
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
+    codes, ids = pd.factorize(frame["id"])
+    of_ids = np.array([numbers[keys[str(id_)]] for id_ in ids], np.intp)
+    return of_ids[codes] if len(codes) else np.empty(0, np.intp)
+
+
+def _norms(steps: pd.DataFrame, report: Report, arms: Codes, keys: Mapping[str, Key]) -> dict[Key, Histogram]:
     """Of the baselines, over all their seeds and steps."""
-    baselines = [row.ids for setting in report.settings for row in setting.main if row.verdict == verdict.BASELINE]
     if NORMS[0] not in steps:
         return {}
+    baselines = {row.ids for setting in report.settings for row in setting.main if row.verdict == verdict.BASELINE}
+    values, order = steps[NORMS[0]].to_numpy(float), np.argsort(arms, kind="stable")
+    ends = np.searchsorted(arms[order], np.arange(len(set(keys.values())) + 1))
     found = {}
-    for ids in baselines:
-        values = steps.loc[steps["id"].isin(ids), NORMS[0]].to_numpy(float)
-        if (histogram := histogram_of(values[np.isfinite(values)])) is not None:
-            found[ids] = histogram
+    for number, key in enumerate(dict.fromkeys(keys.values())):
+        mine = values[order[ends[number] : ends[number + 1]]] if key in baselines else np.empty(0)
+        if (histogram := histogram_of(mine[np.isfinite(mine)])) is not None:
+            found[key] = histogram
     return found
 
 
@@ -102,18 +115,16 @@ def histogram_of(values: Floats) -> Histogram | None:
 
 
 def _curves(
-    frame: pd.DataFrame, x: str, measures: Sequence[str], keys: Mapping[str, Key]
+    frame: pd.DataFrame, x: str, measures: Sequence[str], arms: Codes, keys: Mapping[str, Key]
 ) -> dict[Key, dict[str, Curve]]:
     known = [measure for measure in measures if measure in frame]
     if frame.empty or not known:
         return {}
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
-    arms = frame["id"].map({id_: numbers[key] for id_, key in keys.items()})
     values = frame[known].astype(float).where(np.isfinite(frame[known].astype(float)))
     places = _places(frame[x].to_numpy())
-    groups = values.groupby([arms.to_numpy(), places])
+    groups = values.groupby([arms, places])
     table = pd.concat({quantile: groups.quantile(quantile) for quantile in QUANTILES}, axis=1)
-    every = list(numbers)
+    every = list(dict.fromkeys(keys.values()))
     return {
         every[number]: {measure: _curve(part, measure) for measure in known}
         for number, part in ((code, table.loc[code]) for code in table.index.unique(0))

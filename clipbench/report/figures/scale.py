@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,9 +24,13 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The place of a value; what lies outside stands at the edge."""
-        low, high, here = (self._position(each) for each in (self.low, self.high, value))
-        share = min(1.0, max(0.0, (here - low) / (high - low)))
+        low, high = self._ends
+        share = min(1.0, max(0.0, (self._position(value) - low) / (high - low)))
         return self.start + share * (self.end - self.start)
+
+    @functools.cached_property
+    def _ends(self) -> tuple[float, float]:
+        return self._position(self.low), self._position(self.high)
 
     def _position(self, value: float) -> float:
         return math.log10(max(value, 1e-300)) if self.log else value
