@@ -1,5 +1,6 @@
 """The HTML report: one file, nothing fetched, nothing a user named becomes markup; in a real browser where there is one."""
 
+import dataclasses
 import html as html_text
 import json
 import re
@@ -12,7 +13,9 @@ import pandas as pd
 import pytest
 
 from clipbench.report import Options, compare, figures, html, series
+from clipbench.report.combined import combine
 from clipbench.report.provenance import Fact, Provenance
+from tests.test_claims import answers
 from tests.test_figures import stored
 from tests.test_report import arm, diverged, quickstart
 
@@ -176,7 +179,16 @@ frame.addEventListener("load", () => {
   found.over = [...page.querySelectorAll("body *")].filter((element) => !scrolled(element) && !element.closest("#tip")
     && element.getBoundingClientRect().right > view.innerWidth + 1).map((element) => element.outerHTML.slice(0, 200));
   found.resources = view.performance.getEntriesByType("resource").map((entry) => entry.name);
+  const hasMeaning = (cell) => cell.closest("table").tHead.rows[0].cells[cell.cellIndex].firstElementChild.dataset.tip;
+  const cells = [...page.querySelectorAll("td")].filter((cell) => /\\d/.test(cell.textContent) && !hasMeaning(cell));
+  const terms = [...page.querySelectorAll("dd, p, h4, li p")].filter((element) => /\\d/.test(element.textContent)
+    && !element.closest("figure") && !element.querySelector("[data-tip]")
+    && !(element.previousElementSibling && element.previousElementSibling.querySelector("[data-tip]"))
+    && !element.matches(".use, .note"));
+  const marks = [...page.querySelectorAll("svg")].filter((drawing) => !/\\d/.test(drawing.getAttribute("aria-label")));
+  found.unexplained = [...cells, ...terms, ...marks].map((element) => element.outerHTML.slice(0, 200));
   const table = page.querySelector("table");
+  if (!table) { document.getElementById("found").textContent = JSON.stringify(found); return; }
   const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
   const header = (n) => table.tHead.rows[0].cells[n].firstElementChild;
   found.before = names();
@@ -214,6 +226,60 @@ def phone(quickstart_page, tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine: install `chromium` to test the page in a real browser")
     return in_browser(tmp_path_factory.mktemp("browser"), quickstart_page, 360)
+
+
+def ranked(count):
+    """Experiments whose strategies can be ranked."""
+    return [
+        answers(
+            arm("none", data=f"d{n}") + arm("a", 1.0, gain=0.02, data=f"d{n}") + arm("b", 1.0, data=f"d{n}"), "a > b"
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """A page with all that there is: settings, a tuned comparison, a target, claims, maps, many thresholds."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine: install `chromium` to test the page in a real browser")
+    long = "./a/very/long/path/to/my_own_rules.py:clip_by_something(per=tensor)"
+    rows = [
+        r | {"train.target": '["val/accuracy", 0.9]', "epochs_to_target": 3.0 + r["seed"]}
+        for lr in (0.01, 0.1, 1.0)
+        for r in diverged("value", 9.0, range(8), lr=lr)
+        + arm("none", lr=lr)
+        + [r for t in np.geomspace(0.001, 10, 13) for r in arm("norm", float(t), gain=lr / 50, lr=lr)]
+        + [r for t in (0.5, 1.0) for r in arm(long, t, lr=lr)]
+    ]
+    store = stored(tmp_path_factory.mktemp("store"), pd.DataFrame(rows))
+    claims = answers(rows, "norm > none", "always(norm@1.0 = none)").claims
+    report = dataclasses.replace(compare(store.records(), Options(tuned=True), name="a-study"), claims=claims)
+    drawn = figures.draw(report, series.read(store, report))
+    text = html.render(report, drawn, PROVENANCE, figures.across(report))
+    together = html.render_combined(combine([report, *ranked(4)]))
+    folder = tmp_path_factory.mktemp("browser")
+    return {
+        name: (page_text, *in_browser(folder, page_text, 360))
+        for name, page_text in (("study", text), ("together", together))
+        if "<table" in page_text or name == "together"
+    }
+
+
+@pytest.mark.parametrize("name", ["study", "together"])
+def test_page_with_everything_has_no_error_fetches_nothing_and_fits_a_phone(everything, name):
+    text, found, console = everything[name]
+    assert console == []
+    assert found["resources"] == []
+    assert found["over"] == []
+    assert found["wide"] <= 360
+    outline(text)
+
+
+def test_every_number_of_a_page_has_its_definition_one_hover_away(everything):
+    text, found, _ = everything["study"]
+    assert found["unexplained"] == []
+    assert "Epochs to the target" in text and "How does the threshold move with lr?" in text
 
 
 def test_browser_finds_no_error_and_fetches_nothing(phone):

@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 
+import pandas as pd
 import pytest
 
 from clipbench import spec
 from clipbench.plan import Cohort, Plan
+from clipbench.report import compare, figures, html, series
 from clipbench.report.publish import publish, write_pictures
 from clipbench.trial import Component, Training, Trial
 from tests.test_figures import stored
-from tests.test_report import quickstart
+from tests.test_report import arm, quickstart
 
 YAML = """name: quickstart
 data: digits
@@ -90,3 +93,20 @@ def test_writing_a_report_imports_neither_torch_nor_matplotlib():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_thousand_trials_with_their_series_are_reported_in_seconds(tmp_path):
+    """8,000 trials with 2.4 million steps took 2.3 s on a quiet machine; reading their series 0.2 s of that."""
+    rows = [
+        r
+        for lr in (0.01, 0.1, 1.0)
+        for r in arm("none", lr=lr)
+        + [r for strategy in "abc" for t in range(1, 15) for r in arm(strategy, float(t), lr=lr)]
+    ]
+    store = stored(tmp_path, pd.DataFrame(rows), epochs=20, steps=200)
+    began = time.process_time()
+    report = compare(store.records(), name="large")
+    drawn = figures.draw(report, series.read(store, report))
+    html.render(report, drawn, across=figures.across(report))
+    assert len(rows) > 1000
+    assert time.process_time() - began < 5

@@ -36,6 +36,11 @@ OTHERWISE = (
     "A diverged trial is ranked below every trial that finished. This says what would be concluded if such trials "
     "were left out of every number and every choice."
 )
+NOTES = "What was decided by a rule, left out, or could not be shown; only where it applies."
+SIZE = (
+    "An arm is a strategy at one threshold; a trial is one training of an arm with one seed. All arms of a setting "
+    "share data, model, optimizer and training options."
+)
 STEP = "Microseconds that one training step of one trial took."
 
 

@@ -133,7 +133,7 @@ def _cell(family: Family, strategy: str, strength: Strength) -> Drawing:
             if row:
                 x = left + width * place + (gap if place else 0.0)
                 shapes += _tile(row, setting, strength, rectangle(x, height, width - 2, ROW - 2), is_first=place == 0)
-    shapes += _ticks(columns, left, width, gap, bottom, f"threshold of {strategy}")
+    shapes += _ticks(columns, left, width, gap, bottom, f"threshold of {shortened(strategy, 180, SMALL)}")
     title = f"{strategy}: {family.axis} by threshold"
     return Drawing(WIDTH, bottom + 40, tuple(shapes), title, _description(family, strategy))
 

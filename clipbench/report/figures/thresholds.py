@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from clipbench.report import formatting, verdict
-from clipbench.report.figures.drawing import TITLE, Area, Drawing, Figure, Shape, Words, rectangle, shortened
+from clipbench.report.figures.drawing import SMALL, TITLE, Area, Drawing, Figure, Shape, Words, rectangle, shortened
 from clipbench.report.figures.panel import Panel
 from clipbench.report.figures.scale import Scale, label, scale, spans_decades
 from clipbench.report.plateau import plateau, thresholds
@@ -60,7 +60,7 @@ def _cell(setting: Setting, strategy: str, heights: Scale) -> Drawing:
     rows = thresholds(setting, strategy)
     x = _widths([row.threshold or 0.0 for row in rows])
     above = Panel(x, heights, formatting.unit(setting.metric))
-    below = Panel(x, Scale(0, 100, 252, 204), "steps clipped %", f"threshold of {strategy}")
+    below = Panel(x, Scale(0, 100, 252, 204), "steps clipped %", f"threshold of {shortened(strategy, 180, SMALL)}")
     shapes = [
         Words(0, 14, shortened(strategy, WIDTH, TITLE), size=TITLE, bold=True),
         *_plateau(setting, strategy, x),

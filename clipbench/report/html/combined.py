@@ -9,8 +9,9 @@ from clipbench.report import answer as answers
 from clipbench.report.combined import NO_CLAIMS, Combined
 from clipbench.report.figures import ranks
 from clipbench.report.html.escape import text
-from clipbench.report.html.page import claim_items, document, figure, tone
+from clipbench.report.html.page import claim_items, document, explained, figure, headline, tone
 from clipbench.report.html.tables import badge
+from clipbench.report.meaning import SIZE
 from clipbench.report.tables import Report
 
 
@@ -20,7 +21,7 @@ def render_combined(combined: Combined) -> str:
 
 def _body(combined: Combined) -> Iterator[str]:
     yield "<header><p class=kicker>Gradient clipping, compared</p><h1>All experiments</h1>"
-    yield f"<p class=lead>{text(combined.size)}</p></header>\n"
+    yield f"<p class=lead>{explained(combined.size, SIZE)}</p></header>\n"
     yield "<nav aria-label=Contents><details open><summary>Contents</summary><ul>"
     yield "<li><a href=#answers>Answers</a></li>"
     yield "<li><a href=#ranks>Ranks</a></li><li><a href=#claims>Claims</a></li></ul></details></nav>\n<main>\n"
@@ -38,7 +39,7 @@ def _answers(report: Report) -> Iterator[str]:
     for setting in report.settings:
         found = answers.answer(setting)
         where = f" {text(setting.label)} " if setting.axes else ""
-        yield f"<li>{link}{where}{badge(found.verdict, tone(found))}<p>{text(setting.headline)}</p></li>"
+        yield f"<li>{link}{where}{badge(found.verdict, tone(found))}<p>{headline(setting)}</p></li>"
     if not report.settings:
         yield f"<li>{link}<p>{text(' '.join(report.notes))}</p></li>"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 
 from clipbench.report import answer as answers
-from clipbench.report import claims, evidence, formatting, layout, legend
+from clipbench.report import claims, evidence, formatting, layout, legend, meaning
 from clipbench.report.answer import Answer, Reason
 from clipbench.report.figures import Figure, svg
 from clipbench.report.html.escape import text
@@ -50,7 +50,7 @@ def _body(
     report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None, across: Sequence[Figure]
 ) -> Iterator[str]:
     yield f"<header><p class=kicker>Gradient clipping, compared</p><h1>{text(report.name or 'Comparison')}</h1>"
-    yield f"<p class=lead>{text(_size(report))}</p></header>\n"
+    yield f"<p class=lead>{explained(_size(report), meaning.SIZE)}</p></header>\n"
     yield "".join(_contents(report, figures, provenance))
     yield "<main>\n"
     if len(report.settings) > 1:
@@ -108,7 +108,7 @@ def _overview(report: Report, across: Sequence[Figure]) -> Iterator[str]:
     for number, setting in enumerate(report.settings):
         found = answers.answer(setting)
         yield f'<li><a href="#s{number}">{text(setting.label)}</a>{badge(found.verdict, tone(found))}'
-        yield f"<p>{text(setting.headline)}</p></li>"
+        yield f"<p>{headline(setting)}</p></li>"
     yield "</ul>"
     yield "".join(figure("all", shown) for shown in across)
     yield "</section>\n"
@@ -125,7 +125,7 @@ def claim_items(report: Report) -> str:
     """A list item a claim: verdict, words, expectation, evidence."""
     return "".join(
         f"<li>{badge(each.verdict, CLAIMED[each.verdict])} <strong>{text(each.says)}</strong> "
-        f"<code>{text(each.expect)}</code><p>{text(evidence.sentence(each))}</p></li>"
+        f"<code>{text(each.expect)}</code><p>{explained(evidence.sentence(each), evidence.MEANING)}</p></li>"
         for each in report.claims
     )
 
@@ -137,7 +137,8 @@ def _setting(number: int, setting: Setting, figures: Sequence[Figure], *, alone:
     comparison, details, *others = layout.grids(setting)
     timed = [grid for grid in others if grid.name == "target"]
     yield f'<h3 id="{key}-comparison">{text(comparison.title)}</h3>{table(comparison)}'
-    yield _items("flags", "Be aware", layout.flags(setting)) + _items("notes", "Notes", setting.notes)
+    yield _items("flags", "Be aware", layout.flags(setting), meaning.FLAGS)
+    yield _items("notes", "Notes", setting.notes, meaning.NOTES)
     early = [shown for shown in figures if shown.name in ("differences", "thresholds", "histogram")]
     yield "".join(figure(key, shown) for shown in early)
     for grid in (details, *timed):
@@ -154,7 +155,7 @@ def _answer(setting: Setting, found: Answer) -> Iterator[str]:
     if found.arm:
         verb = "Use" if found.verdict == answers.HELPS else "Stay with"
         yield f"<p class=use>{verb} <strong>{text(found.arm)}</strong></p>"
-    yield f"<p class=headline>{text(setting.headline)}</p>"
+    yield f"<p class=headline>{headline(setting)}</p>"
     if found.advice:
         yield f"<p>{text(found.advice)}</p>"
     if found.reasons:
@@ -166,6 +167,13 @@ def _answer(setting: Setting, found: Answer) -> Iterator[str]:
 
 def _reason(reason: Reason) -> str:
     return f"<div><dt>{explained(reason.term, reason.meaning)}</dt><dd>{text(reason.words)}</dd></div>"
+
+
+def headline(setting: Setting) -> str:
+    """The sentence that answers, and what its numbers mean."""
+    if not setting.baseline:
+        return text(setting.headline)
+    return explained(setting.headline, f"{meaning.difference(setting.baseline)} In brackets its ends. {meaning.P_HOLM}")
 
 
 def explained(term: str, meaning: str) -> str:
@@ -188,11 +196,11 @@ def figure(key: str, shown: Figure) -> str:
     )
 
 
-def _items(kind: str, title: str, lines: Sequence[str]) -> str:
+def _items(kind: str, title: str, lines: Sequence[str], tip: str) -> str:
     if not lines:
         return ""
     items = "".join(f"<li>{text(line)}</li>" for line in lines)
-    return f'<div class="{kind}"><h4>{title}</h4><ul>{items}</ul></div>'
+    return f'<div class="{kind}"><h4>{explained(title, tip)}</h4><ul>{items}</ul></div>'
 
 
 def _reproduction(provenance: Provenance) -> Iterator[str]:
