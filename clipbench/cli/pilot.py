@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json, uninterrupted
-from clipbench.cli.options import Device, Devices, Json, Quiet, Results, Seeds, Sets, Workers
+from clipbench.cli.options import Device, Devices, Json, NoMlflow, Quiet, Results, Seeds, Sets, TrackingUri, Workers
 
 if TYPE_CHECKING:
     from clipbench.pilot import Pilot, Piloted
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # What fits a terminal.
 MOST_TENSORS = 12
-MOST_LETTERS = 19
+MOST_LETTERS = 25
 
 
 @app.command(rich_help_panel=WRITING)
@@ -35,6 +35,8 @@ def pilot(
     seeds: Seeds = None,
     sets: Sets = None,
     results: Results = Path("results"),
+    tracking_uri: TrackingUri = None,
+    no_mlflow: NoMlflow = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,6 +54,8 @@ def pilot(
         seeds=seeds,
         sets=tuple(sets or ()),
         results=results,
+        tracking_uri=tracking_uri,
+        mirror=not no_mlflow,  # taken as by all commands that train; a pilot is mirrored nowhere
         command="clipbench pilot",
     )
     found = pilot.pilot(experiment, settings, strategies or (), watcher(Console(stderr=True), quiet))
@@ -100,9 +104,9 @@ def _table(setting: Piloted) -> Iterator[str]:
         return
     width = max(len(_shortened(row.name)) for row in shown)
     heads = ["max" if percent == 100 else f"{percent} %" for percent in PERCENTS]
-    yield f"{'before clipping':{width}} " + "".join(f"{head:>10}" for head in heads)
+    yield f"{'before clipping':{width}} " + "".join(f"{head:>9}" for head in heads)
     for row in shown:
-        yield f"{_shortened(row.name):{width}} " + "".join(f"{_size(value):>10}" for value in row.values)
+        yield f"{_shortened(row.name):{width}} " + "".join(f"{_size(value):>9}" for value in row.values)
     chosen, parameters = setting.seen[0].elements["g"].shape[1], setting.seen[0].parameters
     if chosen < parameters:
         yield f"elements: absolute values of {chosen:,} of {parameters:,}, drawn once"
