@@ -65,7 +65,7 @@ def gru(
     outputs: int,
     tokens: int,
     every_step: bool,
-    hidden: Whole = 50,
+    hidden: Whole = 32,
     layers: Whole = 1,
     embedding: Whole = 16,
 ) -> nn.Module:
@@ -84,7 +84,7 @@ def lstm(
     outputs: int,
     tokens: int,
     every_step: bool,
-    hidden: Whole = 50,
+    hidden: Whole = 32,
     layers: Whole = 1,
     embedding: Whole = 16,
 ) -> nn.Module:
