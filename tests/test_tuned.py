@@ -121,6 +121,8 @@ def test_baseline_may_be_one_arm_at_its_own_best():
 def test_ranks_are_over_tuned_comparisons_where_there_are_any():
     reports = [tuned(rescue(data=f"d{n}") + arm("a", 1.0, lr=0.1, data=f"d{n}"))[1] for n in range(3)]
     assert combine(reports).ranks.blocks == 3
+    assert combine(reports).size == "3 experiments, 12 settings"
+    assert html.render_combined(combine(reports)).count("each at its best lr <span") == 3
 
 
 def test_without_validation_data_nothing_is_tuned_and_it_is_said():

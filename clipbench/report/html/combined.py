@@ -38,7 +38,7 @@ def _answers(report: Report) -> Iterator[str]:
     link = f'<a href="{quote(report.name)}/report.html">{text(report.name)}</a>'
     for setting in report.settings:
         found = answers.answer(setting)
-        where = f" {text(setting.label)} " if setting.axes else ""
+        where = f" {text(setting.label)} " if setting.label else ""
         yield f"<li>{link}{where}{badge(found.verdict, tone(found))}<p>{headline(setting)}</p></li>"
     if not report.settings:
         yield f"<li>{link}<p>{text(' '.join(report.notes))}</p></li>"
