@@ -125,6 +125,8 @@ def test_a_second_run_trains_nothing_and_prints_the_same_table(finished):
     again = train(path, results)
     assert "Nothing to train: all 12 trials are done" in again.stderr
     assert again.stdout == first.stdout
+    (run,) = json.loads((results / "small" / "runs.json").read_text())  # of that which trained
+    assert run["trials"] == 12 and run["device"] == "cpu" and run["versions"]["torch"]
 
 
 def test_report_prints_the_table_of_the_run(finished):

@@ -185,6 +185,7 @@ def test_sending_again_sends_nothing_and_new_trials_alone_are_sent(store, uri, n
 def test_a_store_is_rebuilt_from_mlflow(store, uri, name, results, tmp_path):
     fill(store, [0, 1], "a")
     store.write_text("experiment.yaml", "name: ü\n")
+    store.write_text("runs.json", "[]")
     send(store, name, uri, results)
     fill(store, [2], "b")
     send(store, name, uri, results)
@@ -192,6 +193,7 @@ def test_a_store_is_rebuilt_from_mlflow(store, uri, name, results, tmp_path):
     assert pull(uri, name, copy.folder) == 3
     assert copy.done() == store.done() and len(copy.steps()) == 36
     assert (copy.folder / "experiment.yaml").read_text() == "name: ü\n"
+    assert (copy.folder / "runs.json").read_text() == "[]"
     (copy.folder / "experiment.yaml").write_text("mine")
     assert pull(uri, name, copy.folder) == 0
     assert (copy.folder / "experiment.yaml").read_text() == "mine"
