@@ -325,6 +325,27 @@ def test_options_in_brackets_choose_settings_and_hold_for_both_sides():
     assert option_answers(rows, "none[l2=0] > none[l2=0.001]") == ["supported"]
 
 
+def test_options_of_a_section_in_which_the_sides_differ_stay_with_their_side():
+    rows = two_optimizers()
+    values = {"lr": ("0.1", "0.001")}
+    sections = {"optimizer": [Component.of("sgd"), Component.of("adam")]}
+    known = Vocabulary.of([Component.of("none"), Component.of("norm", threshold=1.0)], sections, values)
+    claim = Claim(says="x", expect="adam.none > sgd.none[lr=0.1]")
+    assert compare(pd.DataFrame(rows), Options(claims=((claim, read(claim.expect, known)),))).claims[0].verdict == (
+        "supported"
+    )
+
+
+def test_option_that_has_options_is_compared_whatever_these_are():
+    rows = with_option("train.noise", {"normal": 0.0, "weibull": 0.0})
+    for r in rows:
+        r["train.noise.shape"] = 0.2 if r["train.noise"] == "weibull" else None
+    known = Vocabulary.of([Component.of("none")], {}, {"train.noise": ("normal", "weibull"), "train.noise.shape": ()})
+    claim = Claim(says="x", expect="none[train.noise=weibull] = none[train.noise=normal]")
+    options = Options(claims=((claim, read(claim.expect, known)),))
+    assert compare(pd.DataFrame(rows), options).claims[0].verdict == "supported"
+
+
 def test_margin_of_the_report_is_for_equality_and_not_for_the_signs_within_brackets():
     rows = with_option("train.l2", {0.0: 0.03, 0.001: 0.03})
     values = Vocabulary.of(

@@ -369,3 +369,11 @@ def test_figures_say_with_shape_or_dash_what_they_say_with_colour(made_up):
 def test_every_shape_has_a_colour_that_themes_know(made_up):
     used = {shape.color for figure in made_up[2].values() for cell in figure.cells for shape in cell.shapes}
     assert used <= set(drawing.COLORS)
+
+
+@pytest.mark.parametrize("values", [[1e-320, 1e308], [5e307, 1.7e308], [-1.7e308, 1.7e308], [1e-9, 1.7e308]])
+@pytest.mark.parametrize("log", [False, True])
+def test_axis_of_what_diverged_has_ticks_and_places(values, log):
+    found = scale(values, 0.0, 100.0, log=log)
+    assert found.ticks
+    assert all(0.0 <= found(value) <= 100.0 for value in values)

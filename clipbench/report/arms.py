@@ -163,7 +163,7 @@ def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 def _values(frame: pd.DataFrame, metric: Metric) -> Floats:
     values = _numbers(frame, metric.name)
     if metric.name == "epochs_to_target":  # a mean over those that reached it would flatter the arm
-        values = np.where(np.isnan(values), _numbers(frame, "train.epochs"), values)
+        values = np.where(np.isnan(values), _numbers(frame, "epochs"), values)
     return values
 
 

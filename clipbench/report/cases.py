@@ -143,10 +143,11 @@ def _settings(frame: pd.DataFrame, expectation: Expectation) -> Iterator[tuple[p
     left, right = (_within(frame, side) for side in sides)
     if not left.any() or not right.any():
         raise Unmatched("no trial of one of its sides finished")
-    (here, there), (these, those) = ((dict(s.where) for s in sides), (dict(s.options) for s in sides))
-    differing = {section for section in here if here[section] != there[section]}
-    varied = {column for column in these if not same_value(these[column], those[column])}
-    shared = [name for name in arms.setting_columns(frame) if name not in varied and not _belongs(name, differing)]
+    differing = _differing(*sides)
+    these, those = (dict(side.options) for side in sides)
+    varied = {name for name in {*these, *those} if not same_value(these.get(name), those.get(name, ""))}
+    columns = arms.setting_columns(frame)
+    shared = [name for name in columns if not _within_option(name, varied) and not _belongs(name, differing)]
     codes = arms.codes_of(frame, shared)
     for code in np.unique(codes[left]):
         if (right & (codes == code)).any():
@@ -154,9 +155,20 @@ def _settings(frame: pd.DataFrame, expectation: Expectation) -> Iterator[tuple[p
 
 
 def _inherited(side: Side, other: Side) -> Side:
-    """What only the other side says of the setting holds for this one too: `adam.norm > none` is about Adam."""
-    where, options = dict(other.where) | dict(side.where), dict(other.options) | dict(side.options)
-    return replace(side, where=tuple(where.items()), options=tuple(options.items()))
+    """What only the other side says of the setting holds for this one too: `adam.norm > none` is about Adam.
+
+    But not the options of a section in which they differ: `adam.none > sgd.none[lr=0.01]` leaves Adam its own rate.
+    """
+    side = replace(side, where=tuple((dict(other.where) | dict(side.where)).items()))
+    apart = _differing(side, replace(other, where=tuple((dict(side.where) | dict(other.where)).items())))
+    shared = {name: value for name, value in other.options if not _belongs(name, apart)}
+    return replace(side, options=tuple((shared | dict(side.options)).items()))
+
+
+def _differing(one: Side, other: Side) -> set[str]:
+    """The sections in which two sides name different components."""
+    here, there = dict(one.where), dict(other.where)
+    return {section for section in here if here[section] != there.get(section)}
 
 
 def _within(frame: pd.DataFrame, side: Side) -> Mask:
@@ -167,6 +179,11 @@ def _within(frame: pd.DataFrame, side: Side) -> Mask:
         cells = frame[column] if column in frame else pd.Series(index=frame.index, dtype=object)
         within &= np.array([same_value(cell, wanted) for cell in cells], bool)
     return within
+
+
+def _within_option(column: str, options: Iterable[str]) -> bool:
+    """Whether a column is one of the options, or an option of theirs: `train.noise.scale` of `train.noise`."""
+    return any(column == option or column.startswith(f"{option}.") for option in options)
 
 
 def _belongs(column: str, sections: Iterable[str]) -> bool:

@@ -71,7 +71,7 @@ def _epochs(frame: pd.DataFrame) -> float:
     columns = [column for column in ("train.target", "epochs_to_target") if column in frame]
     if not columns or not frame[columns].notna().to_numpy().any():
         return np.nan
-    known = [column for column in ("train.epochs", "epochs_to_target") if column in frame]
+    known = [column for column in ("epochs", "epochs_to_target") if column in frame]
     return float(np.nanmax([pd.to_numeric(frame[column], errors="coerce").max() for column in known]))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MOST_TICKS = 5
+MOST = 1e250
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -46,13 +47,18 @@ class Scale:
 
 def scale(values: Iterable[float], start: float, end: float, *, log: bool = False, pad: float = 0.06) -> Scale:
     """A scale that holds all finite values, with a little room at its ends."""
-    known = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
+    known = [_within_reach(value, log) for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(known), max(known)) if known else (1.0, 10.0) if log else (0.0, 1.0)
     if log:
-        room = max(0.04, pad * math.log10(high / low)) if high > low else 0.5
+        room = max(0.04, pad * (math.log10(high) - math.log10(low))) if high > low else 0.5
         return Scale(low / 10**room, high * 10**room, start, end, log=True)
     room = pad * (high - low) or abs(low) * 0.1 or 1.0
     return Scale(low - room, high + room, start, end)
+
+
+def _within_reach(value: float, log: bool) -> float:
+    """What diverges may be as large as a number can be, and then there is no room beyond it."""
+    return min(max(value, 1 / MOST if log else -MOST), MOST)
 
 
 def spans_decades(values: Iterable[float], ratio: float = 30.0) -> bool:
