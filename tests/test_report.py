@@ -28,7 +28,7 @@ def trial(strategy="none", threshold=None, seed=0, accuracy=0.9, val=None, **oth
     """One row as the store holds it."""
     arm = strategy if threshold is None else f"{strategy}@{threshold}"
     row = {"status": "finished", "arm": arm, "strategy": strategy, "threshold": threshold, "seed": seed}
-    row |= {"data": "digits", "model": "mlp", "optimizer": "sgd", "lr": 0.1, "train.epochs": 20}
+    row |= {"data": "digits", "model": "mlp", "optimizer": "sgd", "lr": 0.1, "train.epochs": 20, "epochs": 20}
     row |= {"test/accuracy": accuracy, "val/accuracy": accuracy if val is None else val}
     row |= {"clip/fired_share": 0.4, "grad_norm/pre_p50": 0.93, "step_us": 53.0, "error": None} | other
     if row["status"] != "finished":

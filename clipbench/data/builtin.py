@@ -13,15 +13,16 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 @dataset()
-def digits() -> Arrays:
-    """1797 grey images of handwritten digits, 8 x 8 pixels in [0, 1], flat; 10 classes.
+def digits(rows: bool = False) -> Arrays:
+    """1797 grey images of handwritten digits, 8 x 8 pixels in [0, 1], flat or as sequences of rows; 10 classes.
 
     sklearn.datasets.load_digits
     """
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return x / 16.0, y
+    x = x / 16.0
+    return x.reshape(-1, 8, 8) if rows else x, y
 
 
 @dataset(standardize=True)

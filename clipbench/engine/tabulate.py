@@ -14,6 +14,8 @@ from clipbench.engine.privacy import epsilon_of
 from clipbench.engine.telemetry import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
 from clipbench.trial import Columns, Records, Trial, as_columns
 
+PERCENTILES = (50, 90, 99)  # of the gradient's norm over an epoch
+
 
 def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
     """Records of the first `lanes` lanes (the others pad the chunk); `about` says how they were trained."""
@@ -43,6 +45,7 @@ def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any
         **trial.columns(),
         "parameters": sum(block[lane].size for block in outcome.weights.values()),
         **({} if diverged else _finals(outcome, lane)),
+        "epochs": outcome.schedule.epochs,
         "epochs_to_target": _epochs_to_target(outcome, lane),
         "stopped_epoch": int(outcome.stopped_epoch[lane]) or None,
         "diverged": int(diverged > 0),
@@ -124,21 +127,31 @@ def _whole_epochs(outcome: Outcome, lane: int) -> int:
 
 def _epochs(outcome: Outcome, lane: int) -> Columns:
     count = _whole_epochs(outcome, lane)
-    per_epoch = [
-        outcome.steps[epoch * outcome.schedule.epoch_steps :][: outcome.schedule.epoch_steps, :, lane]
-        for epoch in range(count)
-    ]
-    norms = {
-        f"grad_norm/pre_p{percent}": np.array([_quantile(part[:, PRE], percent / 100) for part in per_epoch])
-        for percent in (50, 90, 99)
-    }
+    parts = _by_epoch(outcome.steps[:, [LOSS, PRE], lane], outcome.schedule.epoch_steps, count)
+    norms = np.concatenate([_quantiles(part[:, :, 1]) for part in parts], axis=1)
     return {
         "id": _repeated(outcome.trials[lane].id, count),
         "epoch": np.arange(1, count + 1, dtype=np.int32),
-        "train/loss": np.array([part[:, LOSS].mean(dtype=np.float64) for part in per_epoch]),
+        "train/loss": np.concatenate([part[:, :, 0].mean(axis=1, dtype=np.float64) for part in parts]),
         **{name: curve[:count, lane] for name, curve in outcome.epochs.items()},
-        **norms,
+        **{f"grad_norm/pre_p{percent}": row for percent, row in zip(PERCENTILES, norms, strict=True)},
     }
+
+
+def _by_epoch(steps: np.ndarray, epoch_steps: int, count: int) -> list[np.ndarray]:
+    """The steps of `count` epochs as [epochs, steps, statistics]: the whole ones, and the last if it was cut short."""
+    whole = min(count, len(steps) // epoch_steps)
+    parts = [steps[: whole * epoch_steps].reshape(whole, epoch_steps, steps.shape[1])]
+    return parts if whole == count else [*parts, steps[np.newaxis, whole * epoch_steps :]]
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    """[percentiles, rows] of what is finite in each row; all rows at once where everything is."""
+    shares = [percent / 100 for percent in PERCENTILES]
+    if values.size and np.isfinite(values).all():
+        found: np.ndarray = np.quantile(values, shares, axis=1)
+        return found
+    return np.array([[_quantile(row, share) for row in values] for share in shares]).reshape(len(shares), len(values))
 
 
 def _steps(outcome: Outcome, lane: int) -> Columns:

@@ -33,9 +33,7 @@ def cnn(
     """
     depth, height, width = _image(inputs)
     margin = kernel // 2 if padding == "same" else 0
-    layers: OrderedDict[str, nn.Module] = OrderedDict(image=nn.Unflatten(1, (depth, height, width)))
-    if isinstance(inputs, tuple):
-        del layers["image"]
+    layers: OrderedDict[str, nn.Module] = OrderedDict(_opened(inputs))
     for number, wide in enumerate(channels, start=1):
         layers[f"conv{number}"] = nn.Conv2d(depth, wide, kernel, padding=margin)
         layers[f"relu{number}"] = nn.ReLU()
@@ -65,11 +63,8 @@ def resnet(
 
     relu(x + norm(conv(relu(norm(conv(x))))))   He et al. 2016, arXiv:1512.03385; Wu and He 2018, arXiv:1803.08494
     """
-    depth, height, width = _image(inputs)
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    if not isinstance(inputs, tuple):
-        layers["image"] = nn.Unflatten(1, (depth, height, width))
-    layers["stem"] = nn.Conv2d(depth, channels[0], 3, padding=1, bias=False)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(_opened(inputs))
+    layers["stem"] = nn.Conv2d(_image(inputs)[0], channels[0], 3, padding=1, bias=False)
     depth = channels[0]
     for stage, wide in enumerate(channels, start=1):
         for number in range(1, blocks + 1):
@@ -99,11 +94,21 @@ class Block(nn.Module):
 
 
 def _image(inputs: int | tuple[int, ...]) -> tuple[int, int, int]:
-    if isinstance(inputs, tuple) and len(inputs) == 3:
-        return inputs
-    if isinstance(inputs, tuple) and len(inputs) == 2:
-        raise ValueError(f"an image needs channels, height and width; the data have the shape {inputs}")
-    side = math.isqrt(math.prod(inputs) if isinstance(inputs, tuple) else inputs)
-    if side * side != (math.prod(inputs) if isinstance(inputs, tuple) else inputs):
+    """Channels, height and width: of grey images that are flat or have rows, too."""
+    if isinstance(inputs, tuple):
+        if len(inputs) not in (2, 3):
+            raise ValueError(f"an image has rows and columns, and may have channels; the data have the shape {inputs}")
+        depth, height, width = inputs if len(inputs) == 3 else (1, *inputs)
+        return depth, height, width
+    side = math.isqrt(inputs)
+    if side * side != inputs:
         raise ValueError(f"{inputs} features are not a square image")
     return 1, side, side
+
+
+def _opened(inputs: int | tuple[int, ...]) -> dict[str, nn.Module]:
+    """The layer that makes images with channels of examples without."""
+    depth, height, width = _image(inputs)
+    if isinstance(inputs, tuple):
+        return {} if len(inputs) == 3 else {"image": nn.Unflatten(1, (depth, height))}
+    return {"image": nn.Unflatten(1, (depth, height, width))}
