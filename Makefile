@@ -12,13 +12,19 @@ EXPERIMENT ?= experiments/quickstart.yaml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types tests test-slow bench clean
+.PHONY: help demo papers test lint format types tests test-slow bench clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 demo: $(VENV)/installed ## make the environment, run the quickstart experiment to its table
 	$(BIN)/clipbench run $(EXPERIMENT)
+
+papers: $(VENV)/installed ## train what articles and papers claim, and report which of it holds
+	@for experiment in experiments/papers/*.yaml experiments/articles/*.yaml; do \
+		echo "== $$experiment"; $(BIN)/clipbench run --quiet --no-mlflow $$experiment || exit 1; \
+	done
+	$(BIN)/clipbench report experiments/papers/*.yaml experiments/articles/*.yaml
 
 test: lint types tests ## make the environment, check style and types, run the tests
 

@@ -1,0 +1,50 @@
+"""The experiments that ship are valid and train, and those on papers find what the papers say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clipbench import spec
+from clipbench.prepare import prepare
+from tests.cli_helpers import train
+
+ROOT = Path(__file__).parent.parent / "experiments"
+FILES = sorted(ROOT.rglob("*.yaml"))
+PAPERS = sorted((ROOT / "papers").glob("*.yaml"))
+# Papers whose experiment takes minutes: `make test-slow` and `make papers` train them whole.
+LONG = {"1-temporal-order", "1-temporal-order-long", "1-temporal-order-slow", "5-label-noise", "6-heavy-tails"}
+
+every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
+
+
+@every_file
+def test_experiment_is_valid_and_every_claim_can_be_tested(file):
+    plan = prepare(str(file))
+    assert [note for note in plan.notes if "cannot be tested" in note] == []
+
+
+@every_file
+def test_experiment_says_what_it_is_and_bears_a_name_of_its_own(file):
+    assert file.read_text(encoding="utf-8").startswith("#")
+    names = [spec.load(str(other)).name for other in FILES]
+    assert len(names) == len(set(names))
+
+
+def verdicts(file: Path, folder: Path) -> dict[str, str]:
+    claims = json.loads(train(file, folder, "--json").stdout)["report"]["claims"]
+    return {claim["says"]: claim["verdict"] for claim in claims}
+
+
+@pytest.mark.parametrize("file", [file for file in PAPERS if file.stem not in LONG], ids=lambda file: file.stem)
+def test_paper_is_reproduced(file, tmp_path):
+    found = verdicts(file, tmp_path)
+    assert found
+    assert set(found.values()) == {"supported"}, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [file for file in PAPERS if file.stem in LONG], ids=lambda file: file.stem)
+def test_long_paper_is_reproduced(file, tmp_path):
+    found = verdicts(file, tmp_path)
+    assert set(found.values()) == {"supported"}, found
