@@ -567,9 +567,8 @@ def _max_norm(p: nn.Parameter, _: Tensor, c: float, per: str, eps: float) -> int
     changed = 0
     for row in [p] if p.ndim < 2 or per == "tensor" else list(p):
         norm = float(row.norm())
-        if norm > c:
-            row.mul_(c / (norm + eps))
-            changed += row.numel()
+        row.mul_(min(1.0, c / (norm + eps)))
+        changed += row.numel() if norm > c else 0
     return changed
 
 

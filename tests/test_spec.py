@@ -64,6 +64,7 @@ def test_every_option_is_filled_in_and_its_type_is_the_signatures(load):
     assert all(type(experiment.optimizers[0][name]) is float for name in ("lr", "momentum", "dampening"))
     assert experiment.data[0].as_dict() == {
         "limit": None,
+        "rows": False,
         "split.seed": 0,
         "split.test": 0.2,
         "split.val": 0.2,

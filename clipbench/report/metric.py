@@ -30,6 +30,7 @@ DIRECTIONS = {
     "grad/vanishing": False,
     "membership_advantage": False,
 }
+PARTS = ("test", "val", "best_val", "train")
 # Neither better nor worse: where a claim speaks of them, `>` is larger.
 NEUTRAL = ("parameters", "grad_norm/pre_p50", "clip/fired_share", "clip/cosine", "diverged_step")
 
@@ -60,9 +61,9 @@ def of_setting(frame: pd.DataFrame, options: Options) -> Metric:
 
 
 def _criterion(name: str, frame: pd.DataFrame) -> str | None:
-    """`test/accuracy` is chosen by `val/accuracy`; a cost such as `step_us` by the default's counterpart."""
-    split, _, measure = name.rpartition("/")
-    if not split:
+    """`test/accuracy` is chosen by `val/accuracy`; what is no measure of data, as `step_us`, by the default's twin."""
+    part, _, measure = name.rpartition("/")
+    if part not in PARTS:
         default = _first(DEFAULTS, frame) or ""
         measure = default.rpartition("/")[2]
     return _first((f"val/{measure}",), frame)
@@ -81,5 +82,5 @@ def _higher(name: str, own: Mapping[str, bool]) -> bool | None:
 def _measures(frame: pd.DataFrame, own: Mapping[str, bool]) -> set[str]:
     """Columns that can be compared: what is measured on data, and costs; never an option of the trial."""
     numeric = [str(column) for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
-    prefixes = ("test/", "val/", "best_val/", "train/")
+    prefixes = tuple(f"{part}/" for part in PARTS)
     return {column for column in numeric if column.startswith(prefixes) or column in {**DIRECTIONS, **own}}
