@@ -36,13 +36,25 @@ def assert_same(module: nn.Module) -> None:
 @pytest.mark.parametrize("padding", (0, 1, (1, 2), 4, "valid"))
 @pytest.mark.parametrize("dilation", (1, 2))
 @pytest.mark.parametrize("size", (3, (2, 1)))
-def test_convolution_is_pytorchs(stride: object, padding: object, dilation: int, size: object) -> None:
-    assert_same(nn.Conv2d(3, 4, size, stride=stride, padding=padding, dilation=dilation))  # type: ignore[arg-type]
+@pytest.mark.parametrize("channels", (4, 2))
+def test_convolution_is_pytorchs(stride: object, padding: object, dilation: int, size: object, channels: int) -> None:
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    assert_same(nn.Conv2d(3, channels, size, **options))  # type: ignore[arg-type]
+
+
+def test_a_kernel_reaches_over_images_of_one_pixel() -> None:
+    torch.manual_seed(0)
+    module = nn.Conv2d(2, 2, 5, padding=2).double()
+    x = torch.randn(3, 2, 1, 1, dtype=torch.float64)
+    with layers_for_many():
+        found = module(x)
+    torch.testing.assert_close(found, module(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", (3, 2))
-def test_padding_to_the_same_size_and_no_bias(size: int) -> None:
-    assert_same(nn.Conv2d(3, 4, size, padding="same" if size == 3 else 0, bias=False))
+@pytest.mark.parametrize("channels", (4, 3))
+def test_padding_to_the_same_size_and_no_bias(size: int, channels: int) -> None:
+    assert_same(nn.Conv2d(3, channels, size, padding="same" if size == 3 else 0, bias=False))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +65,8 @@ def test_padding_to_the_same_size_and_no_bias(size: int) -> None:
         nn.MaxPool2d(2, ceil_mode=True),
         nn.AvgPool2d(2),
         nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveAvgPool2d((1, 2)),
     ),
 )
 def test_pooling_is_pytorchs(pool: nn.Module) -> None:

@@ -7,7 +7,7 @@ the rest. To the model they look like [B, C, H, W] as ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -33,7 +33,11 @@ def _conv2d(
     steps, spread = _pair(stride), _pair(dilation)
     size: Pair = (weight.shape[2], weight.shape[3])
     margins = _margins(padding, size, spread)
-    result, _ = _convolved(input.permute(1, 2, 3, 0), weight, steps, margins, spread)
+    images = input.permute(1, 2, 3, 0)
+    if steps == (1, 1) and len(weight) <= len(images):  # else sums over few channels are added up in many passes
+        result = _slid(images, weight, margins, spread)
+    else:
+        result, _ = _convolved(images, weight, steps, margins, spread)
     if bias is not None:
         result = result + bias.view(-1, 1, 1, 1)
     return result.permute(3, 0, 1, 2)
@@ -51,11 +55,18 @@ def _batch_innermost(pool: Callable[..., Any]) -> Callable[..., Any]:
     return pooled
 
 
+def _mean_of_images(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor | None:
+    if input.dim() != 4 or output_size not in (1, (1, 1), [1, 1]):
+        return None
+    return input.permute(1, 2, 3, 0).flatten(1, 2).mean(1).mT[:, :, None, None]
+
+
 REPLACEMENTS: dict[Any, Callable[..., Tensor | None]] = {
     torch.conv2d: _conv2d,
     functional.conv2d: _conv2d,
     torch.max_pool2d: _batch_innermost(torch.max_pool2d),
     functional.max_pool2d: _batch_innermost(torch.max_pool2d),
+    functional.adaptive_avg_pool2d: _mean_of_images,
     functional.avg_pool2d: _batch_innermost(functional.avg_pool2d),
 }
 
@@ -94,6 +105,69 @@ class _Convolution(torch.autograd.Function):
 _convolved: Callable[..., tuple[Tensor, Tensor]] = _Convolution.apply
 
 
+class _Sliding(torch.autograd.Function):
+    """The same in steps of one pixel: a product for each row of the kernel, on patches that are one row high.
+
+    A patch one row further down lies one row further on in memory, so that patches are copied for the kernel's
+    columns only. The gradient of the images slides the other way round.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(images: Tensor, weight: Tensor, margins: Margins, spread: Pair) -> Tensor:
+        (high, wide), (down, across) = weight.shape[2:], spread
+        top, bottom, left, right = margins
+        height = images.shape[1] + top + bottom - down * (high - 1)
+        width = images.shape[2] + left + right - across * (wide - 1)
+        patches = _rows_of_patches(images, [column * across - left for column in range(wide)], width, (top, bottom))
+        rows = _moved_down(patches, range(0, high * down, down), height)
+        return _sum_of_products(weight.permute(2, 0, 1, 3).flatten(2), rows).view(-1, height, width, images.shape[3])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        images, weight, ctx.margins, ctx.spread = inputs
+        ctx.save_for_backward(images, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        images, weight = ctx.saved_tensors
+        (high, wide), (down, across) = weight.shape[2:], ctx.spread
+        top, bottom, left, _ = ctx.margins
+        reach = down * (high - 1)
+        shifts = [left - column * across for column in range(wide)]
+        patches = _rows_of_patches(gradient, shifts, images.shape[2], (reach - top, reach - bottom))
+        rows = _moved_down(patches, range(reach, -1, -down), images.shape[1])
+        products = torch.stack([row @ images.flatten(1).mT for row in rows])  # [h, O * w, C]
+        for_weight = products.view(high, -1, wide, len(images)).permute(1, 3, 0, 2)
+        for_images = _sum_of_products(weight.permute(2, 1, 0, 3).flatten(2), rows)
+        return for_images.view(images.shape), for_weight, None, None
+
+
+_slid: Callable[..., Tensor] = _Sliding.apply
+
+
+def _rows_of_patches(images: Tensor, shifts: Sequence[int], width: int, margins: Pair) -> Tensor:
+    """[C, H, W, B] -> [C, w, top + H + bottom, width, B], for each column of a kernel the images moved by its shift."""
+    parts = []
+    for shift in shifts:
+        met, place = _met(shift, 1, images.shape[2], width)
+        parts.append(functional.pad(images[:, :, met], (0, 0, place.start, width - place.stop, *margins)))
+    return torch.stack(parts, 1)
+
+
+def _moved_down(patches: Tensor, starts: Iterable[int], height: int) -> list[Tensor]:
+    """Views of `height` rows from each start on: [C * w, height * W * B]."""
+    return [patches[:, :, start : start + height].flatten(2).flatten(0, 1) for start in starts]
+
+
+def _sum_of_products(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    total = weights[0] @ rows[0]
+    for weight, row in zip(weights[1:], rows[1:], strict=True):
+        total = total + weight @ row
+    return total
+
+
 def _patches(images: Tensor, size: Pair, steps: Pair, margins: Margins, spread: Pair) -> tuple[Tensor, Pair]:
     """[C, H, W, B] -> [C * h * w, H' * W' * B], and (H', W')."""
     top, bottom, left, right = margins
@@ -128,7 +202,7 @@ def _places(size: Pair, spread: Pair) -> Iterator[Pair]:
 
 def _met(start: int, step: int, length: int, count: int) -> tuple[slice, slice]:
     """Of `count` positions from `start` on, those that lie in an image: where, and which of the count."""
-    first = max(0, -(start // step))
+    first = min(count, max(0, -(start // step)))
     last = max(first, min(count, (length - 1 - start) // step + 1))
     return slice(start + first * step, max(start + (last - 1) * step + 1, 0), step), slice(first, last)
 

@@ -14,6 +14,7 @@ from clipbench.engine.graph import RESHAPES, Operation, aten
 from clipbench.engine.memory import same_layout
 
 JOINS = (aten.stack.default, aten.cat.default)
+SCATTERED = (*JOINS, aten.constant_pad_nd.default)
 # Elements that lie together: with fewer, a kernel is slower than a copy.
 SHORTEST_RUN = 32
 
@@ -118,7 +119,7 @@ def _fits(home: Tensor, source: Node) -> bool:
 
 
 def _may_scatter(source: Operation, written: Collection[Node]) -> bool:
-    return source not in written and (torch.Tag.pointwise in source.target.tags or source.target in JOINS)
+    return source not in written and (torch.Tag.pointwise in source.target.tags or source.target in SCATTERED)
 
 
 def _run(memory: Tensor) -> int:

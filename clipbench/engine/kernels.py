@@ -73,25 +73,29 @@ def _nothing(out: Tensor, *_: Any, **__: Any) -> Call:
 
 
 def _select_backward(out: Tensor, gradient: Tensor, _: object, dimension: int, index: int) -> Call:
-    return partial(_framed, out, out.select(dimension, index), gradient, 0)
+    return partial(_framed, [out], out.select(dimension, index), gradient, 0)
 
 
 def _slice_backward(out: Tensor, gradient: Tensor, _: object, *place: int) -> Call:
-    return partial(_framed, out, aten.slice.Tensor(out, *place), gradient, 0)
+    return partial(_framed, [out], aten.slice.Tensor(out, *place), gradient, 0)
 
 
 def _constant_pad(out: Tensor, source: Tensor, margins: Sequence[int], fill: float = 0) -> Call:
     if min(margins) < 0:
         return partial(_copied, aten.constant_pad_nd.default, (source, margins, fill), {}, out)
-    inner = out
-    for position, before in enumerate(margins[::2]):
+    inner, frame = out, []
+    for position, (before, after) in enumerate(zip(margins[::2], margins[1::2], strict=True)):
         dimension = out.dim() - 1 - position
-        inner = inner.narrow(dimension, before, source.shape[dimension])
-    return partial(_framed, out, inner, source, fill)
+        size = source.shape[dimension]
+        sides = ((0, before), (before + size, after))
+        frame += [inner.narrow(dimension, start, length) for start, length in sides if length]
+        inner = inner.narrow(dimension, before, size)
+    return partial(_framed, frame, inner, source, fill)
 
 
-def _framed(whole: Tensor, part: Tensor, content: Tensor, fill: float) -> None:
-    whole.fill_(fill)
+def _framed(frame: Sequence[Tensor], part: Tensor, content: Tensor, fill: float) -> None:
+    for side in frame:
+        side.fill_(fill)
     part.copy_(content)
 
 

@@ -37,19 +37,49 @@ class _Normalized(torch.autograd.Function):
 _normalized: Callable[..., tuple[Tensor, Tensor]] = _Normalized.apply
 
 
+class _GroupsNormalized(torch.autograd.Function):
+    """Groups of channels, [G, C, H * W, B], normalized and then scaled and moved by channel, [G, C, 1, 1].
+
+    In one function, since the sums that the gradients of scale and bias are make those of the normalization, too.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        centred = x - x.mean((1, 2), keepdim=True)
+        scale = ((centred * centred).mean((1, 2), keepdim=True) + eps).rsqrt()
+        return centred * (scale * weight) + bias, centred, scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(inputs[1], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        weight, centred, scale = ctx.saved_tensors
+        along = scale * (gradient * centred).sum(2, keepdim=True)
+        level = gradient.sum(2, keepdim=True)
+        share = scale * weight / (centred.shape[1] * centred.shape[2])
+        lost = centred * (scale * (share * along).sum(1, keepdim=True)) + (share * level).sum(1, keepdim=True)
+        for_x = gradient * (scale * weight) - lost
+        return for_x, along.sum(3, keepdim=True), level.sum(3, keepdim=True), None
+
+
+_groups_normalized: Callable[..., tuple[Tensor, Tensor, Tensor]] = _GroupsNormalized.apply
+
+
 def _group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor | None:
     if input.dim() != 4 or input.shape[1] % num_groups:
         return None
-    images = input.permute(1, 2, 3, 0)
-    result, _ = _normalized(images.reshape(num_groups, -1, len(input)), 1, eps)
-    result = result.reshape(images.shape)
-    if weight is not None:
-        result = result * weight.view(-1, 1, 1, 1)
-    if bias is not None:
-        result = result + bias.view(-1, 1, 1, 1)
-    return result.permute(3, 0, 1, 2)
+    groups = input.permute(1, 2, 3, 0).reshape(num_groups, input.shape[1] // num_groups, -1, len(input))
+    weight = input.new_ones(input.shape[1]) if weight is None else weight
+    bias = input.new_zeros(input.shape[1]) if bias is None else bias
+    result, *_ = _groups_normalized(groups, *(w.view(num_groups, -1, 1, 1) for w in (weight, bias)), eps)
+    return result.reshape(input.permute(1, 2, 3, 0).shape).permute(3, 0, 1, 2)
 
 
 def _layer_norm(
