@@ -18,6 +18,9 @@ from torch.nn import functional
 Pair = tuple[int, int]
 Margins = tuple[int, int, int, int]
 
+# Rows of a matrix that do not fill a register of 16 numbers.
+NARROW = 16
+
 
 def _conv2d(
     input: Tensor,
@@ -138,7 +141,7 @@ class _Sliding(torch.autograd.Function):
         shifts = [left - column * across for column in range(wide)]
         patches = _rows_of_patches(gradient, shifts, images.shape[2], (reach - top, reach - bottom))
         rows = _moved_down(patches, range(reach, -1, -down), images.shape[1])
-        products = torch.stack([row @ images.flatten(1).mT for row in rows])  # [h, O * w, C]
+        products = torch.stack([_along(row, images.flatten(1)) for row in rows])  # [h, O * w, C]
         for_weight = products.view(high, -1, wide, len(images)).permute(1, 3, 0, 2)
         for_images = _sum_of_products(weight.permute(2, 1, 0, 3).flatten(2), rows)
         return for_images.view(images.shape), for_weight, None, None
@@ -159,6 +162,11 @@ def _rows_of_patches(images: Tensor, shifts: Sequence[int], width: int, margins:
 def _moved_down(patches: Tensor, starts: Iterable[int], height: int) -> list[Tensor]:
     """Views of `height` rows from each start on: [C * w, height * W * B]."""
     return [patches[:, :, start : start + height].flatten(2).flatten(0, 1) for start in starts]
+
+
+def _along(one: Tensor, other: Tensor) -> Tensor:
+    """The products of rows with rows, over many columns; few rows are faster on the left."""
+    return (other @ one.mT).mT if len(other) < NARROW else one @ other.mT
 
 
 def _sum_of_products(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
