@@ -14,7 +14,7 @@ from clipbench.dataset import Stream
 from clipbench.engine.batches import Schedule, source
 from clipbench.engine.blocks import lane_norms
 from clipbench.engine.clipping import Clipping, sort_key
-from clipbench.engine.membership import advantages
+from clipbench.engine.membership import MEMBERS, OTHERS, advantages, example_losses
 from clipbench.engine.network import build_model
 from clipbench.engine.noise import Noise
 from clipbench.engine.optimizing import Optimizers
@@ -192,9 +192,22 @@ class Cohort:
         ]
         return first, named
 
+    def _finals(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The measures of every part, [measures, lanes], and the losses of single examples, by part."""
+        finals, losses = {}, {}
+        for name, part in self.work.parts.items():
+            if part is None:
+                continue
+            measures, outputs = self.work.evaluate.with_outputs(name)
+            finals[name] = measures.cpu().numpy().copy()
+            single = example_losses(self.work.network, outputs, part[1]) if name in (MEMBERS, OTHERS) else None
+            if single is not None:
+                losses[name] = single
+        return finals, losses
+
     def _outcome(self, start: float) -> Outcome:
         self.stopping.restore()
-        finals = {name: self.work.evaluate(name).cpu().numpy().copy() for name, part in self.work.parts.items() if part}
+        finals, losses = self._finals()
         first, causes = self._divergence()
         steps = self.telemetry.steps[: self.step]
         self.clipping.finish(steps)
@@ -205,7 +218,7 @@ class Cohort:
             steps=steps.cpu().numpy(),
             epochs={name: np.stack(column) for name, column in self.epochs.items()},
             finals=finals,
-            membership=advantages(self.work),
+            membership=advantages(losses, len(self.trials)),
             weights={name: block.cpu().numpy() for name, block in self.work.params.items()},
             diverged_step=first,
             diverged_cause=causes,

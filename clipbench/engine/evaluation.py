@@ -30,18 +30,19 @@ class Evaluation:
         self._predict = self._one_by_one if workspace.loop_reason else self._together()
         self._measure_at_once = True
 
-    @torch.no_grad()
     def __call__(self, name: str) -> Tensor:
         """[measures, lanes]"""
+        return self.with_outputs(name)[0]
+
+    @torch.no_grad()
+    def with_outputs(self, name: str) -> tuple[Tensor, Tensor]:
+        """The same, and the outputs that were measured: [lanes, examples, ...]."""
         part = self._work.parts[name]
         if part is None:
             raise LookupError(f"there are no {name} data")
         x, y = part
-        return self._measures(self._predict(x), y)
-
-    def outputs(self, x: Tensor) -> Tensor:
-        """[lanes, examples, ...]"""
-        return self._predict(x)
+        outputs = self._predict(x)
+        return self._measures(outputs, y), outputs
 
     def _measures(self, outputs: Tensor, y: Tensor) -> Tensor:
         network = self._work.network

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-if TYPE_CHECKING:
-    from clipbench.engine.workspace import Workspace
+from clipbench.engine.network import Network
 
 # So many examples of a part tell enough, and bound what the question costs.
 MOST_EXAMPLES = 1000
+MEMBERS, OTHERS = "train", "test"
+
+Losses = Mapping[str, np.ndarray]  # [lanes, examples] of a part, where they can be told
 
 
-def advantages(work: Workspace) -> np.ndarray:
-    """Of each lane; NaN where the losses of single examples cannot be told."""
-    members, others = (_losses(work, part) for part in ("train", "test"))
-    if members is None or others is None:
-        return np.full(work.lanes, np.nan)
-    return np.array([advantage(*lane) for lane in zip(members, others, strict=True)])
+def advantages(losses: Losses, lanes: int) -> np.ndarray:
+    """Of each lane; NaN where the losses of single examples are not known."""
+    if MEMBERS not in losses or OTHERS not in losses:
+        return np.full(lanes, np.nan)
+    return np.array([advantage(*lane) for lane in zip(losses[MEMBERS], losses[OTHERS], strict=True)])
 
 
 def advantage(members: np.ndarray, others: np.ndarray) -> float:
@@ -37,19 +38,15 @@ def advantage(members: np.ndarray, others: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def _losses(work: Workspace, name: str) -> np.ndarray | None:
-    """[lanes, examples] in eval mode, of the first examples of a part."""
-    part = work.parts[name]
-    if part is None or not work.network.has_data:
-        return None
-    x, y = (tensor[:MOST_EXAMPLES] for tensor in part)
+def example_losses(network: Network, outputs: Tensor, targets: Tensor) -> np.ndarray | None:
+    """[lanes, examples] of the first examples, from outputs in eval mode; None where a loss wants its batch whole."""
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
-        return work.network.measures(output.unsqueeze(0), target.unsqueeze(0))[0]
+        return network.measures(output.unsqueeze(0), target.unsqueeze(0))[0]
 
     try:
-        losses = vmap(vmap(loss), in_dims=(0, None))(work.evaluate.outputs(x), y)
-    except (RuntimeError, TypeError, ValueError, IndexError):  # a user's loss may need its batch whole
+        losses = vmap(vmap(loss), in_dims=(0, None))(outputs[:, :MOST_EXAMPLES], targets[:MOST_EXAMPLES])
+    except (RuntimeError, TypeError, ValueError, IndexError):  # it is the user's own, and may do anything
         return None
     each: np.ndarray = losses.double().cpu().numpy()
     return each

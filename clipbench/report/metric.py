@@ -9,6 +9,7 @@ import pandas as pd
 from clipbench.errors import InputError, Problem
 from clipbench.names import did_you_mean
 from clipbench.report.tables import Metric, Options
+from clipbench.spec.measures import PARTS
 
 DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")
 DIRECTIONS = {
@@ -30,7 +31,6 @@ DIRECTIONS = {
     "grad/vanishing": False,
     "membership_advantage": False,
 }
-PARTS = ("test", "val", "best_val", "train")
 # Neither better nor worse: where a claim speaks of them, `>` is larger.
 NEUTRAL = ("parameters", "grad_norm/pre_p50", "clip/fired_share", "clip/cosine", "diverged_step")
 
