@@ -48,3 +48,26 @@ def test_paper_is_reproduced(file, tmp_path):
 def test_long_paper_is_reproduced(file, tmp_path):
     found = verdicts(file, tmp_path)
     assert set(found.values()) == {"supported"}, found
+
+
+# What README says of the articles; those of `0-exploding` and the others take longer and are in `make papers`.
+SETTLED = {
+    "0-vanishing": {"refuted": ("0.2", "3.1")},
+    "3-initial-scale": {"refuted": ("3.5",)},
+    "4-linear-regression": {"refuted": ("4.1", "4.4")},
+}
+
+
+@pytest.mark.parametrize("stem", SETTLED)
+def test_claim_of_an_article_is_settled_as_readme_says(stem, tmp_path):
+    found = verdicts(ROOT / "articles" / f"{stem}.yaml", tmp_path)
+    for verdict, numbers in SETTLED[stem].items():
+        mine = {says: each for says, each in found.items() if says.startswith(numbers)}
+        assert len(mine) >= len(numbers)
+        assert set(mine.values()) == {verdict}, mine
+
+
+@pytest.mark.slow
+def test_clipping_stops_gradients_from_exploding_as_readme_says(tmp_path):
+    found = verdicts(ROOT / "articles" / "0-exploding.yaml", tmp_path)
+    assert {each for says, each in found.items() if says.startswith(("0.1", "3.1"))} == {"supported"}
