@@ -176,9 +176,26 @@ def test_articles_networks_have_the_articles_sizes():
     assert two.head.in_features == 32 * 13 * 13
 
 
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+def test_grey_images_are_the_same_flat_by_rows_and_with_a_channel(name):
+    x = torch.rand(2, 64)
+    answers = []
+    for inputs, shape in ((64, (64,)), ((8, 8), (8, 8)), ((1, 8, 8), (1, 8, 8))):
+        torch.manual_seed(0)
+        answers.append(built(name, inputs=inputs)(x.view(2, *shape)))
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+def test_digits_by_rows_are_the_flat_ones():
+    flat, rows = (dataset.load(Component.of("digits", rows=rows)) for rows in (False, True))
+    assert rows.inputs == (8, 8)
+    np.testing.assert_array_equal(rows.train[0].reshape(-1, 64), flat.train[0])
+
+
 @pytest.mark.parametrize(
     "name, options, says",
     [
+        ("cnn", {"inputs": (1, 1, 8, 8)}, "rows and columns"),
         ("rnn", {"std": 0.1}, "std belongs to init"),
         ("transformer", {"width": 10, "heads": 4}, "multiple of heads"),
         ("cnn", {"inputs": (1, 4, 4), "padding": "none"}, "leave nothing"),
