@@ -31,6 +31,12 @@ def test_experiment_says_what_it_is_and_bears_a_name_of_its_own(file):
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("stem", ["1-medical-images", "2-images", "3-zeroing"])
+def test_the_articles_own_data_take_the_place_of_digits_as_readme_says(stem):
+    experiment = spec.load(ROOT / "articles" / f"{stem}.yaml", ["data.name=openml:mnist_784"])
+    assert [data.name for data in experiment.data if data] == ["openml:mnist_784"]
+
+
 def verdicts(file: Path, folder: Path) -> dict[str, str]:
     claims = json.loads(train(file, folder, "--json").stdout)["report"]["claims"]
     return {claim["says"]: claim["verdict"] for claim in claims}
