@@ -15,6 +15,7 @@ from clipbench.errors import ClipbenchError, InputError, Problem
 from clipbench.executors.local import Local
 from clipbench.plan import Chunk, Plan
 from clipbench.report.publish import publish
+from clipbench.report.subject import Subject, subject_of
 from clipbench.report.tables import Report
 from clipbench.spec.resolved import resolved
 from clipbench.store import Store, runs
@@ -75,12 +76,13 @@ class Watcher(Protocol):
 class Finished:
     """What a run came to."""
 
-    plan: Plan
+    subject: Subject
     report: Report
     folder: Path
-    trained: int
-    failed: Sequence[str]  # what went wrong, a line each
+    trained: int = 0
+    failed: Sequence[str] = ()  # what went wrong, a line each
     device: str = ""
+    notes: Sequence[str] = ()  # of the plan
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ class Session:
                 if uri:
                     self.mirror = self._start_mirror(plan, store, uri, device)
                 trained, failed = self._train(pool, plan, store, device)
-        report = publish(plan, store)
-        return Finished(plan, report, store.folder, trained, failed, device)
+        subject = subject_of(plan)
+        return Finished(subject, publish(subject, store), store.folder, trained, failed, device, plan.notes)
 
     def finish(self, status: str = "FINISHED", patience: float = 30.0) -> Outcome | None:
         """Wait until the mirror has sent the rest, as long as it makes progress."""
@@ -185,11 +187,12 @@ def preview(path: str | Path, settings: Settings) -> Preview:
 def report(experiment: str | Path, settings: Settings) -> Finished:
     """The report of what the store holds, without training. `experiment` is a file or the name of a run one."""
     with Local(1) as pool:
-        plan, device, _ = planned(pool, find_experiment(experiment, settings.results), settings)
+        plan, _, _ = planned(pool, find_experiment(experiment, settings.results), settings)
     store = store_of(plan, settings.results)
     if not store.folder.is_dir():
         raise ClipbenchError(f"{store.folder}: nothing is trained yet. Type `clipbench run {experiment}` first.")
-    return Finished(plan, publish(plan, store), store.folder, 0, [], device)
+    subject = subject_of(plan)
+    return Finished(subject, publish(subject, store), store.folder)
 
 
 def push(experiment: str | Path, settings: Settings) -> tuple[str, Pushed]:

@@ -51,31 +51,31 @@ def test_entries_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
 
 
 def test_command_is_told_as_it_was_typed(published, tmp_path):
-    plan, store, _ = published
-    found = words(provenance.of(plan, store.records(), [run(when="2026-11-21T03:00:00Z")]))
+    subject, store, _ = published
+    found = words(provenance.of(subject, store.records(), [run(when="2026-11-21T03:00:00Z")]))
     assert found[0] == ("typed 2026-11-21", "clipbench run x.yaml --seeds 2 (16 trials, commit 0123456789ab)")
 
 
 def test_versions_are_one_line_where_nothing_changed_and_two_where_something_did(published):
-    plan, store, _ = published
-    same = words(provenance.of(plan, store.records(), [run(), run()]))
+    subject, store, _ = published
+    same = words(provenance.of(subject, store.records(), [run(), run()]))
     assert [term for term, _ in same if term in ("versions", "trained with", "reported with")] == ["versions"]
-    other = words(provenance.of(plan, store.records(), [run(versions={"torch": "1.0"}), run()]))
+    other = words(provenance.of(subject, store.records(), [run(versions={"torch": "1.0"}), run()]))
     assert [term for term, _ in other][-3:] == ["trained with", "trained with", "reported with"]
     assert dict(other)["reported with"] == dict(same)["versions"]
     assert any(text.startswith("torch 1.0, Python 3") for _, text in other)
 
 
 def test_store_that_knows_no_run_says_so(published):
-    plan, store, _ = published
-    found = dict(words(provenance.of(plan, store.records())))
+    subject, store, _ = published
+    found = dict(words(provenance.of(subject, store.records())))
     assert found["reported with"].endswith("; those of the training are not known")
 
 
 def test_page_shows_them_each_with_its_meaning(published):
-    plan, store, _ = published
+    subject, store, _ = published
     runs.add(store, run(command="clipbench run '<b>.yaml'"))
-    publish(plan, store)
+    publish(subject, store)
     page = (store.folder / "report.html").read_text("utf-8")
     (store.folder / runs.FILE).unlink()
     assert "clipbench run &#x27;&lt;b&gt;.yaml&#x27; (16 trials, commit 0123456789ab)" in page

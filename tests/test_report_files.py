@@ -12,6 +12,7 @@ from clipbench import spec
 from clipbench.plan import Cohort, Plan
 from clipbench.report import compare, figures, html, series
 from clipbench.report.publish import publish, write_pictures
+from clipbench.report.subject import subject_of
 from clipbench.trial import Component, Training, Trial
 from tests.test_figures import stored
 from tests.test_report import arm, quickstart
@@ -29,7 +30,7 @@ FIGURES = ("cost", "curves", "differences", "histogram", "norms", "thresholds")
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A plan of five arms of the made-up quickstart, its store and its report."""
+    """A subject of five arms of the made-up quickstart, its store and its report."""
     folder = tmp_path_factory.mktemp("published")
     (folder / "quickstart.yaml").write_text(YAML, encoding="utf-8")
     experiment = spec.load(folder / "quickstart.yaml")
@@ -43,7 +44,8 @@ def published(tmp_path_factory):
     ids = {(trial.arm, trial.seed): trial.id for trial in trials}
     frame["id"] = [ids.get(key, "other") for key in zip(frame["arm"], frame["seed"], strict=True)]
     store = stored(folder / "results", frame[frame["id"] != "other"])
-    return plan, store, publish(plan, store)
+    subject = subject_of(plan)
+    return subject, store, publish(subject, store)
 
 
 def test_every_format_is_written(published):
@@ -66,23 +68,23 @@ def test_page_says_how_to_make_it_again(published):
 
 
 def test_figures_of_an_older_report_are_taken_away(published):
-    plan, store, _ = published
+    subject, store, _ = published
     stale = store.folder / "figures" / "02-norms.svg"
     stale.write_text("<svg/>")
     mine = store.folder / "figures" / "mine.txt"
     mine.write_text("kept")
-    publish(plan, store)
+    publish(subject, store)
     assert not stale.exists() and mine.exists()
     mine.unlink()
 
 
 def test_pictures_are_written_on_demand_with_the_same_names(published):
-    plan, store, _ = published
-    names = write_pictures(plan, store)
+    subject, store, _ = published
+    names = write_pictures(subject, store)
     assert sorted(names) == [f"figures/{name}.png" for name in FIGURES]
     for name in names:
         assert (store.folder / name).read_bytes().startswith(b"\x89PNG")
-    publish(plan, store)
+    publish(subject, store)
     assert not list((store.folder / "figures").glob("*.png"))
 
 

@@ -89,7 +89,7 @@ def report(
     settings = Settings(seeds=seeds, sets=tuple(sets or ()), results=results)
     finished = [report(experiment, settings) for experiment in experiments]
     for each in finished if png else ():
-        write_pictures(each.plan, Store(each.folder))
+        write_pictures(each.subject, Store(each.folder))
     combined = combine([each.report for each in finished])
     path = write_combined(combined, results) if len(finished) > 1 else None
     _show(finished, combined, Format.json if as_json else layout)
@@ -192,13 +192,13 @@ def _document(finished: Finished, session: Session, problem: str | None) -> dict
 
     mirror = session.mirror
     return {
-        "experiment": finished.plan.experiment.name,
+        "experiment": finished.subject.name,
         "folder": str(finished.folder),
         "device": finished.device,
-        "trials": len(finished.plan.trials),
+        "trials": len(finished.subject.ids),
         "trained": finished.trained,
         "failed": list(finished.failed),
         "mlflow": {"pushed": mirror.pushed, "pending": mirror.pending, "problem": problem} if mirror else None,
-        "notes": list(finished.plan.notes),
+        "notes": list(finished.notes),
         "report": document.as_dict(finished.report),
     }

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from clipbench.plan import Plan
 from clipbench.report import formatting
-from clipbench.spec.resolved import resolved
+from clipbench.report.subject import Subject
 from clipbench.store import runs
 from clipbench.store.runs import Run
 from clipbench.trial import digest
@@ -35,20 +34,17 @@ class Provenance:
     yaml: str = ""  # the experiment, every default filled in
 
 
-def of(plan: Plan, records: pd.DataFrame, known: Sequence[Run] = ()) -> Provenance:
-    """The provenance of a plan's trials, from them and from what the store knows of the commands that trained them."""
-    experiment = plan.experiment
+def of(subject: Subject, records: pd.DataFrame, known: Sequence[Run] = ()) -> Provenance:
+    """The provenance of the subject's trials: from them, and from what the store knows of the commands before."""
     facts = (
         *_commands(known),
-        Fact("trials", f"{len(plan.trials)} ({len(experiment.seeds)} seeds: {_seeds(experiment.seeds)})", TRIALS),
-        Fact("content hash", digest(sorted(trial.id for trial in plan.trials)), HASH),
+        Fact("trials", f"{len(subject.ids)} ({len(subject.seeds)} seeds: {_seeds(subject.seeds)})", TRIALS),
+        Fact("content hash", digest(sorted(subject.ids)), HASH),
         Fact("trained on", _used(records, "device"), "The device that records of these trials name."),
         Fact("engine", _used(records, "engine"), ENGINE),
         *_versions(known),
     )
-    return Provenance(
-        f"clipbench run {experiment.name}.yaml", tuple(fact for fact in facts if fact.words), resolved(experiment)
-    )
+    return Provenance(subject.command, tuple(fact for fact in facts if fact.words), subject.yaml)
 
 
 TRIALS = "Trainings of one arm with one seed. A seed fixes initial weights, batches and noise."
@@ -82,8 +78,9 @@ def _environment(versions: Mapping[str, str], python: str, machine: str) -> str:
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:
-    if seeds == tuple(range(len(seeds))) and len(seeds) > 1:
-        return f"0 to {len(seeds) - 1}"
+    first, last = min(seeds, default=0), max(seeds, default=0)
+    if len(seeds) > 2 and sorted(seeds) == list(range(first, last + 1)):
+        return f"{first} to {last}"
     return ", ".join(map(str, seeds))
 
 

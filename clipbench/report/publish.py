@@ -1,4 +1,4 @@
-"""A report of what a store holds of a plan, and its files."""
+"""A report of what a store holds of a subject, and its files."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench.plan import Plan
 from clipbench.report import delimited, document, figures, html, latex, markdown, provenance, series
 from clipbench.report.combined import Combined
 from clipbench.report.comparison import compare
 from clipbench.report.figures import Drawing, png, sheet, svg
-from clipbench.report.tables import Options, Report
+from clipbench.report.subject import Subject
+from clipbench.report.tables import Report
 from clipbench.store import Store, runs
 from clipbench.store.files import write_whole
 
 Drawn = list[list[figures.Figure]]
 
 
-def publish(plan: Plan, store: Store) -> Report:
-    """Compare the plan's trials, and write the report in every format beside their records."""
+def publish(subject: Subject, store: Store) -> Report:
+    """Compare the subject's trials, and write the report in every format beside their records.
+
+    Whoever has a plan writes `publish(subject_of(plan), store)`. Trials that the store lacks are said to be missing;
+    trials that the subject does not name, such as those of a search, are no part of the comparison.
+    """
     records = store.records()
-    report = _report(plan, records)
+    report = _report(subject, records)
     drawn, across = figures.draw(report, series.read(store, report)), figures.across(report)
     for name, text in (
         ("report.md", markdown.render(report)),
         ("table.csv", delimited.render(report)),
         ("table.tex", latex.render(report)),
         ("report.json", document.render(report)),
-        ("report.html", html.render(report, drawn, provenance.of(plan, records, runs.read(store)), across)),
+        ("report.html", html.render(report, drawn, provenance.of(subject, records, runs.read(store)), across)),
     ):
         store.write_text(name, text)
     _write_figures(store, _sheets(drawn, across))
@@ -44,28 +48,17 @@ def write_combined(combined: Combined, folder: Path) -> Path:
     return path
 
 
-def write_pictures(plan: Plan, store: Store) -> list[str]:
+def write_pictures(subject: Subject, store: Store) -> list[str]:
     """The figures as PNG too, for where SVG is not taken; the names of the files."""
-    report = _report(plan, store.records())
+    report = _report(subject, store.records())
     sheets = _sheets(figures.draw(report, series.read(store, report)), figures.across(report))
     for name, drawing in sheets.items():
         write_whole(store.folder / "figures" / f"{name}.png", png.render(drawing))
     return [f"figures/{name}.png" for name in sheets]
 
 
-def _report(plan: Plan, records: pd.DataFrame) -> Report:
-    wanted = plan.experiment.report
-    options = Options(
-        metric=wanted.metric,
-        baseline=wanted.baseline or "none",
-        margin=wanted.margin,
-        tuned=wanted.tuned,
-        higher=plan.higher,
-        planned={trial.id: f"{trial.arm} seed {trial.seed}" for trial in plan.trials},
-        place=plan.experiment.place("report.metric"),
-        claims=tuple(zip(plan.experiment.claims, plan.experiment.expectations, strict=True)),
-    )
-    return compare(records, options, name=plan.experiment.name)
+def _report(subject: Subject, records: pd.DataFrame) -> Report:
+    return compare(records, subject.options, name=subject.name)
 
 
 def _sheets(drawn: Drawn, across: list[figures.Figure]) -> dict[str, Drawing]:
