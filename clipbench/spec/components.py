@@ -43,24 +43,26 @@ class Choice:
         """Every combination; the option that is written first varies slowest."""
         names = [name for name, _ in self.axes]
         for values in itertools.product(*(axis.values for _, axis in self.axes)):
-            options = dict(zip(names, values, strict=True))
-            label = self._label(options)
-            said = {
-                name: value for name, value in options.items() if name not in self.quiet or self._differs(name, value)
-            }
-            yield Component.of(self.name, source=self.source, folder=self.folder, label=label, **said)
+            yield self.component(dict(zip(names, values, strict=True)))
+
+    def component(self, options: Mapping[str, Any]) -> Component:
+        """The component with these options, each of one value."""
+        said = {name: value for name, value in options.items() if name not in self.quiet or self._differs(name, value)}
+        label = self.label(options)
+        return Component.of(self.name, source=self.source, folder=self.folder, label=label, **said)
+
+    def label(self, options: Mapping[str, Any]) -> str:
+        """What it is called with these options: those that are not at their default, in the order of the YAML."""
+        shown = [
+            f"{name}={_shown(options[name])}"
+            for name in dict.fromkeys([*(name for name, _ in self.axes), *options])
+            if name in options and name not in ("threshold", "fold") and self._differs(name, options[name])
+        ]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
 
     def _differs(self, name: str, value: Any) -> bool:
         defaults = dict(self.defaults)
         return name not in defaults or bool(defaults[name] != value)
-
-    def _label(self, options: Mapping[str, Any]) -> str:
-        shown = [
-            f"{name}={_shown(value)}"
-            for name, value in options.items()
-            if name not in ("threshold", "fold") and self._differs(name, value)
-        ]
-        return f"{self.name}({', '.join(shown)})" if shown else self.name
 
 
 def read_choices(node: Node, kind: str, folder: str, findings: Findings) -> list[Choice]:
