@@ -11,7 +11,7 @@ import numpy as np
 
 from clipbench.executors.local import Local
 from clipbench.plan import Plan
-from clipbench.run import Settings, Watcher, find_experiment, planned
+from clipbench.session import Settings, Watcher, find_experiment, planned
 from clipbench.trial import Component, Trial
 from clipbench.watched import Proposal, Watched
 

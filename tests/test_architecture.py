@@ -32,7 +32,8 @@ LAYERS = (
     ("prepare", "candidates", "contenders"),
     ("executors", "tracking", "report"),
     ("loop",),
-    ("run", "bench", "doctor"),
+    ("session", "bench", "doctor"),
+    ("run",),
     ("pilot",),
     ("cli",),
 )

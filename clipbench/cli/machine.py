@@ -41,7 +41,7 @@ def bench(
 def doctor(results: Results = Path("results"), tracking_uri: TrackingUri = None, as_json: Json = False) -> None:
     """Show device, versions, the MLflow store, and what is optional and missing."""
     from clipbench.doctor import examine
-    from clipbench.run import Settings
+    from clipbench.session import Settings
 
     findings = examine(Settings(results=results, tracking_uri=tracking_uri).uri)
     if as_json:

@@ -46,7 +46,7 @@ def pilot(
 
         from clipbench import pilot
         from clipbench.cli.progress import watcher
-        from clipbench.run import Settings
+        from clipbench.session import Settings
 
     settings = Settings(
         device=device.value,

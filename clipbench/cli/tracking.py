@@ -17,7 +17,8 @@ Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A YAML file, or
 @app.command(rich_help_panel=TRACKING)
 def push(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Send what MLflow does not have yet."""
-    from clipbench.run import Settings, push
+    from clipbench.run import push
+    from clipbench.session import Settings
 
     name, pushed = push(experiment, Settings(results=results, tracking_uri=tracking_uri, command="clipbench push"))
     say([f"{name}: {pushed.trials} trials and {pushed.files} files sent to MLflow."])
@@ -28,7 +29,8 @@ def push(experiment: Name, results: Results = Path("results"), tracking_uri: Tra
 @app.command(rich_help_panel=TRACKING)
 def pull(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Rebuild a results folder from MLflow."""
-    from clipbench.run import Settings, pull
+    from clipbench.run import pull
+    from clipbench.session import Settings
 
     name, trials = pull(experiment, Settings(results=results, tracking_uri=tracking_uri))
     say([f"{name}: {trials} trials that were not here. Next: clipbench report {name}"])
@@ -37,7 +39,7 @@ def pull(experiment: Name, results: Results = Path("results"), tracking_uri: Tra
 @app.command(rich_help_panel=TRACKING, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def ui(context: typer.Context, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Open MLflow's own UI on the store; other options, such as --port, are passed on to `mlflow ui`."""
-    from clipbench.run import Settings
+    from clipbench.session import Settings
     from clipbench.tracking.uri import ui_command
 
     settings = Settings(results=results, tracking_uri=tracking_uri)

@@ -27,7 +27,7 @@ from clipbench.cli.options import (
 
 if TYPE_CHECKING:
     from clipbench.report.combined import Combined
-    from clipbench.run import Finished, Session, Settings
+    from clipbench.session import Finished, Session, Settings
 
 
 @app.command(rich_help_panel=MAIN)
@@ -48,7 +48,7 @@ def run(
 ) -> None:
     """Train what is missing, compare the arms, write the report, mirror to MLflow."""
     with uninterrupted():
-        from clipbench.run import Settings
+        from clipbench.session import Settings
         from clipbench.tracking.uri import redact
 
     settings = Settings(
@@ -83,7 +83,8 @@ def report(
     """Compare what was trained, and write report.html, its figures and its tables beside it."""
     from clipbench.report.combined import combine
     from clipbench.report.publish import write_combined, write_pictures
-    from clipbench.run import Settings, report
+    from clipbench.run import report
+    from clipbench.session import Settings
     from clipbench.store import Store
 
     settings = Settings(seeds=seeds, sets=tuple(sets or ()), results=results)
@@ -132,12 +133,13 @@ def _run(experiment: Path, settings: Settings, as_json: bool, quiet: bool) -> No
     with uninterrupted():
         from rich.console import Console
 
+        from clipbench import run as running
         from clipbench.cli.progress import watcher
-        from clipbench.run import Session
+        from clipbench.session import Session
 
     session = Session(settings, watcher(Console(stderr=True), quiet))
     try:
-        finished = session.run(experiment)
+        finished = running.run(session, experiment)
         if not as_json and not quiet:
             _print_report(finished)
         problem = _finish(session, quiet)
