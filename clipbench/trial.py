@@ -14,6 +14,10 @@ import numpy as np
 # Part of every trial's id. Raise it when the same options would train to other numbers.
 FORMAT = 1
 
+# By status, how much a row counts beside others of its trial. One of a whole training needs no other.
+RANKS = {"failed": 0, "pruned": 1}
+WHOLE = 2
+
 Value = Union[bool, int, float, str, None, tuple["Value", ...], "Component"]
 Columns = dict[str, np.ndarray]
 
@@ -149,6 +153,10 @@ class Records:
         """Trials that could not be trained; the next run tries them again."""
         rows = [{"id": trial.id, "status": "failed", **trial.columns(), "error": error} for trial in trials]
         return cls(as_columns(rows), {}, {})
+
+
+def rank(status: str) -> int:
+    return RANKS.get(status, WHOLE)
 
 
 def as_columns(rows: Sequence[Mapping[str, Any]]) -> Columns:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from clipbench import dataset
 from clipbench.engine import tabulate
+from clipbench.engine.asking import Ask
 from clipbench.engine.cohort import Cohort, Progress, order
 from clipbench.engine.cohort import train as train_chunk
 from clipbench.engine.workspace import Shape, Workspace
@@ -23,16 +24,21 @@ TIMING_SECONDS = 0.5
 
 
 def train(
-    trials: Sequence[Trial], device: str = "cpu", lanes: int = 0, progress: Progress = lambda done: None
+    trials: Sequence[Trial],
+    device: str = "cpu",
+    lanes: int = 0,
+    progress: Progress = lambda done: None,
+    ask: Ask | None = None,
 ) -> Records:
     """Train one chunk: trials that differ in arm, seed and optimizer only, and whose arms share a scope.
 
-    `lanes` pads it to a size that recurs.
+    `lanes` pads it to a size that recurs. `ask` is told how trials are doing at the end of every epoch but the last,
+    and says which of them are to be pruned: those stop there.
     """
     chosen = order(trials)
     padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
     workspace = _workspace(Shape.of(padded, device))
-    outcome = train_chunk(padded, workspace, progress)
+    outcome = train_chunk(padded, workspace, progress, ask)
     about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
     return tabulate.tabulate(outcome, len(chosen), about)
 

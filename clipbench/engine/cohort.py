@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from clipbench.dataset import Stream
+from clipbench.engine.asking import Ask, Asking
 from clipbench.engine.batches import Schedule, source
 from clipbench.engine.blocks import lane_norms
 from clipbench.engine.clipping import Clipping, sort_key
+from clipbench.engine.fates import Fates
 from clipbench.engine.membership import MEMBERS, OTHERS, advantages, example_losses
 from clipbench.engine.network import build_model
 from clipbench.engine.noise import Noise
 from clipbench.engine.optimizing import Optimizers
 from clipbench.engine.partwise import PartClipping
 from clipbench.engine.stopping import Stopping
-from clipbench.engine.telemetry import FRACTION, LOSS, PRE, WEIGHTS, Telemetry
+from clipbench.engine.telemetry import LOSS, PRE, WEIGHTS, Telemetry
 from clipbench.engine.workspace import Workspace
 from clipbench.trial import Trial
 
@@ -48,13 +50,14 @@ class Outcome:
     diverged_step: np.ndarray  # [lanes], from 1; 0 = it did not
     diverged_cause: list[str]
     stopped_epoch: np.ndarray  # [lanes], from 1; 0 = it went to the end
+    pruned_epoch: np.ndarray  # [lanes], from 1; 0 = it was not
     rule_seconds: list[float]
     seconds: float
 
     def last_step(self, lane: int) -> int:
         """The last step that counts, from 1."""
-        stopped = int(self.stopped_epoch[lane]) * self.schedule.epoch_steps
-        return int(self.diverged_step[lane]) or stopped or len(self.steps)
+        ended = int(self.stopped_epoch[lane] or self.pruned_epoch[lane]) * self.schedule.epoch_steps
+        return int(self.diverged_step[lane]) or ended or len(self.steps)
 
 
 def order(trials: Sequence[Trial]) -> list[Trial]:
@@ -62,10 +65,10 @@ def order(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda trial: (repr(trial.optimizer), *sort_key(trial), trial.seed))
 
 
-def train(trials: Sequence[Trial], workspace: Workspace, progress: Progress) -> Outcome:
-    """Train the lanes to the end, or until every one of them has diverged or stopped."""
+def train(trials: Sequence[Trial], workspace: Workspace, progress: Progress, ask: Ask | None = None) -> Outcome:
+    """Train the lanes to the end, or until every one of them has diverged, stopped or was pruned."""
     cohort = Cohort(trials, workspace)
-    return cohort.run(progress)
+    return cohort.run(progress, ask)
 
 
 class Cohort:
@@ -86,19 +89,21 @@ class Cohort:
         law = trials[0].train.noise
         self.noise = Noise(law, *workspace.raw) if law else None
         self.source = source(self.schedule, workspace.dataset, workspace.like, seeds, workspace.device)
-        self.stopping = Stopping(trials[0].train, workspace)
+        self.fates = Fates(len(trials), trials[0].train.diverge_above)
+        self.stopping = Stopping(trials[0].train, workspace, self.fates)
         self.step = 0
         self.epochs: dict[str, list[np.ndarray]] = {}
 
-    def run(self, progress: Progress) -> Outcome:
+    def run(self, progress: Progress, ask: Ask | None = None) -> Outcome:
+        asking = Asking(ask, self.trials, self.fates) if ask else None
         for step in (0, self.schedule.epoch_steps - 1):
             self.work.batch(self.schedule.size(step))  # traces the programs, which is no part of a step's time
         start = time.perf_counter()
         for epoch in range(self.schedule.epochs):
             if not self._epoch(epoch, progress):
                 break
-            self._end_of_epoch(epoch)
-            if self.stopping.epochs.all():
+            self._end_of_epoch(epoch, asking)
+            if not self.fates.alive.any():
                 break
         progress((self.schedule.steps - self.step) * len(self.trials))
         return self._outcome(start)
@@ -140,57 +145,43 @@ class Cohort:
             self.telemetry.after(self.step)
         self.step += 1
 
-    def _end_of_epoch(self, epoch: int) -> None:
+    def _end_of_epoch(self, epoch: int, asking: Asking | None) -> None:
         last = epoch + 1 == self.schedule.epochs
-        measured = {
-            "grad/vanishing": self.telemetry.vanishing(),
-            "weight_norm": lane_norms(block.view(block.shape[0], -1) for block in self.work.params.values()),
-        }
-        if self.work.parts["val"] is not None and (last or (epoch + 1) % self.trials[0].train.evaluate_every == 0):
-            for name, value in zip(self.trials[0].train.measures, self.work.evaluate("val"), strict=True):
-                measured[f"val/{name}"] = value
-        if not last and self.stopping.measure:
-            self._stop_early(epoch, measured)
+        measured = self._measured(epoch, last)
         for name, value in measured.items():
             column = self.epochs.setdefault(name, [])
             column += [np.full(len(self.trials), np.nan)] * (epoch - len(column))
-            column.append(value.cpu().numpy().copy())
-
-    def _stop_early(self, epoch: int, measured: Mapping[str, Tensor]) -> None:
+            column.append(value)
+        if last:
+            return
         losses = self.telemetry.steps[epoch * self.schedule.epoch_steps : self.step, LOSS]
-        found = {**measured, LOSS_OF_EPOCH: losses.mean(0)}.get(self.stopping.measure)
-        if found is not None:
-            self.stopping.look(epoch + 1, found.cpu().numpy())
+        self._look_for_divergence()
+        if self.stopping.measure:
+            self.stopping.look(epoch + 1, {**measured, LOSS_OF_EPOCH: _array(losses.mean(0))})
+        if asking:
+            asking(epoch + 1, {**measured, LOSS_OF_EPOCH: _array(losses.double().mean(0))})
+
+    def _measured(self, epoch: int, last: bool) -> dict[str, np.ndarray]:
+        """What the table of epochs says of one, beside what follows from its steps: [lanes] of each measure."""
+        weights = lane_norms(block.view(block.shape[0], -1) for block in self.work.params.values())
+        measured = {"grad/vanishing": _array(self.telemetry.vanishing()), "weight_norm": _array(weights)}
+        train = self.trials[0].train
+        if self.work.parts["val"] is not None and (last or (epoch + 1) % train.evaluate_every == 0):
+            for name, value in zip(train.measures, self.work.evaluate("val"), strict=True):
+                measured[f"val/{name}"] = _array(value)
+        return measured
 
     def _all_done(self) -> bool:
         latest = self.telemetry.steps[self.step - 1]
-        alive = latest[[LOSS, PRE, WEIGHTS]].isfinite().all(0).cpu().numpy()
-        if (alive & (self.stopping.epochs == 0)).any():
+        finite = latest[[LOSS, PRE, WEIGHTS]].isfinite().all(0).cpu().numpy()
+        if (finite & self.fates.alive).any():
             return False  # the usual case, without looking back over all steps
-        return bool(((self._divergence()[0] > 0) | (self.stopping.epochs > 0)).all())
+        self._look_for_divergence()
+        return not self.fates.alive.any()
 
-    def _divergence(self) -> tuple[np.ndarray, list[str]]:
-        """The first bad step of each lane, counted from 1 (0: none), and what was bad about it."""
-        steps = self.telemetry.steps[: self.step].cpu().numpy()
-        limit = self.trials[0].train.diverge_above
-        refuses = np.array(self.clipping.refuses)
-        refused = refuses & (steps[:, FRACTION] > 0)
-        causes = {
-            "loss": ~np.isfinite(steps[:, LOSS]) & ~refused,
-            "gradient": ~np.isfinite(steps[:, PRE]) & ~refused,
-            "weights": ~np.isfinite(steps[:, WEIGHTS]),
-        }
-        if limit is not None:
-            causes[f"loss above {limit:g}"] = steps[:, LOSS] > limit
-        bad = np.logical_or.reduce(list(causes.values()))
-        for lane in np.flatnonzero(self.stopping.epochs):  # what comes after is not looked at
-            bad[self.stopping.epochs[lane] * self.schedule.epoch_steps :, lane] = False
-        first = np.where(bad.any(0), bad.argmax(0) + 1, 0)
-        named = [
-            next((cause for cause, where in causes.items() if step and where[step - 1, lane]), "")
-            for lane, step in enumerate(first)
-        ]
-        return first, named
+    def _look_for_divergence(self) -> None:
+        steps = self.telemetry.steps[self.fates.seen : self.step]
+        self.fates.look(steps.cpu().numpy(), self.clipping.refuses)
 
     def _finals(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The measures of every part, [measures, lanes], and the losses of single examples, by part."""
@@ -205,10 +196,16 @@ class Cohort:
                 losses[name] = single
         return finals, losses
 
+    def _curves(self) -> dict[str, np.ndarray]:
+        """[epochs, lanes] of each measure; NaN after the last epoch that it was measured in."""
+        nothing = [np.full(len(self.trials), np.nan)]
+        length = max(map(len, self.epochs.values()), default=0)
+        return {name: np.stack(column + nothing * (length - len(column))) for name, column in self.epochs.items()}
+
     def _outcome(self, start: float) -> Outcome:
         self.stopping.restore()
         finals, losses = self._finals()
-        first, causes = self._divergence()
+        self._look_for_divergence()
         steps = self.telemetry.steps[: self.step]
         self.clipping.finish(steps)
         return Outcome(
@@ -216,13 +213,19 @@ class Cohort:
             schedule=self.schedule,
             fresh=isinstance(self.work.dataset, Stream),
             steps=steps.cpu().numpy(),
-            epochs={name: np.stack(column) for name, column in self.epochs.items()},
+            epochs=self._curves(),
             finals=finals,
             membership=advantages(losses, len(self.trials)),
             weights={name: block.cpu().numpy() for name, block in self.work.params.items()},
-            diverged_step=first,
-            diverged_cause=causes,
-            stopped_epoch=np.where(first > 0, 0, self.stopping.epochs),
+            diverged_step=self.fates.diverged_step,
+            diverged_cause=self.fates.causes,
+            stopped_epoch=self.fates.stopped_epoch,
+            pruned_epoch=self.fates.pruned_epoch,
             rule_seconds=[self.clipping.step_seconds(lane) for lane in range(len(self.trials))],
             seconds=time.perf_counter() - start,
         )
+
+
+def _array(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.cpu().numpy().copy()
+    return array

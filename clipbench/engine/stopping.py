@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from clipbench.engine.network import higher_is_better
 
 if TYPE_CHECKING:
+    from clipbench.engine.fates import Fates
     from clipbench.engine.workspace import Workspace
     from clipbench.trial import Training
 
@@ -20,9 +22,8 @@ State = tuple[dict[str, Tensor], dict[str, Tensor]]
 class Stopping:
     """Looks at the measure of `train.early_stop` after every epoch that has it."""
 
-    def __init__(self, train: Training, workspace: Workspace) -> None:
-        self._work = workspace
-        self.epochs = np.zeros(workspace.lanes, dtype=np.int64)  # at whose end a lane stopped, from 1; 0: it goes on
+    def __init__(self, train: Training, workspace: Workspace, fates: Fates) -> None:
+        self._work, self._fates = workspace, fates
         self._kept: dict[int, State] = {}
         self._waited = np.zeros(workspace.lanes, dtype=np.int64)
         self._best = np.full(workspace.lanes, math.inf)
@@ -31,14 +32,16 @@ class Stopping:
             self._patience, self._margin = (float(train.early_stop[name]) for name in ("patience", "min_delta"))  # type: ignore[arg-type]
             self._sign = -1.0 if higher_is_better(train, self.measure.partition("/")[2]) else 1.0
 
-    def look(self, epoch: int, values: np.ndarray) -> None:
-        """Take the measure of every lane at the end of an epoch, counted from 1."""
-        cost = self._sign * values.astype(np.float64)
+    def look(self, epoch: int, measured: Mapping[str, np.ndarray]) -> None:
+        """Take what was measured of every lane at the end of an epoch, counted from 1."""
+        if self.measure not in measured:
+            return
+        cost = self._sign * measured[self.measure].astype(np.float64)
         better = cost < self._best - self._margin  # NaN is never better
         self._best = np.where(better, cost, self._best)
         self._waited = np.where(better, 0, self._waited + 1)
-        for lane in np.flatnonzero((self._waited >= self._patience) & (self.epochs == 0)):
-            self.epochs[lane] = epoch
+        for lane in np.flatnonzero((self._waited >= self._patience) & self._fates.alive):
+            self._fates.stopped_epoch[lane] = epoch
             self._kept[int(lane)] = self._state(int(lane))
 
     def restore(self) -> None:

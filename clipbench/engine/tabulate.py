@@ -23,7 +23,7 @@ def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
     weights = {
         outcome.trials[lane].id: np.concatenate([block[lane].ravel() for block in outcome.weights.values()])
         for lane in range(lanes)
-        if outcome.trials[lane].train.save_weights and not outcome.diverged_step[lane]
+        if outcome.trials[lane].train.save_weights and _status(outcome, lane) == "finished"
     }
     return Records(
         records=as_columns(rows),
@@ -41,11 +41,11 @@ def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any
     average_rule = sum(outcome.rule_seconds) / len(outcome.trials)
     return {
         "id": trial.id,
-        "status": "diverged" if diverged else "finished",
+        "status": _status(outcome, lane),
         **trial.columns(),
         "parameters": sum(block[lane].size for block in outcome.weights.values()),
-        **({} if diverged else _finals(outcome, lane)),
-        "epochs": outcome.schedule.epochs,
+        **_finals(outcome, lane),
+        "epochs": int(outcome.pruned_epoch[lane]) or outcome.schedule.epochs,
         "epochs_to_target": _epochs_to_target(outcome, lane),
         "stopped_epoch": int(outcome.stopped_epoch[lane]) or None,
         "diverged": int(diverged > 0),
@@ -69,29 +69,57 @@ def _privacy(outcome: Outcome, trial: Trial, steps: int) -> dict[str, Any]:
     return {"epsilon": None if outcome.fresh else epsilon_of(trial, batch / examples, steps, examples)}
 
 
+def _status(outcome: Outcome, lane: int) -> str:
+    if outcome.diverged_step[lane]:
+        return "diverged"
+    return "pruned" if outcome.pruned_epoch[lane] else "finished"
+
+
 def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
-    """Measures at the end, in eval mode with the final weights."""
+    """The numbers of a trial that went to its end; of one that was pruned what its epochs and steps say."""
+    status = _status(outcome, lane)
+    if status == "diverged":
+        return {}
+    return (_latest(outcome, lane) if status == "pruned" else _at_end(outcome, lane)) | _over_time(outcome, lane)
+
+
+def _at_end(outcome: Outcome, lane: int) -> dict[str, float]:
+    """Measures in eval mode with the final weights, and these weights."""
     trial = outcome.trials[lane]
     finals = {
         f"{part}/{name}": float(value)
         for part, values in outcome.finals.items()
         for name, value in zip(trial.train.measures, values[:, lane], strict=True)
     }
-    curves = {name: curve[: _whole_epochs(outcome, lane), lane] for name, curve in outcome.epochs.items()}
+    if "test/loss" in finals and "train/loss" in finals:
+        finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
+        finals["membership_advantage"] = float(outcome.membership[lane])
+    weights = [block[lane] for block in outcome.weights.values()]
+    finals["weight_norm"] = math.sqrt(sum(float(np.square(w, dtype=np.float64).sum()) for w in weights))
+    finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
+    return finals
+
+
+def _latest(outcome: Outcome, lane: int) -> dict[str, float]:
+    """What was measured on the validation part after the last epoch, if anything was."""
+    latest = {name: curve[-1] for name, curve in _curves(outcome, lane).items() if name.startswith("val/")}
+    return {name: float(value) for name, value in latest.items() if not math.isnan(value)}
+
+
+def _over_time(outcome: Outcome, lane: int) -> dict[str, float]:
+    """What the series of a trial come to."""
+    trial, curves, finals = outcome.trials[lane], _curves(outcome, lane), {}
     for name in trial.train.measures:
         curve = curves.get(f"val/{name}")
         if curve is not None and np.isfinite(curve).any():
             best = np.nanmax if higher_is_better(trial.train, name) else np.nanmin
             finals[f"best_val/{name}"] = float(best(curve))
-    if "test/loss" in finals and "train/loss" in finals:
-        finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
-        finals["membership_advantage"] = float(outcome.membership[lane])
     finals["grad/vanishing"] = _mean(curves["grad/vanishing"])
-    finals |= _tail(outcome.steps[: outcome.last_step(lane), LOSS, lane])
-    weights = [block[lane] for block in outcome.weights.values()]
-    finals["weight_norm"] = math.sqrt(sum(float(np.square(w, dtype=np.float64).sum()) for w in weights))
-    finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
-    return finals
+    return finals | _tail(outcome.steps[: outcome.last_step(lane), LOSS, lane])
+
+
+def _curves(outcome: Outcome, lane: int) -> Columns:
+    return {name: curve[: _whole_epochs(outcome, lane), lane] for name, curve in outcome.epochs.items()}
 
 
 def _tail(losses: np.ndarray) -> dict[str, float]:
@@ -117,12 +145,12 @@ def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:
 
 
 def _whole_epochs(outcome: Outcome, lane: int) -> int:
-    """Epochs that the lane finished before it diverged or stopped."""
+    """Epochs that the lane finished before it diverged, stopped or was pruned."""
     diverged = int(outcome.diverged_step[lane])
     trained = len(next(iter(outcome.epochs.values()))) if outcome.epochs else 0
     if diverged:
         return (diverged - 1) // outcome.schedule.epoch_steps
-    return int(outcome.stopped_epoch[lane]) or trained
+    return int(outcome.stopped_epoch[lane] or outcome.pruned_epoch[lane]) or trained
 
 
 def _epochs(outcome: Outcome, lane: int) -> Columns:
@@ -133,7 +161,7 @@ def _epochs(outcome: Outcome, lane: int) -> Columns:
         "id": _repeated(outcome.trials[lane].id, count),
         "epoch": np.arange(1, count + 1, dtype=np.int32),
         "train/loss": np.concatenate([part[:, :, 0].mean(axis=1, dtype=np.float64) for part in parts]),
-        **{name: curve[:count, lane] for name, curve in outcome.epochs.items()},
+        **_curves(outcome, lane),
         **{f"grad_norm/pre_p{percent}": row for percent, row in zip(PERCENTILES, norms, strict=True)},
     }
 

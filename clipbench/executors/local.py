@@ -5,12 +5,13 @@ A chunk that fails is halved until the trial that is to blame is alone: the othe
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -20,7 +21,8 @@ from types import TracebackType
 from typing import Any
 
 from clipbench.errors import ClipbenchError
-from clipbench.executors.messages import DONE, FAILED, PROGRESS, TRAIN
+from clipbench.executors.messages import ASK, DONE, FAILED, PROGRESS, TRAIN
+from clipbench.executors.question import Advise, Question
 from clipbench.plan import Chunk
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
@@ -49,6 +51,16 @@ class _Worker:
     connection: Connection
     chunk: Chunk | None = None
     told: int = field(default=0)  # lane-steps of the chunk under way
+    question: Question | None = None  # that it waits to have answered
+
+    def begin(self, chunk: Chunk, arguments: tuple[Any, ...]) -> None:
+        self.chunk, self.told, self.question = chunk, 0, None
+        self.send(TRAIN, arguments)
+
+    def answer(self, pruned: Collection[str]) -> None:
+        self.question = None
+        with suppress(OSError):
+            self.connection.send(frozenset(pruned))
 
     def send(self, task: str, arguments: tuple[Any, ...]) -> None:
         """Hand a task over. That a worker died while it was idle shows when its answer is waited for."""
@@ -102,24 +114,31 @@ class Local:
             if kind == DONE:
                 return result
 
-    def train(self, chunks: Sequence[Chunk], device: str, work: str = "clipbench.engine:train") -> Iterator[Event]:
-        """Train the chunks, as many at once as there are workers; `work` names what is called for each."""
-        waiting = deque(chunks)
+    def train(
+        self, chunks: Sequence[Chunk], device: str, work: str = "clipbench.engine:train", advise: Advise | None = None
+    ) -> Iterator[Event]:
+        """Train the chunks, as many at once as there are workers; `work` names what is called for each.
+
+        `advise` says which trials are to be pruned. All chunks under way go from epoch to epoch together, whichever is
+        faster: it is called when each of them has reached the end of one, with all their questions in the order of
+        `chunks`, and so what it sees does not depend on timing. A chunk that is trained again, since it failed or its
+        worker died, asks again from its first epoch.
+        """
+        waiting, order = deque(chunks), _order(chunks)
         while len(self._workers) < min(self.size, len(chunks)):
             self._workers.append(self._hire())
         while True:
             for worker in self._workers:
                 if worker.chunk is None and waiting:
-                    self._assign(worker, waiting.popleft(), device, work)
+                    chunk = waiting.popleft()
+                    worker.begin(chunk, (advise is not None, work, chunk.trials, device, chunk.lanes))
             busy = {worker.connection: worker for worker in self._workers if worker.chunk}
             if not busy:
                 return
+            if advise and all(worker.question for worker in busy.values()):
+                _answer(list(busy.values()), advise, order)
             for connection in wait(list(busy)):
                 yield from self._listen(busy[connection], waiting)  # type: ignore[index]
-
-    def _assign(self, worker: _Worker, chunk: Chunk, device: str, work: str) -> None:
-        worker.chunk, worker.told = chunk, 0
-        worker.send(TRAIN, (work, chunk.trials, device, chunk.lanes))
 
     def _listen(self, worker: _Worker, waiting: deque[Chunk]) -> Iterator[Event]:
         chunk = worker.chunk
@@ -132,6 +151,9 @@ class Local:
         if kind == PROGRESS:
             worker.told += result
             yield Event(chunk, lane_steps=result)
+            return
+        if kind == ASK:
+            worker.question = Question(chunk, *result)
             return
         worker.chunk = None
         if kind == DONE:
@@ -172,6 +194,20 @@ class Local:
         process.start()
         theirs.close()
         return _Worker(process, ours)
+
+
+def _answer(workers: Sequence[_Worker], advise: Advise, order: Mapping[str, int]) -> None:
+    """Answer all of them at once."""
+    questions = {worker.question: worker for worker in workers if worker.question}
+    asked = sorted(questions, key=lambda question: min(order[trial.id] for trial in question.chunk.trials))
+    for question, pruned in zip(asked, advise(asked), strict=True):
+        questions[question].answer(pruned)
+
+
+def _order(chunks: Sequence[Chunk]) -> dict[str, int]:
+    """Where each trial stands, whatever chunk it will be in."""
+    trials = itertools.chain.from_iterable(chunk.trials for chunk in chunks)
+    return {trial.id: number for number, trial in enumerate(trials)}
 
 
 def cores() -> int:

@@ -16,7 +16,7 @@ import torch
 
 from clipbench import engine  # noqa: F401 - imported before anybody waits for it
 from clipbench.errors import ClipbenchError
-from clipbench.executors.messages import DONE, FAILED, PROGRESS, TRAIN
+from clipbench.executors.messages import ASK, DONE, FAILED, PROGRESS, TRAIN
 
 # Between two messages of progress, in seconds.
 PATIENCE = 0.1
@@ -42,8 +42,9 @@ def serve(connection: Connection) -> None:
 def _outcome(task: str, arguments: tuple[Any, ...], connection: Connection) -> tuple[str, Any]:
     try:
         if task == TRAIN:
-            function, *rest = arguments
-            return DONE, _named(function)(*rest, _throttled(connection))
+            asks, function, *rest = arguments
+            questions = [_asking(connection)] if asks else []
+            return DONE, _named(function)(*rest, _throttled(connection), *questions)
         return DONE, _named(task)(*arguments)
     except ClipbenchError as error:
         return FAILED, error
@@ -69,6 +70,19 @@ def _throttled(connection: Connection) -> Callable[[int], None]:
             pending, sent = 0, time.monotonic()
 
     return progress
+
+
+def _asking(connection: Connection) -> Callable[[int, Any], Any]:
+    """Ask the parent, and wait for its answer."""
+
+    def ask(epoch: int, told: Any) -> Any:
+        try:
+            connection.send((ASK, (epoch, told)))
+            return connection.recv()
+        except (EOFError, OSError):  # the parent has hung up: nobody wants to know what comes of this
+            os._exit(1)
+
+    return ask
 
 
 def _die_with_parent() -> None:

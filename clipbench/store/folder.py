@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from clipbench.errors import ClipbenchError
 from clipbench.store import columns
 from clipbench.store.files import lock, readable, remove, write_whole
-from clipbench.trial import Columns, Records
+from clipbench.trial import WHOLE, Columns, Records, rank
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,11 +52,11 @@ class Store:
             self._save_table(name, stem, getattr(records, name))
 
     def done(self) -> set[str]:
-        """The trials that need no training; a failed one is trained again."""
-        return {trial for trial, row in self.winners().items() if row.ok}
+        """The trials that need no training; one that failed or was pruned is trained again."""
+        return {trial for trial, row in self.winners().items() if row.is_whole}
 
     def winners(self) -> dict[str, Row]:
-        """The row that counts for each trial: one that did not fail, then the newest."""
+        """The row that counts for each trial: one of a whole training, then one that was pruned, then the newest."""
         winners: dict[str, Row] = {}
         for stem in self._stems("records"):
             for trial, row in self._rows(stem):
@@ -170,10 +170,11 @@ class Store:
             remove(leftover)
 
     def _remove_failures(self) -> None:
-        """Files in which every trial failed, and was trained since: other trials may have shared its chunk then."""
+        """Files in which every trial failed or was pruned, and was trained since: other trials may have shared its
+        chunk then."""
         for stem in set(self._stems("records")) - set(self.stems()):
             rows = self._rows(stem)
-            if rows and not any(row.ok for _, row in rows):
+            if rows and not any(row.is_whole for _, row in rows):
                 for name in ("records", *SERIES):
                     remove(self._path(name, stem))
 
@@ -194,7 +195,7 @@ class Store:
             table = file.read(["id", "status"])
         saved = self._saved(stem)
         for number, (trial, status) in enumerate(zip(*table.to_pydict().values(), strict=True)):
-            yield trial, Row(stem, number, ok=status != "failed", saved=saved)
+            yield trial, Row(stem, number, status, saved)
 
     def _saved(self, stem: str) -> int:
         path = self._path("records", stem)
@@ -248,12 +249,17 @@ class Row:
 
     stem: str
     number: int
-    ok: bool
+    status: str
     saved: int  # ns since 1970
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        return self.ok, self.saved
+    def is_whole(self) -> bool:
+        """Whether the trial was trained as long as it wanted, or until it diverged."""
+        return rank(self.status) == WHOLE
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return rank(self.status), self.saved
 
 
 def _parquet(table: pa.Table) -> pa.Buffer:

@@ -22,7 +22,7 @@ from clipbench.tracking import entries
 from clipbench.tracking.entries import STATUS, TRIAL
 from clipbench.tracking.tracker import Run, Tracker, UploadError, connection
 from clipbench.tracking.uri import redact
-from clipbench.trial import digest
+from clipbench.trial import digest, rank
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -148,13 +148,13 @@ class Sender:
         return [
             trial
             for trial, row in rows
-            if (wanted is None or trial in wanted) and (trial not in known or (row.ok and _failed(known[trial])))
+            if (wanted is None or trial in wanted) and (trial not in known or rank(row.status) > _rank(known[trial]))
         ]
 
     def _tidy(self) -> dict[str, Run]:
         """The whole runs that MLflow has. Halves that a killed process left go."""
         known: dict[str, Run] = {}
-        for run in sorted(self._tracker.runs(TRIAL), key=lambda run: (not _failed(run), run.started)):
+        for run in sorted(self._tracker.runs(TRIAL), key=lambda run: (_rank(run), run.started)):
             trial = run.tags[TRIAL]
             if run.is_over:
                 self._supersede(known.get(trial), run)
@@ -243,8 +243,8 @@ class Sender:
         return sizes
 
 
-def _failed(run: Run) -> bool:
-    return run.tags.get(STATUS) == "failed"
+def _rank(run: Run) -> int:
+    return rank(run.tags.get(STATUS, ""))
 
 
 def _by_trial(frame: DataFrame) -> dict[str, dict[str, np.ndarray]]:
