@@ -129,6 +129,22 @@ def test_a_success_wins_over_a_failure_that_is_newer(store):
     assert list(store.records()["status"]) == ["finished"]
 
 
+@pytest.mark.parametrize(("better", "worse"), [("finished", "pruned"), ("diverged", "pruned"), ("pruned", "failed")])
+@pytest.mark.parametrize("newer", ["better", "worse"])
+def test_what_is_known_of_more_of_a_trial_wins_whichever_is_newer(store, better, worse, newer):
+    for status in (worse, better) if newer == "better" else (better, worse):
+        store.save(chunk([trial(0)], status=np.array([status])), status)
+    assert list(store.records()["status"]) == [better]
+    assert store.done() == ({trial(0).id} if better != "pruned" else set())
+
+
+def test_files_of_pruned_trials_go_when_they_are_trained_since(store):
+    store.save(chunk([trial(0)], status=np.array(["pruned"])), "a")
+    with store.lock():
+        store.save(chunk([trial(0)]), "b")
+    assert {path.stem for path in (store.folder / "records").iterdir()} == {"+columns", "b"}
+
+
 def test_the_newest_of_equal_rows_wins_whatever_the_file_times_say(store):
     for stem, accuracy in (("b", 0.1), ("a", 0.2)):
         store.save(chunk([trial(0)], **{"test/accuracy": [accuracy]}), stem)

@@ -238,6 +238,18 @@ def test_a_failed_trial_that_succeeds_later_replaces_its_run(store, name, result
     assert replaced.data.tags["clipbench.superseded"] == sent.children[one].info.run_id
 
 
+def test_a_pruned_trial_is_a_run_that_finished_until_the_whole_trial_replaces_it(store, name, results):
+    uri = default_uri(results)
+    (one,) = fill(store, [0], "a", status=np.array(["failed"]))
+    send(store, name, uri, results)
+    for stem, status in (("b", "pruned"), ("c", "finished")):
+        fill(store, [0], stem, status=np.array([status]))
+        assert send(store, name, uri, results).trials == 1
+        run = Sent(uri, name).children[one]
+        assert (run.info.status, run.data.tags["clipbench.status"]) == ("FINISHED", status)
+    assert send(store, name, uri, results).trials == 0
+
+
 def test_half_a_run_is_deleted_and_sent_again_but_not_that_of_somebody_else(store, name, results):
     uri = default_uri(results)
     (one,) = fill(store, [0])
