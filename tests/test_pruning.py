@@ -238,7 +238,10 @@ def trained(pool: Local, chunks, advise=None):
         lane_steps += event.lane_steps
         if event.records:
             frame = pd.DataFrame(event.records.records).drop(columns=[*TIMINGS])
-            rows |= {row["id"]: {k: v for k, v in row.items() if v is not None and v == v} for row in frame.to_dict("records")}
+            rows |= {
+                row["id"]: {k: v for k, v in row.items() if v is not None and v == v}
+                for row in frame.to_dict("records")
+            }
         if event.error:
             errors += [(trial.id, event.error) for trial in event.chunk.trials]
     assert lane_steps == sum(chunk.lane_steps for chunk in chunks)
