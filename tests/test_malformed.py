@@ -181,7 +181,34 @@ MALFORMED = {
     "sweep_unknown": GOOD + "sweep: {trails: 4}\n",
     "sweep_sampler": GOOD + "sweep: {sampler: grid}\n",
     "sweep_timeout": GOOD + "sweep: {timeout: soon}\n",
-    "sweep_search": GOOD + "sweep: {search: {optimiser.lr: {log: [0.1, 1]}, train.epochs: 3}}\n",
+    "sweep_trials": GOOD + "sweep: {trials: 0, seeds: 1.5, batch: many, confirm_seeds: -1}\n",
+    "sweep_search": GOOD + "sweep: {search: {optimiser.lr: {log: [0.1, 1]}, train.epochs: 3, lr: [1, 2]}}\n",
+    "sweep_search_is_a_list": GOOD + "sweep: {search: [optimizer.lr]}\n",
+    "sweep_search_of_a_setting": GOOD + "sweep: {search: {data.limit: [1, 2], model.hidden: [[1], [2]]}}\n",
+    "sweep_search_unknown": GOOD + "sweep: {search: {optimizer.momentun: [0, 1], 'clip[1].windw': [1, 2],\n"
+    "  clip.per: [model, tensor], 'clip[7].p': [1, 2], 'clip[0].p': [1, 2], 'optimizer[0].lr': [1, 2]}}\n",
+    "sweep_search_no_space": GOOD + "sweep: {search: {optimizer.lr: 3, clip.p: [], optimizer.momentum: [0.9],\n"
+    "  optimizer.dampening: [0, {log: [0.1, 1]}], clip.threshold: [null, 1]}}\n",
+    "sweep_search_ends": GOOD + "sweep: {search: {optimizer.lr: {log: [0, 1]}, clip.threshold: {linear: [-1, 1]},\n"
+    "  clip.p: {log: [0.5, 0.1]}, optimizer.momentum: {linear: [0, 1], log: [1, 2]},\n"
+    "  optimizer.nesterov: {linear: [0, 1]}, optimizer.weight_decay: {log: [0.1, 1], points: 3}}}\n",
+    "sweep_search_values": GOOD + "sweep: {search: {optimizer.lr: [0.1, fast], optimizer.momentum: [0.9, -1, 0.90],\n"
+    "  optimizer.nesterov: [0, 1], clip.p: [1, 1.0]}}\n",
+    "sweep_search_whole": changed("clip", "clip: {name: autoclip, threshold: 10}")
+    + "sweep: {search: {clip.window: {linear: [1.5, 10]}}}\n",
+    "sweep_search_optimizer": GOOD
+    + "sweep: {search: {optimizer.momentum: {linear: [-1, 0.9]}, optimizer.lr: [0.1, -1]}}\n",
+    "sweep_objective": GOOD + "sweep: {objective: test/accuracy}\n",
+    "sweep_objectives": GOOD + "sweep: {objective: [val/acuracy, 3, val/loss, val/loss, generalization_gap]}\n",
+    "sweep_no_objective": GOOD + "sweep: {objective: [], direction: up}\n",
+    "sweep_directions": GOOD + "sweep: {objective: [val/loss, val/accuracy], direction: maximize}\n",
+    "sweep_pruner_of_several": GOOD + "sweep: {objective: [val/loss, val/accuracy], pruner: median}\n",
+    "sweep_pruner_of_the_end": GOOD + "sweep: {objective: best_val/accuracy, pruner: hyperband}\n",
+    "sweep_without_target": GOOD + "sweep: {objective: [val/accuracy, epochs_to_target]}\n",
+    "sweep_without_data": "model: quadratic\noptimizer: sgd\ntrain: {loss: output}\nclip: none\n"
+    "sweep: {objective: val/loss}\n",
+    "sweep_beside_other_mistakes": changed("clip", "clip: [none, {name: autoclip, threshhold: 10}]")
+    + "sweep: {search: {clip.window: [10, 100], optimizer.lr: {log: [1, 0.1]}}, trials: no}\n",
     "claims_is_text": GOOD + "claims: it helps\n",
     "claim_says_nothing": GOOD + "claims: [{expect: a > b}, {says: x, expect: ''}]\n",
     # several mistakes are said at once
@@ -346,7 +373,13 @@ OPTIONS += [
 ]
 OPTIONS += [
     "report.baseline",
+    "sweep",
+    "sweep.objective",
+    "sweep.direction",
     "sweep.search",
+    'sweep.search."optimizer.lr"',
+    'sweep.search."clip[1].threshold"',
+    'sweep.search."clip.exclude"',
     "claims",
     "claims.says",
     "report.metric",

@@ -376,12 +376,57 @@ def test_seeds_of_the_command_line_count(load):
 
 def test_sweep_and_claims_are_kept(load):
     experiment = load(
-        "sweep: {trials: 5, timeout: 10m, search: {optimizer.lr: {log: [0.01, 1]}, model.bias: [true]}}",
+        "sweep: {trials: 5, timeout: 10m, search: {optimizer.lr: {log: [0.01, 1]}}}",
         "claims: [{says: clipping helps, expect: norm > none}]",
     )
     assert experiment.sweep.timeout == 600
     assert experiment.sweep.search["optimizer.lr"] == Range(0.01, 1.0, log=True)
     assert experiment.claims[0].margin == 0.0
+
+
+def test_sweep_is_of_its_defaults_where_nothing_is_said(load):
+    sweep = load("sweep: {}").sweep
+    assert (sweep.trials, sweep.seeds, sweep.batch, sweep.confirm_seeds) == (40, 3, 8, 8)
+    assert (sweep.sampler, sweep.pruner, sweep.objective, sweep.direction) == ("tpe", None, None, None)
+    assert sweep.search == {}
+
+
+def test_one_objective_in_a_list_is_that_objective(load):
+    sweep = load("sweep: {objective: [val/loss], direction: [minimize]}").sweep
+    assert (sweep.objective, sweep.direction) == ("val/loss", "minimize")
+
+
+@pytest.mark.parametrize("pruner", ["wilcoxon", "none"])
+def test_measures_of_the_end_are_objectives_without_a_pruner_of_epochs(load, pruner):
+    sweep = load(f"sweep: {{objective: best_val/accuracy, pruner: {pruner}, seeds: 4}}").sweep
+    assert (sweep.objective, sweep.pruner) == ("best_val/accuracy", pruner)
+
+
+def test_wilcoxon_on_few_pairs_is_remarked_upon(load):
+    said = ("sweep.pruner: wilcoxon stops nothing by 3 pairs of trials. Write sweep.seeds: 4 or more.",)
+    assert load("sweep: {pruner: wilcoxon}").notes == said
+    assert load("sweep: {pruner: wilcoxon, seeds: 4}").notes == ()
+    assert load("sweep: {pruner: wilcoxon, seeds: 1}", "data: {name: wine, folds: 5}").notes == ()
+
+
+def test_metrics_of_the_users_own_are_objectives(load, tmp_path):
+    (tmp_path / "own.py").write_text("def share(output, target):\n    return (output > 0).float().mean()\n")
+    sweep = load("train: {metrics: [./own.py:share]}", "sweep: {objective: val/share}").sweep
+    assert sweep.objective == "val/share"
+
+
+def test_whole_and_listed_options_are_searched(load):
+    search = load(
+        "clip: [none, {name: autoclip, threshold: 10}]",
+        "optimizer: [{name: adam, lr: 0.01}, {name: sgd, lr: 0.1}]",
+        "sweep: {search: {clip.window: {log: [10, 1000]}, 'optimizer[0].betas': [[0.9, 0.99], [0.5, 0.9]], "
+        "optimizer.amsgrad: [true, false]}}",
+    ).sweep.search
+    assert search == {
+        "clip.window": Range(10.0, 1000.0, log=True),
+        "optimizer[0].betas": ((0.9, 0.99), (0.5, 0.9)),
+        "optimizer.amsgrad": (True, False),
+    }
 
 
 # --set
@@ -417,6 +462,10 @@ def test_set_takes_any_yaml(load):
         ("clip.threshold=1", "is a list, so it has no 'threshold'. Say which one: clip[0].threshold."),
         ("seeds.x=1", "--set seeds.x=1: seeds is a single value, so it has no 'x'."),
         ("model.hidden=[", "--set model.hidden=[: model.hidden: this is not YAML: "),
+        (
+            'sweep.search."optimizer.lr"=3',
+            '--set sweep.search."optimizer.lr"=3: sweep.search."optimizer.lr": expected a range or a list of values',
+        ),
         ("trian.epochs=1", "trian: unknown section 'trian'. Did you mean `train`?"),
     ],
 )
@@ -457,7 +506,9 @@ EVERYTHING = [
     "clip: [none, {name: norm, p: inf, threshold: [null, 1]}, {name: agc, threshold: 1, exclude: ['1e-3']}]",
     "seeds: [3, 1]",
     "report: {margin: 1, baseline: agc, tuned: true}",
-    "sweep: {timeout: 90, search: {optimizer.lr: {linear: [0.1, 1]}, model.bias: [true, false]}}",
+    "sweep: {timeout: 90, search: {optimizer.lr: {linear: [0.1, 1]}, "
+    "'optimizer[0].betas': [[0.5, 0.9], [0.9, 0.99]], clip.p: [1, 2, inf]}, objective: [val/loss, epochs_to_target], "
+    "direction: [minimize, minimize]}",
     "claims: [{says: 'yes: it does', expect: none > norm, metric: test/loss}]",
 ]
 

@@ -3,5 +3,6 @@
 from clipbench.spec.experiment import Experiment
 from clipbench.spec.reading import load
 from clipbench.spec.resolved import resolved
+from clipbench.spec.sweep import Sweep
 
-__all__ = ["Experiment", "load", "resolved"]
+__all__ = ["Experiment", "Sweep", "load", "resolved"]

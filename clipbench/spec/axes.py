@@ -182,7 +182,7 @@ def _ends(node: Node, log: bool, findings: Findings) -> tuple[float, float] | No
         return None
     problem = "".join(list(_faults(ends, log))[:1])
     if problem:
-        findings.wrong(node.place, f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0], points: 5}.")
+        findings.wrong(node.place, f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0]}.")
         return None
     return float(ends[0]), float(ends[1])
 

@@ -19,9 +19,9 @@ def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: 
     for choice in choices:
         plugin = find("optimizer", choice.name, choice.folder)
         for changed, options in _one_at_a_time(choice):
-            refusal = _refusal(plugin, options)
-            if refusal:
-                findings.wrong(_where(choice, changed, refusal, places), refusal)
+            said = refusal(plugin, options)
+            if said:
+                findings.wrong(_where(choice, changed, said, places), said)
                 break
 
 
@@ -34,7 +34,8 @@ def _one_at_a_time(choice: Choice) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, first | {name: value}
 
 
-def _refusal(plugin: Plugin, options: dict[str, Any]) -> str:
+def refusal(plugin: Plugin, options: dict[str, Any]) -> str:
+    """Why an optimizer cannot be made with these options; empty if it can."""
     import torch
 
     parameter = torch.nn.Parameter(torch.zeros(1))

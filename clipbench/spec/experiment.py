@@ -12,7 +12,8 @@ from clipbench.errors import Place
 from clipbench.spec.axes import Axis, Range
 from clipbench.spec.components import Choice
 from clipbench.spec.expectation import Expectation
-from clipbench.spec.sections import Claim, ReportOptions, Sweep
+from clipbench.spec.sections import Claim, ReportOptions
+from clipbench.spec.sweep import Sweep
 from clipbench.trial import Component, Training
 
 

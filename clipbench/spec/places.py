@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +65,10 @@ class Findings:
     def wrong(self, place: Place, text: str, remedy: str = "") -> None:
         self.problems.append(Problem(place, text, remedy))
 
+    def concern(self, section: str) -> bool:
+        """Whether anything of a section is wrong, so that not all of it is known."""
+        return any(re.match(rf"{section}\b", problem.place.key) for problem in self.problems)
+
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
@@ -73,10 +78,16 @@ class Findings:
             raise InputError(self.problems)
 
 
+# Other names are quoted where they are part of a path: `sweep.search."optimizer.lr"`.
+_PLAIN = re.compile(r'[^.\[\]"=]*')
+
+
 def child_key(parent: str, name: str | int) -> str:
     """The key path of a part, as a user would write it: `clip[1].threshold`."""
     if isinstance(name, int):
         return f"{parent}[{name}]"
+    if not _PLAIN.fullmatch(name):
+        name = f'"{name}"'
     return f"{parent}.{name}" if parent else name
 
 

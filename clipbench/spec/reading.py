@@ -25,13 +25,12 @@ from clipbench.spec.resolved import resolved
 from clipbench.spec.sections import (
     Claim,
     ReportOptions,
-    Sweep,
     read_claims,
     read_expectations,
     read_report,
-    read_sweep,
 )
 from clipbench.spec.source import read_text
+from clipbench.spec.sweep import Sweep, read_sweep
 from clipbench.spec.training import function_names, read_training, trainings
 from clipbench.spec.tuning import check_tuned
 from clipbench.spec.values import show
@@ -77,7 +76,7 @@ class _Reading:
         axes = read_training(self.sections.get("train"), self.folder, self.findings)
         metrics = function_names(axes["metrics"].values[0]) if axes and "metrics" in axes else ()
         report = read_report(self.sections.get("report"), metrics, self.findings)
-        sweep = read_sweep(self.sections.get("sweep"), metrics, self.findings)
+        sweep = read_sweep(self.sections.get("sweep"), metrics, choices, axes, self.findings)
         claims = read_claims(self.sections.get("claims"), metrics, self.findings)
         name, seeds = self._name(), self._seeds()
         self._check_together(choices, axes, seeds)

@@ -112,8 +112,8 @@ def _section(section: Section) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Range):
-        return value.as_dict()
+    if isinstance(value, Range):  # of a search, which is not held to points
+        return {name: ends for name, ends in value.as_dict().items() if name != "points"}
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return _listed(value)

@@ -6,16 +6,21 @@ from typing import Any
 
 from clipbench.registry import catalogue
 from clipbench.spec.arms import FOLLOWING
+from clipbench.spec.axes import KINDS as RANGES
 from clipbench.spec.axes import MOST_POINTS, Slot
 from clipbench.spec.reading import KINDS, NAME
-from clipbench.spec.sections import Claim, ReportOptions, Section, Sweep, slots
+from clipbench.spec.searching import PATH
+from clipbench.spec.sections import Claim, ReportOptions, Section, slots
 from clipbench.spec.signatures import signature
+from clipbench.spec.sweep import Sweep
 from clipbench.spec.training import OF_COMPONENTS, EarlyStop, Train
 from clipbench.spec.values import json_schema
 
 Json = dict[str, Any]
 
 _WHOLE = {"type": "integer", "minimum": 1}
+# Paths that an editor may offer.
+_SEARCHED = ("optimizer.lr", "clip.threshold")
 _OF_TRAIN = ("loss", "metric", *OF_COMPONENTS)
 _OWN = {"type": "string", "pattern": ":"}  # package.module:function or ./file.py:function
 _ENDS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
@@ -44,7 +49,7 @@ def experiment_schema() -> Json:
             "train": _train(),
             "seeds": _seeds(),
             "report": _section(ReportOptions),
-            "sweep": _section(Sweep),
+            "sweep": _sweep(),
             "claims": {"type": "array", "items": _section(Claim)},
             "folder": {"type": "string", "description": "Where ./file.py:function is looked up."},
         },
@@ -119,10 +124,32 @@ def _seeds() -> Json:
 
 
 def _section(section: type[Section]) -> Json:
-    schema = section.model_json_schema()
-    if section is Sweep:
-        schema["properties"]["timeout"] = {"type": ["number", "string", "null"]}
+    return section.model_json_schema()
+
+
+def _sweep() -> Json:
+    schema = _section(Sweep)
+    direction = {"enum": ["maximize", "minimize"]}
+    several: Json = {"type": "array", "minItems": 1, "uniqueItems": True}
+    schema["properties"] |= {
+        "timeout": {"type": ["number", "string", "null"]},
+        "objective": {"anyOf": [{"type": ["string", "null"]}, several | {"items": {"type": "string"}}]},
+        "direction": {"anyOf": [{"type": "null"}, direction, {"type": "array", "minItems": 1, "items": direction}]},
+        "search": _search(),
+    }
     return schema
+
+
+def _search() -> Json:
+    """The options that can be searched by their paths; those of the user's own are known to the check alone."""
+    whole_range = _RANGE | {"properties": dict.fromkeys(RANGES, _ENDS)}
+    space = {"anyOf": [whole_range, {"type": "array", "minItems": 2}]}
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(_SEARCHED, space),
+        "patternProperties": {f"^{PATH.pattern}$": space},
+        "additionalProperties": False,
+    }
 
 
 def _one_or_many(item: Json) -> Json:

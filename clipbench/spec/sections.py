@@ -1,19 +1,16 @@
-"""The fixed sections of the YAML beside `train`: what report, sweep and claims take, declared once."""
+"""The fixed sections of the YAML beside `train` and `sweep`: what report and claims take, declared once."""
 
 from __future__ import annotations
 
-import math
-import re
-from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from clipbench.names import did_you_mean
 from clipbench.registry import REQUIRED
 from clipbench.spec import expectation
-from clipbench.spec.axes import Range, Slot, is_range, read_range, read_value
+from clipbench.spec.axes import Slot, read_value
 from clipbench.spec.expectation import Expectation, Vocabulary
 from clipbench.spec.measures import unknown_measure
 from clipbench.spec.places import BROKEN, Findings, Node
@@ -37,21 +34,6 @@ class ReportOptions(Section):
     tuned: bool = False
 
 
-class Sweep(Section):
-    """How the best threshold of each arm is searched."""
-
-    trials: PositiveInt = 40
-    seeds: PositiveInt = 3
-    batch: PositiveInt = 8
-    sampler: Literal["tpe", "gp", "random", "qmc", "cmaes"] = "tpe"
-    pruner: Literal["median", "hyperband", "wilcoxon", "none"] = "median"
-    objective: str | None = None
-    direction: Literal["maximize", "minimize"] | None = None
-    confirm_seeds: PositiveInt = 8
-    timeout: float | None = None  # seconds
-    search: dict[str, Any] = {}  # a Range or a tuple of values, by the path of an option
-
-
 class Claim(Section):
     """A statement that the report tests."""
 
@@ -59,9 +41,6 @@ class Claim(Section):
     expect: Words
     metric: str | None = None
     margin: NotNegative = 0.0
-
-
-SEARCHED = ("data", "model", "optimizer", "train", "clip")
 
 
 def slots(section: type[Section]) -> dict[str, Slot]:
@@ -77,24 +56,10 @@ def slots(section: type[Section]) -> dict[str, Slot]:
 
 def read_report(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> ReportOptions | None:
     """The report section; `metrics` names the user's own."""
-    values = _values(node, slots(ReportOptions), findings)
-    if values is None or not _is_measured(node, "metric", metrics, findings):
+    values = read_values(node, slots(ReportOptions), findings)
+    if values is None or not is_measured(node, "metric", metrics, findings):
         return None
     return ReportOptions(**values)
-
-
-def read_sweep(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> Sweep | None:
-    """The sweep section; None if there is none."""
-    if node is None:
-        return None
-    known = slots(Sweep)
-    known["timeout"] = replace(known["timeout"], fit=_seconds)
-    known["search"] = replace(known["search"], fit=lambda value: value)  # read below, part by part
-    values = _values(node, known, findings)
-    if values is None or not _is_measured(node, "objective", metrics, findings):
-        return None
-    search = _search(node.value["search"], findings) if "search" in values else {}
-    return Sweep(**(values | {"search": search}))
 
 
 def read_claims(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> tuple[Claim, ...]:
@@ -104,11 +69,11 @@ def read_claims(node: Node | None, metrics: tuple[str, ...], findings: Findings)
     if not isinstance(node.value, list):
         findings.wrong(node.place, f"expected a list of claims, got {show(node.plain())}.")
         return ()
-    read = [(item, _values(item, slots(Claim), findings)) for item in node.value]
+    read = [(item, read_values(item, slots(Claim), findings)) for item in node.value]
     return tuple(
         Claim(**values)
         for item, values in read
-        if values is not None and _is_measured(item, "metric", metrics, findings)
+        if values is not None and is_measured(item, "metric", metrics, findings)
     )
 
 
@@ -146,7 +111,7 @@ def refuse_unknown(node: Node, known: list[str], findings: Findings, later: froz
             findings.wrong(item.key_place, f"{node.key} has no option {name!r}.", did_you_mean(name, known))
 
 
-def _values(node: Node | None, known: dict[str, Slot], findings: Findings) -> dict[str, Any] | None:
+def read_values(node: Node | None, known: dict[str, Slot], findings: Findings) -> dict[str, Any] | None:
     """The options that a mapping sets, none of them an axis; None if any was reported as wrong."""
     if node is None:
         return {}
@@ -163,7 +128,7 @@ def _values(node: Node | None, known: dict[str, Slot], findings: Findings) -> di
     return values if len(findings.problems) == before and not unreadable else None
 
 
-def _is_measured(node: Node | None, option: str, metrics: tuple[str, ...], findings: Findings) -> bool:
+def is_measured(node: Node | None, option: str, metrics: tuple[str, ...], findings: Findings) -> bool:
     item = node.value.get(option) if node else None
     if item is None or item.value is None:
         return True
@@ -171,44 +136,3 @@ def _is_measured(node: Node | None, option: str, metrics: tuple[str, ...], findi
     if problem:
         findings.wrong(item.place, problem, remedy)
     return not problem
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(value: Any) -> float | None:
-    """A duration: seconds, or text such as `10m`."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
-    seconds = float(found[1]) * _UNITS[found[2]] if found else value
-    if isinstance(seconds, bool | str) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise Misfit(f"expected a time larger than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
-    return float(seconds)
-
-
-def _search(node: Node, findings: Findings) -> dict[str, Range | tuple[Any, ...]]:
-    """What is searched beside thresholds: for an option's path, a range or the list of its values."""
-    found: dict[str, Range | tuple[Any, ...]] = {}
-    if not is_mapping(node, findings):
-        return found
-    for path, item in node.value.items():
-        section = re.split(r"[.\[]", path)[0]
-        space = _space(item, findings)
-        if section not in SEARCHED:
-            findings.wrong(item.key_place, f"{path!r} is no option's path.", did_you_mean(section, SEARCHED))
-        elif space is not None:
-            found[path] = space
-    return found
-
-
-def _space(node: Node, findings: Findings) -> Range | tuple[Any, ...] | None:
-    if is_range(node):
-        return read_range(node, findings)
-    plain = node.plain()
-    if isinstance(plain, list) and plain:
-        return tuple(plain)
-    if plain is not BROKEN:
-        text = f"expected a range or a list of values, got {show(plain)}."
-        findings.wrong(node.place, text, "Write {log: [0.01, 1]}.")
-    return None
