@@ -70,6 +70,7 @@ class Plan:
     cohorts: tuple[Cohort, ...]
     notes: tuple[str, ...] = ()
     higher: Mapping[str, bool] = field(default_factory=dict)  # of each metric: is higher better?
+    sources: Mapping[str, str] | None = None  # digests of the files it was made from; None: nobody knows which
 
     @property
     def trials(self) -> tuple[Trial, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from clipbench.engine.scope import BATCH, Scope
 from clipbench.errors import InputError, Problem
 from clipbench.names import UnknownName
 from clipbench.plan import Cohort, Plan
+from clipbench.sources import sources
 from clipbench.spec import Experiment
 from clipbench.trial import Component, Training, Trial, digest
 
@@ -46,7 +48,9 @@ class _Setting:
 
 def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Plan:
     """Load an experiment and plan it; raises InputError with every mistake that the data and models show."""
-    return _Preparation(spec.load(path, sets, seeds)).plan()
+    began = time.time_ns()
+    plan = _Preparation(spec.load(path, sets, seeds)).plan()
+    return replace(plan, sources=sources(plan.experiment, began))
 
 
 class _Preparation:

@@ -183,18 +183,24 @@ def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
 
 
 def dataset(
-    *, standardize: bool = False, loss: str = "", metrics: tuple[str, ...] = (), library: bool = False
+    *,
+    standardize: bool = False,
+    loss: str = "",
+    metrics: tuple[str, ...] = (),
+    library: bool = False,
+    changes: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test.
 
     `loss` and `metrics` are taken where nobody names any and the targets alone would choose others. It is given
     `yaml_folder`, where files that the YAML names are looked up, and `shares`, of val and test, if it names them. A
-    `library` has many data sets, of which its first option names one: `openml:mnist_784`.
+    `library` has many data sets, of which its first option names one: `openml:mnist_784`; where it `changes`, a name
+    may mean other data tomorrow.
 
     One with a parameter `generator` is a stream: it returns one batch (x, y), drawn from that `torch.Generator`, of
     `batch_size` examples if it has a parameter of that name.
     """
-    return _declare("data", standardize=standardize, loss=loss, metrics=metrics, library=library)
+    return _declare("data", standardize=standardize, loss=loss, metrics=metrics, library=library, changes=changes)
 
 
 def optimizer(**facts: Any) -> Callable[[Function], Function]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbench import __version__, spec
-from clipbench.errors import ClipbenchError
+from clipbench.errors import ClipbenchError, InputError
 from clipbench.executors.local import Local
 from clipbench.plan import Chunk, Plan
+from clipbench.report import kept
+from clipbench.report.kept import Request
 from clipbench.report.publish import publish
-from clipbench.report.subject import subject_of
+from clipbench.report.subject import Subject, subject_of
 from clipbench.session import Finished, Session, Settings, find_experiment, git_commit, planned, store_of
+from clipbench.store import Store
 from clipbench.tracking import sync
 from clipbench.tracking.sync import Invocation, Pushed
 
@@ -39,11 +42,13 @@ def run(session: Session, path: str | Path) -> Finished:
     settings, uri = session.settings, session.uri
     with Local(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
-        store = store_of(plan, settings.results)
+        subject, store = subject_of(plan), store_of(plan, settings.results)
         with store.lock():
             session.begin(plan, store, uri, device)
+            _keep(store, plan, subject, settings)
+            copy = store.folder / "experiment.yaml"
+            kept.keep(store, Request.of(copy), plan, subject.read_from(copy))
             session.train_missing(pool, plan, store, device)
-    subject = subject_of(plan)
     report = publish(subject, store)
     return Finished(subject, report, store.folder, session.trained, session.failed, device, plan.notes)
 
@@ -69,13 +74,35 @@ def preview(path: str | Path, settings: Settings) -> Preview:
 
 def report(experiment: str | Path, settings: Settings) -> Finished:
     """The report of what the store holds, without training. `experiment` is a file or the name of a run one."""
-    with Local(1) as pool:
-        plan, _, _ = planned(pool, find_experiment(experiment, settings.results), settings)
-    store = store_of(plan, settings.results)
+    path = find_experiment(experiment, settings.results)
+    subject = _known(path, settings) or _planned_subject(path, settings)
+    store = Store(settings.results / subject.name)
     if not store.folder.is_dir():
         raise ClipbenchError(f"{store.folder}: nothing is trained yet. Type `clipbench run {experiment}` first.")
-    subject = subject_of(plan)
     return Finished(subject, publish(subject, store), store.folder)
+
+
+def _known(path: Path, settings: Settings) -> Subject | None:
+    """The subject as it was kept, where nothing of what it came from has changed."""
+    try:
+        store = Store(settings.results / spec.name_of(path, settings.sets))
+        return kept.find(store, Request.of(path, settings.sets, settings.seeds))
+    except InputError:
+        return None  # planning finds all that is wrong
+
+
+def _planned_subject(path: Path, settings: Settings) -> Subject:
+    with Local(1) as pool:
+        plan, _, _ = planned(pool, path, settings)
+    subject, store = subject_of(plan), store_of(plan, settings.results)
+    if store.folder.is_dir():
+        _keep(store, plan, subject, settings)
+    return subject
+
+
+def _keep(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
+    experiment = plan.experiment
+    kept.keep(store, Request(experiment.path, experiment.text, settings.sets, settings.seeds), plan, subject)
 
 
 def push(experiment: str | Path, settings: Settings) -> tuple[str, Pushed]:
@@ -95,4 +122,4 @@ def pull(experiment: str | Path, settings: Settings) -> tuple[str, int]:
 
 def _name(experiment: str | Path, results: Path) -> str:
     path = find_experiment(experiment, results)
-    return spec.load(path).name if path.is_file() else path.name
+    return spec.name_of(path) if path.is_file() else path.name

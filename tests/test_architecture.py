@@ -28,7 +28,7 @@ LAYERS = (
     PLUGINS,
     ("dataset", "spec", "stats", "store", "devices"),
     ("plan", "contender", "engine"),
-    ("arms",),
+    ("arms", "sources"),
     ("prepare", "candidates", "contenders"),
     ("executors", "tracking", "report"),
     ("loop",),

@@ -55,7 +55,7 @@ def _pixels(frame: Any) -> Any:
     return frame
 
 
-@dataset(library=True)
+@dataset(library=True, changes=True)
 def hf(
     dataset: str,
     config: str = "",

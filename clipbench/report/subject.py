@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from clipbench.errors import Place
 from clipbench.plan import Plan
 from clipbench.report.tables import Options
 from clipbench.spec.resolved import resolved
@@ -23,6 +25,11 @@ class Subject:
     @property
     def ids(self) -> Collection[str]:
         return (self.options.planned or {}).keys()
+
+    def read_from(self, file: Path) -> Subject:
+        """The same, of another file that says the same."""
+        place = Place(str(file), key=self.options.place.key)
+        return replace(self, options=replace(self.options, place=place))
 
 
 def subject_of(plan: Plan, command: str = "run") -> Subject:

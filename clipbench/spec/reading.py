@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from clipbench.spec.components import Choice, read_choices
 from clipbench.spec.construction import check_optimizers
 from clipbench.spec.expectation import Vocabulary, option_values
 from clipbench.spec.experiment import Experiment, locate
+from clipbench.spec.naming import read_name
 from clipbench.spec.partitions import check_partition
 from clipbench.spec.places import BROKEN, Findings, Node, parse
 from clipbench.spec.resolved import resolved
@@ -43,19 +43,28 @@ KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
 MOST_TRIALS = 1_000_000
 DEFAULT_SEEDS = 8
 SEEDS = 2**32  # beyond, two seeds may be the same run
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-RESERVED = ("mlflow.db", "mlartifacts")  # what `results/` itself holds
 
 
 def load(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> Experiment:
     """The experiment of a YAML file with `--set` and `--seeds` applied; InputError holds every mistake."""
-    path = Path(path)
+    return _read(Path(path), sets, seeds).experiment()
+
+
+def name_of(path: str | Path, sets: Sequence[str] = ()) -> str:
+    """An experiment's name alone: no plug-in is looked up, and so no library imported."""
+    reading = _read(Path(path), sets)
+    name = reading.name()
+    reading.findings.stop_if_wrong()
+    return name
+
+
+def _read(path: Path, sets: Sequence[str], seeds: int | None = None) -> _Reading:
     findings = Findings()
     text = read_text(path)
     root = overrides.apply(parse(text, str(path), findings), sets, findings)
     if seeds is not None:
         root = overrides.put_seeds(root, seeds)
-    return _Reading(path, text, root, findings).experiment()
+    return _Reading(path, text, root, findings)
 
 
 class _Reading:
@@ -78,7 +87,7 @@ class _Reading:
         report = read_report(self.sections.get("report"), metrics, self.findings)
         sweep = read_sweep(self.sections.get("sweep"), metrics, choices, axes, self.findings)
         claims = read_claims(self.sections.get("claims"), metrics, self.findings)
-        name, seeds = self._name(), self._seeds()
+        name, seeds = self.name(), self._seeds()
         self._check_together(choices, axes, seeds)
         self.findings.stop_if_wrong()
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
@@ -164,20 +173,8 @@ class _Reading:
             return []
         return read_choices(node, KINDS[section], self.folder, self.findings)
 
-    def _name(self) -> str:
-        node = self.sections.get("name")
-        if node is None:
-            stem = re.sub(r"[^A-Za-z0-9._-]", "-", self.path.stem)[:100].lstrip("._-")
-            return stem or "experiment"
-        if isinstance(node.value, str) and re.fullmatch(NAME, node.value):
-            if node.value.lower() not in RESERVED:
-                return node.value
-            self.findings.wrong(node.place, f"the name {show(node.value)} is taken by MLflow's store.")
-        elif node.value is not BROKEN:
-            text = f"a name has up to 100 letters, digits, `.`, `_` and `-`, got {show(node.plain())}."
-            remedy = "Put it in quotes." if isinstance(node.value, int | float) else ""
-            self.findings.wrong(node.place, text, remedy)
-        return ""
+    def name(self) -> str:
+        return read_name(self.sections.get("name"), self.path, self.findings)
 
     def _seeds(self) -> Sequence[int] | None:
         node = self.sections.get("seeds")

@@ -8,7 +8,8 @@ from clipbench.registry import catalogue
 from clipbench.spec.arms import FOLLOWING
 from clipbench.spec.axes import KINDS as RANGES
 from clipbench.spec.axes import MOST_POINTS, Slot
-from clipbench.spec.reading import KINDS, NAME
+from clipbench.spec.naming import NAME
+from clipbench.spec.reading import KINDS
 from clipbench.spec.searching import PATH
 from clipbench.spec.sections import Claim, ReportOptions, Section, slots
 from clipbench.spec.signatures import signature
