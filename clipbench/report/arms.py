@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,20 +66,29 @@ def settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame
         yield {axis: _text(group[axis].iloc[0]) for axis in axes}, group
 
 
-def tuned_settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame, tuple[str, ...]]]:
-    """The same with what can be tuned left open: trials, what sets them apart, and the axes that are open.
+Open = tuple[dict[str, str], pd.DataFrame, tuple[str, ...]]
 
-    The name of an arm says where it stands on these: each strategy may take a place of its own. A setting
-    without such an axis is left out, for there is nothing to choose.
+
+def tuned_settings(frame: pd.DataFrame) -> Iterator[Open]:
+    """The same with what can be tuned left open; without a setting that has nothing to choose."""
+    tunable = [column for column in setting_columns(frame) if is_tunable(column)]
+    yield from (found for found in open_settings(frame, tunable) if found[2])
+
+
+def open_settings(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[Open]:
+    """Trials that differ in these columns at most, what sets them apart from others, and the columns that do differ.
+
+    The name of an arm says where it stands on these: each strategy may take a place of its own.
     """
     frame = frame.reset_index(drop=True)
-    tunable = [column for column in setting_columns(frame) if is_tunable(column)]
-    for axes, part in settings(frame.drop(columns=tunable)):
+    for axes, part in settings(frame.drop(columns=list(columns))):
         whole = frame.loc[part.index]
-        if over := splitting(whole, tunable)[0]:
-            places = [tuple(zip(over, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
-            names = [f"{arm} ({_words(place)})" for arm, place in zip(whole["arm"], places, strict=True)]
-            yield axes, part.assign(arm=names, place=pd.Series(places, part.index)), tuple(over)
+        if not (over := splitting(whole, columns)[0]):
+            yield axes, whole, ()
+            continue
+        places = [tuple(zip(over, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
+        names = [f"{arm} ({_words(place)})" for arm, place in zip(whole["arm"], places, strict=True)]
+        yield axes, part.assign(arm=names, place=pd.Series(places, part.index)), tuple(over)
 
 
 def _words(place: tuple[tuple[str, str], ...]) -> str:

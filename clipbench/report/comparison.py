@@ -15,6 +15,7 @@ from clipbench.report import arms, claims, contrast, headline, metric, notes, ve
 from clipbench.report.arms import Arm
 from clipbench.report.contrast import Pairing
 from clipbench.report.group import Group, group_of
+from clipbench.report.search import outcome
 from clipbench.report.tables import Contrast, Options, Otherwise, Reach, Report, Row, Setting, label
 from clipbench.report.verdict import Evidence
 from clipbench.stats import Floats
@@ -42,11 +43,21 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
     ours = _of_experiment(frame, options.planned)
     trained = ours[ours["status"].isin(("finished", "diverged"))] if len(ours) else ours
     metric.check(trained, options)
-    tuned = tuple(_tuned(trained, options)) if options.tuned else ()
-    settings = tuple(_setting(part, axes, options) for axes, part in arms.settings(trained) if len(part))
+    search = outcome.search_of(options.swept, frame)
+    tuned = tuple(_tuned(trained, options)) if options.tuned and not search else ()
+    settings = tuple(_settings(trained, options))
     answered = claims.answer(trained, options)
-    missed = notes.of_tuning(settings) if options.tuned and not tuned else ()
-    return Report(name, (*tuned, *settings), (*notes.of_trials(frame, ours, options.planned), *missed), answered)
+    missed = notes.of_tuning(settings) if options.tuned and not tuned and not search else ()
+    said = (*notes.of_trials(frame, ours, options.planned, options.swept), *missed)
+    return Report(name, (*tuned, *settings), said, answered, search)
+
+
+def _settings(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
+    """All arms on the same data, model, optimizer and training, but for what a search chose for each of them."""
+    searched = [path for path in options.swept.paths if path in arms.setting_columns(trained)] if options.swept else []
+    for axes, part, over in arms.open_settings(trained, searched):
+        if len(part):
+            yield _setting(part, axes, options, over)
 
 
 def _tuned(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
@@ -78,6 +89,7 @@ def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options, tun
         otherwise=_otherwise(judged, frame, options),
         target=_target(frame),
         tuned=tuned,
+        searched=options.swept is not None,
     )
     return replace(
         setting,

@@ -26,6 +26,11 @@ def estimate(value: Estimate, metric: Metric, *, signed: bool = False) -> str:
     return text if math.isnan(half) else f"{text} ± {half:.{decimals}f}"
 
 
+def mean(value: float, metric: Metric) -> str:
+    """A mean whose interval is not known, in as many digits as others have."""
+    return estimate(Estimate(value, math.nan, math.nan, 1), metric)
+
+
 def interval(value: Estimate, metric: Metric) -> str:
     """`+0.3 pp [-0.2, +0.8]`: a difference with the ends of its interval, for sentences."""
     unit = " pp" if metric.is_share else ""
@@ -133,6 +138,13 @@ def listing(names: Sequence[str]) -> str:
     """All names of a short list, else the first and how many more."""
     rest = len(names) - MOST_NAMED
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:MOST_NAMED])} and {rest} more"
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """`0 to 7`, `3, 5`, `4`."""
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return listing([str(number) for number in numbers])
 
 
 def scale(metric: Metric) -> int:

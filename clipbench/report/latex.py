@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from clipbench.report import layout, legend
 from clipbench.report.layout import Grid
-from clipbench.report.tables import Report, Setting
+from clipbench.report.search import grids
+from clipbench.report.search import meaning as search_meaning
+from clipbench.report.tables import Report, Search, Setting
 
 HEADER = "% Needs \\usepackage{booktabs}. Written by clipbench; numbers are means over seeds."
 # What TeX takes for a command, and signs that its text fonts lack.
@@ -38,11 +40,24 @@ def render(report: Report) -> str:
     lines = [HEADER]
     for number, setting in enumerate(report.settings):
         lines += _setting(report, number, setting)
+    lines += _search(report, report.search) if report.search else []
     return "\n".join(lines) + "\n"
 
 
+def _search(report: Report, search: Search) -> Iterator[str]:
+    first, *others = grids.grids(search)
+    caption = " ".join((search.headline, *search_meaning.lines(search)))
+    yield from _table(first, caption, f"tab:{_name(report)}-search")
+    for grid in others:
+        yield from _table(grid, f"{grid.title}.", f"tab:{_name(report)}-search-{grid.name}")
+
+
+def _name(report: Report) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
+
+
 def _setting(report: Report, number: int, setting: Setting) -> Iterator[str]:
-    name = re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
+    name = _name(report)
     comparison, *others = layout.grids(setting, full=False)
     words = [setting.headline, *legend.lines(Report(report.name, (setting,), ()))[:3]]
     yield from _table(comparison, " ".join(words), f"tab:{name}-{number + 1}")

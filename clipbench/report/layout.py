@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from clipbench.report import formatting, meaning, verdict
 from clipbench.report.tables import Contrast, Row, Setting
 
 Value = float | str
+Line = TypeVar("Line")
+WORDS = frozenset({"arm", "verdict"})
 
 
 @dataclass(frozen=True)
-class Column:
+class Column(Generic[Line]):
     """One measure of a table: how it is written, what it means, and by what it is sorted."""
 
     header: str
-    text: Callable[[Row], str]
+    text: Callable[[Line], str]
     meaning: str
-    value: Callable[[Row], Value]
+    value: Callable[[Line], Value]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Grid:
     title: str
     headers: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
-    text: frozenset[str] = frozenset({"arm", "verdict"})
+    text: frozenset[str] = WORDS
     meanings: tuple[str, ...] = ()  # of the columns
     values: tuple[tuple[Value, ...], ...] = ()  # of the cells, in full precision
     name: str = ""  # by which a page links to it
@@ -50,10 +53,13 @@ def comparison(setting: Setting) -> Grid:
     if setting.baseline:
         columns += [_difference(setting), _p_value()]
     columns.append(Column("verdict", lambda row: row.verdict, meaning.VERDICT, lambda row: row.verdict))
-    chosen = (
-        f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
-    )
-    return _grid("comparison", f"Comparison: {chosen}", columns, setting.main)
+    return grid_of("comparison", f"Comparison: {_chosen(setting)}", columns, setting.main)
+
+
+def _chosen(setting: Setting) -> str:
+    if setting.searched:
+        return "each strategy as the search found it, on fresh seeds"
+    return f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
 
 
 def details(setting: Setting) -> Grid:
@@ -62,9 +68,13 @@ def details(setting: Setting) -> Grid:
     if setting.baseline:
         columns += [_effect(), _wins()]
     columns.append(_diverged())
-    norm = Column("norm", lambda row: formatting.number(row.grad_norm), meaning.NORM, lambda row: row.grad_norm)
-    step = Column("µs/step", lambda row: formatting.number(row.step_us), meaning.STEP, lambda row: row.step_us)
-    return _grid("behaviour", "Behaviour of the same rows", [*columns, norm, _clipped(), step], setting.main)
+    norm: Column[Row] = Column(
+        "norm", lambda row: formatting.number(row.grad_norm), meaning.NORM, lambda row: row.grad_norm
+    )
+    step: Column[Row] = Column(
+        "µs/step", lambda row: formatting.number(row.step_us), meaning.STEP, lambda row: row.step_us
+    )
+    return grid_of("behaviour", "Behaviour of the same rows", [*columns, norm, _clipped(), step], setting.main)
 
 
 def target(setting: Setting) -> Grid:
@@ -73,12 +83,14 @@ def target(setting: Setting) -> Grid:
     if setting.baseline:
         columns.append(_of_contrast("p (log-rank)", lambda c: formatting.p_value(c.p_reach), meaning.P_REACH, _p_reach))
     words = f": {setting.target}" if setting.target else ""
-    return _grid("target", f"Epochs to the target{words}", columns, setting.main)
+    return grid_of("target", f"Epochs to the target{words}", columns, setting.main)
 
 
 def everything(setting: Setting) -> Grid:
     """Every strategy at every threshold; `*` marks the chosen ones."""
-    columns = [Column("arm", lambda row: row.label + _mark(row, setting), meaning.ARM, lambda row: row.label)]
+    columns: list[Column[Row]] = [
+        Column("arm", lambda row: row.label + _mark(row, setting), meaning.ARM, lambda row: row.label)
+    ]
     if setting.metric.criterion:
         columns.append(_criterion(setting.metric.criterion))
     columns.append(_metric(setting))
@@ -89,7 +101,7 @@ def everything(setting: Setting) -> Grid:
         columns.append(
             Column("elements", lambda row: formatting.share(row.fraction), meaning.ELEMENTS, lambda row: row.fraction)
         )
-    return _grid("everything", "Every strategy and threshold", columns, setting.rows)
+    return grid_of("everything", "Every strategy and threshold", columns, setting.rows)
 
 
 def flags(setting: Setting) -> tuple[str, ...]:
@@ -102,22 +114,26 @@ def flag_words(row: Row) -> list[str]:
     return [meanings.get(flag, flag) for flag in row.flags]
 
 
-def _grid(name: str, title: str, columns: Sequence[Column], rows: tuple[Row, ...]) -> Grid:
+def grid_of(
+    name: str, title: str, columns: Sequence[Column[Line]], rows: Sequence[Line], text: Collection[str] = WORDS
+) -> Grid:
+    """A table with a line for each of the rows; the columns named in `text` are words."""
     return Grid(
         title,
         headers=tuple(column.header for column in columns),
         cells=tuple(tuple(column.text(row) for column in columns) for row in rows),
         meanings=tuple(column.meaning for column in columns),
         values=tuple(tuple(column.value(row) for column in columns) for row in rows),
+        text=frozenset(text),
         name=name,
     )
 
 
-def _arm() -> Column:
+def _arm() -> Column[Row]:
     return Column("arm", lambda row: row.label, meaning.ARM, lambda row: row.label)
 
 
-def _metric(setting: Setting) -> Column:
+def _metric(setting: Setting) -> Column[Row]:
     metric = setting.metric
     return Column(
         formatting.unit(metric),
@@ -127,7 +143,7 @@ def _metric(setting: Setting) -> Column:
     )
 
 
-def _criterion(name: str) -> Column:
+def _criterion(name: str) -> Column[Row]:
     scale = 100 if name.endswith("accuracy") else 1
     header = f"{name} %" if scale == 100 else name
     return Column(
@@ -138,7 +154,7 @@ def _criterion(name: str) -> Column:
     )
 
 
-def _difference(setting: Setting) -> Column:
+def _difference(setting: Setting) -> Column[Row]:
     header = f"vs {setting.versus}{formatting.difference_unit(setting.metric)}"
     scale = formatting.scale(setting.metric)
     return _of_contrast(
@@ -149,23 +165,23 @@ def _difference(setting: Setting) -> Column:
     )
 
 
-def _p_value() -> Column:
+def _p_value() -> Column[Row]:
     return _of_contrast("p (Holm)", lambda c: formatting.p_value(c.p_holm), meaning.P_HOLM, lambda c: c.p_holm)
 
 
-def _effect() -> Column:
+def _effect() -> Column[Row]:
     return _of_contrast("dz", lambda contrast: formatting.effect(contrast.dz), meaning.DZ, lambda contrast: contrast.dz)
 
 
-def _wins() -> Column:
+def _wins() -> Column[Row]:
     return _of_contrast("w-t-l", formatting.wins, meaning.WINS, lambda c: float(c.score.wins - c.score.losses))
 
 
-def _diverged() -> Column:
+def _diverged() -> Column[Row]:
     return Column("diverged", formatting.diverged, meaning.DIVERGED, lambda row: float(row.diverged))
 
 
-def _clipped() -> Column:
+def _clipped() -> Column[Row]:
     return Column(
         "clipped", lambda row: formatting.share(row.fired_share), meaning.CLIPPED, lambda row: 100 * row.fired_share
     )
@@ -175,7 +191,7 @@ def _p_reach(contrast: Contrast) -> float:
     return contrast.p_reach
 
 
-def _reached() -> Column:
+def _reached() -> Column[Row]:
     return Column(
         "reached",
         lambda row: f"{row.reach.reached} of {row.reach.trials}" if row.reach else formatting.NOTHING,
@@ -184,7 +200,7 @@ def _reached() -> Column:
     )
 
 
-def _restricted() -> Column:
+def _restricted() -> Column[Row]:
     return Column(
         "restricted mean",
         lambda row: formatting.number(row.reach.restricted) if row.reach else formatting.NOTHING,
@@ -193,7 +209,7 @@ def _restricted() -> Column:
     )
 
 
-def _reach() -> Column:
+def _reach() -> Column[Row]:
     return Column(
         "median",
         lambda row: formatting.reach(row.reach),
@@ -204,7 +220,7 @@ def _reach() -> Column:
 
 def _of_contrast(
     header: str, text: Callable[[Contrast], str], meaning: str, value: Callable[[Contrast], float]
-) -> Column:
+) -> Column[Row]:
     return Column(
         header,
         lambda row: text(row.contrast) if row.contrast else formatting.NOTHING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clipbench.report import formatting, verdict
+from clipbench.report.search import meaning as search_meaning
 from clipbench.report.tables import Report, Setting
 
 
@@ -12,7 +13,7 @@ def lines(report: Report) -> tuple[str, ...]:
     """What the tables of all settings need, each line once."""
     parts = (_value, _difference, _choice, _verdicts, _behaviour)
     every = (line for part in parts for setting in report.settings for line in part(setting))
-    return tuple(dict.fromkeys(every))
+    return tuple(dict.fromkeys((*every, *search_meaning.lines(report.search))))
 
 
 def _value(setting: Setting) -> Iterator[str]:
@@ -34,11 +35,13 @@ def _difference(setting: Setting) -> Iterator[str]:
 
 
 def _choice(setting: Setting) -> Iterator[str]:
-    if setting.tuned:
+    if setting.tuned and not setting.searched:
         yield (
             f"A strategy's {setting.choice}, and the baseline's, are those with the best mean "
             f"{setting.metric.criterion}; what diverged on more seeds ranks below."
         )
+    elif setting.searched:
+        yield "A strategy's threshold is the one that the search found, on seeds that it never saw."
     elif setting.metric.criterion:
         yield (
             f"A strategy's threshold is the one with the best mean {setting.metric.criterion} (*); "
@@ -47,7 +50,8 @@ def _choice(setting: Setting) -> Iterator[str]:
 
 
 def _verdicts(setting: Setting) -> Iterator[str]:
-    choice = ", also when the test repeats the choice of threshold" if setting.metric.criterion else ""
+    is_choice = setting.metric.criterion and not setting.searched
+    choice = ", also when the test repeats the choice of threshold" if is_choice else ""
     better = f"better than the baseline (p < 0.05{choice})"
     margin = formatting.margin(setting.margin, setting.metric) if setting.margin else "the margin"
     meanings = {

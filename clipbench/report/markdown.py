@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from clipbench.report import answer, evidence, layout, legend
 from clipbench.report import combined as combined_report
 from clipbench.report.combined import Combined
 from clipbench.report.layout import Grid
-from clipbench.report.tables import Report, Setting
+from clipbench.report.search import grids, words
+from clipbench.report.tables import Found, Report, Search, Setting
 
 # A user's names must not open a table cell, a link, HTML or emphasis.
 BLANKS = re.compile(r"\n{3,}")
@@ -21,6 +22,7 @@ def render(report: Report) -> str:
     lines = [f"# {_escape(report.name or 'Comparison')}", ""]
     for setting in report.settings:
         lines += [*_setting(setting), ""]
+    lines += _search(report.search) if report.search else []
     lines += _claims(report)
     lines += [line for note in report.notes for line in (f"> {_escape(note)}", "")]
     lines += _items("How to read this:", legend.lines(report))
@@ -52,6 +54,26 @@ def _setting(setting: Setting) -> Iterator[str]:
     yield from _items("Notes:", setting.notes)
 
 
+def _search(search: Search) -> Iterator[str]:
+    yield from (f"## {words.TITLE}", "", f"**{_escape(search.headline)}**", "")
+    for grid in grids.grids(search):
+        yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")
+    yield from _list("Be aware:", [line for row in search.found for line in _flags(row)])
+    yield from _items("Notes:", search.notes)
+
+
+def _flags(row: Found) -> Iterator[str]:
+    for flag in row.flags:
+        typed = f" {_code(flag.remedy)}" if flag.remedy else ""
+        yield f"{_escape(f'{row.contender.label}: {flag.words}')}{typed}"
+
+
+def _code(text: str) -> str:
+    """What is to be typed, sign by sign; more backticks around it than it has."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{' '.join(text.split())}{fence}"
+
+
 def _claims(report: Report) -> Iterator[str]:
     if not report.claims:
         return
@@ -72,9 +94,13 @@ def _line(cells: tuple[str, ...], *, escape: bool = True) -> str:
     return f"| {' | '.join(_escape(cell) if escape else cell for cell in cells)} |"
 
 
-def _items(title: str, lines: tuple[str, ...]) -> Iterator[str]:
+def _items(title: str, lines: Sequence[str]) -> Iterator[str]:
+    yield from _list(title, [_escape(line) for line in lines])
+
+
+def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
     if lines:
-        yield from (title, "", *(f"- {_escape(line)}" for line in lines), "")
+        yield from (title, "", *(f"- {line}" for line in lines), "")
 
 
 def _escape(text: str) -> str:

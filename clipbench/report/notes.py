@@ -8,13 +8,17 @@ import pandas as pd
 
 from clipbench import stats
 from clipbench.report import formatting
+from clipbench.report.swept import Swept
 from clipbench.report.tables import Contrast, Otherwise, Row, Setting
 from clipbench.stats import LEVEL, Estimate
 
 
-def of_trials(stored: pd.DataFrame, ours: pd.DataFrame, planned: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Every trial that is not in the tables, counted and named."""
-    return (*_unfinished(ours), *_missing(ours, planned), *_others(stored, ours))
+def of_trials(
+    stored: pd.DataFrame, ours: pd.DataFrame, planned: Mapping[str, str] | None, swept: Swept | None = None
+) -> tuple[str, ...]:
+    """Every trial that is not in the tables, counted and named; those of a search are in its own."""
+    others = stored[~stored["id"].isin(swept.ids)] if swept and len(stored) else stored
+    return (*_unfinished(ours, swept), *_missing(ours, planned), *_others(others, ours))
 
 
 def of_comparison(setting: Setting, frame: pd.DataFrame, baseline: str, chances: Collection[str]) -> tuple[str, ...]:
@@ -31,9 +35,10 @@ def of_comparison(setting: Setting, frame: pd.DataFrame, baseline: str, chances:
     return tuple(notes)
 
 
-def _unfinished(ours: pd.DataFrame) -> Iterable[str]:
+def _unfinished(ours: pd.DataFrame, swept: Swept | None) -> Iterable[str]:
     if ours.empty:
-        yield "No trial of this experiment has been trained yet."
+        confirmed = "Nothing that the search found has been trained on fresh seeds yet: there is nothing to compare."
+        yield confirmed if swept else "No trial of this experiment has been trained yet."
         return
     reasons = {
         "failed": "failed with an error; the next run trains them again",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,32 +12,40 @@ from clipbench.report import delimited, document, figures, html, latex, markdown
 from clipbench.report.combined import Combined
 from clipbench.report.comparison import compare
 from clipbench.report.figures import Drawing, png, sheet, svg
+from clipbench.report.search import points
 from clipbench.report.subject import Subject
+from clipbench.report.swept import Swept
 from clipbench.report.tables import Report
 from clipbench.store import Store, runs
 from clipbench.store.files import write_whole
 
 Drawn = list[list[figures.Figure]]
+POINTS = "search.csv"
 
 
-def publish(subject: Subject, store: Store) -> Report:
+def publish(subject: Subject, store: Store, swept: Swept | None = None) -> Report:
     """Compare the subject's trials, and write the report in every format beside their records.
+
+    With `swept` the subject's trials are what that search found, on fresh seeds, and the report tells of both.
 
     Whoever has a plan writes `publish(subject_of(plan), store)`. Trials that the store lacks are said to be missing;
     trials that the subject does not name, such as those of a search, are no part of the comparison.
     """
     records = store.records()
-    report = _report(subject, records)
+    report = _report(subject, records, swept)
     drawn, across = figures.draw(report, series.read(store, report)), figures.across(report)
+    searched = figures.of_search(report)
+    page = html.render(report, drawn, provenance.of(subject, records, runs.read(store)), across, searched)
     for name, text in (
         ("report.md", markdown.render(report)),
         ("table.csv", delimited.render(report)),
         ("table.tex", latex.render(report)),
         ("report.json", document.render(report)),
-        ("report.html", html.render(report, drawn, provenance.of(subject, records, runs.read(store)), across)),
+        ("report.html", page),
     ):
         store.write_text(name, text)
-    _write_figures(store, _sheets(drawn, across))
+    _write_points(store, swept)
+    _write_figures(store, _sheets(drawn, across, searched))
     return report
 
 
@@ -48,27 +57,37 @@ def write_combined(combined: Combined, folder: Path) -> Path:
     return path
 
 
-def write_pictures(subject: Subject, store: Store) -> list[str]:
+def write_pictures(subject: Subject, store: Store, swept: Swept | None = None) -> list[str]:
     """The figures as PNG too, for where SVG is not taken; the names of the files."""
-    report = _report(subject, store.records())
-    sheets = _sheets(figures.draw(report, series.read(store, report)), figures.across(report))
+    report = _report(subject, store.records(), swept)
+    drawn = figures.draw(report, series.read(store, report))
+    sheets = _sheets(drawn, figures.across(report), figures.of_search(report))
     for name, drawing in sheets.items():
         write_whole(store.folder / "figures" / f"{name}.png", png.render(drawing))
     return [f"figures/{name}.png" for name in sheets]
 
 
-def _report(subject: Subject, records: pd.DataFrame) -> Report:
-    return compare(records, subject.options, name=subject.name)
+def _report(subject: Subject, records: pd.DataFrame, swept: Swept | None) -> Report:
+    return compare(records, replace(subject.options, swept=swept), name=subject.name)
 
 
-def _sheets(drawn: Drawn, across: list[figures.Figure]) -> dict[str, Drawing]:
+def _sheets(drawn: Drawn, across: list[figures.Figure], searched: list[figures.Figure]) -> dict[str, Drawing]:
     """Each figure by the name of its file; with several settings, the number of its setting first."""
     found = {figure.name: sheet(figure) for figure in across}
+    found |= {f"search-{figure.name}": sheet(figure) for figure in searched}
     return found | {
         f"{f'{number + 1:02}-' if len(drawn) > 1 else ''}{figure.name}": sheet(figure)
         for number, setting in enumerate(drawn)
         for figure in setting
     }
+
+
+def _write_points(store: Store, swept: Swept | None) -> None:
+    """Of this report only, as the figures."""
+    if swept:
+        store.write_text(POINTS, points.render(swept))
+    else:
+        (store.folder / POINTS).unlink(missing_ok=True)
 
 
 def _write_figures(store: Store, sheets: Mapping[str, Drawing]) -> None:

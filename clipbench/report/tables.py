@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clipbench.errors import Place
+from clipbench.report.swept import Swept, SweptContender
 from clipbench.stats import Estimate, Score
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Options:
     place: Place = EXPERIMENT
     claims: tuple[tuple[Claim, Expectation], ...] = ()
     tuned: bool = False  # compare each strategy at its best learning rate too
+    swept: Swept | None = None  # the search that found the arms
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Setting:
     otherwise: tuple[Otherwise, ...] | None = None  # verdicts that divergence decides; None where nothing diverged
     target: str = ""  # `val/accuracy 0.95`, where one is set
     tuned: tuple[str, ...] = ()  # axes on which each strategy stands at its own best, such as `lr`
+    searched: bool = False  # the arms are what a search found, on seeds that it never saw
 
     @property
     def label(self) -> str:
@@ -188,6 +191,51 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Promise:
+    """The score by which the search chose a point, beside the same measure on seeds that the search never saw."""
+
+    measure: Metric
+    searched: float  # mean over the search seeds; NaN where nothing was searched
+    confirmed: Estimate  # over the fresh seeds
+    optimism: Estimate  # by how much the search promised too much, in the measure's own unit
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something to be aware of, and what to type where that helps."""
+
+    words: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search found of one contender, and what of it held."""
+
+    contender: SweptContender
+    promises: tuple[Promise, ...]  # one an objective
+    fresh: int  # seeds on which it was confirmed
+    diverged: int  # of them
+    budget: float  # share of all epochs that the search trained
+    flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search behind the arms of a report."""
+
+    swept: Swept
+    found: tuple[Found, ...]  # each setting's baseline first, then from the best to the worst
+    headline: str
+    notes: tuple[str, ...]
+
+    @property
+    def measures(self) -> tuple[Metric, ...]:
+        return tuple(Metric(each.name, each.higher, None) for each in self.swept.objectives)
+
+
+@dataclass(frozen=True)
 class Report:
     """Every setting of one experiment, and what must be said about the trials as a whole."""
 
@@ -195,3 +243,4 @@ class Report:
     settings: tuple[Setting, ...]
     notes: tuple[str, ...]
     claims: tuple[Answered, ...] = ()
+    search: Search | None = None

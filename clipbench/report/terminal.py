@@ -12,7 +12,8 @@ from rich.text import Text
 from clipbench.report import answer, claims, evidence, layout, legend, verdict
 from clipbench.report.combined import NO_CLAIMS, Combined
 from clipbench.report.layout import Grid
-from clipbench.report.tables import Report, Setting
+from clipbench.report.search import grids, outcome
+from clipbench.report.tables import Report, Search, Setting
 
 STYLES = {
     verdict.BEST: "bold green",
@@ -25,6 +26,9 @@ STYLES = {
     claims.REFUTED: "bold red",
     claims.INCONCLUSIVE: "yellow",
     claims.UNTESTABLE: "dim",
+    outcome.HELD: "green",
+    outcome.TOO_GOOD: "yellow",
+    outcome.TOO_MODEST: "cyan",
 }
 WIDE_HEADER = 12
 
@@ -33,6 +37,8 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
     """Print the report; `full` adds the table of every strategy and threshold."""
     for setting in report.settings:
         _setting(setting, console, full=full)
+    if report.search:
+        _search(report.search, console)
     _claims(report, console)
     for note in report.notes:
         _line("Note: ", note, console, "yellow")
@@ -72,6 +78,22 @@ def _setting(setting: Setting, console: Console, *, full: bool) -> None:
         _line("Note: ", note, console, "yellow")
     if layout.flags(setting) or setting.notes:
         console.print()
+
+
+def _search(search: Search, console: Console) -> None:
+    _line("", search.headline, console, "bold")
+    console.print()
+    for grid in grids.grids(search):
+        console.print(_table(grid))
+        console.print()
+    for row in search.found:
+        for flag in row.flags:
+            _line("! ", f"{row.contender.label}: {flag.words}", console, "yellow")
+            if flag.remedy:
+                console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
+    for note in search.notes:
+        _line("Note: ", note, console, "yellow")
+    console.print()
 
 
 def _claims(report: Report, console: Console) -> None:
@@ -120,4 +142,4 @@ def _line(mark: str, text: str, console: Console, style: str) -> None:
     """A paragraph with its mark hanging in the margin."""
     lines = textwrap.wrap(text, console.width - len(mark), break_on_hyphens=False) or [""]
     body = "\n".join([lines[0], *(" " * len(mark) + line for line in lines[1:])])
-    console.print(Text(mark, style) + Text(body, style if style == "dim" else ""), soft_wrap=True)
+    console.print(Text(mark, style) + Text(body, style if style in ("dim", "bold") else ""), soft_wrap=True)

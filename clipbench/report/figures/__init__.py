@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from clipbench.report.figures import cost, courses, divergence, forest, heat, histogram, thresholds
+from clipbench.report.figures import cost, courses, divergence, forest, heat, histogram, search, thresholds
 from clipbench.report.figures.drawing import Drawing, Figure, sheet
 from clipbench.report.series import Courses
 from clipbench.report.tables import Report
 
-__all__ = ["Drawing", "Figure", "across", "draw", "sheet"]
+__all__ = ["Drawing", "Figure", "across", "draw", "of_search", "sheet"]
 
 
 def draw(report: Report, known: Courses) -> list[list[Figure]]:
@@ -31,3 +31,8 @@ def draw(report: Report, known: Courses) -> list[list[Figure]]:
 def across(report: Report) -> list[Figure]:
     """The figures that several settings share."""
     return heat.figures(report)
+
+
+def of_search(report: Report) -> list[Figure]:
+    """The figures of the search behind the arms."""
+    return search.draw(report.search) if report.search else []

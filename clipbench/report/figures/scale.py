@@ -22,6 +22,7 @@ class Scale:
     end: float
     log: bool = False
     marks: tuple[float, ...] = ()  # what the axis shows, instead of round values
+    names: tuple[str, ...] = ()  # of what stands at 0, 1, 2, where the values are no numbers
 
     def __call__(self, value: float) -> float:
         """The place of a value; what lies outside stands at the edge."""
@@ -39,6 +40,8 @@ class Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Round values within the scale, or the given ones, with their labels."""
+        if self.names:
+            return [(float(place), name) for place, name in enumerate(self.names)]
         if self.marks:
             return [(value, label(float(f"{value:.3g}"))) for value in self.marks]
         values = _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)

@@ -9,7 +9,8 @@ from clipbench.report import answer as answers
 from clipbench.report.combined import NO_CLAIMS, Combined
 from clipbench.report.figures import ranks
 from clipbench.report.html.escape import text
-from clipbench.report.html.page import claim_items, document, explained, figure, headline, tone
+from clipbench.report.html.page import claim_items, document, headline, tone
+from clipbench.report.html.pieces import explained, figure
 from clipbench.report.html.tables import badge
 from clipbench.report.meaning import SIZE
 from clipbench.report.tables import Report

@@ -8,8 +8,10 @@ from importlib import resources
 from clipbench.report import answer as answers
 from clipbench.report import claims, evidence, formatting, layout, legend, meaning
 from clipbench.report.answer import Answer, Reason
-from clipbench.report.figures import Figure, svg
+from clipbench.report.figures import Figure
+from clipbench.report.html import search as searching
 from clipbench.report.html.escape import text
+from clipbench.report.html.pieces import explained, figure, items
 from clipbench.report.html.tables import badge, table
 from clipbench.report.provenance import Provenance
 from clipbench.report.tables import Report, Setting
@@ -25,9 +27,10 @@ def render(
     figures: Sequence[Sequence[Figure]],
     provenance: Provenance | None = None,
     across: Sequence[Figure] = (),
+    searched: Sequence[Figure] = (),
 ) -> str:
-    """The whole report as one document: the figures of each setting, and those that settings share."""
-    return document(report.name or "Comparison", "".join(_body(report, figures, provenance, across)))
+    """The whole report as one document: the figures of each setting, those that settings share, those of a search."""
+    return document(report.name or "Comparison", "".join(_body(report, figures, provenance, across, searched)))
 
 
 def document(title: str, body: str) -> str:
@@ -47,11 +50,15 @@ def _asset(name: str) -> str:
 
 
 def _body(
-    report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None, across: Sequence[Figure]
+    report: Report,
+    figures: Sequence[Sequence[Figure]],
+    provenance: Provenance | None,
+    across: Sequence[Figure],
+    searched: Sequence[Figure],
 ) -> Iterator[str]:
     yield f"<header><p class=kicker>Gradient clipping, compared</p><h1>{text(report.name or 'Comparison')}</h1>"
     yield f"<p class=lead>{explained(_size(report), meaning.SIZE)}</p></header>\n"
-    yield "".join(_contents(report, figures, provenance))
+    yield "".join(_contents(report, figures, provenance, searched))
     yield "<main>\n"
     if len(report.settings) > 1:
         yield "".join(_overview(report, across))
@@ -61,6 +68,8 @@ def _body(
         yield "".join(_claims(report))
     for number, (setting, drawn) in enumerate(zip(report.settings, figures, strict=True)):
         yield "".join(_setting(number, setting, drawn, alone=len(report.settings) == 1))
+    if report.search:
+        yield "".join(searching.section(report.search, searched))
     if len(report.settings) <= 1:
         yield "".join(_claims(report))
     if provenance:
@@ -84,7 +93,9 @@ def _size(report: Report) -> str:
     return " · ".join(words)
 
 
-def _contents(report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None) -> Iterator[str]:
+def _contents(
+    report: Report, figures: Sequence[Sequence[Figure]], provenance: Provenance | None, searched: Sequence[Figure]
+) -> Iterator[str]:
     yield '<nav aria-label="Contents"><details open><summary>Contents</summary><ul>'
     if len(report.settings) > 1:
         yield "<li><a href=#overview>All settings</a></li>"
@@ -96,6 +107,8 @@ def _contents(report: Report, figures: Sequence[Sequence[Figure]], provenance: P
             yield f'<li><a href="#s0-{shown.name}">{text(shown.title)}</a></li>'
         if len(report.settings[0].rows) > len(report.settings[0].main):
             yield "<li><a href=#s0-everything>Every threshold</a></li>"
+    if report.search:
+        yield from searching.contents(searched)
     if report.claims:
         yield "<li><a href=#claims>Claims</a></li>"
     if provenance:
@@ -137,8 +150,8 @@ def _setting(number: int, setting: Setting, figures: Sequence[Figure], *, alone:
     comparison, details, *others = layout.grids(setting)
     timed = [grid for grid in others if grid.name == "target"]
     yield f'<h3 id="{key}-comparison">{text(comparison.title)}</h3>{table(comparison)}'
-    yield _items("flags", "Be aware", layout.flags(setting), meaning.FLAGS)
-    yield _items("notes", "Notes", setting.notes, meaning.NOTES)
+    yield items("flags", "Be aware", layout.flags(setting), meaning.FLAGS)
+    yield items("notes", "Notes", setting.notes, meaning.NOTES)
     early = [shown for shown in figures if shown.name in ("differences", "thresholds", "histogram")]
     yield "".join(figure(key, shown) for shown in early)
     for grid in (details, *timed):
@@ -176,31 +189,8 @@ def headline(setting: Setting) -> str:
     return explained(setting.headline, f"{meaning.difference(setting.baseline)} In brackets its ends. {meaning.P_HOLM}")
 
 
-def explained(term: str, meaning: str) -> str:
-    """Words whose meaning is one hover, touch or key away."""
-    tip = text(meaning)
-    return f'<span tabindex="0" data-tip="{tip}" title="{tip}">{text(term)}</span>'
-
-
 def tone(found: Answer) -> str:
     return TONES.get(found.verdict, "plain")
-
-
-def figure(key: str, shown: Figure) -> str:
-    """A figure with its title and caption, its drawings side by side where there is room."""
-    wide = " wide" if shown.columns == 1 else ""
-    cells = "".join(svg.inline(cell) for cell in shown.cells)
-    return (
-        f'<figure id="{key}-{shown.name}"><h3>{text(shown.title)}</h3>'
-        f'<figcaption>{text(shown.caption)}</figcaption><div class="cells{wide}">{cells}</div></figure>'
-    )
-
-
-def _items(kind: str, title: str, lines: Sequence[str], tip: str) -> str:
-    if not lines:
-        return ""
-    items = "".join(f"<li>{text(line)}</li>" for line in lines)
-    return f'<div class="{kind}"><h4>{explained(title, tip)}</h4><ul>{items}</ul></div>'
 
 
 def _reproduction(provenance: Provenance) -> Iterator[str]:

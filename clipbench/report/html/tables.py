@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from clipbench.report import verdict
 from clipbench.report.html.escape import text
 from clipbench.report.layout import Grid, Value
+from clipbench.report.search import outcome
 
+BADGES = ("verdict", "promise")
 TONES = {
     verdict.BEST: "good",
     verdict.TIED: "good",
@@ -16,8 +18,11 @@ TONES = {
     verdict.WORSE: "bad",
     verdict.UNDERPOWERED: "open",
     verdict.BASELINE: "base",
+    outcome.HELD: "good",
+    outcome.TOO_GOOD: "open",
 }
 SIGNS = {"good": "▲ ", "bad": "▼ ", "open": "? ", "base": ""}
+SIGNS |= {outcome.HELD: "✓ ", outcome.TOO_GOOD: "↓ ", outcome.TOO_MODEST: "↑ "}
 
 
 def table(grid: Grid) -> str:
@@ -26,7 +31,7 @@ def table(grid: Grid) -> str:
 
 def badge(word: str, tone: str) -> str:
     """A verdict; the sign and the word say what the colour says."""
-    return f'<span class="badge {tone}">{SIGNS.get(tone, "")}{text(word)}</span>'
+    return f'<span class="badge {tone}">{SIGNS.get(word, SIGNS.get(tone, ""))}{text(word)}</span>'
 
 
 def _table(grid: Grid) -> Iterator[str]:
@@ -38,16 +43,18 @@ def _table(grid: Grid) -> Iterator[str]:
     yield "</tr></thead><tbody>"
     for cells, values in zip(grid.cells, grid.values, strict=True):
         yield "<tr>"
-        for header, cell, value in zip(grid.headers, cells, values, strict=True):
-            yield _cell(header, cell, value, is_words=header in grid.text)
+        for number, (header, cell, value) in enumerate(zip(grid.headers, cells, values, strict=True)):
+            yield _name(cell) if number == 0 else _cell(header, cell, value, is_words=header in grid.text)
         yield "</tr>"
     yield "</tbody></table></div>"
 
 
+def _name(cell: str) -> str:
+    return f'<th scope="row">{text(cell)}</th>'
+
+
 def _cell(header: str, cell: str, value: Value, *, is_words: bool) -> str:
-    if header == "arm":
-        return f'<th scope="row">{text(cell)}</th>'
-    if header == "verdict":
+    if header in BADGES:
         return f'<td class="words">{badge(cell, TONES.get(cell, "plain"))}</td>'
     sort = f' data-value="{value!r}"' if isinstance(value, float | int) and math.isfinite(value) else ""
     return f"<td{' class=words' if is_words else ''}{sort}>{text(cell)}</td>"

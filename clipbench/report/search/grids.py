@@ -1,0 +1,181 @@
+"""The tables of a search: what it promised and what held, what it cost, what mattered, what cannot be beaten."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from clipbench.report import formatting
+from clipbench.report.layout import Column, Grid, Value, grid_of
+from clipbench.report.search import meaning, words
+from clipbench.report.swept import SweptContender, SweptPoint
+from clipbench.report.tables import Found, Metric, Search
+
+MOST_COLUMNS = 2  # of knobs, each with a column of its own; more stand in one column, as words
+CONTENDER, FOUND = "contender", "found"
+TEXT = frozenset({CONTENDER, FOUND, "promise", "beaten by"})
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A point of a contender's front, and the first contender that beats it in everything."""
+
+    contender: SweptContender
+    point: SweptPoint
+    beaten_by: str
+
+
+def grids(search: Search) -> list[Grid]:
+    """In the order in which they are read; only those that have something to show."""
+    found = [promises(search, number) for number in range(len(search.measures))]
+    others = (effort(search), importances(search), pareto(search))
+    return [*found, *(grid for grid in others if grid.cells)]
+
+
+def promises(search: Search, number: int = 0) -> Grid:
+    """One objective: what the search promised, and what fresh seeds show."""
+    measure = search.measures[number]
+    columns: list[Column[Found]] = [_contender(), *_values(search)]
+    columns += [
+        Column(
+            "searched",
+            lambda row: formatting.mean(row.promises[number].searched, measure),
+            meaning.searched(search.swept, measure),
+            lambda row: formatting.scale(measure) * row.promises[number].searched,
+        ),
+        Column(
+            "fresh",
+            lambda row: formatting.estimate(row.promises[number].confirmed, measure),
+            meaning.fresh(search.swept, measure),
+            lambda row: formatting.scale(measure) * row.promises[number].confirmed.mean,
+        ),
+        Column(
+            f"optimism{formatting.difference_unit(measure)}",
+            lambda row: formatting.estimate(row.promises[number].optimism, measure, signed=True),
+            meaning.OPTIMISM,
+            lambda row: formatting.scale(measure) * row.promises[number].optimism.mean,
+        ),
+        Column(
+            "promise",
+            lambda row: row.promises[number].verdict,
+            meaning.PROMISE,
+            lambda row: row.promises[number].verdict,
+        ),
+    ]
+    head = "The same points by" if number else "What the search found, by"
+    name = f"promises-{number + 1}" if number else "promises"
+    return grid_of(name, f"{head} {formatting.unit(measure)}", columns, search.found, TEXT)
+
+
+def effort(search: Search) -> Grid:
+    """What became of the points, and what share of the training each contender took."""
+    columns: list[Column[Found]] = [
+        _contender(),
+        _count("points", meaning.POINTS, "complete", "pruned", "failed"),
+        _count("complete", meaning.COMPLETE, "complete"),
+        _count("pruned", meaning.PRUNED, "pruned"),
+        Column("diverged", lambda row: str(_diverged(row)), meaning.DIVERGED, lambda row: float(_diverged(row))),
+        _count("failed", meaning.FAILED, "failed"),
+        Column("budget", lambda row: formatting.share(row.budget), meaning.BUDGET, lambda row: 100 * row.budget),
+    ]
+    rows = [row for row in search.found if row.contender.knobs]
+    return grid_of("effort", "What the search took", columns, rows, TEXT)
+
+
+def importances(search: Search) -> Grid:
+    """How much of the differences between points each knob explains; where there are several knobs."""
+    rows = [row for row in search.found if len(row.contender.importances) > 1]
+    paths = dict.fromkeys(path for row in rows for path in row.contender.importances)
+    names = words.names(search.swept)
+    columns: list[Column[Found]] = [_contender(), *(_importance(path, names.get(path, path)) for path in paths)]
+    return grid_of("importances", "What mattered", columns, rows, TEXT)
+
+
+def pareto(search: Search) -> Grid:
+    """Of several objectives: the points that no other point of their contender beats in all of them."""
+    names = words.names(search.swept)
+    columns: list[Column[Peer]] = [
+        Column(CONTENDER, lambda row: row.contender.label + _star(row), meaning.CONTENDER, lambda r: r.contender.label),
+        Column("point", lambda row: str(row.point.number), meaning.NUMBER, lambda row: float(row.point.number)),
+        Column(FOUND, lambda row: words.place(row.point, names), meaning.FOUND, lambda r: words.place(r.point, names)),
+        *(_score(number, measure) for number, measure in enumerate(search.measures)),
+        Column("beaten by", lambda row: row.beaten_by or formatting.NOTHING, meaning.BEATEN, lambda r: r.beaten_by),
+    ]
+    return grid_of("pareto", "Pareto table: a choice between objectives", columns, list(peers(search)), TEXT)
+
+
+def peers(search: Search) -> Iterator[Peer]:
+    """Every contender's front from its best in the first objective on, against the fronts of all others."""
+    measures = search.measures
+    fronts = {row.contender.label: row.contender.front for row in search.found}
+    for row in search.found:
+        for point in sorted(row.contender.front, key=lambda each: -measures[0].sign * each.scores[0]):
+            beats = (label for label, front in fronts.items() if any(_beats(other, point, measures) for other in front))
+            yield Peer(row.contender, point, next(beats, ""))
+
+
+def _beats(one: SweptPoint, other: SweptPoint, measures: Sequence[Metric]) -> bool:
+    """No worse in any objective, and better in one."""
+    gains = [m.sign * (a - b) for m, a, b in zip(measures, one.scores, other.scores, strict=True)]
+    return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
+
+
+def _star(row: Peer) -> str:
+    return " *" if row.point.number == row.contender.winner else ""
+
+
+def _score(number: int, measure: Metric) -> Column[Peer]:
+    return Column(
+        formatting.unit(measure),
+        lambda row: formatting.mean(row.point.scores[number], measure),
+        meaning.score(measure),
+        lambda row: formatting.scale(measure) * row.point.scores[number],
+    )
+
+
+def _contender() -> Column[Found]:
+    return Column(CONTENDER, lambda row: row.contender.label, meaning.CONTENDER, lambda row: row.contender.label)
+
+
+def _values(search: Search) -> Iterator[Column[Found]]:
+    """A column a knob as long as they are few."""
+    names = words.names(search.swept)
+    if len(names) > MOST_COLUMNS:
+        yield Column(FOUND, lambda row: _place(row, names), meaning.FOUND, lambda row: _place(row, names))
+        return
+    for path, name in names.items():
+        yield _knob(path, name)
+
+
+def _place(row: Found, names: dict[str, str]) -> str:
+    return words.place(row.contender.winning, names) if row.contender.winning else formatting.NOTHING
+
+
+def _knob(path: str, name: str) -> Column[Found]:
+    def value(row: Found) -> Value:
+        known = row.contender.winning.values.get(path) if row.contender.winning else None
+        return math.nan if known is None else float(known) if isinstance(known, float | int) else known
+
+    def text(row: Found) -> str:
+        winner = row.contender.winning
+        return words.value(winner.values[path]) if winner and path in winner.values else formatting.NOTHING
+
+    return Column(name, text, meaning.knob(path), value)
+
+
+def _count(header: str, tip: str, *states: str) -> Column[Found]:
+    return Column(
+        header, lambda row: str(row.contender.count(*states)), tip, lambda row: float(row.contender.count(*states))
+    )
+
+
+def _diverged(row: Found) -> int:
+    return sum(bool(point.diverged) for point in row.contender.points)
+
+
+def _importance(path: str, name: str) -> Column[Found]:
+    def share(row: Found) -> float:
+        return row.contender.importances.get(path, math.nan)
+
+    return Column(name, lambda row: formatting.share(share(row)), meaning.IMPORTANCE, lambda row: 100 * share(row))

@@ -1,0 +1,85 @@
+"""What the search promised beside what fresh seeds show, contender by contender."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from clipbench import stats
+from clipbench.report import arms
+from clipbench.report.search import words
+from clipbench.report.swept import Swept, SweptContender
+from clipbench.report.tables import NOTHING, Found, Metric, Promise, Search
+from clipbench.stats import Estimate
+
+HELD = "held"
+TOO_GOOD = "too good"
+TOO_MODEST = "too modest"
+OPEN = "not confirmed"
+NOT_SEARCHED = "not searched"
+
+
+def search_of(swept: Swept | None, records: pd.DataFrame) -> Search | None:
+    """The search, with the fresh seeds that the store's records hold of its winners."""
+    if swept is None:
+        return None
+    budget = sum(contender.epochs for contender in swept.contenders) or 1
+    every = [_found(contender, swept, records, budget) for contender in swept.contenders]
+    settings = list(dict.fromkeys(contender.setting for contender in swept.contenders))
+    found = tuple(sorted(every, key=lambda each: (settings.index(each.contender.setting), *_rank(each))))
+    return Search(swept, found, words.headline(swept, found), tuple(words.notes(swept)))
+
+
+def _rank(found: Found) -> tuple[bool, float, float]:
+    """What was not searched first, then by what fresh seeds show, then by what the search promised."""
+    first = found.promises[0]
+    values = (-first.measure.sign * value for value in (first.confirmed.mean, first.searched))
+    confirmed, searched = (math.inf if math.isnan(value) else value for value in values)
+    return bool(found.contender.knobs), confirmed, searched
+
+
+def _found(contender: SweptContender, swept: Swept, records: pd.DataFrame, budget: int) -> Found:
+    measures = [Metric(each.name, each.higher, None) for each in swept.objectives]
+    fresh = [_fresh(records, contender, measure) for measure in measures]
+    promises = tuple(
+        _promise(contender, number, measure, stats.estimate(arm.value) if arm else NOTHING)
+        for number, (measure, arm) in enumerate(zip(measures, fresh, strict=True))
+    )
+    seeds = int(fresh[0].present.sum()) if fresh[0] else 0
+    diverged = int(fresh[0].diverged.sum()) if fresh[0] else 0
+    flags = tuple(words.flags(contender, swept, seeds, diverged))
+    return Found(contender, promises, seeds, diverged, contender.epochs / budget, flags)
+
+
+def _fresh(records: pd.DataFrame, contender: SweptContender, measure: Metric) -> arms.Arm | None:
+    """The winner on the confirm seeds, folds averaged within their seed."""
+    if records.empty:
+        return None
+    mine = records[records["id"].isin(contender.confirmed) & records["status"].isin(("finished", "diverged"))]
+    known = arms.gather(mine, measure) if len(mine) else []
+    return known[0] if known else None
+
+
+def _promise(contender: SweptContender, number: int, measure: Metric, confirmed: Estimate) -> Promise:
+    winner = contender.winning
+    searched = winner.scores[number] if winner else math.nan
+    # With a diverged lane the score holds a penalty, and is no value of the measure.
+    optimism = _optimism(searched if winner and winner.is_steady else math.nan, confirmed, measure.sign)
+    return Promise(measure, searched, confirmed, optimism, _verdict(contender, confirmed, optimism))
+
+
+def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
+    """What was promised is a number; only the truth is estimated, so the interval is that of the fresh seeds."""
+    ends = sorted(sign * (searched - end) for end in (truth.low, truth.high))
+    return Estimate(sign * (searched - truth.mean), ends[0], ends[1], truth.n)
+
+
+def _verdict(contender: SweptContender, confirmed: Estimate, optimism: Estimate) -> str:
+    if not contender.knobs:
+        return NOT_SEARCHED
+    if not confirmed.n:
+        return OPEN
+    if math.isnan(optimism.half_width):
+        return ""
+    return TOO_GOOD if optimism.low > 0 else TOO_MODEST if optimism.high < 0 else HELD

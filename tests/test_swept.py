@@ -1,0 +1,136 @@
+"""sweep.json is read as it was written, and a damaged or foreign one is refused with what to do."""
+
+import copy
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipbench.errors import ClipbenchError
+from clipbench.report import swept
+from tests import fake_sweep
+
+
+def written(folder, document):
+    path = folder / "study" / "sweep.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    return path
+
+
+def read(folder, document):
+    return swept.read(written(folder, document))
+
+
+@pytest.mark.parametrize("scene", ["thresholds", "jointly", "objectives"])
+def test_what_is_read_is_written_again_word_by_word(scene, tmp_path):
+    document, _ = fake_sweep.SCENES[scene]()
+    assert json.loads(swept.text(read(tmp_path, document))) == document
+
+
+def test_no_file_is_no_search(tmp_path):
+    assert swept.read(tmp_path / "sweep.json") is None
+
+
+def test_points_come_in_the_order_of_their_numbers_with_the_winner_and_the_front(tmp_path):
+    document, _ = fake_sweep.objectives()
+    document["contenders"][1]["points"].reverse()
+    norm = read(tmp_path, document).contenders[1]
+    assert [point.number for point in norm.points] == list(range(40))
+    assert norm.winning.number == norm.winner
+    assert {point.number for point in norm.front} == set(norm.pareto)
+
+
+def test_a_point_without_scores_has_one_that_is_not_known_for_each_objective(tmp_path):
+    document, _ = fake_sweep.objectives()
+    document["contenders"][1]["points"][3] |= {"scores": [], "deviations": [None, None]}
+    point = read(tmp_path, document).contenders[1].points[3]
+    assert [str(value) for value in (*point.scores, *point.deviations)] == ["nan"] * 4
+    assert not point.is_steady
+
+
+def test_a_space_of_choices_has_a_size_and_a_range_has_none(tmp_path):
+    document, _ = fake_sweep.jointly()
+    document["contenders"][2]["knobs"] = [fake_sweep.BATCHES, fake_sweep.BATCHES | {"path": "clip.other"}]
+    none, _, zclip = read(tmp_path, document).contenders
+    assert (none.size, zclip.size) == (float("inf"), 9)
+
+
+def test_the_password_of_a_storage_is_not_kept(tmp_path):
+    document, _ = fake_sweep.thresholds()
+    document["storage"] = "postgresql+psycopg://me:secret@host:5432/studies"
+    assert read(tmp_path, document).storage == "postgresql+psycopg://host:5432/studies"
+
+
+def broken(*path, value=None, missing=False):
+    document = copy.deepcopy(fake_sweep.objectives()[0])
+    inner = document
+    for step in path[:-1]:
+        inner = inner[step]
+    if missing:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("{", "it is no JSON"),
+        ("[" * 100_000, "it is no JSON"),
+        ("[]", "the document: expected an object, got []"),
+        ("{}", "format: missing"),
+        ({"format": 2}, "was written by a newer clipbench, this one reads up to 1. Update clipbench."),
+        (broken("trials", value="many"), "trials: expected a whole number, got 'many'"),
+        (broken("trials", value=True), "trials: expected a whole number, got True"),
+        (broken("objectives", value=[]), "objectives: expected one or more, got []"),
+        (broken("objectives", 0, "higher", value=1), "objectives[0].higher: expected true or false, got 1"),
+        (broken("contenders", 1, "label", missing=True), "contenders[1].label: missing"),
+        (broken("contenders", 1, "winner", value=99), "contenders[1].winner: expected the number of a point, got 99"),
+        (broken("contenders", 1, "pareto", value=[99]), "contenders[1].pareto: expected numbers of points, got [99]"),
+        (broken("contenders", 1, "points", 3, "state", value="lost"), "points[3].state: expected one of complete, pru"),
+        (broken("contenders", 1, "points", 3, "scores", value=[1.0]), "points[3].scores: expected 2 numbers"),
+        (broken("contenders", 1, "points", 3, "scores", value=["a"]), "scores[0]: expected a number, got 'a'"),
+        (broken("contenders", 1, "points", 3, "values", value={"a": []}), "values.a: expected a single value, got []"),
+        (broken("contenders", 1, "points", value={}), "contenders[1].points: expected a list, got {}"),
+    ],
+)
+def test_damaged_and_foreign_files_are_refused_with_the_place_and_what_to_do(document, words, tmp_path):
+    with pytest.raises(ClipbenchError) as caught:
+        read(tmp_path, document)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'study' / 'sweep.json'}: ")
+    assert "pdate clipbench" in str(caught.value) or "clipbench sweep study" in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = written(tmp_path, "")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ClipbenchError, match="cannot be read"):
+        swept.read(path)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+def test_whatever_stands_in_the_file_it_is_read_or_refused(tmp_path_factory, data):
+    """No other error ever reaches the user."""
+    document = copy.deepcopy(fake_sweep.unfinished()[0])
+    inner, step = document, None
+    while isinstance(inner, dict | list) and inner:
+        outer, step = inner, data.draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
+        inner = outer[step]
+        if data.draw(st.booleans()):
+            break
+    outer[step] = data.draw(ANYTHING)
+    try:
+        assert swept.text(read(tmp_path_factory.mktemp("any"), document))
+    except ClipbenchError as error:
+        assert "sweep.json" in str(error)
