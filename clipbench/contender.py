@@ -62,6 +62,7 @@ class Contender:
     optimizer: Choice  # as the YAML writes it
     clip: Choice
     knobs: tuple[Knob, ...] = ()
+    left_out: tuple[str, ...] = ()  # arms of the YAML that are outside of what is searched: off, or 0 on a log scale
 
     @property
     def label(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,22 +34,28 @@ def contenders_of(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Cont
     file = _File(experiment)
     groups: dict[Hashable, list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(file.fixed(trial), []).append(trial)
-    found = [file.contender(_with_thresholds(group)) for group in groups.values()]
-    if file.problems:
-        raise InputError(list(dict.fromkeys(file.problems)))
-    if not any(contender.knobs for contender in found):
+        if trial.seed == trials[0].seed:
+            groups.setdefault(file.fixed(trial), []).append(trial)
+    found = [file.contender(group) for group in groups.values()]
+    if not any(contender.knobs for contender in found) and not file.problems:
         text = "there is nothing to search: no strategy here has a threshold."
         remedy = "Name one that has, or write sweep: {search: {optimizer.lr: {log: [0.001, 1]}}}."
-        raise InputError([Problem(experiment.place("clip"), text, remedy)])
-    return tuple(
-        replace(contender, setting=setting) for contender, setting in zip(found, _settings(found), strict=True)
-    )
+        file.problems.append(Problem(experiment.place("clip"), text, remedy))
+    named = [replace(contender, setting=setting) for contender, setting in zip(found, _settings(found), strict=True)]
+    file.problems += _namesakes(experiment, named)
+    if file.problems:
+        raise InputError(file.problems)
+    return tuple(named)
 
 
-def _with_thresholds(trials: Sequence[Trial]) -> list[Trial]:
-    """Without those whose threshold is off, as long as there are others: what clips nothing is no point of a search."""
-    return [trial for trial in trials if trial.threshold is not None] or list(trials)
+def _namesakes(experiment: Experiment, found: Sequence[Contender]) -> Iterator[Problem]:
+    """Of two entries of one strategy, an option is searched for one of them alone: nobody could tell them apart."""
+    count = Counter(contender.label for contender in found)
+    for contender in found:
+        if count[contender.label] > 1:
+            text = f"{contender.label} stands here several times, and not all of what is searched is searched of each."
+            remedy = "Write one entry with all of its thresholds, or the path without its index."
+            yield Problem(experiment.place(contender.clip.key), text, remedy)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,9 @@ class _File:
             trial.clip.without("threshold", *self.arms[trial.clip].searched),
         )
 
-    def contender(self, trials: Sequence[Trial]) -> Contender:
+    def contender(self, group: Sequence[Trial]) -> Contender:
+        # What clips nothing is no point of a search, but may be all that there is.
+        trials = [trial for trial in group if trial.threshold is not None] or group
         first = trials[0]
         optimizer, arm = self.optimizers[first.optimizer], self.arms[first.clip]
         folds = {trial.data: trial for trial in reversed(trials)}
@@ -92,6 +101,7 @@ class _File:
             optimizer=optimizer.choice,
             clip=arm.choice,
             knobs=knobs,
+            left_out=tuple(dict.fromkeys(trial.arm for trial in group if _is_left_out(trial, knobs))),
         )
 
     def _written(self, section: str, components: Sequence[Component]) -> dict[Component, _Written]:
@@ -107,7 +117,8 @@ class _File:
         first = trials[0]
         if first.threshold is None:
             return
-        said = self.arms[first.clip].searched.get("threshold") or self._range(trials)
+        chosen = (self.arms[trial.clip].searched.get("threshold") for trial in trials)
+        said = next(filter(None, chosen), None) or self._range(trials)
         if said:
             yield _knob("clip", "threshold", said, trials)
         else:
@@ -153,6 +164,10 @@ def _knob(section: str, option: str, found: Searched, trials: Sequence[Trial]) -
     if isinstance(space, Range):
         return Knob(path, found.key, space.low, space.high, space.log, space.whole, given=given)
     return Knob(path, found.key, choices=space, given=given)
+
+
+def _is_left_out(trial: Trial, knobs: Sequence[Knob]) -> bool:
+    return any(knob.path == "threshold" and trial.threshold not in knob.given for knob in knobs)
 
 
 def _within(value: Value, space: Range | tuple[Value, ...]) -> bool:

@@ -141,6 +141,47 @@ def test_check_quietly_says_nothing_of_a_good_file():
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
 
 
+SWEEP = """\
+data: wine
+model: linear
+optimizer: {name: sgd, lr: [0.1, 0.01]}
+clip: [none, {name: norm, threshold: [null, 0, 1]}, {name: value, threshold: {linear: [0.1, 1]}}]
+sweep: {trials: 20, seeds: 1, sampler: gp, search: {optimizer.lr: {log: [0.01, 1]}, clip.p: [1, inf]}}
+"""
+
+
+def test_check_says_what_a_sweep_would_search(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
+    lines = run("check", path).stdout.splitlines()
+    assert lines[lines.index("  sweep      20 points of each on 1 seed by gp, the best on 8 others") + 1 :] == [
+        "  search     none: lr 0.01 to 1 (log)",
+        "  search     norm: threshold 0.01 to 100 (log), lr 0.01 to 1 (log), clip.p of 1.0, inf",
+        "  search     value: threshold 0.1 to 1, lr 0.01 to 1 (log)",
+        "  note       norm@off, norm@0.0: outside of what is searched, and left out of a sweep.",
+    ]
+
+
+def test_check_as_json_says_what_a_sweep_would_search(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
+    [document] = json.loads(run("check", path, "--json").stdout)["experiments"]
+    sweep = document["sweep"]
+    assert (sweep["trials"], sweep["seeds"], sweep["left_out"]) == (20, 1, ["norm@off", "norm@0.0"])
+    assert [each["path"] for each in sweep["searched"]] == ["lr", "threshold", "lr", "clip.p", "threshold", "lr"]
+    assert sweep["searched"][3]["choices"] == [1.0, "inf"]
+    path.write_text(SWEEP.partition("sweep:")[0])
+    assert json.loads(run("check", path, "--json").stdout)["experiments"][0]["sweep"] is None
+
+
+def test_check_remarks_on_a_sweep_that_cannot_be_and_goes_on(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP.partition("clip:")[0] + "clip: none\nsweep: {}\n")
+    result = run("check", path)
+    assert result.exit_code == 0
+    assert "  note       sweep: clip: there is nothing to search" in result.stdout
+
+
 def test_check_as_json_is_one_document(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text(QUICKSTART.read_text().replace("epochs: 20", "epochs: x"))
@@ -292,6 +333,16 @@ def test_init_writes_an_experiment_that_passes_check(tmp_path):
     assert experiment.name == "mine"
     assert experiment.notes == ()
     assert run("check", path).exit_code == 0
+
+
+def test_what_init_writes_as_a_comment_can_be_said(tmp_path):
+    path = tmp_path / "mine.yaml"
+    run("init", path)
+    path.write_text(re.sub(r"^( *)# (sweep|loss|target): ", r"\1\2: ", path.read_text(), flags=re.MULTILINE))
+    experiment = load(path)
+    assert experiment.sweep.search
+    assert experiment.training[0].target
+    assert experiment.training[0].loss.name == "cross_entropy"
 
 
 def test_init_does_not_write_over_a_file_unless_forced(tmp_path):

@@ -193,6 +193,7 @@ def test_a_threshold_that_is_off_or_zero_is_no_point_of_the_search(found):
     assert threshold(contender).given == (1.0,)
     assert threshold(contender).low > 0
     assert all(template.threshold is not None for template in contender.templates)
+    assert contender.left_out == ("norm@off", "norm@0.0")
 
 
 def test_a_strategy_that_is_only_off_has_no_threshold_to_search(found):
@@ -240,6 +241,14 @@ def test_a_rule_without_a_range_is_a_mistake_with_its_place(plan, tmp_path):
     assert "Write a range: threshold: {log: [0.01, 100]}." in text
     named = contenders(plan("clip: [none, {name: './rules.py:mine', threshold: {log: [0.1, 10]}}]"))
     assert threshold(named[1]).high == 10
+
+
+def test_entries_of_a_strategy_that_nobody_could_tell_apart_are_a_mistake(plan):
+    clip = "clip: [{name: autoclip, threshold: 10}, {name: autoclip, threshold: 50}]"
+    text = said(plan, clip, "sweep: {search: {'clip[0].window': [10, 100]}}")
+    assert "clip[0]: autoclip stands here several times, and not all of what is searched is searched of each." in text
+    [one] = contenders(plan(clip, "sweep: {search: {clip.window: [10, 100]}}"))
+    assert threshold(one).given == (10.0, 50.0)
 
 
 def test_an_experiment_without_anything_to_search_says_so(plan):

@@ -16,6 +16,7 @@ from clipbench.cli import app
 from clipbench.report import verdict
 from clipbench.spec.reading import KEYS
 from clipbench.spec.sections import ReportOptions
+from clipbench.spec.sweep import Sweep
 from clipbench.spec.training import Train
 from tests import readme
 from tests.golden_files import RENEW
@@ -137,7 +138,9 @@ def test_every_command_and_option_is_in_the_reference():
         assert [option for option in missing if option not in section] == []
 
 
-@pytest.mark.parametrize("key", [*KEYS, *Train.model_fields, "loss", "metrics", *ReportOptions.model_fields])
+@pytest.mark.parametrize(
+    "key", [*KEYS, *Train.model_fields, "loss", "metrics", *ReportOptions.model_fields, *Sweep.model_fields]
+)
 def test_every_key_of_the_yaml_is_explained(key):
     assert re.search(rf"^\| (`[\w.]+`, )*`{key}`", TEXT, re.MULTILINE)
 

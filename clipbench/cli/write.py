@@ -34,6 +34,7 @@ def check(
 ) -> None:
     """Validate experiments, and say everything that is wrong at once."""
     from clipbench import spec
+    from clipbench.cli.searched import sweep_lines, sweep_values
     from clipbench.cli.summary import problem_values, summary, summary_lines
 
     documents: list[dict[str, Any]] = []
@@ -44,8 +45,8 @@ def check(
             documents.append({"file": str(path), "ok": False, "problems": list(map(problem_values, error.problems))})
             complain(str(error))
         else:
-            documents.append(summary(experiment))
-            say(() if as_json or quiet else summary_lines(experiment))
+            documents.append({**summary(experiment), "sweep": sweep_values(experiment)})
+            say(() if as_json or quiet else (*summary_lines(experiment), *sweep_lines(experiment)))
     if as_json:
         say_json({"experiments": documents})
     if not all(document["ok"] for document in documents):

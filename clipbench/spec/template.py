@@ -12,6 +12,7 @@ TEMPLATE = """\
 # An experiment: which gradient clipping, at which threshold, does this model need, and does it matter at all?
 #   clipbench check {file}     says what is wrong with it
 #   clipbench run {file}       trains what is missing and prints the comparison
+#   clipbench sweep {file}     searches the best threshold of each strategy, and confirms it on fresh seeds
 # `clipbench list` shows the names that can stand here and their options.
 #
 # Wherever one value is expected, a list makes trials of every value, and so does a range:
@@ -46,6 +47,9 @@ report:
   metric: test/accuracy
   baseline: none # what every other arm is compared with
   margin: 0.005 # a difference smaller than this does not matter
+
+# What `clipbench sweep` searches beside the thresholds, which it takes from anywhere in their ranges.
+# sweep: {{trials: 40, seeds: 3, search: {{optimizer.lr: {{log: [0.01, 1.0]}}}}}}
 """
 
 
