@@ -19,8 +19,8 @@ class Knob:
 
     path: str  # column of the records: `threshold`, `lr`, `optimizer.momentum`, `clip.window`
     key: str  # where it stands in the YAML, as `--set` takes it
-    low: float = math.nan
-    high: float = math.nan
+    low: float = 0.0  # of a number
+    high: float = 0.0
     log: bool = False
     whole: bool = False
     choices: tuple[Value, ...] = ()

@@ -281,7 +281,7 @@ def test_content_is_of_what_is_fixed_alone(found):
 
 
 def test_contenders_cross_processes(plan):
-    named = contenders(plan())
+    named = contenders(plan("sweep: {search: {clip.p: [1, 2], optimizer.lr: {log: [0.01, 1]}}}"))
     assert pickle.loads(pickle.dumps(named)) == named
 
 

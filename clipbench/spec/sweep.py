@@ -24,7 +24,7 @@ Direction = Literal["maximize", "minimize"]
 OF_TEST = ("generalization_gap", "membership_advantage")
 # Pruners that stop a point by what its epochs have come to so far.
 OF_EPOCHS = ("median", "hyperband")
-FEWEST_PAIRS = 4  # of a signed-rank test that can stop a point
+FEWEST_PAIRS = 5  # four are the fewest that a signed-rank test can stop a point by, and one more that it spares
 
 
 class Sweep(Section):
