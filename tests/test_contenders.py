@@ -218,6 +218,24 @@ def test_sweep_search_goes_before_the_ranges_of_the_arms(found):
     assert named["value"].size == 2
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [
+        ["clip: {name: norm, threshold: [1, 2]}"],
+        ["clip: [none, normalize]"],
+        ["clip: [none, {name: [norm, value], threshold: {log: [0.1, 1]}}]"],
+        ["optimizer: [sgd, adam]", "sweep: {search: {'optimizer[1].lr': {log: [0.01, 1]}, clip.threshold: [1, 2]}}"],
+    ],
+)
+def test_a_wider_range_can_be_set_by_the_key_of_a_knob(found, sections):
+    keys = {knob.key for contender in found(*sections).values() for knob in contender.knobs}
+    for key in keys:
+        named = found(*sections, sets=[f"{key}={{log: [0.003, 300]}}"])
+        knobs = [knob for contender in named.values() for knob in contender.knobs if knob.key == key]
+        assert knobs
+        assert {(knob.low, knob.high, knob.log) for knob in knobs} == {(0.003, 300.0, True)}
+
+
 def test_built_in_rules_with_a_threshold_say_what_is_worth_a_search():
     rules = [rule for rule in registry.catalogue("strategy").values() if "threshold" in rule.options]
     assert all(rule.facts["search"] for rule in rules)
