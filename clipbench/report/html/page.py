@@ -80,17 +80,19 @@ def _body(
 
 
 def _size(report: Report) -> str:
-    """What was trained; a tuned comparison is chosen from other settings and adds nothing."""
-    settings = [setting for setting in report.settings if not setting.tuned]
+    return " · ".join((*_trained(report), *searching.size(report.search))) or "Nothing to compare yet."
+
+
+def _trained(report: Report) -> Iterator[str]:
+    """A tuned comparison is chosen from other settings and adds nothing; a searched one stands alone."""
+    settings = [setting for setting in report.settings if setting.searched or not setting.tuned]
     if not settings:
-        return "Nothing to compare yet."
-    arms = sum(len(setting.rows) for setting in settings)
-    trials = sum(row.trials for setting in settings for row in setting.rows)
-    seeds = max(setting.seeds for setting in settings)
-    words = [formatting.count(arms, "arm"), formatting.count(seeds, "seed"), formatting.count(trials, "trial")]
+        return
     if len(settings) > 1:
-        words.insert(0, formatting.count(len(settings), "setting"))
-    return " · ".join(words)
+        yield formatting.count(len(settings), "setting")
+    yield formatting.count(sum(len(setting.rows) for setting in settings), "arm")
+    yield formatting.count(max(setting.seeds for setting in settings), "seed")
+    yield formatting.count(sum(row.trials for setting in settings for row in setting.rows), "trial")
 
 
 def _contents(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clipbench.report import formatting
 from clipbench.report.figures import Figure
 from clipbench.report.html.escape import text
 from clipbench.report.html.pieces import boxed, explained, figure, items
@@ -16,6 +17,12 @@ from clipbench.report.tables import Found, Search
 KEY = "search"
 # Which figures stand under which table.
 BELOW = {"promises": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}
+
+
+def size(search: Search | None) -> Iterator[str]:
+    """How much was searched."""
+    if search and search.swept.searched:
+        yield f"{formatting.count(sum(each.tried for each in search.swept.searched), 'point')} searched"
 
 
 def contents(drawn: Sequence[Figure]) -> Iterator[str]:

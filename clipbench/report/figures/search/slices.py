@@ -46,8 +46,8 @@ def _cell(row: Found, knob: SweptKnob, known: Scores, search: Search) -> Drawing
     shapes: list[Shape] = [
         Words(0, 14, shortened(f"{row.contender.label}: {label}", WIDTH, TITLE), size=TITLE, bold=True),
         *panel.axes(),
-        *dots(row, {n: value for n, value in places.items() if math.isfinite(value)}, panel, known, search),
         *_fresh(row, places, known, panel),
+        *dots(row, {n: value for n, value in places.items() if math.isfinite(value)}, panel, known, search),
     ]
     title = f"{label} of {row.contender.label}"
     return Drawing(WIDTH, HEIGHT, tuple(shapes), title, _description(row, knob, search))
