@@ -10,7 +10,7 @@ from clipbench.report import combined as combined_report
 from clipbench.report.combined import Combined
 from clipbench.report.layout import Grid
 from clipbench.report.search import grids, words
-from clipbench.report.tables import Found, Report, Search, Setting
+from clipbench.report.tables import Flag, Report, Search, Setting
 
 # A user's names must not open a table cell, a link, HTML or emphasis.
 BLANKS = re.compile(r"\n{3,}")
@@ -58,14 +58,12 @@ def _search(search: Search) -> Iterator[str]:
     yield from (f"## {words.TITLE}", "", f"**{_escape(search.headline)}**", "")
     for grid in grids.grids(search):
         yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")
-    yield from _list("Be aware:", [line for row in search.found for line in _flags(row)])
+    yield from _list("Be aware:", [_flag(flag) for flag in words.aware(search.found)])
     yield from _items("Notes:", search.notes)
 
 
-def _flags(row: Found) -> Iterator[str]:
-    for flag in row.flags:
-        typed = f" {_code(flag.remedy)}" if flag.remedy else ""
-        yield f"{_escape(f'{row.contender.label}: {flag.words}')}{typed}"
+def _flag(flag: Flag) -> str:
+    return f"{_escape(flag.words)} {_code(flag.remedy)}" if flag.remedy else _escape(flag.words)
 
 
 def _code(text: str) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from clipbench.report import answer, claims, evidence, layout, legend, verdict
 from clipbench.report.combined import NO_CLAIMS, Combined
 from clipbench.report.layout import Grid
-from clipbench.report.search import grids, outcome
+from clipbench.report.search import grids, outcome, words
 from clipbench.report.tables import Report, Search, Setting
 
 STYLES = {
@@ -86,11 +86,10 @@ def _search(search: Search, console: Console) -> None:
     for grid in grids.grids(search):
         console.print(_table(grid))
         console.print()
-    for row in search.found:
-        for flag in row.flags:
-            _line("! ", f"{row.contender.label}: {flag.words}", console, "yellow")
-            if flag.remedy:
-                console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
+    for flag in words.aware(search.found):
+        _line("! ", flag.words, console, "yellow")
+        if flag.remedy:
+            console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
     for note in search.notes:
         _line("Note: ", note, console, "yellow")
     console.print()

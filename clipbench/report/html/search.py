@@ -12,7 +12,7 @@ from clipbench.report.html.tables import table
 from clipbench.report.layout import Grid
 from clipbench.report.meaning import FLAGS, NOTES
 from clipbench.report.search import grids, meaning, words
-from clipbench.report.tables import Found, Search
+from clipbench.report.tables import Flag, Search
 
 KEY = "search"
 # Which figures stand under which table.
@@ -37,7 +37,7 @@ def section(search: Search, drawn: Sequence[Figure]) -> Iterator[str]:
     yield f"<p class=headline>{explained(search.headline, meaning.HEADLINE)}</p>"
     first, *others = grids.grids(search)
     yield from _grid(first, drawn)
-    yield boxed("flags", "Be aware", [line for row in search.found for line in _flags(row)], FLAGS)
+    yield boxed("flags", "Be aware", [_flag(flag) for flag in words.aware(search.found)], FLAGS)
     yield from _figures(first, drawn)
     for grid in others:
         yield from _grid(grid, drawn)
@@ -57,7 +57,5 @@ def _figures(grid: Grid, drawn: Sequence[Figure]) -> Iterator[str]:
     yield from (figure(KEY, shown) for name in names for shown in drawn if shown.name == name)
 
 
-def _flags(row: Found) -> Iterator[str]:
-    for flag in row.flags:
-        typed = f" <code>{text(flag.remedy)}</code>" if flag.remedy else ""
-        yield f"{text(f'{row.contender.label}: {flag.words}')}{typed}"
+def _flag(flag: Flag) -> str:
+    return f"{text(flag.words)} <code>{text(flag.remedy)}</code>" if flag.remedy else text(flag.words)

@@ -109,6 +109,15 @@ def flags(contender: SweptContender, swept: Swept, fresh: int, diverged: int) ->
         yield Flag(f"diverged on {diverged} of {fresh} fresh seeds")
 
 
+def aware(found: Sequence[Found]) -> list[Flag]:
+    """Every flag once, with the contenders that it is about."""
+    about: dict[Flag, list[str]] = {}
+    for row in found:
+        for flag in row.flags:
+            about.setdefault(flag, []).append(row.contender.label)
+    return [Flag(f"{formatting.listing(labels)}: {flag.words}", flag.remedy) for flag, labels in about.items()]
+
+
 def _of_points(contender: SweptContender, swept: Swept) -> Iterator[Flag]:
     wanted, running, winner = min(swept.trials, contender.size), contender.count("running"), contender.winning
     if contender.tried < wanted:

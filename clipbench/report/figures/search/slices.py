@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from clipbench.report import formatting
-from clipbench.report.figures.drawing import TITLE, Drawing, Figure, Shape, Words, shortened
+from clipbench.report.figures.drawing import SMALL, TITLE, Drawing, Figure, Shape, Words, shortened, width_of
 from clipbench.report.figures.panel import Panel
 from clipbench.report.figures.scale import Scale, scale
 from clipbench.report.figures.search.dots import LEGEND, Scores, dots, scores
@@ -16,6 +16,7 @@ from clipbench.report.tables import Found, Search
 
 WIDTH, HEIGHT = 330.0, 240.0
 LEFT, RIGHT, TOP, FLOOR = 44.0, 318.0, 46.0, 196.0
+MOST_NAME = 72.0  # of a choice at an axis
 
 
 def figure(search: Search, number: int) -> Figure | None:
@@ -42,9 +43,16 @@ def _cell(row: Found, knob: SweptKnob, known: Scores, search: Search) -> Drawing
     places = {point.number: place(knob, point.values.get(knob.path)) for point in row.contender.points}
     x = axis(knob, [value for value in places.values() if math.isfinite(value)], LEFT, RIGHT)
     label = words.names(search.swept)[knob.path]
+    ending = f": {shortened(label, WIDTH / 2, TITLE)}"
     panel = Panel(x, known.axis, known.unit, f"{shortened(label, 200)}{', log axis' if x.log else ''}")
     shapes: list[Shape] = [
-        Words(0, 14, shortened(f"{row.contender.label}: {label}", WIDTH, TITLE), size=TITLE, bold=True),
+        Words(
+            0,
+            14,
+            f"{shortened(row.contender.label, WIDTH - width_of(ending, TITLE), TITLE)}{ending}",
+            size=TITLE,
+            bold=True,
+        ),
         *panel.axes(),
         *_fresh(row, places, known, panel),
         *dots(row, {n: value for n, value in places.items() if math.isfinite(value)}, panel, known, search),
@@ -56,7 +64,8 @@ def _cell(row: Found, knob: SweptKnob, known: Scores, search: Search) -> Drawing
 def axis(knob: SweptKnob, values: list[float], start: float, end: float) -> Scale:
     """The range that was searched with a little room, or a place for each choice."""
     if knob.choices:
-        names = tuple(words.value(choice) for choice in knob.choices)
+        room = min(MOST_NAME, abs(end - start) / len(knob.choices) - 4)
+        names = tuple(shortened(words.value(choice), room, SMALL) for choice in knob.choices)
         return Scale(-0.5, len(names) - 0.5, start, end, names=names)
     ends = [value for value in (knob.low, knob.high) if math.isfinite(value)] or values
     return scale(ends, start, end, log=knob.log, pad=0.04)
