@@ -14,10 +14,11 @@ from scipy import stats as scipy_stats
 from clipbench.report import Options, compare, delimited, document, figures, latex, markdown, swept
 from clipbench.report.figures import drawing, png, sheet, svg
 from clipbench.report.figures.drawing import Area, Line, Mark, Words
-from clipbench.report.search import grids, points
+from clipbench.report.search import grids, outcome, points
 from tests import fake_sweep
 from tests.fake_sweep import SCENES, contender, fresh, knob
 from tests.golden_files import check_golden
+from tests.readme import PATH
 from tests.test_figures import overlap
 from tests.test_report import arm, printed
 from tests.test_report_latex import PDFLATEX, typeset
@@ -443,3 +444,14 @@ def test_scores_of_any_size_are_drawn(scores, tmp_path):
     for figure in drawn(report).values():
         assert all(math.isfinite(mark.y) for cell in figure.cells for mark in marks(cell))
     assert printed(report) and replace(report.search, headline="")
+
+
+def test_every_word_of_the_search_is_explained_in_readme(scenes):
+    text = PATH.read_text(encoding="utf-8")
+    headers = {
+        header for report in scenes.values() for grid in grids.grids(report.search)[:2] for header in grid.headers
+    }
+    said = headers - {"contender", "optimism"} | {outcome.HELD, outcome.TOO_GOOD, outcome.TOO_MODEST, outcome.OPEN}
+    assert [word for word in sorted(said | {outcome.NOT_SEARCHED}) if f"`{word}`" not in text] == []
+    drawn_ = {name.partition("-")[0] for report in scenes.values() for name in drawn(report)}
+    assert [name for name in sorted(drawn_) if f"`search-{name}`" not in text] == []

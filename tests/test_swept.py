@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from clipbench.errors import ClipbenchError
 from clipbench.report import swept
+from clipbench.report.search import words
 from tests import fake_sweep
 
 
@@ -27,6 +29,19 @@ def read(folder, document):
 def test_what_is_read_is_written_again_word_by_word(scene, tmp_path):
     document, _ = fake_sweep.SCENES[scene]()
     assert json.loads(swept.text(read(tmp_path, document))) == document
+
+
+def test_an_infinite_option_is_spelt_as_in_yaml_and_an_infinite_score_is_none(tmp_path):
+    document, _ = fake_sweep.jointly()
+    norm = document["contenders"][1]
+    norm["knobs"][0] |= {"choices": [1.0, math.inf, -math.inf]}
+    norm["points"][0] |= {"values": {"threshold": math.inf}, "scores": [math.inf]}
+    (knob, _), point = (norm := read(tmp_path, document).contenders[1]).knobs, norm.points[0]
+    assert [words.value(value) for value in knob.choices] == ["1", ".inf", "-.inf"]
+    again = read(tmp_path, swept.text(read(tmp_path, document))).contenders[1]
+    assert again.knobs[0].choices == (1.0, ".inf", "-.inf")
+    assert again.points[0].values == {"threshold": ".inf"} and math.isnan(again.points[0].scores[0])
+    assert not point.is_steady
 
 
 def test_no_file_is_no_search(tmp_path):

@@ -149,13 +149,13 @@ def text(swept: Swept) -> str:
     return json.dumps({"format": FORMAT} | _known(asdict(swept)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _known(value: Any) -> Any:
-    """JSON has no word for what is not a number but null."""
+def _known(value: Any, infinite: str | None = None) -> Any:
+    """JSON has no word for what is no number but null; an option that is infinite is spelt as in YAML."""
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None if infinite is None or math.isnan(value) else infinite if value > 0 else f"-{infinite}"
     if isinstance(value, dict):
-        return {key: _known(each) for key, each in value.items()}
-    return [_known(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _known(each, ".inf" if key in ("values", "choices") else infinite) for key, each in value.items()}
+    return [_known(each, infinite) for each in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path) -> Swept | None:

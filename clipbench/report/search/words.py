@@ -23,7 +23,7 @@ def value(known: Scalar) -> str:
     if isinstance(known, bool):
         return str(known).lower()
     if isinstance(known, float):
-        return f"{known:.4g}"
+        return f"{known:.4g}".replace("inf", ".inf")
     return "none" if known is None else str(known)
 
 
