@@ -9,17 +9,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats as scipy_stats
 
-from clipbench.report import Options, compare, delimited, document, figures, latex, markdown, swept
+from clipbench import spec
+from clipbench.report import Options, compare, delimited, document, figures, html, latex, markdown, swept
+from clipbench.report.combined import combine
 from clipbench.report.figures import drawing, png, sheet, svg
 from clipbench.report.figures.drawing import Area, Line, Mark, Words
-from clipbench.report.search import grids, outcome, points
+from clipbench.report.search import grids, points, words
 from tests import fake_sweep
 from tests.fake_sweep import SCENES, contender, fresh, knob
 from tests.golden_files import check_golden
 from tests.readme import PATH
 from tests.test_figures import overlap
+from tests.test_readme import BASE
 from tests.test_report import arm, printed
 from tests.test_report_latex import PDFLATEX, typeset
 
@@ -279,6 +283,41 @@ def test_trials_of_the_search_are_not_called_others(tmp_path):
     assert report.notes == ("The folder holds 1 other trial that this YAML does not ask for; not shown.",)
 
 
+def test_arm_that_was_found_at_the_edge_says_so_in_the_comparison_too(scenes):
+    (only,) = scenes["thresholds"].settings
+    flagged = {row.strategy: row.flags for row in (*only.main, *only.rows)}
+    assert flagged["value"] == ("best at the edge of the range",) and flagged["norm"] == ()
+
+
+def test_claims_are_answered_by_what_was_found_whatever_its_learning_rate(tmp_path):
+    written, frame = fake_sweep.jointly()
+    claims = [{"says": "it helps", "expect": "norm > none"}]
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(BASE | {"clip": ["none", {"name": "norm", "threshold": 1.0}], "claims": claims}))
+    experiment = spec.load(path)
+    asked = tuple(zip(experiment.claims, experiment.expectations, strict=True))
+    (answered,) = report_of(tmp_path, written, frame, claims=asked).claims
+    assert (answered.verdict, answered.pairs) == ("supported", 8)
+
+
+def test_page_of_several_experiments_counts_and_ranks_what_was_found(scenes):
+    together = combine([scenes["jointly"], scenes["thresholds"], scenes["unfinished"]])
+    assert together.size == "3 experiments, 2 settings"
+    assert "All experiments" in html.render_combined(together)
+
+
+def test_training_without_chance_keeps_its_promise(tmp_path):
+    """All seeds are equal then, and the mean of equal numbers differs from them in its last digit."""
+    confirmed = [row | {"val/accuracy": 0.1 + 0.2} for row in fresh("norm", 0.5)]
+    made = fake_sweep.points("norm", [knob()], 1, {"threshold": 0.5})
+    made[0]["scores"] = [0.3]
+    report = report_of(
+        tmp_path, fake_sweep.document(contender("norm", [knob()], made, confirmed)), pd.DataFrame(confirmed)
+    )
+    promise = found(report, "norm").promises[0]
+    assert (promise.verdict, promise.optimism.mean) == ("held", 0)
+
+
 # What is drawn
 
 
@@ -451,7 +490,7 @@ def test_every_word_of_the_search_is_explained_in_readme(scenes):
     headers = {
         header for report in scenes.values() for grid in grids.grids(report.search)[:2] for header in grid.headers
     }
-    said = headers - {"contender", "optimism"} | {outcome.HELD, outcome.TOO_GOOD, outcome.TOO_MODEST, outcome.OPEN}
-    assert [word for word in sorted(said | {outcome.NOT_SEARCHED}) if f"`{word}`" not in text] == []
+    said = headers - {"contender", "optimism"} | {words.HELD, words.TOO_GOOD, words.TOO_MODEST, words.OPEN}
+    assert [word for word in sorted(said | {words.NOT_SEARCHED}) if f"`{word}`" not in text] == []
     drawn_ = {name.partition("-")[0] for report in scenes.values() for name in drawn(report)}
     assert [name for name in sorted(drawn_) if f"`search-{name}`" not in text] == []

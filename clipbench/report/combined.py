@@ -66,7 +66,7 @@ class Combined:
 
     @property
     def size(self) -> str:
-        settings = sum(not setting.tuned for report in self.reports for setting in report.settings)
+        settings = sum(not setting.is_choice for report in self.reports for setting in report.settings)
         return f"{formatting.count(len(self.reports), 'experiment')}, {formatting.count(settings, 'setting')}"
 
     @property

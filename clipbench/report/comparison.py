@@ -46,7 +46,7 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
     search = outcome.search_of(options.swept, frame)
     tuned = tuple(_tuned(trained, options)) if options.tuned and not search else ()
     settings = tuple(_settings(trained, options))
-    answered = claims.answer(trained, options)
+    answered = claims.answer(trained.drop(columns=_searched(trained, options)), options)
     missed = notes.of_tuning(settings) if options.tuned and not tuned and not search else ()
     said = (*notes.of_trials(frame, ours, options.planned, options.swept), *missed)
     return Report(name, (*tuned, *settings), said, answered, search)
@@ -54,10 +54,15 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
 
 def _settings(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
     """All arms on the same data, model, optimizer and training, but for what a search chose for each of them."""
-    searched = [path for path in options.swept.paths if path in arms.setting_columns(trained)] if options.swept else []
-    for axes, part, over in arms.open_settings(trained, searched):
+    for axes, part, over in arms.open_settings(trained, _searched(trained, options)):
         if len(part):
-            yield _setting(part, axes, options, over)
+            yield outcome.with_edges(_setting(part, axes, options, over), options.swept)
+
+
+def _searched(trained: pd.DataFrame, options: Options) -> list[str]:
+    """Columns that would set trials apart, had the search not chosen their values for each strategy."""
+    known = arms.setting_columns(trained)
+    return [path for path in options.swept.paths if path in known] if options.swept else []
 
 
 def _tuned(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:

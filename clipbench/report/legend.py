@@ -35,13 +35,13 @@ def _difference(setting: Setting) -> Iterator[str]:
 
 
 def _choice(setting: Setting) -> Iterator[str]:
-    if setting.tuned and not setting.searched:
+    if setting.is_choice:
         yield (
             f"A strategy's {setting.choice}, and the baseline's, are those with the best mean "
             f"{setting.metric.criterion}; what diverged on more seeds ranks below."
         )
     elif setting.searched:
-        yield "A strategy's threshold is the one that the search found, on seeds that it never saw."
+        yield "Each strategy stands at the values that the search found, on seeds that the search never saw."
     elif setting.metric.criterion:
         yield (
             f"A strategy's threshold is the one with the best mean {setting.metric.criterion} (*); "

@@ -163,6 +163,11 @@ class Setting:
         return ", ".join((*best, *(f"{axis}={value}" for axis, value in self.axes.items())))
 
     @property
+    def is_choice(self) -> bool:
+        """Whether its arms are chosen from other settings of the report, and so add no trials."""
+        return bool(self.tuned) and not self.searched
+
+    @property
     def choice(self) -> str:
         """What was chosen for each strategy on validation data."""
         return " and ".join((*self.tuned, "threshold"))

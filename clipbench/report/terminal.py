@@ -12,7 +12,7 @@ from rich.text import Text
 from clipbench.report import answer, claims, evidence, layout, legend, verdict
 from clipbench.report.combined import NO_CLAIMS, Combined
 from clipbench.report.layout import Grid
-from clipbench.report.search import grids, outcome, words
+from clipbench.report.search import grids, words
 from clipbench.report.tables import Report, Search, Setting
 
 STYLES = {
@@ -26,9 +26,9 @@ STYLES = {
     claims.REFUTED: "bold red",
     claims.INCONCLUSIVE: "yellow",
     claims.UNTESTABLE: "dim",
-    outcome.HELD: "green",
-    outcome.TOO_GOOD: "yellow",
-    outcome.TOO_MODEST: "cyan",
+    words.HELD: "green",
+    words.TOO_GOOD: "yellow",
+    words.TOO_MODEST: "cyan",
 }
 WIDE_HEADER = 12
 

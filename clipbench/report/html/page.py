@@ -84,8 +84,7 @@ def _size(report: Report) -> str:
 
 
 def _trained(report: Report) -> Iterator[str]:
-    """A tuned comparison is chosen from other settings and adds nothing; a searched one stands alone."""
-    settings = [setting for setting in report.settings if setting.searched or not setting.tuned]
+    settings = [setting for setting in report.settings if not setting.is_choice]
     if not settings:
         return
     if len(settings) > 1:

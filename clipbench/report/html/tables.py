@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from clipbench.report import verdict
 from clipbench.report.html.escape import text
 from clipbench.report.layout import Grid, Value
-from clipbench.report.search import outcome
+from clipbench.report.search import words
 
 BADGES = ("verdict", "promise")
 TONES = {
@@ -18,11 +18,11 @@ TONES = {
     verdict.WORSE: "bad",
     verdict.UNDERPOWERED: "open",
     verdict.BASELINE: "base",
-    outcome.HELD: "good",
-    outcome.TOO_GOOD: "open",
+    words.HELD: "good",
+    words.TOO_GOOD: "open",
 }
 SIGNS = {"good": "▲ ", "bad": "▼ ", "open": "? ", "base": ""}
-SIGNS |= {outcome.HELD: "✓ ", outcome.TOO_GOOD: "↓ ", outcome.TOO_MODEST: "↑ "}
+SIGNS |= {words.HELD: "✓ ", words.TOO_GOOD: "↓ ", words.TOO_MODEST: "↑ "}
 
 
 def table(grid: Grid) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
@@ -10,14 +11,10 @@ from clipbench import stats
 from clipbench.report import arms
 from clipbench.report.search import words
 from clipbench.report.swept import Swept, SweptContender
-from clipbench.report.tables import NOTHING, Found, Metric, Promise, Search
+from clipbench.report.tables import NOTHING, Found, Metric, Promise, Row, Search, Setting
 from clipbench.stats import Estimate
 
-HELD = "held"
-TOO_GOOD = "too good"
-TOO_MODEST = "too modest"
-OPEN = "not confirmed"
-NOT_SEARCHED = "not searched"
+SAME = 1e-9  # training without chance gives the same on every seed, but for the last digits of a mean
 
 
 def search_of(swept: Swept | None, records: pd.DataFrame) -> Search | None:
@@ -71,15 +68,28 @@ def _promise(contender: SweptContender, number: int, measure: Metric, confirmed:
 
 def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
     """What was promised is a number; only the truth is estimated, so the interval is that of the fresh seeds."""
+    if math.isclose(searched, truth.mean, rel_tol=SAME):
+        searched = truth.mean
     ends = sorted(sign * (searched - end) for end in (truth.low, truth.high))
     return Estimate(sign * (searched - truth.mean), ends[0], ends[1], truth.n)
 
 
 def _verdict(contender: SweptContender, confirmed: Estimate, optimism: Estimate) -> str:
     if not contender.knobs:
-        return NOT_SEARCHED
+        return words.NOT_SEARCHED
     if not confirmed.n:
-        return OPEN
+        return words.OPEN
     if math.isnan(optimism.half_width):
         return ""
-    return TOO_GOOD if optimism.low > 0 else TOO_MODEST if optimism.high < 0 else HELD
+    return words.TOO_GOOD if optimism.low > 0 else words.TOO_MODEST if optimism.high < 0 else words.HELD
+
+
+def with_edges(setting: Setting, swept: Swept | None) -> Setting:
+    """The setting with a flag at each arm that the search found at the edge of its range."""
+    contenders = swept.contenders if swept else ()
+    at_edge = {id_ for contender in contenders if contender.edges for id_ in contender.confirmed}
+
+    def flagged(row: Row) -> Row:
+        return replace(row, flags=(words.EDGE, *row.flags)) if at_edge and at_edge.issuperset(row.ids) else row
+
+    return replace(setting, rows=tuple(map(flagged, setting.rows)), main=tuple(map(flagged, setting.main)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +11,12 @@ from clipbench.report.swept import Swept, SweptContender, SweptPoint
 from clipbench.report.tables import Flag, Found, Promise
 
 TITLE = "The search"
+EDGE = "best at the edge of the range"
+HELD = "held"
+TOO_GOOD = "too good"
+TOO_MODEST = "too modest"
+OPEN = "not confirmed"
+NOT_SEARCHED = "not searched"
 MEANING = (
     "Searched: the mean over the search seeds, by which the point was chosen among all that were tried, so it flatters "
     "the point. Fresh: the same measure on seeds that the search never saw, with half of its 95 % t interval."
@@ -68,7 +73,7 @@ def _seeds(swept: Swept) -> str:
 def _best(swept: Swept, best: Found) -> str:
     assert best.contender.winning is not None  # or it were not the best
     where = place(best.contender.winning, names(swept))
-    what = f"liked {best.contender.label} best, at {where}" if len(swept.searched) > 1 else f"found {where}"
+    what = f"rated {best.contender.label} best, at {where}" if len(swept.searched) > 1 else f"found {where}"
     promise = best.promises[0]
     promised = f"{promise.measure.name} {formatting.mean(promise.searched, promise.measure)}{_percent(promise)}"
     return f"{what} ({promised}); {_held(best, promise)}"
@@ -80,13 +85,13 @@ def _held(best: Found, promise: Promise) -> str:
     found = f"{formatting.estimate(promise.confirmed, promise.measure)}{_percent(promise)}"
     reached = f"on {formatting.count(best.fresh, 'fresh seed')} it reaches {found}"
     optimism = promise.optimism
-    if math.isnan(optimism.half_width):
-        return reached
-    if optimism.low <= 0 <= optimism.high:
+    if promise.verdict == HELD:
         return f"{reached}: the promise held"
+    if promise.verdict not in (TOO_GOOD, TOO_MODEST):
+        return reached
     size = formatting.estimate(replace(optimism, mean=abs(optimism.mean)), promise.measure).partition(" ")[0]
     unit = " percentage points" if promise.measure.is_share else ""
-    return f"{reached}: the search promised {size}{unit} too {'much' if optimism.mean > 0 else 'little'}"
+    return f"{reached}: the search promised {size}{unit} too {'much' if promise.verdict == TOO_GOOD else 'little'}"
 
 
 def _percent(promise: Promise) -> str:
@@ -98,7 +103,7 @@ def flags(contender: SweptContender, swept: Swept, fresh: int, diverged: int) ->
     known = names(swept)
     for edge in contender.edges:
         end, name = "upper" if edge.end == "high" else "lower", known.get(edge.path, edge.path)
-        yield Flag(f"best at the edge of the range ({end} end of {name}). Wider:", edge.remedy)
+        yield Flag(f"{EDGE} ({end} end of {name}). Wider:", edge.remedy)
     if contender.knobs:
         yield from _of_points(contender, swept)
     if contender.winning and not fresh:
