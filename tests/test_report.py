@@ -510,6 +510,23 @@ def test_a_seed_whose_folds_are_not_all_there_is_left_out():
     assert row(found, "none").trials == 8
 
 
+@pytest.mark.parametrize("incomplete", [{"norm"}, {"none"}, {"none", "norm"}])
+def test_an_arm_none_of_whose_seeds_has_all_its_folds_has_no_number(incomplete):
+    """What an interrupted cross-validation leaves."""
+    rows = [
+        trial(strategy, seed=seed, accuracy=0.9, id=f"{strategy}{seed}{fold}", **{"data.fold": fold})
+        for strategy in ("none", "norm")
+        for seed in range(4)
+        for fold in range(3 if strategy not in incomplete else seed % 3)
+    ] + [trial("value", seed=0, **{"data.fold": 2})]
+    found = setting(rows)
+    numbers = {each.arm: (each.trials, bool(np.isnan(each.value.mean))) for each in found.rows}
+    assert numbers == {name: (0, True) if name in incomplete else (4, False) for name in ("none", "norm")} | {
+        "value": (0, True)
+    }
+    assert GOOD.isdisjoint(verdicts(found).values())
+
+
 def test_folds_are_averaged_within_their_seed():
     one = arm("none") + arm("norm", 1.0, gain=0.01)
     folds = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -114,10 +115,16 @@ def gather(frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | Non
     """The arms of one setting, folds averaged within their seed; their own seeds if none are given."""
     cells = _cells(frame, metric)
     seeds = np.unique(frame["seed"]) if seeds is None else seeds
-    columns = {str(name): cells[name].unstack("seed").reindex(columns=seeds) for name in cells}
     about = frame.drop_duplicates("arm").sort_values(["strategy", "threshold"], na_position="last")
-    ids = frame.sort_values("id").groupby("arm")["id"].agg(tuple)  # whatever the order of the files
-    return [_arm(row, columns, ids[row["arm"]]) for _, row in about.iterrows()]
+    tables = {
+        str(name): cells[name].unstack("seed").reindex(index=about["arm"], columns=seeds).to_numpy(float)
+        for name in cells
+    }
+    ids = frame.sort_values("id").groupby("arm")["id"].agg(tuple).to_dict()  # whatever the order of the files
+    return [
+        _arm(row, {name: table[number] for name, table in tables.items()}, ids[row["arm"]])
+        for number, row in enumerate(about.to_dict("records"))
+    ]
 
 
 def setting_columns(frame: pd.DataFrame) -> list[str]:
@@ -185,12 +192,10 @@ def _numbers(frame: pd.DataFrame, name: str | None) -> Floats:
     return values
 
 
-def _arm(about: pd.Series, columns: Mapping[str, pd.DataFrame], ids: tuple[str, ...]) -> Arm:
-    name = str(about["arm"])
-    arrays = {column: table.loc[name].to_numpy(float) for column, table in columns.items()}
+def _arm(about: Mapping[Any, Any], arrays: Mapping[str, Floats], ids: tuple[str, ...]) -> Arm:
     threshold = about["threshold"]
     return Arm(
-        name=name,
+        name=str(about["arm"]),
         strategy=str(about["strategy"]),
         threshold=None if pd.isna(threshold) else float(threshold),
         value=arrays["value"],
