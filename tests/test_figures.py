@@ -138,6 +138,15 @@ def test_arm_without_a_finished_pair_has_words_instead_of_a_mark():
     assert "diverged 8 of 8" in [shape.text for shape in shapes if isinstance(shape, Words)]
 
 
+@pytest.mark.parametrize(("gain", "reaches"), [(0.0, False), (-0.05, True)])
+def test_axis_goes_to_one_hundred_per_cent_only_where_that_leaves_room_for_the_differences(gain, reaches):
+    rows = arm("none", spread=0.0) + [r for t in (0.1, 1.0) for r in arm("norm", t, gain=gain, spread=0.0)]
+    (drawing,) = thresholds.figure(compare(pd.DataFrame(rows)).settings[0]).cells
+    assert (
+        any(isinstance(shape, Words) and shape.text == "100" and shape.y < 150 for shape in drawing.shapes) == reaches
+    )
+
+
 def test_everywhere_diverged_threshold_is_a_cross_on_the_ground():
     rows = arm("none") + arm("norm", 1.0) + arm("norm", 2.0) + diverged("norm", 9.0, range(8))
     shapes = thresholds.figure(compare_rows(rows)).cells[0].shapes

@@ -95,6 +95,16 @@ def test_every_column_and_every_reason_says_what_it_means(quickstart_page):
     assert all(len(attributes["data-tip"]) > 20 and attributes["title"] for attributes in (*buttons, *terms))
 
 
+def test_verdict_stands_by_its_arm_where_a_phone_has_no_room_for_its_column(quickstart_page):
+    shown = {row.label: row.verdict for row in compare(quickstart(), Options(margin=0.005)).settings[0].main}
+    found = [
+        (facts, html_text.unescape(name))
+        for facts, name in re.findall(r"<th scope=.row.([^>]*)>([^<]*)", quickstart_page)
+    ]
+    beside = {name: re.search('data-verdict="([^"]*)"', facts)[1] for facts, name in found if "data-verdict" in facts}
+    assert beside == shown and len(set(beside.values())) > 2
+
+
 def test_numbers_are_there_in_full_precision(quickstart_page):
     report = compare(quickstart())
     for row in report.settings[0].rows:

@@ -542,6 +542,14 @@ def test_folds_are_averaged_within_their_seed():
     assert any("folds" in note for note in folded.notes)
 
 
+@pytest.mark.parametrize("mean", [-1e-17, -0.0, 0.0, 4e-6])
+def test_what_rounds_to_zero_has_no_side(mean):
+    value = Estimate(mean, mean - 0.002, mean + 0.002, 8)
+    assert formatting.estimate(value, ACCURACY, signed=True) == "+0.00 ± 0.20"
+    assert formatting.interval(value, ACCURACY) == "+0.00 pp [-0.20, +0.20]"
+    assert formatting.effect(mean) == "+0.00"
+
+
 # Nothing is left out without saying so
 
 

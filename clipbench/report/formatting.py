@@ -22,7 +22,7 @@ def estimate(value: Estimate, metric: Metric, *, signed: bool = False) -> str:
         text = f"{mean:+.3g}" if signed else f"{mean:.3g}"
         return text if math.isnan(half) else f"{text} ± {half:.2g}"
     decimals = _decimals(half, mean)
-    text = f"{mean + 0.0:+.{decimals}f}" if signed else f"{mean:.{decimals}f}"
+    text = _rounded(mean, decimals, "+" if signed else "")
     return text if math.isnan(half) else f"{text} ± {half:.{decimals}f}"
 
 
@@ -41,7 +41,7 @@ def interval(value: Estimate, metric: Metric) -> str:
         mean, low, high = (f"{x * scale(metric):+.3g}" for x in (value.mean, value.low, value.high))
     else:
         ends = (value.mean, value.low, value.high)
-        mean, low, high = (f"{x * scale(metric):+.{decimals}f}" for x in ends)
+        mean, low, high = (_rounded(x * scale(metric), decimals, "+") for x in ends)
     return f"{mean}{unit} [{low}, {high}]"
 
 
@@ -72,7 +72,12 @@ def number(value: float, *, signed: bool = False) -> str:
     if value == 0 or _is_extreme(value):
         return f"{value:{sign}.3g}"
     decimals = max(0, min(MOST_DECIMALS, 2 - _exponent(value, 2)))
-    return f"{value:{sign}.{decimals}f}"
+    return _rounded(value, decimals, sign)
+
+
+def _rounded(value: float, decimals: int, sign: str) -> str:
+    """What rounds to zero has no side: `+0.00` and never `-0.00`."""
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
 def p_value(p: float) -> str:
@@ -104,7 +109,7 @@ def share(value: float) -> str:
 def effect(value: float) -> str:
     if math.isnan(value):
         return NOTHING
-    return ("+∞" if value > 0 else "-∞") if math.isinf(value) else f"{value:+.2f}"
+    return ("+∞" if value > 0 else "-∞") if math.isinf(value) else _rounded(value, 2, "+")
 
 
 def wins(contrast: Contrast | None) -> str:

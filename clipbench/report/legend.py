@@ -59,7 +59,7 @@ def _verdicts(setting: Setting) -> Iterator[str]:
         verdict.TIED: "better than the baseline too, and not shown to be worse than the best.",
         verdict.BETTER: f"{better}.",
         verdict.WORSE: "worse than the baseline (p < 0.05).",
-        verdict.NO_EFFECT: f"shown to lie within {margin} of the baseline (TOST, p < 0.05).",
+        verdict.NO_EFFECT: f"shown to lie within {margin} of the baseline (TOST, p < 0.05: its 90 % interval does).",
         verdict.UNDERPOWERED: "too few seeds to reach p < 0.05, whatever they show.",
         verdict.OPEN: "neither a difference nor its absence is shown.",
     }

@@ -49,10 +49,13 @@ def figure(setting: Setting) -> Figure | None:
 
 
 def _caption(setting: Setting) -> str:
-    margin = " The gray ground is the margin within which a difference does not matter." if setting.margin else ""
+    margin = (
+        " The gray ground is the margin within which a difference does not matter; for `no effect` the 90 % interval "
+        "must lie in it."
+    )
     return (
         f"Difference in {setting.metric.name} paired by seed, with its 95 % t interval; to the right is better."
-        f"{margin} ● better than the baseline, ◆ worse, ○ neither shown."
+        f"{margin if setting.margin else ''} ● better than the baseline, ◆ worse, ○ neither shown."
     )
 
 

@@ -46,7 +46,9 @@ def _heights(setting: Setting, rows: Sequence[Row]) -> Scale:
     means = [factor * row.value.mean for row in rows]
     if setting.metric.is_share:
         known = [min(100.0, max(0.0, value)) for value in (*ends, *means) if math.isfinite(value)]
-        return scale([*known, 100.0] if max(known, default=0) > 90 else known, 164, 46)
+        room = max(known, default=0.0) - min(known, default=0.0)
+        # How far all are from 100 % is worth seeing where it takes no more room than what they differ in.
+        return scale([*known, 100.0] if known and 100.0 - max(known) <= room else known, 164, 46)
     return scale([*ends, *means], 164, 46, log=spans_decades(means))
 
 

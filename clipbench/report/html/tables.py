@@ -43,14 +43,17 @@ def _table(grid: Grid) -> Iterator[str]:
     yield "</tr></thead><tbody>"
     for cells, values in zip(grid.cells, grid.values, strict=True):
         yield "<tr>"
+        found = "".join(cell for header, cell in zip(grid.headers, cells, strict=True) if header in BADGES)
         for number, (header, cell, value) in enumerate(zip(grid.headers, cells, values, strict=True)):
-            yield _name(cell) if number == 0 else _cell(header, cell, value, is_words=header in grid.text)
+            yield _name(cell, found) if number == 0 else _cell(header, cell, value, is_words=header in grid.text)
         yield "</tr>"
     yield "</tbody></table></div>"
 
 
-def _name(cell: str) -> str:
-    return f'<th scope="row">{text(cell)}</th>'
+def _name(cell: str, found: str) -> str:
+    """What stays in sight where a phone moves the table; the verdict stands below it there."""
+    below = f' class="{TONES.get(found, "plain")}" data-verdict="{text(found)}"' if found else ""
+    return f'<th scope="row"{below}>{text(cell)}</th>'
 
 
 def _cell(header: str, cell: str, value: Value, *, is_words: bool) -> str:
