@@ -186,6 +186,7 @@ def unfinished():
     """Two searches under way, nothing confirmed, and one that was not begun."""
     norm = points("norm", [knob()], 24, {"threshold": 0.5}, running=8)
     value = points("value", [knob()], 8, {"threshold": 0.02}, running=8)
+    value[0] |= {"state": "failed"}
     written = document(
         contender("none", (), [], confirm=False),
         contender("norm", [knob()], norm, confirm=False),

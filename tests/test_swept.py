@@ -61,7 +61,7 @@ def test_a_point_without_scores_has_one_that_is_not_known_for_each_objective(tmp
     document, _ = fake_sweep.objectives()
     document["contenders"][1]["points"][3] |= {"scores": [], "deviations": [None, None]}
     point = read(tmp_path, document).contenders[1].points[3]
-    assert [str(value) for value in (*point.scores, *point.deviations)] == ["nan"] * 4
+    assert all(math.isnan(each) for n in (0, 1) for each in (point.score(n), point.deviation(n)))
     assert not point.is_steady
 
 

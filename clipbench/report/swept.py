@@ -48,7 +48,7 @@ class SweptPoint:
     values: Mapping[str, Scalar]
     origin: str  # yaml, pilot or search
     state: str  # one of STATES
-    scores: tuple[float, ...]  # one an objective, NaN where there is none; a diverged lane counts by a penalty
+    scores: tuple[float, ...]  # one an objective, none while there is none; a diverged lane counts by a penalty
     deviations: tuple[float, ...]  # standard deviation of each over the lanes
     diverged: int
     lanes: int
@@ -58,7 +58,15 @@ class SweptPoint:
     @property
     def is_steady(self) -> bool:
         """Trained to its end on every seed: its scores are measures of a model and nothing else."""
-        return self.state == "complete" and not self.diverged and all(map(math.isfinite, self.scores))
+        known = bool(self.scores) and all(map(math.isfinite, self.scores))
+        return self.state == "complete" and not self.diverged and known
+
+    def score(self, objective: int) -> float:
+        """NaN where there is none."""
+        return self.scores[objective] if self.scores else math.nan
+
+    def deviation(self, objective: int) -> float:
+        return self.deviations[objective] if self.deviations else math.nan
 
 
 @dataclass(frozen=True)
@@ -257,7 +265,7 @@ def _point(fields: Fields, objectives: int) -> SweptPoint:
 
 def _each(fields: Fields, key: str, objectives: int) -> tuple[float, ...]:
     """A number an objective; a point that has none yet has an empty list."""
-    values = fields.numbers(key) or (math.nan,) * objectives
-    if len(values) != objectives:
+    values = fields.numbers(key)
+    if len(values) not in (0, objectives):
         raise fields.wrong(key, f"{objectives} numbers, one an objective")
     return values

@@ -110,14 +110,14 @@ def peers(search: Search) -> Iterator[Peer]:
     measures = search.measures
     fronts = {row.contender.label: row.contender.front for row in search.found}
     for row in search.found:
-        for point in sorted(row.contender.front, key=lambda each: -measures[0].sign * each.scores[0]):
+        for point in sorted(row.contender.front, key=lambda each: -measures[0].sign * each.score(0)):
             beats = (label for label, front in fronts.items() if any(_beats(other, point, measures) for other in front))
             yield Peer(row.contender, point, next(beats, ""))
 
 
 def _beats(one: SweptPoint, other: SweptPoint, measures: Sequence[Metric]) -> bool:
     """No worse in any objective, and better in one."""
-    gains = [m.sign * (a - b) for m, a, b in zip(measures, one.scores, other.scores, strict=True)]
+    gains = [m.sign * (one.score(n) - other.score(n)) for n, m in enumerate(measures)]
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 
@@ -128,9 +128,9 @@ def _star(row: Peer) -> str:
 def _score(number: int, measure: Metric) -> Column[Peer]:
     return Column(
         formatting.unit(measure),
-        lambda row: formatting.mean(row.point.scores[number], measure),
+        lambda row: formatting.mean(row.point.score(number), measure),
         meaning.score(measure),
-        lambda row: formatting.scale(measure) * row.point.scores[number],
+        lambda row: formatting.scale(measure) * row.point.score(number),
     )
 
 

@@ -60,7 +60,7 @@ def _fresh(records: pd.DataFrame, contender: SweptContender, measure: Metric) ->
 
 def _promise(contender: SweptContender, number: int, measure: Metric, confirmed: Estimate) -> Promise:
     winner = contender.winning
-    searched = winner.scores[number] if winner else math.nan
+    searched = winner.score(number) if winner else math.nan
     # With a diverged lane the score holds a penalty, and is no value of the measure.
     optimism = _optimism(searched if winner and winner.is_steady else math.nan, confirmed, measure.sign)
     return Promise(measure, searched, confirmed, optimism, _verdict(contender, confirmed, optimism))

@@ -26,8 +26,8 @@ def _row(swept: Swept, contender: SweptContender, point: SweptPoint) -> dict[str
     row: dict[str, Any] = {"contender": contender.name, "setting": contender.setting, "point": point.number}
     row |= {"origin": point.origin, "state": point.state}
     row |= {path: point.values[path] for path in swept.paths if path in point.values}
-    for objective, score, deviation in zip(swept.objectives, point.scores, point.deviations, strict=True):
-        row |= {objective.name: score, f"{objective.name} deviation": deviation}
+    for number, objective in enumerate(swept.objectives):
+        row |= {objective.name: point.score(number), f"{objective.name} deviation": point.deviation(number)}
     row |= {"diverged": point.diverged, "lanes": point.lanes, "epochs": point.epochs}
     row |= {"winner": point.number == contender.winner, "ids": " ".join(point.ids)}
     return {key: "" if isinstance(each, float) and math.isnan(each) else each for key, each in row.items()}

@@ -129,7 +129,8 @@ def _of_points(contender: SweptContender, swept: Swept) -> Iterator[Flag]:
         under_way = f", {running} under way" if running else ""
         yield Flag(f"{contender.tried} of {formatting.count(int(wanted), 'point')} tried{under_way}")
     if winner is None and contender.tried:
-        yield Flag("nothing found: no point was trained to its end")
+        yet = " yet" if contender.tried < wanted else ""
+        yield Flag(f"nothing found{yet}: no point was trained to its end")
     if winner and winner.diverged:
         diverged = f"diverged on {winner.diverged} of {winner.lanes} trials of the search"
         yield Flag(f"{diverged}; its score holds a penalty")

@@ -40,14 +40,14 @@ class Scores:
 
     def height(self, point: SweptPoint) -> float:
         """The score; what diverged or has none stands at the worse end, for its score holds a penalty."""
-        score = formatting.scale(self.measure) * point.scores[self.number]
+        score = formatting.scale(self.measure) * point.score(self.number)
         return score if math.isfinite(score) and not point.diverged and point.state != "failed" else self.worst
 
 
 def scores(search: Search, number: int, start: float, end: float) -> Scores:
     measure = search.measures[number]
     factor = formatting.scale(measure)
-    steady = [factor * p.scores[number] for row in search.found for p in row.contender.points if p.is_steady]
+    steady = [factor * p.score(number) for row in search.found for p in row.contender.points if p.is_steady]
     shown = _near(steady, measure.sign, log=not measure.is_share and spans_decades(steady))
     fresh = [row.promises[number].confirmed for row in search.found]
     ends = [factor * value for each in fresh for value in (each.low, each.mean, each.high) if math.isfinite(value)]
@@ -89,9 +89,9 @@ def describe(contender: SweptContender, point: SweptPoint, search: Search) -> st
     """`norm, point 17: threshold=0.53, val/accuracy 94.12, pruned after 5 epochs`."""
     values = words.place(point, words.names(search.swept))
     scored = [
-        f"{measure.name} {formatting.mean(score, measure)}"
-        for measure, score in zip(search.measures, point.scores, strict=True)
-        if math.isfinite(score)
+        f"{measure.name} {formatting.mean(point.score(number), measure)}"
+        for number, measure in enumerate(search.measures)
+        if math.isfinite(point.score(number))
     ]
     return ", ".join((f"{contender.label}, point {point.number}: {values}", *scored, *_fate(point)))
 

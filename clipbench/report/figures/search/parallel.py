@@ -60,7 +60,7 @@ def _cell(row: Found, known: Scores, search: Search, width: float) -> Drawing:
     labels = [*(names[knob.path] for knob in knobs), formatting.unit(known.measure)]
     room = (width - LEFT - 12) / len(knobs)
     xs = [LEFT + room * number for number in range(len(axes))]
-    points = sorted(_steady(row), key=lambda point: known.measure.sign * point.scores[0])
+    points = sorted(_steady(row), key=lambda point: known.measure.sign * point.score(0))
     best = len(points) - max(FEWEST, math.ceil(BEST * len(points)))
     shapes: list[Shape] = [Words(0, 14, shortened(row.contender.label, width, TITLE), size=TITLE, bold=True)]
     for number, point in enumerate(points):
