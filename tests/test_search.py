@@ -376,7 +376,7 @@ def test_fresh_seeds_are_a_band_behind_the_history_and_an_interval_at_the_found_
 def test_slices_put_values_in_their_order_and_choices_at_places_of_their_own(scenes):
     cells = {cell.title: cell for cell in drawn(scenes["jointly"])["slices"].cells}
     assert list(cells) == [
-        "threshold of norm", "lr of norm", "threshold of zclip", "lr of zclip", "window of zclip", "lr of none",
+        "lr of none", "threshold of norm", "lr of norm", "threshold of zclip", "lr of zclip", "window of zclip",
     ]  # fmt: skip
     assert len({mark.x for mark in marks(cells["window of zclip"])}) == 3
     words = [shape.text for shape in cells["window of zclip"].shapes if isinstance(shape, Words)]

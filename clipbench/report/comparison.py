@@ -43,7 +43,7 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
     ours = _of_experiment(frame, options.planned)
     trained = ours[ours["status"].isin(("finished", "diverged"))] if len(ours) else ours
     metric.check(trained, options)
-    search = outcome.search_of(options.swept, frame)
+    search = outcome.search_of(options.swept, frame, options.baseline)
     tuned = tuple(_tuned(trained, options)) if options.tuned and not search else ()
     settings = tuple(_settings(trained, options))
     answered = claims.answer(trained.drop(columns=_searched(trained, options)), options)

@@ -143,8 +143,9 @@ class Swept:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Everything that was searched, of any contender."""
-        return tuple(dict.fromkeys(knob.path for contender in self.contenders for knob in contender.knobs))
+        """Everything that was searched, of any contender; the threshold first, as in the name of an arm."""
+        every = dict.fromkeys(knob.path for contender in self.contenders for knob in contender.knobs)
+        return tuple(sorted(every, key=lambda path: path != "threshold"))
 
     @property
     def ids(self) -> frozenset[str]:

@@ -17,23 +17,23 @@ from clipbench.stats import Estimate
 SAME = 1e-9  # training without chance gives the same on every seed, but for the last digits of a mean
 
 
-def search_of(swept: Swept | None, records: pd.DataFrame) -> Search | None:
+def search_of(swept: Swept | None, records: pd.DataFrame, baseline: str) -> Search | None:
     """The search, with the fresh seeds that the store's records hold of its winners."""
     if swept is None:
         return None
     budget = sum(contender.epochs for contender in swept.contenders) or 1
     every = [_found(contender, swept, records, budget) for contender in swept.contenders]
     settings = list(dict.fromkeys(contender.setting for contender in swept.contenders))
-    found = tuple(sorted(every, key=lambda each: (settings.index(each.contender.setting), *_rank(each))))
+    found = tuple(sorted(every, key=lambda each: (settings.index(each.contender.setting), *_rank(each, baseline))))
     return Search(swept, found, words.headline(swept, found), tuple(words.notes(swept)))
 
 
-def _rank(found: Found) -> tuple[bool, float, float]:
-    """What was not searched first, then by what fresh seeds show, then by what the search promised."""
+def _rank(found: Found, baseline: str) -> tuple[bool, float, float]:
+    """The baseline first, then by what fresh seeds show, then by what the search promised."""
     first = found.promises[0]
     values = (-first.measure.sign * value for value in (first.confirmed.mean, first.searched))
     confirmed, searched = (math.inf if math.isnan(value) else value for value in values)
-    return bool(found.contender.knobs), confirmed, searched
+    return found.contender.name != baseline, confirmed, searched
 
 
 def _found(contender: SweptContender, swept: Swept, records: pd.DataFrame, budget: int) -> Found:
