@@ -88,7 +88,7 @@ def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str],
         plan = _unclipped(plan)
         for note in plan.notes:
             watcher.note(note)
-        seen, failed = _watched(pool, plan, device, watcher)
+        seen, failed = watched(pool, plan, device, watcher)
         found = []
         for trials in _settings(plan):
             mine = tuple(seen[trial.id] for trial in trials if trial.id in seen)
@@ -105,7 +105,8 @@ def _unclipped(plan: Plan) -> Plan:
     return replace(plan, cohorts=tuple(cohorts))
 
 
-def _watched(pool: Local, plan: Plan, device: str, watcher: Watcher) -> tuple[Mapping[str, Watched], list[str]]:
+def watched(pool: Local, plan: Plan, device: str, watcher: Watcher) -> tuple[Mapping[str, Watched], list[str]]:
+    """Train a plan's trials and watch them; what was seen by their ids, and what went wrong."""
     chunks = plan.chunks((), pool.size, device)
     seen: dict[str, Watched] = {}
     failed = []

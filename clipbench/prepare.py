@@ -69,7 +69,8 @@ class _Preparation:
             f"{s.model.name} is trained one model after another: {s.loop_reason}." for s in settings if s.loop_reason
         ]
         notes = (*self.experiment.notes, *dict.fromkeys(self.notes))
-        return Plan(self.experiment, cohorts, notes, _directions(settings))
+        validates = all(setting.dataset is not None and setting.dataset.val is not None for setting in settings)
+        return Plan(self.experiment, cohorts, notes, _directions(settings), validates)
 
     def _settings(self) -> Iterator[_Setting | None]:
         """Every combination of data, model and training; None where a problem was found."""

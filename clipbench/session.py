@@ -13,8 +13,10 @@ from typing import Protocol
 from clipbench import __version__
 from clipbench.errors import InputError, Problem
 from clipbench.executors.local import Local
+from clipbench.executors.question import Advise
 from clipbench.plan import Chunk, Plan
 from clipbench.report.subject import Subject
+from clipbench.report.swept import Swept
 from clipbench.report.tables import Report
 from clipbench.spec.resolved import resolved
 from clipbench.store import Store, runs
@@ -77,6 +79,18 @@ class Finished:
     failed: Sequence[str] = ()  # what went wrong, a line each
     device: str = ""
     notes: Sequence[str] = ()  # of the plan
+    swept: Swept | None = None  # the search that the report is of
+
+
+class Searching(Protocol):
+    """A search that training is part of."""
+
+    @property
+    def advise(self) -> Advise | None:
+        """Says at the end of epochs which trials go no further; None: nobody asks."""
+
+    def marked(self, records: Records) -> Records:
+        """Records that say to which search they belong."""
 
 
 @dataclass
@@ -124,12 +138,14 @@ class Session:
         """Keep beside the trials what trains them; said first, so that it is there however the command ends."""
         runs.add(store, runs.begun(self.settings.command, trials, device, _content_hash(plan), git_commit()))
 
-    def train(self, pool: Local, chunks: Sequence[Chunk], store: Store, device: str) -> None:
+    def train(
+        self, pool: Local, chunks: Sequence[Chunk], store: Store, device: str, search: Searching | None = None
+    ) -> None:
         """Train chunks, and save what becomes of them."""
-        for event in pool.train(chunks, device):
+        for event in pool.train(chunks, device, advise=search.advise if search else None):
             self.watcher.advance(event.lane_steps)
             if event.records:
-                store.save(event.records, event.chunk.stem)
+                store.save(search.marked(event.records) if search else event.records, event.chunk.stem)
                 self.trained += len(event.chunk.trials)
             elif event.error:
                 store.save(Records.failed(event.chunk.trials, event.error), event.chunk.stem)

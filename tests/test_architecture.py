@@ -35,6 +35,7 @@ LAYERS = (
     ("session", "bench", "doctor"),
     ("run",),
     ("pilot",),
+    ("sweep",),
     ("cli",),
 )
 # Libraries that are known to one place alone.

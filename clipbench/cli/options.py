@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from clipbench.cli.app import uninterrupted
+
+if TYPE_CHECKING:
+    from clipbench.session import Settings
 
 
 class Device(StrEnum):
@@ -55,3 +62,29 @@ TrackingUri = Annotated[
     ),
 ]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Mirror nothing to MLflow.")]
+
+
+def settings_of(
+    device: Device,
+    workers: str,
+    seeds: int | None,
+    sets: list[str] | None,
+    results: Path,
+    tracking_uri: str | None,
+    no_mlflow: bool,
+) -> Settings:
+    """The options of every command that trains, as the library takes them."""
+    with uninterrupted():
+        from clipbench.session import Settings
+        from clipbench.tracking.uri import redact
+
+    return Settings(
+        device=device.value,
+        workers=workers,  # type: ignore[arg-type]  # a number or None, by the option's callback
+        seeds=seeds,
+        sets=tuple(sets or ()),
+        results=results,
+        tracking_uri=tracking_uri,
+        mirror=not no_mlflow,
+        command=redact(shlex.join(["clipbench", *sys.argv[1:]])),
+    )

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json, uninterrupted
-from clipbench.cli.options import Device, Devices, Json, NoMlflow, Quiet, Results, Seeds, Sets, TrackingUri, Workers
+from clipbench.cli.options import (
+    Device,
+    Devices,
+    Json,
+    NoMlflow,
+    Quiet,
+    Results,
+    Seeds,
+    Sets,
+    TrackingUri,
+    Workers,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from clipbench.pilot import Pilot, Piloted
@@ -46,18 +58,9 @@ def pilot(
 
         from clipbench import pilot
         from clipbench.cli.progress import watcher
-        from clipbench.session import Settings
 
-    settings = Settings(
-        device=device.value,
-        workers=workers,  # type: ignore[arg-type]  # a number or None, by the option's callback
-        seeds=seeds,
-        sets=tuple(sets or ()),
-        results=results,
-        tracking_uri=tracking_uri,
-        mirror=not no_mlflow,  # taken as by all commands that train; a pilot is mirrored nowhere
-        command="clipbench pilot",
-    )
+    # MLflow's options are taken as by all commands that train; a pilot is mirrored nowhere.
+    settings = settings_of(device, workers, seeds, sets, results, tracking_uri, no_mlflow)
     found = pilot.pilot(experiment, settings, strategies or (), watcher(Console(stderr=True), quiet))
     if as_json:
         say_json(_document(found))

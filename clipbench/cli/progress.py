@@ -54,10 +54,13 @@ class Bar(Silent):
     """A live bar."""
 
     def begin(self, lane_steps: int, trials: int, done: int) -> None:
+        self._make(lane_steps, trials, done)
+        self._progress.start()
+
+    def _make(self, lane_steps: int, trials: int, done: int) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=self.console, transient=True)
         self._task: TaskID = self._progress.add_task(_opening(trials, done), total=max(lane_steps, 1))
-        self._progress.start()
 
     def advance(self, lane_steps: int) -> None:
         self._progress.advance(self._task, lane_steps)

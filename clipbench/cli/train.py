@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +21,7 @@ from clipbench.cli.options import (
     Sets,
     TrackingUri,
     Workers,
+    settings_of,
 )
 
 if TYPE_CHECKING:
@@ -47,20 +46,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train what is missing, compare the arms, write the report, mirror to MLflow."""
-    with uninterrupted():
-        from clipbench.session import Settings
-        from clipbench.tracking.uri import redact
-
-    settings = Settings(
-        device=device.value,
-        workers=workers,  # type: ignore[arg-type]  # a number or None, by the option's callback
-        seeds=seeds,
-        sets=tuple(sets or ()),
-        results=results,
-        tracking_uri=tracking_uri,
-        mirror=not no_mlflow,
-        command=redact(shlex.join(["clipbench", *sys.argv[1:]])),
-    )
+    settings = settings_of(device, workers, seeds, sets, results, tracking_uri, no_mlflow)
     if dry_run:
         _preview(experiment, settings, as_json)
     else:
@@ -77,20 +63,23 @@ def report(
     seeds: Seeds = None,
     sets: Sets = None,
     results: Results = Path("results"),
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Compare the YAML's own thresholds, even after a sweep.")
+    ] = False,
     png: Annotated[bool, typer.Option("--png", help="Write the figures as PNG too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare what was trained, and write report.html, its figures and its tables beside it."""
     from clipbench.report.combined import combine
     from clipbench.report.publish import write_combined, write_pictures
-    from clipbench.run import report
     from clipbench.session import Settings
     from clipbench.store import Store
+    from clipbench.sweep import recall
 
     settings = Settings(seeds=seeds, sets=tuple(sets or ()), results=results)
-    finished = [report(experiment, settings) for experiment in experiments]
+    finished = [recall.report(experiment, settings, grid=grid) for experiment in experiments]
     for each in finished if png else ():
-        write_pictures(each.subject, Store(each.folder))
+        write_pictures(each.subject, Store(each.folder), each.swept)
     combined = combine([each.report for each in finished])
     path = write_combined(combined, results) if len(finished) > 1 else None
     _show(finished, combined, Format.json if as_json else layout)
@@ -138,14 +127,21 @@ def _run(experiment: Path, settings: Settings, as_json: bool, quiet: bool) -> No
         from clipbench.session import Session
 
     session = Session(settings, watcher(Console(stderr=True), quiet))
+    conclude(session, lambda: running.run(session, experiment), as_json, quiet)
+
+
+def conclude(session: Session, work: Callable[[], Finished], as_json: bool, quiet: bool) -> None:
+    """Do a session's work, show its report, and wait for MLflow."""
     try:
-        finished = running.run(session, experiment)
+        finished = work()
         if not as_json and not quiet:
             _print_report(finished)
         problem = _finish(session, quiet)
     except KeyboardInterrupt:
         session.finish("KILLED", patience=1.0)
-        raise KeyboardInterrupt(f"Interrupted. What was trained is saved. To go on: {settings.command}") from None
+        raise KeyboardInterrupt(
+            f"Interrupted. What was trained is saved. To go on: {session.settings.command}"
+        ) from None
     if as_json:
         say_json(_document(finished, session, problem))
     for failure in finished.failed:

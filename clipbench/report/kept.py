@@ -37,10 +37,11 @@ class Request:
     text: str
     sets: tuple[str, ...] = ()
     seeds: int | None = None
+    command: str = "run"  # whose trials it is about
 
     @classmethod
-    def of(cls, path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> Request:
-        return cls(str(path), read_text(Path(path)), tuple(sets), seeds)
+    def of(cls, path: str | Path, sets: Sequence[str] = (), seeds: int | None = None, command: str = "run") -> Request:
+        return cls(str(path), read_text(Path(path)), tuple(sets), seeds, command)
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pyarrow as pa
 from clipbench.errors import ClipbenchError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MOMENT = 1.0  # seconds
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
@@ -41,13 +43,13 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, taken: str) -> Iterator[None]:
-    """Hold a lock or fail with `taken`, where HOLDER is who has it."""
+def lock(path: Path, taken: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock, alone or with others that share it, or fail with `taken`, where HOLDER is who has it."""
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115 - open as long as the lock is held
     with file:
-        if not _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        if not (_shares(file) if shared else _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)):
             file.seek(0)
             pid = file.read().strip()
             raise ClipbenchError(taken.replace("HOLDER", f"process {pid}" if pid else "another process"))
@@ -94,6 +96,16 @@ def readable(path: Path) -> Iterator[None]:
             f"{path}: is damaged, perhaps copied by half. "
             "Copy it again, or delete it: the next `clipbench run` trains its trials again."
         ) from error
+
+
+def _shares(file: TextIO) -> bool:
+    """Take a lock that others may share. Whoever cleans up first has it alone, for a moment."""
+    end = time.monotonic() + MOMENT
+    while not _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB):
+        if time.monotonic() > end:
+            return False
+        time.sleep(MOMENT / 20)
+    return True
 
 
 def _flock(file: TextIO, operation: int) -> bool:

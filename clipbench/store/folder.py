@@ -11,7 +11,7 @@ import io
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,12 +109,22 @@ class Store:
         return path
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only one that trains into this folder. A killed process holds nothing."""
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Be the only one that trains into this folder, or one of those that share it. A killed process holds nothing.
+
+        Those that share it must not train the same trials.
+        """
         remedy = "Wait for it to end, or choose another folder with `--results DIR`."
-        with lock(self.folder / ".lock", f"{self.folder}: HOLDER is training into this folder. {remedy}"):
-            self._sweep()
-            self._renew_columns()
+        taken = f"{self.folder}: HOLDER is training into this folder. {remedy}"
+        path = self.folder / ".lock"
+        if shared:
+            with suppress(ClipbenchError), lock(path, taken):  # or what looks like a leftover may be another's work
+                self._clean_up()
+            with lock(path, taken, shared=True):
+                yield
+            return
+        with lock(path, taken):
+            self._clean_up()
             yield
             self._remove_failures()
 
@@ -160,8 +170,9 @@ class Store:
             if schemas:
                 self._add_columns(name, columns.unify(schemas))
 
-    def _sweep(self) -> None:
+    def _clean_up(self) -> None:
         """Remove what a killed process left: half a file, or series that no record file speaks for."""
+        self._renew_columns()
         known = set(self._stems("records"))
         for name in (*SERIES, "weights"):
             for stem in set(self._stems(name)) - known:

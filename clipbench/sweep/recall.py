@@ -1,0 +1,68 @@
+"""The report of a sweep that was confirmed: without Optuna, and without a plan where nothing has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipbench import run, spec
+from clipbench.errors import InputError
+from clipbench.executors.local import Local
+from clipbench.plan import Plan
+from clipbench.report import kept, swept
+from clipbench.report.kept import Request
+from clipbench.report.publish import publish
+from clipbench.report.subject import Subject, subject_of
+from clipbench.report.swept import Swept
+from clipbench.session import Finished, Settings, find_experiment, planned
+from clipbench.store import Store
+from clipbench.sweep.confirm import confirming, recalled
+from clipbench.sweep.settings import search_of
+
+COMMAND = "sweep"
+
+
+def report(experiment: str | Path, settings: Settings, *, grid: bool = False) -> Finished:
+    """What a sweep confirmed, if there was one of this YAML; else, and with `grid`, the thresholds of the YAML."""
+    path = find_experiment(experiment, settings.results)
+    found = None if grid else _confirmed(path, settings)
+    if found is None:
+        return run.report(experiment, settings)
+    subject, known, store = found
+    return Finished(subject, publish(subject, store, known), store.folder, swept=known)
+
+
+def keep(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
+    """Keep what was confirmed, so that the next report of it needs no plan."""
+    experiment = plan.experiment
+    request = Request(experiment.path, experiment.text, settings.sets, settings.seeds, COMMAND)
+    kept.keep(store, request, plan, subject)
+
+
+def _confirmed(path: Path, settings: Settings) -> tuple[Subject, Swept, Store] | None:
+    try:
+        store = Store(settings.results / spec.name_of(path, settings.sets))
+    except InputError:
+        return None  # planning finds all that is wrong
+    known = swept.read(store.folder / swept.FILE)
+    if known is None or not any(contender.confirmed for contender in known.contenders):
+        return None
+    request = Request.of(path, settings.sets, settings.seeds, COMMAND)
+    subject = kept.find(store, request) or _planned(path, settings, store, known)
+    return (subject, known, store) if subject else None
+
+
+def _planned(path: Path, settings: Settings, store: Store, known: Swept) -> Subject | None:
+    """None where the YAML asks for another search now."""
+    with Local(1) as pool:
+        plan, _, _ = planned(pool, path, settings)
+        try:
+            contenders = pool.call("clipbench.contenders:contenders", plan)
+        except InputError:
+            return None  # there is nothing to search any more
+    search = search_of(plan)
+    finalists = recalled(search, contenders, known)
+    if finalists is None:
+        return None
+    subject = subject_of(confirming(plan, search, finalists), COMMAND)
+    keep(store, plan, subject, settings)
+    return subject

@@ -1,0 +1,216 @@
+"""One round of a search: points of all contenders, cut into chunks, trained at once, and told."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from clipbench.executors.local import Local
+from clipbench.executors.question import Advise, Answer, Question
+from clipbench.plan import Chunk, Cohort, Plan, most_lanes
+from clipbench.session import Session
+from clipbench.store import Store
+from clipbench.sweep import samplers, scoring
+from clipbench.sweep.confirm import Content, by_content, content_of
+from clipbench.sweep.scoring import Outcome, Row
+from clipbench.sweep.settings import Search
+from clipbench.sweep.study import Point, Study
+from clipbench.trial import Records, Trial
+
+DONE = ("finished", "diverged")
+PRUNED = "pruned"
+LOSS = "train/loss"
+STAGE = 2  # seeds of a point that are released at once, after the first few
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A point, and the study that asked for it."""
+
+    study: Study
+    point: Point
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return self.point.trials
+
+
+class Adviser:
+    """Decides at the end of an epoch which points go no further. Asked again about an epoch, it says the same."""
+
+    def __init__(self, asked: Sequence[Asked], prunes: bool) -> None:
+        self._asked = {trial.id: each for each in asked for trial in each.trials}
+        self._prunes = prunes
+        self._decided: dict[tuple[str, int, int], bool] = {}
+
+    @property
+    def advise(self) -> Advise | None:
+        return self._advise if self._prunes else None
+
+    def _advise(self, questions: Sequence[Question]) -> list[Answer]:
+        for study in {id(each.study): each.study for each in self._asked.values()}.values():
+            study.sign_of_life()
+        reported = [list(self._report(question)) for question in questions]
+        return [
+            {trial.id for each in points for trial in each.trials if self._is_over(each, question.epoch)}
+            for question, points in zip(questions, reported, strict=True)
+        ]
+
+    def marked(self, records: Records) -> Records:
+        """The study and the number of the point, as tags in MLflow."""
+        asked = [self._asked[str(id_)] for id_ in records.records["id"]]
+        words = {
+            "study": np.array([each.study.name for each in asked], dtype=object),
+            "point": np.array([str(each.point.number) for each in asked], dtype=object),
+        }
+        return replace(records, records={**records.records, **words})
+
+    def _report(self, question: Question) -> Iterator[Asked]:
+        """Points that the question knows all trials of; what they come to so far is told to their studies."""
+        points = {id(self._asked[id_]): self._asked[id_] for id_ in question.measured}
+        for each in points.values():
+            if all(trial.id in question.measured for trial in each.trials):
+                key = _key(each, question.epoch)
+                if key not in self._decided:
+                    each.study.report(each.point, question.epoch, self._score(each, question))
+                yield each
+
+    def _score(self, asked: Asked, question: Question) -> float:
+        objective = asked.study.search.objectives[0]
+        values = [question.measured[trial.id].get(objective.name, math.nan) for trial in asked.trials]
+        return scoring.running_score(values, objective, asked.study.worst()[0], math.nan)
+
+    def _is_over(self, asked: Asked, epoch: int) -> bool:
+        key = _key(asked, epoch)
+        if key not in self._decided:
+            self._decided[key] = asked.study.should_prune(asked.point)
+        return self._decided[key]
+
+
+def _key(asked: Asked, epoch: int) -> tuple[str, int, int]:
+    return asked.study.name, asked.point.number, epoch
+
+
+class Round:
+    """Trains points into the store, and tells their studies what they came to."""
+
+    def __init__(self, session: Session, pool: Local, plan: Plan, store: Store, device: str, search: Search) -> None:
+        self._session, self._pool, self._store = session, pool, store
+        self._device, self._search = device, search
+        self._cohorts = by_content(plan)
+
+    def lane_steps(self, study: Study) -> int:
+        """Of one point."""
+        seeds = len(self._search.seeds)
+        return sum(self._cohorts[content_of(template)].steps * seeds for template in study.contender.templates)
+
+    def train(self, asked: Sequence[Asked], *, again: bool = False) -> set[str]:
+        """Train what the store lacks; the names of studies of which every point failed.
+
+        `again` says that somebody began with these points: what is pruned of them was pruned by their own study.
+        """
+        if self._search.pruner == "wilcoxon":
+            self._in_stages(asked)
+        else:
+            self._all_at_once(asked, (*DONE, PRUNED) if again else DONE)
+        outcomes = [(each, self._tell(each)) for each in asked]
+        failing = {each.study.name for each, outcome in outcomes if outcome.failed}
+        return failing - {each.study.name for each, outcome in outcomes if not outcome.failed}
+
+    def _all_at_once(self, asked: Sequence[Asked], enough: Sequence[str]) -> None:
+        rows = self._rows(trial for each in asked for trial in each.trials)
+        missing = [[trial for trial in each.trials if not _is_there(rows.get(trial.id), enough)] for each in asked]
+        self._train([trials for trials in missing if trials], Adviser(asked, self._search.pruner != "none"))
+        self._skip(trial for each in asked for trial in each.trials if _is_there(rows.get(trial.id), enough))
+
+    def _in_stages(self, asked: Sequence[Asked]) -> None:
+        """A few seeds of all points, then more of those that are not yet known to be worse than the best one."""
+        alive, start = list(asked), 0
+        length = max(len(each.trials) for each in asked)
+        while alive and start < length:
+            stop = start + (samplers.FEWEST_PAIRS if start == 0 else STAGE)
+            stage = [Asked(each.study, replace(each.point, trials=each.trials[start:stop])) for each in alive]
+            self._all_at_once(stage, DONE)
+            for each in stage:
+                self._report_seeds(each, start)
+            over = [each for each in alive if stop < length and each.study.should_prune(each.point)]
+            self._skip(trial for each in over for trial in each.trials[stop:])
+            alive = [each for each in alive if each not in over]
+            start = stop
+
+    def _report_seeds(self, asked: Asked, first: int) -> None:
+        rows = self._rows(asked.trials)
+        for number, trial in enumerate(asked.trials):
+            if _is_there(rows.get(trial.id), DONE):
+                found = self._outcome(asked.study, [rows[trial.id]])
+                asked.study.report(asked.point, first + number, found.scores[0])
+
+    def _train(self, points: Sequence[Sequence[Trial]], adviser: Adviser) -> None:
+        chunks = chunks_of(points, self._cohorts, self._pool.size, self._device)
+        if chunks:
+            self._session.train(self._pool, chunks, self._store, self._device, adviser)
+
+    def _tell(self, asked: Asked) -> Outcome:
+        rows = self._rows(asked.trials)
+        there = [rows[trial.id] for trial in asked.trials if trial.id in rows]
+        found = self._outcome(asked.study, there)
+        if self._search.pruner == "wilcoxon" and len(there) < len(asked.trials):
+            found = replace(found, pruned=True)
+        elif len(there) < len(asked.trials):
+            found = replace(found, failed=True)
+        asked.study.tell(asked.point, found)
+        return found
+
+    def _outcome(self, study: Study, rows: Sequence[Row]) -> Outcome:
+        objectives = self._search.objectives
+        diverged = [row["id"] for row in rows if row["status"] == "diverged"]
+        needed = bool(diverged) and not all(objective.higher for objective in objectives)
+        return scoring.outcome(rows, objectives, study.worst(), self._initial_loss(diverged) if needed else math.nan)
+
+    def _initial_loss(self, ids: Sequence[str]) -> float:
+        """The largest loss that was there before anything was learned."""
+        steps = self._store.steps(ids, [LOSS])
+        first = steps.loc[steps["step"] == 1, LOSS].to_numpy(float)
+        return float(np.max(first[np.isfinite(first)], initial=-math.inf)) if first.size else math.nan
+
+    def _rows(self, trials: Iterable[Trial]) -> dict[str, Row]:
+        return {row["id"]: row for row in self._store.rows([trial.id for trial in trials])}
+
+    def _skip(self, trials: Iterable[Trial]) -> None:
+        self._session.watcher.advance(sum(self._cohorts[content_of(trial)].steps for trial in trials))
+
+
+def _is_there(row: Row | None, enough: Sequence[str]) -> bool:
+    return row is not None and row["status"] in enough
+
+
+def chunks_of(
+    points: Iterable[Sequence[Trial]], cohorts: Mapping[Content, Cohort], workers: int, device: str
+) -> list[Chunk]:
+    """The trials of a point stay together: only so a point can be judged while it is trained."""
+    parts: dict[Content, list[Sequence[Trial]]] = {}
+    for trials in points:
+        for content, together in itertools.groupby(sorted(trials, key=_sort_key), content_of):
+            parts.setdefault(content, []).append(list(together))
+    cut = [chunk for content, found in parts.items() for chunk in _cut(cohorts[content], found, workers, device)]
+    return sorted(cut, key=lambda chunk: -chunk.steps)
+
+
+def _sort_key(trial: Trial) -> str:
+    return repr(content_of(trial))
+
+
+def _cut(cohort: Cohort, parts: Sequence[Sequence[Trial]], workers: int, device: str) -> Iterator[Chunk]:
+    """As much work for each worker; all chunks of one shape."""
+    lanes = max(map(len, parts))
+    together = max(1, most_lanes(cohort, device) // lanes)
+    pieces = max(-(-len(parts) // together), min(workers, len(parts)))
+    size = -(-len(parts) // (workers * -(-pieces // workers) if pieces > workers else pieces))
+    ordered = sorted(parts, key=lambda part: (repr(part[0].optimizer), part[0].clip.name))
+    for start in range(0, len(ordered), size):
+        trials = tuple(itertools.chain.from_iterable(ordered[start : start + size]))
+        yield Chunk(cohort.id, trials, size * lanes, cohort.steps)

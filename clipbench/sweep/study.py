@@ -1,0 +1,271 @@
+"""One contender's study: which points are tried next, and what became of those that were."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from clipbench.contender import Contender, Knob
+from clipbench.sweep import owners, samplers, scoring
+from clipbench.sweep.scoring import Outcome
+from clipbench.sweep.settings import Search
+from clipbench.trial import Trial, Value
+
+# What is kept of a trial, and of a study, beside what Optuna keeps.
+OWNER, ORIGIN, OUTCOME, REPEATED = "owner", "origin", "outcome", "repeated"
+OPENED, ALIVE = "opened", "alive"
+TRIES = 8  # to find a point that was not tried
+YAML, PILOT, SEARCHED = "yaml", "pilot", "search"  # where a point comes from
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+FINISHED = tuple(STATES)
+UNOWNED = 60.0  # seconds after which a point that nobody calls his own is taken over
+SEVERAL = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """Values of all knobs, and the trials that try them."""
+
+    number: int
+    values: Mapping[str, Value]
+    trials: tuple[Trial, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A point and what it came to; `outcome` is None while it is under way."""
+
+    point: Point
+    state: str  # complete, pruned, failed, running
+    outcome: Outcome | None
+
+
+@dataclass
+class Study:
+    """Asks Optuna, tells Optuna. A point that a killed process had asked for is asked again, not lost."""
+
+    contender: Contender
+    search: Search
+    storage: BaseStorage
+    _owner: str = field(default_factory=owners.this_process, init=False)
+    _beat: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.name = f"{self.search.experiment}: {self.contender.label} {self.search.content(self.contender)}"
+        directions = [
+            StudyDirection.MAXIMIZE if objective.higher else StudyDirection.MINIMIZE
+            for objective in self.search.objectives
+        ]
+        self._study = optuna.create_study(
+            storage=self.storage,
+            study_name=self.name,
+            directions=directions,
+            pruner=samplers.pruner(self.search.pruner, self.contender.templates[0].train.epochs),
+            load_if_exists=True,
+        )
+        self._trials: dict[int, optuna.trial.Trial] = {}
+
+    @property
+    def total(self) -> int:
+        """Points that will have been tried in the end; fewer where there are no more."""
+        size = self.contender.size
+        return self.search.trials if size is None else min(size, self.search.trials)
+
+    @property
+    def left(self) -> int:
+        """Points that nobody has asked for yet."""
+        return max(0, self.total - len(self._frozen(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)))
+
+    @property
+    def unfinished(self) -> int:
+        """Points that are still to be tried, or under way."""
+        return self.left + len(self._frozen(TrialState.RUNNING))
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether its first points are in the queue."""
+        return bool(self._study.user_attrs.get(OPENED))
+
+    def open(self, first: Iterable[tuple[str, Mapping[str, Value]]]) -> None:
+        """Put points at the head of the queue, each with its origin; where there are few in all, every one of them."""
+        for origin, values in [*first, *((SEARCHED, values) for values in self._all())]:
+            told = {knob.path: _told(knob, values[knob.path]) for knob in self.contender.knobs}
+            self._study.enqueue_trial(told, user_attrs={ORIGIN: origin}, skip_if_exists=True)
+        self._study.set_user_attr(OPENED, True)
+
+    def _all(self) -> Iterator[dict[str, Value]]:
+        """Every point, if the budget is enough for all of them."""
+        if self.contender.size is not None and self.contender.size <= self.search.trials:
+            each = [knob.choices or tuple(range(int(knob.low), int(knob.high) + 1)) for knob in self.contender.knobs]
+            paths = [knob.path for knob in self.contender.knobs]
+            yield from (dict(zip(paths, values, strict=True)) for values in itertools.product(*each))
+
+    @samplers.quietly()
+    def ask(self, count: int) -> list[Point]:
+        """The next points, at most so many."""
+        asked = len(self._frozen(*TrialState))
+        self._study.sampler = samplers.sampler(
+            self.search.sampler, samplers.number(self.name, self.search.seeds), asked
+        )
+        return [self._new_point() for _ in range(min(count, self.left))]
+
+    def take_over(self) -> list[Point]:
+        """The points that processes which are gone had asked for."""
+        orphans = [frozen for frozen in self._frozen(TrialState.RUNNING) if self._is_orphan(frozen)]
+        return [self._own(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in orphans]
+
+    def others(self) -> int:
+        """Points that other processes, which are alive, have under way."""
+        return sum(frozen.number not in self._trials for frozen in self._frozen(TrialState.RUNNING))
+
+    def sign_of_life(self) -> None:
+        """For processes on other machines, which cannot see this one."""
+        if time.monotonic() - self._beat > owners.BEAT:
+            self._beat = time.monotonic()
+            self._study.set_user_attr(f"{ALIVE}:{self._owner}", time.time())
+
+    def report(self, point: Point, step: int, score: float) -> None:
+        self._trials[point.number].report(score, step)
+
+    def should_prune(self, point: Point) -> bool:
+        return self._trials[point.number].should_prune()
+
+    @samplers.quietly()
+    def tell(self, point: Point, outcome: Outcome) -> None:
+        """What became of a point; its numbers are finite, whatever happened to its trials."""
+        trial = self._trials.pop(point.number)
+        trial.set_constraint("diverged", outcome.diverged_share)
+        trial.set_user_attr(OUTCOME, outcome.as_dict())
+        if outcome.failed:
+            self._study.tell(point.number, state=TrialState.FAIL)
+        elif outcome.pruned and self.search.pruner != "wilcoxon":  # whose steps are seeds: the mean over them says more
+            self._study.tell(point.number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(point.number, values=list(outcome.scores))
+
+    def tried(self) -> list[Tried]:
+        """Every point that was asked for, in that order."""
+        asked = [frozen for frozen in self._frozen(TrialState.RUNNING, *FINISHED) if REPEATED not in frozen.user_attrs]
+        paths = {knob.path for knob in self.contender.knobs}
+        return [self._tried(frozen) for frozen in asked if paths <= frozen.params.keys()]  # or it is being asked for
+
+    def worst(self) -> tuple[float, ...]:
+        """The worst score of a trial so far, for each objective; NaN where there is none."""
+        known = [
+            frozen.user_attrs[OUTCOME]["worst"] for frozen in self._frozen(*FINISHED) if OUTCOME in frozen.user_attrs
+        ]
+        return tuple(
+            scoring.worst_of(objective, [worst[number] for worst in known])
+            for number, objective in enumerate(self.search.objectives)
+        )
+
+    def winner(self) -> Tried | None:
+        """The best point that was trained to the end; one in which a trial diverged only where there is no other."""
+        complete = [tried for tried in self.tried() if tried.state == "complete" and tried.outcome]
+        sign = 1 if self.search.objectives[0].higher else -1
+
+        def rank(tried: Tried) -> tuple[float, float, int]:
+            assert tried.outcome
+            return tried.outcome.diverged_share, -sign * tried.outcome.scores[0], tried.point.number
+
+        return min(complete, key=rank, default=None)
+
+    def pareto(self) -> list[int]:
+        """Numbers of the points that no other one beats in every objective; none for a single one."""
+        if len(self.search.objectives) < 2:
+            return []
+        return sorted(frozen.number for frozen in self._study.best_trials)
+
+    def importances(self) -> dict[str, float]:
+        """How much of the objective's variation each knob explains, where there are several."""
+        complete = self._frozen(TrialState.COMPLETE)
+        if min(len(self.contender.knobs), len(complete)) < SEVERAL:
+            return {}
+        first = (lambda trial: trial.values[0]) if len(self.search.objectives) > 1 else None
+        try:
+            return dict(optuna.importance.get_param_importances(self._study, target=first))
+        except (ValueError, RuntimeError):  # all scores alike: there is nothing to explain
+            return {}
+
+    def _frozen(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+    def _new_point(self) -> Point:
+        """One that nobody has tried. A sampler may come back to a value, where there are few of them."""
+        for _ in range(TRIES):
+            point = self._own(self._study.ask())
+            others = (tried.point for tried in self.tried() if tried.point.number != point.number)
+            if all(other.values != point.values for other in others):
+                break
+            self._trials[point.number].set_user_attr(REPEATED, True)
+            self._study.tell(self._trials.pop(point.number), state=TrialState.FAIL)
+        else:
+            point = self._own(self._study.ask())
+        return point
+
+    def _own(self, trial: optuna.trial.Trial) -> Point:
+        trial.set_user_attr(OWNER, self._owner)
+        return self._point(trial)
+
+    def _point(self, trial: optuna.trial.Trial) -> Point:
+        values = {knob.path: _heard(knob, _suggest(trial, knob)) for knob in self.contender.knobs}
+        self._trials[trial.number] = trial
+        return self._made(trial.number, values, trial.user_attrs.get(ORIGIN, SEARCHED))
+
+    def _made(self, number: int, values: Mapping[str, Value], origin: str) -> Point:
+        return Point(number, values, self.contender.trials(values, self.search.seeds), origin)
+
+    def _tried(self, frozen: FrozenTrial) -> Tried:
+        values = {knob.path: _heard(knob, frozen.params.get(knob.path)) for knob in self.contender.knobs}
+        point = self._made(frozen.number, values, frozen.user_attrs.get(ORIGIN, SEARCHED))
+        known = frozen.user_attrs.get(OUTCOME)
+        outcome = Outcome.read(known) if known and frozen.state.is_finished() else None
+        state = "pruned" if outcome and outcome.pruned else STATES.get(frozen.state, "running")
+        return Tried(point, state, outcome)
+
+    def _is_orphan(self, frozen: FrozenTrial) -> bool:
+        if frozen.number in self._trials:
+            return False
+        owner = frozen.user_attrs.get(OWNER)
+        if owner is None:
+            return _age(frozen) > UNOWNED
+        beat: Any = self._study.user_attrs.get(f"{ALIVE}:{owner}")
+        return owners.is_gone(owner, beat)
+
+
+def _suggest(trial: optuna.trial.Trial, knob: Knob) -> Any:
+    """What Optuna says for a knob; the same each time that it is asked about one trial."""
+    if knob.choices:
+        return trial.suggest_categorical(knob.path, [_told(knob, choice) for choice in knob.choices])
+    if knob.whole:
+        return trial.suggest_int(knob.path, int(knob.low), int(knob.high), log=knob.log)
+    return trial.suggest_float(knob.path, knob.low, knob.high, log=knob.log)
+
+
+def _told(knob: Knob, value: Value) -> Any:
+    """A value as Optuna takes it: a list is a text there."""
+    return value if not knob.choices or value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _heard(knob: Knob, value: Any) -> Value:
+    """The value that trials get: of a number the digits that a person would type."""
+    if not knob.choices:
+        return knob.rounded(value)
+    return next(choice for choice in knob.choices if _told(knob, choice) == value)
+
+
+def _age(frozen: FrozenTrial) -> float:
+    start = frozen.datetime_start
+    if start is None:
+        return 0.0
+    return (datetime.now(UTC) - start.astimezone(UTC)).total_seconds()
