@@ -450,6 +450,15 @@ def test_flags_say_what_a_threshold_does():
     assert row(only, "normalize").flags == ()
 
 
+def test_a_rule_that_refuses_nearly_all_steps_is_not_called_a_learning_rate():
+    fired = {"clip/fired_share": 0.97}
+    rows = arm("none") + arm("drop", 1.0, **fired, **{"clip/cosine": 0.03})
+    only = setting(rows + arm("norm", 1.0, **fired, **{"clip/cosine": 1.0}) + arm("value", 1.0, **fired))
+    found = {name: row(only, f"{name}@1.0").flags for name in ("drop", "norm", "value")}
+    assert found["drop"] == ("refuses > 95 % of steps",)
+    assert found["norm"] == found["value"] == ("fires on > 95 % of steps",)
+
+
 def test_best_threshold_at_the_end_of_its_range_is_flagged():
     rows = arm("none") + [r for t, gain in ((1.0, 0.05), (2.0, 0.0), (3.0, 0.0)) for r in arm("a", t, gain=gain)]
     rows += [r for t, gain in ((1.0, 0.0), (2.0, 0.05), (3.0, 0.0)) for r in arm("b", t, gain=gain)]

@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 NAMES = ("data", "model", "optimizer", "lr")
 SECTIONS = ("data.", "model.", "optimizer.", "train.")
 FOLD = "data.fold"  # averaged within its seed, so it makes no setting of its own
-MEASURES = ("clip/fired_share", "clip/fraction", "grad_norm/pre_p50", "step_us", "epochs_to_target")
+MEASURES = ("clip/fired_share", "clip/fraction", "clip/cosine", "grad_norm/pre_p50", "step_us", "epochs_to_target")
 
 
 @dataclass(frozen=True, eq=False)

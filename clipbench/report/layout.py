@@ -110,7 +110,10 @@ def flags(setting: Setting) -> tuple[str, ...]:
 
 
 def flag_words(row: Row) -> list[str]:
-    meanings = {"fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)"}
+    meanings = {
+        "fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)",
+        "refuses > 95 % of steps": "refuses > 95 % of steps (what it shows was learned on the few others)",
+    }
     return [meanings.get(flag, flag) for flag in row.flags]
 
 

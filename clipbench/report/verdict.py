@@ -10,7 +10,7 @@ import numpy as np
 from clipbench import stats
 from clipbench.report.arms import Arm
 from clipbench.report.contrast import Pairing, p_value, pair
-from clipbench.stats import LEVEL
+from clipbench.stats import LEVEL, Floats
 
 BASELINE = "baseline"
 BEST = "best"
@@ -98,14 +98,15 @@ def differ(one: str, other: str) -> bool:
 
 def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, ...]:
     """What a reader must know before using the arm. Siblings are all thresholds of its strategy."""
-    fired = arm.measures["clip/fired_share"]
-    fired = fired[np.isfinite(fired)]
+    fired, left = (_known(arm.measures[name]) for name in ("clip/fired_share", "clip/cosine"))
     never = bool(fired.size and (fired == 0).all())
     found = []
     if never and arm.strategy != UNCLIPPED:
         found.append("never fired")
     if fired.size and fired.mean() > MOSTLY and arm.threshold is not None:
-        found.append("fires on > 95 % of steps")
+        # Of a step that is refused, no direction is left.
+        is_refused = bool(left.size and left.mean() < 1 - MOSTLY)
+        found.append("refuses > 95 % of steps" if is_refused else "fires on > 95 % of steps")
     if is_choice and not never and _is_edge(arm.threshold, [each.threshold for each in siblings]):
         found.append("best at the edge of the range")
     for name, value in arm.place if is_choice else ():
@@ -114,6 +115,10 @@ def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, .
     if arm.diverged.any():
         found.append(f"diverged on {arm.diverged.sum()} of {arm.present.sum()}")
     return tuple(found)
+
+
+def _known(values: Floats) -> Floats:
+    return values[np.isfinite(values)]
 
 
 def _is_edge(value: float | None, tried: Sequence[float | None]) -> bool:
