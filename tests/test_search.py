@@ -200,7 +200,8 @@ def test_unfinished_search_says_what_is_missing(scenes):
     report = scenes["unfinished"]
     assert flags(report, "norm") == ["16 of 40 points tried, 8 under way", "not confirmed yet"]
     assert flags(report, "agc") == ["0 of 40 points tried"]
-    assert "The search ended early: timeout of 600 s." in report.search.notes
+    assert "! the search ended early (timeout of 600 s); the same command goes on with it" in printed(report)
+    assert "fresh seeds" not in "".join(figure.caption for figure in drawn(report).values())
     assert report.settings == ()
     assert report.notes == (
         "Nothing that the search found has been trained on fresh seeds yet: there is nothing to compare.",
@@ -326,7 +327,7 @@ def test_figures_are_there_where_there_is_something_to_show(scenes):
     assert names == {
         "thresholds": ["history", "slices"],
         "jointly": ["history", "slices", "importance", "parallel"],
-        "objectives": ["history", "history-2", "slices", "slices-2", "front"],
+        "objectives": ["history", "slices", "history-2", "slices-2", "front"],
         "unfinished": ["history", "slices"],
     }
     assert figures.of_search(compare(pd.DataFrame())) == []

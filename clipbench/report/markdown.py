@@ -58,7 +58,7 @@ def _search(search: Search) -> Iterator[str]:
     yield from (f"## {words.TITLE}", "", f"**{_escape(search.headline)}**", "")
     for grid in grids.grids(search):
         yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")
-    yield from _list("Be aware:", [_flag(flag) for flag in words.aware(search.found)])
+    yield from _list("Be aware:", [_flag(flag) for flag in words.aware(search)])
     yield from _items("Notes:", search.notes)
 
 

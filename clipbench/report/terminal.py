@@ -86,7 +86,7 @@ def _search(search: Search, console: Console) -> None:
     for grid in grids.grids(search):
         console.print(_table(grid))
         console.print()
-    for flag in words.aware(search.found):
+    for flag in words.aware(search):
         _line("! ", flag.words, console, "yellow")
         if flag.remedy:
             console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied

@@ -37,7 +37,7 @@ def section(search: Search, drawn: Sequence[Figure]) -> Iterator[str]:
     yield f"<p class=headline>{explained(search.headline, meaning.HEADLINE)}</p>"
     first, *others = grids.grids(search)
     yield from _grid(first, drawn)
-    yield boxed("flags", "Be aware", [_flag(flag) for flag in words.aware(search.found)], FLAGS)
+    yield boxed("flags", "Be aware", [_flag(flag) for flag in words.aware(search)], FLAGS)
     yield from _figures(first, drawn)
     for grid in others:
         yield from _grid(grid, drawn)

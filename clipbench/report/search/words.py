@@ -8,7 +8,7 @@ from dataclasses import replace
 from clipbench.report import formatting
 from clipbench.report.fields import Scalar
 from clipbench.report.swept import Swept, SweptContender, SweptPoint
-from clipbench.report.tables import Flag, Found, Promise
+from clipbench.report.tables import Flag, Found, Promise, Search
 
 TITLE = "The search"
 EDGE = "best at the edge of the range"
@@ -114,13 +114,15 @@ def flags(contender: SweptContender, swept: Swept, fresh: int, diverged: int) ->
         yield Flag(f"diverged on {diverged} of {fresh} fresh seeds")
 
 
-def aware(found: Sequence[Found]) -> list[Flag]:
-    """Every flag once, with the contenders that it is about."""
+def aware(search: Search) -> list[Flag]:
+    """Why the search ended early, then every flag once, with the contenders that it is about."""
     about: dict[Flag, list[str]] = {}
-    for row in found:
+    for row in search.found:
         for flag in row.flags:
             about.setdefault(flag, []).append(row.contender.label)
-    return [Flag(f"{formatting.listing(labels)}: {flag.words}", flag.remedy) for flag, labels in about.items()]
+    stopped = f"the search ended early ({search.swept.stopped}); the same command goes on with it"
+    flags = [Flag(f"{formatting.listing(labels)}: {flag.words}", flag.remedy) for flag, labels in about.items()]
+    return [*([Flag(stopped)] if search.swept.stopped else []), *flags]
 
 
 def _of_points(contender: SweptContender, swept: Swept) -> Iterator[Flag]:
@@ -137,9 +139,7 @@ def _of_points(contender: SweptContender, swept: Swept) -> Iterator[Flag]:
 
 
 def notes(swept: Swept) -> Iterator[str]:
-    """How the search went about, and what it was kept from."""
-    if swept.stopped:
-        yield f"The search ended early: {swept.stopped}."
+    """How the search went about."""
     pruner = "" if swept.pruner == "none" else f"; pruned by {swept.pruner}"
     points = formatting.count(swept.trials, "point")
     yield f"Sampled by {swept.sampler}{pruner}; {points} for each contender, each trained on {_seeds(swept)}."

@@ -11,8 +11,7 @@ def draw(search: Search) -> list[Figure]:
     """Those that have something to show, in the order in which they are read."""
     objectives = range(len(search.measures))
     every = (
-        *(history.figure(search, number) for number in objectives),
-        *(slices.figure(search, number) for number in objectives),
+        *(make(search, number) for number in objectives for make in (history.figure, slices.figure)),
         importance.figure(search),
         parallel.figure(search),
         *(front.figure(search, number) for number in objectives[1:]),

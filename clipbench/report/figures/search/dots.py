@@ -15,7 +15,13 @@ from clipbench.report.search import words
 from clipbench.report.swept import SweptContender, SweptPoint
 from clipbench.report.tables import Found, Metric, Search
 
-LEGEND = "● a point, ■ one that the YAML or the pilot gave, ○ pruned, × diverged or failed, ◆ the one that was found."
+LEGEND = {
+    "circle": "● a point",
+    "square": "■ one that the YAML or the pilot gave",
+    "ring": "○ pruned",
+    "cross": "× diverged or failed",
+    "diamond": "◆ the one that was found",
+}
 FARTHEST = 3.0  # of the distance from the best score to the middle one, from the best: what is worse stands at the edge
 
 
@@ -42,6 +48,16 @@ class Scores:
         """The score; what diverged or has none stands at the worse end, for its score holds a penalty."""
         score = formatting.scale(self.measure) * point.score(self.number)
         return score if math.isfinite(score) and not point.diverged and point.state != "failed" else self.worst
+
+
+def legend(search: Search) -> str:
+    """Of the marks that there are."""
+    used = {_look(p, row.contender)[1] for row in search.found for p in row.contender.points if p.state != "running"}
+    return f"{', '.join(words for shape, words in LEGEND.items() if shape in used)}."
+
+
+def is_confirmed(search: Search, number: int) -> bool:
+    return any(row.promises[number].confirmed.n for row in search.found if row.contender.winning)
 
 
 def scores(search: Search, number: int, start: float, end: float) -> Scores:

@@ -9,7 +9,7 @@ from clipbench.report import formatting
 from clipbench.report.figures.drawing import TITLE, Drawing, Figure, Shape, Words, shortened
 from clipbench.report.figures.panel import Panel
 from clipbench.report.figures.scale import Scale
-from clipbench.report.figures.search.dots import LEGEND, Scores, dots, scores
+from clipbench.report.figures.search.dots import Scores, dots, is_confirmed, legend, scores
 from clipbench.report.search import words
 from clipbench.report.tables import Found, Search
 
@@ -26,15 +26,23 @@ def figure(search: Search, number: int) -> Figure | None:
     cells = tuple(_cell(row, known, search) for row in rows)
     name = f"history-{number + 1}" if number else "history"
     by = f" ({known.measure.name})" if len(search.measures) > 1 else ""
-    return Figure(name, f"How did the search go?{by}", _caption(known), cells)
+    return Figure(name, f"How did the search go?{by}", _caption(known, search), cells)
 
 
-def _caption(known: Scores) -> str:
+def _caption(known: Scores, search: Search) -> str:
     cut = " Points that are much worse stand at the edge." if known.is_cut else ""
     return (
         f"Mean {known.measure.name} over the search seeds of each point, in the order in which they were tried. "
-        f"{LEGEND}{cut} Green line: the best so far. Gray band: what the found point reaches on fresh seeds, with its "
-        "95 % interval; the search promised too much where the line ends on the better side of it."
+        f"{legend(search)}{cut} Green line: the best so far.{_about_fresh(known, search)}"
+    )
+
+
+def _about_fresh(known: Scores, search: Search) -> str:
+    if not is_confirmed(search, known.number):
+        return ""
+    return (
+        " Gray band: what the found point reaches on fresh seeds, with its 95 % interval; the search promised too much "
+        "where the line ends on the better side of it."
     )
 
 
@@ -45,7 +53,7 @@ def _cell(row: Found, known: Scores, search: Search) -> Drawing:
         Words(0, 14, shortened(row.contender.label, WIDTH, TITLE), size=TITLE, bold=True),
         *panel.axes(),
         *_fresh(row, known, panel),
-        *_best_so_far(row, known, panel, last),
+        *_best_so_far(row, known, panel),
         *dots(row, {point.number: float(point.number) for point in row.contender.points}, panel, known, search),
     ]
     return Drawing(WIDTH, HEIGHT, tuple(shapes), f"The search of {row.contender.label}", _description(row, search))
@@ -59,8 +67,8 @@ def _fresh(row: Found, known: Scores, panel: Panel) -> Iterator[Shape]:
         yield panel.level(factor * confirmed.mean, "muted")
 
 
-def _best_so_far(row: Found, known: Scores, panel: Panel, last: int) -> Iterator[Shape]:
-    """In steps, from the first point that was trained to its end."""
+def _best_so_far(row: Found, known: Scores, panel: Panel) -> Iterator[Shape]:
+    """In steps, from the first point that was trained to its end to the last that was tried."""
     sign, xs, ys = known.measure.sign, list[float](), list[float]()
     for point in (point for point in row.contender.points if point.is_steady):
         score = known.height(point)
@@ -69,6 +77,7 @@ def _best_so_far(row: Found, known: Scores, panel: Panel, last: int) -> Iterator
         xs += [point.number, point.number] if ys else [point.number]
         ys += [ys[-1], score] if ys else [score]
     if ys:
+        last = max(point.number for point in row.contender.points if point.state != "running")
         yield from panel.line([*xs, last + 0.5], [*ys, ys[-1]], "green")
 
 

@@ -9,7 +9,7 @@ from clipbench.report import formatting
 from clipbench.report.figures.drawing import SMALL, TITLE, Drawing, Figure, Shape, Words, shortened, width_of
 from clipbench.report.figures.panel import Panel
 from clipbench.report.figures.scale import Scale, scale
-from clipbench.report.figures.search.dots import LEGEND, Scores, dots, scores
+from clipbench.report.figures.search.dots import Scores, dots, is_confirmed, legend, scores
 from clipbench.report.search import words
 from clipbench.report.swept import SweptKnob
 from clipbench.report.tables import Found, Search
@@ -28,14 +28,16 @@ def figure(search: Search, number: int) -> Figure | None:
     cells = tuple(_cell(row, knob, known, search) for row, knob in pairs)
     name = f"slices-{number + 1}" if number else "slices"
     by = f" ({known.measure.name})" if len(search.measures) > 1 else ""
-    return Figure(name, f"Where do the good points lie?{by}", _caption(known), cells)
+    return Figure(name, f"Where do the good points lie?{by}", _caption(known, search), cells)
 
 
-def _caption(known: Scores) -> str:
+def _caption(known: Scores, search: Search) -> str:
     cut = " Points that are much worse stand at the edge." if known.is_cut else ""
+    confirmed = is_confirmed(search, known.number)
+    fresh = " Green: the found point on fresh seeds, with its 95 % interval." if confirmed else ""
     return (
         f"Mean {known.measure.name} over the search seeds against the value of each searched option, over its whole "
-        f"range. {LEGEND}{cut} Green: the found point on fresh seeds, with its 95 % interval."
+        f"range. {legend(search)}{cut}{fresh}"
     )
 
 
