@@ -254,6 +254,36 @@ def test_arms_that_were_found_are_compared_with_the_baseline_whatever_their_lear
     assert {row.strategy: row.verdict for row in only.main}["norm"] == "best"
 
 
+def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
+    """One option would tell these arms apart, and would not be what to use."""
+    knobs = [fake_sweep.LR, knob("optimizer.momentum", 0.0, 0.9, log=False)]
+    made = {name: fake_sweep.points(name, knobs, 20, {"lr": 0.1}) for name in ("none", "sign")}
+    rows = {name: fake_sweep.found(knobs, each, name, 0.0) for name, each in made.items()}
+    written = fake_sweep.document(*(contender(name, knobs, made[name], rows[name]) for name in made))
+    (only,) = report_of(tmp_path, written, pd.DataFrame(rows["none"] + rows["sign"])).settings
+    for row in only.main:
+        values = found(report_of(tmp_path, written, pd.DataFrame(rows["none"])), row.strategy).contender.winning.values
+        assert (
+            row.label
+            == f"{row.strategy} (lr={values['lr']:.6g}, optimizer.momentum={values['optimizer.momentum']:.6g})"
+        )
+    assert only.tuned == ("lr", "optimizer.momentum")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"report": "val/accuracy"}, "of the same examples chose what is compared here"),
+        ({"drop": True}, "No validation data: of those that are better, none is called best."),
+    ],
+)
+def test_what_the_seeds_cannot_say_is_a_note(change, words, tmp_path):
+    written, frame = fake_sweep.thresholds()
+    frame = frame.drop(columns="val/accuracy") if "drop" in change else frame
+    report = report_of(tmp_path, written, frame, metric=change.get("report"))
+    assert any(words in note for note in report.settings[0].notes)
+
+
 def test_settings_that_were_not_searched_stay_apart(tmp_path):
     rows, contenders = [], []
     for optimizer in ("sgd", "adam"):

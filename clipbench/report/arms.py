@@ -76,15 +76,17 @@ def tuned_settings(frame: pd.DataFrame) -> Iterator[Open]:
     yield from (found for found in open_settings(frame, tunable) if found[2])
 
 
-def open_settings(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[Open]:
+def open_settings(frame: pd.DataFrame, columns: Sequence[str], *, name_all: bool = False) -> Iterator[Open]:
     """Trials that differ in these columns at most, what sets them apart from others, and the columns that do differ.
 
-    The name of an arm says where it stands on these: each strategy may take a place of its own.
+    The name of an arm says where it stands on these: each strategy may take a place of its own. With `name_all` it says
+    so of all that differ, and not only of as many as tell the arms apart.
     """
     frame = frame.reset_index(drop=True)
     for axes, part in settings(frame.drop(columns=list(columns))):
         whole = frame.loc[part.index]
-        if not (over := splitting(whole, columns)[0]):
+        varied = [column for column in columns if whole[column].nunique(dropna=False) > 1]
+        if not (over := varied if name_all else splitting(whole, columns)[0]):
             yield axes, whole, ()
             continue
         places = [tuple(zip(over, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]

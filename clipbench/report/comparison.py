@@ -54,7 +54,7 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
 
 def _settings(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
     """All arms on the same data, model, optimizer and training, but for what a search chose for each of them."""
-    for axes, part, over in arms.open_settings(trained, _searched(trained, options)):
+    for axes, part, over in arms.open_settings(trained, _searched(trained, options), name_all=True):
         if len(part):
             yield outcome.with_edges(_setting(part, axes, options, over), options.swept)
 

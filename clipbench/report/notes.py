@@ -73,8 +73,12 @@ def _about_baseline(setting: Setting, baseline: str) -> Iterable[str]:
 
 def _about_choice(setting: Setting, chances: Collection[str]) -> Iterable[str]:
     criterion = setting.metric.criterion
-    if criterion is None:
+    if criterion is None and setting.searched:
+        yield "No validation data: of those that are better, none is called best."
+    elif criterion is None:
         yield "No validation data: no threshold is chosen, all are shown, and none is called best."
+    elif criterion == setting.metric.name and setting.searched:
+        yield f"{criterion} of other seeds but of the same examples chose what is compared here, and may flatter it."
     elif criterion == setting.metric.name:
         yield f"{criterion} both chose the thresholds and is reported, so it flatters them."
     for row in setting.main:
