@@ -93,7 +93,7 @@ class _Reading:
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
         parts = {section: self._expand(section, found) for section, found in choices.items()}
         report = self._with_baseline(report, parts["clip"])
-        if report.tuned:
+        if report.tuned and not (sweep and sweep.searches_optimizers):
             check_tuned(parts["optimizer"], axes, self._place("report.tuned"), self.findings)
         parts_by_kind = {"data": parts["data"], "model": parts["model"], "optimizer": parts["optimizer"]}
         training = tuple(trainings(axes))

@@ -41,6 +41,11 @@ class Sweep(Section):
     timeout: float | None = None  # seconds
     search: dict[str, Any] = Field({})  # a Range or a tuple of values, by the path of an option
 
+    @property
+    def searches_optimizers(self) -> bool:
+        """Whether arms end at learning rates, or other options, of their own."""
+        return any(path.startswith("optimizer") for path in self.search)
+
 
 def read_sweep(
     node: Node | None,

@@ -69,10 +69,9 @@ def confirming(plan: Plan, search: Search, finalists: Sequence[Finalist]) -> Pla
     together = tuple(
         replace(cohort, trials=tuple(chosen[cohort.id].values())) for cohort in plan.cohorts if cohort.id in chosen
     )
-    searched = any(
-        knob.path == RATE or knob.path.startswith("optimizer.") for f in finalists for knob in f.contender.knobs
-    )
-    report = plan.experiment.report.model_copy(update={"tuned": searched})
+    sweep = plan.experiment.sweep
+    each_at_its_own = bool(sweep and sweep.searches_optimizers)
+    report = plan.experiment.report.model_copy(update={"tuned": each_at_its_own})
     experiment = replace(
         plan.experiment,
         seeds=search.confirm_seeds,

@@ -13,17 +13,17 @@ from clipbench.executors.local import Local
 from clipbench.executors.question import Advise, Answer, Question
 from clipbench.plan import Chunk, Cohort, Plan, most_lanes
 from clipbench.session import Session
+from clipbench.spec.sweep import OF_EPOCHS
 from clipbench.store import Store
 from clipbench.sweep import samplers, scoring
 from clipbench.sweep.confirm import Content, by_content, content_of
 from clipbench.sweep.scoring import Outcome, Row
-from clipbench.sweep.settings import Search
+from clipbench.sweep.settings import LOSS, Search
 from clipbench.sweep.study import Point, Study
 from clipbench.trial import Records, Trial
 
 DONE = ("finished", "diverged")
 PRUNED = "pruned"
-LOSS = "train/loss"
 STAGE = 2  # seeds of a point that are released at once, after the first few
 
 
@@ -124,7 +124,7 @@ class Round:
     def _all_at_once(self, asked: Sequence[Asked], enough: Sequence[str]) -> None:
         rows = self._rows(trial for each in asked for trial in each.trials)
         missing = [[trial for trial in each.trials if not _is_there(rows.get(trial.id), enough)] for each in asked]
-        self._train([trials for trials in missing if trials], Adviser(asked, self._search.pruner != "none"))
+        self._train([trials for trials in missing if trials], Adviser(asked, self._search.pruner in OF_EPOCHS))
         self._skip(trial for each in asked for trial in each.trials if _is_there(rows.get(trial.id), enough))
 
     def _in_stages(self, asked: Sequence[Asked]) -> None:

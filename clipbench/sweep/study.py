@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +75,7 @@ class Study:
             load_if_exists=True,
         )
         self._trials: dict[int, optuna.trial.Trial] = {}
+        self._reported: defaultdict[int, set[int]] = defaultdict(set)  # steps, by the number of the point
 
     @property
     def total(self) -> int:
@@ -122,6 +124,8 @@ class Study:
     def take_over(self) -> list[Point]:
         """The points that processes which are gone had asked for."""
         orphans = [frozen for frozen in self._frozen(TrialState.RUNNING) if self._is_orphan(frozen)]
+        for frozen in orphans:
+            self._reported[frozen.number].update(frozen.intermediate_values)
         return [self._own(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in orphans]
 
     def others(self) -> int:
@@ -135,7 +139,10 @@ class Study:
             self._study.set_user_attr(f"{ALIVE}:{self._owner}", time.time())
 
     def report(self, point: Point, step: int, score: float) -> None:
-        self._trials[point.number].report(score, step)
+        """What a point comes to so far. One that is trained once more reports what is known already."""
+        if step not in self._reported[point.number]:
+            self._reported[point.number].add(step)
+            self._trials[point.number].report(score, step)
 
     def should_prune(self, point: Point) -> bool:
         return self._trials[point.number].should_prune()
