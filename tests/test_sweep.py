@@ -216,10 +216,13 @@ def test_a_learning_rate_that_is_searched_too_makes_one_comparison_of_each_at_it
     each, none = contender(tmp_path / "results"), contender(tmp_path / "results", "none")
     assert {knob["path"] for knob in each["knobs"]} == {"threshold", "lr"}
     assert {knob["path"] for knob in none["knobs"]} == {"lr"}, "the baseline is searched as hard"
-    assert "each at its best lr" in " ".join(shown.split())
     rates = {
         c["label"]: next(p for p in c["points"] if p["number"] == c["winner"])["values"]["lr"] for c in (each, none)
     }
+    assert "each at its best lr" in " ".join(shown.split())
+    comparisons = json.loads((tmp_path / "results" / "small" / "report.json").read_text())["settings"]
+    assert [[row["strategy"] for row in setting["rows"]] for setting in comparisons] == [["none", "norm"]] * 2
+    assert comparisons[1]["axes"] == {"lr": f"{rates['none']:g}"}
     rows = frame(tmp_path / "results")
     fresh = rows[rows["seed"] >= 4]
     assert {*fresh.loc[fresh["strategy"] == "norm", "lr"]} == {rates["norm"], rates["none"]}, "at equal rates too"

@@ -20,6 +20,8 @@ from clipbench.report.tables import Contrast, Options, Otherwise, Reach, Report,
 from clipbench.report.verdict import Evidence
 from clipbench.stats import Floats
 
+RATE = "lr"
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -54,9 +56,23 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
 
 def _settings(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
     """All arms on the same data, model, optimizer and training, but for what a search chose for each of them."""
-    for axes, part, over in arms.open_settings(trained, _searched(trained, options), name_all=True):
+    searched = _searched(trained, options)
+    own, equal = _at_own_and_equal_rates(trained, options)
+    for axes, part, over in arms.open_settings(own, searched, name_all=True):
         if len(part):
             yield outcome.with_edges(_setting(part, axes, options, over), options.swept)
+    for axes, part, over in arms.open_settings(equal, [path for path in searched if path != RATE], name_all=True):
+        if len(part):
+            yield _setting(part, {**axes, RATE: f"{part[RATE].iloc[0]:g}"}, options, over)
+
+
+def _at_own_and_equal_rates(trained: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials at what was found for each strategy, and those at the baseline's learning rate, where a sweep has
+    trained its winners at that too."""
+    if options.swept is None or RATE not in options.swept.paths:
+        return trained, trained[:0]
+    own = trained["id"].isin([id_ for contender in options.swept.contenders for id_ in contender.confirmed])
+    return trained[own], trained[trained[RATE].isin(trained.loc[~own, RATE].unique())]
 
 
 def _searched(trained: pd.DataFrame, options: Options) -> list[str]:

@@ -34,15 +34,16 @@ def quietly() -> Iterator[None]:
 
 
 @quietly()
-def sampler(name: str, seed: int, asked: int) -> BaseSampler:
+def sampler(name: str, seed: int, asked: int, startup: int = STARTUP) -> BaseSampler:
     """A sampler for the next points of a study in which `asked` points were asked for before.
 
-    A sampler that is made again with its first seed would draw its first points again.
+    A sampler that is made again with its first seed would draw its first points again. Before there are `startup`
+    points it draws at random.
     """
     here = number(seed, asked)
     if name == "tpe":
         return TPESampler(
-            n_startup_trials=STARTUP,
+            n_startup_trials=startup,
             n_ei_candidates=24,
             multivariate=True,
             group=False,
@@ -50,7 +51,7 @@ def sampler(name: str, seed: int, asked: int) -> BaseSampler:
             seed=here,
         )
     if name == "gp":
-        return GPSampler(n_startup_trials=STARTUP, independent_sampler=RandomSampler(seed=here), seed=here)
+        return GPSampler(n_startup_trials=startup, independent_sampler=RandomSampler(seed=here), seed=here)
     if name == "qmc":  # one sequence, whose place the study remembers
         fixed = number(seed, 0)
         return QMCSampler(
@@ -63,7 +64,7 @@ def sampler(name: str, seed: int, asked: int) -> BaseSampler:
         )
     if name == "cmaes":
         return CmaEsSampler(
-            n_startup_trials=STARTUP,
+            n_startup_trials=startup,
             independent_sampler=RandomSampler(seed=here),
             warn_independent_sampling=False,
             seed=here,
@@ -84,7 +85,7 @@ def pruner(name: str, epochs: int | None) -> BasePruner:
     if name == "median":
         return MedianPruner(
             n_startup_trials=FEWEST_FINISHED,
-            n_warmup_steps=max(1, (epochs or 0) // 5),
+            n_warmup_steps=max(1, (epochs or 0) // 4),
             interval_steps=1,
             n_min_trials=3,
         )

@@ -115,10 +115,8 @@ class Study:
     @samplers.quietly()
     def ask(self, count: int) -> list[Point]:
         """The next points, at most so many."""
-        asked = len(self._frozen(*TrialState))
-        self._study.sampler = samplers.sampler(
-            self.search.sampler, samplers.number(self.name, self.search.seeds), asked
-        )
+        asked, seed = len(self._frozen(*TrialState)), samplers.number(self.name, self.search.seeds)
+        self._study.sampler = samplers.sampler(self.search.sampler, seed, asked, self._startup())
         return [self._new_point() for _ in range(min(count, self.left))]
 
     def take_over(self) -> list[Point]:
@@ -206,6 +204,13 @@ class Study:
 
     def _frozen(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
+
+    def _startup(self) -> int:
+        """How many points come before a model of the objective. The first ones that were put in the queue lie along
+        one knob, the threshold: where there are others, points at random tell of these."""
+        several = len(self.contender.knobs) > 1
+        queued = [frozen for frozen in self._frozen(*TrialState) if ORIGIN in frozen.user_attrs]
+        return samplers.STARTUP + (len(queued) if several else 0)
 
     def _new_point(self) -> Point:
         """One that nobody has tried. A sampler may come back to a value, where there are few of them."""
