@@ -254,6 +254,25 @@ def test_arms_that_were_found_are_compared_with_the_baseline_whatever_their_lear
     assert {row.strategy: row.verdict for row in only.main}["norm"] == "best"
 
 
+def test_what_was_found_is_compared_at_the_learning_rate_of_the_baseline_too(tmp_path):
+    """Trials that are planned beside those that were found, as `report.tuned` asks for them."""
+    written, frame = fake_sweep.jointly()
+    rate = frame.loc[frame["strategy"] == "none", "lr"].iloc[0]
+    others = frame[frame["strategy"] != "none"]
+    equal = others.assign(lr=rate, id=others["id"] + "/equal", **{"test/accuracy": others["test/accuracy"] - 0.03})
+    together = pd.concat([frame, equal], ignore_index=True)
+    report = report_of(tmp_path, written, together, planned={id_: id_ for id_ in together["id"]}, tuned=True)
+    first, second = report.settings
+    assert (
+        document.as_dict(report)["settings"][0] == document.as_dict(report_of(tmp_path, written, frame))["settings"][0]
+    )
+    assert (first.label, second.label) == ("each at its best lr", f"lr={rate:g}")
+    assert [row.strategy for row in second.main] == ["none", "norm", "zclip"]
+    assert {row.label for row in second.main}.isdisjoint(row.label for row in first.main)
+    assert {row.verdict for row in second.main} == {"baseline", "worse"}
+    assert "each strategy as the search found it, but at equal lr, on fresh seeds" in printed(report)
+
+
 def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
     """One option would tell these arms apart, and would not be what to use."""
     knobs = [fake_sweep.LR, knob("optimizer.momentum", 0.0, 0.9, log=False)]

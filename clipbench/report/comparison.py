@@ -20,9 +20,6 @@ from clipbench.report.tables import Contrast, Options, Otherwise, Reach, Report,
 from clipbench.report.verdict import Evidence
 from clipbench.stats import Floats
 
-RATE = "lr"
-
-
 @dataclass(frozen=True)
 class Judged:
     """A group with what the seeds show of each of its arms."""
@@ -48,7 +45,8 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
     search = outcome.search_of(options.swept, frame, options.baseline)
     tuned = tuple(_tuned(trained, options)) if options.tuned and not search else ()
     settings = tuple(_settings(trained, options))
-    answered = claims.answer(trained.drop(columns=_searched(trained, options)), options)
+    found = outcome.as_found(trained, options)
+    answered = claims.answer(found.drop(columns=outcome.open_columns(found, options)), options)
     missed = notes.of_tuning(settings) if options.tuned and not tuned and not search else ()
     said = (*notes.of_trials(frame, ours, options.planned, options.swept), *missed)
     return Report(name, (*tuned, *settings), said, answered, search)
@@ -56,29 +54,12 @@ def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "")
 
 def _settings(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
     """All arms on the same data, model, optimizer and training, but for what a search chose for each of them."""
-    searched = _searched(trained, options)
-    own, equal = _at_own_and_equal_rates(trained, options)
-    for axes, part, over in arms.open_settings(own, searched, name_all=True):
+    found = outcome.as_found(trained, options)
+    for axes, part, over in arms.open_settings(found, outcome.open_columns(found, options), name_all=True):
         if len(part):
             yield outcome.with_edges(_setting(part, axes, options, over), options.swept)
-    for axes, part, over in arms.open_settings(equal, [path for path in searched if path != RATE], name_all=True):
-        if len(part):
-            yield _setting(part, {**axes, RATE: f"{part[RATE].iloc[0]:g}"}, options, over)
-
-
-def _at_own_and_equal_rates(trained: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials at what was found for each strategy, and those at the baseline's learning rate, where a sweep has
-    trained its winners at that too."""
-    if options.swept is None or RATE not in options.swept.paths:
-        return trained, trained[:0]
-    own = trained["id"].isin([id_ for contender in options.swept.contenders for id_ in contender.confirmed])
-    return trained[own], trained[trained[RATE].isin(trained.loc[~own, RATE].unique())]
-
-
-def _searched(trained: pd.DataFrame, options: Options) -> list[str]:
-    """Columns that would set trials apart, had the search not chosen their values for each strategy."""
-    known = arms.setting_columns(trained)
-    return [path for path in options.swept.paths if path in known] if options.swept else []
+    for axes, part, over in outcome.at_equal_rates(trained, options):
+        yield replace(_setting(part, axes, options, over), equal=outcome.RATE)
 
 
 def _tuned(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:

@@ -58,7 +58,8 @@ def comparison(setting: Setting) -> Grid:
 
 def _chosen(setting: Setting) -> str:
     if setting.searched:
-        return "each strategy as the search found it, on fresh seeds"
+        but = f", but at equal {setting.equal}" if setting.equal else ""
+        return f"each strategy as the search found it{but}, on fresh seeds"
     return f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
 
 

@@ -156,6 +156,7 @@ class Setting:
     target: str = ""  # `val/accuracy 0.95`, where one is set
     tuned: tuple[str, ...] = ()  # axes on which each strategy stands at its own best, such as `lr`
     searched: bool = False  # the arms are what a search found, on seeds that it never saw
+    equal: str = ""  # what was searched, and yet is the same for all arms here: `lr`
 
     @property
     def label(self) -> str:

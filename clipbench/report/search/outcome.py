@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -11,9 +12,10 @@ from clipbench import stats
 from clipbench.report import arms
 from clipbench.report.search import words
 from clipbench.report.swept import Swept, SweptContender
-from clipbench.report.tables import NOTHING, Found, Metric, Promise, Row, Search, Setting
+from clipbench.report.tables import NOTHING, Found, Metric, Options, Promise, Row, Search, Setting
 from clipbench.stats import Estimate
 
+RATE = "lr"
 SAME = 1e-9  # training without chance gives the same on every seed, but for the last digits of a mean
 
 
@@ -82,6 +84,31 @@ def _verdict(contender: SweptContender, confirmed: Estimate, optimism: Estimate)
     if math.isnan(optimism.half_width):
         return ""
     return words.TOO_GOOD if optimism.low > 0 else words.TOO_MODEST if optimism.high < 0 else words.HELD
+
+
+def as_found(trained: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """The trials of what the search found, and of the baseline; all where there was no search."""
+    if options.swept is None or trained.empty:
+        return trained
+    found = {id_ for contender in options.swept.contenders for id_ in contender.confirmed}
+    baseline = trained["arm"].eq(options.baseline) | trained["strategy"].eq(options.baseline)
+    return trained[trained["id"].isin(found) | baseline]
+
+
+def open_columns(trained: pd.DataFrame, options: Options) -> list[str]:
+    """Columns that would set trials apart, had the search not chosen their values for each strategy."""
+    known = arms.setting_columns(trained)
+    return [path for path in options.swept.paths if path in known] if options.swept else []
+
+
+def at_equal_rates(trained: pd.DataFrame, options: Options) -> Iterator[arms.Open]:
+    """The settings in which what was found was trained at the learning rate of the baseline too."""
+    others = set(trained["id"]).difference(as_found(trained, options)["id"]) if len(trained) else set()
+    if others:
+        searched = [path for path in open_columns(trained, options) if path != RATE]
+        for axes, part, over in arms.open_settings(trained, searched, name_all=True):
+            if not others.isdisjoint(part["id"]):
+                yield {**axes, RATE: f"{part[RATE].iloc[0]:g}"}, part, over
 
 
 def with_edges(setting: Setting, swept: Swept | None) -> Setting:
