@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clipbench.report import formatting
 from clipbench.report.tables import Metric
 from clipbench.spec.tuning import is_tunable
 from clipbench.stats import Floats
@@ -89,9 +90,10 @@ def open_settings(frame: pd.DataFrame, columns: Sequence[str], *, name_all: bool
         if not (over := varied if name_all else splitting(whole, columns)[0]):
             yield axes, whole, ()
             continue
-        places = [tuple(zip(over, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
+        called = tuple(formatting.short(over).values()) if name_all else tuple(over)
+        places = [tuple(zip(called, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
         names = [f"{arm} ({_words(place)})" for arm, place in zip(whole["arm"], places, strict=True)]
-        yield axes, part.assign(arm=names, place=pd.Series(places, part.index)), tuple(over)
+        yield axes, part.assign(arm=names, place=pd.Series(places, part.index)), called
 
 
 def _words(place: tuple[tuple[str, str], ...]) -> str:

@@ -20,6 +20,7 @@ from clipbench.report.tables import Contrast, Options, Otherwise, Reach, Report,
 from clipbench.report.verdict import Evidence
 from clipbench.stats import Floats
 
+
 @dataclass(frozen=True)
 class Judged:
     """A group with what the seeds show of each of its arms."""

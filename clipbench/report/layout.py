@@ -58,8 +58,8 @@ def comparison(setting: Setting) -> Grid:
 
 def _chosen(setting: Setting) -> str:
     if setting.searched:
-        but = f", but at equal {setting.equal}" if setting.equal else ""
-        return f"each strategy as the search found it{but}, on fresh seeds"
+        equal = f", at equal {setting.equal}" if setting.equal else ""
+        return f"each strategy as the search found it{equal}, on fresh seeds"
     return f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
 
 

@@ -91,7 +91,8 @@ def _trained(report: Report) -> Iterator[str]:
         yield formatting.count(len(settings), "setting")
     yield formatting.count(sum(len(setting.rows) for setting in settings), "arm")
     yield formatting.count(max(setting.seeds for setting in settings), "seed")
-    yield formatting.count(sum(row.trials for setting in settings for row in setting.rows), "trial")
+    trials = {id_ for setting in settings for row in setting.rows for id_ in row.ids}
+    yield formatting.count(len(trials), "trial")  # the baseline's may be in several settings
 
 
 def _contents(

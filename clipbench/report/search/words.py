@@ -33,9 +33,8 @@ def value(known: Scalar) -> str:
 
 
 def names(swept: Swept) -> dict[str, str]:
-    """The searched options by their last word, `momentum`, where that tells them apart."""
-    short = {path: path.rpartition(".")[2] for path in swept.paths}
-    return {path: path if list(short.values()).count(tail) > 1 else tail for path, tail in short.items()}
+    """How the searched options are called."""
+    return formatting.short(swept.paths)
 
 
 def place(point: SweptPoint, known: Mapping[str, str]) -> str:
