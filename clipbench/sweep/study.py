@@ -177,11 +177,12 @@ class Study:
     def winner(self) -> Tried | None:
         """The best point that was trained to the end; one in which a trial diverged only where there is no other."""
         complete = [tried for tried in self.tried() if tried.state == "complete" and tried.outcome]
-        sign = 1 if self.search.objectives[0].higher else -1
 
-        def rank(tried: Tried) -> tuple[float, float, int]:
+        def rank(tried: Tried) -> tuple[float, ...]:
             assert tried.outcome
-            return tried.outcome.diverged_share, -sign * tried.outcome.scores[0], tried.point.number
+            scores = zip(self.search.objectives, tried.outcome.scores, strict=True)
+            costs = (-objective.sign * score for objective, score in scores)
+            return tried.outcome.diverged_share, *costs, tried.point.number
 
         return min(complete, key=rank, default=None)
 
