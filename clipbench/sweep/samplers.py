@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from clipbench.trial import digest
 STARTUP = 8
 # Before so many points were trained to the end there is no median to stop others by.
 FEWEST_FINISHED = 5
+FEWEST_BESIDE = 3  # of them that know the epoch
+PATIENCE = 4  # this part of all epochs is trained before anything is stopped: what learns slowly may end best
 FEWEST_PAIRS = 4  # of a signed-rank test at 0.1, one-sided: with three no result is that rare
 WILCOXON_LEVEL = 0.1
 REDUCTION = 3
@@ -83,11 +86,9 @@ def pruner(name: str, epochs: int | None) -> BasePruner:
     `epochs` is None where training is counted in steps.
     """
     if name == "median":
+        first = max(2, math.ceil((epochs or 0) / PATIENCE))
         return MedianPruner(
-            n_startup_trials=FEWEST_FINISHED,
-            n_warmup_steps=max(1, (epochs or 0) // 4),
-            interval_steps=1,
-            n_min_trials=3,
+            n_startup_trials=FEWEST_FINISHED, n_warmup_steps=first, interval_steps=1, n_min_trials=FEWEST_BESIDE
         )
     if name == "hyperband":
         return HyperbandPruner(
