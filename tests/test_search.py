@@ -24,7 +24,7 @@ from tests.golden_files import check_golden
 from tests.readme import PATH
 from tests.test_figures import overlap
 from tests.test_readme import BASE
-from tests.test_report import arm, printed
+from tests.test_report import GOOD, arm, printed
 from tests.test_report_latex import PDFLATEX, typeset
 
 
@@ -541,3 +541,25 @@ def test_every_word_of_the_search_is_explained_in_readme(scenes):
     assert [word for word in sorted(said | {words.NOT_SEARCHED}) if f"`{word}`" not in text] == []
     drawn_ = {name.partition("-")[0] for report in scenes.values() for name in drawn(report)}
     assert [name for name in sorted(drawn_) if f"`search-{name}`" not in text] == []
+
+
+def among_noise(rng, *, is_fresh):
+    """The winner of a search among points that are all alike, on fresh seeds or on those of the search."""
+    none = [row | {"test/accuracy": rng.normal(0.9, 0.01)} for row in arm("none")]
+    tried = rng.normal(0.9, 0.01, (100, 8))
+    values = rng.normal(0.9, 0.01, 8) if is_fresh else tried[tried.mean(axis=1).argmax()]
+    return pd.DataFrame(none + [row | {"test/accuracy": each} for row, each in zip(arm("a", 1.0), values, strict=True)])
+
+
+def test_search_among_noise_finds_nothing_on_fresh_seeds_though_it_would_on_its_own():
+    rng, of_search = (
+        np.random.default_rng(0),
+        Options(swept=swept.Swept("", "tpe", "none", 100, (), (), (), "", "", ())),
+    )
+    better = {True: 0, False: 0}
+    for is_fresh in (True, False):
+        for _ in range(60):
+            (only,) = compare(among_noise(rng, is_fresh=is_fresh), of_search).settings
+            better[is_fresh] += any(row.verdict in GOOD for row in only.main)
+    assert better[True] <= 0.05 * 60  # what chance may do
+    assert better[False] >= 0.2 * 60

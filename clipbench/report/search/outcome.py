@@ -87,8 +87,8 @@ def _verdict(contender: SweptContender, confirmed: Estimate, optimism: Estimate)
 
 
 def as_found(trained: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """The trials of what the search found, and of the baseline; all where there was no search."""
-    if options.swept is None or trained.empty:
+    """The trials of what the search found, and of the baseline; all where it searched no learning rate."""
+    if options.swept is None or RATE not in options.swept.paths or trained.empty:
         return trained
     found = {id_ for contender in options.swept.contenders for id_ in contender.confirmed}
     baseline = trained["arm"].eq(options.baseline) | trained["strategy"].eq(options.baseline)
