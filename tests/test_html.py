@@ -150,6 +150,20 @@ def test_answer_says_no_more_than_the_seeds_show(rows, words):
     assert words in page(pd.DataFrame(rows))
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "words"),
+    [
+        ((0.5, 1.0), "the other threshold is not within one standard error of it"),
+        ((0.1, 0.5, 1.0), "none of the other 2 thresholds is within one standard error of it"),
+        ((1.0,), None),
+    ],
+)
+def test_how_exact_the_threshold_must_be_is_said_in_words(thresholds, words):
+    rows = arm("none") + [r for t in thresholds for r in arm("norm", t, gain=0.05 if t == 1.0 else -0.2)]
+    text = " ".join(outline(page(pd.DataFrame(rows))).words)
+    assert words in text if words else "within one standard error of it" not in text
+
+
 def test_no_effect_is_an_answer():
     rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001)
     assert "clipping does not matter" in page(pd.DataFrame(rows), margin=0.02)

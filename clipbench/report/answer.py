@@ -117,4 +117,7 @@ def _plateau(setting: Setting, row: Row) -> str:
     if len(level) > 1:
         ends = f"{level[0].threshold:.3g} to {level[-1].threshold:.3g}"
         return f"thresholds from {ends} are within one standard error of the best ({len(level)} of {tried} tried)"
-    return f"none of the other {tried - 1} thresholds is within one standard error of it" if level else ""
+    if not level or tried < 2:
+        return ""
+    others = f"none of the other {tried - 1} thresholds is" if tried > 2 else "the other threshold is not"
+    return f"{others} within one standard error of it"

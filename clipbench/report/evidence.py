@@ -9,9 +9,9 @@ from clipbench.report.tables import Answered
 
 TITLE = "Claims"
 MEANING = (
-    "supported, refuted: p < 0.05 after Holm over the claims, in the expected direction or against it; one "
-    "counterexample refutes `always`. > is better than, whatever the metric. Differences are left minus right by "
-    "seed, turned so that positive is better."
+    "supported, refuted: p < 0.05 after Holm over the claims of the experiment, in the expected direction or against "
+    "it; one counterexample refutes `always`. > is better than, whatever the metric. Differences are left minus right "
+    "by seed, turned so that positive is better."
 )
 
 
