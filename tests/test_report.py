@@ -326,7 +326,7 @@ def test_lucky_threshold_of_many_is_not_called_better():
     assert chosen.contrast.p_holm < 0.05 < chosen.contrast.p_choice
     assert chosen.verdict == "no difference shown"
     assert any("repeats the choice" in note for note in only.notes)
-    assert only.headline.endswith("p = 0.21 after the choice of its threshold).")
+    assert only.headline.endswith("p = 0.12 after the choice of its threshold).")
 
 
 @pytest.mark.parametrize("alike", [0.0, 1.0])

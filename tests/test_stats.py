@@ -114,6 +114,46 @@ def test_choosing_the_luckiest_of_many_is_not_rewarded():
     assert (after_choice < 0.05).mean() <= 0.05
 
 
+TERRIBLE = (-20.0, 1.0), (-40.0, 10.0), (-3.0, 0.01)
+
+
+def power_after_choice(others, *, reps=300, diverging=0.0, seeds=8):
+    """How often a gain of 1.5 standard deviations is found where it was chosen among others: (gain, spread) each."""
+    rng = np.random.default_rng(7)
+    gains, spreads = np.array([(1.5, 1.0), *others]).T[:, :, None]
+    found = 0
+    for _ in range(reps):
+        luck = np.sqrt(0.7) * rng.normal(size=(1, seeds)) + np.sqrt(0.3) * rng.normal(size=(len(gains), seeds))
+        outcomes = gains + spreads * luck
+        lost = rng.random(outcomes.shape) < diverging
+        lost[0] = False
+        outcomes[lost] = np.nan
+        criteria = outcomes + 0.3 * spreads * rng.normal(size=outcomes.shape)
+        ranked = [stats.worst_rank(values, np.zeros_like(lost), lost) for values in (outcomes, criteria)]
+        found += stats.sign_flip_p_after_choice(*ranked) < stats.LEVEL
+    return found / reps
+
+
+def test_trying_what_nobody_would_choose_hardly_costs_any_power():
+    """Thresholds at which nothing is learned, or that diverge on some seeds, are part of every wide grid."""
+    alone = power_after_choice(())
+    assert alone > 0.9
+    assert power_after_choice(TERRIBLE) > alone - 0.15
+    assert power_after_choice([(1.0, 1.0)], diverging=0.4) > alone - 0.15
+
+
+def test_what_is_worse_makes_nothing_of_equal_candidates():
+    rng = np.random.default_rng(8)
+    found = 0
+    for _ in range(400):
+        equal = rng.normal(size=(5, 8))
+        worse = np.array([[gain] for gain, _ in TERRIBLE]) + np.array([[s] for _, s in TERRIBLE]) * rng.normal(
+            size=(3, 8)
+        )
+        found += stats.sign_flip_p_after_choice(*[np.vstack([equal, worse])] * 2) < stats.LEVEL
+    assert found / 400 < stats.LEVEL
+
+
 def test_divergence_outweighs_all_other_differences_together():
     ranked = stats.worst_rank([1.0, -9.0, np.nan, np.nan], [False, False, True, False], [False, False, False, True])
     assert ranked[:2].tolist() == [1.0, -9.0]

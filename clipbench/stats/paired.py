@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from clipbench.stats.numbers import TIE, Floats, finite, nonzero, standard_error
+from clipbench.stats.numbers import LEVEL, TIE, Floats, finite, nonzero, standard_error, t_quantile
 
 # 2**16 sign patterns are enumerated in milliseconds; beyond that they are drawn.
 EXACT_PAIRS = 16
@@ -33,16 +33,22 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, seed: 
 
     Rows are candidates, columns pairs. The choice is made again under every pattern of signs, so picking
     the best of many equal candidates is not rewarded, however closely criterion and outcome move together.
+
+    Nor is it punished to have tried what nobody would choose, such as a threshold at which nothing is learned: turned
+    around by signs, such a candidate would look better than anything real. So each is measured in units of its own
+    root mean square, and those that are shown to be worse themselves count as making no difference.
     """
     outcomes, chosen_by = np.asarray(differences, float), np.asarray(criteria, float)
     if not outcomes.size:
         return 1.0
+    observed = _units(outcomes)[_first_largest(chosen_by.sum(axis=1)[None])[0]].sum()
+    worse = _shown_worse(chosen_by)[:, None]
+    outcomes, chosen_by = (np.where(worse, _centred(values), values) for values in (outcomes, chosen_by))
     signs = _signs(outcomes.shape[1], seed)
     chosen = _first_largest(signs @ chosen_by.T)
-    sums = np.take_along_axis(signs @ outcomes.T, chosen[:, None], axis=1)[:, 0]
-    observed = outcomes[_first_largest(chosen_by.sum(axis=1)[None])[0]].sum()
-    tolerance = TIE * np.abs(outcomes).sum(axis=1).max()
-    return min(1.0, 2 * _tail(sums, observed, tolerance, outcomes.shape[1]))
+    sums = np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
+    least = 1 / len(signs)  # what was observed is a pattern too
+    return min(1.0, 2 * max(least, _tail(sums, observed, TIE * outcomes.shape[1], outcomes.shape[1])))
 
 
 def wilcoxon_p(differences: ArrayLike, seed: int = 0) -> float:
@@ -73,6 +79,29 @@ def worst_rank(differences: ArrayLike, won: ArrayLike, lost: ArrayLike) -> Float
     ranked[np.asarray(won, bool)] = magnitude
     ranked[np.asarray(lost, bool)] = -magnitude
     return ranked
+
+
+def _units(values: Floats) -> Floats:
+    """Each row by its root mean square, which no pattern of signs changes."""
+    size = np.sqrt((values**2).mean(axis=1, keepdims=True))
+    units: Floats = np.divide(values, size, out=np.zeros_like(values), where=size > 0)
+    return units
+
+
+def _shown_worse(values: Floats) -> NDArray[np.bool_]:
+    """The rows whose t interval lies below zero, after Bonferroni: of equal candidates hardly ever any."""
+    pairs = values.shape[1]
+    if pairs < 2:
+        return np.zeros(len(values), bool)
+    reach = t_quantile(pairs, 1 - LEVEL / 2 / len(values)) * values.std(axis=1, ddof=1) / np.sqrt(pairs)
+    return np.asarray(values.mean(axis=1) + reach < 0)
+
+
+def _centred(values: Floats) -> Floats:
+    """Each row around zero, as far as it was around its mean."""
+    pairs = values.shape[1]
+    away: Floats = (values - values.mean(axis=1, keepdims=True)) * np.sqrt(pairs / max(pairs - 1, 1))
+    return away
 
 
 def _first_largest(sums: Floats) -> NDArray[np.intp]:
