@@ -24,6 +24,7 @@ from clipbench.trial import Records, Trial
 
 DONE = ("finished", "diverged")
 PRUNED = "pruned"
+FEWEST_ALIKE = 2  # points of a rule in a chunk, or it is better off in another one
 STAGE = 2  # seeds of a point that are released at once, after the first few
 
 
@@ -205,12 +206,18 @@ def _sort_key(trial: Trial) -> str:
 
 
 def _cut(cohort: Cohort, parts: Sequence[Sequence[Trial]], workers: int, device: str) -> Iterator[Chunk]:
-    """As much work for each worker; all chunks of one shape."""
+    """As much work for each worker; all chunks of one shape.
+
+    Chunks wait for one another at the end of every epoch, and rules differ in what they cost: so each chunk has points
+    of every rule, unless these were too few to be worth another call of it.
+    """
     lanes = max(map(len, parts))
     together = max(1, most_lanes(cohort, device) // lanes)
     pieces = max(-(-len(parts) // together), min(workers, len(parts)))
     size = -(-len(parts) // (workers * -(-pieces // workers) if pieces > workers else pieces))
     ordered = sorted(parts, key=lambda part: (repr(part[0].optimizer), part[0].clip.name))
-    for start in range(0, len(ordered), size):
-        trials = tuple(itertools.chain.from_iterable(ordered[start : start + size]))
-        yield Chunk(cohort.id, trials, size * lanes, cohort.steps)
+    count = -(-len(parts) // size)
+    is_dealt = size >= FEWEST_ALIKE * len({part[0].clip.name for part in parts})
+    for number in range(count):
+        chosen = ordered[number::count] if is_dealt else ordered[number * size : (number + 1) * size]
+        yield Chunk(cohort.id, tuple(itertools.chain.from_iterable(chosen)), size * lanes, cohort.steps)

@@ -76,6 +76,7 @@ class Study:
         )
         self._trials: dict[int, optuna.trial.Trial] = {}
         self._reported: defaultdict[int, set[int]] = defaultdict(set)  # steps, by the number of the point
+        self._points: dict[int, Point] = {}  # by their numbers, whose values stay as they are
 
     @property
     def total(self) -> int:
@@ -231,16 +232,18 @@ class Study:
         return self._point(trial)
 
     def _point(self, trial: optuna.trial.Trial) -> Point:
-        values = {knob.path: _heard(knob, _suggest(trial, knob)) for knob in self.contender.knobs}
+        params = {knob.path: _suggest(trial, knob) for knob in self.contender.knobs}
         self._trials[trial.number] = trial
-        return self._made(trial.number, values, trial.user_attrs.get(ORIGIN, SEARCHED))
+        return self._made(trial.number, params, trial.user_attrs.get(ORIGIN, SEARCHED))
 
-    def _made(self, number: int, values: Mapping[str, Value], origin: str) -> Point:
-        return Point(number, values, self.contender.trials(values, self.search.seeds), origin)
+    def _made(self, number: int, params: Mapping[str, Any], origin: str) -> Point:
+        if number not in self._points:
+            values = {knob.path: _heard(knob, params[knob.path]) for knob in self.contender.knobs}
+            self._points[number] = Point(number, values, self.contender.trials(values, self.search.seeds), origin)
+        return self._points[number]
 
     def _tried(self, frozen: FrozenTrial) -> Tried:
-        values = {knob.path: _heard(knob, frozen.params.get(knob.path)) for knob in self.contender.knobs}
-        point = self._made(frozen.number, values, frozen.user_attrs.get(ORIGIN, SEARCHED))
+        point = self._made(frozen.number, frozen.params, frozen.user_attrs.get(ORIGIN, SEARCHED))
         known = frozen.user_attrs.get(OUTCOME)
         outcome = Outcome.read(known) if known and frozen.state.is_finished() else None
         state = "pruned" if outcome and outcome.pruned else STATES.get(frozen.state, "running")
