@@ -41,7 +41,8 @@ LAYERS = (
 # Libraries that are known to one place alone.
 HOMES = {
     "mlflow": ("tracking/tracker.py",),
-    "optuna": ("sweep.py", "sweep/"),
+    "optuna": ("sweep/",),
+    "sqlalchemy": ("sweep/database.py", "tracking/tracker.py"),
     "ray": ("executors/ray.py",),
     "typer": ("cli/",),
     "yaml": ("spec/",),

@@ -100,8 +100,7 @@ def ask_and_die(path, moment):
 
 
 @pytest.mark.parametrize("moment", ["after asking", "while asking"])
-def test_points_of_a_killed_process_are_taken_over_and_not_asked_for_again(tmp_path, moment, monkeypatch):
-    monkeypatch.setattr("clipbench.sweep.study.UNOWNED", -1.0)
+def test_points_of_a_killed_process_are_taken_over_and_not_asked_for_again(tmp_path, moment):
     path = bowl(tmp_path)
     process = multiprocessing.get_context("spawn").Process(target=ask_and_die, args=(path, moment))
     process.start()

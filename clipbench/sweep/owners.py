@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-STALE = 3600.0  # seconds without a sign of life after which a process on another machine is taken for dead
+from clipbench.errors import ClipbenchError
+
 BEAT = 60.0  # seconds between two signs of life
+STALE = 15 * BEAT  # without one, a process on another machine is taken for dead
 
 
 def this_process() -> str:
@@ -22,6 +27,26 @@ def is_gone(owner: str, beat: float | None) -> bool:
     if host == socket.gethostname() and pid.isdecimal():
         return _started(int(pid)) != started
     return beat is None or time.time() - beat > STALE
+
+
+@contextmanager
+def heartbeat(sign_of_life: Callable[[], None]) -> Iterator[None]:
+    """Give a sign of life at once, before anything is owned, and again and again, however long a round takes."""
+    sign_of_life()
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            with suppress(ClipbenchError):  # a storage that is away for a moment; training says it if it is for good
+                sign_of_life()
+
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beating.join(BEAT)
 
 
 def _started(pid: int) -> str:

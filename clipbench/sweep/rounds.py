@@ -53,8 +53,6 @@ class Adviser:
         return self._advise if self._prunes else None
 
     def _advise(self, questions: Sequence[Question]) -> list[Answer]:
-        for study in {id(each.study): each.study for each in self._asked.values()}.values():
-            study.sign_of_life()
         reported = [list(self._report(question)) for question in questions]
         return [
             {trial.id for each in points for trial in each.trials if self._is_over(each, question.epoch)}

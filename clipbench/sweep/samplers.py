@@ -33,6 +33,7 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Constraints have been set, but")
+        warnings.filterwarnings("ignore", "The constraint value is ignored because")  # killed amid telling
         yield
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,31 +15,63 @@ from optuna.storages.journal import JournalFileBackend
 
 from clipbench.errors import ClipbenchError
 from clipbench.store.files import turn, writable
-from clipbench.tracking.uri import redact
 
 JOURNAL = "sweep.journal"
-DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "pymysql"}  # what pip calls them
 BLOCK = 2**16
 
 # Progress is in the live table, and a mistake is said with its place: Optuna's own lines would stand between them.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+def check_url(url: str | None) -> None:
+    """Whether it is a database's at all; raises InputError."""
+    if url is not None:
+        from clipbench.sweep import database
+
+        database.checked(url)
+
+
 def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     """The storage of all studies of an experiment."""
     if url is None:
-        with writable(folder / JOURNAL):
-            folder.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(Journal(folder / JOURNAL))
+        return _journal(folder / JOURNAL)
+    from clipbench.sweep import database
+
+    return database.opened(url)
+
+
+def reached(url: str | None) -> AbstractContextManager[None]:
+    """What talks to the storage stands in here: one that is lost says the way to go on."""
+    if url is None:
+        return nullcontext()
+    from clipbench.sweep import database
+
+    return database.reached(url)
+
+
+@contextmanager
+def alone(folder: Path, storage: BaseStorage) -> Iterator[None]:
+    """The only one that asks for points or takes them over: two that count at once what is left would ask for more."""
+    with turn(folder / ".ask.lock"):
+        if isinstance(storage, RDBStorage):
+            from clipbench.sweep import database
+
+            with database.alone(storage.engine):
+                yield
+        else:
+            yield
+
+
+def _journal(path: Path) -> JournalStorage:
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = Journal(path)
     try:
-        return RDBStorage(url)
-    except ImportError as error:
-        package = DRIVERS.get(url.partition(":")[0].partition("+")[0])
-        remedy = f" Type `pip install {package}`." if package else ""
-        raise ClipbenchError(f"--storage {redact(url)}: {error}.{remedy}") from None
-    except Exception as error:  # noqa: BLE001 - each database's driver has errors of its own
-        lines = redact(str(error)).strip().splitlines() or [type(error).__name__]
-        raise ClipbenchError(f"--storage {redact(url)}: cannot be opened: {lines[0].rstrip('.')}.") from None
+        return JournalStorage(backend)
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        remedy = "Move it away and type the same command: a search begins anew, and no trial is trained twice."
+        raise ClipbenchError(f"{path}: is damaged ({reason}). {remedy}") from None
 
 
 class Journal(JournalFileBackend):

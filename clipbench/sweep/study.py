@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -28,7 +28,7 @@ TRIES = 8  # to find a point that was not tried
 YAML, PILOT, SEARCHED = "yaml", "pilot", "search"  # where a point comes from
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 FINISHED = tuple(STATES)
-UNOWNED = 60.0  # seconds after which a point that nobody calls his own is taken over
+MOST_COUNTED = 4096  # points among which one that was not tried is looked for by going through all
 SEVERAL = 2
 
 
@@ -53,13 +53,15 @@ class Tried:
 
 @dataclass
 class Study:
-    """Asks Optuna, tells Optuna. A point that a killed process had asked for is asked again, not lost."""
+    """Asks Optuna, tells Optuna. A point that a killed process had asked for is asked again, not lost.
+
+    Whoever asks or takes over must be alone with the storage.
+    """
 
     contender: Contender
     search: Search
     storage: BaseStorage
     _owner: str = field(default_factory=owners.this_process, init=False)
-    _beat: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.name = f"{self.search.experiment}: {self.contender.label} {self.search.content(self.contender)}"
@@ -101,31 +103,41 @@ class Study:
 
     def open(self, first: Iterable[tuple[str, Mapping[str, Value]]]) -> None:
         """Put points at the head of the queue, each with its origin; where there are few in all, every one of them."""
-        for origin, values in [*first, *((SEARCHED, values) for values in self._all())]:
-            told = {knob.path: _told(knob, values[knob.path]) for knob in self.contender.knobs}
-            self._study.enqueue_trial(told, user_attrs={ORIGIN: origin}, skip_if_exists=True)
+        everything = self._every() if (self.contender.size or self.search.trials + 1) <= self.search.trials else ()
+        for origin, values in [*first, *((SEARCHED, values) for values in everything)]:
+            self._enqueue(origin, values)
         self._study.set_user_attr(OPENED, True)
 
-    def _all(self) -> Iterator[dict[str, Value]]:
-        """Every point, if the budget is enough for all of them."""
-        if self.contender.size is not None and self.contender.size <= self.search.trials:
-            each = [knob.choices or tuple(range(int(knob.low), int(knob.high) + 1)) for knob in self.contender.knobs]
-            paths = [knob.path for knob in self.contender.knobs]
-            yield from (dict(zip(paths, values, strict=True)) for values in itertools.product(*each))
+    def _enqueue(self, origin: str, values: Mapping[str, Value]) -> None:
+        told = {knob.path: _told(knob, values[knob.path]) for knob in self.contender.knobs}
+        self._study.enqueue_trial(told, user_attrs={ORIGIN: origin}, skip_if_exists=True)
+
+    def _every(self) -> Iterator[dict[str, Value]]:
+        """Every point, where they can be counted."""
+        each = [knob.choices or tuple(range(int(knob.low), int(knob.high) + 1)) for knob in self.contender.knobs]
+        paths = [knob.path for knob in self.contender.knobs]
+        yield from (dict(zip(paths, values, strict=True)) for values in itertools.product(*each))
 
     @samplers.quietly()
     def ask(self, count: int) -> list[Point]:
         """The next points, at most so many."""
-        asked, seed = len(self._frozen(*TrialState)), samplers.number(self.name, self.search.seeds)
-        self._study.sampler = samplers.sampler(self.search.sampler, seed, asked, self._startup())
+        self._renew_sampler()
         return [self._new_point() for _ in range(min(count, self.left))]
 
+    @samplers.quietly()
     def take_over(self) -> list[Point]:
         """The points that processes which are gone had asked for."""
         orphans = [frozen for frozen in self._frozen(TrialState.RUNNING) if self._is_orphan(frozen)]
         for frozen in orphans:
             self._reported[frozen.number].update(frozen.intermediate_values)
-        return [self._own(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in orphans]
+        if orphans:
+            self._renew_sampler()
+        points = [self._own(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in orphans]
+        return [point for point in points if not self._is_repeated(point)]
+
+    def _renew_sampler(self) -> None:
+        asked, seed = len(self._frozen(*TrialState)), samplers.number(self.name, self.search.seeds)
+        self._study.sampler = samplers.sampler(self.search.sampler, seed, asked, self._startup())
 
     def others(self) -> int:
         """Points that other processes, which are alive, have under way."""
@@ -133,9 +145,7 @@ class Study:
 
     def sign_of_life(self) -> None:
         """For processes on other machines, which cannot see this one."""
-        if time.monotonic() - self._beat > owners.BEAT:
-            self._beat = time.monotonic()
-            self._study.set_user_attr(f"{ALIVE}:{self._owner}", time.time())
+        self._study.set_user_attr(f"{ALIVE}:{self._owner}", time.time())
 
     def report(self, point: Point, step: int, score: float) -> None:
         """What a point comes to so far. One that is trained once more reports what is known already."""
@@ -218,14 +228,28 @@ class Study:
         """One that nobody has tried. A sampler may come back to a value, where there are few of them."""
         for _ in range(TRIES):
             point = self._own(self._study.ask())
-            others = (tried.point for tried in self.tried() if tried.point.number != point.number)
-            if all(other.values != point.values for other in others):
-                break
-            self._trials[point.number].set_user_attr(REPEATED, True)
-            self._study.tell(self._trials.pop(point.number), state=TrialState.FAIL)
-        else:
-            point = self._own(self._study.ask())
-        return point
+            if not self._is_repeated(point):
+                return point
+            self._lead_away()
+        return self._own(self._study.ask())
+
+    def _is_repeated(self, point: Point) -> bool:
+        """Whether it was tried before; then nobody tries it."""
+        others = (tried.point for tried in self.tried() if tried.point.number != point.number)
+        if all(other.values != point.values for other in others):
+            return False
+        self._trials[point.number].set_user_attr(REPEATED, True)
+        self._study.tell(self._trials.pop(point.number), state=TrialState.FAIL)
+        return True
+
+    def _lead_away(self) -> None:
+        """Put a point that was not tried in the queue, where all can be counted: a sampler may stay where it is."""
+        if (self.contender.size or MOST_COUNTED + 1) > MOST_COUNTED:
+            return
+        tried = [each.point.values for each in self.tried()]
+        if untried := [values for values in self._every() if values not in tried]:
+            chance = random.Random(samplers.number(self.name, len(tried)))
+            self._enqueue(SEARCHED, chance.choice(untried))
 
     def _own(self, trial: optuna.trial.Trial) -> Point:
         trial.set_user_attr(OWNER, self._owner)
@@ -253,8 +277,8 @@ class Study:
         if frozen.number in self._trials:
             return False
         owner = frozen.user_attrs.get(OWNER)
-        if owner is None:
-            return _age(frozen) > UNOWNED
+        if owner is None:  # whoever asks is alone until it has said that the point is his
+            return True
         beat: Any = self._study.user_attrs.get(f"{ALIVE}:{owner}")
         return owners.is_gone(owner, beat)
 
@@ -278,10 +302,3 @@ def _heard(knob: Knob, value: Any) -> Value:
     if not knob.choices:
         return knob.rounded(value)
     return next(choice for choice in knob.choices if _told(knob, choice) == value)
-
-
-def _age(frozen: FrozenTrial) -> float:
-    start = frozen.datetime_start
-    if start is None:
-        return 0.0
-    return (datetime.now(UTC) - start.astimezone(UTC)).total_seconds()

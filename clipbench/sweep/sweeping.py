@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from optuna.storages import BaseStorage
+
 from clipbench.contender import Contender
 from clipbench.executors.local import Local
 from clipbench.plan import Plan
@@ -22,9 +24,10 @@ from clipbench.store.files import turn
 from clipbench.sweep import ledger, recall, samplers
 from clipbench.sweep.confirm import Finalist, confirming
 from clipbench.sweep.first import first_points
+from clipbench.sweep.owners import heartbeat
 from clipbench.sweep.rounds import Asked, Round
 from clipbench.sweep.settings import Search, search_of
-from clipbench.sweep.storage import open_storage
+from clipbench.sweep.storage import alone, check_url, open_storage, reached
 from clipbench.sweep.study import Study, Tried
 from clipbench.tracking.uri import redact
 
@@ -70,6 +73,7 @@ class Preview:
 
 def preview(session: Session, path: str | Path, asking: Asking) -> Preview:
     """What would be searched; nothing is trained."""
+    check_url(asking.storage)
     with Local(1) as pool:
         plan, _, _ = planned(pool, path, session.settings)
         return Preview(plan, *_prepared(pool, plan, asking))
@@ -78,16 +82,19 @@ def preview(session: Session, path: str | Path, asking: Asking) -> Preview:
 def sweep(session: Session, path: str | Path, asking: Asking, spectator: Spectator) -> Finished:
     """Search, confirm, report. What an earlier call has done is not done again."""
     settings, uri = session.settings, session.uri
+    check_url(asking.storage)
     with Local(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         search, contenders = _prepared(pool, plan, asking)
         store = store_of(plan, settings.results)
-        with store.lock(shared=True):
-            course = _Course(session, spectator, pool, plan, device, store, search, contenders, asking.storage)
+        with store.lock(shared=True), reached(asking.storage):
+            storage = open_storage(store.folder, asking.storage)
+            course = _Course(session, spectator, pool, plan, device, store, search, contenders, storage, asking.storage)
             session.begin(plan, store, uri, device)
             for text in left_out(contenders):
                 spectator.note(text)
-            course.search_all()
+            with heartbeat(course.sign_of_life):
+                course.search_all()
             final, swept = course.confirm()
     subject = subject_of(final, "sweep")
     recall.keep(store, plan, subject, settings)
@@ -122,14 +129,20 @@ class _Course:
     store: Store
     search: Search
     contenders: Sequence[Contender]
+    storage: BaseStorage
     url: str | None
     stopped: str = field(default="", init=False)  # why it ended before every study had all its points
     _closed: set[str] = field(default_factory=set, init=False)  # studies in which everything fails
 
     @cached_property
     def studies(self) -> list[Study]:
-        storage = open_storage(self.store.folder, self.url)
-        return [Study(contender, self.search, storage) for contender in self.contenders if contender.knobs]
+        return [Study(contender, self.search, self.storage) for contender in self.contenders if contender.knobs]
+
+    def sign_of_life(self) -> None:
+        """For processes on other machines."""
+        with reached(self.url):
+            for study in self.studies:
+                study.sign_of_life()
 
     def search_all(self) -> None:
         """Rounds until every study has all its points, or the time is over."""
@@ -170,10 +183,12 @@ class _Course:
 
     def _round(self, work: Round) -> bool:
         """Train the next points, or wait for those of others; whether there may be more."""
-        orphans = [Asked(study, point) for study in self.studies for point in study.take_over()]
-        asked = orphans or list(self._next_points())
+        with self._alone():
+            orphans = [Asked(study, point) for study in self.studies for point in study.take_over()]
+            asked = orphans or self._next_points()
         if not asked and any(study.others() for study in self.studies):
             time.sleep(PATIENCE)
+            self._stand()
             return True
         if asked:
             self._closed |= work.train(asked, again=bool(orphans))
@@ -183,17 +198,15 @@ class _Course:
 
     def _next_points(self) -> list[Asked]:
         """As many of each study, so that whenever time is over each has had as much of it."""
-        with self._alone():
-            return [
-                Asked(study, point)
-                for study in self.studies
-                if study.name not in self._closed
-                for point in study.ask(self.search.batch)
-            ]
+        return [
+            Asked(study, point)
+            for study in self.studies
+            if study.name not in self._closed
+            for point in study.ask(self.search.batch)
+        ]
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Two processes that count at once what is left would ask for more than that."""
-        return turn(self.store.folder / ".ask.lock")
+        return alone(self.store.folder, self.storage)
 
     def _finalists(self, *, confirmed: bool = False) -> list[Finalist]:
         winners = {id(study.contender): study.winner() for study in self.studies}
