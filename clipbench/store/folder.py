@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import columns
-from clipbench.store.files import lock, readable, remove, write_whole
+from clipbench.store.files import lock, readable, remove, turn, write_whole
 from clipbench.trial import WHOLE, Columns, Records, rank
 
 if TYPE_CHECKING:
@@ -154,14 +154,20 @@ class Store:
         write_whole(path, _parquet(table))
 
     def _add_columns(self, name: str, schema: pa.Schema) -> None:
-        path = self._path(name, COLUMNS)
+        if self._with_columns(name, schema) is None:
+            return
+        with turn(self.folder / ".columns.lock"):  # others may add theirs at the same time
+            if merged := self._with_columns(name, schema):
+                write_whole(self._path(name, COLUMNS), _parquet(merged.empty_table()))
+
+    def _with_columns(self, name: str, schema: pa.Schema) -> pa.Schema | None:
+        """All columns that are known, and these; None where they are known."""
         try:
-            known = _open(path).schema_arrow.remove_metadata()
+            known = _open(self._path(name, COLUMNS)).schema_arrow.remove_metadata()
         except ClipbenchError:  # not there, or damaged: nothing in it that the files do not say
             known = pa.schema([])
         merged = columns.unify([known, schema])
-        if merged != known:
-            write_whole(path, _parquet(merged.empty_table()))
+        return None if merged == known else merged
 
     def _renew_columns(self) -> None:
         """Files of another store may have been copied here, with columns of their own."""

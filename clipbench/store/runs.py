@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 
+from clipbench.store.files import turn
 from clipbench.store.folder import Store
 
 FILE = "runs.json"
@@ -39,9 +40,10 @@ def begun(command: str, trials: int, device: str, content_hash: str, git_commit:
 
 
 def add(store: Store, run: Run) -> None:
-    """Keep it beside the trials."""
-    known = [*read(store), run][-MOST:]
-    store.write_text(FILE, json.dumps([asdict(each) for each in known], indent=2) + "\n")
+    """Keep it beside the trials. Several that search into one folder may begin at once."""
+    with turn(store.folder / f".{FILE}.lock"):
+        known = [*read(store), run][-MOST:]
+        store.write_text(FILE, json.dumps([asdict(each) for each in known], indent=2) + "\n")
 
 
 def read(store: Store) -> list[Run]:

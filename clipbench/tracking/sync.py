@@ -7,7 +7,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 ORIGIN = "clipbench.origin"  # the store and the machine that a run was sent from
 INVOCATION = "clipbench.invocation"
 CARRIES = "clipbench.store.files"  # said of a parent run whose files are all there
-DOCUMENTS = ("experiment.yaml", "runs.json", "report.*", "table.*", "figures/*.svg")
-PULLED = ("experiment.yaml", "runs.json")  # the report is written anew
+SEARCH = ("sweep.json", "sweep.journal")  # what was tried, and Optuna's studies, which go on from there
+DOCUMENTS = ("experiment.yaml", "runs.json", *SEARCH, "report.*", "table.*", "search.csv", "figures/*.svg")
+PULLED = ("experiment.yaml", "runs.json", *SEARCH)  # the report is written anew
 PARQUET = ("records", "epochs", "steps", "weights")
 FILE = re.compile(rf"(records|epochs|steps)/{STEM.pattern}\.parquet|weights/{STEM.pattern}\.npz")
 BATCH = 16  # trials read at a time
+PUSH_LOCK = ".push.lock"  # and in it, who sent last
 
 Progress = Callable[[int, int], None]  # how many of how many
 
@@ -107,6 +109,7 @@ class Sender:
         self._store, self._invocation = Store(folder), invocation
         self._name, self._uri = name, uri
         self._origin = digest([socket.gethostname(), str(Path(folder).resolve())])
+        self._name_here = uuid.uuid4().hex
         self._parent: Run | None = None  # made when there is something to send
         self._known: dict[str, Run] | None = None  # the run of each trial that MLflow has
         self.sent: set[str] = set()  # the trials that MLflow has, whoever sent them
@@ -116,8 +119,8 @@ class Sender:
 
     def send(self, ids: Collection[str] | None = None, on_progress: Progress | None = None) -> int:
         """Send the trials that MLflow lacks, each as one whole run."""
-        with self._line(), turn(self._store.folder / ".push.lock"):
-            known = self._tidy() if self._known is None else self._known
+        with self._line(), turn(self._store.folder / PUSH_LOCK):
+            known = self._asked_anew(ids)
             self._known = None  # asked anew if this fails: MLflow may have half a run then
             missing = self._missing(known, ids)
             self.sent = set(known).difference(missing)
@@ -136,6 +139,23 @@ class Sender:
             if self._parent:
                 self._tracker.end(self._parent, status)
             return files, problem
+
+    def _asked_anew(self, ids: Collection[str] | None) -> dict[str, Run]:
+        """The run of each trial that MLflow has; asked for where it may have changed and that matters."""
+        known = self._known
+        if known is None or self._missing(known, ids):
+            if self._is_another_here() or known is None:
+                known = self._tidy()
+        return known
+
+    def _is_another_here(self) -> bool:
+        """Whether somebody else has sent trials of this folder since; several may search into it."""
+        path = self._store.folder / PUSH_LOCK
+        with suppress(OSError):
+            if path.read_text("utf-8") == self._name_here:
+                return False
+            path.write_text(self._name_here, "utf-8")
+        return True
 
     def _line(self) -> AbstractContextManager[None]:
         remedy = f"Nothing is lost: when it is back, `clipbench push {self._name}` sends the rest."
