@@ -235,8 +235,8 @@ class Study:
 
     def _is_repeated(self, point: Point) -> bool:
         """Whether it was tried before; then nobody tries it."""
-        others = (tried.point for tried in self.tried() if tried.point.number != point.number)
-        if all(other.values != point.values for other in others):
+        others = (each.point for each in self.tried() if each.point.number != point.number)
+        if not any(other.values == point.values for other in others):
             return False
         self._trials[point.number].set_user_attr(REPEATED, True)
         self._study.tell(self._trials.pop(point.number), state=TrialState.FAIL)
@@ -277,10 +277,9 @@ class Study:
         if frozen.number in self._trials:
             return False
         owner = frozen.user_attrs.get(OWNER)
-        if owner is None:  # whoever asks is alone until it has said that the point is his
-            return True
         beat: Any = self._study.user_attrs.get(f"{ALIVE}:{owner}")
-        return owners.is_gone(owner, beat)
+        # Whoever asks is alone until the point is said to be his: one that is nobody's was left by a killed process.
+        return owner is None or owners.is_gone(owner, beat)
 
 
 def _suggest(trial: optuna.trial.Trial, knob: Knob) -> Any:

@@ -143,9 +143,8 @@ class Sender:
     def _asked_anew(self, ids: Collection[str] | None) -> dict[str, Run]:
         """The run of each trial that MLflow has; asked for where it may have changed and that matters."""
         known = self._known
-        if known is None or self._missing(known, ids):
-            if self._is_another_here() or known is None:
-                known = self._tidy()
+        if (known is None or self._missing(known, ids)) and (self._is_another_here() or known is None):
+            known = self._tidy()
         return known
 
     def _is_another_here(self) -> bool:
