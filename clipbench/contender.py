@@ -10,6 +10,7 @@ from clipbench.spec.components import Choice
 from clipbench.trial import Component, Trial, Value, digest
 
 DIGITS = 4  # of a searched number: what differs by less trains alike, and reads worse
+DECADE = 10.0
 MOST_GIVEN = 16  # points that a search begins with
 
 
@@ -25,6 +26,7 @@ class Knob:
     whole: bool = False
     choices: tuple[Value, ...] = ()
     given: tuple[Value, ...] = ()  # the YAML's own values within what is searched; tried first
+    can_widen: tuple[str, ...] = ("low", "high")  # the ends beyond which the option takes values too
 
     @property
     def size(self) -> int | None:
@@ -39,6 +41,15 @@ class Knob:
         if self.choices:
             return self.choices[0]
         return self.rounded(math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2)
+
+    def widened(self, end: str) -> tuple[float, float]:
+        """Its range with a decade more at one end, or twice as long."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high = (low / DECADE, high) if end == "low" else (low, high * DECADE)
+        else:
+            low, high = (low - (high - low), high) if end == "low" else (low, high + (high - low))
+        return (math.floor(low) or int(self.log), math.ceil(high)) if self.whole else (low, high)
 
     def rounded(self, value: Value) -> Value:
         """The value as it is trained: of few digits, within the range, and the YAML's own where it is one of these."""

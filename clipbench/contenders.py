@@ -13,7 +13,7 @@ from clipbench.plan import Plan
 from clipbench.spec import Experiment
 from clipbench.spec.axes import Range
 from clipbench.spec.components import Choice
-from clipbench.spec.searching import Searched, searched
+from clipbench.spec.searching import Searched, searched, takes
 from clipbench.trial import Component, Trial, Value
 
 # From this ratio of its ends on, a range is searched by the logarithm unless the YAML says `linear`.
@@ -120,7 +120,7 @@ class _File:
         chosen = (self.arms[trial.clip].searched.get("threshold") for trial in trials)
         said = next(filter(None, chosen), None) or self._range(trials)
         if said:
-            yield _knob("clip", "threshold", said, trials)
+            yield _knob("clip", "threshold", said, trials, self.arms[first.clip].choice)
         else:
             self._no_range(self.arms[first.clip].choice)
 
@@ -153,16 +153,21 @@ class _File:
 def _knobs(section: str, written: _Written, trials: Sequence[Trial]) -> Iterator[Knob]:
     for option, found in written.searched.items():
         if (section, option) != ("clip", "threshold"):
-            yield _knob(section, option, found, trials)
+            yield _knob(section, option, found, trials, written.choice)
 
 
-def _knob(section: str, option: str, found: Searched, trials: Sequence[Trial]) -> Knob:
+def _knob(section: str, option: str, found: Searched, trials: Sequence[Trial], choice: Choice) -> Knob:
     components = [getattr(trial, section) for trial in trials]
     values = dict.fromkeys(component.as_dict().get(option) for component in components)
     given = tuple(value for value in values if _within(value, found.space))
     path, space = path_of(section, option), found.space
     if isinstance(space, Range):
-        return Knob(path, found.key, space.low, space.high, space.log, space.whole, given=given)
+        knob = Knob(path, found.key, space.low, space.high, space.log, space.whole, given=given)
+        beyond = {"low": knob.widened("low")[0], "high": knob.widened("high")[1]}
+        taken = (
+            end for end in beyond if beyond[end] != getattr(knob, end) and takes(choice, section, option, beyond[end])
+        )
+        return replace(knob, can_widen=tuple(taken))
     return Knob(path, found.key, choices=space, given=given)
 
 

@@ -5,8 +5,10 @@ import json
 import pandas as pd
 import pytest
 
+from clipbench.sweep.confirm import Finalist
+from clipbench.sweep.ledger import edges
 from tests.cli_helpers import invoke, saved, train, write
-from tests.sweep_helpers import ledger
+from tests.sweep_helpers import ledger, plan_and_search
 
 NORM = {"name": "norm", "threshold": {"log": [0.01, 100], "points": 3}}
 SEARCH = {
@@ -163,6 +165,17 @@ def test_what_lies_at_the_end_of_its_range_is_flagged_with_what_to_type(tmp_path
     option, value = edge["remedy"].split("=", 1)
     again = invoke("check", path, "--set", f"{option.removeprefix('--set ')}={value.strip(chr(39))}")
     assert again.exit_code == 0, again.stderr
+
+
+def test_no_range_is_widened_beyond_what_an_option_takes(tmp_path):
+    search = {"optimizer.momentum": {"linear": [0, 0.9]}, "optimizer.lr": {"log": [0.01, 1]}}
+    _, _, (none, _) = plan_and_search(variant(tmp_path, {"search": search}, clip=["none", NORM]))
+    assert {knob.path: knob.can_widen for knob in none.knobs} == {
+        "optimizer.momentum": ("high",),
+        "lr": ("low", "high"),
+    }
+    best = Finalist(none, 0, {"optimizer.momentum": 0.0, "lr": 1.0})
+    assert [(edge.path, edge.end) for edge in edges(best)] == [("lr", "high")]
 
 
 def test_wilcoxon_releases_seeds_in_rounds_and_stops_those_that_are_worse(tmp_path):

@@ -169,8 +169,9 @@ def _print_report(finished: Finished) -> None:
     console = Console()
     with console.capture() as shown:
         terminal.render(finished.report, console)
-    files = "report.md, report.html, report.json, table.csv, table.tex, figures/; records/, epochs/, steps/ for pandas."
-    written = f"Written: {finished.folder}/ {files}"
+    search = "search.csv, " if finished.swept else ""
+    files = f"report.md, report.html, report.json, table.csv, table.tex, {search}figures/"
+    written = f"Written: {finished.folder}/ {files}; records/, epochs/, steps/ for pandas."
     say([shown.get(), written])
 
 

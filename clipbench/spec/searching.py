@@ -69,6 +69,16 @@ def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, S
     return found
 
 
+def takes(choice: Choice, section: str, option: str, value: float) -> bool:
+    """Whether a component would take that value of an option."""
+    try:
+        _own_options(choice, section)[option].fit(value)
+    except Misfit:
+        return False
+    options = {name: axis.values[0] for name, axis in choice.axes} | {option: value}
+    return section != "optimizer" or not refusal(_plugin(choice, section), options)
+
+
 def _parts(path: str) -> tuple[str, str]:
     """Of `clip[2].window`, `clip[2]` and `window`; two empty texts if it is no such path."""
     found = PATH.fullmatch(path)

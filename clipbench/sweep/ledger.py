@@ -16,7 +16,6 @@ from clipbench.sweep.storage import JOURNAL
 from clipbench.sweep.study import Study, Tried
 
 EDGE = 0.02  # of a range: what is found so near its end may lie beyond
-DECADE = 10.0
 
 
 def write(
@@ -64,8 +63,8 @@ def edges(finalist: Finalist) -> Iterator[SweptEdge]:
         if knob.choices or not isinstance(value, int | float):
             continue
         place = _place(knob, float(value))
-        if not EDGE < place < 1 - EDGE:
-            end = "low" if place <= EDGE else "high"
+        end = "low" if place <= EDGE else "high"
+        if not EDGE < place < 1 - EDGE and end in knob.can_widen:
             yield SweptEdge(knob.path, end, f"--set {_quoted(knob.key)}='{_wider(knob, end)}'")
 
 
@@ -76,14 +75,8 @@ def _place(knob: Knob, value: float) -> float:
 
 
 def _wider(knob: Knob, end: str) -> str:
-    """The range with a decade more at one end, or twice as long."""
-    low, high = knob.low, knob.high
-    if knob.log:
-        low, high = (low / DECADE, high) if end == "low" else (low, high * DECADE)
-    else:
-        low, high = (low - (high - low), high) if end == "low" else (low, high + (high - low))
-    ends = (math.floor(low) or 1, math.ceil(high)) if knob.whole and knob.log else (low, high)
-    return f"{{{'log' if knob.log else 'linear'}: [{ends[0]:.6g}, {ends[1]:.6g}]}}"
+    low, high = knob.widened(end)
+    return f"{{{'log' if knob.log else 'linear'}: [{low:.6g}, {high:.6g}]}}"
 
 
 def _quoted(key: str) -> str:
