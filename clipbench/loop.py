@@ -13,7 +13,7 @@ from torch import Tensor
 from clipbench import dataset
 from clipbench.dataset import Dataset, Stream
 from clipbench.engine.network import build_model
-from clipbench.engine.optimizing import make_optimizer
+from clipbench.engine.served import make_optimizer
 from clipbench.executors.local import cores
 from clipbench.trial import Trial
 

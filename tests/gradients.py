@@ -67,7 +67,7 @@ class Engine:
         self._fill({name: self.work.states[f"{name}_gradient"] for name in SHAPES}, gradients)
         self.cohort._one_step(1)
         after = self._flat(self.work.grads)
-        for run in self.cohort.clipping.runs:
+        for run in self.cohort.lanes.clipping.runs:
             if hasattr(run, "keep"):
                 after[run.lanes][~run.keep.numpy()] = 0
         return after

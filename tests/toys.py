@@ -349,6 +349,36 @@ class Downhill(torch.optim.Optimizer):
                 parameter -= group["lr"] * parameter.grad
 
 
+class History(torch.optim.Optimizer):
+    """Steps along the mean direction of the last three gradients; lays its parameters in groups of its own."""
+
+    def __init__(self, params: list, lr: float) -> None:
+        super().__init__([{"params": [p]} for p in reversed(params)], {"lr": lr})
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        self.steps += 1
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                past = self.state[parameter].setdefault("past", [])
+                past[:] = [*past[-2:], parameter.grad / (parameter.grad.norm() + 1e-9)]
+                parameter -= group["lr"] / self.steps**0.5 * torch.stack(past).mean(0)
+
+
+class Flat(torch.optim.Optimizer):
+    """Plain descent on views of its parameters, which it makes once."""
+
+    def __init__(self, params: list, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+        self.flat = [[parameter.view(-1), parameter.grad.view(-1)] for parameter in params]
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        for weights, gradient in self.flat:
+            weights -= self.defaults["lr"] * gradient
+
+
 def constant_but_in_test(constant: float) -> dict:
     """A first column that varies nowhere but in the test part, where it is larger by 1."""
     x = np.column_stack([np.full(1000, constant), np.arange(1000.0)])

@@ -7,20 +7,17 @@ not depend on which others share its chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
-from clipbench import dataset
 from clipbench.engine import tabulate
 from clipbench.engine.asking import Ask
 from clipbench.engine.cohort import Cohort, Progress, order
 from clipbench.engine.cohort import train as train_chunk
-from clipbench.engine.workspace import Shape, Workspace
-from clipbench.errors import ClipbenchError
+from clipbench.engine.shelf import FEWEST_LANES, Shelf
+from clipbench.engine.workspace import Shape
 from clipbench.trial import Records, Trial
 
-# A chunk of one lane would use other kernels than a chunk of many, and so differ in the last bits.
-FEWEST_LANES = 2
 TIMING_SECONDS = 0.5
+SHELF = Shelf()
 
 
 def train(
@@ -37,8 +34,8 @@ def train(
     """
     chosen = order(trials)
     padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
-    workspace = _workspace(Shape.of(padded, device))
-    outcome = train_chunk(padded, workspace, progress, ask)
+    workspace = SHELF.workspace(Shape.of(padded, device))
+    outcome = train_chunk(padded, workspace, progress, ask, SHELF)
     about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
     return tabulate.tabulate(outcome, len(chosen), about)
 
@@ -47,18 +44,8 @@ def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> f
     """What one step of one lane takes, from a short training that is thrown away."""
     chosen = order(trials)
     padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
-    workspace = _workspace(Shape.of(padded, device))
+    workspace = SHELF.workspace(Shape.of(padded, device))
     if workspace.loop_reason:  # one lane after another: two say as much as all
         padded = padded[:FEWEST_LANES]
-        workspace = _workspace(Shape.of(padded, device))
+        workspace = SHELF.workspace(Shape.of(padded, device))
     return Cohort(padded, workspace).seconds_per_step(TIMING_SECONDS) / len(padded)
-
-
-@lru_cache(maxsize=2)
-def _workspace(shape: Shape) -> Workspace:
-    """Chunks of a cohort come one after another in the same shape: trace their programs once."""
-    loaded = dataset.load(shape.data) if shape.data else None
-    if loaded and shape.fingerprint and loaded.fingerprint != shape.fingerprint:
-        text = f"{shape.data and shape.data.name}: the data are not those that were planned."
-        raise ClipbenchError(f"{text} Type the same command again; a function of your own needs a fixed seed.")
-    return Workspace(shape, loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,6 +64,9 @@ class Source(Protocol):
     def fill(self, step_in_epoch: int, batch: Batch) -> None:
         """Put the examples of the next step there: [1 or lanes, size, ...]."""
 
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        """The same for some of its lanes, from the next step on; who goes on with it uses this one no more."""
+
 
 def source(
     schedule: Schedule, dataset: Dataset | None, part: Batch, seeds: Sequence[int], device: torch.device
@@ -86,6 +90,9 @@ class Whole:
                 home.copy_(examples)
         self._filled = True
 
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        return Whole(self._part)
+
 
 class Permuted:
     """A permutation of the training part for each seed and epoch."""
@@ -95,22 +102,33 @@ class Permuted:
         self._part = part
         self._device = device
         self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)
+        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # of all lanes, or of each
+        self._rows = torch.empty(0)  # [1 or lanes, examples] of the epoch
         self._cuts: list[Tensor] = []
 
     def fill(self, step_in_epoch: int, batch: Batch) -> None:
         if step_in_epoch == 0:
-            self._cuts = self._epoch()
+            self._shuffle()
         for home, examples in zip(batch, self._part, strict=True):
             torch.index_select(examples, 0, self._cuts[step_in_epoch], out=home.view(-1, *examples.shape[1:]))
 
-    def _epoch(self) -> list[Tensor]:
-        """For each batch of the next epoch, the examples of all seeds, one seed after another."""
-        examples = self._schedule.examples
-        orders = {seed: torch.randperm(examples, generator=g) for seed, g in self._generators.items()}
-        rows = torch.stack([orders[seed] for seed in self._seeds]).to(self._device)
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        other = copy.copy(self)
+        if len(self._seeds) > 1:
+            other._seeds = [self._seeds[lane] for lane in lanes]
+            other._generators = {seed: self._generators[seed] for seed in other._seeds}
+            other._cut(self._rows[lanes])
+        return other
+
+    def _shuffle(self) -> None:
+        orders = {seed: torch.randperm(self._schedule.examples, generator=g) for seed, g in self._generators.items()}
+        self._cut(torch.stack([orders[seed] for seed in self._seeds]).to(self._device))
+
+    def _cut(self, rows: Tensor) -> None:
+        """For each batch of the epoch, the examples of all seeds, one seed after another."""
+        self._rows = rows
         cuts = torch.split(rows, self._schedule.batch, dim=1)[: self._schedule.epoch_steps]
-        return [cut.reshape(-1) for cut in cuts]
+        self._cuts = [cut.reshape(-1) for cut in cuts]
 
 
 class Fresh:
@@ -121,9 +139,8 @@ class Fresh:
         self._device = device
         self._dtypes = [examples.dtype for examples in part]
         self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        numbers = {seed: number for number, seed in enumerate(self._generators)}
-        of_lanes = [0] if len(numbers) == 1 else [numbers[seed] for seed in seeds]
-        self._rows = torch.tensor(of_lanes, device=device)
+        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # of all lanes, or of each
+        self._rows = self._numbers()
 
     def fill(self, step_in_epoch: int, batch: Batch) -> None:
         size = batch[0].shape[1]
@@ -131,3 +148,16 @@ class Fresh:
         for home, examples, dtype in zip(batch, zip(*drawn, strict=True), self._dtypes, strict=True):
             stacked = torch.stack(examples).to(self._device, dtype)
             torch.index_select(stacked, 0, self._rows, out=home)
+
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        other = copy.copy(self)
+        if len(self._seeds) > 1:
+            other._seeds = [self._seeds[lane] for lane in lanes]
+            other._generators = {seed: self._generators[seed] for seed in other._seeds}
+            other._rows = other._numbers()
+        return other
+
+    def _numbers(self) -> Tensor:
+        """Which of the generators is each lane's."""
+        numbers = {seed: number for number, seed in enumerate(self._generators)}
+        return torch.tensor([numbers[seed] for seed in self._seeds], device=self._device)

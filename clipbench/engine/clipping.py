@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from time import perf_counter
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipbench import registry
 from clipbench.engine.blocks import Blocks
+from clipbench.engine.rule import Rule
 from clipbench.engine.runs import ElementRun, ModelRun, PlacesRun, Run, StepRun
 from clipbench.engine.telemetry import COSINE, POST, PRE, Telemetry
 from clipbench.engine.updates import Updates
@@ -96,7 +97,7 @@ class Clipping:
             self.refuses[chosen] = [run.refuses] * len(members)
         self.choosy = [run for run in self.runs if isinstance(run, StepRun)]
         self._weights = [run for run in self.runs if isinstance(run, WeightsRun)]
-        for rule, _ in itertools.chain.from_iterable(run.rules for run in (*self.runs, *self._late)):
+        for rule, _ in self._rules():
             rule.follow(trials[0].train.schedule, steps)
         self._early = [run for run in self.runs if not isinstance(run, WeightsRun)]
 
@@ -131,12 +132,34 @@ class Clipping:
             assert self._updates is not None
             self._updates.finish(run, steps[:, :, run.lanes])
 
-    def step_seconds(self, lane: int) -> float:
-        """What a lane's own rule costs it per step."""
+    def take(self, other: Clipping, lanes: Sequence[int], steps: int) -> None:
+        """Go on where the rules of another have come to, of whose lanes these are some."""
+        served = {
+            lane: (rule, row)
+            for rule, theirs in other._rules()
+            for row, lane in enumerate(range(theirs.start, theirs.stop))
+        }
+        for rule, mine in self._rules():
+            rule.take([served[lane] for lane in lanes[mine]])
+        if self._updates and other._updates:
+            self._updates.telemetry.take(other._updates.telemetry, lanes, steps)
+
+    def put(self, other: Clipping, lanes: Sequence[int], steps: int) -> None:
+        """Bring what another has measured back to the places of its lanes here."""
+        if self._updates and other._updates:
+            self._updates.telemetry.put(other._updates.telemetry, lanes, steps)
+
+    def timed(self, lane: int) -> tuple[float, int]:
+        """Seconds that a lane's own rule took, and at how many steps that was measured."""
         for run in (*self.runs, *self._late):
-            if run.lanes.start <= lane < run.lanes.stop and run.timings:
-                return run.seconds / run.timings / run.count
-        return 0.0
+            if run.lanes.start <= lane < run.lanes.stop:
+                return run.seconds / run.count, run.timings
+        return 0.0, 0
+
+    def _rules(self) -> Iterator[tuple[Rule, slice]]:
+        """All of them, each with its lanes."""
+        for run in (*self.runs, *self._late):
+            yield from run.rules
 
 
 def _carry_out(runs: Iterable[Run], timed: bool) -> None:

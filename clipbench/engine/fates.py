@@ -25,18 +25,21 @@ class Fates:
         ended: np.ndarray = (self.diverged_step > 0) | (self.stopped_epoch > 0) | (self.pruned_epoch > 0)
         return ~ended
 
-    def look(self, steps: np.ndarray, refuses: Sequence[bool]) -> None:
-        """Take the steps since the last look, [steps, statistics, lanes]: a lane diverges at its first bad one.
+    def look(self, steps: np.ndarray, places: np.ndarray, refuses: Sequence[bool]) -> None:
+        """Take the steps since the last look, [steps, statistics, lanes], of lanes whose places among all are given.
 
-        What is not finite is not bad where a rule refused the step.
+        A lane diverges at its first bad one. What is not finite is not bad where a rule refused the step.
         """
+        self.seen += len(steps)
+        looked = steps[:, [LOSS, PRE, WEIGHTS]]
+        if np.isfinite(looked).all() and (self._limit is None or (looked[:, 0] <= self._limit).all()):
+            return  # the usual case, without asking which lane and why
         causes = self._causes(steps, np.array(refuses) & (steps[:, FRACTION] > 0))
         bad = np.logical_or.reduce(list(causes.values()))
-        for lane in np.flatnonzero(bad.any(0) & self.alive):
-            first = int(bad[:, lane].argmax())
-            self.diverged_step[lane] = self.seen + first + 1
-            self.causes[lane] = next(cause for cause, where in causes.items() if where[first, lane])
-        self.seen += len(steps)
+        for row in np.flatnonzero(bad.any(0) & self.alive[places]):
+            first = int(bad[:, row].argmax())
+            self.diverged_step[places[row]] = self.seen - len(steps) + first + 1
+            self.causes[places[row]] = next(cause for cause, where in causes.items() if where[first, row])
 
     def _causes(self, steps: np.ndarray, refused: np.ndarray) -> dict[str, np.ndarray]:
         causes = {

@@ -21,12 +21,12 @@ class Noise:
 
     def __init__(self, law: Component, seeds: Sequence[int], grads: Blocks) -> None:
         self._law = law
-        generators = {seed: generator(seed) for seed in seeds}
-        self._generators = list(generators.values())
+        self._generators = {seed: generator(seed) for seed in seeds}
         self._block = (steps_at_once(grads.size), grads.size)
         self._drawn: Tensor = grads.storage.new_empty(0)  # [steps, seeds, elements]
         self._next = 0
-        positions = [list(generators).index(seed) for seed in seeds] if len(generators) > 1 else [0]
+        known = list(self._generators)
+        positions = [known.index(seed) for seed in seeds] if len(known) > 1 else [0]
         self._positions = torch.tensor(positions, device=grads.storage.device)
         self._now = grads.storage.new_empty(len(positions), grads.size)  # of this step, for each lane, or for all
         parts = torch.split(self._now, list(grads.sizes.values()), dim=1)
@@ -34,13 +34,20 @@ class Noise:
 
     def __call__(self) -> None:
         if self._next == len(self._drawn):
-            blocks = [draw(self._law, self._block, generator) for generator in self._generators]
+            blocks = [draw(self._law, self._block, generator) for generator in self._generators.values()]
             self._drawn = torch.stack(blocks, dim=1).to(self._now)
             self._next = 0
         torch.index_select(self._drawn[self._next], 0, self._positions, out=self._now)
         self._next += 1
         for gradient, part in self._pairs:
             gradient.add_(part)
+
+    def take(self, other: Noise) -> None:
+        """Go on where another has come to, which had these seeds too, and maybe more."""
+        known = list(other._generators)
+        self._generators = {seed: other._generators[seed] for seed in self._generators}
+        self._drawn = other._drawn[:, [known.index(seed) for seed in self._generators]]
+        self._next = other._next
 
 
 def generator(seed: int) -> Generator:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from clipbench import registry
 from clipbench.engine.courses import follow
+from clipbench.engine.served import Served, is_elementwise
 from clipbench.engine.workspace import Workspace
 from clipbench.trial import Component, Trial
 
@@ -35,32 +36,29 @@ class Optimizers:
     """One optimizer for each run of lanes that share its options, and one for each lane that may refuse a step."""
 
     def __init__(self, trials: Sequence[Trial], workspace: Workspace, clipping: Chooses, steps: int) -> None:
-        self._together: list[Optimizer] = []
-        self._alone: list[tuple[Choosy, list[Optimizer]]] = []
-        self._of_lanes: list[Optimizer] = []
-        choosy = {run.lanes.start: run for run in clipping.choosy}
-        lane = 0
-        while lane < len(trials):
-            if lane in choosy:
-                run = choosy[lane]
-                lanes = range(run.lanes.start, run.lanes.stop)
-                self._alone.append((run, [_optimizer(trials[k], workspace, slice(k, k + 1)) for k in lanes]))
-                self._of_lanes += self._alone[-1][1]
-                lane = run.lanes.stop
-                continue
-            limit = min((start for start in choosy if start > lane), default=len(trials))
-            for lanes_alike in _alike(trials, lane, limit):
-                self._together.append(_optimizer(trials[lanes_alike.start], workspace, lanes_alike))
-                self._of_lanes += [self._together[-1]] * (lanes_alike.stop - lanes_alike.start)
-            lane = limit
-        self._rates = _Rates(trials[0].train.schedule, steps, self._all())
+        self._of_lanes: list[Served] = []
+        choosy = {lane for run in clipping.choosy for lane in range(run.lanes.start, run.lanes.stop)}
+        for alone, group in itertools.groupby(range(len(trials)), choosy.__contains__):
+            members = list(group)
+            for lanes in _singly(members) if alone else _alike(trials, members):
+                served = Served(trials[lanes.start].optimizer, workspace, lanes)
+                self._of_lanes += [served] * (lanes.stop - lanes.start)
+        self._rates = _Rates(trials[0].train.schedule, steps, [served.optimizer for served in self._all()])
+        self._arrange(clipping)
 
-    def _all(self) -> list[Optimizer]:
-        return [*self._together, *(optimizer for _, alone in self._alone for optimizer in alone)]
+    def _all(self) -> list[Served]:
+        return list(dict.fromkeys(self._of_lanes))
+
+    def _arrange(self, clipping: Chooses) -> None:
+        """Tell those who always step from those who are asked."""
+        optimizers = [served.optimizer for served in self._of_lanes]
+        self._alone = [(run, optimizers[run.lanes]) for run in clipping.choosy]
+        asked = {id(optimizer) for _, alone in self._alone for optimizer in alone}
+        self._together = [served.optimizer for served in self._all() if id(served.optimizer) not in asked]
 
     def rates(self) -> list[float]:
         """The learning rate of every lane at the last step; 1 where an optimizer has none."""
-        return [float(optimizer.param_groups[0].get("lr", 1.0)) for optimizer in self._of_lanes]
+        return [float(served.optimizer.param_groups[0].get("lr", 1.0)) for served in self._of_lanes]
 
     def step(self) -> None:
         self._rates.advance()
@@ -71,6 +69,21 @@ class Optimizers:
             for keep, optimizer in zip(run.keep.tolist(), optimizers, strict=True):
                 if keep:
                     optimizer.step()
+
+    @property
+    def can_move(self) -> bool:
+        """Whether the weights may be laid elsewhere: not if an optimizer of somebody's own remembers where they lie."""
+        return not any(served.holds_views() for served in self._all())
+
+    def fewer(self, lanes: Sequence[int], workspace: Workspace, clipping: Chooses) -> Optimizers:
+        """The same optimizers for some of their lanes, whose weights now lie in that workspace."""
+        other = copy.copy(self)
+        other._of_lanes = [self._of_lanes[lane] for lane in lanes]
+        for served, group in itertools.groupby(range(len(lanes)), lambda k: other._of_lanes[k]):
+            members = list(group)
+            served.move(workspace, slice(members[0], members[-1] + 1), [lanes[k] for k in members])
+        other._arrange(clipping)
+        return other
 
 
 class _Rates:
@@ -98,59 +111,15 @@ class _Rates:
                 group["lr"] = lr * factor
 
 
-def _alike(trials: Sequence[Trial], first: int, last: int) -> list[slice]:
-    """Lanes that one optimizer can serve."""
-    slices = []
-    for component, group in itertools.groupby(range(first, last), lambda lane: trials[lane].optimizer):
-        lanes = list(group)
-        if _elementwise(component):
-            slices.append(slice(lanes[0], lanes[-1] + 1))
+def _alike(trials: Sequence[Trial], lanes: Sequence[int]) -> Iterator[slice]:
+    """Runs of lanes that one optimizer can serve."""
+    for component, group in itertools.groupby(lanes, lambda lane: trials[lane].optimizer):
+        members = list(group)
+        if is_elementwise(component):
+            yield slice(members[0], members[-1] + 1)
         else:
-            slices += [slice(lane, lane + 1) for lane in lanes]
-    return slices
+            yield from _singly(members)
 
 
-def _elementwise(component: Component) -> bool:
-    plugin = registry.of("optimizer", component)
-    return bool(plugin.facts.get("elementwise"))
-
-
-def _optimizer(trial: Trial, workspace: Workspace, lanes: slice) -> Optimizer:
-    return make_optimizer(trial.optimizer, _tensors(workspace, lanes, _elementwise(trial.optimizer)))
-
-
-def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
-    """An optimizer of a component, on tensors that may hold many lanes."""
-    plugin = registry.of("optimizer", component)
-    options = component.as_dict()
-    if plugin.facts.get("elementwise") and tensors[0].device.type == "cpu":
-        # Fused kernels round the ends of a tensor in another way, so a lane would depend on where it stands.
-        options["foreach"] = False
-    optimizer = plugin.function(tensors, **options)
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"it must return a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    return optimizer
-
-
-def _tensors(workspace: Workspace, lanes: slice, elementwise: bool) -> list[Tensor]:
-    """What an optimizer is given; what the loss never reaches has no gradient, as in torch, and so is not moved."""
-    params, grads, idle = workspace.params, workspace.grads, workspace.idle
-    if elementwise and not idle and lanes == slice(0, params.lanes):
-        return [_with_gradient(params.storage, grads.storage)]
-    return [
-        _with_gradient(
-            _cut(params[name], lanes, elementwise), None if name in idle else _cut(grads[name], lanes, elementwise)
-        )
-        for name in params
-    ]
-
-
-def _cut(block: Tensor, lanes: slice, elementwise: bool) -> Tensor:
-    """A lane of its own has the shape that the user's optimizer expects."""
-    return block[lanes] if elementwise else block[lanes.start]
-
-
-def _with_gradient(weights: Tensor, gradient: Tensor | None) -> Tensor:
-    parameter = weights.detach()
-    parameter.grad = gradient
-    return parameter
+def _singly(lanes: Sequence[int]) -> list[slice]:
+    return [slice(lane, lane + 1) for lane in lanes]

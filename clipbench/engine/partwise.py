@@ -66,8 +66,19 @@ class PartClipping:
     def finish(self, steps: Tensor) -> None:
         """The columns were worked out at each step."""
 
-    def step_seconds(self, lane: int) -> float:
-        return self._rules.step_seconds(lane * self._parts.scope.parts) * self._parts.scope.parts
+    def take(self, other: PartClipping, lanes: Sequence[int], steps: int) -> None:
+        """Go on where the rules of another have come to, of whose lanes these are some."""
+        parts = self._parts.scope.parts
+        self._rules.take(other._rules, [lane * parts + part for lane in lanes for part in range(parts)], steps)
+        if self._noise and other._noise:
+            self._noise.take(other._noise)
+
+    def put(self, other: PartClipping, lanes: Sequence[int], steps: int) -> None:
+        """Nothing was measured but what the steps say."""
+
+    def timed(self, lane: int) -> tuple[float, int]:
+        seconds, timings = self._rules.timed(lane * self._parts.scope.parts)
+        return seconds * self._parts.scope.parts, timings
 
     def _measure(self) -> None:
         """What became of the average; the rule fired if it did on any part, and the fraction is the parts' mean."""

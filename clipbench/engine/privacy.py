@@ -30,17 +30,22 @@ class PrivateNoise:
         self._share = grads.storage.new_tensor(noises) / expected
         self._noisy = self._share > 0
         seeds = sorted({trial.seed for trial, noise in zip(trials, noises, strict=True) if noise})
-        self._generators = [torch.Generator().manual_seed((SEEDS // 2 + seed) % SEEDS) for seed in seeds]
+        self._generators = {seed: torch.Generator().manual_seed((SEEDS // 2 + seed) % SEEDS) for seed in seeds}
         rows = [seeds.index(trial.seed) if trial.seed in seeds else 0 for trial in trials]
         self._rows = torch.tensor(rows, device=grads.storage.device)
 
     def __call__(self, thresholds: Tensor) -> None:
+        generators = self._generators.values()
         deviation = torch.where(self._noisy, thresholds * self._share, 0.0).unsqueeze(1)
         for block in self._grads.values():
             shape = block.shape[1:]
-            drawn = torch.stack([torch.randn(shape, generator=g, dtype=block.dtype) for g in self._generators])
+            drawn = torch.stack([torch.randn(shape, generator=g, dtype=block.dtype) for g in generators])
             chosen = drawn.to(block.device)[self._rows].view(block.shape[0], -1)
             block.view(block.shape[0], -1).add_(torch.where(deviation > 0, deviation * chosen, 0.0))
+
+    def take(self, other: PrivateNoise) -> None:
+        """Go on where another has come to, which had these seeds too, and maybe more."""
+        self._generators = {seed: other._generators[seed] for seed in self._generators}
 
 
 def accountant_is_there() -> bool:

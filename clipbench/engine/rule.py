@@ -51,6 +51,14 @@ class Rule:
         if isinstance(schedule := options.get("schedule"), Component):
             self._course = _course(schedule, rates, steps)
 
+    def take(self, others: Sequence[tuple[Rule, int]]) -> None:
+        """Go on where others have come to: for each lane, the rule that served it until now, and its place there."""
+        first = others[0][0]  # all have taken as many steps, and their thresholds follow the same course
+        self._step, self._factor, self._course = first._step, first._factor, first._course
+        if self.threshold is not None:
+            self.threshold.copy_(torch.stack([rule.threshold[row] for rule, row in others]))  # type: ignore[index]
+        self._state = {name: torch.stack([rule._state[name][row] for rule, row in others]) for name in first._state}
+
     def needs(self, statistic: str) -> bool:
         return statistic in self._plugin.given
 

@@ -36,7 +36,7 @@ def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
 def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any]:
     trial, diverged = outcome.trials[lane], int(outcome.diverged_step[lane])
     steps = outcome.steps[: outcome.last_step(lane), :, lane]
-    shared = outcome.seconds / len(outcome.trials)
+    step_seconds = outcome.seconds / sum(outcome.last_step(each) for each in range(len(outcome.trials)))
     own_step = outcome.rule_seconds[lane]
     average_rule = sum(outcome.rule_seconds) / len(outcome.trials)
     return {
@@ -55,8 +55,8 @@ def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any
         "clip/cosine": _mean(steps[:, COSINE]),
         "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
         **_privacy(outcome, trial, len(steps)),
-        "seconds": shared,
-        "step_us": 1e6 * (shared / len(outcome.steps) + own_step - average_rule),
+        "seconds": step_seconds * len(steps),
+        "step_us": 1e6 * (step_seconds + own_step - average_rule),
         **about,
     }
 

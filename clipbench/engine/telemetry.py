@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,14 @@ class Telemetry:
             torch.mv(weights, probe, out=self._probed[tensor])
         torch.sum(self._probed, dim=0, out=self.row[WEIGHTS])
         self.steps[step].copy_(self.row)
+
+    def take(self, other: Telemetry, lanes: Sequence[int], steps: int) -> None:
+        """What was measured of lanes of another, in so many steps, is theirs here."""
+        self.steps[:steps] = other.steps[:steps, :, lanes]
+
+    def put(self, other: Telemetry, lanes: Sequence[int], steps: int) -> None:
+        """Bring what another has measured back to the places of its lanes here."""
+        self.steps[:steps, :, lanes] = other.steps[:steps]
 
     def vanishing(self) -> Tensor:
         """Share of the raw gradient's elements below 1e-8, of each lane, at the last step."""

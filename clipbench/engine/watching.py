@@ -13,6 +13,7 @@ from clipbench import dataset
 from clipbench.engine.blocks import Blocks
 from clipbench.engine.cohort import Cohort, Outcome, Progress, order
 from clipbench.engine.runs import at_units
+from clipbench.engine.shelf import FEWEST_LANES
 from clipbench.engine.workspace import Shape, Workspace
 from clipbench.trial import Trial
 from clipbench.watched import Arrays, Watched
@@ -20,7 +21,6 @@ from clipbench.watched import Arrays, Watched
 # Of each lane as many numbers of a kind at most: where there would be more, steps are left out, then elements.
 MOST_NUMBERS = 2**18
 MOST_STEPS = 2048
-FEWEST_LANES = 2
 
 
 def watch(trials: Sequence[Trial], device: str, lanes: int, progress: Progress) -> list[Watched]:

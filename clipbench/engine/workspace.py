@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -19,6 +22,7 @@ from clipbench.engine.layers import layers_for_many
 from clipbench.engine.network import Network, build_model, idle_parameters
 from clipbench.engine.parts import LoopedPartsStep, Parts, PartsStep
 from clipbench.engine.scope import Scope, scope_of
+from clipbench.engine.steadiness import Watch
 from clipbench.trial import Component, Training, Trial, Value
 
 Batch = tuple[Tensor, Tensor]
@@ -58,38 +62,64 @@ class Workspace:
     """Stacked weights and gradients of K lanes, their batches, and the programs that fill them."""
 
     def __init__(self, shape: Shape, dataset: Dataset | None) -> None:
-        self.shape = shape
-        self.lanes = shape.lanes
         self.dataset = dataset
         self.device = torch.device(shape.device)
         module = build_model(shape.model, dataset, seed=0)
         self.network = Network(module, shape.train, has_data=dataset is not None)
         module.to(self.device, self.network.dtype)
+        self.like = self._part("train") or self._nothing()  # what is trained on; of a stream, what it looks like
+        self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
+        if isinstance(dataset, Stream):
+            self.parts["train"] = None  # nothing that it trained on is there to be measured
+        # Noise on the gradient reaches everything.
+        self.idle = frozenset() if shape.train.noise else idle_parameters(self.network, *self._example())
+        self.loop_reason = looped.reason_to_loop(self.network, self._example())
+        self._make_room(shape)
+
+    def narrower(self, lanes: int) -> Workspace:
+        """One for fewer lanes, which shares what does not depend on their number."""
+        other = copy.copy(self)
+        other._make_room(replace(self.shape, lanes=lanes))
+        return other
+
+    def _make_room(self, shape: Shape) -> None:
+        start = time.perf_counter()
+        self.shape, self.lanes = shape, shape.lanes
+        module = self.network.module
         trained = {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
         self.params = Blocks(trained, self.lanes, self.network.dtype, self.device)
         self.grads = Blocks(trained, self.lanes, self.network.dtype, self.device)
         fixed = {name: tensor for name, tensor in module.named_parameters() if not tensor.requires_grad}
         self.states = {name: _stacked(tensor, self.lanes) for name, tensor in [*fixed.items(), *module.named_buffers()]}
         self.loss = torch.zeros(self.lanes, dtype=self.network.dtype, device=self.device)
-        self.like = self._part("train") or self._nothing()  # what is trained on; of a stream, what it looks like
-        self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
-        if isinstance(dataset, Stream):
-            self.parts["train"] = None  # nothing that it trained on is there to be measured
-        scope = Scope.of(shape.scope, Schedule.of(shape.train, dataset).batch)
+        scope = Scope.of(shape.scope, Schedule.of(shape.train, self.dataset).batch)
         self.split = Parts(scope, trained, self.loss) if scope.parts else None
         self.seeds: list[int] = [0] * self.lanes
         self.step = 0  # of the training under way; the looped path draws its noise from it
-        # Noise on the gradient reaches everything.
-        self.idle = frozenset() if shape.train.noise else idle_parameters(self.network, *self._example())
-        self.loop_reason = looped.reason_to_loop(self.network, self._example())
         self._steps: dict[int, tuple[Batch, Step]] = {}
         self.evaluate = Evaluation(self)
+        self.seconds = time.perf_counter() - start  # that it took to make it and its programs
 
     @property
     def path(self) -> str:
         """How gradients are computed: plan, replay, eager or looped."""
         order = ("looped", "eager", "replay", "plan")
         return min((step.path for _, step in self._steps.values()), key=order.index, default="none")
+
+    @cached_property
+    def evaluates_steadily(self) -> bool:
+        """Whether each lane's measures are the same bits among fewer lanes."""
+        with Watch(self.lanes) as watch:
+            for name in self.parts:
+                if self.parts[name] is not None:
+                    self.evaluate(name)
+        return not watch.unsteady
+
+    @property
+    def bytes(self) -> int:
+        """Of weights and gradients; activations come to about as much."""
+        split = self.split.grads.storage.nbytes if self.split else 0
+        return self.params.storage.nbytes + self.grads.storage.nbytes + split
 
     @property
     def raw(self) -> tuple[list[int], Blocks]:
@@ -108,6 +138,19 @@ class Workspace:
             for name, stack in self.states.items():
                 stack[lane].copy_(tensors[name].detach())
 
+    def take(self, other: Workspace, lanes: Sequence[int]) -> None:
+        """Go on with lanes of another workspace."""
+        self.seeds = [other.seeds[lane] for lane in lanes]
+        self.step = other.step
+        for mine, theirs in _held(self, other):
+            mine.copy_(theirs[lanes])
+
+    def put(self, other: Workspace, lanes: Sequence[int]) -> None:
+        """Bring lanes of another workspace back to their places here."""
+        self.step = other.step
+        for mine, theirs in _held(self, other):
+            mine[lanes] = theirs
+
     def batch(self, size: int) -> Batch:
         """The tensors into which a batch of that size is gathered: [1 or lanes, size, ...]."""
         return self._compiled(size)[0]
@@ -119,7 +162,9 @@ class Workspace:
 
     def _compiled(self, size: int) -> tuple[Batch, Step]:
         if size not in self._steps:
+            start = time.perf_counter()
             self._steps[size] = self._compile_step(size)
+            self.seconds += time.perf_counter() - start
         return self._steps[size]
 
     def _compile_step(self, size: int) -> tuple[Batch, Step]:
@@ -167,6 +212,14 @@ class Workspace:
     def _example(self) -> Batch:
         x, y = self.like
         return x[:4], y[:4]
+
+
+def _held(one: Workspace, other: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weights and buffers of both, [lanes, ...]."""
+    for name, block in one.params.items():
+        yield block, other.params[name]
+    for name, stack in one.states.items():
+        yield stack, other.states[name]
 
 
 def _stacked(tensor: Tensor, lanes: int) -> Tensor:

@@ -1,0 +1,96 @@
+"""Whether numbers depend on where they lie: some kernels of a CPU round the last elements of a tensor in another way.
+
+They work through whole vector registers, then through what is left, one by one and by other formulas: `sigmoid` is one
+of them. Where lanes are multiples of a register nothing is ever left, and whatever lanes there are, each is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+# Kernels unroll twice over the widest register there is: 16 numbers of float32.
+UNROLLED = 32
+SAMPLE, WINDOW = 2048, 23
+Call = tuple[Any, ...]
+
+_known: dict[Call, bool] = {}
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks at what is computed within it, for so many lanes."""
+
+    def __init__(self, lanes: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._lanes = lanes
+        self.unsteady: set[str] = set()  # kernels by which a lane depends on where it stands
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if torch.Tag.pointwise in func.tags:
+            tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor) and value.dim()]
+            if not all(map(self._is_whole, tensors)) and minds_its_place(func, args, kwargs or {}):
+                self.unsteady.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+    def _is_whole(self, tensor: Tensor) -> bool:
+        """Whether each lane fills whole registers."""
+        lane, rest = divmod(tensor.numel(), self._lanes)
+        run = min(_run(tensor), lane)
+        return not rest and run > 0 and run % UNROLLED == 0
+
+
+def minds_its_place(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a kernel gives other bits at the end of a tensor than in its midst."""
+    key = (func, *map(_kind, tree_iter((args, kwargs))))
+    if key not in _known:
+        try:
+            _known[key] = _differs(func, args, kwargs)
+        except (RuntimeError, TypeError, ValueError, IndexError):  # it cannot be tried: who knows
+            _known[key] = True
+    return _known[key]
+
+
+def _differs(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    draw = torch.Generator().manual_seed(0)
+    samples = iter([_sample(value, draw) for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)])
+    given = tree_map(lambda value: next(samples) if isinstance(value, Tensor) else value, (tuple(args), dict(kwargs)))
+
+    def on(window: slice) -> Tensor:
+        args, kwargs = tree_map(lambda v: v[window].clone() if isinstance(v, Tensor) and v.dim() else v, given)
+        result: Tensor = func(*args, **kwargs)
+        return result
+
+    whole = on(slice(None))
+    windows = [slice(start, start + WINDOW) for start in range(0, SAMPLE - WINDOW, WINDOW)]
+    return not all(torch.equal(on(window).nan_to_num(), whole[window].nan_to_num()) for window in windows)
+
+
+def _sample(tensor: Tensor, draw: torch.Generator) -> Tensor:
+    """Numbers of its type; a single one for a single one."""
+    shape = (SAMPLE,) if tensor.dim() else ()
+    if tensor.is_floating_point():
+        return 3 * torch.randn(shape, generator=draw, dtype=tensor.dtype)
+    return torch.randint(0, 2, shape, generator=draw).to(tensor.dtype)
+
+
+def _kind(value: Any) -> Call:
+    return (
+        ("tensor", value.dtype, value.dim() > 0) if isinstance(value, Tensor) else (type(value).__name__, repr(value))
+    )
+
+
+def _run(tensor: Tensor) -> int:
+    """How many elements lie together."""
+    run = 1
+    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
+        if size > 1 and stride != run:
+            break
+        run *= size
+    return run

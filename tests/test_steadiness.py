@@ -1,0 +1,70 @@
+"""Kernels that round the end of a tensor in another way than its midst are found by trying."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clipbench.engine.steadiness import UNROLLED, Watch
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("function", [torch.sigmoid, F.silu, F.mish, F.softplus, F.elu, lambda x: x.abs() ** 1.7])
+def test_kernels_of_two_formulas_are_named(function):
+    with Watch(3) as watch:
+        function(torch.randn(3, 5))
+    assert len(watch.unsteady) == 1
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.exp, F.relu, lambda x: x / 3 + x * x, lambda x: x.clamp(max=1)])
+def test_kernels_of_one_formula_are_not(function):
+    with Watch(3) as watch:
+        function(torch.randn(3, 5))
+    assert not watch.unsteady
+
+
+def test_what_is_named_gives_other_bits_to_the_last_lane_alone():
+    """Not on every machine: where one formula does it all, nothing is named."""
+    x = torch.randn(7, 501, generator=torch.Generator().manual_seed(0)) * 3
+    with Watch(7) as watch:
+        together = torch.sigmoid(x)
+    alone = torch.stack([torch.sigmoid(lane) for lane in x])
+    differ = (together != alone).any()
+    assert bool(watch.unsteady) or not differ
+
+
+@pytest.mark.parametrize(
+    ("lanes", "shape", "steady"),
+    [
+        (3, (3, UNROLLED), True),
+        (3, (3, 4, 2 * UNROLLED), True),
+        (3, (3, UNROLLED // 2), False),
+        (3, (3, UNROLLED + 1), False),
+        (3, (4, UNROLLED), False),
+    ],
+)
+def test_lanes_that_fill_whole_registers_are_the_same_wherever_they_lie(lanes, shape, steady):
+    with Watch(lanes) as watch:
+        torch.sigmoid(torch.randn(shape))
+    assert watch.unsteady == (set() if steady else {"aten.sigmoid.default"})
+
+
+def test_parts_of_rows_are_looked_at_as_they_lie():
+    gates = torch.randn(3, 8, 3 * UNROLLED)
+    with Watch(3) as watch:
+        torch.sigmoid(gates[:, :, :UNROLLED])
+        assert not watch.unsteady
+        torch.sigmoid(gates[:, :, : UNROLLED + 4])
+    assert watch.unsteady
+
+
+def test_what_is_written_in_place_is_tried_on_numbers_of_its_own():
+    x, out = torch.ones(3, 5), torch.empty(3, 5)
+    with Watch(3) as watch:
+        x.sigmoid_()
+        torch.sigmoid(x, out=out)
+        x.mul_(2.0).addcdiv_(x, out, value=0.5)
+    assert watch.unsteady == {"aten.sigmoid_.default", "aten.sigmoid.out"}
+    assert torch.equal(out, torch.ones(3, 5).sigmoid().sigmoid())
