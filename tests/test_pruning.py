@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -159,6 +160,15 @@ def test_a_chunk_without_anybody_left_ends():
     trials, told = trials_of(replace(TRAIN, epochs=1000)), []
     engine.train(trials, progress=told.append, ask=Adviser({trial.id: 2 for trial in trials}))
     assert len(told) < 20 and sum(told) == len(trials) * 3000
+
+
+def test_waiting_for_an_answer_is_no_part_of_a_trials_time():
+    def slow(epoch, told):
+        time.sleep(0.3)
+        return ()
+
+    records = engine.train(trials_of(), ask=slow)
+    assert sum(records.records["seconds"]) < 5 * 0.3
 
 
 # The parent, with real workers

@@ -94,6 +94,7 @@ class Cohort:
         self._shelf = shelf
         self._missed: dict[Shape, float] = {}  # seconds that workspaces which are not there would have saved
         self._since = 0, 0.0  # the step and the time at which `lanes` began
+        self._waited = 0.0  # seconds, for answers
         self._rule_costs = np.zeros((2, len(trials)))  # seconds, and at how many steps they were taken
 
     @property
@@ -122,8 +123,12 @@ class Cohort:
     def _begin(self) -> float:
         """Trace the programs, which is no part of a step's time; then the clock starts."""
         self.lanes.trace()
-        self._since = self.step, time.perf_counter()
+        self._since = self.step, self._now()
         return self._since[1]
+
+    def _now(self) -> float:
+        """By a clock that stands still while others are waited for."""
+        return time.perf_counter() - self._waited
 
     def seconds_per_step(self, budget: float) -> float:
         """The time of a step of all lanes, from as many as fit the budget, in seconds; at least one."""
@@ -166,7 +171,7 @@ class Cohort:
         if self._shelf is None or alive.all() or not rest or not self.lanes.can_leave:
             return
         first, start = self._since
-        seconds = rest * (time.perf_counter() - start) / (self.step - first)
+        seconds = rest * (self._now() - start) / (self.step - first)
         workspace = self._shelf.narrower(self.work, int(alive.sum()), seconds, self._missed)
         if workspace is None:
             return
@@ -199,7 +204,9 @@ class Cohort:
         if self.stopping.measure:
             self.stopping.look(epoch + 1, measured, self.work, self.places)
         if asking:
+            began = time.perf_counter()
             asking(epoch + 1, measured)
+            self._waited += time.perf_counter() - began
 
     def _of_all(self, values: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
         """[..., lanes] of some, who are those that still step forward, as [..., lanes] of all; NaN of the others."""
@@ -265,7 +272,7 @@ class Cohort:
             stopped_epoch=self.fates.stopped_epoch,
             pruned_epoch=self.fates.pruned_epoch,
             rule_seconds=(seconds / np.maximum(timings, 1)).tolist(),
-            seconds=time.perf_counter() - start,
+            seconds=self._now() - start,
         )
 
 
