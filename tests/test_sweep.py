@@ -129,6 +129,30 @@ def test_the_report_is_of_the_sweep_until_the_grid_is_asked_for(swept):
     assert "norm@100.0" not in (results / "small" / "table.csv").read_text()
 
 
+def test_what_was_confirmed_is_kept_for_reports_by_file_and_by_name(swept):
+    path, results, _, _ = swept
+    sweep(path, results)
+    files = results / "small" / ".subjects"
+    before = {file.name: file.stat().st_mtime_ns for file in files.iterdir()}
+    for asked in (path, "small"):
+        assert "fresh seeds" in invoke("report", asked, "--results", results).stdout
+    assert {file.name: file.stat().st_mtime_ns for file in files.iterdir()} == before
+
+
+def test_a_report_is_never_of_an_older_search_that_was_kept(swept):
+    path, results, _, _ = swept
+    file = results / "small" / "sweep.json"
+    text = file.read_text()
+    changed = json.loads(text)
+    next(each for each in changed["contenders"] if each["label"] == "norm")["confirmed"] = ["0" * 16]
+    try:
+        file.write_text(json.dumps(changed))
+        assert "fresh seeds" not in invoke("report", path, "--results", results).stdout
+    finally:
+        file.write_text(text)
+    assert "fresh seeds" in invoke("report", path, "--results", results).stdout
+
+
 def test_another_yaml_has_another_report(swept, tmp_path):
     _, results, _, _ = swept
     other = write(tmp_path, **{**SEARCH, "optimizer": {"name": "sgd", "lr": 0.5}})

@@ -14,6 +14,7 @@ from clipbench.report.publish import publish
 from clipbench.report.subject import Subject, subject_of
 from clipbench.report.swept import Swept
 from clipbench.session import Finished, Settings, find_experiment, planned
+from clipbench.spec.resolved import resolved
 from clipbench.store import Store
 from clipbench.sweep.confirm import confirming, recalled
 from clipbench.sweep.settings import search_of
@@ -36,6 +37,9 @@ def keep(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None
     experiment = plan.experiment
     request = Request(experiment.path, experiment.text, settings.sets, settings.seeds, COMMAND)
     kept.keep(store, request, plan, subject)
+    copy = store.folder / "experiment.yaml"
+    if copy.is_file() and copy.read_text("utf-8") == resolved(experiment):
+        kept.keep(store, Request.of(copy, command=COMMAND), plan, subject.read_from(copy))
 
 
 def _confirmed(path: Path, settings: Settings) -> tuple[Subject, Swept, Store] | None:
@@ -46,9 +50,15 @@ def _confirmed(path: Path, settings: Settings) -> tuple[Subject, Swept, Store] |
     known = swept.read(store.folder / swept.FILE)
     if known is None or not any(contender.confirmed for contender in known.contenders):
         return None
-    request = Request.of(path, settings.sets, settings.seeds, COMMAND)
-    subject = kept.find(store, request) or _planned(path, settings, store, known)
+    subject = kept.find(store, Request.of(path, settings.sets, settings.seeds, COMMAND))
+    if subject is None or not _is_of(subject, known):
+        subject = _planned(path, settings, store, known)
     return (subject, known, store) if subject else None
+
+
+def _is_of(subject: Subject, known: Swept) -> bool:
+    """A search that went on may have found something better than what was kept."""
+    return all(trial in subject.ids for contender in known.contenders for trial in contender.confirmed)
 
 
 def _planned(path: Path, settings: Settings, store: Store, known: Swept) -> Subject | None:
