@@ -81,6 +81,7 @@ def both(monkeypatch) -> Callable[..., Records]:
     def train(trials, ask=None, narrows=True):
         found = []
         for worth in (0.0, 1e12):  # it never pays, and always
+            torch.manual_seed(0)
             monkeypatch.setattr(shelf, "WORTH", worth)
             monkeypatch.setattr(engine, "SHELF", Kept())
             found.append(engine.train(trials, ask=ask))
@@ -292,6 +293,12 @@ def test_an_optimizer_that_remembers_where_its_weights_lie_is_left_where_it_is(b
     trials = [replace(trial, optimizer=C("tests.toys:Flat", lr=0.02)) for trial in trials]
     records = both(trials, Pruner(trials), narrows=False)
     assert set(records.records["status"]) == {"finished", "pruned"}
+
+
+def test_lanes_of_an_optimizer_that_draws_for_all_of_them_stay_together(both):
+    trials = trials_of(arms=["none", "norm"], seeds=range(4))
+    trials = [replace(trial, optimizer=C("tests.toys:Jitters", lr=0.02)) for trial in trials]
+    both(trials, Pruner(trials), narrows=False)
 
 
 # When it pays

@@ -68,3 +68,28 @@ def test_what_is_written_in_place_is_tried_on_numbers_of_its_own():
         x.mul_(2.0).addcdiv_(x, out, value=0.5)
     assert watch.unsteady == {"aten.sigmoid_.default", "aten.sigmoid.out"}
     assert torch.equal(out, torch.ones(3, 5).sigmoid().sigmoid())
+
+
+def test_what_draws_is_told_apart_from_what_draws_by_a_generator_of_its_own():
+    with Watch(3) as watch:
+        torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+        assert not watch.drawn
+        state = torch.get_rng_state()
+        torch.zeros(3, 5).bernoulli_(0.5)
+    assert watch.drawn and not watch.unsteady
+    torch.set_rng_state(state)
+    assert torch.equal(torch.zeros(3, 5).bernoulli_(0.5), torch.zeros(3, 5).bernoulli_(0.5, generator=_at(state)))
+
+
+def _at(state: torch.Tensor) -> torch.Generator:
+    generator = torch.Generator()
+    generator.set_state(state)
+    return generator
+
+
+def test_kernels_of_any_signature_are_tried():
+    x = torch.randn(3, 5)
+    with torch.inference_mode(), Watch(3) as watch:
+        torch.frexp(x), torch.isnan(x), (x > 0) | (x < 1), torch.where(x > 0, x, 0.0), x.to(torch.int64) + 1
+        torch.view_as_complex(torch.randn(3, 2)).abs(), torch.lerp(x, x, 0.3), x.fill_(3), x.copy_(x + 1)
+    assert watch.unsteady <= {"aten.abs.default"}

@@ -366,6 +366,19 @@ class History(torch.optim.Optimizer):
                 parameter -= group["lr"] / self.steps**0.5 * torch.stack(past).mean(0)
 
 
+class Jitters(torch.optim.Optimizer):
+    """Plain descent with noise from the generator that everybody shares."""
+
+    def __init__(self, params: list, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter -= group["lr"] * (parameter.grad + torch.randn_like(parameter))
+
+
 class Flat(torch.optim.Optimizer):
     """Plain descent on views of its parameters, which it makes once."""
 

@@ -64,7 +64,7 @@ class Lanes:
             self.work.gradients(size)
         with watch:
             self._follow(size)
-        self.steady = not watch.unsteady
+        self.steady = not (watch.unsteady or watch.drawn)
 
     def _follow(self, size: int) -> None:
         """Do what follows from the gradients."""

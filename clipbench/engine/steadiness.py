@@ -29,11 +29,15 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._lanes = lanes
         self.unsteady: set[str] = set()  # kernels by which a lane depends on where it stands
+        self.drawn: set[str] = set()  # and those that draw random numbers from what all lanes share
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if torch.Tag.pointwise in func.tags:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            if not any(isinstance(value, torch.Generator) for value in tree_iter((args, kwargs))):
+                self.drawn.add(str(func))
+        elif torch.Tag.pointwise in func.tags:
             tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor) and value.dim()]
             if not all(map(self._is_whole, tensors)) and minds_its_place(func, args, kwargs or {}):
                 self.unsteady.add(str(func))
@@ -62,14 +66,17 @@ def _differs(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
     samples = iter([_sample(value, draw) for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)])
     given = tree_map(lambda value: next(samples) if isinstance(value, Tensor) else value, (tuple(args), dict(kwargs)))
 
-    def on(window: slice) -> Tensor:
+    def on(window: slice) -> list[Tensor]:
         args, kwargs = tree_map(lambda v: v[window].clone() if isinstance(v, Tensor) and v.dim() else v, given)
-        result: Tensor = func(*args, **kwargs)
-        return result
+        return [result for result in tree_iter(func(*args, **kwargs)) if isinstance(result, Tensor)]
 
     whole = on(slice(None))
     windows = [slice(start, start + WINDOW) for start in range(0, SAMPLE - WINDOW, WINDOW)]
-    return not all(torch.equal(on(window).nan_to_num(), whole[window].nan_to_num()) for window in windows)
+    return not all(
+        torch.equal(part.nan_to_num(), result[window].nan_to_num())
+        for window in windows
+        for part, result in zip(on(window), whole, strict=True)
+    )
 
 
 def _sample(tensor: Tensor, draw: torch.Generator) -> Tensor:
