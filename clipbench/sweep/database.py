@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
@@ -20,7 +20,8 @@ from clipbench.errors import ClipbenchError, InputError, Place, Problem
 from clipbench.store.files import turn
 from clipbench.tracking.uri import redact
 
-DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "pymysql", "mariadb": "pymysql"}  # what pip calls them
+# What pip calls drivers that it knows by another name.
+PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}
 # How long somebody who was mistaken in the name of a host waits, and a process for another one that writes.
 PATIENCE = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
 TIMED = ("pysqlite", "psycopg2", "psycopg", "pymysql", "mysqldb")  # drivers that take these options
@@ -63,9 +64,9 @@ def opened(url: str) -> RDBStorage:
         with alone(create_engine(parsed, connect_args=dict(options), poolclass=NullPool)):  # two would make them twice
             return RDBStorage(url, engine_kwargs={"connect_args": dict(options)})
     except ImportError as error:
-        package = DRIVERS.get(backend)
-        remedy = f" Type `pip install {package}`." if package else ""
-        raise ClipbenchError(f"--storage {redact(url)}: {error}.{remedy}") from None
+        module = error.name or parsed.get_driver_name()
+        remedy = f"Type `pip install {PACKAGES.get(module, module)}`."
+        raise ClipbenchError(f"--storage {redact(url)}: its driver {module} is not installed. {remedy}") from None
     except SQLAlchemyError as error:
         remedy = "Is it running, and are the user, the password and the name of the database right?"
         if backend == "sqlite":
@@ -100,7 +101,8 @@ def alone(engine: Engine) -> Iterator[None]:
             try:
                 yield
             finally:
-                _answer(connection, GIVE_BACK[kind])
+                with suppress(SQLAlchemyError):  # a connection that is lost has lost its lock too
+                    _answer(connection, GIVE_BACK[kind])
     else:
         yield
 
