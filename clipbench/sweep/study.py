@@ -15,8 +15,9 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from clipbench.contender import Contender, Knob
+from clipbench.contender import Contender
 from clipbench.sweep import owners, samplers, scoring
+from clipbench.sweep.knobs import heard, suggest, told
 from clipbench.sweep.scoring import Outcome
 from clipbench.sweep.settings import Search
 from clipbench.trial import Trial, Value
@@ -109,8 +110,8 @@ class Study:
         self._study.set_user_attr(OPENED, True)
 
     def _enqueue(self, origin: str, values: Mapping[str, Value]) -> None:
-        told = {knob.path: _told(knob, values[knob.path]) for knob in self.contender.knobs}
-        self._study.enqueue_trial(told, user_attrs={ORIGIN: origin}, skip_if_exists=True)
+        params = {knob.path: told(knob, values[knob.path]) for knob in self.contender.knobs}
+        self._study.enqueue_trial(params, user_attrs={ORIGIN: origin}, skip_if_exists=True)
 
     def _every(self) -> Iterator[dict[str, Value]]:
         """Every point, where they can be counted."""
@@ -256,13 +257,13 @@ class Study:
         return self._point(trial)
 
     def _point(self, trial: optuna.trial.Trial) -> Point:
-        params = {knob.path: _suggest(trial, knob) for knob in self.contender.knobs}
+        params = {knob.path: suggest(trial, knob) for knob in self.contender.knobs}
         self._trials[trial.number] = trial
         return self._made(trial.number, params, trial.user_attrs.get(ORIGIN, SEARCHED))
 
     def _made(self, number: int, params: Mapping[str, Any], origin: str) -> Point:
         if number not in self._points:
-            values = {knob.path: _heard(knob, params[knob.path]) for knob in self.contender.knobs}
+            values = {knob.path: heard(knob, params[knob.path]) for knob in self.contender.knobs}
             self._points[number] = Point(number, values, self.contender.trials(values, self.search.seeds), origin)
         return self._points[number]
 
@@ -280,24 +281,3 @@ class Study:
         beat: Any = self._study.user_attrs.get(f"{ALIVE}:{owner}")
         # Whoever asks is alone until the point is said to be his: one that is nobody's was left by a killed process.
         return owner is None or owners.is_gone(owner, beat)
-
-
-def _suggest(trial: optuna.trial.Trial, knob: Knob) -> Any:
-    """What Optuna says for a knob; the same each time that it is asked about one trial."""
-    if knob.choices:
-        return trial.suggest_categorical(knob.path, [_told(knob, choice) for choice in knob.choices])
-    if knob.whole:
-        return trial.suggest_int(knob.path, int(knob.low), int(knob.high), log=knob.log)
-    return trial.suggest_float(knob.path, knob.low, knob.high, log=knob.log)
-
-
-def _told(knob: Knob, value: Value) -> Any:
-    """A value as Optuna takes it: a list is a text there."""
-    return value if not knob.choices or value is None or isinstance(value, bool | int | float | str) else repr(value)
-
-
-def _heard(knob: Knob, value: Any) -> Value:
-    """The value that trials get: of a number the digits that a person would type."""
-    if not knob.choices:
-        return knob.rounded(value)
-    return next(choice for choice in knob.choices if _told(knob, choice) == value)
