@@ -410,6 +410,13 @@ def test_wilcoxon_on_few_pairs_is_remarked_upon(load):
     assert load("sweep: {pruner: wilcoxon, seeds: 1}", "data: {name: wine, folds: 5}").notes == ()
 
 
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_pruners_of_epochs_on_folds_are_remarked_upon(load, pruner):
+    (said,) = load(f"sweep: {{pruner: {pruner}}}", "data: {name: wine, folds: 5}").notes
+    assert said.startswith(f"sweep.pruner: {pruner} stops nothing where there are folds")
+    assert load(f"sweep: {{pruner: {pruner}}}", "data: {name: wine, folds: 5, fold: 0}").notes == ()
+
+
 def test_metrics_of_the_users_own_are_objectives(load, tmp_path):
     (tmp_path / "own.py").write_text("def share(output, target):\n    return (output > 0).float().mean()\n")
     sweep = load("train: {metrics: [./own.py:share]}", "sweep: {objective: val/share}").sweep

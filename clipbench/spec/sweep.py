@@ -156,6 +156,11 @@ def _remark(sweep: Sweep, data: Sequence[Choice], findings: Findings) -> None:
             f"sweep.pruner: wilcoxon stops nothing by {_count(pairs, 'pair')} of trials. "
             f"Write sweep.seeds: {FEWEST_PAIRS} or more."
         )
+    if sweep.pruner in OF_EPOCHS and folds and min(folds) > 1:
+        findings.note(
+            f"sweep.pruner: {sweep.pruner} stops nothing where there are folds: these are trained apart, and no epoch "
+            "knows what a point comes to. Write sweep.pruner: wilcoxon."
+        )
 
 
 def listed(value: str | Collection[str] | None) -> tuple[str, ...]:
