@@ -12,7 +12,7 @@ import yaml
 from clipbench import dataset
 from clipbench.contenders import contenders
 from clipbench.engine.network import build_model
-from clipbench.engine.optimizing import make_optimizer
+from clipbench.engine.served import make_optimizer
 from clipbench.prepare import prepare
 from clipbench.session import Session, Settings
 from clipbench.sweep import samplers
