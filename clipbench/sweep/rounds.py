@@ -69,19 +69,24 @@ class Adviser:
         return replace(records, records={**records.records, **words})
 
     def _report(self, question: Question) -> Iterator[Asked]:
-        """Points that the question knows all trials of; what they come to so far is told to their studies."""
+        """Points that the question knows all trials of; what they come to so far is told to their studies.
+
+        Where validation data are not looked at in every epoch, an epoch without them says nothing of a point.
+        """
         points = {id(self._asked[id_]): self._asked[id_] for id_ in question.measured}
         for each in points.values():
-            if all(trial.id in question.measured for trial in each.trials):
-                key = _key(each, question.epoch)
-                if key not in self._decided:
-                    each.study.report(each.point, question.epoch, self._score(each, question))
+            objective = each.study.search.objectives[0]
+            told = [question.measured.get(trial.id) for trial in each.trials]
+            measured = [values for values in told if values is not None and objective.name in values]
+            if len(measured) == len(told):
+                if _key(each, question.epoch) not in self._decided:
+                    score = self._score(each, [values[objective.name] for values in measured])
+                    each.study.report(each.point, question.epoch, score)
                 yield each
 
-    def _score(self, asked: Asked, question: Question) -> float:
-        objective = asked.study.search.objectives[0]
-        values = [question.measured[trial.id].get(objective.name, math.nan) for trial in asked.trials]
-        return scoring.running_score(values, objective, asked.study.worst()[0], math.nan)
+    def _score(self, asked: Asked, values: Sequence[float]) -> float:
+        worst = math.nan if np.isfinite(values).all() else asked.study.worst()[0]
+        return scoring.running_score(values, asked.study.search.objectives[0], worst, math.nan)
 
     def _is_over(self, asked: Asked, epoch: int) -> bool:
         key = _key(asked, epoch)
@@ -116,7 +121,8 @@ class Round:
             self._in_stages(asked)
         else:
             self._all_at_once(asked, (*DONE, PRUNED) if again else DONE)
-        outcomes = [(each, self._tell(each)) for each in asked]
+        rows = self._rows(trial for each in asked for trial in each.trials)
+        outcomes = [(each, self._tell(each, rows)) for each in asked]
         failing = {each.study.name for each, outcome in outcomes if outcome.failed}
         return failing - {each.study.name for each, outcome in outcomes if not outcome.failed}
 
@@ -153,8 +159,7 @@ class Round:
         if chunks:
             self._session.train(self._pool, chunks, self._store, self._device, adviser)
 
-    def _tell(self, asked: Asked) -> Outcome:
-        rows = self._rows(asked.trials)
+    def _tell(self, asked: Asked, rows: Mapping[str, Row]) -> Outcome:
         there = [rows[trial.id] for trial in asked.trials if trial.id in rows]
         found = self._outcome(asked.study, there)
         if self._search.pruner == "wilcoxon" and len(there) < len(asked.trials):
