@@ -85,6 +85,14 @@ def test_where_there_are_few_values_every_one_is_tried_once(tmp_path):
     assert sorted(tried.point.values["threshold"] for tried in searched.tried()) == [0.5, 1.0, 2.0, 4.0]
 
 
+def test_a_sampler_that_stays_at_one_of_few_values_is_led_to_the_others(tmp_path):
+    choices = [round(0.5 + number / 10, 1) for number in range(14)]
+    clip = ["none", PACE | {"threshold": 1.0}]
+    searched = study(bowl(tmp_path, {"search": {"clip.threshold": choices}, "trials": 12, "batch": 1}, clip=clip))
+    minimise(searched, smooth)
+    assert len({tried.point.values["threshold"] for tried in searched.tried()}) == 12 == len(searched.tried())
+
+
 def test_numbers_have_the_digits_that_a_person_would_type(tmp_path):
     searched = study(bowl(tmp_path))
     assert all(float(f"{value:.4g}") == value for value in thresholds(searched.ask(12)))

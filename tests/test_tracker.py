@@ -182,6 +182,16 @@ def test_sending_again_sends_nothing_and_new_trials_alone_are_sent(store, uri, n
     assert len(sent.children) == 3 and len(sent.parents) == 2
 
 
+def test_two_that_send_one_folder_in_turns_send_each_trial_once(store, name, results):
+    first, second = (
+        Sender(store.folder, name, default_uri(results), results / "mlartifacts", INVOCATION) for _ in range(2)
+    )
+    for number, sender in enumerate([first, second, first, first, second]):
+        fill(store, [number], f"chunk{number}")
+        assert sender.send() == 1
+    assert len(Sent(default_uri(results), name).children) == 5
+
+
 def test_a_store_is_rebuilt_from_mlflow(store, uri, name, results, tmp_path):
     fill(store, [0, 1], "a")
     store.write_text("experiment.yaml", "name: ü\n")

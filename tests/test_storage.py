@@ -1,0 +1,80 @@
+"""Where studies live: a journal beside the trials or a database; what is wrong with either is said with a way out."""
+
+import socket
+import sqlite3
+
+import pytest
+
+from clipbench.errors import ClipbenchError, InputError
+from clipbench.store.files import lock
+from clipbench.sweep.storage import JOURNAL, alone, check_url, open_storage, reached
+from tests.cli_helpers import invoke, write
+from tests.sweep_helpers import bowl, study, told
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "", "oracel://me:hunter2@host/x", "http://host:5000", "sqlite://", "sqlite:///:memory:"]
+)
+def test_what_is_no_database_is_a_wrong_input_that_starts_nothing(url, tmp_path):
+    with pytest.raises(InputError, match=r"--storage: .*Write `sqlite:////absolute/path/optuna.db` or") as found:
+        check_url(url)
+    assert "hunter2" not in str(found.value)
+    said = invoke("sweep", write(tmp_path), "--results", tmp_path / "r", "--storage", url)
+    assert said.exit_code == 2 and "hunter2" not in said.stderr
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("postgresql+psycopg2", "psycopg2-binary"), ("mysql", "mysqlclient")])
+def test_a_driver_that_is_missing_or_a_server_that_is_away_is_said_without_the_password(scheme, package, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"{scheme}://me:hunter2@127.0.0.1:{free.getsockname()[1]}/optuna"
+    check_url(url)
+    with pytest.raises(ClipbenchError, match=rf"--storage .*(pip install {package}|Is it running)") as found:
+        open_storage(tmp_path, url)
+    assert "hunter2" not in str(found.value) and "***@127.0.0.1" in str(found.value)
+
+
+def test_a_file_that_is_no_database_is_said(tmp_path):
+    (tmp_path / "notes.txt").write_text("what I had for lunch\n" * 100)
+    with pytest.raises(ClipbenchError, match=r"cannot be opened: file is not a database. Does its folder exist"):
+        open_storage(tmp_path, f"sqlite:///{tmp_path}/notes.txt")
+
+
+def test_a_damaged_journal_is_said_with_what_to_do(tmp_path):
+    searched = study(bowl(tmp_path))
+    searched.tell(searched.ask(1)[0], told(1.0))
+    journal = tmp_path / JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*lines[:3], "garbage\n", *lines[4:]]))
+    with pytest.raises(
+        ClipbenchError, match=r"sweep.journal: is damaged \(.*\). Move it away and type the same command"
+    ):
+        open_storage(tmp_path)
+
+
+def test_a_journal_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ClipbenchError, match=r"cannot be written .* `--results DIR`"):
+        open_storage(tmp_path / "file")
+
+
+def test_a_database_that_is_lost_amid_a_search_says_how_to_go_on(tmp_path):
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    searched = study(bowl(tmp_path), open_storage(tmp_path, url))
+    with sqlite3.connect(tmp_path / "optuna.db") as connection:
+        connection.execute("DROP TABLE trials")
+    with pytest.raises(ClipbenchError, match=r"Nothing is lost: when it is back, the same command"), reached(url):
+        searched.ask(1)
+
+
+def test_one_process_at_a_time_asks_also_from_another_folder(tmp_path):
+    storage = open_storage(tmp_path, f"sqlite:///{tmp_path}/optuna.db")
+    other = open_storage(tmp_path, f"sqlite:///{tmp_path}/optuna.db")
+    held = tmp_path / ".optuna.db.lock"
+    with alone(tmp_path / "one", storage), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
+        pass
+    with alone(tmp_path / "two", other), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
+        pass
+    with lock(held, "taken"):
+        pass
