@@ -133,6 +133,7 @@ class _Course:
     url: str | None
     stopped: str = field(default="", init=False)  # why it ended before every study had all its points
     _closed: set[str] = field(default_factory=set, init=False)  # studies in which everything fails
+    _unfinished: dict[str, int] = field(default_factory=dict, init=False)  # points of each study, when last counted
 
     @cached_property
     def studies(self) -> list[Study]:
@@ -155,6 +156,7 @@ class _Course:
         trials *= len(self.search.seeds)
         self.session.say_begun(self.plan, self.store, trials, self.device)
         self.spectator.begin(lane_steps, trials, 0)
+        self._unfinished = {study.name: study.unfinished for study in self.studies}
         self._stand()
         start = time.monotonic()
         try:
@@ -188,13 +190,23 @@ class _Course:
             asked = orphans or self._next_points()
         if not asked and any(study.others() for study in self.studies):
             time.sleep(PATIENCE)
+            self._count_others(work, ())
             self._stand()
             return True
         if asked:
             self._closed |= work.train(asked, again=bool(orphans))
+            self._count_others(work, asked)
             self._keep()
             self._stand()
         return bool(asked)
+
+    def _count_others(self, work: Round, ours: Sequence[Asked]) -> None:
+        """What other processes have finished meanwhile is left to nobody."""
+        for study in self.studies:
+            before, now = self._unfinished[study.name], study.unfinished
+            theirs = before - now - sum(each.study is study for each in ours)
+            self.spectator.advance(max(0, theirs) * work.lane_steps(study))
+            self._unfinished[study.name] = now
 
     def _next_points(self) -> list[Asked]:
         """As many of each study, so that whenever time is over each has had as much of it."""
