@@ -170,7 +170,12 @@ def test_a_model_goes_on(both, model):
     both(trials, Pruner(trials))
 
 
-@pytest.mark.parametrize("model", [*NETWORKS, *WHOLE])
+# The others take as long again and more.
+FIRST = ("resnet", "gru, two layers", "gru of 32", "transformer")
+EVERY_MODEL = [pytest.param(model, marks=[] if model in FIRST else pytest.mark.slow) for model in [*NETWORKS, *WHOLE]]
+
+
+@pytest.mark.parametrize("model", EVERY_MODEL)
 def test_every_model_goes_on_unless_its_numbers_depend_on_where_they_lie(both, model):
     train = long(Training(batch_size=16, loss=C("cross_entropy"), metrics=(C("accuracy"),)), 4)
     parts = (*{**NETWORKS, **WHOLE}[model], OPTIMIZERS["adam"], train)
