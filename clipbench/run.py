@@ -45,7 +45,7 @@ def run(session: Session, path: str | Path) -> Finished:
         subject, store = subject_of(plan), store_of(plan, settings.results)
         with store.lock():
             session.begin(plan, store, uri, device)
-            _keep(store, plan, subject, settings)
+            keep(store, plan, subject, settings)
             copy = store.folder / "experiment.yaml"
             kept.keep(store, Request.of(copy), plan, subject.read_from(copy))
             session.train_missing(pool, plan, store, device)
@@ -96,11 +96,12 @@ def _planned_subject(path: Path, settings: Settings) -> Subject:
         plan, _, _ = planned(pool, path, settings)
     subject, store = subject_of(plan), store_of(plan, settings.results)
     if store.folder.is_dir():
-        _keep(store, plan, subject, settings)
+        keep(store, plan, subject, settings)
     return subject
 
 
-def _keep(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
+def keep(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
+    """Keep what a plan is about, so that the next report of it needs none."""
     experiment = plan.experiment
     kept.keep(store, Request(experiment.path, experiment.text, settings.sets, settings.seeds), plan, subject)
 

@@ -153,10 +153,20 @@ def test_a_report_is_never_of_an_older_search_that_was_kept(swept):
     assert "fresh seeds" in invoke("report", path, "--results", results).stdout
 
 
-def test_another_yaml_has_another_report(swept, tmp_path):
+OTHERS = {
+    "another rate": {"optimizer": {"name": "sgd", "lr": 0.5}},
+    "nothing to judge by": {"data": {"name": "digits", "limit": 300, "split": {"val": 0, "test": 0.2}}},
+    "nothing to search": {"clip": ["none"]},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_yaml_has_another_report_and_is_planned_once(swept, tmp_path, monkeypatch, other):
     _, results, _, _ = swept
-    other = write(tmp_path, **{**SEARCH, "optimizer": {"name": "sgd", "lr": 0.5}})
-    shown = invoke("report", other, "--results", results)
+    path = write(tmp_path, **{**SEARCH, **OTHERS[other]})
+    monkeypatch.setattr("clipbench.run.planned", lambda *_: pytest.fail("it was planned twice"))
+    shown = invoke("report", path, "--results", results)
+    assert shown.exit_code == 0, shown.stderr
     assert "fresh seeds" not in shown.stdout
 
 

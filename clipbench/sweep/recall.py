@@ -62,16 +62,16 @@ def _is_of(subject: Subject, known: Swept) -> bool:
 
 
 def _planned(path: Path, settings: Settings, store: Store, known: Swept) -> Subject | None:
-    """None where the YAML asks for another search now."""
+    """None where the YAML asks for another search now, or for none; then its grid is kept, not to be planned again."""
     with Local(1) as pool:
         plan, _, _ = planned(pool, path, settings)
         try:
-            contenders = pool.call("clipbench.contenders:contenders", plan)
+            search, contenders = search_of(plan), pool.call("clipbench.contenders:contenders", plan)
+            finalists = recalled(search, contenders, known)
         except InputError:
-            return None  # there is nothing to search any more
-    search = search_of(plan)
-    finalists = recalled(search, contenders, known)
+            finalists = None  # there is nothing to search any more, or nothing to judge it by
     if finalists is None:
+        run.keep(store, plan, subject_of(plan), settings)
         return None
     subject = subject_of(confirming(plan, search, finalists), COMMAND)
     keep(store, plan, subject, settings)
