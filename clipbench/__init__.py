@@ -1,6 +1,6 @@
 """clipbench: which gradient-clipping strategy, at which threshold, does a model need, and does it matter at all?"""
 
-from clipbench.registry import metric, model, strategy
+from clipbench.plugins.registry import metric, model, strategy
 
 __version__ = "0.1.0"
 

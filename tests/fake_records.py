@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench.core.trial import Component, Records, Training, Trial
 
 
 def trial(seed=0, optimizer="sgd", **options):

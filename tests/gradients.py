@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipbench.engine.cohort import Cohort
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.engine.cohort_training import Cohort
+from clipbench.engine.gradients.workspace import Shape, Workspace
 from clipbench.engine.telemetry import COLUMNS
-from clipbench.engine.workspace import Shape, Workspace
-from clipbench.trial import Component, Training, Trial
 
 SHAPES = {"matrix": (3, 4), "filters": (2, 2, 2, 2), "bias": (5,), "scalar": ()}
 SIZES = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, StepLR
 
-from clipbench import registry
-from clipbench.dataset import Dataset, Stream
-from clipbench.trial import Training, Trial
+from clipbench.core.trial import Training, Trial
+from clipbench.datasets import Dataset, Stream
+from clipbench.plugins import registry
 
 Batch = tuple[Tensor, Tensor]
 Clipped = tuple[bool, bool, int | None]

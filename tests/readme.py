@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from clipbench.cli import PANELS, app
 from clipbench.cli.catalogue import families, formula_of
-from clipbench.registry import Plugin, catalogue
-from clipbench.spec.signatures import signature
-from clipbench.spec.values import show
+from clipbench.config.coerce import show
+from clipbench.config.component_options import signature
+from clipbench.plugins.registry import Plugin, catalogue
 
 ROOT = Path(__file__).parent.parent
 PATH = ROOT / "README.md"

@@ -8,16 +8,16 @@ import optuna
 import pandas as pd
 import yaml
 
-from clipbench.contenders import contenders
-from clipbench.plan import Plan
-from clipbench.prepare import prepare
-from clipbench.report import Options, compare
-from clipbench.report.tables import Report
-from clipbench.sweep import scoring
-from clipbench.sweep.confirm import Finalist, confirming
-from clipbench.sweep.settings import Search, search_of
-from clipbench.sweep.study import Study, Tried
-from clipbench.trial import Trial
+from clipbench.analysis.report_model import Report
+from clipbench.core.trial import Trial
+from clipbench.planning.build import prepare
+from clipbench.planning.find_contenders import contenders
+from clipbench.planning.plan import Plan
+from clipbench.reporting import Options, compare
+from clipbench.search import scoring
+from clipbench.search.confirm import Finalist, confirming
+from clipbench.search.settings import Search, search_of
+from clipbench.search.study import Study, Tried
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from clipbench.contenders import contenders
-from clipbench.prepare import prepare
-from clipbench.sweep.scoring import Outcome
-from clipbench.sweep.settings import search_of
-from clipbench.sweep.storage import open_storage
-from clipbench.sweep.study import Study
+from clipbench.planning.build import prepare
+from clipbench.planning.find_contenders import contenders
+from clipbench.search.scoring import Outcome
+from clipbench.search.settings import search_of
+from clipbench.search.storage import open_storage
+from clipbench.search.study import Study
 
 # After one step the bowl is at its bottom with a pace of 1 / lr.
 OWN = '''

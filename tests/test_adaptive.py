@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipbench import engine, registry
-from clipbench.engine.rule import Rule, initial_state
-from clipbench.registry import Plugin
-from clipbench.trial import Component, Training, Trial
+from clipbench import engine
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.engine.clipping.rule import Rule, initial_state
+from clipbench.plugins import registry
+from clipbench.plugins.registry import Plugin
 
 NAN, INF = math.nan, math.inf
 RULES = {name: rule for name, rule in registry.catalogue("strategy").items() if rule.facts["init"]}

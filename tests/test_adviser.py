@@ -2,8 +2,8 @@
 
 import math
 
-from clipbench.executors.question import Question
-from clipbench.sweep.rounds import Adviser, Asked
+from clipbench.execution.question import Question
+from clipbench.search.rounds import Adviser, Asked
 from tests.sweep_helpers import bowl, study
 
 LOSS = "train/loss"

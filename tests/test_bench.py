@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clipbench import registry
+from clipbench.plugins import registry
 from tests.cli_helpers import invoke
 
 FIELDS = {"model", "parameters", "lanes", "loop", "loop_one_thread", "cohort", "ratio", "engine"}

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from clipbench import spec
+from clipbench import config
+from clipbench.config.claim_language import Expectation, Side, Vocabulary, read
+from clipbench.config.coerce import Misfit
+from clipbench.config.sections import Claim
+from clipbench.core.trial import Component
 from clipbench.errors import InputError
-from clipbench.report import Options, compare, document, figures, html, markdown, terminal
-from clipbench.spec.expectation import Expectation, Side, Vocabulary, read
-from clipbench.spec.sections import Claim
-from clipbench.spec.values import Misfit
-from clipbench.trial import Component
+from clipbench.reporting import Options, compare, figures
+from clipbench.reporting.formats import html, json_document, markdown, terminal
 from tests.golden_files import check_golden
 from tests.test_report import arm, diverged, quickstart, trial
 
@@ -135,7 +136,7 @@ claims:
 def load(tmp_path, *claims):
     path = tmp_path / "claims.yaml"
     path.write_text(YAML + "".join(f"  - {{says: it, expect: '{claim}'}}\n" for claim in claims), encoding="utf-8")
-    return spec.load(path)
+    return config.load(path)
 
 
 def test_every_wrong_claim_is_said_with_its_line_and_column(tmp_path):
@@ -455,7 +456,7 @@ def test_terminal_and_markdown_say_what_they_said():
 def test_html_and_json_hold_every_claim():
     report = answers(quickstart(), *CLAIMS)
     page = html.render(report, figures.draw(report, {}))
-    claims = json.loads(document.render(report))["claims"]
+    claims = json.loads(json_document.render(report))["claims"]
     assert [claim["verdict"] for claim in claims] == [each.verdict for each in report.claims]
     for each in report.claims:
         assert each.expect.replace(">", "&gt;") in page

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from clipbench import registry
 from clipbench.cli import PANELS, app
 from clipbench.cli.catalogue import KINDS
-from clipbench.spec import load, reading
-from clipbench.spec.components import signature
-from clipbench.spec.schema import experiment_schema
+from clipbench.config import experiment_file, load
+from clipbench.config.components import signature
+from clipbench.config.json_schema import experiment_schema
+from clipbench.plugins import registry
 from tests.cli_helpers import write
 
 ROOT = Path(__file__).parent.parent
@@ -246,7 +246,7 @@ def test_list_groups_rules_by_family_with_reference_range_and_common_options():
     text = run("list", "strategies").stdout
     shown = " ".join(text.split())
     for file in ("norms", "elementwise", "skipping", "adaptive", "weights"):
-        sentence = importlib.import_module(f"clipbench.strategies.{file}").__doc__.split(".")[0]
+        sentence = importlib.import_module(f"clipbench.plugins.strategies.{file}").__doc__.split(".")[0]
         assert " ".join(sentence.split()) in shown
     for name, rule in registry.catalogue("strategy").items():
         entry = text.partition(f"\n  {name} ")[2].partition("\n\n")[0]
@@ -380,7 +380,7 @@ def test_schema_names_every_component_and_option():
 
 def test_schema_is_strict_json_with_every_section():
     document = json.loads(run("schema").stdout)
-    assert set(document["properties"]) == set(reading.KEYS)
+    assert set(document["properties"]) == set(experiment_file.KEYS)
     assert document["additionalProperties"] is False
 
 

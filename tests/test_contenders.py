@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipbench import registry
-from clipbench.contender import MOST_GIVEN, Contender, Knob
-from clipbench.contenders import contenders
 from clipbench.errors import InputError
-from clipbench.prepare import prepare
+from clipbench.planning.build import prepare
+from clipbench.planning.contender import MOST_GIVEN, Contender, Knob
+from clipbench.planning.find_contenders import contenders
+from clipbench.plugins import registry
 
 GOOD = """\
 data: {name: wine, limit: 60}

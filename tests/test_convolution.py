@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from clipbench.engine.convolution import _convolved
-from clipbench.engine.layers import layers_for_many
+from clipbench.engine.layers.convolution import _convolved
+from clipbench.engine.layers.replace import layers_for_many
 
 IMAGES = (5, 3, 9, 8)
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from clipbench import dataset
-from clipbench.dataset import DataProblem
-from clipbench.trial import Component
+from clipbench import datasets
+from clipbench.core.trial import Component
+from clipbench.datasets import DataProblem
 from tests.cli_helpers import invoke, train, write
 
 C = Component.of
@@ -17,13 +17,13 @@ PARTS = {"split.val": 0.2, "split.test": 0.2, "split.seed": 0}
 CLEAN = {f"corrupt.{kind}": 0.0 for kind in ("missing", "label_flip", "outliers", "noise")}
 
 
-def line(**damage: object) -> dataset.Dataset:
+def line(**damage: object) -> datasets.Dataset:
     damage = {f"corrupt.{name}": value for name, value in damage.items()}
-    return dataset.load(C("tests.toys:line", examples=1000, features=4, **{**PARTS, **CLEAN, **damage}))
+    return datasets.load(C("tests.toys:line", examples=1000, features=4, **{**PARTS, **CLEAN, **damage}))
 
 
-def digits(name: str = "digits", **options: object) -> dataset.Dataset:
-    return dataset.load(C(name, **{**PARTS, **options}))
+def digits(name: str = "digits", **options: object) -> datasets.Dataset:
+    return datasets.load(C(name, **{**PARTS, **options}))
 
 
 # Damage
@@ -93,7 +93,7 @@ def test_more_damage_holds_all_of_the_lesser(kind):
 def test_damage_has_a_seed_of_its_own_and_kinds_do_not_move_one_another():
     assert (
         line(noise=0.1).fingerprint
-        == dataset.read(C("tests.toys:line", examples=1000, features=4, **{**PARTS, "corrupt.noise": 0.1})).fingerprint
+        == datasets.read(C("tests.toys:line", examples=1000, features=4, **{**PARTS, "corrupt.noise": 0.1})).fingerprint
     )
     assert line(noise=0.1).fingerprint != line(noise=0.1, seed=1).fingerprint
     only, both = line(missing=0.2).train[0], line(missing=0.2, noise=0.01).train[0]
@@ -103,7 +103,7 @@ def test_damage_has_a_seed_of_its_own_and_kinds_do_not_move_one_another():
 
 
 def test_scaling_sees_the_damaged_records_and_not_the_clean_ones():
-    loaded = dataset.load(C("tests.toys:line", examples=1000, **PARTS, standardize=True, **{"corrupt.outliers": 0.05}))
+    loaded = datasets.load(C("tests.toys:line", examples=1000, **PARTS, standardize=True, **{"corrupt.outliers": 0.05}))
     np.testing.assert_allclose(loaded.train[0].std(0), 1)
     assert loaded.test[0].std() < 0.7
 
@@ -117,14 +117,14 @@ def test_scaling_sees_the_damaged_records_and_not_the_clean_ones():
 )
 def test_damage_that_cannot_be_done_is_refused_in_words(component, expected):
     with pytest.raises(DataProblem, match=expected):
-        dataset.load(component)
+        datasets.load(component)
 
 
 # Folds
 
 
-def folds(name: str = "digits", k: int = 5, **options: object) -> list[dataset.Dataset]:
-    return [dataset.load(C(name, **{**PARTS, **options, "folds": k, "fold": fold})) for fold in range(k)]
+def folds(name: str = "digits", k: int = 5, **options: object) -> list[datasets.Dataset]:
+    return [datasets.load(C(name, **{**PARTS, **options, "folds": k, "fold": fold})) for fold in range(k)]
 
 
 def test_every_example_is_tested_in_one_fold():
@@ -185,7 +185,7 @@ def test_images_are_resized_as_pillow_does_it():
 
 @pytest.mark.parametrize("shape, expected", [((16,), (49,)), ((4, 4), (7, 7)), ((3, 4, 5), (3, 7, 7))])
 def test_every_layout_of_images_keeps_its_layout(shape, expected):
-    loaded = dataset.load(C("tests.toys:blank", shape=shape, value=0.25, resize=7, **PARTS))
+    loaded = datasets.load(C("tests.toys:blank", shape=shape, value=0.25, resize=7, **PARTS))
     assert loaded.train[0].shape[1:] == expected
     np.testing.assert_allclose(loaded.test[0], 0.25)
 
@@ -193,7 +193,7 @@ def test_every_layout_of_images_keeps_its_layout(shape, expected):
 @pytest.mark.parametrize("shape", [(15,), (2, 3, 4, 5)])
 def test_what_is_no_image_is_not_resized(shape):
     with pytest.raises(DataProblem, match="only images can be resized"):
-        dataset.load(C("tests.toys:blank", shape=shape, resize=7, **PARTS))
+        datasets.load(C("tests.toys:blank", shape=shape, resize=7, **PARTS))
 
 
 # From the YAML

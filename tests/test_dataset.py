@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipbench import dataset, registry
-from clipbench.dataset import DataProblem, Dataset
-from clipbench.trial import Component
+from clipbench import datasets
+from clipbench.core.trial import Component
+from clipbench.datasets import DataProblem, Dataset
+from clipbench.plugins import registry
 
 C = Component.of
 PARTS = {"split.val": 0.2, "split.test": 0.2, "split.seed": 0}
@@ -46,7 +47,7 @@ def rows(part: tuple[np.ndarray, np.ndarray]) -> set[bytes]:
     ],
 )
 def test_parts_have_their_shares_of_the_whole(examples, val, test, expected):
-    loaded = dataset.load(line(examples=examples, **{"split.val": val, "split.test": test}))
+    loaded = datasets.load(line(examples=examples, **{"split.val": val, "split.test": test}))
     assert sizes(loaded) == expected
     every = [part for part in (loaded.train, loaded.val, loaded.test) if part]
     assert len(set().union(*map(rows, every))) == examples  # nothing twice, nothing lost
@@ -55,45 +56,45 @@ def test_parts_have_their_shares_of_the_whole(examples, val, test, expected):
 
 
 def test_classes_keep_their_shares_in_every_part():
-    loaded = dataset.load(CLASSES)
+    loaded = datasets.load(CLASSES)
     assert sizes(loaded) == (36, 12, 12)
     for part, expected in ((loaded.train, (18, 12, 6)), (loaded.val, (6, 4, 2)), (loaded.test, (6, 4, 2))):
         assert tuple(np.bincount(part[1])) == expected
 
 
 def test_a_class_with_one_example_is_no_reason_to_fail():
-    loaded = dataset.load(C("tests.toys:classes", counts=(30, 1), **PARTS))
+    loaded = datasets.load(C("tests.toys:classes", counts=(30, 1), **PARTS))
     assert sum(sizes(loaded)) == 31
     assert loaded.outputs == 2
 
 
 def test_the_partition_depends_on_its_own_seed_and_on_nothing_else():
     np.random.seed(1)
-    one = dataset.read(line(examples=50))
+    one = datasets.read(line(examples=50))
     np.random.seed(2)
-    same = dataset.read(line(examples=50))
-    other = dataset.load(line(examples=50, **{"split.seed": 1}))
+    same = datasets.read(line(examples=50))
+    other = datasets.load(line(examples=50, **{"split.seed": 1}))
     assert rows(one.test) == rows(same.test) and one.fingerprint == same.fingerprint
     assert rows(one.test) != rows(other.test) and one.fingerprint != other.fingerprint
 
 
 def test_the_test_part_does_not_depend_on_the_share_for_validation():
-    one, other = (dataset.load(line(examples=50, **{"split.val": share})) for share in (0.2, 0.1))
+    one, other = (datasets.load(line(examples=50, **{"split.val": share})) for share in (0.2, 0.1))
     assert rows(one.test) == rows(other.test)
 
 
 def test_a_limit_cuts_the_training_part_alone():
-    whole, cut = dataset.load(line(examples=50)), dataset.load(line(examples=50, limit=7))
+    whole, cut = datasets.load(line(examples=50)), datasets.load(line(examples=50, limit=7))
     assert sizes(cut) == (7, 10, 10)
     assert rows(cut.train) < rows(whole.train) and rows(cut.test) == rows(whole.test)
-    assert sizes(dataset.load(line(examples=50, limit=1000))) == (30, 10, 10)
+    assert sizes(datasets.load(line(examples=50, limit=1000))) == (30, 10, 10)
 
 
 # Scaling
 
 
 def test_standardizing_looks_at_the_training_part_alone():
-    raw, scaled = dataset.load(line(examples=50)), dataset.load(line(examples=50, standardize=True))
+    raw, scaled = datasets.load(line(examples=50)), datasets.load(line(examples=50, standardize=True))
     for index in (0, 1):  # real targets too
         np.testing.assert_allclose(scaled.train[index].mean(0), 0, atol=1e-12)
         np.testing.assert_allclose(scaled.train[index].std(0), 1)
@@ -103,15 +104,15 @@ def test_standardizing_looks_at_the_training_part_alone():
 
 
 def test_classes_are_not_scaled():
-    raw = dataset.load(CLASSES)
-    scaled = dataset.load(C("tests.toys:classes", counts=(30, 20, 10), standardize=True, **PARTS))
+    raw = datasets.load(CLASSES)
+    scaled = datasets.load(C("tests.toys:classes", counts=(30, 20, 10), standardize=True, **PARTS))
     np.testing.assert_array_equal(raw.train[1], scaled.train[1])
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e10])
 def test_a_column_that_does_not_vary_is_centred_and_not_blown_up(constant):
     """The standard deviation of 1000 times 0.1 is 1e-17, not 0."""
-    loaded = dataset.load(C("tests.toys:constant_but_in_test", constant=constant, standardize=True))
+    loaded = datasets.load(C("tests.toys:constant_but_in_test", constant=constant, standardize=True))
     np.testing.assert_allclose(loaded.train[0][:, 0], 0, atol=1e-5)
     np.testing.assert_allclose(loaded.test[0][:, 0], 1, atol=1e-5)
 
@@ -131,16 +132,16 @@ def test_the_fingerprint_follows_every_change_of_the_content():
         line(examples=50, **{"split.test": 0.0}),
         CLASSES,
     ]
-    fingerprints = [dataset.load(change).fingerprint for change in changes]
+    fingerprints = [datasets.load(change).fingerprint for change in changes]
     assert len(set(fingerprints)) == len(changes)
-    assert dataset.read(changes[0]).fingerprint == fingerprints[0]
+    assert datasets.read(changes[0]).fingerprint == fingerprints[0]
 
 
 def test_sizes_are_told_as_models_ask_for_them():
-    assert (dataset.load(line(features=5)).inputs, dataset.load(line(features=5)).outputs) == (5, 1)
-    assert (dataset.load(CLASSES).inputs, dataset.load(CLASSES).outputs) == (4, 3)
-    assert dataset.load(CLASSES).classes and not dataset.load(line()).classes
-    assert dataset.load(C("tests.toys:a_class_only_in_test")).outputs == 4
+    assert (datasets.load(line(features=5)).inputs, datasets.load(line(features=5)).outputs) == (5, 1)
+    assert (datasets.load(CLASSES).inputs, datasets.load(CLASSES).outputs) == (4, 3)
+    assert datasets.load(CLASSES).classes and not datasets.load(line()).classes
+    assert datasets.load(C("tests.toys:a_class_only_in_test")).outputs == 4
 
 
 FIXED = [
@@ -155,7 +156,7 @@ def test_built_in_data_are_whole_split_and_the_same_every_time(name):
     plugin = registry.catalogue("data")[name]
     options = {option.name: option.default for option in plugin.options.values()}
     component = C(name, **options, **PARTS, standardize=plugin.facts["standardize"])
-    one, again = dataset.read(component), dataset.read(component)
+    one, again = datasets.read(component), datasets.read(component)
     assert one.fingerprint == again.fingerprint
     assert one.val and one.test and len(one.train[0]) > len(one.test[0]) > 0
     assert np.isfinite(one.train[0]).all()
@@ -226,9 +227,9 @@ def test_broken_data_are_refused_in_words(tmp_path: Path, name: str, standardize
     (tmp_path / "broken.py").write_text(textwrap.dedent(BROKEN))
     shares = {"split.val": 0.5, "split.test": 0.5, "split.seed": 0} if name == "one_example" else PARTS
     with pytest.raises(DataProblem, match=REFUSED[name]):
-        dataset.load(C(f"./broken.py:{name}", folder=str(tmp_path), standardize=standardize, **shares))
+        datasets.load(C(f"./broken.py:{name}", folder=str(tmp_path), standardize=standardize, **shares))
 
 
 def test_too_little_data_for_the_parts_is_said():
     with pytest.raises(DataProblem, match=r"2 examples are too few for a val part of 0\.5"):
-        dataset.load(line(examples=2, **{"split.val": 0.5, "split.test": 0.5}))
+        datasets.load(line(examples=2, **{"split.val": 0.5, "split.test": 0.5}))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from clipbench import dataset, engine, registry
-from clipbench.engine.cohort import Cohort, order
-from clipbench.engine.courses import factor
-from clipbench.engine.workspace import Shape, Workspace
-from clipbench.trial import Component, Training, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.engine.cohort_training import Cohort, order
+from clipbench.engine.gradients.workspace import Shape, Workspace
+from clipbench.engine.schedule_factor import factor
+from clipbench.plugins import registry
 from tests import oracle
 
 C = Component.of
@@ -176,7 +177,7 @@ def test_cohort_equals_the_plain_loop_in_float64(model, optimizer):
     steps = 20 if model == "cnn" else 50  # the plain loop takes its time
     trials = trials_of(model, optimizer, list(ARMS), training(model, "float64", steps))
     records = engine.train(trials)
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(steps), 1e-9)
 
@@ -186,7 +187,7 @@ def test_cohort_equals_the_plain_loop_in_float64(model, optimizer):
 def test_cohort_stays_with_the_plain_loop_in_float32(model, optimizer):
     trials = trials_of(model, optimizer, CONTINUOUS, training(model, "float32", 20))
     records = engine.train(trials)
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(20), 1e-4)
 
@@ -211,7 +212,7 @@ class Shared(Cohort):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, optimizer):
     trials = order(trials_of(model, optimizer, list(ARMS), training(model, "float32", 20)))
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     cohort = Shared(trials, Workspace(Shape.of(trials, "cpu"), data))
     cohort.attach([oracle.Loop(trial, data) for trial in trials])
     outcome = cohort.run(lambda done: None)
@@ -242,7 +243,7 @@ def test_after_momentum_every_rule_acts_on_the_update(optimizer):
     train = training("mlp", "float64", 30)
     trials = [Trial(data, model, OPTIMIZERS[optimizer], train, arm, 3) for arm in LATE.values()]
     records = engine.train(trials)
-    loaded = dataset.load(data)
+    loaded = datasets.load(data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(30), 1e-9)
 
@@ -267,7 +268,7 @@ def test_a_threshold_that_moves_is_the_loops(move):
     ]
     trials = [Trial(data, model, OPTIMIZERS["momentum"], train, arm, 3) for arm in arms]
     records = engine.train(trials)
-    loaded = dataset.load(data)
+    loaded = datasets.load(data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(24), 1e-9)
 
@@ -283,7 +284,7 @@ def test_learning_rates_follow_their_schedule_as_torchs_schedulers_do(schedule):
     train = replace(training("mlp", "float64", 30), schedule=SCHEDULES[schedule])
     trials = [t for name in OPTIMIZERS for t in trials_of("mlp", name, ["none", "norm", "skip"], train)]
     records = engine.train(trials)
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(30), 1e-9)
 
@@ -307,7 +308,7 @@ def test_arms_of_a_seed_share_initial_weights_and_batches():
 def test_a_seed_draws_the_batches_that_the_loop_draws():
     trials = trials_of("mlp", "sgd", ["none"], training("mlp", "float64", 30), seeds=(0, 1, 2))
     records = engine.train(trials)
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(30), 1e-12)
 

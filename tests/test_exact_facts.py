@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from clipbench import dataset, engine, registry
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.plugins import registry
 from tests import oracle
 
 C = Component.of
@@ -191,7 +192,7 @@ class TestIdentities:
         [trial] = mlp_trials([value(1e-12)], [C("sgd", lr=step / 1e-12)])
         records = engine.train([trial])
         assert series(records, trial, "clip/fired").all()
-        loop = oracle.Loop(trial, dataset.load(TABLE))
+        loop = oracle.Loop(trial, datasets.load(TABLE))
         batches = loop._batches()
         losses = []
         for _ in range(trial.train.steps):
@@ -208,7 +209,7 @@ class TestIdentities:
 
 
 def initial_weights(trial: Trial) -> np.ndarray:
-    model = oracle.initial_model(trial, dataset.load(TABLE)).double()
+    model = oracle.initial_model(trial, datasets.load(TABLE)).double()
     return torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
 
 
@@ -323,7 +324,7 @@ class TestHowLongAndHowOften:
         trials, records = self.run(**train)
         assert list(records.steps["step"]) == list(range(1, steps + 1))
         assert list(records.epochs["epoch"]) == list(range(1, epochs + 1))
-        loop = oracle.Loop(trials[0], dataset.load(self.table)).train(steps)
+        loop = oracle.Loop(trials[0], datasets.load(self.table)).train(steps)
         np.testing.assert_allclose(records.steps["train/loss"], loop.column("loss"), rtol=1e-10)
         each = -(-steps // epochs) if train.get("steps") is None else {1: 1, 8: 4, 9: 4, 5: 1}[train["steps"]]
         means = [np.mean(loop.column("loss")[start : start + each]) for start in range(0, steps, each)]
@@ -379,7 +380,7 @@ class TestHowLongAndHowOften:
         trial = Trial(table, C("linear", bias=True), C("sgd", lr=0.01), made, C("none"), 0)
         records = engine.train([trial])
         assert final(records, trial, "status") == "finished"
-        loop = oracle.Loop(trial, dataset.load(table)).train(3 * len(dataset.load(table).train[0]))
+        loop = oracle.Loop(trial, datasets.load(table)).train(3 * len(datasets.load(table).train[0]))
         np.testing.assert_allclose(records.steps["train/loss"], loop.column("loss"), rtol=1e-10)
 
     def test_vanishing_elements_are_counted(self):

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from clipbench.errors import ClipbenchError
-from clipbench.executors.local import Local
+from clipbench.execution.local import Local
 from tests.cli_helpers import (
     assert_same,
     invoke,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clipbench import spec
-from clipbench.prepare import prepare
+from clipbench import config
+from clipbench.planning.build import prepare
 from tests.cli_helpers import train
 
 ROOT = Path(__file__).parent.parent / "experiments"
@@ -27,13 +27,13 @@ def test_experiment_is_valid_and_every_claim_can_be_tested(file):
 @every_file
 def test_experiment_says_what_it_is_and_bears_a_name_of_its_own(file):
     assert file.read_text(encoding="utf-8").startswith("#")
-    names = [spec.load(str(other)).name for other in FILES]
+    names = [config.load(str(other)).name for other in FILES]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("stem", ["1-medical-images", "2-images", "3-zeroing"])
 def test_the_articles_own_data_take_the_place_of_digits_as_readme_says(stem):
-    experiment = spec.load(ROOT / "articles" / f"{stem}.yaml", ["data.name=openml:mnist_784"])
+    experiment = config.load(ROOT / "articles" / f"{stem}.yaml", ["data.name=openml:mnist_784"])
     assert [data.name for data in experiment.data if data] == ["openml:mnist_784"]
 
 

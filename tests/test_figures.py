@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipbench.registry import catalogue
-from clipbench.report import Options, compare, figures, series
-from clipbench.report.figures import cost, drawing, forest, heat, histogram, svg, thresholds
-from clipbench.report.figures.drawing import Line, Mark, Words, sheet
-from clipbench.report.figures.scale import Scale, label, scale
-from clipbench.report.plateau import plateau
+from clipbench.analysis import curves as series
+from clipbench.analysis.plateau import plateau
+from clipbench.core.trial import Records
+from clipbench.plugins.registry import catalogue
+from clipbench.reporting import Options, compare, figures
+from clipbench.reporting.figures import cost, drawing, forest, heat_map, histogram, svg, thresholds
+from clipbench.reporting.figures.drawing import Line, Mark, Words, sheet
+from clipbench.reporting.figures.scale import Scale, label, scale
 from clipbench.store import Store
-from clipbench.trial import Records
 from tests.test_report import arm, compare_rows, diverged, quickstart, row
 
 NAMES = ("differences", "thresholds", "histogram", "cost", "curves", "norms", "divergence")
@@ -291,7 +292,7 @@ def test_map_is_darkest_where_the_metric_is_best_whatever_its_direction():
         best = max(row.value.mean * s.metric.sign for s in report.settings for row in s.rows)
         (cell,) = figures.across(report)[0].cells
         strongest = max(shape.opacity for shape in cell.shapes if isinstance(shape, drawing.Area))
-        assert strongest == pytest.approx(heat.STRONGEST) and best
+        assert strongest == pytest.approx(heat_map.STRONGEST) and best
 
 
 def test_each_family_of_settings_has_a_map_of_its_own():

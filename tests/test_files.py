@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench import dataset, engine
-from clipbench.dataset import DataProblem
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.datasets import DataProblem
 from clipbench.errors import ClipbenchError
-from clipbench.trial import Component, Training, Trial
 from tests.cli_helpers import invoke, train, write
 
 PARTS = {"split.val": 0.2, "split.test": 0.2, "split.seed": 0}
@@ -32,8 +32,8 @@ def load(tmp_path):
     def component(name: str, **options: object) -> Component:
         return Component.of(name, folder=str(tmp_path), **{**PARTS, **options})
 
-    def load(name: str, **options: object) -> dataset.Dataset:
-        return dataset.load(component(name, **options))
+    def load(name: str, **options: object) -> datasets.Dataset:
+        return datasets.load(component(name, **options))
 
     load.component = component
     SHEET.to_csv(tmp_path / "sheet.csv", index=False)
@@ -41,7 +41,7 @@ def load(tmp_path):
     return load
 
 
-def everything(loaded: dataset.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def everything(loaded: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
     parts = [part for part in (loaded.train, loaded.val, loaded.test) if part]
     return tuple(np.concatenate([part[index] for part in parts]) for index in (0, 1))
 
@@ -162,7 +162,7 @@ def test_a_users_function_may_return_a_table(tmp_path):
         "    frame = pd.DataFrame({'a': range(40), 'c': list('xyzw') * 10})\n"
         "    return frame, frame['c']\n"
     )
-    loaded = dataset.load(Component.of("./own.py:sheet", folder=str(tmp_path), **PARTS))
+    loaded = datasets.load(Component.of("./own.py:sheet", folder=str(tmp_path), **PARTS))
     assert loaded.inputs == 5 and loaded.outputs == 4
 
 

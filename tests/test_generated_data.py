@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy import optimize
 
-from clipbench import dataset, registry
-from clipbench.dataset import DataProblem
-from clipbench.trial import Component
+from clipbench import datasets
+from clipbench.core.trial import Component
+from clipbench.datasets import DataProblem
+from clipbench.plugins import registry
 from tests.cli_helpers import invoke, train, write
 
 C = Component.of
@@ -133,20 +134,20 @@ def test_heavy_tails_are_in_the_training_targets_alone(law, options):
 
 def test_a_law_of_ones_own_and_an_unknown_one(tmp_path):
     (tmp_path / "laws.py").write_text("import torch\ndef ones(size, generator): return torch.ones(size)\n")
-    own = dataset.load(C("heavy_tails", law="./laws.py:ones", folder=str(tmp_path), scale=3.0))
-    clean = dataset.load(C("heavy_tails", scale=0.0))
+    own = datasets.load(C("heavy_tails", law="./laws.py:ones", folder=str(tmp_path), scale=3.0))
+    clean = datasets.load(C("heavy_tails", scale=0.0))
     np.testing.assert_allclose(own.train[1] - clean.train[1], 3)
     said = invoke("run", write(tmp_path, data={"name": "heavy_tails", "law": "weibul"}), "--dry-run", "--no-mlflow")
     assert said.exit_code == 2 and "unknown noise 'weibul'. Did you mean `weibull`?" in said.stderr
     with pytest.raises(DataProblem, match="the law student has no option 'dff'; it has df"):
-        dataset.load(C("heavy_tails", law="student", dff=3.0))
+        datasets.load(C("heavy_tails", law="student", dff=3.0))
 
 
 # Other shapes of targets
 
 
 def test_rare_classes_are_as_rare_as_asked_for_in_every_part():
-    loaded = dataset.load(C("imbalanced", classes=3, minority=0.05, **PARTS))
+    loaded = datasets.load(C("imbalanced", classes=3, minority=0.05, **PARTS))
     for _, y in (loaded.train, loaded.val, loaded.test):
         np.testing.assert_allclose(np.bincount(y) / len(y), [0.9, 0.05, 0.05], atol=0.01)
     with pytest.raises(ValueError, match="leave less"):
@@ -169,7 +170,7 @@ def test_several_labels_are_learnt_and_judged_label_by_label(tmp_path):
     records = pd.read_parquet(tmp_path / "results" / "small" / "records")
     assert set(records["train.loss"]) == {"bce"} and set(records["train.metrics"]) == {'["accuracy", "f1"]'}
     assert (records["test/accuracy"] > 0.8).all() and (records["test/f1"] > 0.6).all()
-    loaded = dataset.load(C("multilabel", standardize=True, **PARTS))
+    loaded = datasets.load(C("multilabel", standardize=True, **PARTS))
     assert loaded.outputs == 5 and set(np.unique(loaded.train[1])) == {0.0, 1.0}
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench.report import Options, compare, figures, html, series
-from clipbench.report.combined import combine
-from clipbench.report.provenance import Fact, Provenance
+from clipbench.analysis import curves
+from clipbench.analysis.combine import combine
+from clipbench.reporting import Options, compare, figures
+from clipbench.reporting.formats import html
+from clipbench.reporting.provenance import Fact, Provenance
 from tests.test_claims import answers
 from tests.test_figures import stored
 from tests.test_report import arm, diverged, quickstart
@@ -34,7 +36,7 @@ def page(frame, **options):
 def quickstart_page(tmp_path_factory):
     store = stored(tmp_path_factory.mktemp("store"), quickstart())
     report = compare(store.records(), Options(margin=0.005), name="quickstart")
-    return html.render(report, figures.draw(report, series.read(store, report)), PROVENANCE)
+    return html.render(report, figures.draw(report, curves.read(store, report)), PROVENANCE)
 
 
 class Outline(HTMLParser):
@@ -184,7 +186,7 @@ def test_five_hundred_trials_stay_below_three_megabytes(tmp_path):
     frame = pd.DataFrame(rows + [r for lr in (0.1, 0.01, 0.001) for r in arm("none", lr=lr)])
     store = stored(tmp_path, frame, epochs=80, steps=400)
     report = compare(store.records())
-    text = html.render(report, figures.draw(report, series.read(store, report)))
+    text = html.render(report, figures.draw(report, curves.read(store, report)))
     assert len(frame) > 500
     assert len(text.encode()) < 1_500_000
 
@@ -279,7 +281,7 @@ def everything(tmp_path_factory):
     store = stored(tmp_path_factory.mktemp("store"), pd.DataFrame(rows))
     claims = answers(rows, "norm > none", "always(norm@1.0 = none)").claims
     report = dataclasses.replace(compare(store.records(), Options(tuned=True), name="a-study"), claims=claims)
-    drawn = figures.draw(report, series.read(store, report))
+    drawn = figures.draw(report, curves.read(store, report))
     text = html.render(report, drawn, PROVENANCE, figures.across(report))
     together = html.render_combined(combine([report, *ranked(4)]))
     folder = tmp_path_factory.mktemp("browser")

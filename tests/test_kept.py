@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from clipbench import sources
-from clipbench.prepare import prepare
-from clipbench.report import kept
-from clipbench.report.kept import Request
-from clipbench.report.subject import subject_of
+from clipbench.analysis import subject_cache
+from clipbench.analysis.subject import subject_of
+from clipbench.analysis.subject_cache import Request
+from clipbench.planning import source_files
+from clipbench.planning.build import prepare
 from clipbench.store import Store
 from tests.cli_helpers import environment, invoke, train, write
 
@@ -67,12 +67,12 @@ def planned(path, sets=(), seeds=None):
     """Plan, and keep what it came to."""
     plan = prepare(str(path), sets, seeds)
     store = Store(path.parent / "results")
-    kept.keep(store, Request.of(path, sets, seeds), plan, subject_of(plan))
+    subject_cache.keep(store, Request.of(path, sets, seeds), plan, subject_of(plan))
     return store, plan
 
 
 def found(store, path, sets=(), seeds=None):
-    return kept.find(store, Request.of(path, sets, seeds))
+    return subject_cache.find(store, Request.of(path, sets, seeds))
 
 
 def test_what_is_kept_is_found_whole(tmp_path):
@@ -116,11 +116,11 @@ def test_a_file_that_changed_makes_another_plan(mine, name):
 def test_another_clipbench_or_another_library_makes_another_plan(mine, monkeypatch):
     store, _ = planned(mine)
     with monkeypatch.context() as patch:
-        patch.setattr("clipbench.store.runs.PACKAGES", ("clipbench",))
+        patch.setattr("clipbench.store.history.PACKAGES", ("clipbench",))
         assert found(store, mine) is None
     with monkeypatch.context() as patch:
-        copy = shutil.copytree(sources.CLIPBENCH, mine.parent / "copy")
-        patch.setattr(sources, "CLIPBENCH", copy)
+        copy = shutil.copytree(source_files.CLIPBENCH, mine.parent / "copy")
+        patch.setattr(source_files, "CLIPBENCH", copy)
         assert found(store, mine), "the same code elsewhere is the same"
         with (copy / "plan.py").open("a") as file:
             file.write("\n")
@@ -136,36 +136,36 @@ def test_data_that_read_what_they_like_are_never_kept(tmp_path):
 def test_what_was_written_while_planning_is_not_kept(mine):
     plan = prepare(str(mine))
     written = (mine.parent / "table.csv").stat().st_mtime_ns
-    assert sources.sources(plan.experiment, written + 1)
-    assert sources.sources(plan.experiment, written) is None
+    assert source_files.sources(plan.experiment, written + 1)
+    assert source_files.sources(plan.experiment, written) is None
 
 
 def test_a_folder_of_files_is_as_new_as_each_of_them(tmp_path):
     parts = tmp_path / "parts"
     parts.mkdir()
     (parts / "a").write_text("1")
-    before = sources.digests([str(parts)])
+    before = source_files.digests([str(parts)])
     (parts / "b").write_text("")
-    after = sources.digests([str(parts)])
+    after = source_files.digests([str(parts)])
     assert before != after
     (parts / "b").rename(parts / "c")
-    assert sources.digests([str(parts)]) not in (before, after)
+    assert source_files.digests([str(parts)]) not in (before, after)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"sources": {}}', '{"sources": {}, "subject": {"name": 1}}'])
 def test_a_damaged_file_is_as_good_as_none(mine, text):
     store, _ = planned(mine)
-    (file,) = (store.folder / kept.FOLDER).glob("*.json")
+    (file,) = (store.folder / subject_cache.FOLDER).glob("*.json")
     file.write_text(text)
     assert found(store, mine) is None
 
 
 def test_only_the_newest_are_kept(mine):
     store, plan = planned(mine)
-    for seeds in range(1, kept.MOST + 3):
-        kept.keep(store, replace(Request.of(mine), seeds=seeds), plan, subject_of(plan))
-    assert len(list((store.folder / kept.FOLDER).iterdir())) == kept.MOST
-    assert found(store, mine) is None and found(store, mine, (), kept.MOST + 2)
+    for seeds in range(1, subject_cache.MOST + 3):
+        subject_cache.keep(store, replace(Request.of(mine), seeds=seeds), plan, subject_of(plan))
+    assert len(list((store.folder / subject_cache.FOLDER).iterdir())) == subject_cache.MOST
+    assert found(store, mine) is None and found(store, mine, (), subject_cache.MOST + 2)
 
 
 def test_a_report_after_a_run_imports_no_torch_and_starts_no_worker(tmp_path):
@@ -189,12 +189,12 @@ def told(folder, *arguments):
 def test_a_report_of_an_edited_experiment_is_of_the_edited_one(tmp_path):
     path, results = write(tmp_path), tmp_path / "results"
     train(path, results)
-    assert len(list((results / "small" / kept.FOLDER).iterdir())) == 2
+    assert len(list((results / "small" / subject_cache.FOLDER).iterdir())) == 2
     path.write_text(path.read_text().replace("seeds: 3", "seeds: 4"))
     for _ in range(2):  # planned, then read
         said = invoke("report", path, "--results", results)
         assert said.exit_code == 0 and "4 trials not trained yet" in said.stdout, said.stdout
-    assert len(list((results / "small" / kept.FOLDER).iterdir())) == 3
+    assert len(list((results / "small" / subject_cache.FOLDER).iterdir())) == 3
 
 
 def test_mistakes_are_said_whatever_was_kept(tmp_path):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from clipbench.engine.layers import layers_for_many
-from clipbench.engine.program import build
+from clipbench.engine.compiler.program import build
+from clipbench.engine.layers.replace import layers_for_many
 
 KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 

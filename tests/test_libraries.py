@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench import dataset, registry
-from clipbench.dataset import DataProblem
-from clipbench.trial import Component
+from clipbench import datasets as dataset
+from clipbench.core.trial import Component
+from clipbench.datasets import DataProblem
+from clipbench.plugins import registry
 from tests.cli_helpers import invoke, train, write
 
 PARTS = {"split.val": 0.2, "split.test": 0.2, "split.seed": 0}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipbench import dataset, engine
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Records, Training, Trial
 from tests import oracle
 
 C = Component.of
@@ -69,7 +69,7 @@ def record(records: Records, trial: Trial) -> dict[str, object]:
 
 
 def assert_as_the_loop(records: Records, trial: Trial, steps: int = STEPS) -> None:
-    loaded = dataset.load(trial.data)
+    loaded = datasets.load(trial.data)
     loop = oracle.Loop(trial, loaded)
     expected = loop.train(steps)
     for name, theirs in {"train/loss": "loss", "grad_norm/pre": "pre", "grad_norm/post": "post"}.items():
@@ -202,7 +202,7 @@ def test_noise_does_not_move_the_batches():
     for trial in trials[:1]:
         np.testing.assert_allclose(
             column(records, trial, "train/loss"),
-            oracle.Loop(trial, dataset.load(TABLE)).train(STEPS).column("loss"),
+            oracle.Loop(trial, datasets.load(TABLE)).train(STEPS).column("loss"),
             rtol=1e-12,
         )
 
@@ -210,8 +210,8 @@ def test_noise_does_not_move_the_batches():
 def test_dropout_is_off_in_evaluation():
     trials = trials_of("with_dropout", C("sgd", lr=0.0))
     records = engine.train(trials)
-    model = oracle.initial_model(trials[0], dataset.load(TABLE)).double().eval()
-    x, y = (torch.as_tensor(array) for array in dataset.load(TABLE).test)
+    model = oracle.initial_model(trials[0], datasets.load(TABLE)).double().eval()
+    x, y = (torch.as_tensor(array) for array in datasets.load(TABLE).test)
     with torch.no_grad():
         expected = float(((model(x) - y) ** 2).mean())
     assert record(records, trials[0])["test/mse"] == pytest.approx(expected)
@@ -249,7 +249,7 @@ def test_tied_weights_are_one_tensor_with_one_gradient():
     trials = trials_of("tied")
     records = engine.train(trials)
     assert record(records, trials[0])["parameters"] == 9 + 3 + 3 + 3 + 1
-    loop = oracle.Loop(trials[0], dataset.load(TABLE))
+    loop = oracle.Loop(trials[0], datasets.load(TABLE))
     loop.train(STEPS)
     assert torch.equal(loop.model[0].weight, loop.model[2].weight)
     expected = torch.cat([p.detach().flatten() for p in loop.model.parameters()])
@@ -259,7 +259,7 @@ def test_tied_weights_are_one_tensor_with_one_gradient():
 def test_a_layer_without_gradient_stays_as_it_was():
     trials = trials_of("with_idle_layer")
     records = engine.train(trials)
-    start = oracle.initial_model(trials[0], dataset.load(TABLE)).double()
+    start = oracle.initial_model(trials[0], datasets.load(TABLE)).double()
     idle = torch.cat([p.detach().flatten() for p in start.idle.parameters()])
     for trial in [t for t in trials if t.seed == trials[0].seed]:
         np.testing.assert_array_equal(records.weights[trial.id][-6:], idle)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from clipbench import spec
+from clipbench import config
 from clipbench.cli import app
 from clipbench.errors import InputError
 from tests.golden_files import check_golden
@@ -221,7 +221,7 @@ WITHOUT_LINE = {"seeds_too_many"}
 
 def refused(path: Path, *sets: str) -> str:
     with pytest.raises(InputError) as caught:
-        spec.load(path, sets)
+        config.load(path, sets)
     return str(caught.value)
 
 
@@ -249,7 +249,7 @@ def test_check_exits_with_2_and_says_what_load_says(name, tmp_path):
 def test_good_experiment_is_good(tmp_path):
     path = tmp_path / "good.yaml"
     path.write_text(GOOD)
-    assert spec.load(path).size == 6
+    assert config.load(path).size == 6
 
 
 def test_missing_file_names_a_near_one(tmp_path):
@@ -286,7 +286,7 @@ def test_bytes_that_are_no_text_are_refused_at_their_place(content, said, tmp_pa
 def test_byte_order_mark_is_no_mistake(tmp_path):
     path = tmp_path / "windows.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
-    assert spec.load(path).name == "good"
+    assert config.load(path).name == "good"
 
 
 WORDS = st.sampled_from(
@@ -317,7 +317,7 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 
 def never_crashes(path: Path) -> None:
     try:
-        spec.load(path)
+        config.load(path)
     except InputError as error:
         assert error.problems and str(error)
 
@@ -396,7 +396,7 @@ def test_any_value_of_an_option_gives_an_experiment_or_an_input_error(tmp_path, 
     path = tmp_path / "good.yaml"
     path.write_text(GOOD)
     try:
-        spec.load(path, [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}"])
+        config.load(path, [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}"])
     except InputError as error:
         assert all(problem.place.file for problem in error.problems)
 
@@ -407,6 +407,6 @@ def test_any_set_gives_an_experiment_or_an_input_error(tmp_path, words):
     path = tmp_path / "good.yaml"
     path.write_text(GOOD)
     try:
-        spec.load(path, [words])
+        config.load(path, [words])
     except InputError as error:
         assert error.problems

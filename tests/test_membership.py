@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import ks_2samp
 
 from clipbench import engine
-from clipbench.engine.membership import advantage
-from clipbench.trial import Component, Training, Trial
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.engine.membership_inference import advantage
 
 C = Component.of
 

@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sklearn
 from torch.func import vmap
 
-from clipbench import registry
+from clipbench.plugins import registry
 
 
 def function(name: str):

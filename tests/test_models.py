@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from clipbench import dataset, engine, registry
-from clipbench.engine.cohort import order
-from clipbench.engine.workspace import Shape, Workspace
-from clipbench.trial import Component, Training, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.engine.cohort_training import order
+from clipbench.engine.gradients.workspace import Shape, Workspace
+from clipbench.plugins import registry
 from tests import oracle, test_engine
 from tests.test_engine import ARMS, OPTIMIZERS, Shared, assert_same_steps, steps_of
 
@@ -66,7 +67,7 @@ def test_cohort_equals_the_plain_loop_by_the_plan(model):
     trials = trials_of(model, "adam", "float64", 15)
     records = engine.train(trials)
     assert set(records.records["engine"]) == {"plan"}
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(15), 1e-8)
 
@@ -74,7 +75,7 @@ def test_cohort_equals_the_plain_loop_by_the_plan(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model):
     trials = order(trials_of(model, "momentum", "float32", 10))
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     cohort = Shared(trials, Workspace(Shape.of(trials, "cpu"), data))
     cohort.attach([oracle.Loop(trial, data) for trial in trials])
     outcome = cohort.run(lambda done: None)
@@ -187,7 +188,7 @@ def test_grey_images_are_the_same_flat_by_rows_and_with_a_channel(name):
 
 
 def test_digits_by_rows_are_the_flat_ones():
-    flat, rows = (dataset.load(Component.of("digits", rows=rows)) for rows in (False, True))
+    flat, rows = (datasets.load(Component.of("digits", rows=rows)) for rows in (False, True))
     assert rows.inputs == (8, 8)
     np.testing.assert_array_equal(rows.train[0].reshape(-1, 64), flat.train[0])
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from clipbench import dataset, engine, registry
-from clipbench.engine import cohort, shelf
-from clipbench.engine.shelf import Shelf, sizes
-from clipbench.engine.workspace import Shape, Workspace
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.engine import cohort_training
+from clipbench.engine.gradients import cache
+from clipbench.engine.gradients.cache import Shelf, sizes
+from clipbench.engine.gradients.workspace import Shape, Workspace
+from clipbench.plugins import registry
 from tests.cli_helpers import TIMINGS
 from tests.test_engine import ARMS, LATE, MODELS, MOVES, OPTIMIZERS, SCHEDULES, training
 from tests.test_looped import LOOPED
@@ -82,7 +84,7 @@ def both(monkeypatch) -> Callable[..., Records]:
         found = []
         for worth in (0.0, 1e12):  # it never pays, and always
             torch.manual_seed(0)
-            monkeypatch.setattr(shelf, "WORTH", worth)
+            monkeypatch.setattr(cache, "WORTH", worth)
             monkeypatch.setattr(engine, "SHELF", Kept())
             found.append(engine.train(trials, ask=ask))
             widths = engine.SHELF.widths
@@ -251,7 +253,7 @@ def wild(trials: list[Trial], lr: float) -> list[Trial]:
 
 @pytest.mark.parametrize("stop", [None, STOP])
 def test_lanes_that_diverge_leave_whenever_it_is_seen(both, monkeypatch, stop):
-    monkeypatch.setattr(cohort, "LOOK_EVERY", 2)
+    monkeypatch.setattr(cohort_training, "LOOK_EVERY", 2)
     trials = trials_of(arms=["none", "value", "skip", "autoclip", "norm without head"], early_stop=stop, batch_size=4)
     lost = [trial for lr in (1e3, 1e7, 1e30) for trial in wild(trials[:4], lr)]
     records = both([*trials, *lost], Pruner(trials[2:]))
@@ -259,7 +261,7 @@ def test_lanes_that_diverge_leave_whenever_it_is_seen(both, monkeypatch, stop):
 
 
 def test_lanes_that_diverge_leave_an_objective_that_is_one_epoch(both, monkeypatch):
-    monkeypatch.setattr(cohort, "LOOK_EVERY", 3)
+    monkeypatch.setattr(cohort_training, "LOOK_EVERY", 3)
     train = Training(epochs=None, steps=60, loss=C("output"), save_weights=True, diverge_above=1e6)
     model = C("quadratic", start=[0.5, 2.0], dim=5, scatter=0.1, curvature=[1.0, 10.0])
     clips = [ARMS[arm] for arm in ("none", "norm", "value", "zclip", "skip", "norm after momentum")]
@@ -276,7 +278,7 @@ def test_a_chunk_of_which_nobody_is_left_was_narrow_at_its_end(both):
 
 
 def test_lane_steps_add_up_whoever_leaves(monkeypatch):
-    monkeypatch.setattr(shelf, "WORTH", 1e12)
+    monkeypatch.setattr(cache, "WORTH", 1e12)
     monkeypatch.setattr(engine, "SHELF", Kept())
     trials, told = trials_of(optimizers=["momentum", "adam"]), []
     engine.train(trials, progress=told.append, ask=Pruner(trials))
@@ -318,7 +320,7 @@ def test_lanes_come_in_few_sizes():
 def wide() -> Workspace:
     """Of 24 lanes, made in a second."""
     trials = trials_of(seeds=range(8))
-    made = Workspace(Shape.of(trials, "cpu"), dataset.load(trials[0].data))
+    made = Workspace(Shape.of(trials, "cpu"), datasets.load(trials[0].data))
     made.seconds = 1.0
     return made
 
@@ -357,7 +359,7 @@ def test_where_there_is_no_room_the_wide_one_stays(wide, monkeypatch):
     shape = Shape.of(trials, "cpu")
     kept = Shelf()
     made = kept.workspace(shape)
-    monkeypatch.setitem(shelf.MOST_BYTES, "cpu", int(1.5 * made.bytes))
+    monkeypatch.setitem(cache.MOST_BYTES, "cpu", int(1.5 * made.bytes))
     narrow = kept.narrower(made, 6, 1e9, {})
     assert kept.narrower(made, 6, 1e9, {}) is narrow, "it takes a quarter"
     assert kept.narrower(made, 12, 1e9, {}) is not kept.narrower(made, 12, 1e9, {})
@@ -365,7 +367,7 @@ def test_where_there_is_no_room_the_wide_one_stays(wide, monkeypatch):
 
 
 def test_the_oldest_workspaces_go_where_there_is_no_room(monkeypatch):
-    monkeypatch.setitem(shelf.MOST_BYTES, "cpu", 0)
+    monkeypatch.setitem(cache.MOST_BYTES, "cpu", 0)
     kept = Shelf()
     shapes = [Shape.of(trials_of(seeds=range(count)), "cpu") for count in (1, 2, 3)]
     first, second, third = (kept.workspace(shape) for shape in shapes)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from clipbench import dataset, engine, registry
-from clipbench.names import UnknownName
-from clipbench.spec import load
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench import datasets, engine
+from clipbench.config import load
+from clipbench.core.names import UnknownName
+from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.plugins import registry
 
 C = Component.of
 SGD = C("sgd", lr=0.05)
@@ -119,7 +120,7 @@ def test_own_data_with_classes_are_learnt(folder, name):
 def test_own_data_may_come_in_parts_of_which_some_are_missing(folder, name, parts):
     write(folder, KINDS_OF_DATA)
     records, _ = train_one(own("data", f"./own.py:{name}", folder))
-    assert len(dataset.load(own("data", f"./own.py:{name}", folder)).train[0]) == 30
+    assert len(datasets.load(own("data", f"./own.py:{name}", folder)).train[0]) == 30
     for part in ("val", "test"):
         assert (f"{part}/loss" in records.records) == (part in parts)
     assert ("generalization_gap" in records.records) == ("test" in parts)
@@ -128,7 +129,7 @@ def test_own_data_may_come_in_parts_of_which_some_are_missing(folder, name, part
 
 def test_own_data_take_options_and_are_untouched(folder):
     write(folder, KINDS_OF_DATA)
-    loaded = dataset.load(own("data", "./own.py:with_options", folder, examples=10, scale=100.0, **PARTS))
+    loaded = datasets.load(own("data", "./own.py:with_options", folder, examples=10, scale=100.0, **PARTS))
     assert len(loaded.train[0]) == 6 and len(loaded.test[0]) == 2
     assert np.abs(loaded.train[0]).max() > 10
 

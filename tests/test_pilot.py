@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from clipbench import registry, spec
-from clipbench.candidates import candidates
+from clipbench import config
+from clipbench.pilot.rules import candidates
+from clipbench.plugins import registry
 from tests.cli_helpers import experiment, invoke, train, write
 
 ARMS = ["none", {"name": "norm", "threshold": 1.0}]
@@ -99,7 +100,7 @@ def test_what_is_proposed_can_be_pasted(piloted, tmp_path):
     path = write(tmp_path, **pasted)
     checked = invoke("check", path)
     assert checked.exit_code == 0, checked.stderr
-    names = {arm.name for arm in spec.load(path).arms}
+    names = {arm.name for arm in config.load(path).arms}
     assert names == {"none", *(rule.name for rule in candidates((), ""))}
 
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 import yaml
 
-from clipbench import engine, registry, spec
+from clipbench import config, engine
+from clipbench.core.trial import Component, Training, Trial
 from clipbench.errors import InputError
-from clipbench.trial import Component, Training, Trial
+from clipbench.plugins import registry
 from tests import toys
 from tests.cli_helpers import experiment
 from tests.gradients import ELEMENTS, PLACES, Engine
@@ -64,7 +65,7 @@ def arm_of(name: str, **options: object) -> Component:
 def arms_in(tmp_path, **clip: object) -> list[Component]:
     path = tmp_path / "one.yaml"
     path.write_text(yaml.safe_dump(experiment(clip=clip)))
-    return list(spec.load(path).arms)
+    return list(config.load(path).arms)
 
 
 def test_01_a_threshold_is_a_size_0_clips_all_away_and_null_or_inf_is_off(tmp_path):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipbench.plan import FEWEST_LANES, MOST_LANES, Cohort, Plan, most_lanes
-from clipbench.prepare import prepare
-from clipbench.trial import Component, Training, Trial
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.planning.build import prepare
+from clipbench.planning.plan import FEWEST_LANES, MOST_LANES, Cohort, Plan, most_lanes
 from tests.cli_helpers import write
 
 SGD, ADAM = Component.of("sgd", lr=0.1), Component.of("adam", lr=0.001)

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from clipbench import stats
-from clipbench.report import compare
+from clipbench.reporting import compare
 from tests.test_report import GOOD, row, setting, trial, verdicts
 
 SEEDS, STUDIES = 8, 150

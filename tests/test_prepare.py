@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from clipbench import plan
-from clipbench.prepare import prepare
+from clipbench.planning import plan
+from clipbench.planning.build import prepare
 from tests.cli_helpers import invoke, write
 
 OWN = """

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipbench.engine.layers import layers_for_many
-from clipbench.engine.program import Program, build
+from clipbench.engine.compiler.program import Program, build
+from clipbench.engine.layers.replace import layers_for_many
 
 BATCH = 12
 

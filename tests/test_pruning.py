@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from clipbench import engine
-from clipbench.executors.local import Local
-from clipbench.plan import Chunk
-from clipbench.report import compare
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.execution.local import Local
+from clipbench.planning.plan import Chunk
+from clipbench.reporting import compare
 from clipbench.store import Store
-from clipbench.trial import Component, Training, Trial
 from tests.cli_helpers import TIMINGS, write
 
 C = Component.of
@@ -207,7 +207,7 @@ def experiment(folder, **changes):
 
 
 def chunks_of(pool: Local, path) -> list[Chunk]:
-    plan = pool.call("clipbench.prepare:prepare", str(path))
+    plan = pool.call("clipbench.planning.build:prepare", str(path))
     return plan.chunks((), 3, "cpu")
 
 

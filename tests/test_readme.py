@@ -11,13 +11,13 @@ import pytest
 import typer.main
 import yaml
 
-from clipbench import spec
+from clipbench import config
+from clipbench.analysis import verdicts
 from clipbench.cli import app
-from clipbench.report import verdict
-from clipbench.spec.reading import KEYS
-from clipbench.spec.sections import ReportOptions
-from clipbench.spec.sweep import Sweep
-from clipbench.spec.training import Train
+from clipbench.config.experiment_file import KEYS
+from clipbench.config.sections import ReportOptions
+from clipbench.config.sweep_section import Sweep
+from clipbench.config.train_section import Train
 from tests import readme
 from tests.golden_files import RENEW
 from tests.readme import ROOT, blocks
@@ -80,7 +80,7 @@ def test_every_yaml_block_is_valid(block, examples):
     written = yaml.safe_load(block.text)
     path = examples / (block.file or "block.yaml")
     path.write_text(yaml.safe_dump(written if "model" in written else BASE | written), encoding="utf-8")
-    assert spec.load(path).size > 0
+    assert config.load(path).size > 0
 
 
 @pytest.mark.parametrize("name", [block.file for block in blocks("yaml") if block.file])
@@ -89,7 +89,7 @@ def test_every_example_trains(name, examples):
     experiment = yaml.safe_load((examples / name).read_text(encoding="utf-8"))
     records = pd.read_parquet(examples / "results" / experiment["name"] / "records")
     assert set(records["status"]) <= {"finished", "diverged"}
-    assert len(records) == spec.load(examples / name).size
+    assert len(records) == config.load(examples / name).size
 
 
 def test_the_plain_loop_reproduces_a_trial(tmp_path):
@@ -114,7 +114,7 @@ def test_the_files_are_read_with_pandas_as_shown(quick, monkeypatch):
 
 
 def test_the_rule_that_shows_how_to_add_one_is_a_rule():
-    code = next(block.text for block in blocks("python") if "clipbench.registry import strategy" in block.text)
+    code = next(block.text for block in blocks("python") if "clipbench.plugins.registry import strategy" in block.text)
     found = {}
     exec(compile(code, "README.md", "exec"), found)
     assert found["norm"].__clipbench__.facts["per"] == "model"
@@ -146,8 +146,8 @@ def test_every_key_of_the_yaml_is_explained(key):
 
 
 def test_every_verdict_and_flag_is_explained():
-    words = [verdict.BEST, verdict.TIED, verdict.BETTER, verdict.WORSE, verdict.NO_EFFECT]
-    words += [verdict.UNDERPOWERED, verdict.OPEN, verdict.NO_BASELINE, verdict.BASELINE]
+    words = [verdicts.BEST, verdicts.TIED, verdicts.BETTER, verdicts.WORSE, verdicts.NO_EFFECT]
+    words += [verdicts.UNDERPOWERED, verdicts.OPEN, verdicts.NO_BASELINE, verdicts.BASELINE]
     words += ["never fired", "fires on > 95 % of steps", "best at the edge of the range"]
     assert [word for word in words if f"`{word}`" not in TEXT] == []
 
@@ -183,7 +183,7 @@ def _anchor(heading):
 
 
 def test_the_quickstart_experiment_is_what_readme_says():
-    experiment = spec.load(ROOT / readme.QUICKSTART)
+    experiment = config.load(ROOT / readme.QUICKSTART)
     counted = f"{len(experiment.arms)} arms in all, {len(experiment.seeds)} seeds each: {experiment.size} trials"
     assert counted in " ".join(TEXT.split())
     assert Path(readme.QUICKSTART).as_posix() in TEXT

@@ -14,9 +14,12 @@ import pytest
 from rich.console import Console
 from scipy import stats as scipy_stats
 
+from clipbench.analysis import notes
+from clipbench.analysis.report_model import Estimate, Metric, Reach
 from clipbench.errors import InputError
-from clipbench.report import Options, compare, delimited, document, formatting, layout, markdown, notes, terminal
-from clipbench.report.tables import Estimate, Metric, Reach
+from clipbench.reporting import Options, columns, compare
+from clipbench.reporting import numbers as formatting
+from clipbench.reporting.formats import csv_table, json_document, markdown, terminal
 from tests.golden_files import check_golden
 
 GOOD = {"best", "tied with best", "better"}
@@ -110,7 +113,7 @@ def test_markdown_says_what_it_said():
 
 
 def test_csv_says_what_it_said():
-    lines = csv.reader(io.StringIO(delimited.render(compare(quickstart()))))
+    lines = csv.reader(io.StringIO(csv_table.render(compare(quickstart()))))
     text = "\n".join(",".join(nine_digits(cell) for cell in line) for line in lines)
     check_golden("report/quickstart.csv", text)
 
@@ -147,14 +150,14 @@ def test_colour_is_never_alone():
 
 def test_csv_has_every_arm_in_full_precision():
     report = compare(quickstart())
-    lines = list(csv.DictReader(io.StringIO(delimited.render(report))))
+    lines = list(csv.DictReader(io.StringIO(csv_table.render(report))))
     assert [line["arm"] for line in lines] == [row.arm for row in report.settings[0].rows]
     assert [float(line["mean"]) for line in lines] == [row.value.mean for row in report.settings[0].rows]
     assert lines[0]["p"] == ""
 
 
 def test_json_is_strict_and_whole():
-    document_ = json.loads(document.render(compare(quickstart(), name="quickstart")), parse_constant=pytest.fail)
+    document_ = json.loads(json_document.render(compare(quickstart(), name="quickstart")), parse_constant=pytest.fail)
     (only,) = document_["settings"]
     assert document_["name"] == "quickstart"
     assert len(only["rows"]) == 11
@@ -173,7 +176,7 @@ def test_users_names_do_not_become_markup():
 
 def test_report_imports_neither_torch_nor_mlflow_nor_scipy_stats():
     code = (
-        "import sys, clipbench.report.terminal, clipbench.report.markdown;"
+        "import sys, clipbench.reporting.formats.terminal, clipbench.reporting.formats.markdown;"
         "sys.exit(' '.join(n for n in ('torch', 'mlflow', 'scipy.stats') if n in sys.modules) or None)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -188,7 +191,7 @@ def test_a_thousand_trials_take_less_than_a_second():
     frame = pd.DataFrame(rows)
     began = time.perf_counter()
     report = compare(frame)
-    printed(report), markdown.render(report), delimited.render(report), document.render(report)
+    printed(report), markdown.render(report), csv_table.render(report), json_document.render(report)
     assert len(frame) > 950
     assert time.perf_counter() - began < 3  # 0.4 s on a quiet machine
 
@@ -203,7 +206,7 @@ def test_records_read_back_from_parquet_give_the_same_report(tmp_path):
     frame = quickstart()
     frame.to_parquet(tmp_path / "records.parquet")
     again = compare(pd.read_parquet(tmp_path / "records.parquet").sample(frac=1, random_state=0))
-    assert document.render(again) == document.render(compare(frame))
+    assert json_document.render(again) == json_document.render(compare(frame))
 
 
 # What is concluded
@@ -609,7 +612,7 @@ def test_nothing_trained_is_said(frame):
     report = compare(frame, Options(metric="test/accuracy", planned={"a": "none seed 0"}))
     assert report.settings == ()
     assert report.notes == ("No trial of this experiment has been trained yet.",)
-    printed(report), markdown.render(report), delimited.render(report), document.render(report)
+    printed(report), markdown.render(report), csv_table.render(report), json_document.render(report)
 
 
 def test_only_failed_trials_are_named():
@@ -646,7 +649,7 @@ def reaching():
 
 def test_table_of_the_target_counts_everybody_and_says_what_it_means():
     (only,) = compare(pd.DataFrame(reaching())).settings
-    grid = layout.target(only)
+    grid = columns.target(only)
     assert grid.title == "Epochs to the target: val/accuracy 0.95"
     assert grid.headers == ("arm", "reached", "median", "restricted mean", "p (log-rank)")
     assert grid.cells == (
@@ -656,12 +659,12 @@ def test_table_of_the_target_counts_everybody_and_says_what_it_means():
     assert all(len(meaning) > 20 for meaning in grid.meanings)
     report = compare(pd.DataFrame(reaching()), name="study")
     check_golden("report/target.txt", printed(report))
-    assert "log-rank" in markdown.render(report) and "epochs_to_target_restricted_mean" in delimited.render(report)
+    assert "log-rank" in markdown.render(report) and "epochs_to_target_restricted_mean" in csv_table.render(report)
 
 
 def test_without_a_target_there_is_no_table_of_it():
     (only,) = compare(quickstart()).settings
-    assert [grid.name for grid in layout.grids(only)] == ["comparison", "behaviour", "everything"]
+    assert [grid.name for grid in columns.grids(only)] == ["comparison", "behaviour", "everything"]
 
 
 def test_mean_epochs_to_target_is_never_over_survivors_alone():

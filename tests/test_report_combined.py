@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from clipbench.report import compare, document, html, markdown, terminal
-from clipbench.report.combined import combine
-from clipbench.report.figures import ranks, sheet, svg
-from clipbench.report.publish import write_combined
+from clipbench.analysis.combine import combine
+from clipbench.reporting import compare
+from clipbench.reporting.figures import critical_difference, sheet, svg
+from clipbench.reporting.formats import html, json_document, markdown, terminal
+from clipbench.reporting.write import write_combined
 from tests.golden_files import check_golden
 from tests.test_claims import answers
 from tests.test_html import outline
@@ -65,7 +66,7 @@ def test_equal_strategies_share_their_rank():
 
 
 def test_bars_span_what_the_critical_difference_does_not_tell_apart():
-    drawn = ranks.figure(combine(reports(4)).ranks)
+    drawn = critical_difference.figure(combine(reports(4)).ranks)
     bars = [shape for shape in drawn.cells[0].shapes if shape.color == "orange"]
     assert len(bars) == 2  # b with a, a with none; b and none are told apart
     assert "Friedman p = 0.018" in drawn.caption
@@ -99,10 +100,10 @@ def test_without_ranks_and_claims_the_texts_say_why():
 
 
 def test_json_holds_every_report_and_the_ranks():
-    found = json.loads(json.dumps(document.combined_as_dict(named()), allow_nan=False))
+    found = json.loads(json.dumps(json_document.combined_as_dict(named()), allow_nan=False))
     assert [each["name"] for each in found["experiments"]] == ["study0", "study1", "study2"]
     assert found["ranks"]["strategies"] == ["b", "a", "none"]
-    assert document.combined_as_dict(combine(reports(1)))["ranks"] is None
+    assert json_document.combined_as_dict(combine(reports(1)))["ranks"] is None
 
 
 def test_ranks_name_what_is_not_told_apart():

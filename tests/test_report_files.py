@@ -8,12 +8,14 @@ import xml.etree.ElementTree as ElementTree
 import pandas as pd
 import pytest
 
-from clipbench import spec
-from clipbench.plan import Cohort, Plan
-from clipbench.report import compare, figures, html, series
-from clipbench.report.publish import publish, write_pictures
-from clipbench.report.subject import subject_of
-from clipbench.trial import Component, Training, Trial
+from clipbench import config
+from clipbench.analysis import curves
+from clipbench.analysis.subject import subject_of
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.planning.plan import Cohort, Plan
+from clipbench.reporting import compare, figures
+from clipbench.reporting.formats import html
+from clipbench.reporting.write import publish, write_pictures
 from tests.test_figures import stored
 from tests.test_report import arm, quickstart
 
@@ -33,7 +35,7 @@ def published(tmp_path_factory):
     """A subject of five arms of the made-up quickstart, its store and its report."""
     folder = tmp_path_factory.mktemp("published")
     (folder / "quickstart.yaml").write_text(YAML, encoding="utf-8")
-    experiment = spec.load(folder / "quickstart.yaml")
+    experiment = config.load(folder / "quickstart.yaml")
     trials = tuple(
         Trial(Component.of("digits"), experiment.models[0], experiment.optimizers[0], Training(), arm, seed)
         for arm in experiment.arms
@@ -90,7 +92,7 @@ def test_pictures_are_written_on_demand_with_the_same_names(published):
 
 def test_writing_a_report_imports_neither_torch_nor_matplotlib():
     code = (
-        "import sys, clipbench.report.publish;"
+        "import sys, clipbench.reporting.write;"
         "sys.exit(' '.join(n for n in ('torch', 'mlflow', 'matplotlib', 'scipy.stats') if n in sys.modules) or None)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -108,7 +110,7 @@ def test_a_thousand_trials_with_their_series_are_reported_in_seconds(tmp_path):
     store = stored(tmp_path, pd.DataFrame(rows), epochs=20, steps=200)
     began = time.process_time()
     report = compare(store.records(), name="large")
-    drawn = figures.draw(report, series.read(store, report))
+    drawn = figures.draw(report, curves.read(store, report))
     html.render(report, drawn, across=figures.across(report))
     assert len(rows) > 1000
     assert time.process_time() - began < 5

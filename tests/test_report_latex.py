@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipbench.report import compare, latex
+from clipbench.reporting import compare
+from clipbench.reporting.formats import latex
 from tests.golden_files import check_golden
 from tests.test_report import arm, quickstart
 

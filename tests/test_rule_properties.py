@@ -13,9 +13,9 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from clipbench import registry
-from clipbench.registry import Plugin
-from clipbench.trial import Component
+from clipbench.core.trial import Component
+from clipbench.plugins import registry
+from clipbench.plugins.registry import Plugin
 from tests.gradients import ELEMENTS, PLACES, Engine
 
 EVERY = registry.catalogue("strategy")

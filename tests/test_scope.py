@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from clipbench import dataset, engine, registry
-from clipbench.trial import Component, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Trial
+from clipbench.plugins import registry
 from tests import oracle
 from tests.test_engine import ARMS, MODELS, OPTIMIZERS, assert_same_steps, steps_of, training
 from tests.test_models import MODELS as NETWORKS
@@ -48,7 +49,7 @@ def trials_of(arms, model="mlp", optimizer="momentum", seeds=(3,), steps=7, dtyp
 
 def assert_as_the_loop(trials, tolerance=1e-9):
     records = engine.train(trials)
-    loaded = dataset.load(trials[0].data)
+    loaded = datasets.load(trials[0].data)
     for trial in trials:
         steps = trial.train.steps
         assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(steps), tolerance)
@@ -203,7 +204,7 @@ def test_dp_sgd_is_opacus(noise):
     opacus = pytest.importorskip("opacus")
     [trial] = trials_of([C("norm", **NORM, scope="sample", noise=noise)], steps=8)
     records = engine.train([trial])
-    loaded = dataset.load(trial.data)
+    loaded = datasets.load(trial.data)
     loop = oracle.Loop(trial, loaded)
     model = opacus.GradSampleModule(loop.model)
     generator = torch.Generator().manual_seed(2**31 + trial.seed)
@@ -228,7 +229,7 @@ def test_epsilon_is_a_published_one():
     """The tutorial of TensorFlow Privacy on MNIST: 60000 images, batch 250, noise 1.3, 15 epochs, delta 1e-5."""
     from opacus.accountants.analysis import rdp
 
-    from clipbench.engine.privacy import epsilon
+    from clipbench.engine.clipping.privacy import epsilon
 
     orders = np.arange(2, 64)
     spent = rdp.compute_rdp(q=250 / 60000, noise_multiplier=1.3, steps=15 * 240, orders=orders)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from clipbench.sweep.scoring import Outcome, outcome, running_score
-from clipbench.sweep.settings import Objective, fresh_seeds
+from clipbench.search.scoring import Outcome, outcome, running_score
+from clipbench.search.settings import Objective, fresh_seeds
 
 ACCURACY, LOSS = Objective("val/accuracy", higher=True), Objective("val/loss", higher=False)
 EPOCHS = Objective("epochs_to_target", higher=False)

@@ -12,12 +12,14 @@ import pytest
 import yaml
 from scipy import stats as scipy_stats
 
-from clipbench import spec
-from clipbench.report import Options, compare, delimited, document, figures, html, latex, markdown, swept
-from clipbench.report.combined import combine
-from clipbench.report.figures import drawing, png, sheet, svg
-from clipbench.report.figures.drawing import Area, Line, Mark, Words
-from clipbench.report.search import grids, points, words
+from clipbench import config
+from clipbench.analysis.combine import combine
+from clipbench.reporting import Options, compare, figures, search_tables
+from clipbench.reporting import search_sentences as words
+from clipbench.reporting.figures import drawing, png, sheet, svg
+from clipbench.reporting.figures.drawing import Area, Line, Mark, Words
+from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
+from clipbench.store import sweep_file
 from tests import fake_sweep
 from tests.fake_sweep import SCENES, contender, fresh, knob
 from tests.golden_files import check_golden
@@ -31,7 +33,7 @@ from tests.test_report_latex import PDFLATEX, typeset
 def searched(tmp_path, written):
     path = tmp_path / "sweep.json"
     path.write_text(json.dumps(written), encoding="utf-8")
-    return swept.read(path)
+    return sweep_file.read(path)
 
 
 def report_of(tmp_path, written, frame, **options):
@@ -86,23 +88,23 @@ def test_tables_are_typeset(scenes, name, tmp_path):
 
 def test_json_holds_the_whole_search(scenes):
     for name, report in scenes.items():
-        told = json.loads(document.render(report), parse_constant=pytest.fail)["search"]
+        told = json.loads(json_document.render(report), parse_constant=pytest.fail)["search"]
         assert told["headline"] == report.search.headline
         assert len(told["found"]) == len(told["swept"]["contenders"])
         assert told["swept"]["contenders"][1]["points"][0]["values"]["threshold"] > 0, name
-    assert json.loads(document.render(compare(pd.DataFrame())))["search"] is None
+    assert json.loads(json_document.render(compare(pd.DataFrame())))["search"] is None
 
 
 def test_csv_has_a_row_a_point_in_full_precision(scenes):
     report = scenes["jointly"]
-    rows = pd.read_csv(io.StringIO(points.render(report.search.swept)))
+    rows = pd.read_csv(io.StringIO(search_csv.render(report.search.swept)))
     assert len(rows) == 120 and rows["winner"].sum() == 3
     best = rows[rows["winner"] & (rows["contender"] == "norm")].iloc[0]
     winner = found(report, "norm").contender.winning
     assert (best["lr"], best["val/accuracy"]) == (winner.values["lr"], winner.scores[0])
     assert rows.loc[rows["contender"] == "none", "threshold"].isna().all()
     assert len(next(csv.reader([best["ids"]], delimiter=" "))) == 3
-    assert delimited.render(report).count("\n") == 1 + 3  # of the arms, as ever
+    assert csv_table.render(report).count("\n") == 1 + 3  # of the arms, as ever
 
 
 # What is concluded
@@ -231,7 +233,7 @@ def test_shares_of_the_budget_are_of_the_epochs_that_were_trained(scenes):
 
 def test_points_of_the_pareto_table_are_beaten_by_nothing_of_their_own_and_say_who_beats_them(scenes):
     report = scenes["objectives"]
-    peers = list(grids.peers(report.search))
+    peers = list(search_tables.peers(report.search))
     assert {peer.contender.name for peer in peers} == {"norm", "value"}
     for peer in peers:
         better = [
@@ -264,7 +266,8 @@ def test_what_was_found_is_compared_at_the_learning_rate_of_the_baseline_too(tmp
     report = report_of(tmp_path, written, together, planned={id_: id_ for id_ in together["id"]}, tuned=True)
     first, second = report.settings
     assert (
-        document.as_dict(report)["settings"][0] == document.as_dict(report_of(tmp_path, written, frame))["settings"][0]
+        json_document.as_dict(report)["settings"][0]
+        == json_document.as_dict(report_of(tmp_path, written, frame))["settings"][0]
     )
     assert (first.label, second.label) == ("each at its best lr", f"lr={rate:g}")
     assert [row.strategy for row in second.main] == ["none", "norm", "zclip"]
@@ -341,7 +344,7 @@ def test_claims_are_answered_by_what_was_found_whatever_its_learning_rate(tmp_pa
     claims = [{"says": "it helps", "expect": "norm > none"}]
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(BASE | {"clip": ["none", {"name": "norm", "threshold": 1.0}], "claims": claims}))
-    experiment = spec.load(path)
+    experiment = config.load(path)
     asked = tuple(zip(experiment.claims, experiment.expectations, strict=True))
     (answered,) = report_of(tmp_path, written, frame, claims=asked).claims
     assert (answered.verdict, answered.pairs) == ("supported", 8)
@@ -535,7 +538,10 @@ def test_scores_of_any_size_are_drawn(scores, tmp_path):
 def test_every_word_of_the_search_is_explained_in_readme(scenes):
     text = PATH.read_text(encoding="utf-8")
     headers = {
-        header for report in scenes.values() for grid in grids.grids(report.search)[:2] for header in grid.headers
+        header
+        for report in scenes.values()
+        for grid in search_tables.grids(report.search)[:2]
+        for header in grid.headers
     }
     said = headers - {"contender", "optimism"} | {words.HELD, words.TOO_GOOD, words.TOO_MODEST, words.OPEN}
     assert [word for word in sorted(said | {words.NOT_SEARCHED}) if f"`{word}`" not in text] == []
@@ -554,7 +560,7 @@ def among_noise(rng, *, is_fresh):
 def test_search_among_noise_finds_nothing_on_fresh_seeds_though_it_would_on_its_own():
     rng, of_search = (
         np.random.default_rng(0),
-        Options(swept=swept.Swept("", "tpe", "none", 100, (), (), (), "", "", ())),
+        Options(swept=sweep_file.Swept("", "tpe", "none", 100, (), (), (), "", "", ())),
     )
     better = {True: 0, False: 0}
     for is_fresh in (True, False):

@@ -7,9 +7,12 @@ import xml.etree.ElementTree as ElementTree
 import pandas as pd
 import pytest
 
-from clipbench.report import Options, compare, figures, html, series, swept
-from clipbench.report.publish import publish, write_pictures
-from clipbench.report.subject import Subject
+from clipbench.analysis import curves
+from clipbench.analysis.subject import Subject
+from clipbench.reporting import Options, compare, figures
+from clipbench.reporting.formats import html
+from clipbench.reporting.write import publish, write_pictures
+from clipbench.store import sweep_file
 from tests import fake_sweep
 from tests.fake_sweep import SCENES
 from tests.test_figures import stored
@@ -36,8 +39,8 @@ def page_of(folder, written, frame):
     path.write_text(json.dumps(written), encoding="utf-8")
     store = stored(folder / "store", frame) if len(frame) else None
     records = store.records() if store else pd.DataFrame()
-    report = compare(records, Options(swept=swept.read(path)), name="study")
-    drawn = figures.draw(report, series.read(store, report) if store else {})
+    report = compare(records, Options(swept=sweep_file.read(path)), name="study")
+    drawn = figures.draw(report, curves.read(store, report) if store else {})
     return html.render(report, drawn, PROVENANCE, figures.across(report), figures.of_search(report))
 
 
@@ -97,12 +100,12 @@ def test_what_stands_in_the_file_is_never_markup(name, tmp_path):
 def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     written, frame = fake_sweep.jointly()
-    (folder / swept.FILE).write_text(json.dumps(written), encoding="utf-8")
+    (folder / sweep_file.FILE).write_text(json.dumps(written), encoding="utf-8")
     store = stored(folder, frame)
     subject = Subject(
         "study", Options(planned={id_: id_ for id_ in frame["id"]}), (8, 9), "clipbench sweep study.yaml", ""
     )
-    return subject, store, publish(subject, store, swept.read(folder / swept.FILE))
+    return subject, store, publish(subject, store, sweep_file.read(folder / sweep_file.FILE))
 
 
 def test_a_report_of_a_search_has_its_figures_and_its_points_as_files(published):
@@ -119,7 +122,7 @@ def test_a_report_of_a_search_has_its_figures_and_its_points_as_files(published)
 
 def test_pictures_of_a_search_are_written_too(published):
     subject, store, _ = published
-    names = write_pictures(subject, store, swept.read(store.folder / swept.FILE))
+    names = write_pictures(subject, store, sweep_file.read(store.folder / sweep_file.FILE))
     assert {f"figures/search-{name}.png" for name in FIGURES} <= set(names)
 
 
@@ -129,7 +132,7 @@ def test_a_report_of_something_else_takes_away_what_told_of_the_search(published
     assert report.search is None
     assert not (store.folder / "search.csv").exists()
     assert not list((store.folder / "figures").glob("search-*"))
-    publish(subject, store, swept.read(store.folder / swept.FILE))
+    publish(subject, store, sweep_file.read(store.folder / sweep_file.FILE))
 
 
 # In a browser

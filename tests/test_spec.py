@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from clipbench import registry, spec
+from clipbench import config
+from clipbench.config.axes import Range
+from clipbench.config.dump import resolved
+from clipbench.core.trial import Training
 from clipbench.errors import InputError, Place
-from clipbench.spec.axes import Range
-from clipbench.spec.resolved import resolved
-from clipbench.trial import Training
+from clipbench.plugins import registry
 
 QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
 GOOD = """\
@@ -32,7 +33,7 @@ def load(tmp_path):
         kept = [line for line in GOOD.splitlines() if line.split(":")[0] not in replaced]
         path = tmp_path / name
         path.write_text("\n".join([*kept, *sections]) + "\n")
-        return spec.load(path, sets, seeds)
+        return config.load(path, sets, seeds)
 
     return loader
 
@@ -51,7 +52,7 @@ def thresholds(experiment):
 
 
 def test_quickstart_has_eight_seeds_and_five_rules_or_more():
-    experiment = spec.load(QUICKSTART)
+    experiment = config.load(QUICKSTART)
     assert experiment.seeds == tuple(range(8))
     assert len({arm.name for arm in experiment.arms}) >= 5
     assert experiment.size == len(experiment.arms) * 8
@@ -498,7 +499,7 @@ def test_place_leads_back_to_the_line(load):
 
 
 def test_experiment_crosses_processes():
-    experiment = spec.load(QUICKSTART, ["sweep={trials: 3, search: {optimizer.lr: {log: [0.1, 1]}}}"])
+    experiment = config.load(QUICKSTART, ["sweep={trials: 3, search: {optimizer.lr: {log: [0.1, 1]}}}"])
     assert pickle.loads(pickle.dumps(experiment)) == experiment
 
 
@@ -526,7 +527,7 @@ def test_resolved_experiment_loads_to_the_same_trials(load, tmp_path):
     path = tmp_path / "elsewhere" / "resolved.yaml"
     path.parent.mkdir()
     path.write_text(resolved(experiment), encoding="utf-8")
-    again = spec.load(path)
+    again = config.load(path)
     for part in (
         "name",
         "data",
@@ -550,8 +551,8 @@ def test_resolved_experiment_finds_the_users_own_functions(load, tmp_path):
     path = tmp_path / "results" / "resolved.yaml"
     path.parent.mkdir()
     path.write_text(resolved(experiment), encoding="utf-8")
-    assert spec.load(path).models == experiment.models
-    assert spec.load(path).models[0].folder == str(tmp_path)
+    assert config.load(path).models == experiment.models
+    assert config.load(path).models[0].folder == str(tmp_path)
 
 
 def test_resolved_experiment_finds_own_functions_of_training(load, tmp_path):
@@ -560,7 +561,7 @@ def test_resolved_experiment_finds_own_functions_of_training(load, tmp_path):
     experiment = load("train: {schedule: './mine.py:slow'}")
     path.parent.mkdir()
     path.write_text(resolved(experiment), encoding="utf-8")
-    assert spec.load(path).training == experiment.training
+    assert config.load(path).training == experiment.training
 
 
 def test_too_many_trials_are_refused_before_they_are_made(load):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipbench.engine.steadiness import UNROLLED, Watch
+from clipbench.engine.compiler.invariance import UNROLLED, Watch
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,8 @@ import sqlite3
 import pytest
 
 from clipbench.errors import ClipbenchError, InputError
-from clipbench.store.files import lock
-from clipbench.sweep.storage import JOURNAL, alone, check_url, open_storage, reached
+from clipbench.search.storage import JOURNAL, alone, check_url, open_storage, reached
+from clipbench.store.atomic_files import lock
 from tests.cli_helpers import invoke, write
 from tests.sweep_helpers import bowl, study, told
 

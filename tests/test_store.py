@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clipbench.core.trial import Records
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
-from clipbench.trial import Records
 from tests.fake_records import chunk, series, trial
 
 

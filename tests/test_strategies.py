@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipbench import engine, registry
-from clipbench.engine.rule import initial_state
-from clipbench.registry import Plugin
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench import engine
+from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.engine.clipping.rule import initial_state
+from clipbench.plugins import registry
+from clipbench.plugins.registry import Plugin
 from tests import toys
 
 RULES = registry.catalogue("strategy")

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from clipbench import dataset, engine, registry
-from clipbench.dataset import DataProblem, Stream
-from clipbench.trial import Component, Training, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.datasets import DataProblem, Stream
+from clipbench.plugins import registry
 from tests import oracle
 from tests.cli_helpers import invoke, train, write
 from tests.test_engine import assert_same_steps
@@ -69,8 +70,8 @@ def test_copy_asks_for_what_was_there_after_the_signal():
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_built_in_stream_is_the_same_for_the_same_seed_and_no_two_parts_are_alike(name):
-    one, again = dataset.read(C(name, **SMALL)), dataset.read(C(name, **SMALL))
-    other = dataset.read(C(name, **(SMALL | {"split.seed": 1})))
+    one, again = datasets.read(C(name, **SMALL)), datasets.read(C(name, **SMALL))
+    other = datasets.read(C(name, **(SMALL | {"split.seed": 1})))
     assert isinstance(one, Stream) and one.takes_size
     assert one.fingerprint == again.fingerprint != other.fingerprint
     assert len(one.val[0]) == 50 and len(one.test[0]) == 70
@@ -81,15 +82,15 @@ def test_a_built_in_stream_is_the_same_for_the_same_seed_and_no_two_parts_are_al
 
 def test_the_fingerprint_follows_options_and_sizes():
     changes = [{}, {"length": 30}, {"split.seed": 3}, {"split.test": 71}, {"split.val": 0}]
-    found = {dataset.load(C("temporal_order", **{"length": 20, **SMALL, **change})).fingerprint for change in changes}
+    found = {datasets.load(C("temporal_order", **{"length": 20, **SMALL, **change})).fingerprint for change in changes}
     assert len(found) == len(changes)
 
 
 def test_global_random_numbers_do_not_move_a_stream():
     torch.manual_seed(1)
-    one = dataset.read(ORDER).fingerprint
+    one = datasets.read(ORDER).fingerprint
     torch.manual_seed(2)
-    assert dataset.read(ORDER).fingerprint == one
+    assert datasets.read(ORDER).fingerprint == one
 
 
 def test_lanes_of_a_seed_see_the_same_batches_and_those_of_another_seed_others():
@@ -101,10 +102,10 @@ def test_lanes_of_a_seed_see_the_same_batches_and_those_of_another_seed_others()
     first = [round(float(losses[trial][0]), 6) for trial in trials]
     assert first[0] == first[1] != first[2] == first[3]
     for trial in trials:
-        loop = oracle.Loop(trial, dataset.load(ORDER)).train(30)
+        loop = oracle.Loop(trial, datasets.load(ORDER)).train(30)
         assert_same_steps(records, trial, loop, 1e-4)
         mine = records.records["id"] == trial.id
-        x, y = (torch.as_tensor(part) for part in dataset.load(ORDER).test)
+        x, y = (torch.as_tensor(part) for part in datasets.load(ORDER).test)
         accuracy = (loop.model(x).argmax(1) == y).float().mean()
         assert float(records.records["test/accuracy"][mine][0]) == pytest.approx(float(accuracy), abs=1e-6)
     for name in ("train/loss", "train/accuracy", "generalization_gap"):
@@ -134,7 +135,7 @@ def test_every_data_set_is_trained_as_the_plain_loop_trains(name):
     parts = {"split.val": 20, "split.test": 20} if name in STREAMS else {"split.val": 0.2, "split.test": 0.2}
     facts = registry.find("data", name).facts
     data = C(name, **options, **parts, **{"split.seed": 0}, **({"standardize": True} if facts["standardize"] else {}))
-    loaded = dataset.load(data)
+    loaded = datasets.load(data)
     loss = facts["loss"] or ("cross_entropy" if loaded.classes else "mse")
     train = Training(epochs=None, steps=8, batch_size=10, loss=C(loss), dtype="float64")
     trials = [Trial(data, model, C("sgd", lr=0.05, momentum=0.9), train, arm, seed) for arm in ARMS for seed in (0, 4)]
@@ -213,7 +214,7 @@ def test_own_streams_equal_the_plain_loop(own, name, loss):
         for seed in (0, 5)
     ]
     records = engine.train(trials)
-    loaded = dataset.load(data)
+    loaded = datasets.load(data)
     assert len(loaded.val[0]) == 50 and len(loaded.test[0]) == 70
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, loaded).train(25), 1e-9)
@@ -222,11 +223,11 @@ def test_own_streams_equal_the_plain_loop(own, name, loss):
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_broken_stream_is_refused_in_words(own, name):
     with pytest.raises(DataProblem, match=REFUSED[name]):
-        dataset.load(own(name))
+        datasets.load(own(name))
 
 
 def test_batches_of_changing_sizes_are_refused(own):
-    stream = dataset.load(own("grows"))
+    stream = datasets.load(own("grows"))
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(DataProblem, match="batches must have one shape"):
         for _ in range(20):
@@ -234,7 +235,7 @@ def test_batches_of_changing_sizes_are_refused(own):
 
 
 def test_an_option_called_batch_size_makes_no_stream(own):
-    loaded = dataset.load(own("not_a_stream", batch_size=20))
+    loaded = datasets.load(own("not_a_stream", batch_size=20))
     assert not isinstance(loaded, Stream) and len(loaded.train[0]) == 12
 
 

@@ -12,10 +12,10 @@ import optuna
 import pytest
 
 from clipbench.errors import InputError
-from clipbench.sweep import owners
-from clipbench.sweep.samplers import check_sampler
-from clipbench.sweep.storage import JOURNAL, open_storage
-from clipbench.sweep.study import YAML
+from clipbench.search import liveness
+from clipbench.search.samplers import check_sampler
+from clipbench.search.storage import JOURNAL, open_storage
+from clipbench.search.study import YAML
 from tests.sweep_helpers import BOTTOM, PACE, bowl, minimise, plan_and_search, smooth, study, told
 
 
@@ -143,10 +143,10 @@ def test_points_of_a_living_process_are_left_alone(tmp_path):
 
 
 def test_a_process_on_another_machine_is_given_time():
-    assert owners.is_gone("elsewhere:1:1", None)
-    assert not owners.is_gone("elsewhere:1:1", time.time() - 60)
-    assert owners.is_gone("elsewhere:1:1", time.time() - 2 * owners.STALE)
-    assert not owners.is_gone(owners.this_process(), None)
+    assert liveness.is_gone("elsewhere:1:1", None)
+    assert not liveness.is_gone("elsewhere:1:1", time.time() - 60)
+    assert liveness.is_gone("elsewhere:1:1", time.time() - 2 * liveness.STALE)
+    assert not liveness.is_gone(liveness.this_process(), None)
 
 
 def test_half_a_line_that_a_killed_process_wrote_is_taken_away(tmp_path):

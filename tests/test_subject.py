@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from clipbench import spec
-from clipbench.plan import Cohort, Plan
-from clipbench.report import provenance
-from clipbench.report.publish import publish
-from clipbench.report.subject import subject_of
-from clipbench.trial import Component, Training, Trial
+from clipbench import config
+from clipbench.analysis.subject import subject_of
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.planning.plan import Cohort, Plan
+from clipbench.reporting import provenance
+from clipbench.reporting.write import publish
 from tests.test_figures import stored
 from tests.test_report import trial as row
 
@@ -22,7 +22,7 @@ seeds: 2
 
 def experiment_of(folder):
     (folder / "quickstart.yaml").write_text(YAML, encoding="utf-8")
-    return spec.load(folder / "quickstart.yaml")
+    return config.load(folder / "quickstart.yaml")
 
 
 def trials_of(experiment, clips, seeds):

@@ -11,8 +11,8 @@ import optuna
 import pandas as pd
 import pytest
 
-from clipbench.sweep.storage import JOURNAL
-from clipbench.sweep.study import REPEATED
+from clipbench.search.storage import JOURNAL
+from clipbench.search.study import REPEATED
 from tests.cli_helpers import half_files, invoke, processes, records, saved, shell, started, until, write
 from tests.sweep_helpers import ledger
 

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from clipbench import dataset
-from clipbench.contenders import contenders
-from clipbench.engine.network import build_model
-from clipbench.engine.served import make_optimizer
-from clipbench.prepare import prepare
-from clipbench.session import Session, Settings
-from clipbench.sweep import samplers
-from clipbench.sweep.settings import search_of
-from clipbench.sweep.sweeping import Asking, sweep
+from clipbench import datasets
+from clipbench.commands.session import Session, Settings
+from clipbench.engine.model.functional import build_model
+from clipbench.engine.optimizer_state import make_optimizer
+from clipbench.planning.build import prepare
+from clipbench.planning.find_contenders import contenders
+from clipbench.search import samplers
+from clipbench.search.settings import search_of
+from clipbench.search.sweep import Asking, sweep
 
 EXPERIMENT = {
     "name": "speed",
@@ -68,7 +68,7 @@ class OneByOne:
     def __init__(self, plan):
         self.search = search_of(plan)
         self.contenders = [contender for contender in contenders(plan) if contender.knobs]
-        data = dataset.load(plan.trials[0].data)
+        data = datasets.load(plan.trials[0].data)
         self.data, self.train, self.val = data, *map(_tensors, (data.train, data.val))
 
     def run(self):

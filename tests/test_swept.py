@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipbench.errors import ClipbenchError
-from clipbench.report import swept
-from clipbench.report.search import words
+from clipbench.reporting import search_sentences as words
+from clipbench.store import sweep_file
 from tests import fake_sweep
 
 
@@ -22,13 +22,13 @@ def written(folder, document):
 
 
 def read(folder, document):
-    return swept.read(written(folder, document))
+    return sweep_file.read(written(folder, document))
 
 
 @pytest.mark.parametrize("scene", ["thresholds", "jointly", "objectives"])
 def test_what_is_read_is_written_again_word_by_word(scene, tmp_path):
     document, _ = fake_sweep.SCENES[scene]()
-    assert json.loads(swept.text(read(tmp_path, document))) == document
+    assert json.loads(sweep_file.text(read(tmp_path, document))) == document
 
 
 def test_an_infinite_option_is_spelt_as_in_yaml_and_an_infinite_score_is_none(tmp_path):
@@ -38,14 +38,14 @@ def test_an_infinite_option_is_spelt_as_in_yaml_and_an_infinite_score_is_none(tm
     norm["points"][0] |= {"values": {"threshold": math.inf}, "scores": [math.inf]}
     (knob, _), point = (norm := read(tmp_path, document).contenders[1]).knobs, norm.points[0]
     assert [words.value(value) for value in knob.choices] == ["1", ".inf", "-.inf"]
-    again = read(tmp_path, swept.text(read(tmp_path, document))).contenders[1]
+    again = read(tmp_path, sweep_file.text(read(tmp_path, document))).contenders[1]
     assert again.knobs[0].choices == (1.0, ".inf", "-.inf")
     assert again.points[0].values == {"threshold": ".inf"} and math.isnan(again.points[0].scores[0])
     assert not point.is_steady
 
 
 def test_no_file_is_no_search(tmp_path):
-    assert swept.read(tmp_path / "sweep.json") is None
+    assert sweep_file.read(tmp_path / "sweep.json") is None
 
 
 def test_points_come_in_the_order_of_their_numbers_with_the_winner_and_the_front(tmp_path):
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = written(tmp_path, "")
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ClipbenchError, match="cannot be read"):
-        swept.read(path)
+        sweep_file.read(path)
 
 
 ANYTHING = st.recursive(
@@ -146,6 +146,6 @@ def test_whatever_stands_in_the_file_it_is_read_or_refused(tmp_path_factory, dat
             break
     outer[step] = data.draw(ANYTHING)
     try:
-        assert swept.text(read(tmp_path_factory.mktemp("any"), document))
+        assert sweep_file.text(read(tmp_path_factory.mktemp("any"), document))
     except ClipbenchError as error:
         assert "sweep.json" in str(error)

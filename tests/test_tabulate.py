@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from clipbench import engine
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench.core.trial import Component, Records, Training, Trial
 
 C = Component.of
 TABLE = C("noise_regression", samples=40, features=3, seed=0)  # 24 examples to train on: 3 steps an epoch

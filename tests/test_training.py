@@ -10,10 +10,11 @@ import pytest
 import torch
 from scipy import stats
 
-from clipbench import dataset, engine, registry
-from clipbench.engine.noise import draw, generator
-from clipbench.prepare import prepare
-from clipbench.trial import Component, Records, Training, Trial
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.engine.inputs.gradient_noise import draw, generator
+from clipbench.planning.build import prepare
+from clipbench.plugins import registry
 from tests import oracle
 from tests.test_engine import ARMS, MODELS, OPTIMIZERS, assert_same_steps, steps_of, training, trials_of
 
@@ -46,7 +47,7 @@ def one_thread():
 
 def assert_as_the_loop(trials: list[Trial], tolerance: float = 1e-9) -> Records:
     records = engine.train(trials)
-    data = dataset.load(trials[0].data) if trials[0].data else None
+    data = datasets.load(trials[0].data) if trials[0].data else None
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(trial.train.steps or 0), tolerance)
     return records
@@ -191,7 +192,7 @@ def stopping(early_stop: Component, epochs: int = 12, model: str = "mlp") -> lis
 @pytest.mark.parametrize("rule", STOPPING)
 def test_trials_stop_where_the_plain_loop_stops(rule):
     trials = stopping(STOPPING[rule])
-    data = dataset.load(trials[0].data)
+    data = datasets.load(trials[0].data)
     val, test = ([torch.as_tensor(array) for array in part] for part in (data.val, data.test))
     epoch_steps = -(-len(data.train[0]) // 16)
     records = engine.train(trials)
@@ -241,7 +242,7 @@ def test_looped_models_stop_with_the_buffers_of_that_moment():
     model = C("tests.toys:counts_batches", in_place=True)
     trial = Trial(data, model, OPTIMIZERS["sgd"], train, ARMS["none"], 1)
     slower = replace(trial, optimizer=C("sgd", lr=1e-6))
-    loaded = dataset.load(data)
+    loaded = datasets.load(data)
     records = engine.train([trial, slower])
     for row, id_ in enumerate(records.records["id"]):
         loop = oracle.Loop(trial if id_ == trial.id else slower, loaded)
@@ -286,7 +287,7 @@ def test_parameters_that_the_loss_never_reaches_are_moved_as_torch_moves_them(op
     ]
     assert_as_the_loop(trials)
     records = engine.train(trials)
-    loaded = dataset.load(data)
+    loaded = datasets.load(data)
     for trial in trials:
         loop = oracle.Loop(trial, loaded)
         loop.train(10)
@@ -534,7 +535,9 @@ def test_a_stream_reaches_its_target_and_passes_its_limit_as_the_loop_does():
     trials = [Trial(stream, C("linear", bias=True), C("sgd", lr=lr), train, ARMS["norm"], 0) for lr in (0.05, 30.0)]
     records = engine.train(trials)
     calm, wild = (steps_of(records, trial)["train/loss"] for trial in trials)
-    loops = [oracle.Loop(replace(t, train=replace(train, steps=21, epochs=None)), dataset.load(stream)) for t in trials]
+    loops = [
+        oracle.Loop(replace(t, train=replace(train, steps=21, epochs=None)), datasets.load(stream)) for t in trials
+    ]
     np.testing.assert_allclose(calm, loops[0].train(21).column("loss"), rtol=1e-9)
     assert len(calm) == 21 and wild[-1] > 3.0 and (wild[:-1] <= 3.0).all()
     np.testing.assert_allclose(wild, loops[1].train(21).column("loss")[: len(wild)], rtol=1e-9)

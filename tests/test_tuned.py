@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench import spec
+from clipbench import config
+from clipbench.analysis import curves
+from clipbench.analysis.combine import combine
 from clipbench.errors import InputError
-from clipbench.report import Options, compare, delimited, document, figures, html, latex, markdown, series
-from clipbench.report.combined import combine
+from clipbench.reporting import Options, compare, figures
+from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown
 from tests.golden_files import check_golden
 from tests.test_figures import stored
 from tests.test_report import arm, diverged, printed, row, trial, verdicts
@@ -45,7 +47,7 @@ def test_it_stands_beside_the_comparison_at_equal_learning_rates_which_says_the_
     ]  # fmt: skip
     assert row(report.settings[-1], "norm@1.0").verdict == "best"
     plain = compare(pd.DataFrame(rescue()), name="study")
-    assert document.as_dict(report)["settings"][1:] == document.as_dict(plain)["settings"]
+    assert json_document.as_dict(report)["settings"][1:] == json_document.as_dict(plain)["settings"]
 
 
 def test_terminal_says_what_it_said():
@@ -57,12 +59,12 @@ def test_terminal_says_what_it_said():
 def test_every_format_takes_it(tmp_path):
     store = stored(tmp_path, pd.DataFrame(rescue()))
     report = compare(store.records(), Options(tuned=True), name="study")
-    drawn = figures.draw(report, series.read(store, report))
+    drawn = figures.draw(report, curves.read(store, report))
     assert [figure.name for figure in drawn[0]] == ["differences", "cost", "curves", "norms"]
     assert len(figures.across(report)[0].cells) == 1
     assert "each at its best lr" in html.render(report, drawn, across=figures.across(report))
     assert "4 settings · 16 arms · 8 seeds · 128 trials" in html.render(report, drawn)
-    for render in (markdown.render, delimited.render, latex.render, document.render):
+    for render in (markdown.render, csv_table.render, latex.render, json_document.render):
         assert "norm@1 (lr=0.1)" in render(report) or "norm@1.0 (lr=0.1)" in render(report)
 
 
@@ -203,7 +205,7 @@ def test_tuned_needs_an_axis_to_choose_from(tmp_path, optimizer, train, has_axis
         "clip: [none, {name: norm, threshold: 1.0}]\nreport: {tuned: true}\n"
     )
     if has_axis:
-        assert spec.load(path).report.tuned
+        assert config.load(path).report.tuned
         return
     with pytest.raises(InputError, match=r"study.yaml:7:.*report.tuned: there is nothing to tune"):
-        spec.load(path)
+        config.load(path)

@@ -8,7 +8,7 @@ import signal
 import sys
 from types import FrameType
 
-from clipbench.cli import machine, pilot, sweep, tracking, train, write  # noqa: F401 - each declares its commands
+from clipbench.cli import machine_commands, mlflow_commands, pilot_command, run_commands, sweep_command, write_commands  # noqa: F401 - each declares its commands
 from clipbench.cli.app import PANELS, app
 
 __all__ = ["PANELS", "app", "main"]

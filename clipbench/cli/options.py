@@ -13,7 +13,7 @@ import typer
 from clipbench.cli.app import uninterrupted
 
 if TYPE_CHECKING:
-    from clipbench.session import Settings
+    from clipbench.commands.session import Settings
 
 
 class Device(StrEnum):
@@ -75,7 +75,7 @@ def settings_of(
 ) -> Settings:
     """The options of every command that trains, as the library takes them."""
     with uninterrupted():
-        from clipbench.session import Settings
+        from clipbench.commands.session import Settings
         from clipbench.tracking.uri import redact
 
     return Settings(

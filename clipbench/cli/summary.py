@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from clipbench import stats
 from clipbench.cli.progress import duration
+from clipbench.config.experiment import Experiment
+from clipbench.core.trial import Component, Training
 from clipbench.errors import Problem
-from clipbench.spec.experiment import Experiment
-from clipbench.trial import Component, Training
 
 if TYPE_CHECKING:
-    from clipbench.run import Preview
+    from clipbench.commands.run import Preview
 
 MOST_TRAININGS = 4  # that are written out
 

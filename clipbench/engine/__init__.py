@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clipbench.core.trial import Records, Trial
 from clipbench.engine import tabulate
-from clipbench.engine.asking import Ask
-from clipbench.engine.cohort import Cohort, Progress, order
-from clipbench.engine.cohort import train as train_chunk
-from clipbench.engine.shelf import FEWEST_LANES, Shelf
-from clipbench.engine.workspace import Shape
-from clipbench.trial import Records, Trial
+from clipbench.engine.cohort_training import Cohort, Progress, order
+from clipbench.engine.cohort_training import train as train_chunk
+from clipbench.engine.gradients.cache import FEWEST_LANES, Shelf
+from clipbench.engine.gradients.workspace import Shape
+from clipbench.engine.pruning import Ask
 
 TIMING_SECONDS = 0.5
 SHELF = Shelf()

@@ -7,15 +7,15 @@ from contextlib import nullcontext
 
 import torch
 
-from clipbench.engine.batches import Schedule, source
-from clipbench.engine.clipping import Clipping
-from clipbench.engine.noise import Noise
-from clipbench.engine.optimizing import Optimizers
-from clipbench.engine.partwise import PartClipping
-from clipbench.engine.steadiness import Watch
+from clipbench.core.trial import Trial
+from clipbench.engine.clipping.groups import Clipping
+from clipbench.engine.clipping.on_microbatches import PartClipping
+from clipbench.engine.compiler.invariance import Watch
+from clipbench.engine.gradients.workspace import Workspace
+from clipbench.engine.inputs.batches import Schedule, source
+from clipbench.engine.inputs.gradient_noise import Noise
+from clipbench.engine.optimizer_groups import Optimizers
 from clipbench.engine.telemetry import Telemetry
-from clipbench.engine.workspace import Workspace
-from clipbench.trial import Trial
 
 # A rule's own cost is measured at one step in so many.
 TIMED_EVERY = 16

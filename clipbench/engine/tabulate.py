@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.engine.cohort import Outcome
-from clipbench.engine.network import higher_is_better
-from clipbench.engine.privacy import epsilon_of
+from clipbench.core.trial import Columns, Records, Trial, as_columns
+from clipbench.engine.clipping.privacy import epsilon_of
+from clipbench.engine.cohort_training import Outcome
+from clipbench.engine.model.functional import higher_is_better
 from clipbench.engine.telemetry import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
-from clipbench.trial import Columns, Records, Trial, as_columns
 
 PERCENTILES = (50, 90, 99)  # of the gradient's norm over an epoch
 

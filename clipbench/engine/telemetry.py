@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clipbench.engine.blocks import Blocks
-from clipbench.engine.norms import norms, odd_lanes
+from clipbench.engine.clipping.safe_norms import norms, odd_lanes
+from clipbench.engine.model.stacked import Blocks
 
 # Rows of a step's statistics; the first seven are the columns of the `steps` table. While training goes on, runs of
 # lanes keep raw sums in POST, FRACTION and COSINE; what is meant by them is worked out once, when training is over.

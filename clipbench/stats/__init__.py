@@ -4,14 +4,7 @@ from clipbench.stats.counts import fisher_p, log_rank_p, restricted_mean
 from clipbench.stats.effects import Score, cohen_dz, rank_biserial, score
 from clipbench.stats.intervals import Estimate, bootstrap, estimate, nested, standard_error_of
 from clipbench.stats.numbers import LEVEL, Floats
-from clipbench.stats.paired import (
-    DRAWS,
-    equivalence_p,
-    sign_flip_p,
-    sign_flip_p_after_choice,
-    wilcoxon_p,
-    worst_rank,
-)
+from clipbench.stats.paired import DRAWS, equivalence_p, sign_flip_p, sign_flip_p_after_choice, wilcoxon_p, worst_rank
 from clipbench.stats.power import MOST_SEEDS, holm, seeds_for_power, seeds_needed, smallest_p
 from clipbench.stats.ranks import Ranking, critical_difference, ranking
 

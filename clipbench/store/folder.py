@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clipbench.core.trial import WHOLE, Columns, Records, rank
 from clipbench.errors import ClipbenchError
 from clipbench.store import columns
-from clipbench.store.files import lock, readable, remove, turn, write_whole
-from clipbench.trial import WHOLE, Columns, Records, rank
+from clipbench.store.atomic_files import lock, readable, remove, turn, write_whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipbench.core.trial import digest, rank
 from clipbench.errors import ClipbenchError
-from clipbench.store.files import turn
+from clipbench.store.atomic_files import turn
 from clipbench.store.folder import STEM, Store
-from clipbench.tracking import entries
-from clipbench.tracking.entries import STATUS, TRIAL
+from clipbench.tracking import payload
+from clipbench.tracking.payload import STATUS, TRIAL
 from clipbench.tracking.tracker import Run, Tracker, UploadError, connection
 from clipbench.tracking.uri import redact
-from clipbench.trial import digest, rank
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,7 +55,7 @@ class Invocation:
 
     def tags(self) -> dict[str, str]:
         names = ("command", "content_hash", "git_commit", "version", "device")
-        own = {f"clipbench.{name}": redact(getattr(self, name))[: entries.TAG_LENGTH] for name in names}
+        own = {f"clipbench.{name}": redact(getattr(self, name))[: payload.TAG_LENGTH] for name in names}
         return own | {"mlflow.source.git.commit": self.git_commit}
 
 
@@ -203,13 +203,13 @@ class Sender:
             known[trial] = run
             yield trial
 
-    def _send_trial(self, row: entries.Row, epochs: entries.Series, steps: entries.Series, when: int) -> Run:
+    def _send_trial(self, row: payload.Row, epochs: payload.Series, steps: payload.Series, when: int) -> Run:
         """The status comes last: a run that is over is whole."""
-        tags = {"mlflow.parentRunId": self._parent_run().id, ORIGIN: self._origin, **entries.tags(row)}
+        tags = {"mlflow.parentRunId": self._parent_run().id, ORIGIN: self._origin, **payload.tags(row)}
         started = when - round(1000 * row.get("seconds", 0))
-        run = self._tracker.start(entries.run_name(row), tags, started)
-        self._tracker.log(run, entries.params(row), entries.metrics(row, epochs, steps), when)
-        if data := entries.dataset(row):
+        run = self._tracker.start(payload.run_name(row), tags, started)
+        self._tracker.log(run, payload.params(row), payload.metrics(row, epochs, steps), when)
+        if data := payload.dataset(row):
             self._tracker.log_dataset(run, *data)
         # Divergence is a result; its tag and metrics say it.
         self._tracker.end(run, "FAILED" if row["status"] == "failed" else "FINISHED", when)

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipbench.errors import ClipbenchError
-from clipbench.store.files import turn, writable
-from clipbench.tracking import entries
+from clipbench.store.atomic_files import turn, writable
+from clipbench.tracking import payload
 from clipbench.tracking.uri import database_file, is_server, redact
 
 QUIET = {
@@ -104,7 +104,7 @@ class Tracker:
         made = self._client.create_run(self._experiment.experiment_id, start_time=when, tags=tags, run_name=name)
         return _run(made)
 
-    def log(self, run: Run, params: Mapping[str, str], metrics: Iterable[entries.Entry], when: int) -> None:
+    def log(self, run: Run, params: Mapping[str, str], metrics: Iterable[payload.Entry], when: int) -> None:
         """All at once: a call for each number would cost fifty times as much."""
         from mlflow.entities import Metric, Param
 

@@ -1,0 +1,1 @@
+"""From stored records to comparisons, verdicts and answers to claims."""

@@ -1,0 +1,265 @@
+"""The cases that a claim speaks of: which arms of which settings are compared, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from clipbench import stats
+from clipbench.analysis import metric_choice, samples
+from clipbench.analysis.pairing import Pairing, pair
+from clipbench.analysis.report_model import Metric, Options
+from clipbench.analysis.samples import Arm, Mask
+from clipbench.config.claim_language import same_value
+from clipbench.errors import InputError
+from clipbench.stats import Estimate, Floats
+
+if TYPE_CHECKING:
+    from clipbench.config.claim_language import Expectation, Side
+
+Parts = Sequence[pd.DataFrame]
+
+
+class Unmatched(ValueError):
+    """A claim that these trials cannot answer, and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """Pairings of a claim's sides, one a setting (and threshold, where all are meant), averaged by seed."""
+
+    pairings: tuple[Pairing, ...]
+    by_left: tuple[Pairing, ...] = ()  # the thresholds of which the left side's was chosen, beside the right side
+    by_right: tuple[Pairing, ...] = ()
+
+    @cached_property
+    def ranked(self) -> Floats:
+        """Mean differences over the cases, of the seeds that all of them have; divergences first."""
+        ranks = stats.worst_rank(
+            [pairing.differences for pairing in self.pairings],
+            [pairing.won for pairing in self.pairings],
+            [pairing.lost for pairing in self.pairings],
+        ).mean(axis=0)
+        kept: Floats = ranks[np.isfinite(ranks)]
+        return kept
+
+    @property
+    def pairs(self) -> int:
+        return int(self.ranked.size)
+
+    @property
+    def direction(self) -> float:
+        return float(self.ranked.sum())
+
+    @property
+    def finished(self) -> Floats:
+        """Mean differences of the seeds on which everything finished."""
+        both = np.any([pairing.both_diverged for pairing in self.pairings], axis=0)
+        means: Floats = np.mean([pairing.differences for pairing in self.pairings], axis=0)[~both]
+        return means
+
+    @property
+    def estimate(self) -> Estimate:
+        return stats.estimate(self.finished)
+
+    @property
+    def decided_by_divergence(self) -> bool:
+        return any(pairing.decided_by_divergence for pairing in self.pairings)
+
+    @property
+    def is_identical(self) -> bool:
+        return not self.decided_by_divergence and bool(self.holds("=", 0.0).all())
+
+    def holds(self, relation: str, margin: float) -> Mask:
+        """Of every case and seed, whether it is as expected."""
+        every = np.concatenate([pairing.ranked[np.isfinite(pairing.ranked)] for pairing in self.pairings])
+        held: Mask = abs(every) <= margin if relation == "=" else every > margin
+        return held
+
+    def turned(self) -> Cases:
+        """With the sides exchanged."""
+        return Cases(
+            tuple(_turned(pairing) for pairing in self.pairings),
+            tuple(_turned(pairing) for pairing in self.by_right),
+            tuple(_turned(pairing) for pairing in self.by_left),
+        )
+
+    def p_after_choice(self, margin: float, *, better: bool) -> float:
+        """p where the threshold of the side that seems better was chosen among several on the same seeds."""
+        candidates = self.by_left if better else tuple(_turned(pairing) for pairing in self.by_right)
+        if len(candidates) < 2:
+            return 0.0
+        shift = margin if better else -margin
+        outcomes, criteria = (
+            stats.worst_rank(
+                [getattr(candidate, name) for candidate in candidates],
+                [candidate.won for candidate in candidates],
+                [candidate.lost for candidate in candidates],
+            )
+            for name in ("differences", "criteria")
+        )
+        whole = np.isfinite(outcomes).all(axis=0) & np.isfinite(criteria).all(axis=0)
+        return stats.sign_flip_p_after_choice(outcomes[:, whole] - shift, criteria[:, whole])
+
+
+def cases(frame: pd.DataFrame, expectation: Expectation, options: Options) -> tuple[Cases, Metric]:
+    """The cases of an expectation; Unmatched where there is none."""
+    measured = _metric(frame, options)
+    seeds = np.unique(frame["seed"])
+    found: list[Cases] = []
+    for left, right in _settings(frame, expectation):
+        known = [samples.gather(part, measured, seeds) for part in (left, right)]
+        if expectation.left.minus and expectation.right.minus:
+            found.append(Cases((_gain(expectation, known, measured),)))
+            continue
+        sides = [_arms(each, side) for each, side in zip(known, _sides(expectation), strict=True)]
+        found.append(_cases(expectation, sides, measured))
+    pairings = tuple(pairing for each in found for pairing in each.pairings)
+    result = Cases(pairings, *((found[0].by_left, found[0].by_right) if len(found) == 1 else ()))
+    if not pairings or not result.pairs:
+        raise Unmatched(f"no seed has both {expectation.left.text} and {expectation.right.text}")
+    return result, measured
+
+
+def _metric(frame: pd.DataFrame, options: Options) -> Metric:
+    if frame.empty:
+        raise Unmatched("nothing is trained yet")
+    options = replace(options, higher={**dict.fromkeys(metric_choice.NEUTRAL, True), **options.higher})
+    try:
+        metric_choice.check(frame, options)
+    except InputError as error:
+        raise Unmatched(error.problems[0].text.rstrip(".")) from None
+    return metric_choice.of_setting(frame, options)
+
+
+def _settings(frame: pd.DataFrame, expectation: Expectation) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The settings that are compared: each with itself, or with what differs in the sections that the sides name."""
+    sides = _inherited(expectation.left, expectation.right), _inherited(expectation.right, expectation.left)
+    left, right = (_within(frame, side) for side in sides)
+    if not left.any() or not right.any():
+        raise Unmatched("no trial of one of its sides finished")
+    differing = _differing(*sides)
+    these, those = (dict(side.options) for side in sides)
+    varied = {name for name in {*these, *those} if not same_value(these.get(name), those.get(name, ""))}
+    columns = samples.setting_columns(frame)
+    shared = [name for name in columns if not _within_option(name, varied) and not _belongs(name, differing)]
+    codes = samples.codes_of(frame, shared)
+    for code in np.unique(codes[left]):
+        if (right & (codes == code)).any():
+            yield frame[left & (codes == code)], frame[right & (codes == code)]
+
+
+def _inherited(side: Side, other: Side) -> Side:
+    """What only the other side says of the setting holds for this one too: `adam.norm > none` is about Adam.
+
+    But not the options of a section in which they differ: `adam.none > sgd.none[lr=0.01]` leaves Adam its own rate.
+    """
+    side = replace(side, where=tuple((dict(other.where) | dict(side.where)).items()))
+    apart = _differing(side, replace(other, where=tuple((dict(side.where) | dict(other.where)).items())))
+    shared = {name: value for name, value in other.options if not _belongs(name, apart)}
+    return replace(side, options=tuple((shared | dict(side.options)).items()))
+
+
+def _differing(one: Side, other: Side) -> set[str]:
+    """The sections in which two sides name different components."""
+    here, there = dict(one.where), dict(other.where)
+    return {section for section in here if here[section] != there.get(section)}
+
+
+def _within(frame: pd.DataFrame, side: Side) -> Mask:
+    within = np.ones(len(frame), bool)
+    for section, name in side.where:
+        within &= frame[section].eq(name).to_numpy(bool)
+    for column, wanted in side.options:
+        cells = frame[column] if column in frame else pd.Series(index=frame.index, dtype=object)
+        within &= np.array([same_value(cell, wanted) for cell in cells], bool)
+    return within
+
+
+def _within_option(column: str, options: Iterable[str]) -> bool:
+    """Whether a column is one of the options, or an option of theirs: `train.noise.scale` of `train.noise`."""
+    return any(column == option or column.startswith(f"{option}.") for option in options)
+
+
+def _belongs(column: str, sections: Iterable[str]) -> bool:
+    section = "optimizer" if column == "lr" else column.partition(".")[0]
+    return section in sections
+
+
+def _arms(known: Sequence[Arm], side: Side) -> list[Arm]:
+    found = [arm for arm in known if side.holds(arm.strategy, arm.threshold)]
+    if not found:
+        raise Unmatched(f"{side.text} has no finished trial")
+    return found
+
+
+def _cases(expectation: Expectation, sides: Sequence[list[Arm]], measured: Metric) -> Cases:
+    left, right = sides
+    if expectation.measure:
+        return Cases(tuple(_every_threshold(left, right, measured)))
+    if not expectation.left.strategy or not expectation.right.strategy:
+        return Cases(tuple(_same_arms(left, right, measured.sign)))
+    if expectation.always:
+        return Cases(tuple(_every_threshold(left, right, measured)))
+    mine, other = (_best(side, arms_, measured) for side, arms_ in zip(_sides(expectation), sides, strict=True))
+    return Cases(
+        (pair(mine, other, measured.sign),),
+        tuple(pair(arm, other, measured.sign) for arm in left),
+        tuple(pair(mine, arm, measured.sign) for arm in right),
+    )
+
+
+def _sides(expectation: Expectation) -> tuple[Side, Side]:
+    return expectation.left, expectation.right
+
+
+def _same_arms(left: Iterable[Arm], right: Iterable[Arm], sign: int) -> Iterator[Pairing]:
+    """`adam > sgd`: every arm that both have."""
+    others = {arm.name: arm for arm in right}
+    for arm in left:
+        if arm.name in others and others[arm.name] is not arm:
+            yield pair(arm, others[arm.name], sign)
+
+
+def _every_threshold(left: Sequence[Arm], right: Sequence[Arm], measured: Metric) -> Iterator[Pairing]:
+    """The thresholds that both have; else each of the left beside each of the right."""
+    shared = {arm.threshold for arm in left} & {arm.threshold for arm in right} - {None}
+    for arm in left:
+        for other in right:
+            if not shared or (arm.threshold in shared and arm.threshold == other.threshold):
+                yield pair(arm, other, measured.sign)
+
+
+def _best(side: Side, known: Sequence[Arm], measured: Metric) -> Arm:
+    if len(known) > 1 and not measured.criterion:
+        raise Unmatched(f"{side.text} has several thresholds and no validation data chooses one; name it in the claim")
+    return min(known, key=lambda arm: arm.rank)
+
+
+def _gain(expectation: Expectation, known: Sequence[Sequence[Arm]], measured: Metric) -> Pairing:
+    """What one difference has over another, seed by seed; a divergence on both sides cancels out."""
+    left, right = (_difference(side, arms_, measured) for side, arms_ in zip(_sides(expectation), known, strict=True))
+    won, lost = left.won | right.lost, left.lost | right.won
+    cancelled = (won & lost) | (left.won & right.won) | (left.lost & right.lost)
+    return Pairing(
+        differences=np.where(cancelled, 0.0, left.differences - right.differences),
+        criteria=np.where(cancelled, 0.0, left.criteria - right.criteria),
+        won=won & ~cancelled,
+        lost=lost & ~cancelled,
+        both_diverged=cancelled,
+    )
+
+
+def _difference(side: Side, known: Sequence[Arm], measured: Metric) -> Pairing:
+    assert side.minus is not None
+    mine, base = (_best(each, _arms(known, each), measured) for each in (side, side.minus))
+    return pair(mine, base, measured.sign)
+
+
+def _turned(pairing: Pairing) -> Pairing:
+    return Pairing(-pairing.differences, -pairing.criteria, pairing.lost, pairing.won, pairing.both_diverged)

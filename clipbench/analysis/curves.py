@@ -1,0 +1,143 @@
+"""What happened during training, summed up over the seeds of an arm: medians and 10-90 % ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clipbench.analysis import verdicts
+from clipbench.analysis.report_model import Report
+from clipbench.stats import Floats
+from clipbench.store import Store
+
+QUANTILES = (0.1, 0.5, 0.9)
+MOST_POINTS = 60
+NORMS = ("grad_norm/pre", "grad_norm/post")
+LOSS = "train/loss"
+BINS, FEWEST_VALUES = 40, 20
+OUTERMOST = (0.001, 0.999)  # a few norms at the end of a divergence would squeeze all others into a bar
+Key = tuple[str, ...]  # the trials of an arm
+Codes = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A measure over epochs or steps; at each place the quantiles over what was measured there."""
+
+    x: Floats
+    low: Floats
+    middle: Floats
+    high: Floats
+
+    @property
+    def values(self) -> list[float]:
+        return [*self.low.tolist(), *self.middle.tolist(), *self.high.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """How many values lie in each bin of a log axis; the outermost bins hold what lies beyond."""
+
+    edges: Floats
+    counts: Floats
+    sorted: Floats  # every positive value, so that any threshold can be held against them
+    zeros: int = 0
+
+    def share_above(self, value: float) -> float:
+        below = float(np.searchsorted(self.sorted, value, side="right")) + self.zeros
+        return 1 - below / (self.sorted.size + self.zeros)
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How the trials of an arm went: a curve a measure, and all norms of its gradients before clipping."""
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    norms: Histogram | None = None
+
+
+Courses = Mapping[Key, Course]
+
+
+def read(store: Store, report: Report) -> Courses:
+    """The courses of the arms in the first table of each setting."""
+    keys = {id_: row.ids for setting in report.settings for row in setting.main for id_ in row.ids}
+    if not keys:
+        return {}
+    wanted = {LOSS, *(setting.metric.criterion or "" for setting in report.settings)} - {""}
+    epochs, steps = store.epochs(list(keys)), store.steps(list(keys), NORMS)
+    arms = _arms(steps, keys)
+    curves = _curves(epochs, "epoch", sorted(wanted), _arms(epochs, keys), keys)
+    for key, more in _curves(steps, "step", NORMS, arms, keys).items():
+        curves.setdefault(key, {}).update(more)
+    norms = _norms(steps, report, arms, keys)
+    return {key: Course(found, norms.get(key)) for key, found in curves.items()}
+
+
+def _arms(frame: pd.DataFrame, keys: Mapping[str, Key]) -> Codes:
+    """The number of each row's arm. Every id is looked up once, and not once a row."""
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
+    codes, ids = pd.factorize(frame["id"])
+    of_ids = np.array([numbers[keys[str(id_)]] for id_ in ids], np.intp)
+    return of_ids[codes] if len(codes) else np.empty(0, np.intp)
+
+
+def _norms(steps: pd.DataFrame, report: Report, arms: Codes, keys: Mapping[str, Key]) -> dict[Key, Histogram]:
+    """Of the baselines, over all their seeds and steps."""
+    if NORMS[0] not in steps:
+        return {}
+    baselines = {row.ids for setting in report.settings for row in setting.main if row.verdict == verdicts.BASELINE}
+    values, order = steps[NORMS[0]].to_numpy(float), np.argsort(arms, kind="stable")
+    ends = np.searchsorted(arms[order], np.arange(len(set(keys.values())) + 1))
+    found = {}
+    for number, key in enumerate(dict.fromkeys(keys.values())):
+        mine = values[order[ends[number] : ends[number + 1]]] if key in baselines else np.empty(0)
+        if (histogram := histogram_of(mine[np.isfinite(mine)])) is not None:
+            found[key] = histogram
+    return found
+
+
+def histogram_of(values: Floats) -> Histogram | None:
+    """Bins of equal width on a log axis; None where there are too few values to speak of a distribution."""
+    positive = np.sort(values[values > 0])
+    if positive.size < FEWEST_VALUES or positive[0] == positive[-1]:
+        return None
+    low, high = np.quantile(positive, OUTERMOST)
+    if low == high:
+        low, high = positive[0], positive[-1]
+    edges = np.geomspace(low, high, BINS + 1)
+    counts, _ = np.histogram(np.clip(positive, low, high), edges)
+    return Histogram(edges, counts.astype(float), positive, int((values == 0).sum()))
+
+
+def _curves(
+    frame: pd.DataFrame, x: str, measures: Sequence[str], arms: Codes, keys: Mapping[str, Key]
+) -> dict[Key, dict[str, Curve]]:
+    known = [measure for measure in measures if measure in frame]
+    if frame.empty or not known:
+        return {}
+    values = frame[known].astype(float).where(np.isfinite(frame[known].astype(float)))
+    places = _places(frame[x].to_numpy())
+    groups = values.groupby([arms, places])
+    table = pd.concat({quantile: groups.quantile(quantile) for quantile in QUANTILES}, axis=1)
+    every = list(dict.fromkeys(keys.values()))
+    return {
+        every[number]: {measure: _curve(part, measure) for measure in known}
+        for number, part in ((code, table.loc[code]) for code in table.index.unique(0))
+    }
+
+
+def _places(x: np.ndarray) -> Floats:
+    """Where each value is drawn: at its own place, or where those are too many, at the end of its window."""
+    window = -(-int(x.max()) // MOST_POINTS)
+    places: Floats = np.minimum(-(-x.astype(np.int64) // window) * window, x.max()).astype(float)
+    return places
+
+
+def _curve(part: pd.DataFrame, measure: str) -> Curve:
+    low, middle, high = (part[quantile, measure].to_numpy(float) for quantile in QUANTILES)
+    return Curve(part.index.to_numpy(float), low, middle, high)

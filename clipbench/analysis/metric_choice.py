@@ -1,0 +1,86 @@
+"""Which measure is compared, which way it is better, and which validation measure chooses the thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from clipbench.analysis.report_model import Metric, Options
+from clipbench.config.measures import PARTS
+from clipbench.core.names import did_you_mean
+from clipbench.errors import InputError, Problem
+
+DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")
+DIRECTIONS = {
+    "accuracy": True,
+    "r2": True,
+    "weight_sparsity": True,
+    "loss": False,
+    "loss_tail": False,
+    "loss_tail_p50": False,
+    "loss_tail_p99": False,
+    "weight_norm": False,
+    "mse": False,
+    "mae": False,
+    "generalization_gap": False,
+    "epochs_to_target": False,
+    "seconds": False,
+    "step_us": False,
+    "diverged": False,
+    "grad/vanishing": False,
+    "membership_advantage": False,
+}
+# Neither better nor worse: where a claim speaks of them, `>` is larger.
+NEUTRAL = ("parameters", "grad_norm/pre_p50", "clip/fired_share", "clip/cosine", "diverged_step")
+
+
+def check(frame: pd.DataFrame, options: Options) -> None:
+    """Refuse a metric that no trial has, or that does not say which way it is better."""
+    if options.metric is None or frame.empty:
+        return
+    known = sorted(_measures(frame, options.higher))
+    if options.metric not in known:
+        text = f"no trial has the metric {options.metric!r}."
+        remedy = did_you_mean(options.metric, known)
+        listed = f"Known: {', '.join(known)}."
+        raise InputError([Problem(options.place, text, remedy if remedy == listed else f"{remedy} {listed}")])
+    if _higher(options.metric, options.higher) is None:
+        text = f"it is not known whether a higher {options.metric!r} is better."
+        remedy = "Declare the metric with @metric(higher_is_better=...)."
+        raise InputError([Problem(options.place, text, remedy)])
+
+
+def of_setting(frame: pd.DataFrame, options: Options) -> Metric:
+    """The metric of one setting; the default depends on what was measured there."""
+    name = options.metric or _first(DEFAULTS, frame) or DEFAULTS[0]
+    criterion = _criterion(name, frame)
+    higher = bool(_higher(name, options.higher))
+    criterion_higher = bool(_higher(criterion, options.higher)) if criterion else True
+    return Metric(name, higher, criterion, 1 if criterion_higher else -1)
+
+
+def _criterion(name: str, frame: pd.DataFrame) -> str | None:
+    """`test/accuracy` is chosen by `val/accuracy`; what is no measure of data, as `step_us`, by the default's twin."""
+    part, _, measure = name.rpartition("/")
+    if part not in PARTS:
+        default = _first(DEFAULTS, frame) or ""
+        measure = default.rpartition("/")[2]
+    return _first((f"val/{measure}",), frame)
+
+
+def _first(names: Iterable[str], frame: pd.DataFrame) -> str | None:
+    return next((name for name in names if name in frame and frame[name].notna().any()), None)
+
+
+def _higher(name: str, own: Mapping[str, bool]) -> bool | None:
+    short = name.rpartition("/")[2]
+    known = {**DIRECTIONS, **own}
+    return known.get(name, known.get(short))
+
+
+def _measures(frame: pd.DataFrame, own: Mapping[str, bool]) -> set[str]:
+    """Columns that can be compared: what is measured on data, and costs; never an option of the trial."""
+    numeric = [str(column) for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
+    prefixes = tuple(f"{part}/" for part in PARTS)
+    return {column for column in numeric if column.startswith(prefixes) or column in {**DIRECTIONS, **own}}

@@ -1,0 +1,47 @@
+"""The commands around MLflow: push, pull, ui."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipbench.cli.app import TRACKING, app, complain, say
+from clipbench.cli.options import Results, TrackingUri
+
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A YAML file, or the name of an experiment.")]
+
+
+@app.command(rich_help_panel=TRACKING)
+def push(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
+    """Send what MLflow does not have yet."""
+    from clipbench.commands.run import push
+    from clipbench.commands.session import Settings
+
+    name, pushed = push(experiment, Settings(results=results, tracking_uri=tracking_uri, command="clipbench push"))
+    say([f"{name}: {pushed.trials} trials and {pushed.files} files sent to MLflow."])
+    if pushed.problem:
+        complain(f"note: {pushed.problem}")
+
+
+@app.command(rich_help_panel=TRACKING)
+def pull(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
+    """Rebuild a results folder from MLflow."""
+    from clipbench.commands.run import pull
+    from clipbench.commands.session import Settings
+
+    name, trials = pull(experiment, Settings(results=results, tracking_uri=tracking_uri))
+    say([f"{name}: {trials} trials that were not here. Next: clipbench report {name}"])
+
+
+@app.command(rich_help_panel=TRACKING, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ui(context: typer.Context, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
+    """Open MLflow's own UI on the store; other options, such as --port, are passed on to `mlflow ui`."""
+    from clipbench.commands.session import Settings
+    from clipbench.tracking.uri import ui_command
+
+    settings = Settings(results=results, tracking_uri=tracking_uri)
+    command, environment = ui_command(settings.uri, settings.artifacts)
+    os.execvpe(command[0], [*command, *context.args], {**os.environ, **environment})

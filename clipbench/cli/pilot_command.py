@@ -1,0 +1,209 @@
+"""The command pilot: percentiles of gradients, and thresholds as YAML to paste."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json, uninterrupted
+from clipbench.cli.options import (
+    Device,
+    Devices,
+    Json,
+    NoMlflow,
+    Quiet,
+    Results,
+    Seeds,
+    Sets,
+    TrackingUri,
+    Workers,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from clipbench.commands.pilot import Pilot, Piloted
+    from clipbench.pilot.recorded import Proposal
+
+# What fits a terminal.
+MOST_TENSORS = 12
+MOST_LETTERS = 25
+
+
+@app.command(rich_help_panel=WRITING)
+def pilot(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment.")],
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option("--strategy", metavar="NAME", help="Propose thresholds for this one; repeatable. Else for all."),
+    ] = None,
+    device: Devices = Device.auto,
+    workers: Workers = "auto",
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = Path("results"),
+    tracking_uri: TrackingUri = None,
+    no_mlflow: NoMlflow = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train without clipping, show how large gradients are, and propose thresholds as YAML to paste."""
+    with uninterrupted():
+        from rich.console import Console
+
+        from clipbench.cli.progress import watcher
+        from clipbench.commands import pilot
+
+    # MLflow's options are taken as by all commands that train; a pilot is mirrored nowhere.
+    settings = settings_of(device, workers, seeds, sets, results, tracking_uri, no_mlflow)
+    found = pilot.pilot(experiment, settings, strategies or (), watcher(Console(stderr=True), quiet))
+    if as_json:
+        say_json(_document(found))
+    else:
+        for number, setting in enumerate(found.settings):
+            say(["", ""] if number and not quiet else [])
+            say(_yaml(setting) if quiet else _lines(setting))
+    for failure in found.failed:
+        complain(failure)
+    if found.failed:
+        raise typer.Exit(FAILED)
+
+
+def _lines(setting: Piloted) -> Iterator[str]:
+    """One setting for a terminal: what was trained, the percentiles, and the YAML."""
+    yield from _opening(setting)
+    yield ""
+    yield from _table(setting)
+    yield ""
+    yield from _yaml(setting)
+
+
+def _opening(setting: Piloted) -> Iterator[str]:
+    first, seeds = setting.trials[0], len(setting.trials)
+    labels = [part.label for part in (first.data, first.model, first.optimizer) if part]
+    yield from textwrap.wrap(", ".join(labels), 80)
+    yield f"{setting.steps:,} steps of {seeds} seed{'s' if seeds > 1 else ''}, nothing clipped."
+    if setting.diverged:
+        steps = setting.diverged.values()
+        when = f"at step {min(steps)}" if len(set(steps)) == 1 else f"between steps {min(steps)} and {max(steps)}"
+        yield f"{len(steps)} of {seeds} diverged without clipping, {when}; all below is of the steps before."
+    if setting.every > 1:
+        yield f"Percentiles and thresholds are of every {_ordinal(setting.every)} step, from the first on."
+
+
+def _table(setting: Piloted) -> Iterator[str]:
+    from clipbench.commands.pilot import PERCENTS
+
+    rows = [row for row in setting.rows if row.count]
+    tensors = len(setting.seen[0].names) if setting.seen else 0
+    shown = rows if tensors <= MOST_TENSORS else rows[:-tensors]
+    if not shown:
+        yield "No step was finite: there is nothing to measure."
+        return
+    width = max(len(_shortened(row.name)) for row in shown)
+    heads = ["max" if percent == 100 else f"{percent} %" for percent in PERCENTS]
+    yield f"{'before clipping':{width}} " + "".join(f"{head:>9}" for head in heads)
+    for row in shown:
+        yield f"{_shortened(row.name):{width}} " + "".join(f"{_size(value):>9}" for value in row.values)
+    chosen, parameters = setting.seen[0].elements["g"].shape[1], setting.seen[0].parameters
+    if chosen < parameters:
+        yield f"elements: absolute values of {chosen:,} of {parameters:,}, drawn once"
+
+
+def _shortened(name: str) -> str:
+    """The end of a tensor's name says more than its beginning."""
+    return name if len(name) <= MOST_LETTERS else f"norm, ...{name[9 - MOST_LETTERS :]}"
+
+
+def _yaml(setting: Piloted) -> Iterator[str]:
+    """The section `clip` of an experiment."""
+    yield "clip:"
+    yield "  - none"
+    for proposal in setting.proposals:
+        said = _said(proposal)
+        if said:
+            yield f"  # {said}"
+        yield f"  - {_arm(proposal)}"
+
+
+def _arm(proposal: Proposal) -> str:
+    name = json.dumps(proposal.rule.name) if ":" in proposal.rule.name else proposal.rule.name
+    if not proposal.levels:
+        return name
+    return f"{{name: {name}, threshold: [{', '.join(_number(level.threshold) for level in proposal.levels)}]}}"
+
+
+def _number(value: float) -> str:
+    text = f"{value:g}"
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text  # 1e-05 is a word in YAML
+
+
+def _said(proposal: Proposal) -> str:
+    shares = ", ".join(_percent(level.share) for level in proposal.levels)
+    if proposal.by == "fires":
+        return f"fires on {shares} of {proposal.unit}"
+    if proposal.by == "keeps":
+        return f"leaves {shares} of the norm, at the median step"
+    return "its threshold is no size: its search range" if proposal.levels else ""
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.3g} %"
+
+
+def _size(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "-"
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")
+
+
+def _document(found: Pilot) -> dict[str, Any]:
+    return {
+        "experiment": found.plan.experiment.name,
+        "device": found.device,
+        "failed": list(found.failed),
+        "notes": list(found.plan.notes),
+        "settings": [_setting(setting) for setting in found.settings],
+    }
+
+
+def _setting(setting: Piloted) -> dict[str, Any]:
+    from clipbench.commands.pilot import PERCENTS
+
+    first = setting.trials[0]
+    return {
+        "data": first.data.label if first.data else None,
+        "model": first.model.label,
+        "optimizer": first.optimizer.label,
+        "seeds": [trial.seed for trial in setting.trials],
+        "steps": setting.steps,
+        "every": setting.every,
+        "diverged": {str(seed): step for seed, step in setting.diverged.items()},
+        "percentiles": {
+            row.name: {"count": row.count, **{str(p): v for p, v in zip(PERCENTS, row.values, strict=True)}}
+            for row in setting.rows
+            if row.count
+        },
+        "thresholds": [
+            {
+                "strategy": proposal.rule.name,
+                "by": proposal.by,
+                "unit": proposal.unit or None,
+                "thresholds": [level.threshold for level in proposal.levels],
+                "shares": [None if math.isnan(level.share) else level.share for level in proposal.levels],
+            }
+            for proposal in setting.proposals
+        ],
+        "yaml": "\n".join(_yaml(setting)),
+    }

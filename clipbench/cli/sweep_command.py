@@ -1,0 +1,145 @@
+"""The command that searches: sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipbench.cli.app import MAIN, app, complain, say, say_json, uninterrupted
+from clipbench.cli.options import (
+    Device,
+    Devices,
+    Json,
+    NoMlflow,
+    Quiet,
+    Results,
+    Seeds,
+    Sets,
+    TrackingUri,
+    Workers,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from clipbench.commands.session import Settings
+    from clipbench.planning.contender import Contender, Knob
+    from clipbench.search.sweep import Asking, Preview
+
+
+@app.command(rich_help_panel=MAIN)
+def sweep(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be searched.")] = False,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=1, metavar="N", help="Points of each arm in the end; else sweep.trials."),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="URL", help="A database for Optuna; else a journal in the results folder."),
+    ] = None,
+    device: Devices = Device.auto,
+    workers: Workers = "auto",
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = Path("results"),
+    tracking_uri: TrackingUri = None,
+    no_mlflow: NoMlflow = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search each arm's best threshold, confirm the winners on fresh seeds, compare them."""
+    with uninterrupted():
+        from clipbench.search.sweep import Asking
+
+    settings = settings_of(device, workers, seeds, sets, results, tracking_uri, no_mlflow)
+    asking = Asking(trials, storage)
+    if dry_run:
+        _preview(experiment, settings, asking, as_json)
+    else:
+        _sweep(experiment, settings, asking, as_json, quiet)
+
+
+def _preview(experiment: Path, settings: Settings, asking: Asking, as_json: bool) -> None:
+    with uninterrupted():
+        from rich.console import Console
+
+        from clipbench.cli.progress import Silent
+        from clipbench.commands.session import Session
+        from clipbench.search.sweep import left_out, preview
+
+    found = preview(Session(settings, Silent(Console(stderr=True))), experiment, asking)
+    if as_json:
+        say_json(_document(found))
+    else:
+        say(_lines(found))
+        for note in (*found.plan.notes, *left_out(found.contenders)):
+            complain(f"note: {note}")
+
+
+def _lines(found: Preview) -> Iterator[str]:
+    search, searched = found.search, [each for each in found.contenders if each.knobs]
+    objectives = " and ".join(
+        f"{each.name} ({'higher' if each.higher else 'lower'} is better)" for each in search.objectives
+    )
+    trials = len(searched) * search.trials * len(search.seeds)
+    yield f"{search.experiment}: {search.trials} points of each of {len(searched)} arms on {_seeds(search.seeds)}"
+    yield f"  judged by  {objectives}"
+    yield f"  by         {search.sampler}, {search.batch} points a round; pruner {search.pruner}"
+    yield f"  trials     {trials} at most; then {len(found.contenders)} arms on {_seeds(search.confirm_seeds)}"
+    for contender in found.contenders:
+        yield f"  arm        {contender.label}: {'; '.join(map(_knob, contender.knobs)) or 'nothing to search'}"
+
+
+def _knob(knob: Knob) -> str:
+    if knob.choices:
+        return f"{knob.path} among {', '.join(map(str, knob.choices))}"
+    return f"{knob.path} from {knob.low:g} to {knob.high:g}{' (log)' if knob.log else ''}"
+
+
+def _seeds(seeds: tuple[int, ...]) -> str:
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[0] + len(seeds))):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _document(found: Preview) -> dict[str, Any]:
+    search = found.search
+    return {
+        "experiment": search.experiment,
+        "trials": search.trials,
+        "batch": search.batch,
+        "sampler": search.sampler,
+        "pruner": search.pruner,
+        "search_seeds": list(search.seeds),
+        "confirm_seeds": list(search.confirm_seeds),
+        "objectives": [{"name": each.name, "higher": each.higher} for each in search.objectives],
+        "contenders": [_contender(each) for each in found.contenders],
+    }
+
+
+def _contender(contender: Contender) -> dict[str, Any]:
+    return {"label": contender.label, "knobs": [_described(knob) for knob in contender.knobs]}
+
+
+def _described(knob: Knob) -> dict[str, Any]:
+    if knob.choices:
+        return {"path": knob.path, "key": knob.key, "choices": list(knob.choices)}
+    return {"path": knob.path, "key": knob.key, "low": knob.low, "high": knob.high, "log": knob.log}
+
+
+def _sweep(experiment: Path, settings: Settings, asking: Asking, as_json: bool, quiet: bool) -> None:
+    with uninterrupted():
+        from rich.console import Console
+
+        from clipbench.cli.run_commands import conclude
+        from clipbench.cli.sweep_progress import spectator
+        from clipbench.commands.session import Session
+        from clipbench.search import sweep as sweeping
+
+    watcher = spectator(Console(stderr=True), quiet)
+    session = Session(settings, watcher)
+    conclude(session, lambda: sweeping.sweep(session, experiment, asking, watcher), as_json, quiet)

@@ -1,0 +1,84 @@
+"""The commands that help to write an experiment: init, check, list, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipbench.cli.app import WRITING, app, complain, say, say_json
+from clipbench.cli.options import Json, Quiet, Seeds, Sets
+from clipbench.errors import InputError
+
+
+@app.command(rich_help_panel=WRITING)
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("experiment.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a commented experiment to start from."""
+    from clipbench.config.template import write_template
+
+    write_template(path, force=force)
+    print(f"Wrote {path}. Next: clipbench check {path}")
+
+
+@app.command(rich_help_panel=WRITING)
+def check(
+    experiments: Annotated[list[Path], typer.Argument(metavar="EXPERIMENT.yaml", help="The files to check.")],
+    sets: Sets = None,
+    seeds: Seeds = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Validate experiments, and say everything that is wrong at once."""
+    from clipbench import config
+    from clipbench.cli.summary import problem_values, summary, summary_lines
+    from clipbench.cli.sweep_summary import sweep_lines, sweep_values
+
+    documents: list[dict[str, Any]] = []
+    for path in experiments:
+        try:
+            experiment = config.load(path, sets or (), seeds)
+        except InputError as error:
+            documents.append({"file": str(path), "ok": False, "problems": list(map(problem_values, error.problems))})
+            complain(str(error))
+        else:
+            documents.append({**summary(experiment), "sweep": sweep_values(experiment)})
+            say(() if as_json or quiet else (*summary_lines(experiment), *sweep_lines(experiment)))
+    if as_json:
+        say_json({"experiments": documents})
+    if not all(document["ok"] for document in documents):
+        raise typer.Exit(InputError.exit_code)
+
+
+@app.command(name="list", rich_help_panel=WRITING)
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="strategies, models, data, optimizers, losses or metrics; else all.")
+    ] = None,
+    name: Annotated[str | None, typer.Argument(help="One of them, in full.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what there is: formulas, options, references; or one of them in full."""
+    from clipbench.cli import catalogue
+
+    kinds = [catalogue.known_kind(kind)] if kind else list(catalogue.KINDS)
+    if as_json:
+        found = {each: catalogue.described(each) for each in kinds}
+        say_json({each: [one for one in ones if name in (None, one["name"])] for each, ones in found.items()})
+    elif name:
+        say(catalogue.full_lines(kinds[0], name))
+    else:
+        for number, each in enumerate(kinds):
+            say([""] if number else [])
+            say(catalogue.list_lines(each))
+
+
+@app.command(rich_help_panel=WRITING)
+def schema() -> None:
+    """Print the JSON Schema of the YAML, for editors."""
+    from clipbench.config.json_schema import experiment_schema
+
+    say_json(experiment_schema())

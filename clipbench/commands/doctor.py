@@ -1,0 +1,37 @@
+"""What this machine has for clipbench."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+
+from clipbench import __version__
+from clipbench.execution.local import Local, cores
+from clipbench.tracking.uri import redact
+
+LIBRARIES = ("torch", "mlflow", "optuna", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
+OPTIONAL = {
+    "ray": "training on a cluster",
+    "datasets": "data from Hugging Face",
+    "opacus": "epsilon of arms with noise",
+}
+
+
+def examine(uri: str) -> dict[str, str]:
+    """Findings by name, in the order in which they are shown."""
+    with Local(1) as pool:
+        device = str(pool.call("clipbench.commands.devices:describe"))
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    missing = {
+        name: f"not installed ({use})" for name, use in OPTIONAL.items() if importlib.util.find_spec(name) is None
+    }
+    return {
+        "clipbench": __version__,
+        "python": platform.python_version(),
+        "cores": str(cores()),
+        "device": device,
+        **versions,
+        "mlflow store": redact(uri),
+        **missing,
+    }

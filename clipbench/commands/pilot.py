@@ -1,0 +1,134 @@
+"""From an experiment file to percentiles of its gradients without clipping, and thresholds to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from clipbench.commands.session import Settings, Watcher, find_experiment, planned
+from clipbench.core.trial import Component, Trial
+from clipbench.execution.local import Local
+from clipbench.pilot.recorded import Proposal, Watched
+from clipbench.planning.plan import Plan
+
+PERCENTS = (1, 10, 50, 90, 99, 100)
+NONE = Component.of("none")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Percentiles of one kind of size, over `count` of them."""
+
+    name: str
+    count: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Piloted:
+    """One setting: data, model, training and optimizer, over all seeds."""
+
+    trials: tuple[Trial, ...]
+    seen: tuple[Watched, ...]
+    proposals: tuple[Proposal, ...]
+
+    @property
+    def diverged(self) -> dict[int, int]:
+        """The step, from 1, at which each seed that did diverged."""
+        return {w.trial.seed: w.diverged_step for w in self.seen if w.diverged_step}
+
+    @property
+    def steps(self) -> int:
+        return sum(watched.steps for watched in self.seen)
+
+    @property
+    def every(self) -> int:
+        return max((watched.every for watched in self.seen), default=1)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(Row(name, values.size, _percentiles(values)) for name, values in self._sizes())
+
+    def _sizes(self) -> Iterator[tuple[str, np.ndarray]]:
+        for place in ("model", "tensor", "unit"):
+            yield f"norm, {place}", self._all(place, "n")
+        yield "largest element", self._all("model", "m")
+        yield "elements", np.concatenate([np.abs(watched.elements["g"]).ravel() for watched in self.seen] or [_NOTHING])
+        for number, name in enumerate(self.seen[0].names if self.seen else ()):
+            norms = [watched.places["tensor"]["n"][:, number] for watched in self.seen]
+            yield f"norm, {name}", np.concatenate(norms)
+
+    def _all(self, place: str, kind: str) -> np.ndarray:
+        return np.concatenate([watched.places[place][kind].ravel() for watched in self.seen] or [_NOTHING])
+
+
+_NOTHING = np.empty(0)
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What a pilot came to."""
+
+    plan: Plan
+    settings: tuple[Piloted, ...]
+    failed: Sequence[str]
+    device: str
+
+
+def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str], watcher: Watcher) -> Pilot:
+    """Train an experiment's data, models and optimizers without clipping, and propose thresholds for strategies."""
+    with Local(settings.workers) as pool:
+        path = find_experiment(experiment, settings.results)
+        plan, device, pool.size = planned(pool, path, settings)
+        rules = pool.call("clipbench.pilot.rules:candidates", tuple(strategies), plan.experiment.folder)
+        plan = _unclipped(plan)
+        for note in plan.notes:
+            watcher.note(note)
+        seen, failed = watched(pool, plan, device, watcher)
+        found = []
+        for trials in _settings(plan):
+            mine = tuple(seen[trial.id] for trial in trials if trial.id in seen)
+            proposals = pool.call("clipbench.pilot.propose:propose", rules, mine) if mine else []
+            found.append(Piloted(trials, mine, tuple(proposals)))
+    return Pilot(plan, tuple(found), failed, device)
+
+
+def _unclipped(plan: Plan) -> Plan:
+    cohorts = []
+    for cohort in plan.cohorts:
+        trials = {trial.id: trial for trial in (replace(trial, clip=NONE) for trial in cohort.trials)}
+        cohorts.append(replace(cohort, trials=tuple(trials.values())))
+    return replace(plan, cohorts=tuple(cohorts))
+
+
+def watched(pool: Local, plan: Plan, device: str, watcher: Watcher) -> tuple[Mapping[str, Watched], list[str]]:
+    """Train a plan's trials and watch them; what was seen by their ids, and what went wrong."""
+    chunks = plan.chunks((), pool.size, device)
+    seen: dict[str, Watched] = {}
+    failed = []
+    watcher.begin(sum(chunk.lane_steps for chunk in chunks), len(plan.trials), 0)
+    try:
+        for event in pool.train(chunks, device, "clipbench.pilot.recording:watch"):
+            watcher.advance(event.lane_steps)
+            if event.error:
+                failed.append(f"{len(event.chunk.trials)} trials failed: {event.error}")
+            seen |= {watched.trial.id: watched for watched in event.records or ()}
+    finally:
+        watcher.end()
+    return seen, failed
+
+
+def _settings(plan: Plan) -> Iterator[tuple[Trial, ...]]:
+    for cohort in plan.cohorts:
+        for optimizer in dict.fromkeys(trial.optimizer for trial in cohort.trials):
+            yield tuple(trial for trial in cohort.trials if trial.optimizer == optimizer)
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, ...]:
+    if not values.size:
+        return tuple(math.nan for _ in PERCENTS)
+    return tuple(float(value) for value in np.percentile(values, PERCENTS))

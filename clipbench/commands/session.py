@@ -1,0 +1,208 @@
+"""A command that trains: its options, and training into a store, with MLflow's mirror beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from clipbench import __version__
+from clipbench.analysis.report_model import Report
+from clipbench.analysis.subject import Subject
+from clipbench.config.dump import resolved
+from clipbench.core.trial import Records, digest
+from clipbench.errors import InputError, Problem
+from clipbench.execution.local import Local
+from clipbench.execution.question import Advise
+from clipbench.planning.plan import Chunk, Plan
+from clipbench.store import Store, history
+from clipbench.store.sweep_file import Swept
+from clipbench.tracking.mirror import Mirror, Outcome
+from clipbench.tracking.sync import Invocation
+from clipbench.tracking.uri import default_uri, validate_uri
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that every command that trains takes."""
+
+    device: str = "auto"
+    workers: int | None = None  # None: one per core on a CPU
+    seeds: int | None = None
+    sets: tuple[str, ...] = ()
+    results: Path = Path("results")
+    tracking_uri: str | None = None
+    mirror: bool = True
+    command: str = "clipbench run"
+
+    @property
+    def uri(self) -> str:
+        if self.tracking_uri:
+            return validate_uri(self.tracking_uri)
+        if from_environment := os.environ.get("MLFLOW_TRACKING_URI"):
+            return validate_uri(from_environment, "MLFLOW_TRACKING_URI")
+        return default_uri(self.results)
+
+    @property
+    def artifacts(self) -> Path:
+        return self.results / "mlartifacts"
+
+
+class Watcher(Protocol):
+    """Whoever shows a person how far it is."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def begin(self, lane_steps: int, trials: int, done: int) -> None:
+        """Training starts."""
+
+    def advance(self, lane_steps: int) -> None:
+        """Some of it is done (or lost again, where a worker died)."""
+
+    def end(self) -> None:
+        """Training is over, or was interrupted."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run came to."""
+
+    subject: Subject
+    report: Report
+    folder: Path
+    trained: int = 0
+    failed: Sequence[str] = ()  # what went wrong, a line each
+    device: str = ""
+    notes: Sequence[str] = ()  # of the plan
+    swept: Swept | None = None  # the search that the report is of
+
+
+class Searching(Protocol):
+    """A search that training is part of."""
+
+    @property
+    def advise(self) -> Advise | None:
+        """Says at the end of epochs which trials go no further; None: nobody asks."""
+
+    def marked(self, records: Records) -> Records:
+        """Records that say to which search they belong."""
+
+
+@dataclass
+class Session:
+    """One command under way. Its report can be shown before the mirror has sent everything."""
+
+    settings: Settings
+    watcher: Watcher
+    mirror: Mirror | None = field(default=None, init=False)
+    told: str = field(default="", init=False)  # of the mirror's problems
+    trained: int = field(default=0, init=False)
+    _failed: Counter[str] = field(default_factory=Counter, init=False)  # trials, by what went wrong
+
+    @property
+    def uri(self) -> str:
+        """Of the mirror, empty if there is none. Ask early: a wrong one is said before anything starts."""
+        return self.settings.uri if self.settings.mirror else ""
+
+    @property
+    def failed(self) -> list[str]:
+        """What went wrong, a line each."""
+        return [f"{n} {'trial' if n == 1 else 'trials'} failed: {error}" for error, n in self._failed.items()]
+
+    def begin(self, plan: Plan, store: Store, uri: str, device: str) -> None:
+        """What comes before any training: the YAML beside the trials, what must be said, the mirror."""
+        store.write_text("experiment.yaml", resolved(plan.experiment))
+        for note in plan.notes:
+            self.watcher.note(note)
+        if uri:
+            self.mirror = self._start_mirror(plan, store, uri, device)
+
+    def train_missing(self, pool: Local, plan: Plan, store: Store, device: str) -> None:
+        """Train what the store does not hold of a plan."""
+        chunks = plan.chunks(store.done(), pool.size, device)
+        missing = sum(len(chunk.trials) for chunk in chunks)
+        if missing:
+            self.say_begun(plan, store, missing, device)
+        self.watcher.begin(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
+        try:
+            self.train(pool, chunks, store, device)
+        finally:
+            self.watcher.end()
+
+    def say_begun(self, plan: Plan, store: Store, trials: int, device: str) -> None:
+        """Keep beside the trials what trains them; said first, so that it is there however the command ends."""
+        history.add(store, history.begun(self.settings.command, trials, device, _content_hash(plan), git_commit()))
+
+    def train(
+        self, pool: Local, chunks: Sequence[Chunk], store: Store, device: str, search: Searching | None = None
+    ) -> None:
+        """Train chunks, and save what becomes of them."""
+        for event in pool.train(chunks, device, advise=search.advise if search else None):
+            self.watcher.advance(event.lane_steps)
+            if event.records:
+                store.save(search.marked(event.records) if search else event.records, event.chunk.stem)
+                self.trained += len(event.chunk.trials)
+            elif event.error:
+                store.save(Records.failed(event.chunk.trials, event.error), event.chunk.stem)
+                self._failed[event.error] += len(event.chunk.trials)
+            if self.mirror and self.mirror.problem and not self.told:
+                self.told = self.mirror.problem
+                self.watcher.note(self.told)
+
+    def finish(self, status: str = "FINISHED", patience: float = 30.0) -> Outcome | None:
+        """Wait until the mirror has sent the rest, as long as it makes progress."""
+        return self.mirror.finish(patience, status) if self.mirror else None
+
+    def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
+        metric = plan.metric
+        invocation = Invocation(
+            command=self.settings.command,
+            content_hash=_content_hash(plan),
+            git_commit=git_commit(),
+            version=__version__,
+            device=device,
+            metric=metric,
+            higher_is_better=plan.higher.get(metric.partition("/")[2], False),
+        )
+        return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
+
+
+def find_experiment(experiment: str | Path, results: Path) -> Path:
+    """The file of an experiment that is named by its path, or by its name once it has run."""
+    path = Path(experiment)
+    ran = results / path.name / "experiment.yaml"
+    if path.is_file() or path.suffix or len(path.parts) > 1 or not ran.is_file():
+        return path
+    return ran
+
+
+def store_of(plan: Plan, results: Path) -> Store:
+    return Store(results / plan.experiment.name)
+
+
+def planned(pool: Local, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
+    """The plan, the device, and how many workers serve it: a GPU is kept busy by one."""
+    device = pool.call("clipbench.commands.devices:choose", settings.device)
+    plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
+    float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
+    if device == "mps" and float64:
+        place = plan.experiment.place("train.dtype")
+        raise InputError([Problem(place, "float64 is not there on mps.", "Choose `--device cpu`.")])
+    return plan, device, pool.size if device == "cpu" or settings.workers else 1
+
+
+def _content_hash(plan: Plan) -> str:
+    return digest(sorted(trial.id for trial in plan.trials))
+
+
+def git_commit() -> str:
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()

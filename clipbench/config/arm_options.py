@@ -1,0 +1,119 @@
+"""The options that clipbench adds to every arm, as far as they mean something for its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from clipbench.config.axes import Axis, Slot
+from clipbench.config.coerce import Misfit, fit, show
+from clipbench.core.names import did_you_mean
+from clipbench.core.trial import Component
+from clipbench.plugins.registry import Plugin
+
+Place = Literal["model", "tensor", "unit"]
+After = Literal["momentum"] | None
+Steps = Annotated[int, Ge(0)]
+Scope = Literal["batch", "sample"] | dict[Literal["shards"], Annotated[int, Ge(1)]]
+Noise = Annotated[float, Ge(0)]
+Delta = Annotated[float, Gt(0), Lt(1)] | None
+
+ADDED = ("after", "warmup", "schedule", "scope", "noise", "delta")
+# Schedules of a threshold that follow the learning rate.
+FOLLOWING = ("follow_lr", "against_lr")
+
+SCOPES = "batch, sample or {shards: n}"
+FOLLOWED = "a schedule, follow_lr, against_lr or null"
+
+Complaint = tuple[str, str, str]  # option, problem, remedy
+
+
+def arm_options(plugin: Plugin) -> dict[str, Slot]:
+    """By their names; a rule's own option of the same name goes before."""
+    return {slot.name: slot for slot in _slots(plugin) if slot.name not in plugin.options}
+
+
+def told(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a rule may name of clipbench's own arguments, by the place where it looks."""
+    always = ("state", "step")
+    if facts.get("on") == "weights":
+        return (*(("new", "old", "g") if facts["per"] == "element" else ()), "w", "size", *always)
+    more = {"element": ("g", "size", "row_mean"), "step": ()}
+    return ("n", "m", "w", "model_n", "model_m", *more.get(facts["per"], ("size",)), *always)
+
+
+def why_not(plugin: Plugin, option: str) -> str:
+    """Why a rule has no such option although others have it; empty if none has."""
+    if option == "per":
+        return f"{plugin.name} looks at each {plugin.facts['per']}; it has no `per`."
+    if option not in ADDED:
+        return ""
+    if plugin.name == "none":
+        return f"none does nothing; it has no `{option}`."
+    if plugin.facts.get("on") == "weights":
+        return f"{plugin.name} acts on the weights, after the step; it has no `{option}`."
+    if "threshold" not in plugin.options and option in ("warmup", "schedule", "noise", "delta"):
+        return f"{plugin.name} has no threshold, and so no `{option}`."
+    return f"{plugin.name} keeps or refuses the step as a whole; it has no `{option}`."
+
+
+def complaints(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Complaint]:
+    """What is right alone and means nothing beside the arm's other options."""
+    values = {name: axis.values for name, axis in axes.items() if name not in plugin.options}
+    scopes = values.get("scope", ("batch",))
+    if values.get("after", (None,)) != (None,) and scopes != ("batch",):
+        yield "after", "an update is of the whole batch, and the scope cuts it into parts.", "Take one of them out."
+    if "sample" in scopes and plugin.facts.get("init"):
+        text = f"{plugin.name} remembers what it saw, and of an example there is no step before."
+        yield "scope", text, "Write scope: batch, or {shards: n}: each part remembers its own."
+    if any(values.get("noise", ())) and set(scopes) != {"sample"}:
+        yield "noise", "noise is of DP-SGD, which clips each example.", "Write scope: sample, or take it out."
+    if any(values.get("noise", ())) and any(values.get("warmup", ())):
+        yield "warmup", "noise hides nothing while nothing is clipped.", "Take one of them out."
+    if values.get("delta", (None,)) != (None,) and not all(values.get("noise", (0,))):
+        yield "delta", "without noise there is no privacy to account for.", "Take it out, or write noise: 1.0."
+
+
+def fit_scope(value: Any) -> str | Component:
+    """batch, sample, or how many parts a batch is cut into."""
+    if isinstance(value, dict) and set(value) == {"shards"}:
+        shards = int(fit(value["shards"], Annotated[int, Ge(1)]))
+        return "batch" if shards == 1 else Component.of("shards", n=shards, label=f"shards({shards})")
+    if value not in ("batch", "sample"):
+        near = did_you_mean(str(value), ("batch", "sample"))
+        remedy = near if near.startswith("Did") else "Write for example scope: {shards: 4}."
+        raise Misfit(f"expected batch, sample or {{shards: n}}, got {show(value)}.", remedy)
+    return str(value)
+
+
+def _slots(plugin: Plugin) -> Iterator[Slot]:
+    per, weights = plugin.facts.get("per"), plugin.facts.get("on") == "weights"
+    if per in ("model", "tensor", "unit"):
+        yield Slot("per", partial(fit, annotation=Place), Place, per)
+    yield Slot("exclude", partial(fit, annotation=list[str]), list[str], (), takes_list=True)
+    if "threshold" in plugin.options:
+        yield _quiet("warmup", Steps, 0, whole=True)
+        yield Slot(
+            "schedule",
+            lambda value: value,
+            str | dict[str, Any] | None,
+            None,
+            quiet=True,
+            kind="schedule",
+            words=FOLLOWED,
+        )
+    if plugin.name == "none" or weights:
+        return
+    yield Slot("scope", fit_scope, Scope, "batch", quiet=True, words=SCOPES)
+    if per != "step":
+        yield _quiet("after", After, None)
+        if "threshold" in plugin.options:
+            yield _quiet("noise", Noise, 0.0)
+            yield _quiet("delta", Delta, None)
+
+
+def _quiet(name: str, annotation: Any, default: Any, whole: bool = False) -> Slot:
+    return Slot(name, partial(fit, annotation=annotation), annotation, default, whole=whole, quiet=True)

@@ -1,0 +1,210 @@
+"""Axes: a list where one value is expected, or a range; every value makes trials."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from clipbench.config.coerce import Misfit, show
+from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.core.names import did_you_mean
+from clipbench.plugins.registry import REQUIRED
+
+MOST_POINTS = 1000
+KINDS = ("log", "linear")
+
+
+@dataclass(frozen=True)
+class Range:
+    """All values from `low` to `high`: `run` takes its points, `sweep` searches the whole of it."""
+
+    low: float
+    high: float
+    log: bool
+    points: int = 5
+    whole: bool = False
+
+    def values(self) -> tuple[float, ...]:
+        """The points, evenly spaced (in the logarithm if it is `log`); the ends are exact."""
+        if self.whole:
+            return tuple(dict.fromkeys(round(point) for point in self._points()))
+        # Six digits read well in a table, and hide that powers differ in the last bit between machines,
+        # which would give the same trial another id there.
+        rounded = tuple(float(f"{point:.6g}") for point in self._points()[1:-1])
+        points = (self.low, *rounded, self.high)
+        ascending = all(low < high for low, high in itertools.pairwise(points))
+        return points if ascending and self.points > 1 else self._points()
+
+    def _points(self) -> tuple[float, ...]:
+        if self.points == 1:
+            return (self._at(0.5),)
+        inner = [self._at(index / (self.points - 1)) for index in range(1, self.points - 1)]
+        return (self.low, *inner, self.high)
+
+    def _at(self, share: float) -> float:
+        if self.log:
+            return self.low * math.exp(share * (math.log(self.high) - math.log(self.low)))
+        return self.low + share * (self.high - self.low)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the YAML says it."""
+        return {"log" if self.log else "linear": [self.low, self.high], "points": self.points}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values that an option takes in turn; one for most options."""
+
+    values: tuple[Any, ...]
+    ranges: tuple[Range, ...] = ()
+    takes_list: bool = False  # each value is a list by nature
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An option of a section or component: its name, what fits, and what it is when nobody sets it."""
+
+    name: str
+    fit: Callable[[Any], Any]  # raises Misfit
+    annotation: Any = Any  # what fits, as far as a type can say it
+    default: Any = REQUIRED
+    takes_list: bool = False  # a list is one value, a list of lists an axis
+    whole: bool = False  # of numbers, only whole ones fit
+    kind: str = ""  # its values are components of this kind, or names beside them
+    words: str = ""  # what fits, where a type says it badly
+    quiet: bool = False  # at its default it is not said anywhere, and no part of a trial's id
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+
+def read_axis(node: Node, slot: Slot, findings: Findings) -> Axis | None:
+    """The values that a node gives an option; None if any of them was reported as wrong."""
+    if not _is_axis(node, slot):
+        return _single(node, slot, findings)
+    if not node.value:
+        findings.wrong(node.place, "an empty list leaves nothing to try.", "Write at least one value.")
+        return None
+    parts = [_single(item, slot, findings) for item in node.value]
+    kept = [part for part in parts if part is not None]
+    if len(kept) < len(parts):
+        return None
+    axis = Axis(
+        tuple(value for part in kept for value in part.values),
+        tuple(found for part in kept for found in part.ranges),
+        slot.takes_list,
+    )
+    return _without_doubles(node, axis, findings)
+
+
+def read_value(node: Node, slot: Slot, findings: Findings) -> Any:
+    """The one value of an option that cannot be an axis; BROKEN if it was reported as wrong."""
+    plain = node.plain()
+    if plain is BROKEN:
+        return BROKEN
+    try:
+        return frozen(slot.fit(plain))
+    except Misfit as misfit:
+        findings.wrong(node.place, misfit.text, misfit.remedy)
+        return BROKEN
+
+
+def frozen(value: Any) -> Any:
+    """The value with its lists as tuples: what is hashed does not change."""
+    return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def is_range(node: Node) -> bool:
+    return isinstance(node.value, dict) and any(kind in node.value for kind in KINDS)
+
+
+def read_range(node: Node, findings: Findings, *, whole: bool = False) -> Range | None:
+    """The range that a mapping with `log` or `linear` says; None if it was reported as wrong."""
+    mapping: dict[str, Node] = node.value
+    before = len(findings.problems)
+    for name, item in mapping.items():
+        if name not in (*KINDS, "points"):
+            remedy = did_you_mean(name, (*KINDS, "points"))
+            findings.wrong(item.key_place, f"a range has no {name!r}.", remedy)
+    if all(kind in mapping for kind in KINDS):
+        findings.wrong(node.place, "a range is either log or linear, and this one is both.", "Keep one of them.")
+        return None
+    kind = "log" if "log" in mapping else "linear"
+    ends = _ends(mapping[kind], kind == "log", findings)
+    points = _points(mapping["points"], findings) if "points" in mapping else 5
+    if ends is None or points is None or len(findings.problems) > before:
+        return None
+    return Range(*ends, log=kind == "log", points=points, whole=whole)
+
+
+def _is_axis(node: Node, slot: Slot) -> bool:
+    if not isinstance(node.value, list):
+        return False
+    return not slot.takes_list or any(isinstance(item.value, list) for item in node.value)
+
+
+def _single(node: Node, slot: Slot, findings: Findings) -> Axis | None:
+    if is_range(node):
+        return _points_of(node, slot, findings)
+    value = read_value(node, slot, findings)
+    return None if value is BROKEN else Axis((value,), takes_list=slot.takes_list)
+
+
+def _points_of(node: Node, slot: Slot, findings: Findings) -> Axis | None:
+    found = read_range(node, findings, whole=slot.whole)
+    if found is None:
+        return None
+    try:
+        return Axis(tuple(slot.fit(value) for value in found.values()), (found,))
+    except Misfit as misfit:
+        findings.wrong(node.place, misfit.text, misfit.remedy)
+        return None
+
+
+def _without_doubles(node: Node, axis: Axis, findings: Findings) -> Axis | None:
+    seen = set()
+    for value in axis.values:
+        marked = (type(value), value)
+        if marked in seen:
+            findings.wrong(node.place, f"the value {show(value)} is here twice.", "Keep one of them.")
+            return None
+        seen.add(marked)
+    return axis
+
+
+def _ends(node: Node, log: bool, findings: Findings) -> tuple[float, float] | None:
+    ends = node.plain()
+    if ends is BROKEN:
+        return None
+    problem = "".join(list(_faults(ends, log))[:1])
+    if problem:
+        findings.wrong(node.place, f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0]}.")
+        return None
+    return float(ends[0]), float(ends[1])
+
+
+def _faults(ends: Any, log: bool) -> Iterator[str]:
+    if not isinstance(ends, list) or len(ends) != 2 or not all(_is_finite(end) for end in ends):
+        yield "a range goes from one finite number to another"
+    elif ends[0] >= ends[1]:
+        yield "a range goes from its lower end to its higher one"
+    elif log and ends[0] <= 0:
+        yield "a log range has ends larger than 0"
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _points(node: Node, findings: Findings) -> int | None:
+    points = node.plain()
+    if points is BROKEN:
+        return None
+    if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= MOST_POINTS:
+        findings.wrong(node.place, f"expected 1 to {MOST_POINTS} points, got {show(points)}.")
+        return None
+    return points

@@ -1,0 +1,255 @@
+"""What a claim expects, read from its words: `zero > value`, `adam.norm@1.0 = adam.none`, `always(skip = none)`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clipbench.config.coerce import Misfit
+from clipbench.config.measures import unknown_measure
+from clipbench.core.names import did_you_mean
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.plugins.registry import catalogue
+
+RELATIONS = "><="
+ALWAYS = re.compile(r"always\s*\((.*)\)", re.DOTALL)
+HOW = "Write for example `norm > none`, `adam.norm@1.0 = adam.none`, `none[train.l2=0.001] > none[train.l2=0]`."
+
+
+@dataclass(frozen=True)
+class Side:
+    """Arms of an experiment: a strategy or all of them, at one threshold or its best, in all settings or some."""
+
+    text: str
+    strategy: str = ""
+    threshold: float | None = None
+    where: tuple[tuple[str, str], ...] = ()  # section and name: ("optimizer", "adam")
+    options: tuple[tuple[str, str], ...] = ()  # column and value: ("train.l2", "0.001")
+    minus: Side | None = None  # a difference: `(norm - none)` is what `norm` gains over `none`
+    measure: str = ""  # every strategy, by this measure: `parameters`
+
+    def holds(self, strategy: str, threshold: float | None) -> bool:
+        """Whether an arm is meant. `norm` is `norm` with other options too, where there is no plain one."""
+        if self.strategy and strategy != self.strategy:
+            return False
+        return self.threshold is None or (threshold is not None and _same(threshold, self.threshold))
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """`left` stands to `right` as the relation says: > is better, < is worse, = is within the margin.
+
+    `always` asks for it in every setting, at every threshold and on every seed, else on average at the best threshold.
+    """
+
+    left: Side
+    relation: str
+    right: Side
+    always: bool = False
+
+    @property
+    def measure(self) -> str:
+        """What a side names instead of arms; empty if none does."""
+        return self.left.measure or self.right.measure
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names that claims may use: those of the experiment, and the built-in ones that `--set` may have left out."""
+
+    thresholds: Mapping[str, tuple[float, ...]]  # of each strategy of the experiment
+    sections: Mapping[str, str] = field(default_factory=dict)  # of the names of its data, models and optimizers
+    elsewhere: Mapping[str, str] = field(default_factory=dict)  # of built-in names, by kind
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the values of each option, by its column
+
+    @classmethod
+    def of(
+        cls,
+        arms: Iterable[Component],
+        sections: Mapping[str, Iterable[Component | None]],
+        options: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Vocabulary:
+        known: dict[str, tuple[float, ...]] = {}
+        for arm in arms:
+            label, threshold = arm.label or arm.name, arm.as_dict().get("threshold")
+            more = (float(threshold),) if isinstance(threshold, int | float) else ()
+            known[label] = (*known.get(label, ()), *more)
+        names = {part.name: section for section, parts in sections.items() for part in parts if part}
+        elsewhere = {name: kind for kind in (*sections, "strategy") for name in catalogue(kind)}
+        return cls(known, names, elsewhere, options or {})
+
+    def strategy(self, name: str) -> str | None:
+        """The label that a name means: its own, or that of the only strategy of this name with options."""
+        if name in self.thresholds:
+            return name
+        found = [label for label in self.thresholds if label.partition("(")[0] == name]
+        if len(found) == 1 or self.elsewhere.get(name) != "strategy":
+            return found[0] if len(found) == 1 else None
+        return name
+
+    def section(self, text: str) -> tuple[str, str] | None:
+        """The section and the name that a text begins with: `adam.norm` with the optimizer adam."""
+        for names in (self.sections, self.elsewhere):
+            for name, section in names.items():
+                if section != "strategy" and (text == name or text.startswith(f"{name}.")):
+                    return section, name
+        return None
+
+    def column(self, name: str) -> str:
+        """The column of an option, named in full or by its last part: `l2` for `train.l2`."""
+        found = [column for column in self.options if column == name or column.endswith(f".{name}")]
+        if name in found or len(found) == 1:
+            return name if name in found else found[0]
+        if found:
+            raise Misfit(f"{name!r} may be {' or '.join(found)}.", "Write it in full.")
+        raise Misfit(f"there is no option {name!r}.", did_you_mean(name, self.options))
+
+    def missing(self, side: Side) -> str:
+        """Why this experiment has nothing that a side names; empty if it has."""
+        for name, value in side.options:
+            if not any(same_value(known, value) for known in self.options[name]):
+                return f"{name} is never {value} here, only {', '.join(self.options[name])}."
+        absent = [name for _, name in side.where if name not in self.sections]
+        if side.strategy and side.strategy not in self.thresholds:
+            absent.append(side.strategy)
+        if absent:
+            return f"{', '.join(absent)} is not in this experiment."
+        known = self.thresholds.get(side.strategy, ())
+        if side.threshold is None or any(_same(each, side.threshold) for each in known):
+            return ""
+        listed = ", ".join(f"{each:.6g}" for each in known) or "none"
+        return f"{side.strategy} has no threshold {side.threshold:g} here, only {listed}."
+
+    def known(self) -> list[str]:
+        return [*self.thresholds, *self.sections]
+
+
+def option_values(parts: Mapping[str, Sequence[Any]], training: Sequence[Training]) -> dict[str, tuple[str, ...]]:
+    """The values of every option but the arms', by the columns of the records."""
+    sections = {**{name: parts[name] for name in ("data", "model", "optimizer")}, "train": training}
+    first: dict[str, Any] = {name: found[0] if found else None for name, found in sections.items()}
+    values: dict[str, dict[str, None]] = {}
+    for name, found in sections.items():
+        for each in found:
+            for column, value in Trial(**(first | {name: each}), clip=parts["clip"][0], seed=0).columns().items():
+                if column == "lr" or (column.partition(".")[0] in sections and "." in column):
+                    values.setdefault(column, {})[f"{value:.6g}" if isinstance(value, float) else str(value)] = None
+    return {column: tuple(found) for column, found in values.items()}
+
+
+def read(text: str, vocabulary: Vocabulary) -> Expectation:
+    """The expectation, or a Misfit that says which word of it is wrong."""
+    text = text.strip()
+    inner = ALWAYS.fullmatch(text)
+    left, relation, right = _split(inner[1] if inner else text)
+    found = Expectation(_side(left, vocabulary), relation, _side(right, vocabulary), inner is not None)
+    if bool(found.left.minus) != bool(found.right.minus):
+        raise Misfit("a difference can only be compared with a difference.", HOW)
+    if found.left.minus and found.always:
+        raise Misfit("`always` asks for single arms, and a difference is of two.", HOW)
+    if found.left.measure and found.right.measure:
+        raise Misfit("both sides name a measure, and none names arms.", HOW)
+    return found
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Around the relation, which is none of the signs within brackets: `norm(per=tensor) > none[train.l2=0]`."""
+    depth, places = 0, []
+    for place, sign in enumerate(text):
+        depth += (sign in "([") - (sign in ")]")
+        if depth == 0 and sign in RELATIONS:
+            places.append(place)
+    if len(places) != 1:
+        raise Misfit(f"expected two sides and one of >, < and = between them, got {text!r}.", HOW)
+    (place,) = places
+    left, right = text[:place].strip(), text[place + 1 :].strip()
+    if not left or not right:
+        raise Misfit(f"a side is missing in {text!r}.", HOW)
+    return left, text[place], right
+
+
+def _side(text: str, vocabulary: Vocabulary) -> Side:
+    arms, options = _options(text, vocabulary)
+    if arms.startswith("("):
+        return replace(_difference(arms, vocabulary), text=text, options=options)
+    rest, where = arms, []
+    while rest and vocabulary.strategy(_name(rest)) is None:
+        found = vocabulary.section(rest)
+        if found is None and rest == arms and not unknown_measure(rest)[0]:
+            return Side(text, options=options, measure=rest)
+        if found is None:
+            raise Misfit(f"unknown {_name(rest)!r} in a claim.", did_you_mean(_name(rest), vocabulary.known()))
+        where.append(found)
+        rest = rest[len(found[1]) + 1 :]
+    name = _name(rest)
+    threshold = float(rest[len(name) + 1 :]) if name != rest else None
+    return Side(text, vocabulary.strategy(name) or "", threshold, tuple(sorted(where)), options)
+
+
+def _options(text: str, vocabulary: Vocabulary) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """`none[train.l2=0.001]` without its brackets, and what stands in them."""
+    start = _opening(text) if text.endswith("]") else 0
+    if start <= 0:
+        return text, ()
+    pairs = [part.partition("=") for part in _parts(text[start + 1 : -1], ",")]
+    if any(not sign or not value.strip() for _, sign, value in pairs):
+        raise Misfit(f"expected options such as [train.l2=0.001], got {text[start:]}.", HOW)
+    return text[:start].strip(), tuple((vocabulary.column(name.strip()), value.strip()) for name, _, value in pairs)
+
+
+def _difference(text: str, vocabulary: Vocabulary) -> Side:
+    """`(norm - none)`: two arms of the same settings."""
+    parts = _parts(text[1:-1], " - ") if text.endswith(")") else []
+    if len(parts) != 2:
+        raise Misfit(f"expected a difference such as (norm - none), got {text!r}.", HOW)
+    whole, base = (_side(part.strip(), vocabulary) for part in parts)
+    if not whole.strategy or not base.strategy or base.where or whole.where or whole.options or base.options:
+        raise Misfit(f"a difference is between two strategies, got {text!r}.", "Write (norm - none)[train.l2=0.001].")
+    return replace(whole, minus=base)
+
+
+def _opening(text: str) -> int:
+    """Where the bracket was opened that closes a text."""
+    depth = 0
+    for place in reversed(range(len(text))):
+        depth += (text[place] == "]") - (text[place] == "[")
+        if depth == 0:
+            return place
+    return -1
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    """Cut at the separators that stand outside of brackets."""
+    parts, depth = [""], 0
+    for place, sign in enumerate(text):
+        depth += (sign in "([") - (sign in ")]")
+        if depth == 0 and text.startswith(separator, place):
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.removeprefix(separator[1:]) if number else part for number, part in enumerate(parts)]
+
+
+def _name(text: str) -> str:
+    """Without the threshold."""
+    head, _, tail = text.rpartition("@")
+    try:
+        float(tail)
+    except ValueError:
+        return text
+    return head or text
+
+
+def _same(threshold: float, wanted: float) -> bool:
+    """Thresholds of a range are written as short as tables show them."""
+    return threshold == wanted or f"{threshold:.3g}" == f"{wanted:.6g}"
+
+
+def same_value(one: object, other: str) -> bool:
+    """Whether an option's value is the one that a claim writes: 0.1 is 1e-1, True is true, [64] is [ 64 ]."""
+    try:
+        return float(str(one)) == float(other)
+    except ValueError:
+        return str(one).replace(" ", "").lower() == other.replace(" ", "").lower()

@@ -1,0 +1,235 @@
+"""Whether a value fits an annotation; if so as what, and if not, why, in a user's words."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from clipbench.core.names import did_you_mean
+from clipbench.plugins.registry import Option
+
+
+class Misfit(ValueError):
+    """A value that an option does not take: `text` says what was expected and got, `remedy` the way out."""
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.remedy = remedy
+
+
+def fit(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
+    """The value as the annotation has it: an int where a float is expected becomes one."""
+    readable = _readable(annotation)
+    if _holds_mapping(value):
+        raise Misfit(f"expected {phrase(readable)}, got {show(value)}.", "An option is a single value or a list.")
+    if not infinite and _infinite(value):
+        raise Misfit(f"expected {phrase(readable)}, got {show(value)}.", "Write a finite number.")
+    try:
+        return _validated(value, readable)
+    except ValidationError as error:
+        first = error
+    try:
+        return _validated(_whole(value), readable)  # 1e4 steps
+    except ValidationError:
+        raise _misfit(value, readable, first) from None
+
+
+def fit_default(option: Option) -> Any:
+    """A default as if a user had written it, so that `0` and `0.0` are one trial."""
+    try:
+        return fit(_listed(option.default), option.annotation, infinite=True)
+    except (Misfit, TypeError, ValueError):
+        return option.default
+
+
+def stated(option: Option, own: bool) -> Any:
+    """The annotation to hold a user's value to, where the author wrote none told by the default.
+
+    A user's own function takes any value of YAML there, but a whole number is one with its float default.
+    """
+    guess = type(option.default)
+    if option.annotation is not Any or guess not in (bool, int, float, str):
+        return option.annotation
+    return guess if not own else _FREE_FLOAT if guess is float else Any
+
+
+_FREE_FLOAT = float | bool | str | list[Any] | None
+
+
+def takes_whole(annotation: Any) -> bool:
+    """Whether of all numbers only whole ones fit."""
+    kinds = _members(annotation)
+    return int in kinds and float not in kinds and Any not in kinds
+
+
+def show(value: Any) -> str:
+    """A value as a user would write it in YAML, shortened."""
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+    elif isinstance(value, list | tuple):
+        text = "[" + ", ".join(show(item) for item in value) + "]"
+    elif isinstance(value, str):
+        text = repr(value)
+    else:
+        text = {None: "null", True: "true", False: "false"}[value] if _is_word(value) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def phrase(annotation: Any) -> str:
+    """What an annotation takes, in words."""
+    members = _members(annotation)
+    words = list(dict.fromkeys(_word(member) for member in members if member is not type(None)))
+    choices = [show(choice).strip("'") for member in members for choice in _choices(member)]
+    if choices:
+        several = "one of " if len(choices) > 1 else ""
+        words = [*(word for word in words if word), several + ", ".join(choices)]
+    if type(None) in members:
+        words.append("null")
+    return " or ".join(word for word in words if word) or "a value"
+
+
+def json_schema(annotation: Any) -> dict[str, Any]:
+    return _adapter(_readable(annotation)).json_schema()
+
+
+_WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    dict: "a mapping",
+    Any: "a value",
+}
+
+
+def _word(member: Any) -> str:
+    if typing.get_origin(member) is Literal:
+        return ""
+    inner = [part for part in typing.get_args(member) if part is not Ellipsis]
+    if _is_sequence(member):
+        many = {"a whole number": "whole numbers", "a number": "numbers", "text": "words"}
+        items = phrase(inner[0]) if inner else ""
+        length = (
+            f"{len(inner)} " if typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member) else ""
+        )
+        return f"a list of {length}{many.get(items, 'values')}"
+    return _WORDS.get(typing.get_origin(member) or member, getattr(member, "__name__", str(member)))
+
+
+def _choices(member: Any) -> tuple[Any, ...]:
+    return typing.get_args(member) if typing.get_origin(member) is Literal else ()
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The alternatives of a union, bare of what Annotated adds."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [member for part in typing.get_args(annotation) for member in _members(part)]
+    return [annotation]
+
+
+def _is_sequence(member: Any) -> bool:
+    origin = typing.get_origin(member) or member
+    return inspect.isclass(origin) and issubclass(origin, Sequence) and origin is not str
+
+
+def _validated(value: Any, annotation: Any) -> Any:
+    # As JSON, a list is also a tuple or any other sequence, and strictness still holds for all else.
+    return _adapter(annotation).validate_json(json.dumps(value), strict=True)
+
+
+def _whole(value: Any) -> Any:
+    """The value with numbers such as 10.0 as whole ones."""
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_word(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _infinite(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(_infinite(item) for item in value)
+    return isinstance(value, float) and math.isinf(value)
+
+
+def _holds_mapping(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(_holds_mapping(item) for item in value))
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _readable(annotation: Any) -> Any:
+    """The annotation without what YAML cannot say: of `float | Tensor`, the float."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        kept = [part for part in map(_readable, arguments) if part is not Any]
+        return Union[tuple(kept)] if kept else Any  # noqa: UP007
+    if origin is tuple:
+        return tuple[tuple(part if part is Ellipsis else _readable(part) for part in arguments)]  # type: ignore[misc]
+    try:
+        _adapter(annotation)
+    except (PydanticUserError, TypeError, NameError):
+        return Any
+    return annotation
+
+
+def _misfit(value: Any, annotation: Any, error: ValidationError) -> Misfit:
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    limits = [detail["msg"] for detail in details if detail["type"] in _LIMITS]
+    if limits:
+        return Misfit(f"{re.sub(r'^[A-Z][a-z]+ should', 'must', limits[0])}, got {show(value)}.")
+    return Misfit(f"expected {phrase(annotation)}, got {show(value)}.", _way_out(value, annotation))
+
+
+_LIMITS = frozenset(
+    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of", "value_error"}
+    | {"string_too_short", "string_too_long", "string_pattern_mismatch"}
+)
+
+
+def _way_out(value: Any, annotation: Any) -> str:
+    members = _members(annotation)
+    if any(_is_sequence(member) for member in members) and not isinstance(value, list):
+        return f"Write {show([value])}." if value is not None else "Leave it out."
+    if not isinstance(value, str):
+        return ""
+    choices = [str(choice) for member in members for choice in _choices(member)]
+    if choices:
+        near = did_you_mean(value, choices)
+        return near if near.startswith("Did") else ""
+    if bool in members and value.lower() in ("yes", "no", "on", "off", "y", "n", "true", "false"):
+        return "Write true or false." if value.lower() not in ("true", "false") else "It is text: take the quotes away."
+    if (int in members or float in members) and _is_number(value):
+        return "It is text: take the quotes away."
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""What a component takes: its function's own signature, and the options that clipbench adds for its kind."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from clipbench.config.arm_options import arm_options
+from clipbench.config.axes import Slot, frozen
+from clipbench.config.coerce import Misfit, fit, fit_default, show, stated, takes_whole
+from clipbench.plugins.registry import REQUIRED, Option, Plugin
+
+# Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
+SECTIONS = {"split": "Write split: {val: 0.2, test: 0.2}.", "corrupt": "Write corrupt: {missing: 0.1}."}
+# Options of data that are a fixed set of examples, which a stream is not.
+FIXED = ("standardize", "limit", "impute", "corrupt", "folds", "resize")
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+NumberOf = Annotated[int, Field(ge=0)]
+
+
+def signature(plugin: Plugin) -> dict[str, Slot]:
+    """Every option that a user may set; ValueError or TypeError where a function does not say its own."""
+    slots = {name: _slot(option, plugin) for name, option in plugin.options.items()}
+    return slots | {name: slot for name, slot in _common(plugin).items() if name not in slots}
+
+
+def _slot(option: Option, plugin: Plugin) -> Slot:
+    if plugin.kind == "strategy" and option.name == "threshold":
+        default = REQUIRED if option.default is REQUIRED else fit_threshold(option.default)
+        return Slot("threshold", fit_threshold, NotNegative | None, default)
+    own = ":" in plugin.name
+    annotation = stated(option, own)
+    option = Option(option.name, annotation, option.default)
+    default = REQUIRED if option.default is REQUIRED else frozen(fit_default(option))
+    reader = partial(_fit_or_default, option=option, infinite=own or plugin.kind == "strategy")
+    return Slot(option.name, reader, annotation, default, option.takes_list, takes_whole(annotation))
+
+
+def _fit_or_default(value: Any, option: Option, infinite: bool) -> Any:
+    try:
+        return fit(value, option.annotation, infinite=infinite)
+    except Misfit:
+        # `def f(width: int = None)`: whoever writes a function's own default out is right.
+        if is_plain(option.default) and show(value) == show(option.default):
+            return option.default
+        raise
+
+
+def fit_threshold(value: Any) -> float | None:
+    """A threshold is a size: not negative, and null or infinite when it is off."""
+    if isinstance(value, int | float) and value < 0:
+        remedy = "Write null (or inf) to turn it off."
+        raise Misfit(f"a threshold is a size, and no size is below 0, got {show(value)}.", remedy)
+    number = fit(value, float | None, infinite=True)
+    return None if number is None or math.isinf(number) else float(number)
+
+
+def _common(plugin: Plugin) -> dict[str, Slot]:
+    if plugin.is_stream:
+        return {
+            "split.val": _added("split.val", NumberOf, 1000),
+            "split.test": _added("split.test", NumberOf, 10000),
+            "split.seed": _added("split.seed", NumberOf, 0),
+        }
+    if plugin.kind == "data":
+        return {
+            "split.val": _added("split.val", Fraction, 0.2),
+            "split.test": _added("split.test", Fraction, 0.2),
+            "split.seed": _added("split.seed", NumberOf, 0),
+            "standardize": _standardize(bool(plugin.facts.get("standardize", False))),
+            "limit": _added("limit", Annotated[int, Field(ge=1)] | None, None),
+            "impute": _added("impute", Literal["mean", "median"] | None, None, quiet=True),
+            "resize": _added("resize", Annotated[int, Field(ge=1)] | None, None, quiet=True),
+            "folds": _added("folds", Annotated[int, Field(ge=2)] | None, None, quiet=True),
+            "fold": _added("fold", NumberOf | None, None, quiet=True),
+            "corrupt.missing": _added("corrupt.missing", Fraction, 0.0, quiet=True),
+            "corrupt.label_flip": _added("corrupt.label_flip", Share, 0.0, quiet=True),
+            "corrupt.outliers": _added("corrupt.outliers", Share, 0.0, quiet=True),
+            "corrupt.noise": _added("corrupt.noise", NotNegative, 0.0, quiet=True),
+            "corrupt.seed": _added("corrupt.seed", NumberOf, 0, quiet=True),
+        }
+    if plugin.kind == "strategy":
+        return arm_options(plugin)
+    if plugin.kind == "schedule":
+        return {"warmup": _added("warmup", Annotated[int, Field(ge=0)], 0)}
+    return {}
+
+
+def _added(name: str, annotation: Any, default: Any, quiet: bool = False) -> Slot:
+    reader = partial(fit, annotation=annotation)
+    return Slot(name, reader, annotation, default, whole=takes_whole(annotation), quiet=quiet)
+
+
+def _standardize(default: bool) -> Slot:
+    def reader(value: Any) -> bool:
+        chosen = fit(value, bool | None)
+        return default if chosen is None else bool(chosen)
+
+    return Slot("standardize", reader, bool | None, default)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a default can stand in YAML; others (a function, a module) the plug-in fills in itself."""
+    if isinstance(value, list | tuple):
+        return all(is_plain(item) for item in value)
+    return value is None or (isinstance(value, bool | int | float | str) and value == value)

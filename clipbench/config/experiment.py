@@ -1,0 +1,73 @@
+"""Experiment: one YAML file, validated; the noun that planning, sweeping and reporting start from."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from clipbench.config.axes import Axis, Range
+from clipbench.config.claim_language import Expectation
+from clipbench.config.components import Choice
+from clipbench.config.sections import Claim, ReportOptions
+from clipbench.config.sweep_section import Sweep
+from clipbench.core.trial import Component, Training
+from clipbench.errors import Place
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One YAML file, validated; every list and range expanded, in the order of the file."""
+
+    name: str
+    path: str
+    text: str
+    data: tuple[Component | None, ...]
+    models: tuple[Component, ...]
+    optimizers: tuple[Component, ...]
+    training: tuple[Training, ...]
+    arms: tuple[Component, ...]
+    seeds: tuple[int, ...]
+    report: ReportOptions
+    notes: tuple[str, ...] = ()
+    sweep: Sweep | None = None
+    claims: tuple[Claim, ...] = ()
+    expectations: tuple[Expectation, ...] = ()  # of the claims, one each
+    # Of each component above its key in the YAML: keys["clip"][3] == "clip[1]" made arms[3].
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Before expansion, by section, and the axes of `train`.
+    choices: Mapping[str, tuple[Choice, ...]] = field(default_factory=dict)
+    train_axes: Mapping[str, Axis] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)
+    folder: str = ""  # where `./file.py:function` is looked up
+
+    @property
+    def size(self) -> int:
+        """The number of trials."""
+        parts = (self.data, self.models, self.optimizers, self.training, self.arms, self.seeds)
+        return math.prod(len(part) for part in parts)
+
+    @property
+    def arm_keys(self) -> tuple[str, ...]:
+        return self.keys.get("clip", ())
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """Every range of the file, by the key path of its option: `clip[1].threshold`."""
+        found = {f"train.{name}": axis for name, axis in self.train_axes.items()}
+        for choice in itertools.chain(*self.choices.values()):
+            found |= {f"{choice.key}.{name}": axis for name, axis in choice.axes}
+        return {key: axis.ranges[0] for key, axis in found.items() if len(axis.ranges) == 1}
+
+    def place(self, key: str) -> Place:
+        """Where a key path stands in the file; of what is not written there, the nearest part around it."""
+        return locate(self.places, key, self.path)
+
+
+def locate(places: Mapping[str, Place], key: str, file: str) -> Place:
+    around = key
+    while around and around not in places:
+        around = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]+)$", "", around)
+    return replace(places.get(around, Place(file)), key=key)

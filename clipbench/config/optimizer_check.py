@@ -1,0 +1,60 @@
+"""Optimizers built once on a parameter of their own: what they refuse is said before anything starts."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from clipbench.config.components import Choice
+from clipbench.config.yaml_nodes import Findings, Node
+from clipbench.errors import Place
+from clipbench.plugins.registry import Plugin, find
+
+
+def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: Findings) -> None:
+    """Report every value that an optimizer's constructor refuses."""
+    places = {node.key: node.place for node in section.walk()} if section else {}
+    for choice in choices:
+        plugin = find("optimizer", choice.name, choice.folder)
+        for changed, options in _one_at_a_time(choice):
+            said = refusal(plugin, options)
+            if said:
+                findings.wrong(_where(choice, changed, said, places), said)
+                break
+
+
+def _one_at_a_time(choice: Choice) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The first combination, then every other value alone: all values without all combinations."""
+    first = {name: axis.values[0] for name, axis in choice.axes}
+    yield "", first
+    for name, axis in choice.axes:
+        for value in axis.values[1:]:
+            yield name, first | {name: value}
+
+
+def refusal(plugin: Plugin, options: dict[str, Any]) -> str:
+    """Why an optimizer cannot be made with these options; empty if it can."""
+    import torch
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer = plugin.function([parameter], **options)
+    except Exception as error:  # noqa: BLE001 - a user's own optimizer may refuse in any way
+        return f"{plugin.name} refuses its options: {' '.join(str(error).split()) or type(error).__name__}."
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return ""
+    return f"{plugin.name} returned {type(optimizer).__name__}, not a torch.optim.Optimizer."
+
+
+def _where(choice: Choice, changed: str, refusal: str, places: dict[str, Place]) -> Place:
+    """The option that the refusal names, or else the one that was changed, or else the component."""
+    words = set(re.findall(r"\w+", refusal.lower().replace("learning rate", "lr")))
+    named = [name for name, _ in choice.axes if {name, name.removesuffix("s")} & words]
+    for name in (*named, changed):
+        if name and f"{choice.key}.{name}" in places:
+            return places[f"{choice.key}.{name}"]
+    return places.get(choice.key, Place("", key=choice.key))

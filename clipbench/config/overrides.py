@@ -1,0 +1,112 @@
+"""`--set path.to.key=value`: the YAML with some of its values replaced, before it is validated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from clipbench.config.yaml_nodes import BROKEN, Findings, Node, child_key, parse
+from clipbench.errors import InputError, Place
+
+# A name, an index, or a name in quotes that may hold dots: `sweep.search."optimizer.lr"`.
+_STEP = re.compile(r'\[(\d{1,6})\]|"([^"]+)"|([^.\[\]="]+)')
+COMPONENTS = ("data", "model", "optimizer", "clip", "loss")
+
+
+@dataclass(frozen=True)
+class _Override:
+    path: tuple[str | int, ...]
+    value: Node
+
+
+class _NoSuchPart(Exception):
+    """The path leads nowhere: `args` are the text and the way out."""
+
+
+def apply(root: Node, sets: Iterable[str], findings: Findings) -> Node:
+    """The root with every `--set` put in, in order."""
+    for words in sets:
+        place = Place("--set " + " ".join(words.split("\n")).strip())
+        try:
+            override = _read(words, place, findings)
+            if override and isinstance(root.value, dict | None):
+                root = _put(root, override.path, override.value, place)
+        except InputError as error:  # its value is not YAML
+            findings.problems += error.problems
+        except _NoSuchPart as error:
+            findings.wrong(place, *error.args)
+    return root
+
+
+def put_seeds(root: Node, seeds: int) -> Node:
+    """The root with the number of seeds that `--seeds` says."""
+    place = Place(f"--seeds {seeds}", key="seeds")
+    return _put(root, ("seeds",), Node(seeds, place, place), place) if isinstance(root.value, dict) else root
+
+
+def _read(words: str, place: Place, findings: Findings) -> _Override | None:
+    path, equals, value = words.partition("=")
+    steps = _steps(path.strip())
+    if not equals or steps is None:
+        findings.wrong(place, "is not path.to.key=value.", "Write for example train.epochs=5.")
+        return None
+    key = ""
+    for step in steps:
+        key = child_key(key, step)
+    return _Override(steps, parse(value, place.file, findings, key=key, lines=False))
+
+
+def _steps(path: str) -> tuple[str | int, ...] | None:
+    steps: list[str | int] = []
+    position = 0
+    while position < len(path):
+        if steps and path[position] == ".":
+            position += 1
+        found = _STEP.match(path, position)
+        if found is None:
+            return None
+        index, quoted, name = found.groups()
+        counted = index or (name if steps and name and re.fullmatch("[0-9]{1,6}", name) else None)
+        steps.append(int(counted) if counted else quoted or name)
+        position = found.end()
+    return tuple(steps) or None
+
+
+def _put(node: Node, path: tuple[str | int, ...], value: Node, place: Place) -> Node:
+    if not path:
+        return Node(value.value, value.place, value.key_place)
+    step, rest = path[0], path[1:]
+    if isinstance(step, int):
+        return _put_index(node, step, rest, value, place)
+    mapping = _as_mapping(node, step)
+    key = child_key(node.key, step)
+    here = replace(place, key=key)
+    part = mapping.get(step) or Node(None, here, here)
+    return replace(node, value=mapping | {step: _put(part, rest, value, place)})
+
+
+def _put_index(node: Node, index: int, rest: tuple[str | int, ...], value: Node, place: Place) -> Node:
+    if not isinstance(node.value, list):
+        raise _NoSuchPart(f"{node.key or 'the file'} is no list, so it has no [{index}].", "")
+    if index >= len(node.value):
+        raise _NoSuchPart(f"{node.key} has {len(node.value)} entries, counted from 0.", "")
+    items = [_put(item, rest, value, place) if at == index else item for at, item in enumerate(node.value)]
+    return replace(node, value=items)
+
+
+def _as_mapping(node: Node, step: str) -> dict[str, Node]:
+    if isinstance(node.value, dict):
+        return node.value
+    if node.value is None or node.value is BROKEN:
+        return {}
+    if isinstance(node.value, list):
+        raise _NoSuchPart(f"{node.key} is a list, so it has no {step!r}.", f"Say which one: {node.key}[0].{step}.")
+    if _is_component(node):  # `optimizer: sgd` is short for {name: sgd}
+        return {"name": Node(node.value, replace(node.place, key=child_key(node.key, "name")), node.key_place)}
+    raise _NoSuchPart(f"{node.key} is a single value, so it has no {step!r}.", "")
+
+
+def _is_component(node: Node) -> bool:
+    last = re.sub(r"\[\d+\]", "", node.key).rpartition(".")[2]
+    return isinstance(node.value, str) and last in COMPONENTS

@@ -1,0 +1,213 @@
+"""What `sweep.search` searches: paths of options, held against the components that have them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from clipbench.config.arm_options import ADDED
+from clipbench.config.axes import KINDS as RANGES
+from clipbench.config.axes import Range, Slot, frozen, is_range, read_axis, read_range
+from clipbench.config.coerce import Misfit, fit, show
+from clipbench.config.component_options import signature
+from clipbench.config.components import Choice
+from clipbench.config.optimizer_check import refusal
+from clipbench.config.sections import is_mapping
+from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.core.names import did_you_mean
+from clipbench.plugins.registry import Plugin, find
+
+KINDS = {"optimizer": "optimizer", "clip": "strategy"}  # sections with options that can be searched
+OTHERS = ("data", "model", "train")
+PATH = re.compile(r"((optimizer|clip)(?:\[\d{1,6}\])?)\.(.+)")
+# Options of arms that clipbench adds: they tell strategies apart, which are compared.
+COMPARED = ("per", "exclude", *ADDED)
+
+Space = Range | tuple[Any, ...]
+Choices = Mapping[str, Sequence[Choice]]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One option of a component that is searched."""
+
+    key: str  # where the YAML says so, as `--set` takes it
+    space: Space  # whose values are as the option has them
+
+
+def searched(choice: Choice, section: str, search: Mapping[str, Space]) -> dict[str, Searched]:
+    """The options of one component that `sweep.search` names; a path with an index goes before one without."""
+    own = _own_options(choice, section)
+    found: dict[str, Searched] = {}
+    for path, space in sorted(search.items(), key=lambda item: "[" in item[0]):
+        where, option = _parts(path)
+        if where in (section, choice.key) and option in own:
+            found[option] = Searched(f'sweep.search."{path}"', _fitted(space, own[option]))
+    return found
+
+
+def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, Space]:
+    """For the path of each option a range or the tuple of its values; what is wrong is among the findings."""
+    found: dict[str, Space] = {}
+    for path, item in node.value.items() if is_mapping(node, findings) else ():
+        where, option = _parts(path)
+        section = _section(where)
+        if not where:
+            findings.wrong(item.key_place, *_no_path(path, choices))
+            continue
+        named = [choice for choice in choices.get(section, ()) if where in (section, choice.key)]
+        having = [(choice, own[option]) for choice in named if option in (own := _own_options(choice, section))]
+        if not having and choices.get(section) and not findings.concern(section):
+            findings.wrong(item.key_place, *_nobody_has(path, choices[section], named))
+        space = _space(item, having, findings)
+        if space is not None:
+            found[path] = space
+    return found
+
+
+def takes(choice: Choice, section: str, option: str, value: float) -> bool:
+    """Whether a component would take that value of an option."""
+    try:
+        _own_options(choice, section)[option].fit(value)
+    except Misfit:
+        return False
+    options = {name: axis.values[0] for name, axis in choice.axes} | {option: value}
+    return section != "optimizer" or not refusal(_plugin(choice, section), options)
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """Of `clip[2].window`, `clip[2]` and `window`; two empty texts if it is no such path."""
+    found = PATH.fullmatch(path)
+    return (found[1], found[3]) if found else ("", "")
+
+
+def _section(where: str) -> str:
+    return where.partition("[")[0]
+
+
+def _own_options(choice: Choice, section: str) -> dict[str, Slot]:
+    """The options that a component's own function takes, and not those that clipbench adds to its kind."""
+    plugin = _plugin(choice, section)
+    slots = {name: slot for name, slot in signature(plugin).items() if name in plugin.options}
+    written = dict(choice.axes)
+    if plugin.open:
+        anything = partial(fit, annotation=Any, infinite=True)
+        slots |= {name: Slot(name, anything) for name in written if name not in signature(plugin)}
+    # Where other options stand in for a threshold, there is none.
+    return {name: slot for name, slot in slots.items() if name != "threshold" or name in written}
+
+
+def _plugin(choice: Choice, section: str) -> Plugin:
+    return find(KINDS[section], choice.name, choice.folder)
+
+
+def _fitted(space: Space, slot: Slot) -> Space:
+    """The space with values as the option has them."""
+    if isinstance(space, Range):
+        return replace(space, whole=slot.whole)
+    return tuple(frozen(slot.fit(value)) for value in _thawed(space))
+
+
+def _thawed(space: Iterable[Any]) -> Iterator[Any]:
+    """Values as YAML has them, where a tuple is a list."""
+    for value in space:
+        yield list(_thawed(value)) if isinstance(value, tuple | list) else value
+
+
+def _no_path(path: str, choices: Choices) -> tuple[str, str]:
+    section = re.split(r"[.\[]", path)[0]
+    if section in OTHERS:
+        text = f"every value of {path} would be another setting, and settings are compared, not searched."
+        return text, "Write its values as a list where it stands."
+    known = list(dict.fromkeys(itertools.chain.from_iterable(_paths(choices, section) for section in KINDS)))
+    ends = [each for each in known if each.endswith(f".{path}")]
+    remedy = f"Did you mean `{ends[0]}`?" if ends else did_you_mean(path, known)
+    return f"{path!r} is no option's path.", remedy
+
+
+def _paths(choices: Choices, section: str) -> Iterator[str]:
+    for choice in choices.get(section, ()):
+        yield from (f"{section}.{option}" for option in _own_options(choice, section))
+
+
+def _nobody_has(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -> tuple[str, str]:
+    where, option = _parts(path)
+    section = _section(where)
+    if not named:
+        keys = list(dict.fromkeys(choice.key for choice in choices))
+        return f"the YAML has no {where}.", f"There is {', '.join(keys)}."
+    if section == "clip" and option in COMPARED:
+        return f"`{option}` tells strategies apart, and these are compared, not searched.", "Write it as a list there."
+    names = list(dict.fromkeys(choice.name for choice in named))
+    nobody = f"{names[0]} has no" if len(names) == 1 else f"none of {', '.join(names)} has an"
+    known = dict.fromkeys(itertools.chain.from_iterable(_own_options(choice, section) for choice in named))
+    return f"{nobody} option {option!r}.", did_you_mean(option, known) if known else ""
+
+
+def _space(node: Node, having: Sequence[tuple[Choice, Slot]], findings: Findings) -> Space | None:
+    """What an option may be; None if it was reported as wrong."""
+    if node.plain() is BROKEN:
+        return None
+    if not is_range(node) and not isinstance(node.value, list):
+        text = f"expected a range or a list of values, got {show(node.plain())}."
+        findings.wrong(node.place, text, "Write {log: [0.01, 1]}.")
+        return None
+    heard = Findings()  # what several components say alike is one mistake
+    space = _read_range(node, having, heard) if is_range(node) else _read_values(node, having, heard)
+    if not heard.problems:
+        for choice, slot in having:
+            _try_optimizer(choice, slot, node, heard)
+    findings.problems += dict.fromkeys(heard.problems)
+    return None if heard.problems else space
+
+
+def _read_range(node: Node, having: Sequence[tuple[Choice, Slot]], findings: Findings) -> Range | None:
+    if "points" in node.value:
+        text = "a search is not held to points: it takes every value of the range."
+        findings.wrong(node.value["points"].key_place, text, "Take it out.")
+    found = read_range(node, findings)
+    if found:
+        for (_, slot), end in itertools.product(having, _values(node)):
+            try:
+                slot.fit(end.plain())
+            except Misfit as misfit:
+                findings.wrong(end.place, misfit.text, misfit.remedy)
+    return found
+
+
+def _read_values(node: Node, having: Sequence[tuple[Choice, Slot]], findings: Findings) -> tuple[Any, ...]:
+    for item in node.value:
+        if isinstance(item.value, dict):
+            findings.wrong(item.place, f"expected a value, got {show(item.plain())}.", "A range stands alone.")
+            return ()
+    if len(node.value) < 2:
+        text = f"{show(node.plain())} leaves nothing to search."
+        findings.wrong(node.place, text, "Write a range, or two values or more.")
+        return ()
+    for _, slot in having:
+        axis = read_axis(node, replace(slot, takes_list=False), findings)
+        if axis and slot.name == "threshold" and None in axis.values:
+            item = node.value[axis.values.index(None)]
+            findings.wrong(item.place, "a threshold that is off is no point of a search.", "Take it out.")
+    return tuple(frozen(node.plain()))
+
+
+def _values(node: Node) -> list[Node]:
+    """The values that are written: all of a list, the ends of a range."""
+    ends = node if isinstance(node.value, list) else next(node.value[kind] for kind in RANGES if kind in node.value)
+    return list(ends.value)
+
+
+def _try_optimizer(choice: Choice, slot: Slot, node: Node, findings: Findings) -> None:
+    """Report the values that an optimizer's constructor refuses, if it takes those of the YAML."""
+    if not choice.key.startswith("optimizer"):
+        return
+    plugin, first = _plugin(choice, "optimizer"), {name: axis.values[0] for name, axis in choice.axes}
+    for item in _values(node) if not refusal(plugin, first) else ():
+        said = refusal(plugin, first | {slot.name: frozen(slot.fit(item.plain()))})
+        if said:
+            findings.wrong(item.place, said)

@@ -1,0 +1,138 @@
+"""The fixed sections of the YAML beside `train` and `sweep`: what report and claims take, declared once."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clipbench.config import claim_language
+from clipbench.config.axes import Slot, read_value
+from clipbench.config.claim_language import Expectation, Vocabulary
+from clipbench.config.coerce import Misfit, fit, show, takes_whole
+from clipbench.config.component_options import NotNegative
+from clipbench.config.measures import unknown_measure
+from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.core.names import did_you_mean
+from clipbench.plugins.registry import REQUIRED
+
+Positive = Annotated[float, Field(gt=0)]
+Words = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ReportOptions(Section):
+    """What is compared, with which arm, and how small a difference does not matter."""
+
+    metric: str | None = None
+    baseline: str | None = None  # a strategy's label or name, or one arm; None: nothing to compare with
+    margin: NotNegative | None = None
+    tuned: bool = False
+
+
+class Claim(Section):
+    """A statement that the report tests."""
+
+    says: Words
+    expect: Words
+    metric: str | None = None
+    margin: NotNegative = 0.0
+
+
+def slots(section: type[Section]) -> dict[str, Slot]:
+    """The options that a section declares."""
+    found = {}
+    for name, info in section.model_fields.items():
+        annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        default = REQUIRED if info.is_required() else info.default
+        reader = partial(fit, annotation=annotation)
+        found[name] = Slot(name, reader, annotation, default, whole=takes_whole(annotation))
+    return found
+
+
+def read_report(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> ReportOptions | None:
+    """The report section; `metrics` names the user's own."""
+    values = read_values(node, slots(ReportOptions), findings)
+    if values is None or not is_measured(node, "metric", metrics, findings):
+        return None
+    return ReportOptions(**values)
+
+
+def read_claims(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> tuple[Claim, ...]:
+    """The claims that could be read; what is wrong with the others is among the findings."""
+    if node is None or node.value is BROKEN:
+        return ()
+    if not isinstance(node.value, list):
+        findings.wrong(node.place, f"expected a list of claims, got {show(node.plain())}.")
+        return ()
+    read = [(item, read_values(item, slots(Claim), findings)) for item in node.value]
+    return tuple(
+        Claim(**values)
+        for item, values in read
+        if values is not None and is_measured(item, "metric", metrics, findings)
+    )
+
+
+def read_expectations(node: Node | None, vocabulary: Vocabulary, findings: Findings) -> tuple[Expectation, ...]:
+    """What each claim expects. Names that nobody knows are wrong; those that are not in this experiment a remark."""
+    read = []
+    for claim in node.value if node else ():
+        expected = claim.value["expect"]
+        try:
+            read.append(claim_language.read(str(expected.value), vocabulary))
+        except Misfit as error:
+            findings.wrong(expected.place, error.text, error.remedy)
+        else:
+            for side in (read[-1].left, read[-1].right):
+                if missing := vocabulary.missing(side):
+                    findings.note(f"{expected.place.key} cannot be tested: {missing}")
+    return tuple(read)
+
+
+def is_mapping(node: Node, findings: Findings) -> bool:
+    """Whether a node is a mapping of options; says so if it is not."""
+    if isinstance(node.value, dict):
+        return True
+    if node.value is not BROKEN:
+        findings.wrong(node.place, f"expected a mapping of options, got {show(node.plain())}.")
+    return False
+
+
+def refuse_unknown(node: Node, known: list[str], findings: Findings, later: frozenset[str] = frozenset()) -> None:
+    """Report the keys of a mapping that are not known; `later` are known, but not in this release."""
+    for name, item in node.value.items():
+        if name in later:
+            findings.wrong(item.key_place, f"`{name}` is not in this release.", "Take it out.")
+        elif name not in known:
+            findings.wrong(item.key_place, f"{node.key} has no option {name!r}.", did_you_mean(name, known))
+
+
+def read_values(node: Node | None, known: dict[str, Slot], findings: Findings) -> dict[str, Any] | None:
+    """The options that a mapping sets, none of them an axis; None if any was reported as wrong."""
+    if node is None:
+        return {}
+    if not is_mapping(node, findings):
+        return None
+    before = len(findings.problems)
+    refuse_unknown(node, list(known), findings)
+    given = {name: item for name, item in node.value.items() if name in known}
+    values = {name: read_value(item, known[name], findings) for name, item in given.items()}
+    missing = [f"`{name}`" for name, slot in known.items() if slot.required and name not in given]
+    if missing:
+        findings.wrong(node.place, f"there is no {' and no '.join(missing)}.")
+    unreadable = BROKEN in values.values()
+    return values if len(findings.problems) == before and not unreadable else None
+
+
+def is_measured(node: Node | None, option: str, metrics: tuple[str, ...], findings: Findings) -> bool:
+    item = node.value.get(option) if node else None
+    if item is None or item.value is None:
+        return True
+    problem, remedy = unknown_measure(item.value, metrics)
+    if problem:
+        findings.wrong(item.place, problem, remedy)
+    return not problem

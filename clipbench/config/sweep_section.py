@@ -1,0 +1,198 @@
+"""The `sweep` section: how thresholds, and what else, are searched; what is wrong there, each with its place."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from clipbench.config.axes import Axis
+from clipbench.config.coerce import Misfit, fit, show
+from clipbench.config.components import Choice
+from clipbench.config.measures import unknown_measure
+from clipbench.config.search_space import Space, read_search
+from clipbench.config.sections import Section, is_mapping, read_values, slots
+from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+
+Direction = Literal["maximize", "minimize"]
+
+# Measures that look at the test data without saying so in their names.
+OF_TEST = ("generalization_gap", "membership_advantage")
+# Pruners that stop a point by what its epochs have come to so far.
+OF_EPOCHS = ("median", "hyperband")
+FEWEST_PAIRS = 5  # four are the fewest that a signed-rank test can stop a point by, and one more that it spares
+
+
+class Sweep(Section):
+    """How the best threshold of each arm is searched."""
+
+    trials: PositiveInt = 40  # points of each strategy
+    seeds: PositiveInt = 3
+    batch: PositiveInt = 8
+    sampler: Literal["tpe", "gp", "random", "qmc", "cmaes"] = "tpe"
+    pruner: Literal["median", "hyperband", "wilcoxon", "none"] | None = None  # None: `median` where it can judge
+    objective: str | tuple[str, ...] | None = None  # None: the validation metric
+    direction: Direction | tuple[Direction, ...] | None = None  # None: that of the measures
+    confirm_seeds: PositiveInt = 8
+    timeout: float | None = None  # seconds
+    search: dict[str, Any] = Field({})  # a Range or a tuple of values, by the path of an option
+
+    @property
+    def searches_optimizers(self) -> bool:
+        """Whether arms end at learning rates, or other options, of their own."""
+        return any(path.startswith("optimizer") for path in self.search)
+
+
+def read_sweep(
+    node: Node | None,
+    metrics: tuple[str, ...],
+    choices: Mapping[str, Sequence[Choice]],
+    axes: Mapping[str, Axis] | None,
+    findings: Findings,
+) -> Sweep | None:
+    """The sweep section beside the components and the axes of `train` that were read; None if there is none."""
+    if node is None or not is_mapping(node, findings):
+        return None
+    before = len(findings.problems)
+    known = slots(Sweep)
+    known["timeout"] = replace(known["timeout"], fit=_seconds)
+    known["direction"] = replace(known["direction"], fit=_directions)
+    known["objective"] = replace(known["objective"], fit=lambda value: value)  # read below, each measure at its place
+    known["search"] = replace(known["search"], fit=lambda value: value)  # and each path
+    values = read_values(node, known, findings)
+    given: dict[str, Node] = node.value
+    search: Mapping[str, Space] = {}
+    if "search" in given:
+        search = read_search(given["search"], choices, findings)
+    objectives = _objectives(given.get("objective"), metrics, findings)
+    if values is None or len(findings.problems) > before:
+        return None
+    sweep = Sweep(**(values | {"search": dict(search), "objective": _one_or_several(objectives)}))
+    _check_judging(sweep, given, metrics, findings)
+    _check_measured(objectives, given.get("objective"), choices, axes, findings)
+    _remark(sweep, choices.get("data", ()), findings)
+    return sweep
+
+
+def _objectives(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> tuple[str, ...]:
+    """The measures that points are judged by, none where the YAML leaves it open."""
+    found: list[str] = []
+    for item in _items(node):
+        name = item.plain()
+        problem, remedy = _no_objective(name, metrics) if name is not BROKEN else ("", "")
+        if not problem and name in found:
+            problem, remedy = f"{name} is here twice.", "Keep one of them."
+        if problem:
+            findings.wrong(item.place, problem, remedy)
+        found.append(name)
+    if node and node.value == []:
+        findings.wrong(node.place, "an empty list leaves nothing to judge by.", "Write objective: val/accuracy.")
+    return tuple(found)
+
+
+def _items(node: Node | None) -> list[Node]:
+    if node is None or node.value is None:
+        return []
+    return node.value if isinstance(node.value, list) else [node]
+
+
+def _no_objective(name: Any, metrics: tuple[str, ...]) -> tuple[str, str]:
+    problem, remedy = unknown_measure(name, metrics)
+    if problem:
+        return problem, remedy if isinstance(name, str) else "Write for example val/accuracy."
+    if name.startswith("test/") or name in OF_TEST:
+        remedy = f"Write {name.replace('test/', 'val/')}." if name.startswith("test/") else "Write val/loss."
+        return f"{name} looks at the test data, and those choose nothing.", remedy
+    return "", ""
+
+
+def _check_judging(sweep: Sweep, given: Mapping[str, Node], metrics: tuple[str, ...], findings: Findings) -> None:
+    """Directions and pruners are of the objectives that there are."""
+    objectives, directions = listed(sweep.objective), listed(sweep.direction)
+    if directions and len(directions) != max(1, len(objectives)):
+        text = f"there are {len(directions)} directions for {_count(max(1, len(objectives)), 'objective')}."
+        if len(directions) == 1:
+            text = f"there is one direction for {_count(len(objectives), 'objective')}."
+        findings.wrong(given["direction"].place, text, "Write one for each, or leave it out.")
+    if len(objectives) > 1 and sweep.pruner not in (None, "none"):
+        text = f"{sweep.pruner} judges by one objective, and there are {len(objectives)}."
+        findings.wrong(given["pruner"].place, text, "Write pruner: none, or leave it out.")
+    elif sweep.pruner in OF_EPOCHS:
+        for name in objectives:
+            if unknown_measure(name, metrics, per_epoch=True)[0]:
+                text = f"{sweep.pruner} judges at the ends of epochs, and {name} is known at the end of training alone."
+                findings.wrong(given["pruner"].place, text, "Write pruner: none, or leave it out.")
+
+
+def _check_measured(
+    objectives: tuple[str, ...],
+    node: Node | None,
+    choices: Mapping[str, Sequence[Choice]],
+    axes: Mapping[str, Axis] | None,
+    findings: Findings,
+) -> None:
+    """Whether the objectives are measured here, as far as the YAML alone shows it."""
+    targets = axes["target"].values if axes and "target" in axes else (None,)
+    without_data = not choices.get("data") and not findings.concern("data")
+    for name, item in zip(objectives, _items(node), strict=True):
+        if name == "epochs_to_target" and axes is not None and None in targets:
+            text = "without a target there is no epochs_to_target."
+            findings.wrong(item.place, text, "Write train: {target: {val/accuracy: 0.95}}.")
+        if without_data and name.startswith(("val/", "best_val/")):
+            text = f"without data there is no {name}."
+            findings.wrong(item.place, text, "Write train/loss, or leave it out.")
+
+
+def _remark(sweep: Sweep, data: Sequence[Choice], findings: Findings) -> None:
+    """Say that a pruner will never stop anything."""
+    folds = [len(axis.values) for choice in data for name, axis in choice.axes if name == "fold"]
+    pairs = sweep.seeds * (min(folds) if data and len(folds) == len(data) else 1)
+    if sweep.pruner == "wilcoxon" and pairs < FEWEST_PAIRS:
+        findings.note(
+            f"sweep.pruner: wilcoxon stops nothing by {_count(pairs, 'pair')} of trials. "
+            f"Write sweep.seeds: {FEWEST_PAIRS} or more."
+        )
+    if sweep.pruner in OF_EPOCHS and folds and min(folds) > 1:
+        findings.note(
+            f"sweep.pruner: {sweep.pruner} stops nothing where there are folds: these are trained apart, and no epoch "
+            "knows what a point comes to. Write sweep.pruner: wilcoxon."
+        )
+
+
+def listed(value: str | Collection[str] | None) -> tuple[str, ...]:
+    """One or several of what a section says, as several."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _one_or_several(values: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return None if not values else values[0] if len(values) == 1 else values
+
+
+def _directions(value: Any) -> Any:
+    if not isinstance(value, list):
+        return fit(value, Direction | None)
+    return _one_or_several(tuple(fit(item, Direction) for item in value))
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: Any) -> float | None:
+    """A duration: seconds, or text such as `10m`."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
+    seconds = float(found[1]) * _UNITS[found[2]] if found else value
+    if isinstance(seconds, bool | str) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise Misfit(f"expected a time larger than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
+    return float(seconds)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

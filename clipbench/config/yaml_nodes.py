@@ -1,0 +1,251 @@
+"""YAML text as plain values, each with the place where a user wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from clipbench.config.read_file import stop
+from clipbench.config.yaml_scalars import TAG, Unreadable, add_core_schema, scalar
+from clipbench.errors import InputError, Place, Problem
+
+# An experiment is one page that a person reads; what is far beyond one is a mistake or an attack.
+MOST_VALUES = 50_000  # every alias counted as often as it is used
+DEEPEST = 40
+
+
+class _Broken:
+    def __repr__(self) -> str:
+        return "what cannot be read"
+
+
+# The value of what could not be read. It was reported once; whoever meets it stays silent.
+BROKEN: Any = _Broken()
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value of the YAML and its place: a scalar, a list of nodes or a mapping of nodes."""
+
+    value: Any
+    place: Place
+    key_place: Place  # of the key that it belongs to, or else its own
+
+    @property
+    def key(self) -> str:
+        return self.place.key
+
+    def plain(self) -> Any:
+        """The value without places; BROKEN when any part of it is."""
+        if isinstance(self.value, list):
+            return _whole([item.plain() for item in self.value])
+        if isinstance(self.value, dict):
+            plain = {key: item.plain() for key, item in self.value.items()}
+            return BROKEN if _whole(list(plain.values())) is BROKEN else plain
+        return self.value
+
+    def walk(self) -> Iterator[Node]:
+        yield self
+        children = self.value.values() if isinstance(self.value, dict) else self.value
+        for child in children if isinstance(self.value, dict | list) else ():
+            yield from child.walk()
+
+
+@dataclass
+class Findings:
+    """What is wrong with an experiment, and what is only worth a remark; gathered, raised once."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def wrong(self, place: Place, text: str, remedy: str = "") -> None:
+        self.problems.append(Problem(place, text, remedy))
+
+    def concern(self, section: str) -> bool:
+        """Whether anything of a section is wrong, so that not all of it is known."""
+        return any(re.match(rf"{section}\b", problem.place.key) for problem in self.problems)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def stop_if_wrong(self) -> None:
+        if self.problems:
+            raise InputError(self.problems)
+
+
+# Other names are quoted where they are part of a path: `sweep.search."optimizer.lr"`.
+_PLAIN = re.compile(r'[^.\[\]"=]*')
+
+
+def child_key(parent: str, name: str | int) -> str:
+    """The key path of a part, as a user would write it: `clip[1].threshold`."""
+    if isinstance(name, int):
+        return f"{parent}[{name}]"
+    if not _PLAIN.fullmatch(name):
+        name = f'"{name}"'
+    return f"{parent}.{name}" if parent else name
+
+
+def parse(text: str, file: str, findings: Findings, *, key: str = "", lines: bool = True) -> Node:
+    """The text's values and places. Syntax that cannot be read stops at once; other mistakes are gathered.
+
+    `lines=False` is for text that is no file (`--set`), whose place is its own words.
+    """
+    root = _compose(text, file, key, lines)
+    if root is None:
+        place = Place(file, 1, 1) if lines else Place(file, key=key)
+        return Node(None, place, place)
+    return _Reader(file, findings, lines).node(root, key, None, ())
+
+
+def _whole(values: list[Any]) -> Any:
+    return BROKEN if any(value is BROKEN for value in values) else values
+
+
+_Base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Only composes nodes; no constructor of PyYAML's is ever called."""
+
+
+add_core_schema(_Loader)
+
+
+def _compose(text: str, file: str, key: str, lines: bool) -> yaml.Node | None:
+    def place(mark: Any) -> Place:
+        return Place(file, mark.line + 1, mark.column + 1) if lines and mark else Place(file, key=key)
+
+    try:
+        _refuse_nesting(text, place)
+        composed: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        # What is never closed is a mistake where it was opened, not at the end of the file.
+        open_ended = "end of stream" in str(error.problem) and error.context_mark
+        mark = error.context_mark if open_ended else error.problem_mark or error.context_mark
+        raise stop(place(mark), *_syntax(error, text)) from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise stop(Place(file, key=key), f"this is not YAML: {' '.join(str(error).split())}.") from None
+    return composed
+
+
+def _refuse_nesting(text: str, place: Any) -> None:
+    """PyYAML composes by recursion, so the depth is looked at before it does."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise stop(place(event.start_mark), f"lists and mappings are nested more than {DEEPEST} deep.")
+        if documents > 1:
+            raise stop(
+                place(event.start_mark),
+                "a second document begins here.",
+                "An experiment is a single YAML document.",
+            )
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str]:
+    problem = str(error.problem or error.context)
+    mark = error.problem_mark or error.context_mark
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "a tab indents this line.", "YAML is indented with spaces."
+    if "cannot start any token" in problem and mark and line[mark.column : mark.column + 1] in ("@", "`", "%"):
+        return f"text cannot begin with {line[mark.column]}.", "Put it in quotes."
+    if "mapping values are not allowed" in problem:
+        return (
+            "a colon stands where none can.",
+            "Check the indentation, and put text that holds a colon in quotes.",
+        )
+    if problem.startswith("found undefined alias"):
+        return f"{problem.removeprefix('found ')}.", "An alias `*x` needs its anchor `&x` above it."
+    context = f", {error.context}" if error.context and error.context != problem else ""
+    return f"this is not YAML: {problem}{context}.", ""
+
+
+class _Reader:
+    """PyYAML's nodes as Nodes, with mistakes gathered on the way."""
+
+    def __init__(self, file: str, findings: Findings, lines: bool) -> None:
+        self.file = file
+        self.findings = findings
+        self.lines = lines
+        self.count = 0
+
+    def place(self, node: yaml.Node, key: str) -> Place:
+        if not self.lines:
+            return Place(self.file, key=key)
+        return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1, key)
+
+    def node(self, source: yaml.Node, key: str, key_place: Place | None, above: tuple[int, ...]) -> Node:
+        place = self.place(source, key)
+        self._refuse_bomb(place)
+        return Node(self._value(source, key, place, above), place, key_place or place)
+
+    def _refuse_bomb(self, place: Place) -> None:
+        self.count += 1
+        if self.count > MOST_VALUES:
+            remedy = "An experiment is one page of YAML."
+            raise stop(place, f"more than {MOST_VALUES:,} values, aliases counted each time.", remedy)
+
+    def _value(self, source: yaml.Node, key: str, place: Place, above: tuple[int, ...]) -> Any:
+        kind = source.tag.removeprefix(TAG)
+        if id(source) in above:
+            return self._broken(place, "an alias here holds itself.", "A value cannot be part of itself.")
+        above = (*above, id(source))
+        if isinstance(source, yaml.ScalarNode) and kind in ("null", "bool", "int", "float", "str", "!"):
+            return self._scalar(kind, source.value, place)
+        if isinstance(source, yaml.SequenceNode) and kind == "seq":
+            items = enumerate(source.value)
+            return [self.node(item, child_key(key, index), None, above) for index, item in items]
+        if isinstance(source, yaml.MappingNode) and kind == "map":
+            return self._mapping(source, key, above)
+        shown = source.tag.replace(TAG, "!!")
+        return self._broken(place, f"the tag {shown} is not read here.", "Write plain text, numbers and lists.")
+
+    def _broken(self, place: Place, text: str, remedy: str = "") -> Any:
+        self.findings.wrong(place, text, remedy)
+        return BROKEN
+
+    def _scalar(self, kind: str, text: str, place: Place) -> Any:
+        try:
+            return scalar(kind, text)
+        except Unreadable as error:
+            return self._broken(place, *error.args)
+
+    def _mapping(self, source: yaml.MappingNode, parent: str, above: tuple[int, ...]) -> dict[str, Node]:
+        nodes: dict[str, Node] = {}
+        for key_node, value_node in source.value:
+            name = self._name(key_node, parent)
+            if name is None:
+                continue
+            key = child_key(parent, name)
+            place = self.place(key_node, key)
+            if name in nodes:
+                first = nodes[name].key_place
+                where = f" at line {first.line}, column {first.column}" if first.line else ""
+                self.findings.wrong(place, f"the key {name!r} is here twice, first{where}.", "Keep one of them.")
+                continue
+            nodes[name] = self.node(value_node, key, place, above)
+        return nodes
+
+    def _name(self, node: yaml.Node, parent: str) -> str | None:
+        place = self.place(node, parent)
+        if not isinstance(node, yaml.ScalarNode):
+            self.findings.wrong(place, "a list or mapping cannot be a key.", "Keys are names.")
+        elif node.value == "<<":
+            remedy = "Write the options out: an experiment is one page that can be read."
+            self.findings.wrong(place, "merge keys `<<` are not read here.", remedy)
+        elif node.tag != TAG + "str":
+            shown = node.value or "nothing"
+            self.findings.wrong(place, f"{shown} is used as a key.", "Keys are names; put it in quotes if it is one.")
+        else:
+            return str(node.value)
+        return None

@@ -1,0 +1,1 @@
+"""Trials and their records: the nouns that every other folder shares."""

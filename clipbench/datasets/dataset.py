@@ -1,0 +1,106 @@
+"""A data set's three parts, and what a model is told of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clipbench.datasets.frames import inputs_of, is_table, targets_of
+from clipbench.plugins.registry import DataProblem
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The three parts of a data set; val and test may be missing."""
+
+    train: Arrays
+    val: Arrays | None
+    test: Arrays | None
+    fingerprint: str
+
+    @property
+    def classes(self) -> bool:
+        """Whether the targets are classes: whole numbers."""
+        return bool(np.issubdtype(self.train[1].dtype, np.integer))
+
+    @property
+    def inputs(self) -> int | tuple[int, ...]:
+        """What a model is told of an example: the number of features, or the shape if it has more axes."""
+        shape = self.train[0].shape[1:]
+        return int(np.prod(shape)) if len(shape) < 2 else tuple(int(size) for size in shape)
+
+    @property
+    def tokens(self) -> int:
+        """How many different whole numbers the inputs are; 0 where they are real numbers."""
+        return self._largest(0) + 1 if np.issubdtype(self.train[0].dtype, np.integer) else 0
+
+    @property
+    def every_step(self) -> bool:
+        """Whether there is a class to tell at every step of a sequence."""
+        return self.classes and self.train[1].ndim == 2 and self.train[0].shape[1:2] == self.train[1].shape[1:]
+
+    def _largest(self, which: int) -> int:
+        return max(int(part[which].max()) for part in (self.train, self.val, self.test) if part)
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes, or of targets."""
+        if self.classes:
+            return self._largest(1) + 1
+        return 1 if self.train[1].ndim == 1 else int(self.train[1].shape[1])
+
+
+def pair_of(given: Any) -> Arrays:
+    try:
+        x, y = given
+    except (TypeError, ValueError):
+        raise DataProblem(
+            f"it must return (x, y) or a mapping of train, val and test, got {type(given).__name__}."
+        ) from None
+    return inputs_of(x) if is_table(x) else _array(x), targets_of(y) if is_table(y) else _array(y)
+
+
+def _array(values: Any) -> np.ndarray:
+    """Arrays as they were given: 64-bit numbers are rounded only when training asks for 32 bits."""
+    try:
+        array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except ValueError as error:
+        raise DataProblem(f"arrays must hold numbers: {error}") from None
+    if array.ndim == 0:
+        raise DataProblem(f"arrays need one row an example, got {array!r}.")
+    if array.dtype == bool:
+        return array.astype(np.int64 if array.ndim == 1 else float)  # several labels are targets of 0 or 1 each
+    if array.dtype.kind not in "iuf":
+        raise DataProblem(f"arrays must hold numbers, got {array.dtype}.")
+    return array.astype(np.int64) if array.dtype.kind in "iu" else array
+
+
+def is_labels(y: np.ndarray) -> bool:
+    """Whether real targets are yes or no throughout: labels, for a loss such as `bce`."""
+    return y.dtype.kind == "f" and bool(np.isin(y, (0.0, 1.0)).all())
+
+
+def check(name: str, x: np.ndarray, y: np.ndarray) -> None:
+    if len(x) != len(y) or not len(x):
+        raise DataProblem(f"the {name} part has {len(x)} inputs and {len(y)} targets.")
+    for what, array in (("inputs", x), ("targets", y)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            remedy = "Fill or drop them first" + (", or write impute: mean." if what == "inputs" else ".")
+            raise DataProblem(f"the {what} of the {name} part are not all finite. {remedy}")
+    if np.issubdtype(y.dtype, np.integer) and y.min() < 0:
+        raise DataProblem(f"classes are counted from 0; the {name} part has {int(y.min())}.")
+
+
+def fingerprint_of(parts: Mapping[str, Arrays]) -> str:
+    content = hashlib.sha256()
+    for name in sorted(parts):
+        for array in parts[name]:
+            content.update(f"{name}{array.dtype.str}{array.shape}".encode())
+            content.update(np.ascontiguousarray(array).tobytes())
+    return content.hexdigest()[:16]

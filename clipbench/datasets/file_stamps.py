@@ -1,0 +1,25 @@
+"""Files that the YAML names: where they are, and whether they have changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipbench.core.names import did_you_mean
+from clipbench.core.trial import Component
+from clipbench.plugins.registry import DataProblem, Plugin
+
+
+def whole_path(path: str, folder: str) -> str:
+    """Of a path as seen from the YAML's folder; DataProblem if nothing is there."""
+    whole = (Path(folder) / Path(path).expanduser()).resolve()
+    if not whole.exists():
+        near = sorted(each.name for each in whole.parent.glob("*")) if whole.parent.is_dir() else []
+        raise DataProblem(f"there is no file {whole}. {did_you_mean(whole.name, near[:20])}".rstrip())
+    return str(whole)
+
+
+def stamps(component: Component, plugin: Plugin) -> tuple[tuple[int, int], ...]:
+    """When the files were written and how long they are: what tells that a content is no longer what was read."""
+    named = [value for name, value in component.options if name in plugin.files and value]
+    paths = [Path(component.folder) / Path(str(path)).expanduser() for path in named]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in (path.stat() for path in paths if path.exists()))

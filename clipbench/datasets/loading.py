@@ -1,0 +1,71 @@
+"""From a data component to its parts: loaded, split, cut, corrupted, scaled, checked and known by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from clipbench.core.trial import Component, Value
+from clipbench.datasets.corrupt import corrupted
+from clipbench.datasets.dataset import Dataset, check, fingerprint_of
+from clipbench.datasets.file_stamps import stamps, whole_path
+from clipbench.datasets.impute import imputed
+from clipbench.datasets.resize import resized
+from clipbench.datasets.split import parts_of
+from clipbench.datasets.standardize import standardized
+from clipbench.datasets.stream import open_stream
+from clipbench.plugins import registry
+
+# Options that data sets take beside their own, and sections of such options.
+COMMON = ("standardize", "limit", "impute", "resize", "folds", "fold")
+SECTIONS = ("split.", "corrupt.")
+
+
+def load(component: Component) -> Dataset:
+    """The data that a component names; kept, since every chunk of a cohort asks for them again."""
+    written = stamps(component, registry.of("data", component))
+    return _kept(component, component.folder, written)  # a user's function may read files beside it
+
+
+@lru_cache(maxsize=4)
+def _kept(component: Component, folder: str, written: tuple[tuple[int, int], ...]) -> Dataset:
+    return read(component)
+
+
+def read(component: Component) -> Dataset:
+    """The same, made anew."""
+    plugin = registry.of("data", component)
+    own = {name: value for name, value in component.options if name in plugin.options or not _is_common(name)}
+    options = {name: value for name, value in component.options if name not in own}
+    own |= {name: whole_path(str(own[name]), component.folder) for name in plugin.files if own.get(name)}
+    given = {**own, **_facts(component, plugin, options)}
+    if plugin.is_stream:
+        return open_stream(plugin, given, options)
+    parts = parts_of(plugin.function(**given), options)
+    limit = options.get("limit")
+    if isinstance(limit, int):
+        parts["train"] = (parts["train"][0][:limit], parts["train"][1][:limit])
+    parts = imputed(parts, options.get("impute"))
+    for name, (x, y) in parts.items():
+        check(name, x, y)
+    parts = resized(parts, options.get("resize"))
+    parts = corrupted(parts, _section(options, "corrupt."))
+    if options.get("standardize"):
+        parts = standardized(parts)
+    return Dataset(parts["train"], parts.get("val"), parts.get("test"), fingerprint_of(parts))
+
+
+def _facts(component: Component, plugin: registry.Plugin, options: Mapping[str, Value]) -> dict[str, Any]:
+    """What the function asks for by naming it."""
+    shares = {name: options.get(f"split.{name}", 0.2) for name in ("val", "test")}
+    facts = {"yaml_folder": component.folder, "shares": shares}
+    return {name: fact for name, fact in facts.items() if name in plugin.given}
+
+
+def _is_common(name: str) -> bool:
+    return name in COMMON or name.startswith(SECTIONS)
+
+
+def _section(options: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    return {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}

@@ -1,0 +1,110 @@
+"""Fresh examples at every step, drawn from a generator of the trial's; validation and test are drawn once."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipbench.datasets.dataset import Arrays, Dataset, check, fingerprint_of, pair_of
+from clipbench.plugins.registry import DataProblem, Plugin
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+# Fresh examples that validation and test consist of, if nobody says.
+SIZES = {"val": 1000, "test": 10000}
+# So many examples say what a batch looks like, and which classes there are.
+EXAMPLES = 256
+MOST_CALLS = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Stream(Dataset):
+    """Its `train` is a first batch, which shows what batches look like; nothing is trained or measured on it."""
+
+    function: Callable[..., Any]  # of a generator, and a batch size if it takes one
+    takes_size: bool
+
+    def size(self, asked: int | None) -> int:
+        """Examples in a batch: as many as are asked for, where the stream can be asked."""
+        if not self.takes_size:
+            return len(self.train[0])
+        if asked is None:
+            raise DataProblem("a stream has no end, and so no full batch. Write a number of examples.")
+        return asked
+
+    def batch(self, generator: Generator, size: int) -> tuple[Tensor, Tensor]:
+        """The next examples of the generator, as tensors."""
+        import torch
+
+        given = self.function(generator=generator, **_sizes(self.takes_size, size))
+        x, y = (_long(torch.as_tensor(values)) for values in given)
+        if x.shape != (size, *self.train[0].shape[1:]) or y.shape != (size, *self.train[1].shape[1:]):
+            expected = (size, *self.train[0].shape[1:])
+            raise DataProblem(f"batches must have one shape: expected inputs {expected}, got {tuple(x.shape)}.")
+        return x, y
+
+
+def open_stream(plugin: Plugin, own: Mapping[str, Any], options: Mapping[str, Any]) -> Stream:
+    """The stream with its fixed parts drawn: of `split.seed`, and never what a trial's seed draws."""
+
+    def function(**given: Any) -> Any:
+        return plugin.function(**given, **own)
+
+    takes_size = "batch_size" in plugin.given
+    seed = options.get("split.seed", 0)
+    sizes = {name: int(options.get(f"split.{name}", size)) for name, size in SIZES.items()}
+    parts = {name: _drawn(function, takes_size, _seed_of(name, seed), size) for name, size in sizes.items() if size}
+    first, again = (_first(function, takes_size) for _ in range(2))
+    if fingerprint_of({"train": first}) != fingerprint_of({"train": again}):
+        raise DataProblem("it gives other examples for the same seed. Draw them all from `generator`.")
+    parts["train"] = first
+    for name, (x, y) in parts.items():
+        check(name, x, y)
+    return Stream(first, parts.get("val"), parts.get("test"), fingerprint_of(parts), function, takes_size)
+
+
+def _seed_of(name: str, seed: int) -> int:
+    """Generators know 2^32 seeds, and trials have the small ones of them."""
+    return zlib.crc32(f"{name} {seed}".encode())
+
+
+def _first(function: Callable[..., Any], takes_size: bool) -> Arrays:
+    return _call(function, _generator(0), takes_size, EXAMPLES)
+
+
+def _drawn(function: Callable[..., Any], takes_size: bool, seed: int, size: int) -> Arrays:
+    """So many examples: in one batch where it can be asked for, else in as many as it takes."""
+    generator = _generator(seed)
+    batches = [_call(function, generator, takes_size, size)]
+    while (known := sum(len(x) for x, _ in batches)) < size:
+        if not known or len(batches) == MOST_CALLS:
+            raise DataProblem(f"{len(batches)} batches of it hold {known} examples, and {size} are needed.")
+        batches.append(_call(function, generator, takes_size, size - known))
+    try:
+        x, y = (np.concatenate(arrays)[:size] for arrays in zip(*batches, strict=True))
+    except ValueError as error:
+        raise DataProblem(f"batches must have one shape: {error}.") from None
+    return x, y
+
+
+def _call(function: Callable[..., Any], generator: Generator, takes_size: bool, size: int) -> Arrays:
+    return pair_of(function(generator=generator, **_sizes(takes_size, size)))
+
+
+def _sizes(takes_size: bool, size: int) -> dict[str, int]:
+    return {"batch_size": size} if takes_size else {}
+
+
+def _generator(seed: int) -> Generator:
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def _long(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_floating_point() else tensor.long()

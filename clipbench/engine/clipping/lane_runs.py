@@ -1,0 +1,290 @@
+"""Rules on runs of lanes: given their statistics, carried out, and what they did recorded in the step's row."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipbench.core.trial import Component
+from clipbench.engine.clipping.rule import Rule
+from clipbench.engine.clipping.safe_norms import along, either, norms, norms_after
+from clipbench.engine.model.stacked import Blocks, lane_norms
+from clipbench.engine.telemetry import COSINE, FIRED, FRACTION, MAX, POST, PRE, Telemetry
+from clipbench.plugins import registry
+
+
+class Run:
+    """Consecutive lanes that are clipped in one go, and what their gradients look like."""
+
+    def __init__(
+        self,
+        arms: Sequence[Component],
+        lanes: slice,
+        names: Sequence[str],
+        params: Blocks | None,  # None where no rule asks for them
+        grads: Blocks,
+        telemetry: Telemetry,
+    ) -> None:
+        self.lanes, self.count = lanes, len(arms)
+        self.rule = Rule(arms, grads.storage)
+        self.refuses = self.rule.refuses
+        self.seconds, self.timings = 0.0, 0
+        self.elements = grads.size
+        self.grads = {name: grads[name][lanes].view(self.count, -1) for name in names}
+        self.weights = {name: params[name][lanes].view(self.count, -1) for name in names} if params else {}
+        # Views of places that never move, so that a step need not make them.
+        self._telemetry = telemetry
+        row = telemetry.row[:, lanes]
+        self.pre, self.post, self.fraction, self.cosine = (row[i] for i in (PRE, POST, FRACTION, COSINE))
+        self._pre_column, self._max_column = row[PRE].unsqueeze(1), row[MAX].unsqueeze(1)
+        indices = [list(grads).index(name) for name in names]
+        self._whole = len(names) == len(grads)
+        self._indices = slice(None) if self._whole else indices
+        self._others = [index for index in range(len(grads)) if index not in indices]
+        self._tensor_norms, self._tensor_maxima = telemetry.norms[:, lanes], telemetry.maxima[:, lanes]
+
+    @property
+    def rules(self) -> list[tuple[Rule, slice]]:
+        """Its rules, and the lanes of each."""
+        return [(self.rule, self.lanes)]
+
+    def __call__(self) -> None:
+        """Clip, and leave what `finish` reads in `post`, `fraction` and `cosine`."""
+        raise NotImplementedError
+
+    @property
+    def odd(self) -> Tensor | None:
+        """Which of its lanes have gradients whose squares need care, at this step."""
+        odd = self._telemetry.odd
+        return None if odd is None else odd[self.lanes]
+
+    def finish(self, steps: Tensor) -> None:
+        """Turn the raw sums of all steps, [steps, statistics, lanes], into what the columns say.
+
+        Most runs keep the norm after clipping, its part in the direction of before, and a count of elements: numbers
+        that are no larger than norms are, as a scalar product would be.
+        """
+        before, after = steps[:, PRE], steps[:, POST]
+        # 1 where nothing was there to change, 0 where nothing is left.
+        nothing = (before == 0).to(after.dtype)
+        steps[:, COSINE] = torch.where((before > 0) & (after > 0), steps[:, COSINE] / after, nothing)
+        steps[:, FIRED] = (steps[:, FRACTION] > 0).to(after.dtype)
+        steps[:, FRACTION] /= self.elements
+
+    def tensor_norms(self, p: float) -> Tensor:
+        """The p-norm of each included tensor: [lanes, tensors]."""
+        if p == 2 or math.isinf(p):
+            known = self._tensor_norms if p == 2 else self._tensor_maxima
+            # Contiguous, so that sums over places add in the same order however many lanes there are.
+            return known[self._indices].T.contiguous()
+        return torch.stack([norms(g, p, self.odd) for g in self.grads.values()], dim=1)
+
+    def model_norm(self, p: float) -> Tensor:
+        """The p-norm over all included tensors: [lanes, 1]."""
+        if p == 2 and self._whole:
+            return self._pre_column
+        return norms(self.tensor_norms(p), p, self.odd).unsqueeze(1)
+
+    def model_maximum(self) -> Tensor:
+        if self._whole:
+            return self._max_column
+        return self._tensor_maxima[self._indices].amax(0).unsqueeze(1)
+
+    def add_rest(self) -> None:
+        """Excluded tensors stay as they are, and count in both sums."""
+        if self._others:
+            rest = norms(self._tensor_norms[self._others].T.contiguous(), 2.0, self.odd)
+            norms_after(torch.stack([self.post, rest], dim=1), out=self.post)
+            self.cosine += rest * (rest / self.pre)
+
+
+class ModelRun(Run):
+    """Rules that give one coefficient to a whole model; different ones share a run.
+
+    What they keep is the coefficient, in `post`: the rest follows from it.
+    """
+
+    def __init__(self, arms: Sequence[Component], *arguments: Any) -> None:
+        super().__init__(arms, *arguments)
+        self._coefficient, self._fired = self.post.unsqueeze(1), self.fraction.unsqueeze(1)
+        self._parts: list[tuple[Rule, slice]] = []
+        for _, group in itertools.groupby(range(self.count), lambda lane: _sans_threshold(arms[lane])):
+            lanes = list(group)
+            part = slice(lanes[0], lanes[-1] + 1)
+            self._parts.append((Rule(arms[part], self._coefficient), part))
+
+    @property
+    def rules(self) -> list[tuple[Rule, slice]]:
+        first = self.lanes.start
+        return [(rule, slice(first + part.start, first + part.stop)) for rule, part in self._parts]
+
+    def __call__(self) -> None:
+        for rule, lanes in self._parts:
+            coefficient, fired = rule.scaling(**self._statistics(rule, lanes))
+            self._coefficient[lanes].copy_(coefficient)
+            self._fired[lanes].copy_(fired)
+        for gradient in self.grads.values():
+            gradient.mul_(self._coefficient)
+
+    def finish(self, steps: Tensor) -> None:
+        coefficient, before = steps[:, POST], steps[:, PRE]
+        after = coefficient * before  # of an own rule it may be negative: a gradient that is turned round
+        steps[:, COSINE] = torch.where(before == 0, 1.0, after.sign())
+        steps[:, POST] = after.abs()
+        steps[:, FIRED] = steps[:, FRACTION]
+
+    def _statistics(self, rule: Rule, lanes: slice) -> dict[str, Tensor]:
+        n = self.model_norm(rule.p)[lanes]
+        statistics = {"n": n, "model_n": n}
+        if rule.needs("m") or rule.needs("model_m"):
+            statistics["m"] = statistics["model_m"] = self.model_maximum()[lanes]
+        if rule.needs("w"):
+            statistics["w"] = lane_norms(self.weights.values(), rule.p).unsqueeze(1)[lanes]
+        if rule.needs("size"):
+            statistics["size"] = n.new_full((1,), self.elements)
+        return statistics
+
+
+class PlacesRun(Run):
+    """Rules that return a coefficient for each place: part of a model, each tensor, each unit."""
+
+    def __init__(self, arms: Sequence[Component], lanes: slice, names: Sequence[str], *blocks: Any) -> None:
+        super().__init__(arms, lanes, names, *blocks)
+        options = arms[0].as_dict()
+        plugin = registry.of("strategy", arms[0])
+        self._per = str(options.get("per") or plugin.facts["per"])
+        shapes = {name: blocks[1][name].shape[1:] for name in names}
+        # A unit is a row of a matrix or a filter; a bias is one unit.
+        rows = {n: shape[0] if self._per == "unit" and len(shape) > 1 else 1 for n, shape in shapes.items()}
+        self._units = {name: g.view(self.count, rows[name], -1) for name, g in self.grads.items()}
+        self._unit_weights = {name: w.view(self.count, rows[name], -1) for name, w in self.weights.items()}
+        sizes = [g.shape[2] for g in self._units.values() for _ in range(g.shape[1])]
+        self._sizes = self.post.new_tensor([sum(sizes)] if self._per == "model" else sizes)
+        self._coefficient = self.post.new_ones(self.count, len(self._sizes))
+        self._columns = self._coefficients_of_tensors()
+
+    def __call__(self) -> None:
+        n = self._norms(self.rule.p)
+        coefficient, fired = self.rule.scaling(**self._statistics(n))
+        self._coefficient.copy_(coefficient)
+        n = n if self.rule.p == 2 else self._norms(2.0)
+        for gradient, columns in zip(self._units.values(), self._columns, strict=True):
+            gradient.mul_(columns)
+        scaled = self._coefficient * n
+        norms_after(scaled, out=self.post)
+        torch.sum(scaled * (n / self._pre_column), dim=1, out=self.cosine)
+        torch.sum(fired * self._sizes, dim=1, out=self.fraction)
+        self.add_rest()
+
+    def _statistics(self, n: Tensor) -> dict[str, Tensor]:
+        statistics = {"n": n, "size": self._sizes}
+        if self.rule.needs("model_n"):
+            statistics["model_n"] = self.model_norm(self.rule.p)
+        if self.rule.needs("model_m"):
+            statistics["model_m"] = self.model_maximum()
+        if self.rule.needs("w"):
+            statistics["w"] = self._weight_norms(self.rule.p)
+        if self.rule.needs("m"):
+            statistics["m"] = self._norms(math.inf)
+        return statistics
+
+    def _coefficients_of_tensors(self) -> list[Tensor]:
+        """For each tensor, its places' coefficients as they are multiplied in."""
+        if self._per == "model":
+            return [self._coefficient.unsqueeze(-1)] * len(self._units)
+        widths = [gradient.shape[1] for gradient in self._units.values()]
+        return [columns.unsqueeze(-1) for columns in torch.split(self._coefficient, widths, dim=1)]
+
+    def _norms(self, p: float) -> Tensor:
+        """Norms of the gradient at the rule's own places: [lanes, places]."""
+        if self._per == "model":
+            return self.model_norm(p)
+        return self.tensor_norms(p) if self._per == "tensor" else at_units(self._units, p, self.odd)
+
+    def _weight_norms(self, p: float) -> Tensor:
+        if self._per == "model":
+            return lane_norms(self.weights.values(), p).unsqueeze(1)
+        return at_units(self._unit_weights, p)
+
+
+class ElementRun(Run):
+    """Rules that return new elements. Their lanes are gathered into one matrix, so that a rule is called once."""
+
+    def __init__(self, arms: Sequence[Component], lanes: slice, names: Sequence[str], *blocks: Any) -> None:
+        super().__init__(arms, lanes, names, *blocks)
+        shapes = [blocks[1][name].shape[1:] for name in names]
+        self._rows = [
+            gradient.view(self.count, shape[0], -1) if len(shape) > 1 else None
+            for gradient, shape in zip(self.grads.values(), shapes, strict=True)
+        ]
+        sizes = [gradient.shape[1] for gradient in self.grads.values()]
+        self._old = self.post.new_zeros(self.count, sum(sizes))
+        self._scratch = torch.empty_like(self._old)
+        self._columns = torch.split(self._old, sizes, dim=1)
+        self._sizes = sizes
+
+    def __call__(self) -> None:
+        old, scratch = self._old, self._scratch
+        for gradient, columns in zip(self.grads.values(), self._columns, strict=True):
+            columns.copy_(gradient)
+        # An own rule may work in place.
+        new = self.rule(**self._statistics(old.clone() if self.rule.own else old))
+        odd = either(self.odd, norms_after(new, out=self.post))
+        along(new, old, self.pre, odd, out=self.cosine, scratch=scratch)
+        # As floats: summing booleans is five times slower.
+        torch.sum(torch.ne(new, old, out=scratch), dim=1, out=self.fraction)
+        self.add_rest()
+        for gradient, columns in zip(self.grads.values(), torch.split(new, self._sizes, dim=1), strict=True):
+            gradient.copy_(columns)
+
+    def _statistics(self, g: Tensor) -> dict[str, Tensor]:
+        """At an element, a norm is an absolute value."""
+        statistics = {"g": g, "model_n": self.model_norm(2.0), "model_m": self.model_maximum()}
+        if self.rule.needs("n") or self.rule.needs("m"):
+            statistics["n"] = statistics["m"] = g.abs()
+        if self.rule.needs("w"):
+            statistics["w"] = torch.cat(list(self.weights.values()), dim=1).abs()
+        if self.rule.needs("size"):
+            statistics["size"] = g.new_ones(1)
+        if self.rule.needs("row_mean"):
+            statistics["row_mean"] = self._row_means()
+        return statistics
+
+    def _row_means(self) -> Tensor:
+        """For each element the mean of its row or filter: [lanes, elements]; 0 where a tensor has no rows."""
+        means = torch.zeros_like(self._old)
+        for home, rows in zip(torch.split(means, self._sizes, dim=1), self._rows, strict=True):
+            if rows is not None:
+                home.copy_(rows.mean(2, keepdim=True).expand_as(rows).reshape(home.shape))
+        return means
+
+
+class StepRun(Run):
+    """Rules that keep or refuse the whole step; the optimizer reads `keep`."""
+
+    keep: Tensor
+
+    def __call__(self) -> None:
+        n, m = self.model_norm(self.rule.p), self.model_maximum()
+        w = {"w": lane_norms(self.weights.values(), self.rule.p).unsqueeze(1)} if self.rule.needs("w") else {}
+        self.keep = self.rule(n=n, m=m, model_n=n, model_m=m, **w).view(-1)
+        self.fraction.copy_(~self.keep)
+
+    def finish(self, steps: Tensor) -> None:
+        refused = steps[:, FRACTION]
+        steps[:, POST] = torch.where(refused > 0, 0.0, steps[:, PRE])
+        steps[:, COSINE] = torch.where(refused > 0, (steps[:, PRE] == 0).to(refused.dtype), 1.0)
+        steps[:, FIRED] = refused
+
+
+def at_units(units: dict[str, Tensor], p: float, odd: Tensor | None = None) -> Tensor:
+    return torch.cat([norms(tensor, p, odd, dim=2) for tensor in units.values()], dim=1)
+
+
+def _sans_threshold(arm: Component) -> tuple[Any, ...]:
+    return arm.name, arm.source, arm.without("threshold").options

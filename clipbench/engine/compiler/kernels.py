@@ -1,0 +1,117 @@
+"""Owns which call computes an aten operator into memory that already exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipbench.engine.compiler.trace import aten
+
+Call = Callable[[], object]
+
+COPIES = {aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default}
+
+
+def kernels(target: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], out: Any) -> Iterator[Call]:
+    """Calls without arguments that leave `target(*arguments, **keywords)` in `out`, the fastest first.
+
+    Which one this version of PyTorch accepts shows when it is called: a TypeError comes before any work.
+    """
+    special = SPECIAL.get(target)
+    if special is not None:
+        yield special(out, *arguments, **keywords)
+        return
+    # `torch.<name>` parses its arguments in a third of the time that the operator's overload takes.
+    function = getattr(torch, target._schema.name.split("::")[1], None)
+    if function is not None and isinstance(out, Tensor):
+        yield partial(function, *arguments, **keywords, out=out)
+    overload, names = _out_overload(target)
+    outs = out if isinstance(out, tuple) else (out,)
+    if overload is not None and None not in outs:
+        yield partial(overload._op, *arguments, **keywords, **dict(zip(names, outs, strict=True)))
+    yield partial(_copied, target, arguments, keywords, out)
+
+
+@cache
+def _out_overload(target: Any) -> tuple[Any, list[str]]:
+    wanted = [(a.name, str(a.type)) for a in target._schema.arguments]
+    for name in target.overloadpacket.overloads():
+        overload = getattr(target.overloadpacket, name)
+        outs = [a.name for a in overload._schema.arguments if a.is_out]
+        taken = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
+        if len(outs) == len(target._schema.returns) and taken == wanted:
+            return overload, outs
+    return None, []
+
+
+def _copied(target: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], out: Any) -> None:
+    """For an operator that only returns new tensors: the step allocates here."""
+    computed = target(*arguments, **keywords)
+    for home, result in zip(*((x if isinstance(x, tuple) else (x,)) for x in (out, computed)), strict=True):
+        if home is not None:
+            home.copy_(result)
+
+
+def _copy(out: Tensor, source: Tensor, **_: Any) -> Call:
+    return partial(out.copy_, source)
+
+
+def _relu(out: Tensor, source: Tensor) -> Call:
+    return partial(torch.clamp_min, source, 0, out=out)
+
+
+def _zeros(out: Tensor, *_: Any, **__: Any) -> Call:
+    return out.zero_
+
+
+def _nothing(out: Tensor, *_: Any, **__: Any) -> Call:
+    return bool
+
+
+def _select_backward(out: Tensor, gradient: Tensor, _: object, dimension: int, index: int) -> Call:
+    return partial(_framed, [out], out.select(dimension, index), gradient, 0)
+
+
+def _slice_backward(out: Tensor, gradient: Tensor, _: object, *place: int) -> Call:
+    return partial(_framed, [out], aten.slice.Tensor(out, *place), gradient, 0)
+
+
+def _constant_pad(out: Tensor, source: Tensor, margins: Sequence[int], fill: float = 0) -> Call:
+    if min(margins) < 0:
+        return partial(_copied, aten.constant_pad_nd.default, (source, margins, fill), {}, out)
+    inner, frame = out, []
+    for position, (before, after) in enumerate(zip(margins[::2], margins[1::2], strict=True)):
+        dimension = out.dim() - 1 - position
+        size = source.shape[dimension]
+        sides = ((0, before), (before + size, after))
+        frame += [inner.narrow(dimension, start, length) for start, length in sides if length]
+        inner = inner.narrow(dimension, before, size)
+    return partial(_framed, frame, inner, source, fill)
+
+
+def _framed(frame: Sequence[Tensor], part: Tensor, content: Tensor, fill: float) -> None:
+    for side in frame:
+        side.fill_(fill)
+    part.copy_(content)
+
+
+def _baddbmm(out: Tensor, addend: Tensor, one: Tensor, other: Tensor, **factors: Any) -> Call:
+    if addend.data_ptr() == out.data_ptr() and addend.shape == out.shape:
+        return partial(out.baddbmm_, one, other, **factors)
+    return partial(torch.baddbmm, addend, one, other, **factors, out=out)
+
+
+SPECIAL: dict[Any, Callable[..., Call]] = {
+    **dict.fromkeys(COPIES, _copy),
+    aten.relu.default: _relu,
+    aten.constant_pad_nd.default: _constant_pad,
+    aten.select_backward.default: _select_backward,
+    aten.slice_backward.default: _slice_backward,
+    aten.baddbmm.default: _baddbmm,
+    **dict.fromkeys((aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default), _zeros),
+    **dict.fromkeys((aten.empty.memory_format, aten.new_empty.default, aten.empty_like.default), _nothing),
+}

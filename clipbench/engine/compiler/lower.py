@@ -1,0 +1,249 @@
+"""Owns the static plan: a graph as a straight list of kernels that write into memory chosen beforehand."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from clipbench.engine.compiler import placement
+from clipbench.engine.compiler import trace as graphs
+from clipbench.engine.compiler.buffers import Buffers, extent, overlap, same_layout
+from clipbench.engine.compiler.kernels import COPIES, Call, kernels
+from clipbench.engine.compiler.trace import FACTORIES, RESHAPES, Operation, Unplannable, aten
+
+
+@dataclass
+class Plan:
+    """Calls to make in order; everything they read and write stands still."""
+
+    calls: list[Call]
+    workspace_bytes: int
+
+    def __call__(self) -> None:
+        with torch.inference_mode():
+            for call in self.calls:
+                call()
+
+
+def lower(module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Plan:
+    """The plan that computes the graph of `module` from `inputs` into `outputs`."""
+    with torch.inference_mode():
+        try:
+            return _Lowering(module, inputs, outputs, thrifty=True).run()
+        except Unplannable:  # a view may need the rows that were left out, or values that lie together
+            return _Lowering(module, inputs, outputs, thrifty=False).run()
+
+
+class _Lowering:
+    """One walk over the graph, which decides for every value where it lives."""
+
+    def __init__(self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], thrifty: bool) -> None:
+        self.thrifty = thrifty
+        self.module, self.graph = module, module.graph
+        self.inputs, self.outputs = iter(inputs), outputs
+        self.root = graphs.roots(self.graph)
+        self.written = graphs.written(self.graph)
+        self.results = list(graphs.results(self.graph))
+        overlapping = {i for i, o in enumerate(outputs) if any(overlap(o, x) for x in inputs)}
+        self.homes = placement.of_results(self.results, outputs, overlapping, self.root)
+        self.parts = placement.of_parts(self.graph, self.root, {*self.written, *self.homes}) if thrifty else {}
+        self.root = placement.wholes(self.root, self.parts)
+        self.wholes: dict[Node, Tensor] = {}  # of joins whose turn has not come
+        self.last = graphs.last_uses(self.graph, self.root)
+        self.buffers = Buffers(outputs[0].device)
+        self.owned: dict[Node, list[Tensor]] = {}  # memory to give back after the root's last use
+        self.values: dict[Node, Any] = {}
+        self.constant: set[Node] = set()
+        self.calls: list[Call] = []
+
+    def run(self) -> Plan:
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = next(self.inputs)
+            elif node.op == "get_attr":
+                self.values[node] = getattr(self.module, node.target)
+                self.constant.add(node)
+            elif node.op == "call_function":
+                self._place(node)
+                self._release(node)
+        self._copy_results()
+        return Plan(self.calls, self.buffers.total_bytes)
+
+    def _place(self, node: Operation) -> None:
+        arguments, keywords = self._given(node.args), self._given(node.kwargs)
+        if node.target is operator.getitem:
+            self.values[node] = arguments[0][arguments[1]]
+            self.constant.update({node} & self._constant_if(node))
+        elif self._is_constant(node):
+            self.constant.add(node)
+            self.values[node] = node.target(*arguments, **keywords)
+        elif node.target in RESHAPES:
+            self.values[node] = _viewed(arguments[0], arguments[1])
+        elif graphs.is_view(node.target):
+            self.values[node] = node.target(*arguments, **keywords)
+        elif node.target._schema.is_mutable:
+            if next(graphs.written_arguments(node), None) is not node.args[0]:
+                raise Unplannable(f"{node.target} writes elsewhere than into its first argument")
+            self.values[node] = arguments[0]
+            self._emit([partial(node.target._op, *arguments, **keywords)])
+        elif node in self.wholes:
+            self._join(node)
+        elif self._is_repeated(node, (arguments, keywords)):
+            self._place_once(node, arguments, keywords)
+        else:
+            self.values[node] = out = self._memory(node)
+            self._emit(kernels(node.target, arguments, keywords, out))
+
+    def _emit(self, candidates: Iterable[Call]) -> None:
+        """Run the first call that works, so that kernels further down meet real numbers, and keep it."""
+        for call in candidates:
+            try:
+                call()
+            except TypeError:
+                continue
+            self.calls.append(call)
+            return
+
+    def _is_repeated(self, node: Operation, arguments: Any) -> bool:
+        """Whether all rows of the result are the same, as in a batch that all lanes share."""
+        if not self.thrifty or node in self.homes or self.root[node] in self.written or not _is_rowwise(node):
+            return False
+        shape = graphs.value(node).shape
+        tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
+        return len(shape) > 1 and bool(tensors) and all(_repeats(x, shape[0]) for x in tensors)
+
+    def _place_once(self, node: Operation, arguments: Any, keywords: Any) -> None:
+        """Compute the first row, and let all others look at it."""
+        first = partial(torch.narrow, dim=0, start=0, length=1)
+        layout = graphs.value(node)
+        self.owned[node] = []
+        out = self._fresh(node, first(layout))
+        self.values[node] = out.expand(layout.shape)
+        arguments, keywords = tree_map_only(Tensor, first, (arguments, keywords))
+        self._emit(kernels(node.target, arguments, keywords, out))
+
+    def _constant_if(self, node: Operation) -> set[Node]:
+        return {node} if all(i in self.constant for i in node.all_input_nodes) else set()
+
+    def _is_constant(self, node: Operation) -> bool:
+        """Whether a value is the same in every step, so that it is computed now, once."""
+        if self.root[node] in self.written or node.target._schema.is_mutable:
+            return False
+        name = node.target._schema.name.split("::")[1]
+        return (name in FACTORIES and not _fills_with_tensor(node)) or bool(self._constant_if(node))
+
+    def _given(self, argument: Any) -> Any:
+        return torch.fx.node.map_arg(argument, self.values.__getitem__)
+
+    # Where a value lives: in its output, in an argument that dies here, in memory of its own.
+
+    def _memory(self, node: Operation) -> Any:
+        layout = graphs.value(node)
+        if isinstance(layout, (tuple, list)):
+            self.owned[node] = []
+            return tuple(self._fresh(node, part) if isinstance(part, Tensor) else None for part in layout)
+        if not isinstance(layout, Tensor):
+            raise Unplannable(f"{node.target} returns no tensor")
+        if node in self.homes:
+            return self.homes[node]
+        if node in self.parts:
+            join, position = self.parts[node]
+            place = placement.part(node, join, position, self._whole(join))
+            if place is not None:
+                return place
+        inherited = self._inherited(node, layout)
+        if inherited is not None:
+            return inherited
+        self.owned[node] = []
+        return self._fresh(node, layout)
+
+    def _fresh(self, node: Operation, layout: Tensor) -> Tensor:
+        memory = self.buffers.take(extent(layout) * layout.element_size())
+        self.owned[node].append(memory)
+        flat = memory[: memory.numel() // layout.element_size() * layout.element_size()].view(layout.dtype)
+        return flat.as_strided(layout.shape, layout.stride())
+
+    def _inherited(self, node: Operation, layout: Tensor) -> Tensor | None:
+        """An argument of the same layout that nobody reads after this elementwise kernel."""
+        if node.target is aten.baddbmm.default:
+            candidates = node.all_input_nodes[:1]
+        elif torch.Tag.pointwise in node.target.tags:
+            candidates = node.all_input_nodes
+        else:
+            return None
+        for candidate in candidates:
+            root, held = self.root[candidate], self.values[candidate]
+            if (
+                root in self.owned
+                and candidate not in self.constant
+                and self.last[root] is node
+                and same_layout(held, layout)
+                and all(i is candidate or self.root[i] is not root for i in node.all_input_nodes)
+            ):
+                self.owned[node] = self.owned.pop(root)
+                return cast(Tensor, held)
+        return None
+
+    def _release(self, node: Operation) -> None:
+        ended = {self.root[i] for i in (node, *node.all_input_nodes)}
+        for root in ended:
+            if self.last[root] is node and root in self.owned:
+                self.buffers.give(self.owned.pop(root))
+
+    # Wholes and results
+
+    def _whole(self, join: Operation) -> Tensor:
+        """The memory of a join, taken when its first part is computed."""
+        if join not in self.wholes:
+            self.wholes[join] = self._memory(join)
+        return self.wholes[join]
+
+    def _join(self, node: Operation) -> None:
+        """Add the parts that were not computed in their places."""
+        self.values[node] = whole = self.wholes.pop(node)
+        for argument, place in zip(node.args[0], placement.places(node, whole), strict=True):
+            held = self.values[argument]
+            if held.data_ptr() != place.data_ptr() or not same_layout(held, place):
+                self._emit([partial(place.copy_, held)])
+
+    def _copy_results(self) -> None:
+        for result, output in zip(self.results, self.outputs, strict=True):
+            computed = self.values[result] if isinstance(result, Node) else result
+            if not isinstance(computed, Tensor) or computed.shape != output.shape:
+                raise Unplannable(f"a result does not fit its output of shape {tuple(output.shape)}")
+            if computed.data_ptr() != output.data_ptr() or not same_layout(computed, output):
+                self.calls.append(partial(output.copy_, computed))
+
+
+def _repeats(tensor: Tensor, rows: int) -> bool:
+    return tensor.dim() > 1 and tensor.shape[0] == rows > 1 and tensor.stride(0) == 0
+
+
+def _is_rowwise(node: Operation) -> bool:
+    """Whether each row of the result comes from the same row of every argument."""
+    if node.target in (aten.stack.default, aten.cat.default):
+        return len(node.args) > 1 and bool(node.args[1] >= 1)
+    if node.target is aten.constant_pad_nd.default:
+        return bool(len(node.args[1]) < 2 * graphs.value(node).dim())
+    if node.target not in COPIES and torch.Tag.pointwise not in node.target.tags:
+        return False
+    return len({graphs.value(i).dim() for i in (node, *node.all_input_nodes)}) == 1
+
+
+def _viewed(held: Tensor, shape: Sequence[int]) -> Tensor:
+    try:
+        return held.view(shape)
+    except RuntimeError as error:
+        raise Unplannable(str(error)) from error
+
+
+def _fills_with_tensor(node: Operation) -> bool:
+    return len(node.all_input_nodes) > 1

@@ -1,0 +1,145 @@
+"""Owns how a pure function of fixed tensors becomes the fastest program that runs one step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from clipbench.engine.compiler.lower import lower
+from clipbench.engine.compiler.rewrites import simplify
+from clipbench.engine.compiler.trace import Unplannable, Untraceable, trace
+
+Function = Callable[..., Sequence[Tensor]]
+
+PATHS = ("plan", "replay", "eager")
+# What tracing and lowering raise when a function does something that they cannot follow.
+REFUSALS = (
+    *(Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError),
+    *(AssertionError, AttributeError, IndexError, KeyError),
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One step of a function, from its inputs into its outputs, and how it runs: one of `PATHS`."""
+
+    path: str
+    step: Callable[[], None]
+    workspace_bytes: int = 0
+    refusals: tuple[str, ...] = ()  # why the faster paths were not taken
+
+    def __call__(self) -> None:
+        self.step()
+
+
+def build(
+    function: Function,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    allow: Sequence[str] = PATHS,
+) -> Program:
+    """The fastest program that computes what `function(*inputs)` returns into `outputs`.
+
+    `inputs` are the tensors that every step reads, `outputs` those that it fills. A plan or a replay is
+    taken only if it agrees with the function on these inputs and on others; `outputs` hold nothing of use
+    afterwards, `inputs` what they held before.
+    """
+    eager = Program("eager", partial(_run_and_copy, function, inputs, outputs))
+    makers = [(path, make) for path, make in (("plan", _plan), ("replay", _replay)) if path in allow]
+    original = [_writable(x).clone() for x in inputs] if makers else []
+    refusals: list[str] = []
+    for path, make in makers:
+        try:
+            with torch.random.fork_rng(_cuda_devices(inputs)):
+                program = make(function, inputs, outputs)
+                _compare(program, eager, inputs, outputs, original)
+            return replace(program, refusals=tuple(refusals))
+        except REFUSALS as refusal:
+            refusals.append(f"{path}: {refusal}")
+            if isinstance(refusal, Untraceable):
+                break
+        finally:
+            _fill(inputs, original)
+    return replace(eager, refusals=tuple(refusals))
+
+
+def _plan(function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Program:
+    module = trace(function, inputs)
+    simplify(module.graph)
+    plan = lower(module, inputs, outputs)
+    return Program("plan", plan, plan.workspace_bytes)
+
+
+def _replay(function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Program:
+    return Program("replay", partial(_run_and_copy, trace(function, inputs), inputs, outputs))
+
+
+@torch.no_grad()
+def _run_and_copy(function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    for output, result in zip(outputs, function(*inputs), strict=True):
+        output.copy_(result)
+
+
+# The check
+
+
+def _compare(
+    program: Program,
+    eager: Program,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    original: Sequence[Tensor],
+) -> None:
+    """Refuse a program that computes anything else than the function does, here or from other inputs."""
+    for contents in (original, [_other(x) for x in original]):
+        ours = _outputs_of(program, inputs, outputs, contents)
+        theirs = _outputs_of(eager, inputs, outputs, contents)
+        if not all(map(_close, ours, theirs)):
+            raise Unplannable("its numbers differ from the function's")
+
+
+def _outputs_of(
+    program: Program, inputs: Sequence[Tensor], outputs: Sequence[Tensor], contents: Sequence[Tensor]
+) -> list[Tensor]:
+    _fill(inputs, contents)
+    program()
+    return [output.clone() for output in outputs]
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Equal but for the order of sums, measured against the largest number of the tensor."""
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    finite = other[other.isfinite()].abs()
+    scale = float(finite.max()) if finite.numel() else 0.0
+    relative = 2.0 * torch.finfo(one.dtype).eps ** 0.75  # 1e-5 at float32, 4e-12 at float64
+    return torch.allclose(one, other, rtol=10 * relative, atol=relative * scale, equal_nan=True)
+
+
+def _other(contents: Tensor) -> Tensor:
+    """Contents of the same kind: indices stay within their range, and positive numbers positive."""
+    turned = contents.flip(tuple(range(contents.dim())))
+    return turned * 1.25 + torch.rand_like(turned) / 8 if contents.is_floating_point() else turned
+
+
+def _cuda_devices(tensors: Sequence[Tensor]) -> list[torch.device]:
+    return list({tensor.device for tensor in tensors if tensor.is_cuda})
+
+
+def _fill(inputs: Sequence[Tensor], contents: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for tensor, content in zip(inputs, contents, strict=True):
+            _writable(tensor).copy_(content)
+
+
+def _writable(tensor: Tensor) -> Tensor:
+    """The tensor with every element once: what `expand` repeats cannot be written to."""
+    tensor = tensor.detach()
+    for dimension, stride in enumerate(tensor.stride()):
+        if stride == 0:
+            tensor = tensor.narrow(dimension, 0, min(1, tensor.shape[dimension]))
+    return tensor

@@ -1,0 +1,1 @@
+"""What goes into a step: the examples of each batch, and noise on the gradient."""

@@ -1,0 +1,163 @@
+"""Which examples a seed sees at each step: one permutation per epoch, cut in order into batches, or fresh ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from clipbench.core.trial import Training
+from clipbench.datasets import Dataset, Stream
+
+Batch = tuple[Tensor, Tensor]
+
+# A stream has no end: so many steps are an epoch.
+STREAM_EPOCH = 100
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long training lasts, in epochs and steps."""
+
+    examples: int
+    batch: int
+    epoch_steps: int  # steps of a whole epoch
+    steps: int  # of the whole training
+    whole: bool  # every step sees all examples in order: there is nothing to draw
+
+    @classmethod
+    def of(cls, train: Training, dataset: Dataset | None) -> Schedule:
+        """Without data all steps of an objective are one epoch, or each epoch is one."""
+        if dataset is None:
+            epoch_steps = train.epoch_steps or train.steps or 1
+            return cls(1, 1, epoch_steps, train.steps or epoch_steps * (train.epochs or 1), whole=True)
+        if isinstance(dataset, Stream):
+            batch, epoch_steps = dataset.size(train.batch_size), train.epoch_steps or STREAM_EPOCH
+            steps = train.steps or epoch_steps * (train.epochs or 1)
+            return cls(batch * epoch_steps, batch, epoch_steps, steps, whole=False)
+        examples = len(dataset.train[0])
+        batch = train.batch_size or examples
+        epoch_steps = examples // batch if train.drop_last else -(-examples // batch)
+        steps = train.steps or epoch_steps * (train.epochs or 1)
+        return cls(examples, batch, epoch_steps, steps, whole=train.batch_size is None)
+
+    @property
+    def epochs(self) -> int:
+        return -(-self.steps // self.epoch_steps)
+
+    def steps_in(self, epoch: int) -> int:
+        """Steps of an epoch, counted from 0; the last one may be cut short by `train.steps`."""
+        return min(self.epoch_steps, self.steps - epoch * self.epoch_steps)
+
+    def size(self, step_in_epoch: int) -> int:
+        """Examples in a batch: the last of an epoch may be smaller."""
+        return self.batch if self.whole else min(self.batch, self.examples - step_in_epoch * self.batch)
+
+
+class Source(Protocol):
+    """Where batches come from."""
+
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        """Put the examples of the next step there: [1 or lanes, size, ...]."""
+
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        """The same for some of its lanes, from the next step on; who goes on with it uses this one no more."""
+
+
+def source(
+    schedule: Schedule, dataset: Dataset | None, part: Batch, seeds: Sequence[int], device: torch.device
+) -> Source:
+    """The batches of a chunk's lanes. Generators live on the CPU whatever the device."""
+    if isinstance(dataset, Stream):
+        return Fresh(dataset, part, seeds, device)
+    return Whole(part) if schedule.whole else Permuted(schedule, part, seeds, device)
+
+
+class Whole:
+    """All examples in order, the same at every step."""
+
+    def __init__(self, part: Batch) -> None:
+        self._part = part
+        self._filled = False
+
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        if not self._filled:
+            for home, examples in zip(batch, self._part, strict=True):
+                home.copy_(examples)
+        self._filled = True
+
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        return Whole(self._part)
+
+
+class Permuted:
+    """A permutation of the training part for each seed and epoch."""
+
+    def __init__(self, schedule: Schedule, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
+        self._schedule = schedule
+        self._part = part
+        self._device = device
+        self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # of all lanes, or of each
+        self._rows = torch.empty(0)  # [1 or lanes, examples] of the epoch
+        self._cuts: list[Tensor] = []
+
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        if step_in_epoch == 0:
+            self._shuffle()
+        for home, examples in zip(batch, self._part, strict=True):
+            torch.index_select(examples, 0, self._cuts[step_in_epoch], out=home.view(-1, *examples.shape[1:]))
+
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        other = copy.copy(self)
+        if len(self._seeds) > 1:
+            other._seeds = [self._seeds[lane] for lane in lanes]
+            other._generators = {seed: self._generators[seed] for seed in other._seeds}
+            other._cut(self._rows[lanes])
+        return other
+
+    def _shuffle(self) -> None:
+        orders = {seed: torch.randperm(self._schedule.examples, generator=g) for seed, g in self._generators.items()}
+        self._cut(torch.stack([orders[seed] for seed in self._seeds]).to(self._device))
+
+    def _cut(self, rows: Tensor) -> None:
+        """For each batch of the epoch, the examples of all seeds, one seed after another."""
+        self._rows = rows
+        cuts = torch.split(rows, self._schedule.batch, dim=1)[: self._schedule.epoch_steps]
+        self._cuts = [cut.reshape(-1) for cut in cuts]
+
+
+class Fresh:
+    """New examples of a stream at every step, drawn once for each seed."""
+
+    def __init__(self, stream: Stream, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
+        self._stream = stream
+        self._device = device
+        self._dtypes = [examples.dtype for examples in part]
+        self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # of all lanes, or of each
+        self._rows = self._numbers()
+
+    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+        size = batch[0].shape[1]
+        drawn = [self._stream.batch(generator, size) for generator in self._generators.values()]
+        for home, examples, dtype in zip(batch, zip(*drawn, strict=True), self._dtypes, strict=True):
+            stacked = torch.stack(examples).to(self._device, dtype)
+            torch.index_select(stacked, 0, self._rows, out=home)
+
+    def fewer(self, lanes: Sequence[int]) -> Source:
+        other = copy.copy(self)
+        if len(self._seeds) > 1:
+            other._seeds = [self._seeds[lane] for lane in lanes]
+            other._generators = {seed: self._generators[seed] for seed in other._seeds}
+            other._rows = other._numbers()
+        return other
+
+    def _numbers(self) -> Tensor:
+        """Which of the generators is each lane's."""
+        numbers = {seed: number for number, seed in enumerate(self._generators)}
+        return torch.tensor([numbers[seed] for seed in self._seeds], device=self._device)

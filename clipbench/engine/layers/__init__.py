@@ -1,0 +1,1 @@
+"""PyTorch layers in forms that stay fast under `vmap` over many models."""

@@ -1,0 +1,117 @@
+"""What arms ask of a model, its data and this machine, found out before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from clipbench.core.names import did_you_mean
+from clipbench.core.trial import Component, Value
+from clipbench.engine.clipping.groups import excluded
+from clipbench.engine.clipping.privacy import accountant_is_there, is_bounded
+from clipbench.engine.gradients.scope import BATCH, Scope, scope_of
+from clipbench.engine.inputs.batches import Schedule
+from clipbench.engine.model.functional import Network
+
+Example = tuple[Tensor, Tensor]
+
+
+class Complaint(NamedTuple):
+    """What is wrong with an option of an arm."""
+
+    arm: int
+    option: str
+    text: str
+    remedy: str = ""
+
+
+def unknown_excludes(arms: Sequence[Component], names: set[str]) -> Iterator[Complaint]:
+    """Patterns that match none of all models' parameters."""
+    for position, arm in enumerate(arms if names else ()):
+        for pattern in _excludes(arm):
+            if not any(excluded(name, (pattern,)) for name in names):
+                modules = sorted({name.rpartition(".")[0] for name in names} - {""})
+                text = f"no parameter matches {pattern!r}."
+                yield Complaint(position, "exclude", text, did_you_mean(pattern, modules))
+
+
+def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Iterator[Complaint]:
+    """Arms that exclude everything that is trained of a model."""
+    names = [name for name, parameter in network.module.named_parameters() if parameter.requires_grad]
+    for position, arm in enumerate(arms):
+        patterns = _excludes(arm)
+        if patterns and all(excluded(name, patterns) for name in names):
+            text = f"nothing of {model} is left to clip: its trained parameters are {', '.join(names)}."
+            yield Complaint(position, "exclude", text)
+
+
+def impossible_scopes(
+    arms: Sequence[Component], model: str, network: Network, schedule: Schedule, example: Example
+) -> Iterator[Complaint]:
+    """Scopes that cut batches into more parts than there are, or into parts that the model cannot be trained on."""
+    for position, arm in enumerate(arms):
+        scope = Scope.of(scope_of(arm), schedule.batch)
+        if not scope.parts:
+            continue
+        if not network.has_data:
+            text = "without data there is no batch to cut into parts."
+            yield Complaint(position, "scope", text, "Take it out.")
+        elif scope.parts > schedule.batch:
+            text = f"batches of {schedule.batch} examples cannot be cut into {scope.parts} parts."
+            yield Complaint(position, "scope", text)
+        elif problem := _refusal(network, example, _smallest(scope, schedule)):
+            size = _smallest(scope, schedule)
+            some = "one example" if size == 1 else f"{size} examples"
+            yield Complaint(position, "scope", f"{model} cannot be trained on {some} at a time: {problem}.")
+
+
+def privacy_notes(arms: Sequence[Component], streams: bool) -> Iterator[tuple[int, str]]:
+    """Why arms with noise will have no epsilon."""
+    for position, arm in enumerate(arms):
+        if not arm.as_dict().get("noise"):
+            continue
+        if streams:
+            yield position, "there is no epsilon of a stream, which has no examples to protect."
+        elif not is_bounded(arm):
+            yield position, f"there is no epsilon: {arm.label} does not bound the norm of an example's whole gradient."
+        elif not accountant_is_there():
+            yield position, "epsilon is not worked out without Opacus. Type `pip install 'clipbench[privacy]'`."
+
+
+def kept_by_parts(scope: Scope, parameters: int) -> int:
+    """Elements that a lane's parts keep in memory: their gradients, the sizes of these, what a rule makes of them."""
+    return 3 * scope.parts * parameters
+
+
+def by_scope(arms: Sequence[Component]) -> dict[Value, list[Component]]:
+    """Arms that can be trained together; those on whole batches first."""
+    groups: dict[Value, list[Component]] = {}
+    for arm in sorted(arms, key=lambda arm: scope_of(arm) != BATCH):
+        groups.setdefault(scope_of(arm), []).append(arm)
+    return groups
+
+
+def _smallest(scope: Scope, schedule: Schedule) -> int:
+    """Examples in the smallest part of any batch."""
+    batches = {schedule.size(0), schedule.size(schedule.epoch_steps - 1)}
+    return min(size for batch in batches for size in scope.sizes(batch) if size)
+
+
+def _refusal(network: Network, example: Example, size: int) -> str:
+    params = {name: parameter.detach() for name, parameter in network.module.named_parameters()}
+    states = {name: buffer.clone() for name, buffer in network.module.named_buffers()}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network.loss(params, states, *(part[:size] for part in example))
+    except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}"
+    return ""
+
+
+def _excludes(arm: Component) -> tuple[str, ...]:
+    patterns = arm.as_dict().get("exclude") or ()
+    return tuple(str(pattern) for pattern in patterns) if isinstance(patterns, tuple) else ()

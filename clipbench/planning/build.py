@@ -1,0 +1,299 @@
+"""An experiment made ready: data loaded, models built and tried once; what they show to be wrong, with its place."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from clipbench import config
+from clipbench import datasets as dataset
+from clipbench.config import Experiment
+from clipbench.core.names import UnknownName
+from clipbench.core.trial import Component, Training, Trial, digest
+from clipbench.datasets import DataProblem, Dataset
+from clipbench.engine.gradients.looped import reason_to_loop
+from clipbench.engine.gradients.scope import BATCH, Scope
+from clipbench.engine.inputs.batches import Schedule
+from clipbench.engine.inputs.gradient_noise import try_noise
+from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine.model.functional import DTYPES, Network, build_model
+from clipbench.engine.schedule_factor import try_schedule
+from clipbench.errors import InputError, Problem
+from clipbench.planning import arm_checks
+from clipbench.planning.plan import Cohort, Plan
+from clipbench.planning.source_files import sources
+from clipbench.plugins import registry
+
+AUTO = "auto"  # a loss that nobody named
+OUTPUT = "output"  # the model's own: there are no scores to judge
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One data set, model and training, tried out."""
+
+    data: Component | None
+    model: Component
+    train: Training
+    dataset: Dataset | None
+    module: nn.Module
+    schedule: Schedule
+    loop_reason: str
+    activations: int  # elements that one lane's forward pass keeps for its backward pass
+
+
+def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Plan:
+    """Load an experiment and plan it; raises InputError with every mistake that the data and models show."""
+    began = time.time_ns()
+    plan = _Preparation(config.load(path, sets, seeds)).plan()
+    return replace(plan, sources=sources(plan.experiment, began))
+
+
+class _Preparation:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+
+    def plan(self) -> Plan:
+        settings = [setting for setting in self._settings() if setting]
+        self._check_arms(settings)
+        if self.problems:
+            raise InputError(self.problems)
+        cohorts = tuple(cohort for setting in settings for cohort in self._cohorts(setting))
+        self.notes += [
+            f"{s.model.name} is trained one model after another: {s.loop_reason}." for s in settings if s.loop_reason
+        ]
+        notes = (*self.experiment.notes, *dict.fromkeys(self.notes))
+        validates = all(setting.dataset is not None and setting.dataset.val is not None for setting in settings)
+        return Plan(self.experiment, cohorts, notes, _directions(settings), validates)
+
+    def _settings(self) -> Iterator[_Setting | None]:
+        """Every combination of data, model and training; None where a problem was found."""
+        experiment = self.experiment
+        keys = experiment.keys
+        data_keys = keys["data"] or ("data",)  # none, where an objective needs no data
+        loaded = [self._load(data, key) for data, key in zip(experiment.data, data_keys, strict=True)]
+        for (number, data), (position, model) in itertools.product(
+            enumerate(experiment.data), enumerate(experiment.models)
+        ):
+            if data is not None and loaded[number] is None:
+                continue  # its problem is said already
+            for train in experiment.training:
+                yield self._try(data, loaded[number], model, keys["model"][position], train)
+
+    def _load(self, data: Component | None, key: str) -> Dataset | None:
+        if data is None:
+            return None
+        try:
+            return dataset.load(data)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            self._say(key, f"{data.name} cannot be loaded: {_sentence(error)}")
+            return None
+
+    def _try(
+        self, data: Component | None, loaded: Dataset | None, model: Component, key: str, train: Training
+    ) -> _Setting | None:
+        """Build the model and take one step of forward pass and loss on a few examples."""
+        try:
+            module = build_model(model, loaded, seed=0)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            self._say(key, f"{model.name} cannot be built: {_sentence(error)}")
+            return None
+        train = _with_defaults(train, loaded, data)
+        schedule = self._schedule(train, loaded)
+        if schedule is None:
+            return None
+        if not self._training_works(train, schedule.steps):
+            return None
+        self._check_measures(train, loaded)
+        module.to(DTYPES[train.dtype])
+        network = Network(module, train, has_data=loaded is not None)
+        example = _example(loaded, network.dtype)
+        try:
+            activations = _activations(network, example, schedule.batch)
+            reason = reason_to_loop(network, example)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            shapes = f" on inputs {tuple(example[0].shape)}" if loaded else ""
+            output = _output(network, example)
+            said = "train.loss" in self.experiment.places and output is not None
+            text = f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
+            self._say("train.loss" if said else key, text, _beside(output, example[1]) or _no_input(network))
+            return None
+        return _Setting(data, model, train, loaded, module, schedule, reason, activations)
+
+    def _check_measures(self, train: Training, loaded: Dataset | None) -> None:
+        """Whether the measures that training looks at are there."""
+        val = loaded is not None and loaded.val is not None
+        there = ["train/loss", *(f"val/{name}" for name in train.measures if val)]
+        why = f"is not measured here: there {'are no validation data' if not val else 'is no such metric'}."
+        if train.early_stop and train.early_stop.name not in there:
+            remedy = (
+                f"Write {{measure: {there[-1] if not val else there[1]}, patience: {train.early_stop['patience']}}}."
+            )
+            self._say("train.early_stop", f"{train.early_stop.name} {why}", remedy)
+        if train.target and train.target[0] not in there:
+            self.notes.append(f"train.target: {train.target[0]} {why}")
+
+    def _training_works(self, train: Training, steps: int) -> bool:
+        """Ask a schedule for its factors at the ends of training, and a noise law for a few numbers."""
+        before = len(self.problems)
+        if train.schedule:
+            self._try_function("schedule", train.schedule, lambda law: try_schedule(law, steps))
+            warmup = train.schedule.as_dict().get("warmup")
+            if isinstance(warmup, int) and warmup >= steps:
+                self.notes.append(f"train.schedule: {warmup} steps of warmup, and {steps} in all: it never ends.")
+        if train.noise:
+            self._try_function("noise", train.noise, try_noise)
+        return len(self.problems) == before
+
+    def _try_function(self, option: str, component: Component, attempt: Callable[[Component], None]) -> None:
+        try:
+            attempt(component)
+        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
+            self._say(f"train.{option}", f"{component.name} cannot be used: {_sentence(error)}")
+
+    def _schedule(self, train: Training, loaded: Dataset | None) -> Schedule | None:
+        try:
+            schedule = Schedule.of(train, loaded)
+        except DataProblem as problem:
+            self._say("train.batch_size", str(problem))
+            return None
+        if schedule.epoch_steps == 0 and loaded:
+            examples = len(loaded.train[0])
+            self._say("train.batch_size", f"{train.batch_size} is more than the {examples} training examples.")
+            return None
+        return schedule
+
+    def _check_arms(self, settings: Sequence[_Setting]) -> None:
+        """Say what arms ask for that a model or its data do not have."""
+        named = self.experiment.arms
+        names = {name for setting in settings for name, _ in setting.module.named_parameters()}
+        found = list(arm_checks.unknown_excludes(named, names))
+        for setting in settings:
+            network = Network(setting.module, setting.train, has_data=setting.dataset is not None)
+            example = _example(setting.dataset, network.dtype)
+            found += arm_checks.nothing_left(named, setting.model.name, network)
+            found += arm_checks.impossible_scopes(named, setting.model.name, network, setting.schedule, example)
+            notes = arm_checks.privacy_notes(named, isinstance(setting.dataset, dataset.Stream))
+            self.notes += [f"{self._arm_key(position)}.noise: {text}" for position, text in notes]
+        for complaint in dict.fromkeys(found):
+            key = f"{self._arm_key(complaint.arm)}.{complaint.option}"
+            self._say(key, complaint.text, complaint.remedy)
+
+    def _arm_key(self, position: int) -> str:
+        keys = self.experiment.arm_keys
+        return keys[position] if position < len(keys) else "clip"
+
+    def _cohorts(self, setting: _Setting) -> Iterator[Cohort]:
+        """Arms that look at the same parts of batches are trained together."""
+        parameters = sum(p.numel() for p in setting.module.parameters() if p.requires_grad)
+        fingerprint = setting.dataset.fingerprint if setting.dataset else ""
+        experiment, itemsize = self.experiment, DTYPES[setting.train.dtype].itemsize
+        for scope, together in arm_checks.by_scope(experiment.arms).items():
+            trials = tuple(
+                Trial(setting.data, setting.model, optimizer, setting.train, arm, seed, fingerprint)
+                for optimizer, arm, seed in itertools.product(experiment.optimizers, together, experiment.seeds)
+            )
+            content = [trials[0].columns()[name] for name in sorted(trials[0].columns()) if _shared(name)]
+            content += [] if scope == BATCH else [repr(scope)]
+            kept = arm_checks.kept_by_parts(Scope.of(scope, setting.schedule.batch), parameters)
+            yield Cohort(
+                id=digest([content, setting.model.source, fingerprint], 12),
+                trials=trials,
+                parameters=parameters,
+                lane_bytes=itemsize * (4 * parameters + 5 * setting.activations // 4 + kept),
+                steps=setting.schedule.steps,
+                loop_reason=setting.loop_reason,
+            )
+
+    def _say(self, key: str, text: str, remedy: str = "") -> None:
+        self.problems.append(Problem(self.experiment.place(key), text, remedy))
+
+
+def _directions(settings: Sequence[_Setting]) -> dict[str, bool]:
+    metrics = {metric for setting in settings for metric in setting.train.metrics}
+    return {m.name.rpartition(":")[2]: registry.of("metric", m).higher_is_better for m in metrics}
+
+
+def _shared(column: str) -> bool:
+    return column.split(".")[0] in ("data", "model", "train")
+
+
+def _with_defaults(train: Training, loaded: Dataset | None, data: Component | None) -> Training:
+    """What a built-in data set is meant for; else classes are trained by cross entropy and judged by accuracy, real
+    targets by mse, and r2 beside it."""
+    classes = loaded is not None and loaded.classes
+    facts = registry.of("data", data).facts if data else {}
+    if train.loss.name == AUTO:
+        train = replace(train, loss=Component.of(facts.get("loss") or ("cross_entropy" if classes else "mse")))
+    if not train.metrics and loaded is not None and train.loss.name != OUTPUT:
+        meant = facts.get("metrics") or registry.of("loss", train.loss).facts.get("metrics")
+        names = meant or (("accuracy",) if classes else ("mse", "r2"))
+        train = replace(train, metrics=tuple(Component.of(name) for name in names))
+    return train
+
+
+def _example(loaded: Dataset | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    if loaded is None:
+        return torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
+    x, y = (torch.as_tensor(array[:4]) for array in loaded.train)
+    return tuple(t.to(dtype) if t.is_floating_point() else t for t in (x, y))  # type: ignore[return-value]
+
+
+def _output(network: Network, example: tuple[Tensor, Tensor]) -> Tensor | None:
+    """What the model says where it alone is without fault, so that what fails is the loss."""
+    if network.loss_is_output:
+        return None
+    params, states = dict(network.module.named_parameters()), dict(network.module.named_buffers())
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return network.predict(params, states, example[0])
+    except Exception:  # noqa: BLE001 - the user's own function may fail in any way
+        return None
+
+
+def _beside(output: Tensor | None, target: Tensor) -> str:
+    """What a loss was given."""
+    if output is None:
+        return ""
+    kind = "real numbers" if target.is_floating_point() else "classes"
+    return f"The model gives {tuple(output.shape)}, and the targets are {kind}, {tuple(target.shape)}."
+
+
+def _no_input(network: Network) -> str:
+    takes = inspect.signature(network.module.forward).parameters
+    return "" if takes or not network.has_data else "Its forward takes no input: take the data out."
+
+
+def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -> int:
+    """Elements that a step of a whole batch keeps for its backward pass, counted on a few examples."""
+    own = {parameter.data_ptr() for parameter in network.module.parameters()}
+    kept: dict[int, Tensor] = {}  # by their memory: views share it, and what is kept here is not used again
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    states = {name: buffer.clone() for name, buffer in network.module.named_buffers()}
+    count = saved_tensors_hooks(keep, lambda tensor: tensor)
+    with torch.random.fork_rng(devices=[]), layers_for_many(), count:
+        network.loss(dict(network.module.named_parameters()), states, *example)
+    elements = sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in kept.values())
+    return elements * batch // max(len(example[0]), 1)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UnknownName):
+        return f"{error.text} {error.remedy}".rstrip()
+    lines = str(error).strip().splitlines()
+    kind = "" if isinstance(error, DataProblem) else f"{type(error).__name__}: "
+    return f"{kind}{lines[0].rstrip('.') if lines else 'no message'}."

@@ -1,0 +1,211 @@
+"""From a plan to its contenders: strategies on settings, and what of each a sweep searches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from clipbench.config import Experiment
+from clipbench.config.axes import Range
+from clipbench.config.components import Choice
+from clipbench.config.search_space import Searched, searched, takes
+from clipbench.core.trial import Component, Trial, Value
+from clipbench.errors import InputError, Problem
+from clipbench.planning.contender import Contender, Knob, option_of, path_of
+from clipbench.planning.plan import Plan
+from clipbench.plugins import registry
+
+# From this ratio of its ends on, a range is searched by the logarithm unless the YAML says `linear`.
+WIDE = 10
+FOLD = "fold"
+# Columns of the records that tell settings apart, the most telling first; others follow by their names.
+NAMES = ("data", "model", "optimizer", "lr")
+SECTIONS = ("data.", "model.", "optimizer.", "train.")
+
+
+def contenders(plan: Plan) -> tuple[Contender, ...]:
+    """Every strategy on every setting; raises InputError where it cannot be told what is to be searched."""
+    return contenders_of(plan.experiment, plan.trials)
+
+
+def contenders_of(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Contender, ...]:
+    """The contenders whose points these trials are."""
+    file = _File(experiment)
+    groups: dict[Hashable, list[Trial]] = {}
+    for trial in trials:
+        if trial.seed == trials[0].seed:
+            groups.setdefault(file.fixed(trial), []).append(trial)
+    found = [file.contender(group) for group in groups.values()]
+    if not any(contender.knobs for contender in found) and not file.problems:
+        text = "there is nothing to search: no strategy here has a threshold."
+        remedy = "Name one that has, or write sweep: {search: {optimizer.lr: {log: [0.001, 1]}}}."
+        file.problems.append(Problem(experiment.place("clip"), text, remedy))
+    named = [replace(contender, setting=setting) for contender, setting in zip(found, _settings(found), strict=True)]
+    file.problems += _namesakes(experiment, named)
+    if file.problems:
+        raise InputError(file.problems)
+    return tuple(named)
+
+
+def _namesakes(experiment: Experiment, found: Sequence[Contender]) -> Iterator[Problem]:
+    """Of two entries of one strategy, an option is searched for one of them alone: nobody could tell them apart."""
+    count = Counter(contender.label for contender in found)
+    for contender in found:
+        if count[contender.label] > 1:
+            text = f"{contender.label} stands here several times, and not all of what is searched is searched of each."
+            remedy = "Write one entry with all of its thresholds, or the path without its index."
+            yield Problem(experiment.place(contender.clip.key), text, remedy)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A component as the YAML writes it, and what is searched of it."""
+
+    choice: Choice
+    searched: Mapping[str, Searched]
+
+
+class _File:
+    """What an experiment's file says of the optimizers and strategies of its trials."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.problems: list[Problem] = []
+        self.optimizers = self._written("optimizer", experiment.optimizers)
+        self.arms = self._written("clip", experiment.arms)
+
+    def fixed(self, trial: Trial) -> Hashable:
+        """All of a trial that is the same for the points of its contender."""
+        return (
+            trial.data and trial.data.without(FOLD),
+            trial.model,
+            trial.train,
+            trial.optimizer.without(*self.optimizers[trial.optimizer].searched),
+            trial.clip.without("threshold", *self.arms[trial.clip].searched),
+        )
+
+    def contender(self, group: Sequence[Trial]) -> Contender:
+        # What clips nothing is no point of a search, but may be all that there is.
+        trials = [trial for trial in group if trial.threshold is not None] or group
+        first = trials[0]
+        optimizer, arm = self.optimizers[first.optimizer], self.arms[first.clip]
+        folds = {trial.data: trial for trial in reversed(trials)}
+        knobs = (*self._threshold(trials), *_knobs("optimizer", optimizer, trials), *_knobs("clip", arm, trials))
+        places = [option_of(knob.path) for knob in knobs]
+        kept = first.clip.without(*(option for section, option in places if section == "clip"))
+        return Contender(
+            name=arm.choice.label(kept.as_dict()),
+            setting="",
+            templates=tuple(reversed(folds.values())),
+            optimizer=optimizer.choice,
+            clip=arm.choice,
+            knobs=knobs,
+            left_out=tuple(dict.fromkeys(trial.arm for trial in group if _is_left_out(trial, knobs))),
+        )
+
+    def _written(self, section: str, components: Sequence[Component]) -> dict[Component, _Written]:
+        search = self.experiment.sweep.search if self.experiment.sweep else {}
+        choices = {(choice.key, choice.name): choice for choice in self.experiment.choices[section]}
+        found = {}
+        for component, key in zip(components, self.experiment.keys[section], strict=True):
+            choice = choices[key, component.name]
+            found[component] = _Written(choice, searched(choice, section, search))
+        return found
+
+    def _threshold(self, trials: Sequence[Trial]) -> Iterator[Knob]:
+        first = trials[0]
+        if first.threshold is None:
+            return
+        chosen = (self.arms[trial.clip].searched.get("threshold") for trial in trials)
+        said = next(filter(None, chosen), None) or self._range(trials)
+        if said:
+            yield _knob("clip", "threshold", said, trials, self.arms[first.clip].choice)
+        else:
+            self._no_range(self.arms[first.clip].choice)
+
+    def _range(self, trials: Sequence[Trial]) -> Searched | None:
+        """That of the YAML, or else of the rule, widened to hold the YAML's other values."""
+        choices = list({id(choice): choice for choice in (self.arms[trial.clip].choice for trial in trials)}.values())
+        ranges = [(choice.key, found) for choice in choices for found in dict(choice.axes)["threshold"].ranges]
+        if ranges:
+            low, high = min(found.low for _, found in ranges), max(found.high for _, found in ranges)
+            log = any(found.log for _, found in ranges)
+        elif search := registry.of("strategy", trials[0].clip).facts.get("search"):
+            low, high = search
+            log = low > 0 and high / low >= WIDE
+        else:
+            return None
+        # A threshold of 0 is on no log scale, and clips everything away.
+        held = [
+            trial.threshold for trial in trials if trial.threshold is not None and (trial.threshold > 0 or low <= 0)
+        ]
+        key = ranges[0][0] if ranges else choices[0].key
+        return Searched(f"{key}.threshold", Range(min(low, *held), max(high, *held), log))
+
+    def _no_range(self, choice: Choice) -> None:
+        key = f"{choice.key}.threshold"
+        text = f"{choice.name} does not say which thresholds are worth a search."
+        remedy = "Write a range: threshold: {log: [0.01, 100]}."
+        self.problems.append(Problem(self.experiment.place(key), text, remedy))
+
+
+def _knobs(section: str, written: _Written, trials: Sequence[Trial]) -> Iterator[Knob]:
+    for option, found in written.searched.items():
+        if (section, option) != ("clip", "threshold"):
+            yield _knob(section, option, found, trials, written.choice)
+
+
+def _knob(section: str, option: str, found: Searched, trials: Sequence[Trial], choice: Choice) -> Knob:
+    components = [getattr(trial, section) for trial in trials]
+    values = dict.fromkeys(component.as_dict().get(option) for component in components)
+    given = tuple(value for value in values if _within(value, found.space))
+    path, space = path_of(section, option), found.space
+    if isinstance(space, Range):
+        knob = Knob(path, found.key, space.low, space.high, space.log, space.whole, given=given)
+        beyond = {"low": knob.widened("low")[0], "high": knob.widened("high")[1]}
+        taken = (
+            end for end in beyond if beyond[end] != getattr(knob, end) and takes(choice, section, option, beyond[end])
+        )
+        return replace(knob, can_widen=tuple(taken))
+    return Knob(path, found.key, choices=space, given=given)
+
+
+def _is_left_out(trial: Trial, knobs: Sequence[Knob]) -> bool:
+    return any(knob.path == "threshold" and trial.threshold not in knob.given for knob in knobs)
+
+
+def _within(value: Value, space: Range | tuple[Value, ...]) -> bool:
+    if not isinstance(space, Range):
+        return value in space
+    return isinstance(value, int | float) and not isinstance(value, bool) and space.low <= value <= space.high
+
+
+def _settings(found: Sequence[Contender]) -> list[str]:
+    """What tells the setting of each from those of the others, in as few columns as do."""
+    rows = [_setting(contender) for contender in found]
+    names = {name for row in rows for name in row}
+    columns = [name for name in NAMES if name in names] + sorted(name for name in names if name.startswith(SECTIONS))
+    kept: list[str] = []
+    for column in columns:
+        if _groups(rows, [*kept, column]) > _groups(rows, kept):
+            kept.append(column)
+    return [", ".join(_word(name, row[name]) for name in kept if name in row) for row in rows]
+
+
+def _setting(contender: Contender) -> dict[str, Value]:
+    row = contender.templates[0].columns()
+    searched_paths = {knob.path for knob in contender.knobs}
+    return {
+        name: value
+        for name, value in row.items()
+        if (name in NAMES or name.startswith(SECTIONS)) and name != f"data.{FOLD}" and name not in searched_paths
+    }
+
+
+def _groups(rows: Sequence[Mapping[str, Value]], columns: Sequence[str]) -> int:
+    return len({tuple(row.get(column) for column in columns) for row in rows})
+
+
+def _word(column: str, value: Value) -> str:
+    return str(value) if column in ("data", "model", "optimizer") else f"{column}={value}"

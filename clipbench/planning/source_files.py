@@ -1,0 +1,87 @@
+"""The files that a plan was made from: data, and the user's own modules. While they stay, so does the plan."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from clipbench.config import Experiment
+from clipbench.plugins import registry, user_modules
+
+Digests = Mapping[str, str]  # of each file or folder, by its whole path
+
+NOWHERE = ""  # the digest of what is not there
+CLIPBENCH = Path(__file__).parent
+# What pip installed, and what came with Python and clipbench, which may lie elsewhere.
+INSTALLED = {"site-packages", "dist-packages"}
+STANDARD = (CLIPBENCH, Path(os.__file__).parent)
+
+
+def sources(experiment: Experiment, began: int) -> Digests | None:
+    """Of an experiment whose data are loaded and whose models are built, the digests of the files that decided them.
+
+    None where nobody can know them: a user's own data function reads what it likes, a server's data may change, and
+    what was written after planning `began` (in ns since 1970) may not be what was read.
+    """
+    plugins = {data: registry.of("data", data) for data in experiment.data if data}
+    if any(plugin.source or plugin.facts.get("changes") for plugin in plugins.values()):
+        return None
+    named = [
+        Path(data.folder) / Path(str(data[option])).expanduser()
+        for data, plugin in plugins.items()
+        for option in plugin.files
+        if data.as_dict().get(option)
+    ]
+    paths = {path.resolve() for path in (*named, *_own_modules())}
+    if any(_written(file) >= began for path in paths for file in _files(path)):
+        return None
+    return digests(map(str, paths))
+
+
+def digests(paths: Iterable[str]) -> Digests:
+    """Of the content of files, and of folders of files."""
+    return {path: _digest(Path(path)) for path in sorted(paths)}
+
+
+def version() -> str:
+    """The digest of clipbench itself, so that an edited copy is another version."""
+    code = sorted(CLIPBENCH.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in code)).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    if not path.is_dir():
+        if not path.is_file():
+            return NOWHERE
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    listed = [f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in _files(path)]
+    return hashlib.sha256("\n".join(listed).encode(errors="surrogateescape")).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or all that a folder holds."""
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
+def _written(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+def _own_modules() -> Iterator[Path]:
+    """The user's modules that are imported here, and what these import: all that neither Python nor pip installed."""
+    # By their dictionaries: asking a lazy module for an attribute may import a library.
+    modules = {name: getattr(module, "__dict__", {}) for name, module in list(sys.modules.items())}
+    packages = {name.partition(".")[0] for name, facts in modules.items() if user_modules.SOURCE in facts}
+    for name, facts in modules.items():
+        file = facts.get("__file__")
+        is_main = name in ("__main__", "__mp_main__")  # the command itself
+        if file and not is_main and (name.partition(".")[0] in packages or not _is_installed(Path(file))):
+            yield Path(file)
+
+
+def _is_installed(file: Path) -> bool:
+    return not INSTALLED.isdisjoint(file.parts) or any(map(file.is_relative_to, STANDARD))

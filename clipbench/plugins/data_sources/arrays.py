@@ -1,0 +1,62 @@
+"""Arrays in files of the user's: NumPy's .npz."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clipbench.plugins.registry import DataProblem, File, dataset
+
+# How the arrays of a part are called: MedMNIST's way, Keras' way, and ours.
+LAYOUTS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("{}_x", "{}_y"))
+PARTS = ("train", "val", "test")
+
+
+@dataset()
+def npz(
+    path: File, inputs: str = "x", targets: str = "y", flat: bool = False, shares: Mapping[str, float] | None = None
+) -> Any:
+    """An .npz file of arrays `x` and `y`, or of parts: train_images, train_labels, val_images, ... as MedMNIST's.
+
+    Bytes are taken for images: in [0, 1], as [C, H, W], or flat. A missing val part is taken from the training part.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataProblem(f"{path} is no .npz file of plain arrays: {error}") from None
+    if inputs in arrays and targets in arrays:
+        return _images(arrays[inputs], flat), _labels(arrays[targets])
+    for x, y in LAYOUTS:
+        parts = {part: (x.format(part), y.format(part)) for part in PARTS}
+        there = {part: pair for part, pair in parts.items() if set(pair) <= set(arrays)}
+        if "train" in there:
+            found: dict[str, Any] = {
+                part: (_images(arrays[a], flat), _labels(arrays[b])) for part, (a, b) in there.items()
+            }
+            return {"val": (shares or {}).get("val", 0.2) or None, **found}
+    held = ", ".join(sorted(arrays)) or "nothing"
+    text = f"{path} holds {held}, and neither {inputs} and {targets} nor train_images and train_labels."
+    raise DataProblem(f"{text} Name them: inputs, targets.")
+
+
+def _images(x: np.ndarray, flat: bool) -> np.ndarray:
+    if x.dtype == np.uint8:
+        x = x / np.float32(255)
+        if x.ndim == 3:
+            x = x[:, None]
+        elif x.ndim == 4 and x.shape[3] in (1, 3, 4):
+            x = x.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(x.reshape(len(x), -1) if flat else x)
+
+
+def _labels(y: np.ndarray) -> np.ndarray:
+    """A column of whole numbers is one of classes; several of 0 and 1 are labels."""
+    if y.dtype.kind in "iub" and y.ndim == 2:
+        return y[:, 0] if y.shape[1] == 1 else y.astype(float) if np.isin(y, (0, 1)).all() else y
+    if y.dtype.kind in "US":
+        return np.asarray(np.unique(y, return_inverse=True)[1])
+    return y

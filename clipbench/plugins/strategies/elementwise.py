@@ -1,0 +1,101 @@
+"""Rules that change elements one by one."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor
+
+from clipbench.plugins.registry import strategy
+
+NotPositive = Annotated[float, Le(0)]
+NotNegative = Annotated[float, Ge(0)]
+
+
+@strategy(per="element", search=(1e-4, 1e0), loose=math.inf, instead=("lower", "upper"))
+def value(g: Tensor, threshold: Tensor, lower: NotPositive | None = None, upper: NotNegative | None = None) -> Tensor:
+    """Clamp every element to [-threshold, threshold].
+
+    clamp(g, -c, c)                 Mikolov 2012; torch.nn.utils.clip_grad_value_
+
+    `lower` and `upper` each take the place of one end; without a threshold, the end that is not given is open
+    (Chainer GradientHardClipping, Paddle ClipGradByValue).
+    """
+    low = -threshold if lower is None else torch.full_like(threshold, lower)
+    high = threshold if upper is None else torch.full_like(threshold, upper)
+    return torch.maximum(torch.minimum(g, high), low)
+
+
+@strategy(per="element", search=(1e-3, 1e1), loose=math.inf)
+def zero(g: Tensor, threshold: Tensor) -> Tensor:
+    """Set every element that is larger than `threshold` to zero, and every NaN.
+
+    g where |g| <= c, else 0        princeton-vl/lietorch GradClip
+    """
+    return torch.where(g.abs() <= threshold, g, 0.0)
+
+
+@strategy(per="element", search=(1e-4, 1e0), loose=math.inf)
+def one_sided(g: Tensor, threshold: Tensor) -> Tensor:
+    """Bound the elements from above only.
+
+    min(g, c)                       the upper half of a hard clamp, as in Chainer's GradientHardClipping
+    """
+    return torch.minimum(g, threshold)
+
+
+@strategy(per="element", search=(1e-4, 1e-1))
+def sign_step(g: Tensor, threshold: Tensor) -> Tensor:
+    """Replace large elements by a step of fixed size and drop the small ones.
+
+    c sign(g) where |g| > c, else 0     a thresholded sign step; compare signSGD, arXiv:1802.04434
+    """
+    return torch.where(g.abs() > threshold, threshold * g.sign(), 0.0)
+
+
+@strategy(per="element", search=(1e-2, 1e0), loose=1.0)
+def relative(g: Tensor, model_m: Tensor, threshold: Tensor) -> Tensor:
+    """Clamp every element to a fraction of the model's largest one.
+
+    clamp(g, -r M, r M), M = max |g|    the threshold follows the gradient; r >= 1 does nothing
+    """
+    return _within(g, threshold * model_m)
+
+
+@strategy(per="element", search=(1e-4, 1e0))
+def tanh(g: Tensor, threshold: Tensor) -> Tensor:
+    """Squash every element into (-threshold, threshold), small ones hardly at all.
+
+    c tanh(g / c)                   a smooth clamp; compare HeavyBall's trust_region_clip_
+
+    It changes every element at every threshold, and turns an infinite one into c.
+    """
+    return torch.where(g == 0, g, threshold * torch.tanh(g / threshold))
+
+
+@strategy(per="element")
+def sign(g: Tensor) -> Tensor:
+    """Keep nothing of an element but its sign: the learning rate is the size of every step.
+
+    sign(g)                         Bernstein et al. 2018, arXiv:1802.04434; optax.scale_by_sign
+
+    A NaN becomes 0, as in torch.
+    """
+    return g.sign()
+
+
+@strategy(per="element")
+def centralize(g: Tensor, row_mean: Tensor) -> Tensor:
+    """Not a clip: move every row of a matrix, and every filter, to the mean 0; biases stay as they are.
+
+    g_u - mean(g_u)                 Yong et al. 2020, arXiv:2004.01461; optax.centralize
+    """
+    return g - row_mean
+
+
+def _within(g: Tensor, limit: Tensor) -> Tensor:
+    # Five times faster on a CPU than `clamp` with tensors as bounds, and the same for NaN and infinity.
+    return torch.maximum(torch.minimum(g, limit), -limit)

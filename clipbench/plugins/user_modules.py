@@ -1,0 +1,68 @@
+"""The modules of a user's own functions: `package.module`, or a file beside the YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+from clipbench.core.names import UnknownName, did_you_mean
+
+# Where such a module remembers the hash of the file that it was imported from.
+SOURCE = "__clipbench_source__"
+
+
+def package_module(name: str) -> types.ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UnknownName(
+            f"{name!r} is neither a module nor a file.",
+            "Write package.module:function or ./file.py:function.",
+        )
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        raise UnknownName(f"cannot import {name!r}: {error}.", "Is it installed?") from error
+    if SOURCE not in module.__dict__:
+        content = Path(module.__file__).read_bytes() if module.__file__ else b""
+        module.__dict__[SOURCE] = hashlib.sha256(content).hexdigest()[:16]
+    return module
+
+
+def file_module(path: Path) -> types.ModuleType:
+    path = path.resolve()
+    if not path.is_file():
+        near = [candidate.name for candidate in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise UnknownName(f"there is no file {path}.", did_you_mean(path.name, near) if near else "")
+    content = path.read_bytes()
+    source = hashlib.sha256(content).hexdigest()[:16]
+    # The name holds path and content: two experiments' `model.py` do not meet, and an edited file is another one.
+    module_name = "clipbench_user_" + hashlib.sha256(str(path).encode() + content).hexdigest()[:16]
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_loader(module_name, _Content(module_name, path, content))
+    if spec is None or spec.loader is None:
+        raise UnknownName(f"{path} is not a Python file.", "")
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__[SOURCE] = source
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise UnknownName(f"cannot import {path}: {type(error).__name__}: {error}.", "") from error
+    return module
+
+
+class _Content(importlib.machinery.SourceFileLoader):
+    """Runs the very bytes that were hashed: a cached .pyc may be of the same second's earlier edit."""
+
+    def __init__(self, name: str, path: Path, content: bytes) -> None:
+        super().__init__(name, str(path))
+        self._content = content
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return self.source_to_code(self._content, self.path)

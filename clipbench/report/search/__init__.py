@@ -1,1 +1,0 @@
-"""What a search found and what of it held on fresh seeds: numbers, words and tables."""

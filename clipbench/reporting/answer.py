@@ -1,0 +1,126 @@
+"""What to use, how sure that is, and what it costs: the report for whoever has two minutes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from clipbench.analysis import notes
+from clipbench.analysis import verdicts as verdict
+from clipbench.analysis.plateau import plateau, thresholds
+from clipbench.analysis.report_model import Contrast, Report, Row, Setting
+from clipbench.reporting import column_meaning as meaning
+from clipbench.reporting import columns, numbers
+from clipbench.stats import Estimate
+
+HELPS = "clipping helps"
+NOT_SHOWN = "no benefit shown"
+NO_MATTER = "clipping does not matter"
+TOO_FEW = "too few seeds to tell"
+NOTHING = "nothing to compare"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A line of evidence, and what its numbers mean."""
+
+    term: str
+    words: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verdict in words, the advice that follows from it, and its reasons."""
+
+    verdict: str
+    advice: str
+    arm: str  # what to use; empty where nothing is advised
+    reasons: tuple[Reason, ...]
+
+
+def answer(setting: Setting) -> Answer:
+    """The advice that the comparison of a setting supports."""
+    others = [row for row in setting.main if row.verdict not in (verdict.BASELINE, verdict.NO_BASELINE)]
+    words = {row.verdict for row in others}
+    good = [row for row in others if row.verdict in (verdict.BEST, verdict.BETTER)]
+    if good:
+        return _use(setting, good[0])
+    if not others:
+        return Answer(NOTHING, "There is no pair of a strategy and a baseline.", "", ())
+    if words <= {verdict.UNDERPOWERED}:
+        return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_nearest(setting, others[0])))
+    baseline = setting.baseline or ""
+    if words <= {verdict.NO_EFFECT}:
+        return Answer(NO_MATTER, "Every strategy is shown to be within the margin.", baseline, ())
+    advice = "No strategy is shown to be better; with more seeds this may change."
+    return Answer(NOT_SHOWN, advice, baseline, tuple(_nearest(setting, others[0])))
+
+
+def lines(report: Report) -> Iterator[str]:
+    """The answer of every setting in a line, for where there are several experiments."""
+    for setting in report.settings:
+        yield f"{report.name}: {answer(setting).verdict}. {setting.headline}"
+    if not report.settings:
+        yield f"{report.name}: {' '.join(report.notes)}"
+
+
+def _use(setting: Setting, row: Row) -> Answer:
+    return Answer(HELPS, "", row.label, tuple(_reasons(setting, row)))
+
+
+def _reasons(setting: Setting, row: Row) -> Iterator[Reason]:
+    if row.contrast:
+        yield from _effect(setting, row, row.contrast)
+    if row.contrast and math.isfinite(row.contrast.nested):
+        nested = Estimate(row.contrast.nested, math.nan, math.nan, row.contrast.difference.n)
+        words = f"{numbers.interval(nested, setting.metric)} where the other seeds choose each seed's threshold"
+        yield Reason("Corrected", words, meaning.NESTED)
+    if words := _plateau(setting, row):
+        yield Reason("How exact", words, meaning.PLATEAU)
+    baseline = setting.main[0]
+    if baseline.verdict == verdict.BASELINE and math.isfinite(row.step_us) and baseline.step_us > 0:
+        change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time a step"
+        steps = f"{numbers.number(row.step_us)} µs, {baseline.label} {numbers.number(baseline.step_us)} µs"
+        yield Reason("What it costs", f"{change} ({steps})", meaning.STEP)
+    yield from _otherwise(setting)
+    if row.flags:
+        yield Reason("Be aware", "; ".join(columns.flag_words(row)), meaning.FLAGS)
+
+
+def _nearest(setting: Setting, row: Row) -> Iterator[Reason]:
+    """Of what is not advised, only how it did."""
+    if row.contrast:
+        for reason in _effect(setting, row, row.contrast):
+            yield replace(reason, words=f"{row.label}: {reason.words}")
+    yield from _otherwise(setting)
+
+
+def _effect(setting: Setting, row: Row, contrast: Contrast) -> Iterator[Reason]:
+    if contrast.difference.n:
+        difference = numbers.interval(contrast.difference, setting.metric)
+        words = f"{setting.metric.name} {difference} beside {setting.baseline}"
+        yield Reason("How much", words, meaning.difference(setting.baseline or ""))
+    wins = f"better on {contrast.score.wins} of {numbers.count(contrast.pairs, 'seed')}"
+    yield Reason("How sure", f"{numbers.p_clause(contrast.p_holm)} after Holm; {wins}", meaning.P_HOLM)
+
+
+def _otherwise(setting: Setting) -> Iterator[Reason]:
+    """Where the rule for diverged trials decides; that an arm of diverged trials alone would be gone is no news."""
+    changes = [each for each in setting.otherwise or () if each.verdict_without != verdict.NOTHING_LEFT]
+    if changes:
+        yield Reason("Depends on", notes.otherwise(changes), meaning.OTHERWISE)
+
+
+def _plateau(setting: Setting, row: Row) -> str:
+    if setting.tuned:
+        return ""
+    level, tried = plateau(setting, row.strategy), len(thresholds(setting, row.strategy))
+    if len(level) > 1:
+        ends = f"{level[0].threshold:.3g} to {level[-1].threshold:.3g}"
+        return f"thresholds from {ends} are within one standard error of the best ({len(level)} of {tried} tried)"
+    if not level or tried < 2:
+        return ""
+    others = f"none of the other {tried - 1} thresholds is" if tried > 2 else "the other threshold is not"
+    return f"{others} within one standard error of it"

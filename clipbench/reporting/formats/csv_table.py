@@ -1,0 +1,94 @@
+"""The report as CSV in full precision: one row a setting, strategy and threshold, every column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import Any
+
+from clipbench.analysis.report_model import Contrast, Reach, Report, Row, Setting
+from clipbench.stats import Estimate, Score
+
+
+def render(report: Report) -> str:
+    """RFC 4180 but for the line ends, which are those of a text file; a missing number is empty."""
+    rows = [_row(row, setting) for setting in report.settings for row in setting.rows]
+    headers = list(dict.fromkeys(header for row in rows for header in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, headers, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({header: _text(value) for header, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def _row(row: Row, setting: Setting) -> dict[str, Any]:
+    return {
+        "setting": setting.words,
+        **setting.axes,
+        "arm": row.arm,
+        "strategy": row.strategy,
+        "threshold": row.threshold,
+        "metric": setting.metric.name,
+        **_estimate("", row.value),
+        "criterion": setting.metric.criterion,
+        "criterion_mean": row.criterion,
+        "baseline": setting.baseline,
+        **_contrast(row.contrast),
+        "diverged": row.diverged,
+        "trials": row.trials,
+        **_reach(row.reach),
+        "fired_share": row.fired_share,
+        "fraction": row.fraction,
+        "grad_norm_pre_p50": row.grad_norm,
+        "step_us": row.step_us,
+        "shown": row.shown,
+        "verdict": row.verdict,
+        "flags": "; ".join(row.flags),
+    }
+
+
+def _estimate(prefix: str, value: Estimate) -> dict[str, Any]:
+    return {
+        f"{prefix}mean": value.mean,
+        f"{prefix}low": value.low,
+        f"{prefix}high": value.high,
+        f"{prefix}n": value.n,
+    }
+
+
+def _contrast(contrast: Contrast | None) -> dict[str, Any]:
+    contrast = contrast or Contrast(Estimate(math.nan, math.nan, math.nan, 0), math.nan, math.nan, Score(0, 0, 0), 0)
+    return {
+        **_estimate("difference_", contrast.difference),
+        "p": contrast.p,
+        "p_holm": contrast.p_holm,
+        "p_choice": contrast.p_choice,
+        "p_baseline_choice": contrast.p_baseline,
+        "dz": contrast.dz,
+        "rank_biserial": contrast.rank_biserial,
+        "wins": contrast.score.wins,
+        "ties": contrast.score.ties,
+        "losses": contrast.score.losses,
+        "pairs": contrast.pairs,
+        "bootstrap_low": contrast.bootstrap.low,
+        "bootstrap_high": contrast.bootstrap.high,
+        "p_wilcoxon": contrast.p_wilcoxon,
+        "p_diverged_fisher": contrast.p_diverged,
+        "p_reach_log_rank": contrast.p_reach,
+        "difference_nested": contrast.nested,
+    }
+
+
+def _reach(reach: Reach | None) -> dict[str, Any]:
+    if reach is None:
+        return {}
+    return {
+        "epochs_to_target_median": reach.median,
+        "epochs_to_target_restricted_mean": reach.restricted,
+        "epochs_to_target_reached": reach.reached,
+    }
+
+
+def _text(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

@@ -1,0 +1,144 @@
+"""The report on a terminal, within 80 columns; colour repeats what the words say and is never alone."""
+
+from __future__ import annotations
+
+import textwrap
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clipbench.analysis import claims, verdicts
+from clipbench.analysis.combine import NO_CLAIMS, Combined
+from clipbench.analysis.report_model import Report, Search, Setting
+from clipbench.reporting import answer, claim_evidence, columns, legend, search_sentences, search_tables
+from clipbench.reporting.columns import Grid
+
+STYLES = {
+    verdicts.BEST: "bold green",
+    verdicts.TIED: "green",
+    verdicts.BETTER: "green",
+    verdicts.WORSE: "red",
+    verdicts.UNDERPOWERED: "yellow",
+    verdicts.BASELINE: "cyan",
+    claims.SUPPORTED: "bold green",
+    claims.REFUTED: "bold red",
+    claims.INCONCLUSIVE: "yellow",
+    claims.UNTESTABLE: "dim",
+    search_sentences.HELD: "green",
+    search_sentences.TOO_GOOD: "yellow",
+    search_sentences.TOO_MODEST: "cyan",
+}
+WIDE_HEADER = 12
+
+
+def render(report: Report, console: Console, *, full: bool = True) -> None:
+    """Print the report; `full` adds the table of every strategy and threshold."""
+    for setting in report.settings:
+        _setting(setting, console, full=full)
+    if report.search:
+        _search(report.search, console)
+    _claims(report, console)
+    for note in report.notes:
+        _line("Note: ", note, console, "yellow")
+    for line in legend.lines(report):
+        _line("", line, console, "dim")
+
+
+def render_combined(combined: Combined, console: Console) -> None:
+    """Print several experiments together: answers, ranks, all claims."""
+    console.print(Text(f"All experiments: {combined.size}", "bold"))
+    console.print()
+    for report in combined.reports:
+        for line in answer.lines(report):
+            _line("- ", line, console, "")
+    console.print()
+    if combined.ranks:
+        console.print(_table(combined.ranks.grid))
+        console.print()
+    _line("", combined.about_ranks, console, "dim")
+    console.print()
+    claiming = [report for report in combined.reports if report.claims]
+    for report in claiming:
+        console.print(Text(f"{claim_evidence.TITLE} of {report.name}"))
+        _answered(report, console)
+    _line("", claim_evidence.MEANING if claiming else NO_CLAIMS, console, "dim")
+
+
+def _setting(setting: Setting, console: Console, *, full: bool) -> None:
+    console.print(Text(setting.headline, "bold"))
+    console.print()
+    for grid in columns.grids(setting, full=full):
+        console.print(_table(grid))
+        console.print()
+    for flag in columns.flags(setting):
+        _line("! ", flag, console, "yellow")
+    for note in setting.notes:
+        _line("Note: ", note, console, "yellow")
+    if columns.flags(setting) or setting.notes:
+        console.print()
+
+
+def _search(search: Search, console: Console) -> None:
+    _line("", search.headline, console, "bold")
+    console.print()
+    for grid in search_tables.grids(search):
+        console.print(_table(grid))
+        console.print()
+    for flag in search_sentences.aware(search):
+        _line("! ", flag.words, console, "yellow")
+        if flag.remedy:
+            console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
+    for note in search.notes:
+        _line("Note: ", note, console, "yellow")
+    console.print()
+
+
+def _claims(report: Report, console: Console) -> None:
+    if not report.claims:
+        return
+    console.print(Text(claim_evidence.TITLE))
+    _answered(report, console)
+    _line("", claim_evidence.MEANING, console, "dim")
+    console.print()
+
+
+def _answered(report: Report, console: Console) -> None:
+    for each in report.claims:
+        _line(f"{each.verdict:<13} ", f"{each.says} ({each.expect})", console, STYLES[each.verdict])
+        _line(" " * 14, claim_evidence.sentence(each), console, "")
+
+
+def _table(grid: Grid) -> Table:
+    table = Table(
+        title=Text(grid.title),
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for header in grid.headers:
+        is_words = header in grid.text
+        table.add_column(
+            Text(_header(header)),
+            justify="left" if is_words else "right",
+            overflow="fold",
+            no_wrap=not is_words,
+        )
+    for row in grid.cells:
+        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def _header(name: str) -> str:
+    """`val/accuracy %` in two lines: the column is as wide as its numbers need."""
+    return name.replace("/", "/\n") if len(name) > WIDE_HEADER else name
+
+
+def _line(mark: str, text: str, console: Console, style: str) -> None:
+    """A paragraph with its mark hanging in the margin."""
+    lines = textwrap.wrap(text, console.width - len(mark), break_on_hyphens=False) or [""]
+    body = "\n".join([lines[0], *(" " * len(mark) + line for line in lines[1:])])
+    console.print(Text(mark, style) + Text(body, style if style in ("dim", "bold") else ""), soft_wrap=True)

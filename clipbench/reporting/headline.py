@@ -1,0 +1,104 @@
+"""The sentence that answers the experiment's question, and can be quoted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from clipbench.analysis import verdicts
+from clipbench.analysis.report_model import Contrast, Row, Setting
+from clipbench.reporting import numbers
+from clipbench.stats import LEVEL
+
+
+def sentence(setting: Setting) -> str:
+    """One sentence that answers the experiment's question for this setting."""
+    where = f"On {setting.words}" if setting.words else "Here"
+    if setting.baseline is None:
+        return f"{where}, there is no baseline to compare with."
+    others = [row for row in setting.main if row.verdict != verdicts.BASELINE]
+    if not others:
+        return f"{where}, only the baseline {setting.baseline} was trained."
+    for rows, say in ((_with(others, verdicts.BEST), _best), (_with(others, verdicts.BETTER), _better)):
+        if rows:
+            return f"{where}, {say(setting, rows)}"
+    return f"{where}, {_none_better(setting, others)}"
+
+
+def where(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[str] = ()) -> str:
+    """`digits with mlp/sgd (lr=0.1)`: the components, and what else sets this setting apart."""
+    first = frame.iloc[0]
+    names = {key: first.get(key) for key in ("data", "model", "optimizer")}
+    known = {key: str(value) for key, value in names.items() if value is not None and not pd.isna(value)}
+    models = "/".join(known[key] for key in ("model", "optimizer") if key in known)
+    words = " with ".join(part for part in (known.get("data", ""), models) if part)
+    best = [f"each at its best {' and '.join(tuned)}"] if tuned else []
+    rest = ", ".join([*best, *(f"{axis}={value}" for axis, value in axes.items() if axis not in names)])
+    return f"{words} ({rest})" if rest else words
+
+
+def _best(setting: Setting, rows: Sequence[Row]) -> str:
+    tied = _with(setting.main, verdicts.TIED)
+    also = f" Tied with it: {_labels(tied)}." if tied else ""
+    return f"{rows[0].label} beat {setting.baseline}: {_evidence(setting, rows[0])}.{also}"
+
+
+def _better(setting: Setting, rows: Sequence[Row]) -> str:
+    others = f" So did {_labels(rows[1:])}." if len(rows) > 1 else ""
+    return f"{rows[0].label} beat {setting.baseline}: {_evidence(setting, rows[0])}.{others}"
+
+
+def _none_better(setting: Setting, others: Sequence[Row]) -> str:
+    seeds = numbers.count(setting.seeds, "seed")
+    if all(row.verdict == verdicts.UNDERPOWERED for row in others):
+        top = _top(setting, others)
+        are = "is" if setting.seeds == 1 else "are"
+        return f"{seeds} {are} too few to show that any strategy beats {setting.baseline}: {top}."
+    if all(row.verdict == verdicts.NO_EFFECT for row in others):
+        margin = numbers.margin(setting.margin or 0.0, setting.metric)
+        return f"clipping does not matter: every strategy is within {margin} of {setting.baseline} ({seeds})."
+    worse = _with(others, verdicts.WORSE)
+    also = f" Worse: {_labels(worse)}." if worse else ""
+    return f"no clipping strategy beat {setting.baseline} ({seeds}; {_top(setting, others)}).{also}"
+
+
+def _top(setting: Setting, others: Sequence[Row]) -> str:
+    measured = [row for row in others if row.contrast and not math.isnan(row.contrast.difference.mean)]
+    if not measured:
+        return "no pair of trials finished"
+    row = max(measured, key=lambda row: row.contrast.difference.mean if row.contrast else -math.inf)
+    assert row.contrast is not None
+    difference = numbers.interval(row.contrast.difference, setting.metric)
+    return f"best difference {difference} by {row.label}, {_p_of(setting, row, row.contrast)}"
+
+
+def _p_of(setting: Setting, row: Row, contrast: Contrast) -> str:
+    """With what keeps a small p from being a verdict."""
+    if row.verdict == verdicts.NO_EFFECT:
+        return f"{numbers.p_clause(contrast.p_holm)}, within the margin"
+    if contrast.p_holm < LEVEL <= contrast.p_choice:
+        return f"{numbers.p_clause(contrast.p_choice)} after the choice of its {setting.choice}"
+    return numbers.p_clause(contrast.p_holm)
+
+
+def _evidence(setting: Setting, row: Row) -> str:
+    assert row.contrast is not None
+    parts = []
+    if row.contrast.difference.n:
+        difference = numbers.interval(row.contrast.difference, setting.metric)
+        parts.append(f"{setting.metric.name} {difference}")
+    baseline = setting.main[0]
+    if baseline.diverged:
+        parts.append(f"diverged on {numbers.diverged(row)} seeds against {numbers.diverged(baseline)}")
+    seeds = numbers.count(row.contrast.pairs, "seed")
+    return ", ".join([*parts, f"{numbers.p_clause(row.contrast.p_holm)} ({seeds})"])
+
+
+def _with(rows: Iterable[Row], word: str) -> list[Row]:
+    return [row for row in rows if row.verdict == word]
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    return numbers.listing([row.label for row in rows])

@@ -1,0 +1,186 @@
+"""How numbers are written for people: digits by what the interval supports, p-values, units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from clipbench.analysis.report_model import Contrast, Metric, Reach, Row
+from clipbench.stats import Estimate
+
+NOTHING = "-"
+MOST_DECIMALS = 6
+MOST_NAMED = 5
+
+
+def estimate(value: Estimate, metric: Metric, *, signed: bool = False) -> str:
+    """`97.4 ± 0.3`: the mean and half the width of its 95 % interval."""
+    if math.isnan(value.mean):
+        return NOTHING
+    mean, half = value.mean * scale(metric), value.half_width * scale(metric)
+    if _is_extreme(_size(mean, half)):
+        text = f"{mean:+.3g}" if signed else f"{mean:.3g}"
+        return text if math.isnan(half) else f"{text} ± {half:.2g}"
+    decimals = _decimals(half, mean)
+    text = _rounded(mean, decimals, "+" if signed else "")
+    return text if math.isnan(half) else f"{text} ± {half:.{decimals}f}"
+
+
+def mean(value: float, metric: Metric) -> str:
+    """A mean whose interval is not known, in as many digits as others have."""
+    return estimate(Estimate(value, math.nan, math.nan, 1), metric)
+
+
+def interval(value: Estimate, metric: Metric) -> str:
+    """`+0.3 pp [-0.2, +0.8]`: a difference with the ends of its interval, for sentences."""
+    unit = " pp" if metric.is_share else ""
+    if math.isnan(value.half_width):
+        return f"{number(value.mean * scale(metric), signed=True)}{unit}"
+    decimals = _decimals(value.half_width * scale(metric), value.mean * scale(metric))
+    if _is_extreme(_size(value.mean, value.half_width) * scale(metric)):
+        mean, low, high = (f"{x * scale(metric):+.3g}" for x in (value.mean, value.low, value.high))
+    else:
+        ends = (value.mean, value.low, value.high)
+        mean, low, high = (_rounded(x * scale(metric), decimals, "+") for x in ends)
+    return f"{mean}{unit} [{low}, {high}]"
+
+
+def single(value: float, metric: Metric) -> str:
+    """A value of the metric that has no interval."""
+    return number(value * scale(metric))
+
+
+def unit(metric: Metric) -> str:
+    return f"{metric.name} %" if metric.is_share else metric.name
+
+
+def difference_unit(metric: Metric) -> str:
+    return " (pp)" if metric.is_share else ""
+
+
+def margin(value: float, metric: Metric) -> str:
+    return f"±{value * scale(metric):g}{' pp' if metric.is_share else ''}"
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """Three significant digits, without an exponent where that is readable."""
+    if math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    sign = "+" if signed else ""
+    if value == 0 or _is_extreme(value):
+        return f"{value:{sign}.3g}"
+    decimals = max(0, min(MOST_DECIMALS, 2 - _exponent(value, 2)))
+    return _rounded(value, decimals, sign)
+
+
+def _rounded(value: float, decimals: int, sign: str) -> str:
+    """What rounds to zero has no side: `+0.00` and never `-0.00`."""
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
+
+
+def p_value(p: float) -> str:
+    if math.isnan(p):
+        return NOTHING
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def p_clause(p: float) -> str:
+    """`p = 0.03`, `p < 0.001`."""
+    text = p_value(p)
+    return f"p {text[0]} {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
+def share(value: float) -> str:
+    """Per cent. Neither `0 %` nor `100 %` unless it is exactly that."""
+    if math.isnan(value):
+        return NOTHING
+    percent = 100 * value
+    if 0 < percent < 0.1:
+        return "<0.1 %"
+    if 99.9 < percent < 100:
+        return ">99.9 %"
+    return f"{percent:.1f} %" if 0 < percent < 100 else f"{percent:.0f} %"
+
+
+def effect(value: float) -> str:
+    if math.isnan(value):
+        return NOTHING
+    return ("+∞" if value > 0 else "-∞") if math.isinf(value) else _rounded(value, 2, "+")
+
+
+def wins(contrast: Contrast | None) -> str:
+    if contrast is None:
+        return NOTHING
+    return f"{contrast.score.wins}-{contrast.score.ties}-{contrast.score.losses}"
+
+
+def diverged(row: Row) -> str:
+    return f"{row.diverged} of {row.trials}"
+
+
+def reach(value: Reach | None) -> str:
+    """`7`, `7 (2 never)`, or `never (8/8)`; never a mean over those that made it."""
+    if value is None or not value.trials:
+        return NOTHING
+    missed = value.trials - value.reached
+    if math.isinf(value.median):
+        return f"never ({missed}/{value.trials})"
+    return f"{value.median:g} ({missed} never)" if missed else f"{value.median:g}"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 seed`, `8 seeds`, `2 strategies`."""
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n} {noun[:-1]}ies" if noun.endswith("y") else f"{n} {noun}s"
+
+
+def listing(names: Sequence[str]) -> str:
+    """All names of a short list, else the first and how many more."""
+    rest = len(names) - MOST_NAMED
+    return ", ".join(names) if rest <= 0 else f"{', '.join(names[:MOST_NAMED])} and {rest} more"
+
+
+def short(paths: Sequence[str]) -> dict[str, str]:
+    """Options by their last word, `momentum` for `optimizer.momentum`, where that tells them apart."""
+    tails = [path.rpartition(".")[2] for path in paths]
+    return {path: tail if tails.count(tail) == 1 else path for path, tail in zip(paths, tails, strict=True)}
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """`0 to 7`, `3, 5`, `4`."""
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return listing([str(number) for number in numbers])
+
+
+def scale(metric: Metric) -> int:
+    """What a value of the metric is multiplied with to be shown."""
+    return 100 if metric.is_share else 1
+
+
+def _is_extreme(value: float) -> bool:
+    return value != 0 and not 1e-4 <= abs(value) < 1e6
+
+
+def _size(mean: float, half_width: float) -> float:
+    """By what the digits are chosen: a mean of rounding errors says nothing beside its interval."""
+    return mean if math.isnan(half_width) else max(abs(mean), half_width)
+
+
+def _decimals(half_width: float, mean: float) -> int:
+    """Two significant digits of the half width; four of the mean where there is no width."""
+    if half_width > 0 and not math.isnan(half_width):
+        wanted = 1 - _exponent(half_width, 1)
+    else:
+        wanted = 3 - _exponent(mean, 3) if mean else 1
+    return max(0, min(MOST_DECIMALS, wanted))
+
+
+def _exponent(value: float, decimals: int) -> int:
+    """Of ten, once the value is rounded: 9.99 has the digits of 10."""
+    return int(f"{value:.{decimals}e}".partition("e")[2])

@@ -1,0 +1,146 @@
+"""What a search found in words: values of knobs, the sentence that sums it up, what to be aware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from clipbench.analysis.report_model import Flag, Found, Promise, Search
+from clipbench.reporting import numbers
+from clipbench.store.json_fields import Scalar
+from clipbench.store.sweep_file import Swept, SweptContender, SweptPoint
+
+TITLE = "The search"
+EDGE = "best at the edge of the range"
+HELD = "held"
+TOO_GOOD = "too good"
+TOO_MODEST = "too modest"
+OPEN = "not confirmed"
+NOT_SEARCHED = "not searched"
+MEANING = (
+    "Searched: the mean over the search seeds, by which the point was chosen among all that were tried, so it flatters "
+    "the point. Fresh: the same measure on seeds that the search never saw, with half of its 95 % t interval."
+)
+
+
+def value(known: Scalar) -> str:
+    """Of a knob, in four digits, as it would stand in the YAML."""
+    if isinstance(known, bool):
+        return str(known).lower()
+    if isinstance(known, float):
+        return f"{known:.4g}".replace("inf", ".inf")
+    return "none" if known is None else str(known)
+
+
+def names(swept: Swept) -> dict[str, str]:
+    """How the searched options are called."""
+    return numbers.short(swept.paths)
+
+
+def place(point: SweptPoint, known: Mapping[str, str]) -> str:
+    """`0.53`, or `threshold=0.53, lr=0.012` where there is more than a threshold."""
+    if set(known) == {"threshold"}:
+        return value(point.values.get("threshold"))
+    return ", ".join(f"{known.get(path, path)}={value(found)}" for path, found in point.values.items())
+
+
+def headline(swept: Swept, found: Sequence[Found]) -> str:
+    """What was tried, what was found, and whether it held, for somebody who reads nothing else."""
+    finished = [each for each in found if each.contender.winning]
+    if not swept.searched:
+        return "There was nothing to search."
+    if not finished:
+        return "The search has finished no point yet."
+    best = min(finished, key=lambda each: -each.promises[0].measure.sign * each.promises[0].searched)
+    return f"The search tried {_tried(swept)} on {_seeds(swept)} and {_best(swept, best)}."
+
+
+def _tried(swept: Swept) -> str:
+    """`40 thresholds of norm`, `118 points of 3 strategies`."""
+    contenders = swept.searched
+    count = sum(contender.tried for contender in contenders)
+    noun = "threshold" if swept.paths == ("threshold",) else "point"
+    kind = "contender" if len({each.setting for each in contenders}) > 1 else "strategy"
+    of = contenders[0].label if len(contenders) == 1 else numbers.count(len(contenders), kind)
+    return f"{numbers.count(count, noun)} of {of}"
+
+
+def _seeds(swept: Swept) -> str:
+    return f"{'seed' if len(swept.search_seeds) == 1 else 'seeds'} {numbers.seeds(swept.search_seeds)}"
+
+
+def _best(swept: Swept, best: Found) -> str:
+    assert best.contender.winning is not None  # or it were not the best
+    where = place(best.contender.winning, names(swept))
+    what = f"rated {best.contender.label} best, at {where}" if len(swept.searched) > 1 else f"found {where}"
+    promise = best.promises[0]
+    promised = f"{promise.measure.name} {numbers.mean(promise.searched, promise.measure)}{_percent(promise)}"
+    return f"{what} ({promised}); {_held(best, promise)}"
+
+
+def _held(best: Found, promise: Promise) -> str:
+    if not promise.confirmed.n:
+        return "that is not confirmed on fresh seeds yet"
+    found = f"{numbers.estimate(promise.confirmed, promise.measure)}{_percent(promise)}"
+    reached = f"on {numbers.count(best.fresh, 'fresh seed')} it reaches {found}"
+    optimism = promise.optimism
+    if promise.verdict == HELD:
+        return f"{reached}: the promise held"
+    if promise.verdict not in (TOO_GOOD, TOO_MODEST):
+        return reached
+    size = numbers.estimate(replace(optimism, mean=abs(optimism.mean)), promise.measure).partition(" ")[0]
+    unit = " percentage points" if promise.measure.is_share else ""
+    return f"{reached}: the search promised {size}{unit} too {'much' if promise.verdict == TOO_GOOD else 'little'}"
+
+
+def _percent(promise: Promise) -> str:
+    return " %" if promise.measure.is_share else ""
+
+
+def flags(contender: SweptContender, swept: Swept, fresh: int, diverged: int) -> Iterator[Flag]:
+    """What to know of a contender before its row is believed."""
+    known = names(swept)
+    for edge in contender.edges:
+        end, name = "upper" if edge.end == "high" else "lower", known.get(edge.path, edge.path)
+        yield Flag(f"{EDGE} ({end} end of {name}). Wider:", edge.remedy)
+    if contender.knobs:
+        yield from _of_points(contender, swept)
+    if contender.winning and not fresh:
+        yield Flag("not confirmed yet")
+    if fresh and fresh < len(swept.confirm_seeds):
+        yield Flag(f"confirmed on {fresh} of {len(swept.confirm_seeds)} fresh seeds so far")
+    if diverged:
+        yield Flag(f"diverged on {diverged} of {fresh} fresh seeds")
+
+
+def aware(search: Search) -> list[Flag]:
+    """Why the search ended early, then every flag once, with the contenders that it is about."""
+    about: dict[Flag, list[str]] = {}
+    for row in search.found:
+        for flag in row.flags:
+            about.setdefault(flag, []).append(row.contender.label)
+    stopped = f"the search ended early ({search.swept.stopped}); the same command goes on with it"
+    flags = [Flag(f"{numbers.listing(labels)}: {flag.words}", flag.remedy) for flag, labels in about.items()]
+    return [*([Flag(stopped)] if search.swept.stopped else []), *flags]
+
+
+def _of_points(contender: SweptContender, swept: Swept) -> Iterator[Flag]:
+    wanted, running, winner = min(swept.trials, contender.size), contender.count("running"), contender.winning
+    if contender.tried < wanted:
+        under_way = f", {running} under way" if running else ""
+        yield Flag(f"{contender.tried} of {numbers.count(int(wanted), 'point')} tried{under_way}")
+    if winner is None and contender.tried:
+        yet = " yet" if contender.tried < wanted else ""
+        yield Flag(f"nothing found{yet}: no point was trained to its end")
+    if winner and winner.diverged:
+        diverged = f"diverged on {winner.diverged} of {winner.lanes} trials of the search"
+        yield Flag(f"{diverged}; its score holds a penalty")
+
+
+def notes(swept: Swept) -> Iterator[str]:
+    """How the search went about."""
+    pruner = "" if swept.pruner == "none" else f"; pruned by {swept.pruner}"
+    points = numbers.count(swept.trials, "point")
+    yield f"Sampled by {swept.sampler}{pruner}; {points} for each contender, each trained on {_seeds(swept)}."
+    if any(point.diverged for contender in swept.contenders for point in contender.points):
+        yield "In a point's score, a diverged trial counts by a penalty: such scores are no values of the measure."

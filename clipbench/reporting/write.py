@@ -1,0 +1,100 @@
+"""A report of what a store holds of a subject, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from clipbench.analysis import curves
+from clipbench.analysis.combine import Combined
+from clipbench.analysis.compare import compare
+from clipbench.analysis.report_model import Report
+from clipbench.analysis.subject import Subject
+from clipbench.reporting import figures, provenance
+from clipbench.reporting.figures import Drawing, png, sheet, svg
+from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
+from clipbench.store import Store, history
+from clipbench.store.atomic_files import write_whole
+from clipbench.store.sweep_file import Swept
+
+Drawn = list[list[figures.Figure]]
+POINTS = "search.csv"
+
+
+def publish(subject: Subject, store: Store, swept: Swept | None = None) -> Report:
+    """Compare the subject's trials, and write the report in every format beside their records.
+
+    With `swept` the subject's trials are what that search found, on fresh seeds, and the report tells of both.
+
+    Whoever has a plan writes `publish(subject_of(plan), store)`. Trials that the store lacks are said to be missing;
+    trials that the subject does not name, such as those of a search, are no part of the comparison.
+    """
+    records = store.records()
+    report = _report(subject, records, swept)
+    drawn, across = figures.draw(report, curves.read(store, report)), figures.across(report)
+    searched = figures.of_search(report)
+    page = html.render(report, drawn, provenance.of(subject, records, history.read(store)), across, searched)
+    for name, text in (
+        ("report.md", markdown.render(report)),
+        ("table.csv", csv_table.render(report)),
+        ("table.tex", latex.render(report)),
+        ("report.json", json_document.render(report)),
+        ("report.html", page),
+    ):
+        store.write_text(name, text)
+    _write_points(store, swept)
+    _write_figures(store, _sheets(drawn, across, searched))
+    return report
+
+
+def write_combined(combined: Combined, folder: Path) -> Path:
+    """One page of several experiments, beside their folders, as HTML and as Markdown."""
+    write_whole(folder / "report.md", markdown.render_combined(combined).encode(errors="replace"))
+    path = folder / "report.html"
+    write_whole(path, html.render_combined(combined).encode(errors="replace"))
+    return path
+
+
+def write_pictures(subject: Subject, store: Store, swept: Swept | None = None) -> list[str]:
+    """The figures as PNG too, for where SVG is not taken; the names of the files."""
+    report = _report(subject, store.records(), swept)
+    drawn = figures.draw(report, curves.read(store, report))
+    sheets = _sheets(drawn, figures.across(report), figures.of_search(report))
+    for name, drawing in sheets.items():
+        write_whole(store.folder / "figures" / f"{name}.png", png.render(drawing))
+    return [f"figures/{name}.png" for name in sheets]
+
+
+def _report(subject: Subject, records: pd.DataFrame, swept: Swept | None) -> Report:
+    return compare(records, replace(subject.options, swept=swept), name=subject.name)
+
+
+def _sheets(drawn: Drawn, across: list[figures.Figure], searched: list[figures.Figure]) -> dict[str, Drawing]:
+    """Each figure by the name of its file; with several settings, the number of its setting first."""
+    found = {figure.name: sheet(figure) for figure in across}
+    found |= {f"search-{figure.name}": sheet(figure) for figure in searched}
+    return found | {
+        f"{f'{number + 1:02}-' if len(drawn) > 1 else ''}{figure.name}": sheet(figure)
+        for number, setting in enumerate(drawn)
+        for figure in setting
+    }
+
+
+def _write_points(store: Store, swept: Swept | None) -> None:
+    """Of this report only, as the figures."""
+    if swept:
+        store.write_text(POINTS, search_csv.render(swept))
+    else:
+        (store.folder / POINTS).unlink(missing_ok=True)
+
+
+def _write_figures(store: Store, sheets: Mapping[str, Drawing]) -> None:
+    """A file each, of this report only: an older one's would be taken for current."""
+    for old in (store.folder / "figures").glob("*.[sp][vn]g"):
+        if old.suffix == ".png" or old.stem not in sheets:
+            old.unlink()
+    for name, drawing in sheets.items():
+        store.write_text(f"figures/{name}.svg", svg.render(drawing))

@@ -1,0 +1,108 @@
+"""`sweep.json`: everything that a report says of a search; written anew after every round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from clipbench.planning.contender import Knob
+from clipbench.search.confirm import Finalist
+from clipbench.search.settings import Search
+from clipbench.search.storage import JOURNAL
+from clipbench.search.study import Study, Tried
+from clipbench.store import Store, sweep_file
+from clipbench.store.json_fields import Scalar
+from clipbench.store.sweep_file import Swept, SweptContender, SweptEdge, SweptKnob, SweptObjective, SweptPoint
+
+EDGE = 0.02  # of a range: what is found so near its end may lie beyond
+
+
+def write(
+    store: Store, search: Search, finalists: Sequence[Finalist], studies: Sequence[Study], stopped: str, storage: str
+) -> Swept:
+    """Put it beside the trials."""
+    of_contenders = {id(study.contender): study for study in studies}
+    known = Swept(
+        experiment=search.experiment,
+        sampler=search.sampler,
+        pruner=search.pruner,
+        trials=search.trials,
+        search_seeds=search.seeds,
+        confirm_seeds=search.confirm_seeds,
+        objectives=tuple(SweptObjective(each.name, each.higher) for each in search.objectives),
+        storage=storage or JOURNAL,
+        stopped=stopped,
+        contenders=tuple(_contender(each, of_contenders.get(id(each.contender)), search) for each in finalists),
+    )
+    store.write_text(sweep_file.FILE, sweep_file.text(known))
+    return known
+
+
+def _contender(finalist: Finalist, study: Study | None, search: Search) -> SweptContender:
+    contender = finalist.contender
+    return SweptContender(
+        name=contender.name,
+        setting=contender.setting,
+        label=contender.label,
+        study=study.name if study else "",
+        knobs=tuple(_knob(knob) for knob in contender.knobs),
+        points=tuple(_point(tried) for tried in study.tried()) if study else (),
+        importances=study.importances() if study else {},
+        winner=finalist.number,
+        pareto=tuple(study.pareto()) if study else (),
+        edges=tuple(edges(finalist)),
+        confirmed=tuple(trial.id for trial in finalist.trials(search)) if finalist.is_confirmed else (),
+    )
+
+
+def edges(finalist: Finalist) -> Iterator[SweptEdge]:
+    """The knobs whose best value lies at an end of its range, and what to type to widen it."""
+    for knob in finalist.contender.knobs:
+        value = finalist.values.get(knob.path)
+        if knob.choices or not isinstance(value, int | float):
+            continue
+        place = _place(knob, float(value))
+        end = "low" if place <= EDGE else "high"
+        if not EDGE < place < 1 - EDGE and end in knob.can_widen:
+            yield SweptEdge(knob.path, end, f"--set {_quoted(knob.key)}='{_wider(knob, end)}'")
+
+
+def _place(knob: Knob, value: float) -> float:
+    """Between 0, the low end of its range, and 1, the high one."""
+    scale = math.log if knob.log else float
+    return (scale(value) - scale(knob.low)) / (scale(knob.high) - scale(knob.low))
+
+
+def _wider(knob: Knob, end: str) -> str:
+    low, high = knob.widened(end)
+    return f"{{{'log' if knob.log else 'linear'}: [{low:.6g}, {high:.6g}]}}"
+
+
+def _quoted(key: str) -> str:
+    """As a shell takes it."""
+    return f"'{key}'" if '"' in key or " " in key else key
+
+
+def _knob(knob: Knob) -> SweptKnob:
+    return SweptKnob(knob.path, knob.key, knob.low, knob.high, knob.log, knob.whole, tuple(map(_plain, knob.choices)))
+
+
+def _point(tried: Tried) -> SweptPoint:
+    point, outcome = tried.point, tried.outcome
+    return SweptPoint(
+        number=point.number,
+        values={path: _plain(value) for path, value in point.values.items()},
+        origin=point.origin,
+        state=tried.state,
+        scores=outcome.scores if outcome else (),
+        deviations=outcome.deviations if outcome else (),
+        diverged=outcome.diverged if outcome else 0,
+        lanes=outcome.lanes if outcome else len(point.trials),
+        epochs=outcome.epochs if outcome else 0,
+        ids=tuple(trial.id for trial in point.trials),
+    )
+
+
+def _plain(value: object) -> Scalar:
+    """A list is a text in a table."""
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
