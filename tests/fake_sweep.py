@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tests.test_report import arm
+from tests.reporting.test_report import arm
 
 FRESH = range(8, 16)
 PENALTY = 0.1  # what a diverged lane counts as: the accuracy of guessing

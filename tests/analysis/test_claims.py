@@ -1,0 +1,463 @@
+"""Claims: read with their places, tested on the paired seeds, answered with no more than these show."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy import stats as scipy_stats
+
+from clipbench import config
+from clipbench.config.claim_language import Expectation, Side, Vocabulary, read
+from clipbench.config.coerce import Misfit
+from clipbench.config.sections import Claim
+from clipbench.core.trial import Component
+from clipbench.errors import InputError
+from clipbench.reporting import Options, compare, figures
+from clipbench.reporting.formats import html, json_document, markdown, terminal
+from tests.golden_files import check_golden
+from tests.reporting.test_report import arm, diverged, quickstart, trial
+
+ARMS = [
+    Component.of("none"),
+    *(Component.of("norm", threshold=t) for t in (0.5, 1.0, 10**-2.5)),
+    Component.of("norm", label="norm(per=tensor)", threshold=1.0),
+    Component.of("value", label="value(exclude=[b])", threshold=0.1),
+    Component.of("./my.rules.py:clip", threshold=1.0),
+    Component.of("zero", threshold=1.0),
+]
+VOCABULARY = Vocabulary.of(
+    ARMS,
+    {
+        "data": [Component.of("digits"), None],
+        "model": [Component.of("mlp")],
+        "optimizer": [Component.of("sgd"), Component.of("adam")],
+    },
+    {"lr": ("0.1",), "train.l2": ("0", "0.001"), "model.hidden": ("[8, 8]",), "data.a.x": ("1",), "data.b.x": ("1",)},
+)
+
+
+# Reading
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("norm", Side("norm", "norm")),
+        ("norm@1", Side("norm@1", "norm", 1.0)),
+        ("norm@1.0", Side("norm@1.0", "norm", 1.0)),
+        ("norm@0.00316", Side("norm@0.00316", "norm", 0.00316)),
+        ("norm(per=tensor)@1", Side("norm(per=tensor)@1", "norm(per=tensor)", 1.0)),
+        ("value", Side("value", "value(exclude=[b])")),
+        ("./my.rules.py:clip@1", Side("./my.rules.py:clip@1", "./my.rules.py:clip", 1.0)),
+        ("adam.norm@0.5", Side("adam.norm@0.5", "norm", 0.5, (("optimizer", "adam"),))),
+        ("digits.adam.norm", Side("digits.adam.norm", "norm", None, (("data", "digits"), ("optimizer", "adam")))),
+        ("adam", Side("adam", "", None, (("optimizer", "adam"),))),
+        ("cnn.norm", Side("cnn.norm", "norm", None, (("model", "cnn"),))),
+        ("none[train.l2=1e-3]", Side("none[train.l2=1e-3]", "none", options=(("train.l2", "1e-3"),))),
+        ("norm@1[l2=0, lr=0.1]", Side("norm@1[l2=0, lr=0.1]", "norm", 1.0, (), (("train.l2", "0"), ("lr", "0.1")))),
+        (
+            "sgd.none[hidden=[8, 8]]",
+            Side("sgd.none[hidden=[8, 8]]", "none", None, (("optimizer", "sgd"),), (("model.hidden", "[8, 8]"),)),
+        ),
+        ("parameters", Side("parameters", measure="parameters")),
+    ],
+)
+def test_sides_name_arms_settings_and_thresholds(text, side):
+    assert read(f"{text} > none", VOCABULARY).left == side
+    assert read(f"none={text}", VOCABULARY).right == side
+
+
+def test_difference_is_of_two_strategies_in_one_setting():
+    found = read("(norm@1 - none)[l2=0.001] > (norm(per=tensor)@1 - none)[l2=0]", VOCABULARY)
+    minus = Side("none", "none")
+    assert found.left == Side("(norm@1 - none)[l2=0.001]", "norm", 1.0, (), (("train.l2", "0.001"),), minus)
+    assert found.right.strategy == "norm(per=tensor)"
+    assert found.right.options == (("train.l2", "0"),)
+
+
+def test_always_wraps_a_relation():
+    found = read(" always( norm(per=tensor) = none ) ", VOCABULARY)
+    assert found == Expectation(Side("norm(per=tensor)", "norm(per=tensor)"), "=", Side("none", "none"), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("norm none", "expected two sides"),
+        ("norm > none > zero", "expected two sides"),
+        ("norm >= none", "expected two sides"),
+        ("> none", "a side is missing"),
+        ("norm >", "a side is missing"),
+        ("nrom > none", "unknown 'nrom' in a claim"),
+        ("adm.norm > none", "unknown 'adm.norm' in a claim"),
+        ("adam.nrom > none", "unknown 'nrom' in a claim"),
+        ("always(norm > none", "expected two sides"),
+        ("norm@x > none", "unknown 'norm@x'"),
+        ("norm[l3=1] > none", "there is no option 'l3'"),
+        ("norm[x=1] > none", "'x' may be data.a.x or data.b.x"),
+        ("norm[l2] > none", "expected options such as"),
+        ("(norm - none) > none", "only be compared with a difference"),
+        ("(norm none) > (norm - none)", "expected a difference"),
+        ("(adam - none) > (norm - none)", "between two strategies"),
+        ("always((norm - none)[l2=0] > (norm - none)[l2=0.001])", "`always` asks for single arms"),
+        ("parameters = weight_sparsity", "both sides name a measure"),
+    ],
+)
+def test_what_cannot_be_read_says_which_word(text, words):
+    with pytest.raises(Misfit) as caught:
+        read(text, VOCABULARY)
+    assert words in caught.value.text
+    assert caught.value.remedy
+
+
+@given(st.text(alphabet="norma@1.>=<()always adam", max_size=30))
+def test_any_text_is_read_or_refused(text):
+    try:
+        read(text, VOCABULARY)
+    except Misfit as error:
+        assert error.text
+
+
+YAML = """name: claims
+data: digits
+model: {name: mlp, hidden: [8]}
+optimizer: {name: sgd, lr: 0.1}
+clip: [none, {name: norm, threshold: [0.5, 1.0]}]
+claims:
+  - {says: fine, expect: norm@1 > none}
+"""
+
+
+def load(tmp_path, *claims):
+    path = tmp_path / "claims.yaml"
+    path.write_text(YAML + "".join(f"  - {{says: it, expect: '{claim}'}}\n" for claim in claims), encoding="utf-8")
+    return config.load(path)
+
+
+def test_every_wrong_claim_is_said_with_its_line_and_column(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, "nrom > none", "norm", "norm < none")
+    first, second = caught.value.problems
+    assert str(first).partition("claims.yaml")[2] == (
+        ":8:24: claims[1].expect: unknown 'nrom' in a claim. Did you mean `norm`?"
+    )
+    assert (second.place.line, second.place.key) == (9, "claims[2].expect")
+
+
+def test_claim_about_a_built_in_name_that_is_not_here_is_only_remarked(tmp_path):
+    experiment = load(tmp_path, "value > none", "adam.norm > none", "norm@3 > none")
+    assert [note for note in experiment.notes if "cannot be tested" in note] == [
+        "claims[1].expect cannot be tested: value is not in this experiment.",
+        "claims[2].expect cannot be tested: adam is not in this experiment.",
+        "claims[3].expect cannot be tested: norm has no threshold 3 here, only 0.5, 1.",
+    ]
+    assert len(experiment.expectations) == len(experiment.claims) == 4
+
+
+# Testing
+
+
+def answers(rows, *claims, **options):
+    """Each claim is its expectation, or that with the options of the claim."""
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
+    known = frame.drop_duplicates("arm")
+    arms_ = [
+        Component.of("x", label=s, **({} if t is None or np.isnan(t) else {"threshold": t}))
+        for s, t in zip(known["strategy"], known["threshold"], strict=True)
+    ]
+    names = {
+        section: [Component.of(name) for name in frame[section].unique()] for section in ("data", "model", "optimizer")
+    }
+    vocabulary = Vocabulary.of(arms_, names)
+    asked = [(claim, {}) if isinstance(claim, str) else claim for claim in claims]
+    stated = tuple(
+        (Claim(says=f"says {expect}", expect=expect, **more), read(expect, vocabulary)) for expect, more in asked
+    )
+    return compare(frame, Options(claims=stated, **options), name="claims")
+
+
+def verdict_of(rows, claim, **options):
+    (answered,) = answers(rows, claim, **options).claims
+    return answered.verdict
+
+
+def test_better_is_supported_its_opposite_refuted_and_no_difference_neither():
+    rows = quickstart()
+    assert verdict_of(rows, "norm > none") == "supported"
+    assert verdict_of(rows, "norm < none") == "refuted"
+    assert verdict_of(rows, "none > norm") == "refuted"
+    assert verdict_of(rows, "none > value") == "supported"
+    assert verdict_of(rows, "norm@0.1 > none") == "inconclusive"
+
+
+def test_p_is_the_paired_permutation_test_that_scipy_does_and_holm_is_over_the_claims():
+    frame = quickstart()
+    test = frame.pivot(index="seed", columns="arm", values="test/accuracy")
+    difference = (test["norm@0.5"] - test["none"]).to_numpy()
+    exact = scipy_stats.permutation_test(
+        (difference,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    first, second = answers(frame, "norm@0.5 > none", "norm@5 < none").claims
+    assert first.p == pytest.approx(exact.pvalue, abs=1e-12)
+    assert first.p_holm == pytest.approx(min(1, 2 * first.p))
+    interval = scipy_stats.ttest_1samp(difference, 0).confidence_interval()
+    assert (first.difference.low, first.difference.high) == pytest.approx(tuple(interval), abs=1e-9)
+    assert second.p >= first.p
+
+
+def test_margin_asks_for_more():
+    rows = arm("none") + arm("norm", 1.0, gain=0.03)
+    assert verdict_of(rows, ("norm > none", {"margin": 0.01})) == "supported"
+    assert verdict_of(rows, ("norm > none", {"margin": 0.06})) == "refuted"
+
+
+def test_lower_is_better_turns_the_relation():
+    rows = [r | {"test/loss": 1 - r["test/accuracy"]} for r in arm("none") + arm("norm", 1.0, gain=0.03)]
+    (answered,) = answers(rows, ("norm > none", {"metric": "test/loss"})).claims
+    assert answered.verdict == "supported"
+    assert answered.metric.name == "test/loss"
+    assert answered.difference.mean > 0
+
+
+def test_equality_is_shown_within_a_margin_or_by_identity_never_by_a_large_p():
+    rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001) + arm("value", 1.0, gain=0.1)
+    rows += [r | {"strategy": "skip", "arm": "skip", "id": f"skip{r['seed']}"} for r in arm("none", spread=0.001)]
+    assert verdict_of(rows, "norm = none") == "inconclusive"
+    assert verdict_of(rows, ("norm = none", {"margin": 0.01})) == "supported"
+    assert verdict_of(rows, "norm = none", margin=0.01) == "supported"
+    assert verdict_of(rows, ("value = none", {"margin": 0.01})) == "refuted"
+    assert verdict_of(rows, "value = none") == "refuted"
+    assert verdict_of(rows, "skip = none") == "supported"
+    assert verdict_of(rows, "skip > none") == "refuted"
+
+
+def test_inconclusive_says_how_many_seeds_it_would_take():
+    (answered,) = answers(arm("none", seeds=4) + arm("norm", 1.0, gain=0.1, seeds=4), "norm > none").claims
+    assert (answered.verdict, answered.seeds_needed) == ("inconclusive", 6)
+    rng = np.random.default_rng(1)
+    rows = [trial("none", None, seed, 0.9 + 0.01 * rng.normal()) for seed in range(8)]
+    rows += [trial("norm", 1.0, seed, 0.903 + 0.01 * rng.normal()) for seed in range(8)]
+    (answered,) = answers(rows, "norm > none").claims
+    assert answered.verdict == "inconclusive"
+    assert answered.seeds_needed > 8
+    assert "80 % power" in answered.reason
+
+
+def test_inconclusive_equality_asks_for_the_seeds_that_the_margin_takes():
+    rng = np.random.default_rng(4)
+    noise = rng.normal(size=8)
+    noise = 0.01 * (noise - noise.mean()) / noise.std(ddof=1)
+    rows = [trial("none", None, seed, 0.9) for seed in range(8)]
+    rows += [trial("norm", 1.0, seed, 0.9 + noise[seed]) for seed in range(8)]
+    (answered,) = answers(rows, ("norm = none", {"margin": 0.005})).claims
+    assert answered.verdict == "inconclusive"
+    assert answered.seeds_needed == pytest.approx(36, abs=1)  # (1.645 + 1.282)**2 / 0.5**2 and a little for t
+    (answered,) = answers(rows, ("norm = none", {"margin": 0.0})).claims
+    assert answered.seeds_needed == np.inf
+
+
+def test_always_is_refuted_by_one_counterexample_on_one_seed():
+    rows = arm("none") + arm("norm", 1.0, gain=0.1) + arm("norm", 2.0, gain=0.1)
+    assert verdict_of(rows, "always(norm > none)") == "supported"
+    assert verdict_of(rows, "always(none < norm)") == "supported"
+    rows[-1]["test/accuracy"] = 0.1
+    (answered,) = answers(rows, "always(norm > none)").claims
+    assert (answered.verdict, answered.reason) == ("refuted", "1 of 16 cases are counterexamples")
+    assert verdict_of(rows, "norm@1 > none") == "supported"
+
+
+def test_always_equal_is_identity_on_every_seed():
+    twin = [r | {"strategy": "noop", "arm": "noop", "id": f"noop{r['seed']}"} for r in arm("none")]
+    rows = arm("none") + twin
+    assert verdict_of(rows, "always(noop = none)") == "supported"
+    rows[-1]["test/accuracy"] += 1e-9
+    assert verdict_of(rows, "always(noop = none)") == "refuted"
+    assert verdict_of(rows, ("always(noop = none)", {"margin": 1e-6})) == "supported"
+
+
+def two_optimizers(better="adam"):
+    return [
+        r
+        for name, lr in (("sgd", 0.1), ("adam", 0.001))
+        for r in arm("none", optimizer=name, lr=lr, gain=0.05 * (name == better))
+        + arm("norm", 1.0, optimizer=name, lr=lr, gain=0.05 * (name == better) + 0.02 * (name == "sgd"))
+    ]
+
+
+def test_settings_are_compared_within_one_across_two_or_as_a_whole():
+    rows = [r | {"optimizer.momentum": 0.9 if r["optimizer"] == "sgd" else None} for r in two_optimizers()]
+    assert verdict_of(rows, "sgd.norm > sgd.none") == "supported"
+    assert verdict_of(rows, "adam.norm > adam.none") == "inconclusive"
+    assert verdict_of(rows, "adam.none > sgd.none") == "supported"
+    assert verdict_of(rows, "adam > sgd") == "supported"
+    assert verdict_of(rows, "sgd > adam") == "refuted"
+    (both,) = answers(rows, "norm > none").claims
+    frame = pd.DataFrame(rows).pivot(index="seed", columns=["optimizer", "arm"], values="test/accuracy")
+    means = [(frame[name]["norm@1.0"] - frame[name]["none"]).mean() for name in ("adam", "sgd")]
+    assert both.difference.mean == pytest.approx(np.mean(means))
+
+
+def with_option(column, gains):
+    """Both arms at every value of an option, `norm` better by the value's gain."""
+    return [
+        r | {column: value, "id": f"{r['id']}{value}"}
+        for value, gain in gains.items()
+        for r in arm("none", seeds=8) + arm("norm", 1.0, gain=gain, seeds=8)
+    ]
+
+
+def option_answers(rows, *claims):
+    values = {"train.l2": ("0", "0.001")}
+    known = Vocabulary.of([Component.of("none"), Component.of("norm", threshold=1.0)], {}, values)
+    stated = tuple((Claim(says=c, expect=c), read(c, known)) for c in claims)
+    return [each.verdict for each in compare(pd.DataFrame(rows), Options(claims=stated)).claims]
+
+
+def test_options_in_brackets_choose_settings_and_hold_for_both_sides():
+    rows = with_option("train.l2", {0.0: 0.05, 0.001: 0.0})
+    for r in rows:
+        r["test/accuracy"] -= 0.1 * (r["train.l2"] > 0)
+    assert option_answers(rows, "norm[l2=0] > none", "norm[l2=0.001] > none") == ["supported", "inconclusive"]
+    assert option_answers(rows, "none[l2=0] > none[l2=0.001]") == ["supported"]
+
+
+def test_options_of_a_section_in_which_the_sides_differ_stay_with_their_side():
+    rows = two_optimizers()
+    values = {"lr": ("0.1", "0.001")}
+    sections = {"optimizer": [Component.of("sgd"), Component.of("adam")]}
+    known = Vocabulary.of([Component.of("none"), Component.of("norm", threshold=1.0)], sections, values)
+    claim = Claim(says="x", expect="adam.none > sgd.none[lr=0.1]")
+    assert compare(pd.DataFrame(rows), Options(claims=((claim, read(claim.expect, known)),))).claims[0].verdict == (
+        "supported"
+    )
+
+
+def test_option_that_has_options_is_compared_whatever_these_are():
+    rows = with_option("train.noise", {"normal": 0.0, "weibull": 0.0})
+    for r in rows:
+        r["train.noise.shape"] = 0.2 if r["train.noise"] == "weibull" else None
+    known = Vocabulary.of([Component.of("none")], {}, {"train.noise": ("normal", "weibull"), "train.noise.shape": ()})
+    claim = Claim(says="x", expect="none[train.noise=weibull] = none[train.noise=normal]")
+    options = Options(claims=((claim, read(claim.expect, known)),))
+    assert compare(pd.DataFrame(rows), options).claims[0].verdict == "supported"
+
+
+def test_margin_of_the_report_is_for_equality_and_not_for_the_signs_within_brackets():
+    rows = with_option("train.l2", {0.0: 0.03, 0.001: 0.03})
+    values = Vocabulary.of(
+        [Component.of("none"), Component.of("norm", threshold=1.0)], {}, {"train.l2": ("0", "0.001")}
+    )
+    claim = Claim(says="x", expect="norm[l2=0] > none[l2=0]")
+    options = Options(margin=0.05, metric="test/accuracy", claims=((claim, read(claim.expect, values)),))
+    assert compare(pd.DataFrame(rows), options).claims[0].verdict == "supported"
+
+
+def test_difference_of_differences_asks_whether_an_option_changes_what_a_rule_gains():
+    rows = with_option("train.l2", {0.0: 0.0, 0.001: 0.06})
+    more, less = "(norm - none)[l2=0.001]", "(norm - none)[l2=0]"
+    assert option_answers(rows, f"{more} > {less}", f"{less} > {more}") == ["supported", "refuted"]
+    for r in rows:
+        if r["arm"] == "none":  # diverges in both settings: nothing is gained by the option
+            r |= {"status": "diverged", "test/accuracy": np.nan}
+    assert option_answers(rows, f"{more} > {less}") == ["refuted"]
+
+
+def test_measure_as_a_side_means_every_strategy():
+    rows = [r | {"parameters": 10} for r in arm("none") + arm("norm", 1.0, gain=0.1)]
+    (answered,) = answers(rows, "always(parameters = none)").claims
+    assert (answered.verdict, answered.metric.name) == ("supported", "parameters")
+    rows[-1]["parameters"] = 11
+    assert verdict_of(rows, "always(parameters = none)") == "refuted"
+
+
+def test_divergence_decides_a_claim():
+    rows = diverged("none", None, range(8)) + arm("norm", 1.0)
+    (answered,) = answers(rows, "norm > none").claims
+    assert (answered.verdict, answered.difference.n, answered.pairs) == ("supported", 0, 8)
+    assert verdict_of(rows, ("norm = none", {"margin": 0.5})) == "refuted"
+    assert verdict_of(rows, "always(norm > none)") == "supported"
+
+
+def test_lucky_threshold_of_many_supports_no_claim():
+    """The same made-up case on which the comparison refuses to call the strategy better."""
+    rng = np.random.default_rng(22)
+    rows = [trial("none", None, seed, rng.normal()) for seed in range(8)]
+    rows += [trial("norm", float(t), seed, rng.normal()) for t in range(1, 31) for seed in range(8)]
+    assert verdict_of(rows, "norm > none") == "inconclusive"
+    assert verdict_of(rows, "none > norm") == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("rows", "claim", "reason"),
+    [
+        (arm("none"), "norm > none", "norm has no finished trial"),
+        (arm("none") + arm("norm", 1.0), ("norm > none", {"metric": "test/mse"}), "no trial has the metric"),
+        (arm("none") + arm("norm", 1.0), "adam.norm > none", "no trial of one of its sides finished"),
+        (
+            [r | {"val/accuracy": np.nan} for r in arm("none") + arm("norm", 1.0) + arm("norm", 2.0)],
+            "norm > none",
+            "norm has several thresholds and no validation data",
+        ),
+        (arm("none", seeds=4) + arm("norm", 1.0)[4:], "norm > none", "no seed has both"),
+    ],
+)
+def test_untestable_says_why(rows, claim, reason):
+    (answered,) = answers(rows, claim).claims
+    assert answered.verdict == "untestable"
+    assert reason in answered.reason
+
+
+def test_nothing_trained_is_untestable():
+    vocabulary = Vocabulary.of(ARMS, {})
+    claim = Claim(says="x", expect="norm > none")
+    report = compare(pd.DataFrame(), Options(claims=((claim, read(claim.expect, vocabulary)),)))
+    assert report.claims[0].verdict == "untestable"
+
+
+def test_true_null_supports_or_refutes_at_most_at_the_nominal_rate():
+    rng = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(100):
+        rows = [trial(name, None, seed, rng.normal()) for name in ("none", "a", "b") for seed in range(8)]
+        found = answers(rows, "a > none", "b > none", "a > b").claims
+        wrong += any(each.verdict in ("supported", "refuted") for each in found)
+    assert wrong / 100 <= 0.05 + 2 * (0.05 * 0.95 / 100) ** 0.5  # two standard errors of what is counted
+
+
+# Showing
+
+
+CLAIMS = (
+    "norm > none",
+    "value > none",
+    "norm@0.1 > none",
+    "always(skip = none)",
+    "adam.norm > none",
+    ("norm = norm(per=tensor)", {"margin": 0.02}),
+)
+
+
+def test_terminal_and_markdown_say_what_they_said():
+    report = answers(quickstart(), *CLAIMS)
+    console = Console(width=80, file=io.StringIO())
+    terminal.render(report, console, full=False)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    check_golden("report/claims.txt", text[text.index("Claims\n") : text.index("test/accuracy: mean")])
+    text = markdown.render(report)
+    check_golden("report/claims.md", text[text.index("## Claims") : text.index("How to read")])
+
+
+def test_html_and_json_hold_every_claim():
+    report = answers(quickstart(), *CLAIMS)
+    page = html.render(report, figures.draw(report, {}))
+    claims = json.loads(json_document.render(report))["claims"]
+    assert [claim["verdict"] for claim in claims] == [each.verdict for each in report.claims]
+    for each in report.claims:
+        assert each.expect.replace(">", "&gt;") in page
+    assert page.index("id=claims") > page.index("The answer")

@@ -1,0 +1,76 @@
+"""kill -9 at any moment: the next run trains what is missing, once, and ends with the numbers of an undisturbed run."""
+
+import json
+import random
+import time
+
+import pytest
+
+from tests.cli_helpers import assert_same, half_files, invoke, records, saved, started, train, write
+
+# Some seconds of training in many chunks, on the path that vectorises.
+LONGER = {
+    "model": {"name": "mlp", "hidden": [[4], [6], [8], [10]]},
+    "train": {"epochs": 60, "batch_size": 32},
+    "seeds": 2,
+}
+TRIALS = 4 * 4 * 2
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    train(write(root, **LONGER), root / "results")
+    return root / "results" / "small"
+
+
+def kill_often(path, results, times, *options):
+    """Start it and kill it at a random moment of its start or of its training; how many files were saved each time."""
+    moments, counts = random.Random(11), []
+    for _ in range(times):
+        with started("run", path, "--results", results, "--workers", "2", *options) as process:
+            if moments.random() < 0.7:
+                process.stderr.readline()  # training begins
+            time.sleep(moments.uniform(0, 2))
+            process.kill()
+            process.wait()
+        counts.append(len(saved(results / "small")))
+    return counts
+
+
+def test_after_three_kills_every_trial_is_there_once_and_the_same(undisturbed, tmp_path):
+    path, results = write(tmp_path, **LONGER), tmp_path / "results"
+    before = kill_often(path, results, 3, "--no-mlflow")
+    assert before == sorted(before), "what is saved stays"
+    train(path, results, "--workers", "2")
+    assert len(records(results / "small")) == TRIALS
+    assert not half_files(results)
+    assert_same(results / "small", undisturbed)
+
+
+def test_killed_right_after_a_chunk_is_saved_only_the_rest_is_trained(undisturbed, tmp_path):
+    path, results = write(tmp_path, **LONGER), tmp_path / "results"
+    with started("run", path, "--results", results, "--no-mlflow", "--workers", "2") as process:
+        while not saved(results / "small"):
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+    there = len(records(results / "small"))
+    assert 0 < there < TRIALS
+    assert json.loads(train(path, results, "--json").stdout)["trained"] == TRIALS - there
+    assert_same(results / "small", undisturbed)
+
+
+@pytest.mark.slow
+def test_after_ten_kills_every_trial_is_once_in_the_store_and_once_in_mlflow(undisturbed, tmp_path):
+    from tests.tracking.test_tracker import Sent
+
+    path, results = write(tmp_path, **LONGER), tmp_path / "results"
+    kill_often(path, results, 10)
+    said = invoke("run", path, "--results", results)
+    assert said.exit_code == 0, said.stderr
+    assert not half_files(results)
+    assert_same(results / "small", undisturbed)
+    sent = Sent(f"sqlite:///{results}/mlflow.db", "small")
+    trials = [run.data.tags["clipbench.trial"] for run in sent.children.values()]
+    assert sorted(trials) == sorted(records(results / "small").index)

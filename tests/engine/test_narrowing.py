@@ -1,0 +1,375 @@
+"""Lanes that are left go on in smaller workspaces bit for bit as they would have gone on in the wide one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from clipbench import datasets, engine
+from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.engine import cohort_training
+from clipbench.engine.gradients import cache
+from clipbench.engine.gradients.cache import Shelf, sizes
+from clipbench.engine.gradients.workspace import Shape, Workspace
+from clipbench.plugins import registry
+from tests.cli_helpers import TIMINGS
+from tests.datasets.test_streams import ORDER
+from tests.engine.test_engine import ARMS, LATE, MODELS, MOVES, OPTIMIZERS, SCHEDULES, training
+from tests.engine.test_looped import LOOPED
+from tests.engine.test_looped import TABLE as LINE
+from tests.engine.test_scope import FOUR, SEVEN, in_scope
+from tests.plugins.test_models import CHOSEN, TOKENS, VECTORS
+from tests.plugins.test_models import MODELS as NETWORKS
+
+C = Component.of
+NORMAL = C("normal", scale=0.5)
+EPOCHS = 7
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def long(train: Training, epochs: int = EPOCHS, **changes: object) -> Training:
+    return replace(train, steps=None, epochs=epochs, save_weights=True, **changes)
+
+
+def trials_of(model="mlp", optimizers=("momentum",), arms=("none", "norm", "value"), seeds=(3, 5), **changes):
+    data, component = MODELS[model] if isinstance(model, str) else model
+    train = long(training(model if isinstance(model, str) else "mlp", "float32", 1), **changes)
+    clips = [ARMS[arm] if isinstance(arm, str) else arm for arm in arms]
+    return [
+        Trial(data, component, OPTIMIZERS[optimizer], train, clip, seed)
+        for optimizer in optimizers
+        for clip in clips
+        for seed in seeds
+    ]
+
+
+class Pruner:
+    """Prunes every trial but two, at epochs drawn by a generator."""
+
+    def __init__(self, trials: list[Trial]) -> None:
+        draw = np.random.default_rng(0)
+        lost = draw.permutation(len(trials))[2:]
+        self.when = {trials[k].id: int(draw.choice([1, 1, 2, 4])) for k in lost}
+
+    def __call__(self, epoch, told):
+        return {id_ for id_ in told if self.when.get(id_) == epoch}
+
+
+class Kept(Shelf):
+    """A shelf that remembers how wide the workspaces were that lanes went on in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths: list[int] = []
+
+    def narrower(self, wide, alive, seconds, missed):
+        found = super().narrower(wide, alive, seconds, missed)
+        self.widths += [found.lanes] if found else []
+        return found
+
+
+@pytest.fixture
+def both(monkeypatch) -> Callable[..., Records]:
+    """Trains trials in one workspace and in ever smaller ones, says that they are the same, and returns them."""
+
+    def train(trials, ask=None, narrows=True):
+        found = []
+        for worth in (0.0, 1e12):  # it never pays, and always
+            torch.manual_seed(0)
+            monkeypatch.setattr(cache, "WORTH", worth)
+            monkeypatch.setattr(engine, "SHELF", Kept())
+            found.append(engine.train(trials, ask=ask))
+            widths = engine.SHELF.widths
+            assert bool(widths) == (narrows and worth > 0) and widths == sorted(widths, reverse=True)
+        assert_same(*found)
+        return found[1]
+
+    return train
+
+
+def assert_same(one: Records, other: Records) -> None:
+    for table in ("records", "epochs", "steps"):
+        mine, theirs = getattr(one, table), getattr(other, table)
+        assert list(mine) == list(theirs)
+        for name in mine:
+            if name not in TIMINGS:
+                np.testing.assert_equal(mine[name].tolist(), theirs[name].tolist(), f"{table}: {name}")
+    assert list(one.weights) == list(other.weights)
+    for id_, weights in one.weights.items():
+        np.testing.assert_array_equal(weights, other.weights[id_])
+
+
+# What lanes take along
+
+
+EVERY_RULE = [(optimizer, third) for optimizer in ("momentum", "adam") for third in range(3)]
+EVERY_OPTIMIZER = [(optimizer, number % 3) for number, optimizer in enumerate(OPTIMIZERS)]
+
+
+@pytest.mark.parametrize(("optimizer", "third"), sorted({*EVERY_RULE, *EVERY_OPTIMIZER}))
+def test_every_rule_takes_its_memory_along_and_every_optimizer_its_state(both, optimizer, third):
+    trials = trials_of(optimizers=[optimizer], arms=list(ARMS)[third::3], seeds=(3, 5, 6, 8))
+    records = both(trials, Pruner(trials))
+    assert set(records.records["status"]) == {"finished", "pruned"}
+
+
+REMEMBERING = [name for name, arm in ARMS.items() if registry.find("strategy", arm.name).facts["init"]]
+
+
+@pytest.mark.parametrize("arm", [*REMEMBERING, "skip", "drop", "halve"])
+def test_a_rule_that_remembers_survives_alone(both, arm):
+    trials = trials_of(arms=["none", arm, "value"], seeds=range(4))
+    stay = {trial.id for trial in trials if trial.clip == ARMS[arm]}
+    records = both(trials, lambda epoch, told: set(told) - stay if epoch == 2 else ())
+    assert set(records.records["id"][records.records["status"] == "finished"]) == stay
+
+
+def test_lanes_of_several_optimizers_leave_until_one_serves_them_all(both):
+    trials = trials_of(optimizers=["momentum", "adam", "rprop"], arms=["none", "skip", "norm", "value"])
+    adam = {trial.id for trial in trials if trial.optimizer.name == "adam"}
+    both(trials, lambda epoch, told: set(told) - adam if epoch == 1 else list(adam)[:5] if epoch == 3 else ())
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_learning_rates_and_thresholds_keep_their_course(both, schedule):
+    arms = [C(arm.name, **moves | arm.as_dict()) for arm in (ARMS["norm"], ARMS["value"]) for moves in MOVES.values()]
+    trials = trials_of(optimizers=["momentum", "adam"], arms=arms, schedule=SCHEDULES[schedule])
+    both(trials, Pruner(trials))
+
+
+def test_a_threshold_goes_on_against_a_rate_of_zero(both):
+    arm = C("norm", **ARMS["norm"].as_dict(), schedule=C("against_lr"))
+    trials = trials_of(arms=["none", arm], seeds=range(4), schedule=C("linear", final=0.0, warmup=0))
+    stay = {trial.id for trial in trials if trial.clip == arm}
+    both(trials, lambda epoch, told: set(told) - stay if epoch == EPOCHS - 1 else ())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_rules_on_updates_go_on(both, optimizer):
+    trials = trials_of(optimizers=[optimizer], arms=[*list(LATE.values())[::2], "none", "norm"])
+    both(trials, Pruner(trials))
+
+
+CELLS = {"hidden": 32, "layers": 1, "embedding": 3}  # a multiple of what a register holds
+WHOLE = {
+    "gru of 32": (TOKENS, C("gru", **CELLS)),
+    "lstm of 32": (VECTORS, C("lstm", **CELLS)),
+    "rnn sigmoid of 32": (VECTORS, C("rnn", **CELLS, activation="sigmoid", init="default", std=None)),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_goes_on(both, model):
+    trials = trials_of(model, arms=["none", "norm", "value", "autoclip", "skip"])
+    both(trials, Pruner(trials))
+
+
+# The others take as long again and more.
+FIRST = ("resnet", "gru, two layers", "gru of 32", "transformer")
+EVERY_MODEL = [pytest.param(model, marks=[] if model in FIRST else pytest.mark.slow) for model in [*NETWORKS, *WHOLE]]
+
+
+@pytest.mark.parametrize("model", EVERY_MODEL)
+def test_every_model_goes_on_unless_its_numbers_depend_on_where_they_lie(both, model):
+    train = long(Training(batch_size=16, loss=C("cross_entropy"), metrics=(C("accuracy"),)), 4)
+    parts = (*{**NETWORKS, **WHOLE}[model], OPTIMIZERS["adam"], train)
+    trials = [Trial(*parts, ARMS[arm], seed) for arm in CHOSEN for seed in (3, 5)]
+    leaves_some_of_a_register = model in NETWORKS and model.split(",")[0] in ("gru", "lstm", "rnn sigmoid")
+    both(trials, Pruner(trials), narrows=not leaves_some_of_a_register)
+
+
+@pytest.mark.parametrize("model", LOOPED)
+def test_models_that_are_trained_one_after_another_go_on_with_their_buffers_and_random_numbers(both, model):
+    trials = trials_of((LINE, C(f"tests.toys:{model}")), arms=["none", "norm", "skip", "value"], batch_size=8)
+    records = both(trials, Pruner(trials))
+    assert set(records.records["engine"]) == {"looped"}
+
+
+@pytest.mark.parametrize("scope", ["sample", FOUR, SEVEN], ids=["sample", "four", "seven"])
+def test_rules_on_parts_of_batches_go_on_with_their_noise(both, scope):
+    arms = in_scope(scope)
+    private = [C(arm.name, **arm.as_dict(), noise=0.7) for arm in arms if arm.name == "norm" and arm["threshold"]]
+    trials = trials_of(arms=[*arms[::3], *private], optimizers=["adam"])
+    both(trials, Pruner(trials))
+
+
+@pytest.mark.parametrize("seeds", [(3, 5, 8), (4,)])
+@pytest.mark.parametrize(
+    "changes",
+    [{"noise": NORMAL}, {"noise": C("levy", alpha=1.5, scale=0.05), "dtype": "float64"}, {"batch_size": None}],
+)
+def test_batches_and_noise_of_every_seed_go_on(both, seeds, changes):
+    trials = trials_of(arms=["none", "norm", "value", "agc", "skip"], seeds=seeds, **changes)
+    both(trials, Pruner(trials))
+
+
+def test_noise_on_parts_of_batches_goes_on(both):
+    arms = [C(ARMS[arm].name, **ARMS[arm].as_dict(), scope=FOUR) for arm in ("norm", "value", "autoclip per tensor")]
+    trials = trials_of(arms=arms, seeds=(3, 5, 8), noise=NORMAL)
+    both(trials, Pruner(trials))
+
+
+@pytest.mark.parametrize("seeds", [(3, 5, 8), (4,)])
+def test_streams_go_on(both, seeds):
+    train = Training(batch_size=8, epoch_steps=5, loss=C("cross_entropy"), metrics=(C("accuracy"),))
+    model = C("rnn", hidden=5, layers=1, embedding=3, activation="tanh", init="default", std=None)
+    clips = [ARMS[arm] for arm in ("none", "norm", "value", "zclip", "skip")]
+    trials = [Trial(ORDER, model, OPTIMIZERS["adam"], long(train), clip, seed) for clip in clips for seed in seeds]
+    both(trials, Pruner(trials))
+
+
+# Whoever leaves, and whenever
+
+
+STOP = C("val/loss", patience=1, min_delta=0.01)
+
+
+def test_lanes_that_stop_early_leave_with_the_weights_of_that_moment(both):
+    trials = trials_of(
+        optimizers=["sgd", "adam", "rmsprop"], arms=["none", "norm", "value"], early_stop=STOP, epochs=12
+    )
+    records = both(trials)
+    stopped = [epoch for epoch in records.records["stopped_epoch"] if epoch]
+    assert len(stopped) > 2 and len(set(stopped)) > 1 and all(records.records["test/loss"] > 0)
+
+
+def test_a_looped_lane_that_stops_early_leaves_with_its_buffers(both):
+    trials = trials_of((LINE, C("tests.toys:counts_batches", in_place=True)), early_stop=STOP, batch_size=8, epochs=12)
+    slower = [replace(trial, optimizer=C("sgd", lr=1e-6)) for trial in trials]
+    both([*trials, *slower])
+
+
+def wild(trials: list[Trial], lr: float) -> list[Trial]:
+    return [replace(trial, optimizer=C("sgd", lr=lr)) for trial in trials]
+
+
+@pytest.mark.parametrize("stop", [None, STOP])
+def test_lanes_that_diverge_leave_whenever_it_is_seen(both, monkeypatch, stop):
+    monkeypatch.setattr(cohort_training, "LOOK_EVERY", 2)
+    trials = trials_of(arms=["none", "value", "skip", "autoclip", "norm without head"], early_stop=stop, batch_size=4)
+    lost = [trial for lr in (1e3, 1e7, 1e30) for trial in wild(trials[:4], lr)]
+    records = both([*trials, *lost], Pruner(trials[2:]))
+    assert (records.records["diverged"] == 1).sum() > 5
+
+
+def test_lanes_that_diverge_leave_an_objective_that_is_one_epoch(both, monkeypatch):
+    monkeypatch.setattr(cohort_training, "LOOK_EVERY", 3)
+    train = Training(epochs=None, steps=60, loss=C("output"), save_weights=True, diverge_above=1e6)
+    model = C("quadratic", start=[0.5, 2.0], dim=5, scatter=0.1, curvature=[1.0, 10.0])
+    clips = [ARMS[arm] for arm in ("none", "norm", "value", "zclip", "skip", "norm after momentum")]
+    trials = [Trial(None, model, C("sgd", lr=lr), train, clip, 1) for lr in (0.01, 1.0, 3.0, 1e9) for clip in clips]
+    records = both(trials)
+    assert {"finished", "diverged"} == set(records.records["status"])
+    assert any("loss above" in str(cause) for cause in records.records["diverged_cause"])
+
+
+def test_a_chunk_of_which_nobody_is_left_was_narrow_at_its_end(both):
+    trials = trials_of()
+    records = both(trials, lambda epoch, told: sorted(told)[: 1 + 2 * (epoch == 3)] if epoch < 4 else set(told))
+    assert set(records.records["status"]) == {"pruned"}
+
+
+def test_lane_steps_add_up_whoever_leaves(monkeypatch):
+    monkeypatch.setattr(cache, "WORTH", 1e12)
+    monkeypatch.setattr(engine, "SHELF", Kept())
+    trials, told = trials_of(optimizers=["momentum", "adam"]), []
+    engine.train(trials, progress=told.append, ask=Pruner(trials))
+    assert sum(told) == len(trials) * EPOCHS * 3 and min(told) >= 0 and engine.SHELF.widths
+
+
+# Optimizers of one's own
+
+
+@pytest.mark.parametrize("optimizer", ["Copies", "Downhill", "History"])
+def test_an_optimizer_of_ones_own_goes_on(both, optimizer):
+    trials = trials_of(arms=["none", "norm", "skip"], seeds=range(4))
+    trials = [replace(trial, optimizer=C(f"tests.toys:{optimizer}", lr=0.02)) for trial in trials]
+    both(trials, Pruner(trials))
+
+
+def test_an_optimizer_that_remembers_where_its_weights_lie_is_left_where_it_is(both):
+    trials = trials_of(arms=["none", "norm"], seeds=range(4))
+    trials = [replace(trial, optimizer=C("tests.toys:Flat", lr=0.02)) for trial in trials]
+    records = both(trials, Pruner(trials), narrows=False)
+    assert set(records.records["status"]) == {"finished", "pruned"}
+
+
+def test_lanes_of_an_optimizer_that_draws_for_all_of_them_stay_together(both):
+    trials = trials_of(arms=["none", "norm"], seeds=range(4))
+    trials = [replace(trial, optimizer=C("tests.toys:Jitters", lr=0.02)) for trial in trials]
+    both(trials, Pruner(trials), narrows=False)
+
+
+# When it pays
+
+
+def test_lanes_come_in_few_sizes():
+    assert sizes(1, 24) == sizes(2, 24) == [2, 3, 4, 6, 8, 12, 16]
+    assert sizes(5, 32) == [6, 8, 12, 16, 24] and sizes(13, 16) == [] and sizes(1, 2) == []
+
+
+@pytest.fixture
+def wide() -> Workspace:
+    """Of 24 lanes, made in a second."""
+    trials = trials_of(seeds=range(8))
+    made = Workspace(Shape.of(trials, "cpu"), datasets.load(trials[0].data))
+    made.seconds = 1.0
+    return made
+
+
+def test_a_smaller_workspace_is_made_where_it_saves_more_than_it_costs(wide):
+    kept = Shelf()
+    assert kept.narrower(wide, 8, 1.9, {}) is None, "three quarters of two thirds of the time are saved"
+    assert kept.narrower(wide, 8, 2.1, {}).lanes == 8
+    assert kept.narrower(wide, 17, 1e9, {}) is None, "there is no size between"
+
+
+def test_one_that_is_there_is_taken_though_little_is_left_to_train(wide):
+    kept = Shelf()
+    narrow = kept.narrower(wide, 12, 1e9, {})
+    assert kept.narrower(wide, 9, 1e-6, {}) is narrow
+    assert kept.narrower(wide, 8, 0.1, {}) is narrow, "a smaller one would have to be made"
+    assert kept.narrower(wide, 8, 1e9, {}).lanes == 8
+
+
+def test_chunks_that_come_again_and_again_pay_for_it_together(wide):
+    kept, chunks = Shelf(), 0
+    while chunks < 10:
+        missed = {}
+        for seconds in (0.4, 0.3, 0.1):  # left to train at the ends of three epochs
+            if found := kept.narrower(wide, 8, seconds, missed):
+                break
+        if found:
+            break
+        kept.regret(missed)
+        chunks += 1
+    assert (chunks, found.lanes) == (4, 8), "each loses 0.2 s"
+
+
+def test_where_there_is_no_room_the_wide_one_stays(wide, monkeypatch):
+    trials = trials_of(seeds=range(8))
+    shape = Shape.of(trials, "cpu")
+    kept = Shelf()
+    made = kept.workspace(shape)
+    monkeypatch.setitem(cache.MOST_BYTES, "cpu", int(1.5 * made.bytes))
+    narrow = kept.narrower(made, 6, 1e9, {})
+    assert kept.narrower(made, 6, 1e9, {}) is narrow, "it takes a quarter"
+    assert kept.narrower(made, 12, 1e9, {}) is not kept.narrower(made, 12, 1e9, {})
+    assert kept.workspace(shape) is made
+
+
+def test_the_oldest_workspaces_go_where_there_is_no_room(monkeypatch):
+    monkeypatch.setitem(cache.MOST_BYTES, "cpu", 0)
+    kept = Shelf()
+    shapes = [Shape.of(trials_of(seeds=range(count)), "cpu") for count in (1, 2, 3)]
+    first, second, third = (kept.workspace(shape) for shape in shapes)
+    assert kept.workspace(shapes[2]) is third and kept.workspace(shapes[1]) is second
+    assert kept.workspace(shapes[0]) is not first

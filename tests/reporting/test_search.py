@@ -1,0 +1,571 @@
+"""What the report says of a search: what it promised, what held on fresh seeds, word by word and picture by picture."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats as scipy_stats
+
+from clipbench import config
+from clipbench.analysis.combine import combine
+from clipbench.reporting import Options, compare, figures, search_tables
+from clipbench.reporting import search_sentences as words
+from clipbench.reporting.figures import drawing, png, sheet, svg
+from clipbench.reporting.figures.drawing import Area, Line, Mark, Words
+from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
+from clipbench.store import sweep_file
+from tests import fake_sweep
+from tests.fake_sweep import SCENES, contender, fresh, knob
+from tests.golden_files import check_golden
+from tests.readme import PATH
+from tests.reporting.test_figures import overlap
+from tests.reporting.test_report import GOOD, arm, printed
+from tests.reporting.test_report_latex import PDFLATEX, typeset
+from tests.test_readme import BASE
+
+
+def searched(tmp_path, written):
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(written), encoding="utf-8")
+    return sweep_file.read(path)
+
+
+def report_of(tmp_path, written, frame, **options):
+    planned = {id_: id_ for each in written["contenders"] for id_ in each["confirmed"]}
+    options = {"planned": planned} | options
+    return compare(frame, Options(swept=searched(tmp_path, written), **options), name="study")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    return {name: report_of(folder, *scene()) for name, scene in SCENES.items()}
+
+
+def found(report, name):
+    (row,) = [row for row in report.search.found if row.contender.name == name]
+    return row
+
+
+def drawn(report):
+    return {figure.name: figure for figure in figures.of_search(report)}
+
+
+def flags(report, name):
+    return [flag.words for flag in found(report, name).flags]
+
+
+# What is written
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_terminal_says_what_it_said(scenes, name):
+    text = printed(scenes[name])
+    check_golden(f"search/{name}.txt", text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["thresholds", "unfinished"])
+def test_markdown_says_what_it_said(scenes, name):
+    check_golden(f"search/{name}.md", markdown.render(scenes[name]))
+
+
+def test_latex_says_what_it_said(scenes):
+    check_golden("search/jointly.tex", latex.render(scenes["jointly"]))
+
+
+@pytest.mark.skipif(PDFLATEX is None, reason="there is no pdflatex on this machine: install TeX Live to typeset")
+@pytest.mark.parametrize("name", SCENES)
+def test_tables_are_typeset(scenes, name, tmp_path):
+    typeset(tmp_path, latex.render(scenes[name]))
+
+
+def test_json_holds_the_whole_search(scenes):
+    for name, report in scenes.items():
+        told = json.loads(json_document.render(report), parse_constant=pytest.fail)["search"]
+        assert told["headline"] == report.search.headline
+        assert len(told["found"]) == len(told["swept"]["contenders"])
+        assert told["swept"]["contenders"][1]["points"][0]["values"]["threshold"] > 0, name
+    assert json.loads(json_document.render(compare(pd.DataFrame())))["search"] is None
+
+
+def test_csv_has_a_row_a_point_in_full_precision(scenes):
+    report = scenes["jointly"]
+    rows = pd.read_csv(io.StringIO(search_csv.render(report.search.swept)))
+    assert len(rows) == 120 and rows["winner"].sum() == 3
+    best = rows[rows["winner"] & (rows["contender"] == "norm")].iloc[0]
+    winner = found(report, "norm").contender.winning
+    assert (best["lr"], best["val/accuracy"]) == (winner.values["lr"], winner.scores[0])
+    assert rows.loc[rows["contender"] == "none", "threshold"].isna().all()
+    assert len(next(csv.reader([best["ids"]], delimiter=" "))) == 3
+    assert csv_table.render(report).count("\n") == 1 + 3  # of the arms, as ever
+
+
+# What is concluded
+
+
+def test_optimism_is_what_was_promised_minus_what_fresh_seeds_show_with_their_interval(tmp_path):
+    written, frame = fake_sweep.thresholds()
+    promise = found(report_of(tmp_path, written, frame), "norm").promises[0]
+    mine = frame[frame["strategy"] == "norm"]["val/accuracy"]
+    half = scipy_stats.t.ppf(0.975, 7) * scipy_stats.sem(mine)
+    assert promise.confirmed.mean == pytest.approx(mine.mean())
+    assert promise.optimism.mean == pytest.approx(promise.searched - mine.mean())
+    assert promise.optimism.half_width == pytest.approx(half)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(-0.02, "too good"), (0.0, "held"), (0.02, "too modest")], ids=["worse", "same", "better"]
+)
+@pytest.mark.parametrize("higher", [True, False])
+def test_verdict_follows_the_direction_of_the_measure(gain, verdict, higher, tmp_path):
+    name, sign = ("val/accuracy", 1) if higher else ("val/loss", -1)
+    confirmed = fresh("norm", 0.5, spread=0.001)
+    mean = np.mean([row["val/accuracy"] for row in confirmed])
+    for row in confirmed:
+        row["val/loss"] = row["val/accuracy"]
+    made = fake_sweep.points("norm", [knob()], 1, {"threshold": 0.5})
+    made[0]["scores"] = [mean - sign * gain]
+    written = fake_sweep.document(contender("norm", [knob()], made, confirmed), objectives=((name, higher),))
+    promise = found(report_of(tmp_path, written, pd.DataFrame(confirmed)), "norm").promises[0]
+    assert promise.verdict == verdict
+    assert promise.optimism.mean == pytest.approx(-gain, abs=1e-12)
+
+
+def test_headline_of_one_contender_is_a_sentence_for_a_stranger(tmp_path):
+    written, frame = fake_sweep.thresholds()
+    written["contenders"].pop()
+    report = report_of(tmp_path, written, frame)
+    assert report.search.headline == (
+        "The search tried 40 thresholds of norm on seeds 0 to 2 and found 0.6024 (val/accuracy 94.78 %); on 8 fresh seeds "
+        "it reaches 93.84 ± 0.78 %: the search promised 0.94 percentage points too much."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"contenders": []}, "There was nothing to search."),
+        ({"search_seeds": [5]}, "on seed 5 and"),
+        ({"search_seeds": [1, 2, 5]}, "on seeds 1, 2, 5 and"),
+    ],
+)
+def test_headline_says_what_there_is(change, words, tmp_path):
+    written, frame = fake_sweep.thresholds()
+    assert words in report_of(tmp_path, written | change, frame).search.headline
+
+
+def test_one_fresh_seed_has_no_interval_and_so_no_verdict(tmp_path):
+    written, frame = fake_sweep.thresholds()
+    report = report_of(tmp_path, written, frame[frame["seed"] == 8])
+    assert found(report, "norm").promises[0].verdict == ""
+    assert report.search.headline.endswith("on 1 fresh seed it reaches 94.83 %.")
+    assert flags(report, "norm") == ["confirmed on 1 of 8 fresh seeds so far"]
+
+
+def test_folds_of_a_fresh_seed_are_averaged_within_it(tmp_path):
+    written, frame = fake_sweep.thresholds()
+    folds = pd.concat([frame.assign(**{"data.fold": k, "id": frame["id"] + f"/{k}"}) for k in range(3)])
+    folds["val/accuracy"] += 0.01 * folds["data.fold"]
+    for each in written["contenders"]:
+        each["confirmed"] = [f"{id_}/{k}" for id_ in each["confirmed"] for k in range(3)]
+    row = found(report_of(tmp_path, written, folds), "norm")
+    assert (row.fresh, row.promises[0].confirmed.n) == (8, 8)
+
+
+def test_diverged_trials_are_said_and_a_score_with_a_penalty_is_no_promise(tmp_path):
+    written, frame = fake_sweep.thresholds()
+    frame.loc[frame["strategy"].eq("norm") & frame["seed"].eq(9), ["status", "val/accuracy"]] = ["diverged", np.nan]
+    made = written["contenders"][2]["points"]
+    made[written["contenders"][2]["winner"]]["diverged"] = 1
+    report = report_of(tmp_path, written, frame)
+    assert flags(report, "norm") == ["diverged on 1 of 8 fresh seeds"]
+    assert flags(report, "value")[1] == "diverged on 1 of 3 trials of the search; its score holds a penalty"
+    assert found(report, "norm").promises[0].confirmed.n == 7
+    assert math.isnan(found(report, "value").promises[0].optimism.mean)
+
+
+def test_best_point_at_the_end_of_a_range_is_flagged_with_what_to_type(scenes):
+    (flag,) = found(scenes["thresholds"], "value").flags
+    assert flag.words == "best at the edge of the range (lower end of threshold). Wider:"
+    assert flag.remedy in printed(scenes["thresholds"])  # in one line, to be copied
+    assert f"`{flag.remedy}`" in markdown.render(scenes["thresholds"])
+
+
+def test_unfinished_search_says_what_is_missing(scenes):
+    report = scenes["unfinished"]
+    assert flags(report, "norm") == ["16 of 40 points tried, 8 under way", "not confirmed yet"]
+    assert flags(report, "agc") == ["0 of 40 points tried"]
+    assert "! the search ended early (timeout of 600 s); the same command goes on with it" in printed(report)
+    assert "fresh seeds" not in "".join(figure.caption for figure in drawn(report).values())
+    assert report.settings == ()
+    assert report.notes == (
+        "Nothing that the search found has been trained on fresh seeds yet: there is nothing to compare.",
+    )
+
+
+def test_a_space_of_choices_that_is_exhausted_is_not_underfilled(tmp_path):
+    made = fake_sweep.points("a", [fake_sweep.BATCHES], 3, {})
+    written = fake_sweep.document(contender("a", [fake_sweep.BATCHES], made, confirm=False))
+    assert flags(report_of(tmp_path, written, pd.DataFrame()), "a") == ["not confirmed yet"]
+
+
+def test_no_point_that_was_trained_to_its_end_is_said(tmp_path):
+    made = [each | {"state": "pruned"} for each in fake_sweep.points("a", [knob()], 40, {})]
+    report = report_of(tmp_path, fake_sweep.document(contender("a", [knob()], made)), pd.DataFrame())
+    assert flags(report, "a") == ["nothing found: no point was trained to its end"]
+    assert report.search.headline == "The search has finished no point yet."
+
+
+def test_shares_of_the_budget_are_of_the_epochs_that_were_trained(scenes):
+    rows = scenes["jointly"].search.found
+    assert sum(row.budget for row in rows) == pytest.approx(1)
+    none, norm = (found(scenes["jointly"], name) for name in ("none", "norm"))
+    assert none.contender.epochs == 40 * 3 * 20
+    assert norm.contender.epochs == 3 * (20 * 37 + 5 * 3)
+
+
+def test_points_of_the_pareto_table_are_beaten_by_nothing_of_their_own_and_say_who_beats_them(scenes):
+    report = scenes["objectives"]
+    peers = list(search_tables.peers(report.search))
+    assert {peer.contender.name for peer in peers} == {"norm", "value"}
+    for peer in peers:
+        better = [
+            other.contender.name
+            for other in peers
+            if other.point.scores[0] >= peer.point.scores[0] and other.point.scores[1] <= peer.point.scores[1]
+            if other.point is not peer.point
+        ]
+        assert peer.contender.name not in better
+        assert (peer.beaten_by in better) if better else peer.beaten_by == ""
+    assert any(peer.beaten_by for peer in peers)
+
+
+# The comparison of what was found
+
+
+def test_arms_that_were_found_are_compared_with_the_baseline_whatever_their_learning_rates(scenes):
+    (only,) = scenes["jointly"].settings
+    assert only.baseline == "none (lr=0.07813)" and only.tuned == ("lr",) and only.searched
+    assert {row.strategy: row.verdict for row in only.main}["norm"] == "best"
+
+
+def test_what_was_found_is_compared_at_the_learning_rate_of_the_baseline_too(tmp_path):
+    """Trials that are planned beside those that were found, as `report.tuned` asks for them."""
+    written, frame = fake_sweep.jointly()
+    rate = frame.loc[frame["strategy"] == "none", "lr"].iloc[0]
+    others = frame[frame["strategy"] != "none"]
+    equal = others.assign(lr=rate, id=others["id"] + "/equal", **{"test/accuracy": others["test/accuracy"] - 0.03})
+    together = pd.concat([frame, equal], ignore_index=True)
+    report = report_of(tmp_path, written, together, planned={id_: id_ for id_ in together["id"]}, tuned=True)
+    first, second = report.settings
+    assert (
+        json_document.as_dict(report)["settings"][0]
+        == json_document.as_dict(report_of(tmp_path, written, frame))["settings"][0]
+    )
+    assert (first.label, second.label) == ("each at its best lr", f"lr={rate:g}")
+    assert [row.strategy for row in second.main] == ["none", "norm", "zclip"]
+    assert {row.label for row in second.main}.isdisjoint(row.label for row in first.main)
+    assert {row.verdict for row in second.main} == {"baseline", "worse"}
+    assert "each strategy as the search found it, at equal lr, on fresh seeds" in " ".join(printed(report).split())
+
+
+def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
+    """One option would tell these arms apart, and would not be what to use."""
+    knobs = [fake_sweep.LR, knob("optimizer.momentum", 0.0, 0.9, log=False)]
+    made = {name: fake_sweep.points(name, knobs, 20, {"lr": 0.1}) for name in ("none", "sign")}
+    rows = {name: fake_sweep.found(knobs, each, name, 0.0) for name, each in made.items()}
+    written = fake_sweep.document(*(contender(name, knobs, made[name], rows[name]) for name in made))
+    (only,) = report_of(tmp_path, written, pd.DataFrame(rows["none"] + rows["sign"])).settings
+    for row in only.main:
+        values = found(report_of(tmp_path, written, pd.DataFrame(rows["none"])), row.strategy).contender.winning.values
+        assert row.label == f"{row.strategy} (lr={values['lr']:.6g}, momentum={values['optimizer.momentum']:.6g})"
+    assert only.tuned == ("lr", "momentum")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"report": "val/accuracy"}, "of the same examples chose what is compared here"),
+        ({"drop": True}, "No validation data: of those that are better, none is called best."),
+    ],
+)
+def test_what_the_seeds_cannot_say_is_a_note(change, words, tmp_path):
+    written, frame = fake_sweep.thresholds()
+    frame = frame.drop(columns="val/accuracy") if "drop" in change else frame
+    report = report_of(tmp_path, written, frame, metric=change.get("report"))
+    assert any(words in note for note in report.settings[0].notes)
+
+
+def test_settings_that_were_not_searched_stay_apart(tmp_path):
+    rows, contenders = [], []
+    for optimizer in ("sgd", "adam"):
+        for name in ("none", "norm"):
+            made = fake_sweep.points(name, [fake_sweep.LR], 8, {"lr": 0.1 if name == "none" else 0.01})
+            confirmed = [
+                row | {"id": f"{row['id']}/{optimizer}"}
+                for row in fake_sweep.found([fake_sweep.LR], made, name, 0.0, optimizer=optimizer)
+            ]
+            contenders.append(contender(name, [fake_sweep.LR], made, confirmed, setting=optimizer))
+            rows += confirmed
+    report = report_of(tmp_path, fake_sweep.document(*contenders), pd.DataFrame(rows))
+    assert [setting.label for setting in report.settings] == [
+        "each at its best lr, optimizer=adam", "each at its best lr, optimizer=sgd",
+    ]  # fmt: skip
+    assert [row.contender.label for row in report.search.found][:2] == ["none (sgd)", "norm (sgd)"]
+    assert "32 points of 4 contenders" in report.search.headline
+
+
+def test_trials_of_the_search_are_not_called_others(tmp_path):
+    written, frame = fake_sweep.thresholds()
+    ids = [id_ for each in written["contenders"] for point in each["points"] for id_ in point["ids"]]
+    trained = pd.DataFrame([row | {"id": id_} for id_ in ids for row in arm("norm", 3.0, seeds=1)])
+    report = report_of(tmp_path, written, pd.concat([frame, trained], ignore_index=True))
+    assert report.notes == ()
+    alien = trained.iloc[:1].assign(id="alien")
+    report = report_of(tmp_path, written, pd.concat([frame, trained, alien], ignore_index=True))
+    assert report.notes == ("The folder holds 1 other trial that this YAML does not ask for; not shown.",)
+
+
+def test_arm_that_was_found_at_the_edge_says_so_in_the_comparison_too(scenes):
+    (only,) = scenes["thresholds"].settings
+    flagged = {row.strategy: row.flags for row in (*only.main, *only.rows)}
+    assert flagged["value"] == ("best at the edge of the range",) and flagged["norm"] == ()
+
+
+def test_claims_are_answered_by_what_was_found_whatever_its_learning_rate(tmp_path):
+    written, frame = fake_sweep.jointly()
+    claims = [{"says": "it helps", "expect": "norm > none"}]
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(BASE | {"clip": ["none", {"name": "norm", "threshold": 1.0}], "claims": claims}))
+    experiment = config.load(path)
+    asked = tuple(zip(experiment.claims, experiment.expectations, strict=True))
+    (answered,) = report_of(tmp_path, written, frame, claims=asked).claims
+    assert (answered.verdict, answered.pairs) == ("supported", 8)
+
+
+def test_page_of_several_experiments_counts_and_ranks_what_was_found(scenes):
+    together = combine([scenes["jointly"], scenes["thresholds"], scenes["unfinished"]])
+    assert together.size == "3 experiments, 2 settings"
+    assert "All experiments" in html.render_combined(together)
+
+
+def test_training_without_chance_keeps_its_promise(tmp_path):
+    """All seeds are equal then, and the mean of equal numbers differs from them in its last digit."""
+    confirmed = [row | {"val/accuracy": 0.1 + 0.2} for row in fresh("norm", 0.5)]
+    made = fake_sweep.points("norm", [knob()], 1, {"threshold": 0.5})
+    made[0]["scores"] = [0.3]
+    report = report_of(
+        tmp_path, fake_sweep.document(contender("norm", [knob()], made, confirmed)), pd.DataFrame(confirmed)
+    )
+    promise = found(report, "norm").promises[0]
+    assert (promise.verdict, promise.optimism.mean) == ("held", 0)
+
+
+# What is drawn
+
+
+def test_figures_are_there_where_there_is_something_to_show(scenes):
+    names = {name: list(drawn(report)) for name, report in scenes.items()}
+    assert names == {
+        "thresholds": ["history", "slices"],
+        "jointly": ["history", "slices", "importance", "parallel"],
+        "objectives": ["history", "slices", "history-2", "slices-2", "front"],
+        "unfinished": ["history", "slices"],
+    }
+    assert figures.of_search(compare(pd.DataFrame())) == []
+
+
+def marks(cell):
+    return [shape for shape in cell.shapes if isinstance(shape, Mark)]
+
+
+def test_history_marks_every_point_that_is_not_under_way_by_what_became_of_it(scenes):
+    for name in ("thresholds", "unfinished"):
+        for cell, row in zip(
+            drawn(scenes[name])["history"].cells,
+            [r for r in scenes[name].search.found if r.contender.tried],
+            strict=True,
+        ):
+            found_ = marks(cell)
+            tried = [point for point in row.contender.points if point.state != "running"]
+            assert len(found_) == len(tried)
+            shapes = [mark.shape for mark in found_]
+            assert shapes.count("diamond") == (row.contender.winner is not None)
+            assert shapes.count("ring") == sum(p.state == "pruned" for p in tried)
+            assert shapes.count("cross") == sum(bool(p.diverged) or p.state == "failed" for p in tried)
+            assert "diamond" not in shapes[:-1]  # nothing covers it
+
+
+def test_best_so_far_only_rises_and_ends_at_the_best_point(scenes):
+    for cell in drawn(scenes["thresholds"])["history"].cells:
+        (line,) = [shape for shape in cell.shapes if isinstance(shape, Line) and shape.color == "green"]
+        heights = [y for _, y in line.points]
+        assert heights == sorted(heights, reverse=True)
+        assert heights[-1] == min(mark.y for mark in marks(cell) if mark.shape in ("circle", "square", "diamond"))
+
+
+def test_fresh_seeds_are_a_band_behind_the_history_and_an_interval_at_the_found_value(scenes):
+    for name, row in ((row.contender.name, row) for row in scenes["thresholds"].search.found if row.contender.knobs):
+        history = next(c for c in drawn(scenes["thresholds"])["history"].cells if c.title.endswith(name))
+        (band,) = [shape for shape in history.shapes if isinstance(shape, Area)]
+        slice_ = next(c for c in drawn(scenes["thresholds"])["slices"].cells if c.title.endswith(name))
+        (square,) = [mark for mark in marks(slice_) if mark.color == "green"]
+        (diamond,) = [mark for mark in marks(slice_) if mark.shape == "diamond"]
+        assert square.x == diamond.x
+        assert (square.y > diamond.y) == (row.promises[0].optimism.mean > 0)
+        assert min(y for _, y in band.points) < square.y < max(y for _, y in band.points)
+
+
+def test_slices_put_values_in_their_order_and_choices_at_places_of_their_own(scenes):
+    cells = {cell.title: cell for cell in drawn(scenes["jointly"])["slices"].cells}
+    assert list(cells) == [
+        "lr of none", "threshold of norm", "lr of norm", "threshold of zclip", "lr of zclip", "window of zclip",
+    ]  # fmt: skip
+    assert len({mark.x for mark in marks(cells["window of zclip"])}) == 3
+    words = [shape.text for shape in cells["window of zclip"].shapes if isinstance(shape, Words)]
+    assert {"10", "100", "1000"} <= set(words)
+    by_value = sorted(
+        (float(mark.title.partition("lr=")[2].split(",")[0]), mark.x)
+        for mark in marks(cells["lr of none"])
+        if "lr=" in mark.title
+    )
+    assert [x for _, x in by_value] == sorted(x for _, x in by_value)
+
+
+def test_much_worse_points_stand_at_the_edge_and_that_is_said(scenes):
+    figure = drawn(scenes["thresholds"])["history"]
+    assert "much worse stand at the edge" in figure.caption
+    floor = max(mark.y for cell in figure.cells for mark in marks(cell))
+    row = found(scenes["thresholds"], "norm")
+    worst = min((p for p in row.contender.points if p.is_steady), key=lambda p: p.scores[0])
+    (mark,) = [m for m in marks(figure.cells[0]) if f"point {worst.number}:" in m.title]
+    assert mark.y == floor
+    assert f"{100 * worst.scores[0]:.2f}" in mark.title  # where one points at it, it says its score
+
+
+def test_parallel_lines_end_at_the_score_and_the_found_one_lies_on_top(scenes):
+    for cell, name in zip(drawn(scenes["jointly"])["parallel"].cells, ("norm", "zclip"), strict=True):
+        contender_ = found(scenes["jointly"], name).contender
+        lines = [
+            shape for shape in cell.shapes if isinstance(shape, Line) and len(shape.points) == 1 + len(contender_.knobs)
+        ]
+        lines = [line for line in lines if line.color in ("gray", "blue", "orange")]
+        assert len(lines) == sum(point.is_steady for point in contender_.points)
+        assert lines[-1].color == "orange"
+        assert lines[-1].points[-1][1] == min(line.points[-1][1] for line in lines)
+
+
+def test_bars_are_as_long_as_what_they_say(scenes):
+    for cell in drawn(scenes["jointly"])["importance"].cells:
+        grounds = [s for s in cell.shapes if isinstance(s, Area) and s.color == "gray"]
+        bars = [s for s in cell.shapes if isinstance(s, Area) and s.color == "blue"]
+        shares = [bar.points[1][0] - bar.points[0][0] for bar in bars]
+        whole = grounds[0].points[1][0] - grounds[0].points[0][0]
+        said = [float(s.text.split()[0]) for s in cell.shapes if isinstance(s, Words) and s.text.endswith("%")]
+        assert [100 * share / whole for share in shares] == pytest.approx(said, abs=0.1)
+        assert said == sorted(said, reverse=True)
+
+
+def test_front_holds_the_points_of_the_pareto_table(scenes):
+    report = scenes["objectives"]
+    for cell, name in zip(drawn(report)["front"].cells, ("norm", "value"), strict=True):
+        shown = {m.title.split("point ")[1].split(":")[0] for m in marks(cell) if m.shape in ("circle", "diamond")}
+        assert shown == {str(number) for number in found(report, name).contender.pareto}
+
+
+def test_score_axis_of_a_loss_over_decades_is_logarithmic_and_better_is_said(tmp_path):
+    made = fake_sweep.points("norm", [knob()], 20, {"threshold": 0.5}, explode=1e9)
+    for each in made:
+        each |= {"scores": [10 ** -(each["number"] / 3)], "state": "complete"}
+    written = fake_sweep.document(contender("norm", [knob()], made), objectives=(("train/loss", False),))
+    cell = drawn(report_of(tmp_path, written, pd.DataFrame()))["history"].cells[0]
+    assert "train/loss, log axis (lower is better)" in [s.text for s in cell.shapes if isinstance(s, Words)]
+
+
+def test_everything_stands_on_its_sheet_in_colours_that_themes_know_and_no_words_overlap(scenes):
+    for report in scenes.values():
+        for figure in drawn(report).values():
+            whole = sheet(figure)
+            for shape in whole.shapes:
+                places = shape.points if isinstance(shape, Line | Area) else [(shape.x, shape.y)]
+                assert all(0 <= x <= whole.width and 0 <= y <= whole.height for x, y in places), (figure.name, shape)
+                assert shape.color in drawing.COLORS
+            for cell in figure.cells:
+                texts = [shape for shape in cell.shapes if isinstance(shape, Words) and shape.text]
+                clashes = [(a.text, b.text) for n, a in enumerate(texts) for b in texts[n + 1 :] if overlap(a, b)]
+                assert clashes == [], figure.name
+                assert any(sign.isdigit() for sign in cell.description)
+
+
+def test_figures_are_pictures_too(scenes):
+    for figure in drawn(scenes["jointly"]).values():
+        assert png.render(sheet(figure)).startswith(b"\x89PNG")
+        assert "<svg" in svg.render(sheet(figure))
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a|b`c*[d]", "\\x_{}$%&#~^", "x" * 200])
+def test_users_names_stay_text_everywhere(name, tmp_path):
+    written, frame = fake_sweep.jointly()
+    for each in written["contenders"]:
+        each |= {"name": name, "label": name, "edges": [{"path": "lr", "end": "high", "remedy": name}]}
+    written["stopped"] = name
+    report = report_of(tmp_path, written, frame)
+    assert "<script>" not in "".join(svg.render(sheet(figure)) for figure in drawn(report).values())
+    text = markdown.render(report)
+    rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("| ")]
+    assert {line.count("|") for line in rows} <= set(range(5, 10))
+    assert latex.render(report) and printed(report)
+
+
+@pytest.mark.parametrize("scores", [[1e308], [-1e308], [0.0], [5e-324]])
+def test_scores_of_any_size_are_drawn(scores, tmp_path):
+    written, frame = fake_sweep.thresholds()
+    for each in written["contenders"][1]["points"]:
+        each["scores"] = scores
+    report = report_of(tmp_path, written, frame)
+    for figure in drawn(report).values():
+        assert all(math.isfinite(mark.y) for cell in figure.cells for mark in marks(cell))
+    assert printed(report) and replace(report.search, headline="")
+
+
+def test_every_word_of_the_search_is_explained_in_readme(scenes):
+    text = PATH.read_text(encoding="utf-8")
+    headers = {
+        header
+        for report in scenes.values()
+        for grid in search_tables.grids(report.search)[:2]
+        for header in grid.headers
+    }
+    said = headers - {"contender", "optimism"} | {words.HELD, words.TOO_GOOD, words.TOO_MODEST, words.OPEN}
+    assert [word for word in sorted(said | {words.NOT_SEARCHED}) if f"`{word}`" not in text] == []
+    drawn_ = {name.partition("-")[0] for report in scenes.values() for name in drawn(report)}
+    assert [name for name in sorted(drawn_) if f"`search-{name}`" not in text] == []
+
+
+def among_noise(rng, *, is_fresh):
+    """The winner of a search among points that are all alike, on fresh seeds or on those of the search."""
+    none = [row | {"test/accuracy": rng.normal(0.9, 0.01)} for row in arm("none")]
+    tried = rng.normal(0.9, 0.01, (100, 8))
+    values = rng.normal(0.9, 0.01, 8) if is_fresh else tried[tried.mean(axis=1).argmax()]
+    return pd.DataFrame(none + [row | {"test/accuracy": each} for row, each in zip(arm("a", 1.0), values, strict=True)])
+
+
+def test_search_among_noise_finds_nothing_on_fresh_seeds_though_it_would_on_its_own():
+    rng, of_search = (
+        np.random.default_rng(0),
+        Options(swept=sweep_file.Swept("", "tpe", "none", 100, (), (), (), "", "", ())),
+    )
+    better = {True: 0, False: 0}
+    for is_fresh in (True, False):
+        for _ in range(60):
+            (only,) = compare(among_noise(rng, is_fresh=is_fresh), of_search).settings
+            better[is_fresh] += any(row.verdict in GOOD for row in only.main)
+    assert better[True] <= 0.05 * 60  # what chance may do
+    assert better[False] >= 0.2 * 60
