@@ -20,14 +20,13 @@ from clipbench.reporting.figures import drawing, png, sheet, svg
 from clipbench.reporting.figures.drawing import Area, Line, Mark, Words
 from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
 from clipbench.store import sweep_file
-from tests import fake_sweep
+from tests import fake_sweep, pages
+from tests.docs.test_examples import BASE
 from tests.fake_sweep import SCENES, contender, fresh, knob
 from tests.golden_files import check_golden
-from tests.readme import PATH
 from tests.reporting.test_figures import overlap
 from tests.reporting.test_report import GOOD, arm, printed
 from tests.reporting.test_report_latex import PDFLATEX, typeset
-from tests.test_readme import BASE
 
 
 def searched(tmp_path, written):
@@ -535,8 +534,8 @@ def test_scores_of_any_size_are_drawn(scores, tmp_path):
     assert printed(report) and replace(report.search, headline="")
 
 
-def test_every_word_of_the_search_is_explained_in_readme(scenes):
-    text = PATH.read_text(encoding="utf-8")
+def test_every_word_of_the_search_is_explained_in_the_pages(scenes):
+    text = pages.text("results/README.md")
     headers = {
         header
         for report in scenes.values()

@@ -1,4 +1,4 @@
-"""README as tests see it: its blocks of code, and the parts that are generated from the program."""
+"""The documentation pages as tests see them: their code blocks, and the parts that are generated from the program."""
 
 import os
 import re
@@ -8,34 +8,48 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import typer.main
-from typer.testing import CliRunner
-
-from clipbench.cli import PANELS, app
 from clipbench.cli.catalogue import families, formula_of
 from clipbench.config.coerce import show
 from clipbench.config.component_options import signature
 from clipbench.plugins.registry import Plugin, catalogue
 
 ROOT = Path(__file__).parent.parent
-PATH = ROOT / "README.md"
 QUICKSTART = "experiments/quickstart.yaml"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMON = ("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "warmup")
 
 
+def pages() -> list[Path]:
+    """README.md and the pages in the folders, without what runs have left in results/."""
+    folders = [page for folder in ("experiments", "clipbench") for page in (ROOT / folder).rglob("*.md")]
+    return [ROOT / "README.md", ROOT / "results/README.md", *sorted(folders)]
+
+
+PAGES = {page.relative_to(ROOT).as_posix(): page for page in pages()}
+
+
+def text(page: str) -> str:
+    return PAGES[page].read_text(encoding="utf-8")
+
+
+def everything() -> str:
+    """The text of all pages."""
+    return "\n".join(text(page) for page in PAGES)
+
+
 class Block(NamedTuple):
     language: str
-    file: str  # the name of the file that it is, if it says one
+    file: str  # the name of the file that it shows, if it gives one
     text: str
 
 
 def blocks(language: str) -> list[Block]:
-    return [Block(*found) for found in FENCE.findall(PATH.read_text(encoding="utf-8")) if found[0] == language]
+    """The code blocks of a language in all pages."""
+    return [Block(*found) for found in FENCE.findall(everything()) if found[0] == language]
 
 
 def clipbench(*arguments: str, folder: Path, columns: int = 80) -> str:
-    """What the command prints, as a user would call it."""
+    """The standard output of a clipbench command."""
     command = [sys.executable, "-c", "from clipbench.cli import main; main()", *arguments]
     environment = {**os.environ, "COLUMNS": str(columns)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8")
@@ -43,21 +57,25 @@ def clipbench(*arguments: str, folder: Path, columns: int = 80) -> str:
     return done.stdout
 
 
+def _page_of(name: str) -> str:
+    """The page that has a part of this name."""
+    (page,) = [page for page in PAGES if f"<!-- {name} -->\n" in text(page)]
+    return page
+
+
 def part(name: str) -> str:
-    """What README holds between a marker and its end."""
-    found = re.search(_pattern(name), PATH.read_text(encoding="utf-8"), re.DOTALL)
-    assert found, f"README has no part <!-- {name} -->"
+    """The text between the marker of a part and its end."""
+    found = re.search(_pattern(name), text(_page_of(name)), re.DOTALL)
+    assert found, f"<!-- {name} --> has no <!-- end -->"
     return found[1].strip("\n")
 
 
-def write_part(name: str, text: str) -> None:
+def write_part(name: str, new: str) -> None:
+    page = _page_of(name)
     replaced = re.sub(
-        _pattern(name),
-        lambda _: f"<!-- {name} -->\n\n{text}\n\n<!-- end -->",
-        PATH.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
+        _pattern(name), lambda _: f"<!-- {name} -->\n\n{new}\n\n<!-- end -->", text(page), flags=re.DOTALL
     )
-    PATH.write_text(replaced, encoding="utf-8", newline="\n")
+    PAGES[page].write_text(replaced, encoding="utf-8", newline="\n")
 
 
 def _pattern(name: str) -> str:
@@ -66,25 +84,11 @@ def _pattern(name: str) -> str:
 
 def generated(name: str) -> str:
     """A part as it should be."""
-    return commands() if name == "commands" else "\n".join(TABLES[name]()).strip("\n")
-
-
-def commands() -> str:
-    """`--help` of the program and of each command."""
-    found = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    names = sorted(found, key=lambda name: PANELS.index(found[name].rich_help_panel))
-    sections = [_help("clipbench"), *(f"### {name}\n\n{_help('clipbench', name)}" for name in names)]
-    return "\n\n".join(sections)
-
-
-def _help(program: str, *command: str) -> str:
-    said = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "100"}, prog_name=program).output
-    text = "\n".join(line.rstrip() for line in said.strip().splitlines())
-    return f"```text\n{text}\n```"
+    return "\n".join(TABLES[name]()).strip("\n")
 
 
 def quickstart(folder: Path, *options: str) -> str:
-    """What the quickstart experiment prints, without where its files are."""
+    """The output of the quickstart experiment, without the paths of its files."""
     said = clipbench("run", str(ROOT / QUICKSTART), "--no-mlflow", *options, folder=folder)
     return "\n".join(line.rstrip() for line in said.partition("\nWritten: ")[0].strip().splitlines())
 
@@ -142,7 +146,6 @@ TABLES = {
     "schedules": lambda: formulas("schedule", "schedule"),
     "noise": lambda: formulas("noise", "law"),
 }
-PARTS = (*TABLES, "commands")
 
 
 def _options(plugin: Plugin) -> str:

@@ -1,0 +1,48 @@
+"""Parts of the pages that are generated from the program, and the pasted output of the quickstart, are up to date."""
+
+import os
+
+import pytest
+
+from clipbench import config
+from tests import pages
+from tests.golden_files import RENEW
+from tests.pages import ROOT
+
+HOW = f"{RENEW}=1 pytest tests/docs writes it anew."
+
+
+@pytest.mark.parametrize("name", pages.TABLES)
+def test_generated_parts_are_up_to_date(name):
+    text = pages.generated(name)
+    if os.environ.get(RENEW):
+        pages.write_part(name, text)
+    assert pages.part(name) == text, f"<!-- {name} --> says something else. {HOW}"
+
+
+def test_the_pasted_quickstart_has_the_arms_and_columns_that_it_prints(quick, tmp_path):
+    if os.environ.get(RENEW):
+        said = pages.quickstart(tmp_path)
+        pages.write_part("quickstart", f"```text\n{said}\n```")
+    pasted = pages.part("quickstart")
+    assert _headers(pasted) == _headers(quick.said), HOW
+    assert _arms(pasted) == _arms(quick.said), HOW
+
+
+def _headers(text):
+    """The words over each rule of a table."""
+    lines = text.splitlines()
+    return [" ".join(lines[at - 2 : at]).split()[-6:] for at, line in enumerate(lines) if line.startswith("───")]
+
+
+def _arms(text):
+    """The first words of the rows of the last table."""
+    rows = text.partition("Every strategy and threshold")[2].split("───\n")[-1].partition("\n\n")[0]
+    return {row.split()[0] for row in rows.splitlines()}
+
+
+def test_the_quickstart_experiment_is_what_readme_says():
+    experiment = config.load(ROOT / pages.QUICKSTART)
+    counted = f"{len(experiment.arms)} arms in all, {len(experiment.seeds)} seeds each: {experiment.size} trials"
+    assert counted in " ".join(pages.text("README.md").split())
+    assert pages.QUICKSTART in pages.text("README.md")

@@ -1,0 +1,100 @@
+"""The pages explain every word of the program, and name only commands, options and verbs that exist."""
+
+import re
+
+import pandas as pd
+import pytest
+import typer.main
+
+from clipbench.cli import app
+from clipbench.config.experiment_file import KEYS
+from clipbench.config.sections import ReportOptions
+from clipbench.config.sweep_section import Sweep
+from clipbench.config.train_section import Train
+from clipbench.reporting.columns import verdicts
+from tests import pages
+from tests.pages import ROOT
+from tests.test_architecture import LAYERS
+
+TEXT = pages.everything()
+COMMANDS = typer.main.get_command(app).commands
+
+
+def options_of(command):
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help",
+        "-h",
+    }
+
+
+OPTIONS = {option for command in COMMANDS.values() for option in options_of(command)}
+# Options that are not of a command: of the program itself, and of pip and `mlflow ui`.
+OTHERS = {"--version", "--install-completion", "--show-completion", "--index-url", "--port"}
+
+
+def typed():
+    """Every clipbench command line in the pages: in a line of code, or in the text."""
+    shell = "\n".join(block.text for block in pages.blocks("sh"))
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", TEXT, flags=re.DOTALL | re.MULTILINE))
+    for line in [*shell.splitlines(), *spans]:
+        if found := re.match(r"(?:\S*/)?clipbench (?!-)([^#]*)", line.strip()):
+            yield found[1].split()
+
+
+def test_every_command_line_in_the_pages_is_one():
+    lines = list(typed())
+    assert len(lines) > 20
+    for command, *arguments in lines:
+        assert command in COMMANDS, command
+        used = {argument.partition("=")[0] for argument in arguments if re.match(r"--?[a-z]", argument)}
+        assert used <= options_of(COMMANDS[command]), f"clipbench {command} {' '.join(arguments)}"
+
+
+def test_every_option_in_the_pages_exists():
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT))
+    assert used <= OPTIONS | OTHERS
+
+
+def test_every_command_is_in_the_pages():
+    assert set(COMMANDS) - {command for command, *_ in typed()} == set()
+
+
+def test_every_column_is_explained(quick):
+    folder = quick.folder / "results/quickstart"
+    for table in ("records", "epochs", "steps"):
+        for column in pd.read_parquet(folder / table):
+            if "." not in column:
+                part = column.partition("/")[0]
+                assert f"`{column}`" in TEXT or f"`{part}/*`" in TEXT, f"{column} of {table}"
+
+
+@pytest.mark.parametrize(
+    "key", [*KEYS, *Train.model_fields, "loss", "metrics", *ReportOptions.model_fields, *Sweep.model_fields]
+)
+def test_every_key_of_the_yaml_is_explained(key):
+    text = pages.text("experiments/README.md")
+    assert re.search(rf"^\| (`[\w.]+`, )*`{key}`", text, re.MULTILINE)
+
+
+def test_every_verdict_and_flag_is_explained():
+    words = [verdicts.BEST, verdicts.TIED, verdicts.BETTER, verdicts.WORSE, verdicts.NO_EFFECT]
+    words += [verdicts.UNDERPOWERED, verdicts.OPEN, verdicts.NO_BASELINE, verdicts.BASELINE]
+    words += ["never fired", "fires on > 95 % of steps", "best at the edge of the range"]
+    text = pages.text("results/README.md")
+    assert [word for word in words if f"`{word}`" not in text] == []
+
+
+def test_every_verb_of_the_makefile_is_explained_and_there():
+    verbs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+    assert set(re.findall(r"`(?:\w+=1 )?make ([a-z-]+)", TEXT)) == verbs
+
+
+def test_the_table_of_folders_has_each_once_and_in_the_order_of_imports():
+    text = pages.text("clipbench/README.md")
+    shown = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, re.MULTILINE)
+    rooms = [name for names in LAYERS for name in names]
+    inside = {path.parent.name for path in (ROOT / "clipbench/engine").glob("*/__init__.py")}
+    assert sorted(shown) == sorted({*rooms, *inside})
+    order = {name: number for number, names in enumerate(LAYERS) for name in names}
+    levels = [order[name] for name in shown if name in order]
+    assert levels == sorted(levels)
