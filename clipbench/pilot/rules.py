@@ -15,7 +15,7 @@ from clipbench.plugins.registry import Plugin
 def candidates(names: Sequence[str], folder: str) -> list[Component]:
     """The named strategies, or all that there are; none of them has a threshold yet."""
     found, problems = [], []
-    for name in names or [name for name in registry.catalogue("strategy") if name != "none"]:
+    for name in names or [name for name, plugin in registry.catalogue("strategy").items() if plugin.clips]:
         try:
             found.append(_component(registry.find("strategy", name, folder), folder))
         except UnknownName as error:

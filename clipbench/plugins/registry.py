@@ -41,7 +41,7 @@ HOMES: Mapping[str, str] = {
 }
 GIVEN: Mapping[str, frozenset[str]] = {
     "strategy": frozenset(
-        {"g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "new", "old", "state", "step"}
+        ["g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "new", "old", "state", "step"]
     ),
     "model": frozenset({"inputs", "outputs"}),
     "data": frozenset({"generator", "batch_size", "shares", "yaml_folder"}),
@@ -51,6 +51,8 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "schedule": frozenset({"step", "steps"}),
     "noise": frozenset({"size", "generator"}),
 }
+# The strategy that changes nothing: the baseline, unless `report.baseline` names another arm.
+UNCLIPPED = "none"
 PLACES = ("model", "tensor", "unit", "element", "step")
 TARGETS = ("gradient", "weights")
 
@@ -119,8 +121,12 @@ class Plugin:
     @property
     def open(self) -> bool:
         """Whether it takes options that its signature does not name."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.function).parameters.values())
+
+    @property
+    def clips(self) -> bool:
+        """Whether a strategy changes anything; a user's function that does not declare it does."""
+        return bool(self.facts.get("clips", True))
 
     @property
     def higher_is_better(self) -> bool:
@@ -145,6 +151,9 @@ def strategy(
     refuses: bool = False,
     instead: tuple[str, ...] = (),
     bounds: bool = False,
+    clips: bool = True,
+    threshold_is_norm: bool = False,
+    at_zero: str = "everything is clipped away",
     init: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a clipping rule. `per` is the place where it looks:
@@ -157,19 +166,20 @@ def strategy(
     as `new`, those before the step as `old` and the gradient as `g`, at the other places their norm as `w`.
 
     `search` is the range for Optuna; `loose` the threshold at which it does nothing (None: it always acts);
-    `refuses` says that it turns a step away whole, and so survives a gradient that is not finite; `instead` names
-    options that may stand in place of the threshold, which is then infinite; `bounds` says that the 2-norm over the
-    whole model is at most the threshold afterwards, which the privacy of noise rests on.
+    `refuses` says that it can skip a whole step, and so survives a gradient that is not finite; `instead` names
+    options that can replace the threshold, which is then infinite; `bounds` says that afterwards the 2-norm over the
+    whole model is at most the threshold (differential privacy needs that); `clips=False` that it changes nothing;
+    `threshold_is_norm` that its threshold is compared with the norm of the whole gradient; `at_zero` what 0 does.
 
     `init` says what the rule remembers: for each name a number for every place, or (size, number) for a window of
     them. It is given it as `state` and returns it, changed, after what it returns otherwise.
     """
+    facts = dict(locals())
     if per not in PLACES:
         raise ValueError(f"per must be one of {', '.join(PLACES)}, got {per!r}")
     if on not in TARGETS or (on == "weights" and per == "step"):
         raise ValueError(f"on must be one of {', '.join(TARGETS)}, and a step is not refused on weights; got {on!r}")
-    facts = {"search": search, "loose": loose, "refuses": refuses, "instead": instead, "bounds": bounds, "init": init}
-    return _declare("strategy", per=per, on=on, **facts)
+    return _declare("strategy", **facts)
 
 
 def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
@@ -233,9 +243,7 @@ def noise() -> Callable[[Function], Function]:
 
 def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:
     def attach(function: Function) -> Function:
-        name = facts.pop("name", function.__name__)
-        plugin = Plugin(kind, name, function, facts)
-        function.__clipbench__ = plugin  # type: ignore[attr-defined]
+        function.__clipbench__ = Plugin(kind, function.__name__, function, facts)  # type: ignore[attr-defined]
         return function
 
     return attach
@@ -256,9 +264,9 @@ def catalogue(kind: str) -> dict[str, Plugin]:
 def find(kind: str, name: str, folder: str | Path = "") -> Plugin:
     """The plug-in of that name: a built-in, `package.module:function`, or `./file.py:function` beside the YAML."""
     known = catalogue(kind)
-    library, _, shelf = name.partition(":")
-    if shelf and library in known and known[library].facts.get("library"):
-        return _of_library(known[library], shelf)
+    library, _, item = name.partition(":")
+    if item and library in known and known[library].facts.get("library"):  # `openml:mnist_784`: its first option is set
+        return replace(known[library], name=name, function=functools.partial(known[library].function, item))
     if ":" in name:
         return _own(kind, name, Path(folder))
     if name in known:
@@ -272,11 +280,6 @@ def of(kind: str, component: Component) -> Plugin:
     if component.source and plugin.source != component.source:
         raise ClipbenchError(f"{component.name}: its file has changed since. Type the same command again.")
     return plugin
-
-
-def _of_library(plugin: Plugin, shelf: str) -> Plugin:
-    """`openml:mnist_784` is `openml` with its first option said."""
-    return replace(plugin, name=f"{plugin.name}:{shelf}", function=functools.partial(plugin.function, shelf))
 
 
 def _own(kind: str, name: str, folder: Path) -> Plugin:
@@ -293,6 +296,5 @@ def _own(kind: str, name: str, folder: Path) -> Plugin:
 
 def _modules(home: str) -> list[types.ModuleType]:
     root = importlib.import_module(home)
-    if not hasattr(root, "__path__"):
-        return [root]
-    return [importlib.import_module(f"{home}.{module.name}") for module in pkgutil.iter_modules(root.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(getattr(root, "__path__", ()))]
+    return [importlib.import_module(f"{home}.{name}") for name in names] or [root]

@@ -46,7 +46,7 @@ def identity(clip: Component) -> Identity:
     """What lanes must share to be clipped by one call of a rule: everything but the threshold."""
     options = clip.as_dict()
     plugin = registry.of("strategy", clip)
-    if clip.name == "none" or options.get("threshold", math.inf) is None:
+    if not plugin.clips or options.get("threshold", math.inf) is None:
         return OFF
     per = str(options.get("per") or plugin.facts["per"])
     place = "part" if per == "model" and (options.get("exclude") or is_late(clip)) else per

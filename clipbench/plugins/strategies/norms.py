@@ -16,7 +16,7 @@ P = Annotated[float, Gt(0)]  # of a p-norm; .inf is the largest element
 Eps = Annotated[float, Ge(0)]
 
 
-@strategy(per="model")
+@strategy(per="model", clips=False)
 def none(n: Tensor) -> Scaling:
     """Leave the gradient as it is: the baseline.
 
@@ -25,7 +25,7 @@ def none(n: Tensor) -> Scaling:
     return torch.ones_like(n), torch.zeros_like(n, dtype=torch.bool)
 
 
-@strategy(per="model", search=(1e-2, 1e2), loose=math.inf, bounds=True)
+@strategy(per="model", search=(1e-2, 1e2), loose=math.inf, bounds=True, threshold_is_norm=True)
 def norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     """Scale the gradient so that its p-norm is at most `threshold`.
 
@@ -56,7 +56,7 @@ def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3) -> Scaling:
     return torch.where(n <= limit, 1.0, limit / n.clamp(min=1e-6)), n > limit
 
 
-@strategy(per="model", search=(1e-3, 1e1), bounds=True)
+@strategy(per="model", search=(1e-3, 1e1), bounds=True, threshold_is_norm=True)
 def normalize(n: Tensor, threshold: Tensor | float = 1.0) -> Scaling:
     """Always scale the gradient to the norm `threshold`, small ones up as well as large ones down.
 
@@ -76,7 +76,7 @@ def rms(n: Tensor, size: Tensor, threshold: Tensor) -> Scaling:
     return torch.where(root_mean_square <= threshold, 1.0, threshold / root_mean_square), fired
 
 
-@strategy(per="model", search=(1e-2, 1e2), bounds=True)
+@strategy(per="model", search=(1e-2, 1e2), bounds=True, threshold_is_norm=True)
 def soft_norm(n: Tensor, threshold: Tensor) -> Scaling:
     """Scale the gradient smoothly to a norm below `threshold`: by half where its norm is at the threshold.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from clipbench.plugins.registry import strategy
 
 
-@strategy(per="step", search=(1e-1, 1e2), loose=math.inf, refuses=True)
+@strategy(per="step", search=(1e-1, 1e2), loose=math.inf, refuses=True, threshold_is_norm=True)
 def skip(n: Tensor, threshold: Tensor) -> Tensor:
     """Do not step at all when the norm is over `threshold`: weights and optimizer state stay as they were.
 
@@ -28,7 +28,7 @@ def skip_nonfinite(n: Tensor) -> Tensor:
     return n.isfinite()
 
 
-@strategy(per="element", search=(1e-1, 1e2), loose=math.inf, refuses=True, bounds=True)
+@strategy(per="element", search=(1e-1, 1e2), loose=math.inf, refuses=True, bounds=True, threshold_is_norm=True)
 def drop(g: Tensor, model_n: Tensor, threshold: Tensor) -> Tensor:
     """Step with a zero gradient when the norm is over `threshold`: momentum and weight decay still move.
 

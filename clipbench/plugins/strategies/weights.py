@@ -32,7 +32,9 @@ def max_norm(w: Tensor, threshold: Tensor, eps: Eps = 1e-7) -> tuple[Tensor, Ten
     return (threshold / (w + eps)).clamp(max=1), w > threshold
 
 
-@strategy(per="element", on="weights", search=(1e-4, 1e0), loose=math.inf)
+@strategy(
+    per="element", on="weights", search=(1e-4, 1e0), loose=math.inf, at_zero="every weight is halved at every step"
+)
 def halve(new: Tensor, old: Tensor, g: Tensor, threshold: Tensor) -> Tensor:
     """Set a weight whose gradient is larger than `threshold` to minus half of itself; all others take their step.
 
