@@ -1,11 +1,13 @@
-"""What can go wrong for a user, and where it happened.
+"""Errors that a user sees, the places in files where they occurred, and suggestions for misspelt names.
 
 ClipbenchError            the command failed; the message says what to do        exit code 1
 └── InputError            the input is wrong, with every mistake and its place   exit code 2
+UnknownName               no plug-in has that name; callers turn it into an InputError
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -55,3 +57,21 @@ class InputError(ClipbenchError):
     def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
         """Errors cross process borders whole."""
         return InputError, (self.problems,)
+
+
+class UnknownName(LookupError):
+    """No plug-in has that name; `remedy` suggests a similar name or lists the known ones."""
+
+    def __init__(self, text: str, remedy: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.remedy = remedy
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A sentence that suggests the most similar known name, or lists all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean `{near[0]}`?"
+    return f"Known: {', '.join(known)}." if known else "Nothing is known here."

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Component, Training, Trial
 
 
 def trial(seed=0, optimizer="sgd", **options):

@@ -9,21 +9,21 @@ FRESH = range(8, 16)
 PENALTY = 0.1  # what a diverged lane counts as: the accuracy of guessing
 
 
-def knob(path="threshold", low=0.01, high=100.0, log=True, choices=(), whole=False):
+def param(path="threshold", low=0.01, high=100.0, log=True, choices=(), whole=False):
     return {
         "path": path, "key": f"clip[1].{path}", "low": low, "high": high, "log": log, "whole": whole, "choices": list(choices),
     }  # fmt: skip
 
 
-LR = knob("lr", 0.001, 1.0)
-BATCHES = knob("clip.window", None, None, log=False, choices=[10, 100, 1000])
+LR = param("lr", 0.001, 1.0)
+BATCHES = param("clip.window", None, None, log=False, choices=[10, 100, 1000])
 
 
-def drawn(knobs, rng, number):
-    """A point of the space: evenly over the first knob at first, then at random."""
+def drawn(hyperparameters, rng, number):
+    """A point of the space: evenly over the first hyperparameter at first, then at random."""
     values = {}
-    for each in knobs:
-        share = (number + 0.5) / 8 if number < 8 and each is knobs[0] else rng.uniform()
+    for each in hyperparameters:
+        share = (number + 0.5) / 8 if number < 8 and each is hyperparameters[0] else rng.uniform()
         if each["choices"]:
             values[each["path"]] = each["choices"][int(share * len(each["choices"]))]
         elif each["log"]:
@@ -34,19 +34,19 @@ def drawn(knobs, rng, number):
 
 
 def accuracy(values, best):
-    """A hill over the logarithms of the knobs."""
+    """A hill over the logarithms of the hyperparameters."""
     far = sum((np.log10(values[path]) - np.log10(at)) ** 2 for path, at in best.items() if path in values)
     return 0.1 + 0.84 * np.exp(-0.06 * far)
 
 
-def points(name, knobs, count, best, *, explode=30.0, second=False, running=0, noise=0.004, gain=0.0):
+def points(name, hyperparameters, count, best, *, explode=30.0, second=False, running=0, noise=0.004, gain=0.0):
     """Points that close in on the best one; too large ones diverge, poor ones are pruned."""
     rng = np.random.default_rng(sum(map(ord, name)))
     made = []
     for number in range(count):
-        values = drawn(knobs, rng, number)
+        values = drawn(hyperparameters, rng, number)
         if number >= 16:  # as a sampler does, near what was good
-            values = {path: near(value, best.get(path), rng, knobs) for path, value in values.items()}
+            values = {path: near(value, best.get(path), rng, hyperparameters) for path, value in values.items()}
         score = accuracy(values, best) + gain + rng.normal(0, noise)
         is_running = number >= count - running
         diverged = (
@@ -71,7 +71,7 @@ def points(name, knobs, count, best, *, explode=30.0, second=False, running=0, n
     return made
 
 
-def near(value, best, rng, knobs):
+def near(value, best, rng, hyperparameters):
     if best is None or not isinstance(value, float):
         return value
     return float(f"{best * 10 ** rng.normal(0, 0.35):.4g}")
@@ -89,11 +89,13 @@ def front(made):
     ]  # fmt: skip
 
 
-def contender(name, knobs, made, records=(), *, edges=(), importances=None, second=False, setting="", confirm=True):
+def contender(
+    name, hyperparameters, made, records=(), *, edges=(), importances=None, second=False, setting="", confirm=True
+):
     label = f"{name} ({setting})" if setting else name
     good = front(made) if second else [each["number"] for each in steady(made)]
     return {
-        "name": name, "setting": setting, "label": label, "study": f"{name}-1a2b3c4d", "knobs": list(knobs), "points": made,
+        "name": name, "setting": setting, "label": label, "study": f"{name}-1a2b3c4d", "hyperparameters": list(hyperparameters), "points": made,
         "importances": importances or {}, "winner": max(good, key=lambda n: made[n]["scores"][0], default=None),
         "pareto": good if second else [], "edges": list(edges),
         "confirmed": [row["id"] for row in records] if confirm else [],
@@ -116,7 +118,7 @@ def fresh(strategy, threshold=None, gain=0.0, **other):
     ]
 
 
-def found(knobs, made, name, gain, **other):
+def found(hyperparameters, made, name, gain, **other):
     """The confirmed trials of the best of these points."""
     values = max(steady(made), key=lambda each: each["scores"][0])["values"]
     options = {key: value for key, value in values.items() if key not in ("threshold",) and not key.startswith("clip.")}
@@ -124,28 +126,28 @@ def found(knobs, made, name, gain, **other):
 
 
 def thresholds():
-    """One knob: a search that promised too much, one that held and stands at the edge, one without a threshold."""
+    """One hyperparameter: a search that promised too much, one that held and stands at the edge, one without a threshold."""
     one, two = (
-        points("norm", [knob()], 40, {"threshold": 0.5}),
-        points("value", [knob()], 40, {"threshold": 0.02}, gain=-0.02),
+        points("norm", [param()], 40, {"threshold": 0.5}),
+        points("value", [param()], 40, {"threshold": 0.02}, gain=-0.02),
     )
     none, norm, value = (
         fresh("none", gain=-0.01),
-        found([knob()], one, "norm", 0.0),
-        found([knob()], two, "value", -0.012),
+        found([param()], one, "norm", 0.0),
+        found([param()], two, "value", -0.012),
     )
     edge = {"path": "threshold", "end": "low", "remedy": "--set clip[2].threshold='{log: [0.0001, 100]}'"}
     written = document(
         contender("none", (), [], none),
-        contender("norm", [knob()], one, norm),
-        contender("value", [knob()], two, value, edges=[edge]),
+        contender("norm", [param()], one, norm),
+        contender("value", [param()], two, value, edges=[edge]),
     )
     return written, pd.DataFrame(none + norm + value)
 
 
 def jointly():
     """Thresholds with learning rates, and a choice that one of the rules has."""
-    wide, more = [knob(), LR], [knob(), LR, BATCHES]
+    wide, more = [param(), LR], [param(), LR, BATCHES]
     none = points("none", [LR], 40, {"lr": 0.1}, gain=-0.02)
     norm = points("norm", wide, 40, {"threshold": 0.5, "lr": 0.2})
     window = points("zclip", more, 40, {"threshold": 2.0, "lr": 0.05}, gain=-0.01)
@@ -164,18 +166,18 @@ def jointly():
 
 def objectives():
     """Accuracy against the epochs that it takes."""
-    norm = points("norm", [knob()], 40, {"threshold": 0.5}, second=True)
-    value = points("value", [knob()], 40, {"threshold": 0.1}, second=True, gain=-0.02)
+    norm = points("norm", [param()], 40, {"threshold": 0.5}, second=True)
+    value = points("value", [param()], 40, {"threshold": 0.1}, second=True, gain=-0.02)
     slow = {"train.target": '["val/accuracy", 0.9]'}
     none = [row | slow | {"epochs_to_target": 9.0 + row["seed"] % 3} for row in fresh("none", gain=-0.02)]
     rows = [
-        [row | slow | {"epochs_to_target": 6.0 + row["seed"] % 3} for row in found([knob()], made, name, gain)]
+        [row | slow | {"epochs_to_target": 6.0 + row["seed"] % 3} for row in found([param()], made, name, gain)]
         for name, made, gain in (("norm", norm, 0.0), ("value", value, -0.02))
     ]
     written = document(
         contender("none", (), [], none),
-        contender("norm", [knob()], norm, rows[0], second=True),
-        contender("value", [knob()], value, rows[1], second=True),
+        contender("norm", [param()], norm, rows[0], second=True),
+        contender("value", [param()], value, rows[1], second=True),
         objectives=(("val/accuracy", True), ("epochs_to_target", False)),
         pruner="none",
     )
@@ -184,14 +186,14 @@ def objectives():
 
 def unfinished():
     """Two searches under way, nothing confirmed, and one that was not begun."""
-    norm = points("norm", [knob()], 24, {"threshold": 0.5}, running=8)
-    value = points("value", [knob()], 8, {"threshold": 0.02}, running=8)
+    norm = points("norm", [param()], 24, {"threshold": 0.5}, running=8)
+    value = points("value", [param()], 8, {"threshold": 0.02}, running=8)
     value[0] |= {"state": "failed"}
     written = document(
         contender("none", (), [], confirm=False),
-        contender("norm", [knob()], norm, confirm=False),
-        contender("value", [knob()], value, confirm=False),
-        contender("agc", [knob()], [], confirm=False),
+        contender("norm", [param()], norm, confirm=False),
+        contender("value", [param()], value, confirm=False),
+        contender("agc", [param()], [], confirm=False),
         stopped="timeout of 600 s",
     )
     return written, pd.DataFrame()

@@ -62,7 +62,7 @@ class Simulated:
         return self._compared(self.search.seeds)
 
     def _searched(self, contender) -> Finalist:
-        if not contender.knobs:
+        if not contender.hyperparameters:
             return Finalist(contender)
         study = Study(contender, self.search, optuna.storages.InMemoryStorage())
         while study.left:

@@ -60,7 +60,7 @@ def bowl(folder: Path, sweep=None, **changes) -> Path:
 
 def plan_and_search(path: Path):
     plan = prepare(str(path))
-    return plan, search_of(plan), [contender for contender in contenders(plan) if contender.knobs]
+    return plan, search_of(plan), [contender for contender in contenders(plan) if contender.hyperparameters]
 
 
 def study(path: Path, storage=None) -> Study:

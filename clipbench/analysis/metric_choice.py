@@ -8,8 +8,7 @@ import pandas as pd
 
 from clipbench.analysis.report_model import Metric, Options
 from clipbench.config.measures import PARTS
-from clipbench.core.names import did_you_mean
-from clipbench.errors import InputError, Problem
+from clipbench.errors import InputError, Problem, did_you_mean
 
 DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")
 DIRECTIONS = {

@@ -77,7 +77,7 @@ def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
 
 
 def _verdict(contender: SweptContender, confirmed: Estimate, optimism: Estimate) -> str:
-    if not contender.knobs:
+    if not contender.hyperparameters:
         return search_sentences.NOT_SEARCHED
     if not confirmed.n:
         return search_sentences.OPEN

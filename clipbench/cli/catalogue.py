@@ -12,8 +12,7 @@ from typing import Any
 from clipbench.config.axes import Slot
 from clipbench.config.coerce import phrase, show
 from clipbench.config.component_options import signature
-from clipbench.core.names import UnknownName, did_you_mean
-from clipbench.errors import InputError, Place, Problem
+from clipbench.errors import InputError, Place, Problem, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
 # What the words of `clipbench list` mean to the registry, and what is said over each list.

@@ -25,7 +25,7 @@ from clipbench.cli.options import (
 
 if TYPE_CHECKING:
     from clipbench.commands.session import Settings
-    from clipbench.planning.contender import Contender, Knob
+    from clipbench.planning.contender import Contender, Hyperparameter
     from clipbench.search.sweep import Asking, Preview
 
 
@@ -81,7 +81,7 @@ def _preview(experiment: Path, settings: Settings, asking: Asking, as_json: bool
 
 
 def _lines(found: Preview) -> Iterator[str]:
-    search, searched = found.search, [each for each in found.contenders if each.knobs]
+    search, searched = found.search, [each for each in found.contenders if each.hyperparameters]
     objectives = " and ".join(
         f"{each.name} ({'higher' if each.higher else 'lower'} is better)" for each in search.objectives
     )
@@ -91,13 +91,14 @@ def _lines(found: Preview) -> Iterator[str]:
     yield f"  by         {search.sampler}, {search.batch} points a round; pruner {search.pruner}"
     yield f"  trials     {trials} at most; then {len(found.contenders)} arms on {_seeds(search.confirm_seeds)}"
     for contender in found.contenders:
-        yield f"  arm        {contender.label}: {'; '.join(map(_knob, contender.knobs)) or 'nothing to search'}"
+        options = "; ".join(map(_words, contender.hyperparameters)) or "nothing to search"
+        yield f"  arm        {contender.label}: {options}"
 
 
-def _knob(knob: Knob) -> str:
-    if knob.choices:
-        return f"{knob.path} among {', '.join(map(str, knob.choices))}"
-    return f"{knob.path} from {knob.low:g} to {knob.high:g}{' (log)' if knob.log else ''}"
+def _words(param: Hyperparameter) -> str:
+    if param.choices:
+        return f"{param.path} among {', '.join(map(str, param.choices))}"
+    return f"{param.path} from {param.low:g} to {param.high:g}{' (log)' if param.log else ''}"
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:
@@ -122,13 +123,22 @@ def _document(found: Preview) -> dict[str, Any]:
 
 
 def _contender(contender: Contender) -> dict[str, Any]:
-    return {"label": contender.label, "knobs": [_described(knob) for knob in contender.knobs]}
+    return {
+        "label": contender.label,
+        "hyperparameters": [_described(param) for param in contender.hyperparameters],
+    }
 
 
-def _described(knob: Knob) -> dict[str, Any]:
-    if knob.choices:
-        return {"path": knob.path, "key": knob.key, "choices": list(knob.choices)}
-    return {"path": knob.path, "key": knob.key, "low": knob.low, "high": knob.high, "log": knob.log}
+def _described(param: Hyperparameter) -> dict[str, Any]:
+    if param.choices:
+        return {"path": param.path, "key": param.key, "choices": list(param.choices)}
+    return {
+        "path": param.path,
+        "key": param.key,
+        "low": param.low,
+        "high": param.high,
+        "log": param.log,
+    }
 
 
 def _sweep(experiment: Path, settings: Settings, asking: Asking, as_json: bool, quiet: bool) -> None:

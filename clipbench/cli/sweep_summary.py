@@ -10,7 +10,7 @@ from clipbench.config.coerce import show
 from clipbench.config.experiment import Experiment
 from clipbench.core.trial import Trial, Value
 from clipbench.errors import InputError
-from clipbench.planning.contender import Contender, Knob
+from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.planning.find_contenders import contenders_of
 
 
@@ -27,8 +27,10 @@ def sweep_lines(experiment: Experiment) -> Iterator[str]:
     seeds = "1 seed" if sweep.seeds == 1 else f"{sweep.seeds} seeds"
     confirmed = f"the best on {sweep.confirm_seeds} others"
     yield f"  sweep      {sweep.trials} points of each on {seeds} by {sweep.sampler}, {confirmed}"
-    searched = [contender for contender in found if contender.knobs]
-    yield from dict.fromkeys(f"  search     {each.name}: {', '.join(map(knob_words, each.knobs))}" for each in searched)
+    searched = [contender for contender in found if contender.hyperparameters]
+    yield from dict.fromkeys(
+        f"  search     {each.name}: {', '.join(map(hyperparameter_words, each.hyperparameters))}" for each in searched
+    )
     for left_out in dict.fromkeys(contender.left_out for contender in searched if contender.left_out):
         yield f"  note       {', '.join(left_out)}: outside of what is searched, and left out of a sweep."
 
@@ -49,17 +51,19 @@ def sweep_values(experiment: Experiment) -> dict[str, Any] | None:
         "confirm_seeds": sweep.confirm_seeds,
         "sampler": sweep.sampler,
         "searched": [
-            {"contender": contender.label, **_knob_values(knob)} for contender in found for knob in contender.knobs
+            {"contender": contender.label, **_hyperparameter_values(param)}
+            for contender in found
+            for param in contender.hyperparameters
         ],
         "left_out": [arm for contender in found for arm in contender.left_out],
     }
 
 
-def knob_words(knob: Knob) -> str:
+def hyperparameter_words(param: Hyperparameter) -> str:
     """What is searched of an option: `lr 0.01 to 1 (log)`."""
-    if knob.choices:
-        return f"{knob.path} of {', '.join(map(show, knob.choices))}"
-    return f"{knob.path} {knob.low:g} to {knob.high:g}{' (log)' if knob.log else ''}"
+    if param.choices:
+        return f"{param.path} of {', '.join(map(show, param.choices))}"
+    return f"{param.path} {param.low:g} to {param.high:g}{' (log)' if param.log else ''}"
 
 
 def _contenders(experiment: Experiment) -> Sequence[Contender]:
@@ -70,10 +74,20 @@ def _contenders(experiment: Experiment) -> Sequence[Contender]:
     return contenders_of(experiment, trials)
 
 
-def _knob_values(knob: Knob) -> dict[str, Any]:
-    if knob.choices:
-        return {"path": knob.path, "key": knob.key, "choices": list(map(_plain, knob.choices))}
-    return {"path": knob.path, "key": knob.key, "low": knob.low, "high": knob.high, "log": knob.log}
+def _hyperparameter_values(param: Hyperparameter) -> dict[str, Any]:
+    if param.choices:
+        return {
+            "path": param.path,
+            "key": param.key,
+            "choices": list(map(_plain, param.choices)),
+        }
+    return {
+        "path": param.path,
+        "key": param.key,
+        "low": param.low,
+        "high": param.high,
+        "log": param.log,
+    }
 
 
 def _plain(value: Value) -> Any:

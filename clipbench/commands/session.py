@@ -14,7 +14,8 @@ from clipbench import __version__
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
 from clipbench.config.dump import resolved
-from clipbench.core.trial import Records, digest
+from clipbench.core.records import Records
+from clipbench.core.trial import digest
 from clipbench.errors import InputError, Problem
 from clipbench.execution.local import Local
 from clipbench.execution.question import Advise

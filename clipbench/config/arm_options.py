@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Lt
 
 from clipbench.config.axes import Axis, Slot
 from clipbench.config.coerce import Misfit, fit, show
-from clipbench.core.names import did_you_mean
 from clipbench.core.trial import Component
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Plugin
 
 Place = Literal["model", "tensor", "unit"]

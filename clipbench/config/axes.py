@@ -10,7 +10,7 @@ from typing import Any
 
 from clipbench.config.coerce import Misfit, show
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
-from clipbench.core.names import did_you_mean
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import REQUIRED
 
 MOST_POINTS = 1000

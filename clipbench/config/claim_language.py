@@ -9,8 +9,8 @@ from typing import Any
 
 from clipbench.config.coerce import Misfit
 from clipbench.config.measures import unknown_measure
-from clipbench.core.names import did_you_mean
 from clipbench.core.trial import Component, Training, Trial
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue
 
 RELATIONS = "><="

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from clipbench.core.names import did_you_mean
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Option
 
 

@@ -16,8 +16,8 @@ from clipbench.config.axes import Axis, Slot, read_axis
 from clipbench.config.coerce import fit, show
 from clipbench.config.component_options import FIXED, SECTIONS, is_plain, signature
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
-from clipbench.core.names import UnknownName, did_you_mean
 from clipbench.core.trial import Component
+from clipbench.errors import UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
 CONSTANT = Component.of("constant", warmup=0)  # of a schedule the same as none

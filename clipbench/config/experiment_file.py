@@ -25,9 +25,8 @@ from clipbench.config.sweep_section import Sweep, read_sweep
 from clipbench.config.train_section import function_names, read_training, trainings
 from clipbench.config.tunable import check_tuned
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node, parse
-from clipbench.core.names import did_you_mean
 from clipbench.core.trial import Component
-from clipbench.errors import Place
+from clipbench.errors import Place, did_you_mean
 from clipbench.plugins.registry import find
 
 __all__ = ["Claim", "Experiment", "ReportOptions", "Sweep", "load", "resolved"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipbench.config.coerce import show
-from clipbench.core.names import did_you_mean
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue
 
 PARTS = ("test", "val", "best_val", "train")

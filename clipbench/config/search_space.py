@@ -18,7 +18,7 @@ from clipbench.config.components import Choice
 from clipbench.config.optimizer_check import refusal
 from clipbench.config.sections import is_mapping
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
-from clipbench.core.names import did_you_mean
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Plugin, find
 
 KINDS = {"optimizer": "optimizer", "clip": "strategy"}  # sections with options that can be searched

@@ -14,7 +14,7 @@ from clipbench.config.coerce import Misfit, fit, show, takes_whole
 from clipbench.config.component_options import NotNegative
 from clipbench.config.measures import unknown_measure
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
-from clipbench.core.names import did_you_mean
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import REQUIRED
 
 Positive = Annotated[float, Field(gt=0)]

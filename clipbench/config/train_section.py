@@ -17,8 +17,8 @@ from clipbench.config.components import read_choices
 from clipbench.config.measures import unknown_measure
 from clipbench.config.sections import Positive, Section, is_mapping, refuse_unknown, slots
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
-from clipbench.core.names import did_you_mean
 from clipbench.core.trial import Component, Training
+from clipbench.errors import did_you_mean
 
 AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
 OUTPUT = Component("output", label="output")  # the model's output is the loss

@@ -125,6 +125,8 @@ def _compose(text: str, file: str, key: str, lines: bool) -> yaml.Node | None:
         _refuse_nesting(text, place)
         composed: yaml.Node | None = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
+        if "nesting depth" in str(error.problem):  # a limit of newer versions of libyaml, met while it reads ahead
+            _refuse_nesting(text, place, yaml.BaseLoader)
         # What is never closed is a mistake where it was opened, not at the end of the file.
         open_ended = "end of stream" in str(error.problem) and error.context_mark
         mark = error.context_mark if open_ended else error.problem_mark or error.context_mark
@@ -134,10 +136,10 @@ def _compose(text: str, file: str, key: str, lines: bool) -> yaml.Node | None:
     return composed
 
 
-def _refuse_nesting(text: str, place: Any) -> None:
-    """PyYAML composes by recursion, so the depth is looked at before it does."""
+def _refuse_nesting(text: str, place: Any, loader: Any = None) -> None:
+    """Limit the depth before PyYAML composes the nodes, which it does by recursion."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=loader or _Loader):
         documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:

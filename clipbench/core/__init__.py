@@ -1,1 +1,1 @@
-"""Trials and their records: the nouns that every other folder shares."""
+"""Trials, their records and the table of measures: what every other folder shares."""

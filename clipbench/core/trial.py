@@ -1,25 +1,18 @@
-"""Trial and Records: the frozen nouns that everybody exchanges."""
+"""Trial: one training run, fully decided, with its components and training options."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Union
 
-import numpy as np
-
 # Part of every trial's id. Raise it when the same options would train to other numbers.
 FORMAT = 1
 
-# By status, how much a row counts beside others of its trial. One of a whole training needs no other.
-RANKS = {"failed": 0, "pruned": 1}
-WHOLE = 2
-
 Value = Union[bool, int, float, str, None, tuple["Value", ...], "Component"]
-Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -134,35 +127,6 @@ class Trial:
         for path, value in sections.items():
             row.update(_flat(path, value))
         return {path: value for path, value in row.items() if path not in ("optimizer.lr", "clip.threshold")}
-
-
-@dataclass
-class Records:
-    """Trials and what happened to them, as three flat tables of equally long columns.
-
-    `records` has one row a trial, `epochs` one a trial and epoch, `steps` one a trial and step.
-    """
-
-    records: Columns
-    epochs: Columns
-    steps: Columns
-    weights: dict[str, np.ndarray] = field(default_factory=dict)  # final, flat, by trial id, where asked for
-
-    @classmethod
-    def failed(cls, trials: Sequence[Trial], error: str) -> Records:
-        """Trials that could not be trained; the next run tries them again."""
-        rows = [{"id": trial.id, "status": "failed", **trial.columns(), "error": error} for trial in trials]
-        return cls(as_columns(rows), {}, {})
-
-
-def rank(status: str) -> int:
-    return RANKS.get(status, WHOLE)
-
-
-def as_columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Rows of possibly different keys as columns of one length."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
 
 
 def digest(content: object, length: int = 16) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipbench.core.names import did_you_mean
 from clipbench.core.trial import Component
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import DataProblem, Plugin
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipbench.core.trial import Records, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Trial
 from clipbench.engine import tabulate
 from clipbench.engine.cohort_training import Cohort, Progress, order
 from clipbench.engine.cohort_training import train as train_chunk

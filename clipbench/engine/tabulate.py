@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.core.trial import Columns, Records, Trial, as_columns
+from clipbench.core.records import Columns, Records, as_columns
+from clipbench.core.trial import Trial
 from clipbench.engine.clipping.privacy import epsilon_of
 from clipbench.engine.cohort_training import Outcome
 from clipbench.engine.model.functional import higher_is_better

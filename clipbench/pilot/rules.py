@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clipbench.config.component_options import signature
-from clipbench.core.names import UnknownName
 from clipbench.core.trial import Component
-from clipbench.errors import InputError, Place, Problem
+from clipbench.errors import InputError, Place, Problem, UnknownName
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clipbench.core.names import did_you_mean
 from clipbench.core.trial import Component, Value
 from clipbench.engine.clipping.groups import excluded
 from clipbench.engine.clipping.privacy import accountant_is_there, is_bounded
 from clipbench.engine.gradients.scope import BATCH, Scope, scope_of
 from clipbench.engine.inputs.batches import Schedule
 from clipbench.engine.model.functional import Network
+from clipbench.errors import did_you_mean
 
 Example = tuple[Tensor, Tensor]
 

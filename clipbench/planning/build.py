@@ -15,7 +15,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from clipbench import config
 from clipbench import datasets as dataset
 from clipbench.config import Experiment
-from clipbench.core.names import UnknownName
 from clipbench.core.trial import Component, Training, Trial, digest
 from clipbench.datasets import DataProblem, Dataset
 from clipbench.engine.gradients.looped import reason_to_loop
@@ -25,7 +24,7 @@ from clipbench.engine.inputs.gradient_noise import try_noise
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.functional import DTYPES, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
-from clipbench.errors import InputError, Problem
+from clipbench.errors import InputError, Problem, UnknownName
 from clipbench.planning import arm_checks
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources

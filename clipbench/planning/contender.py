@@ -1,4 +1,4 @@
-"""Contender and Knob: a strategy on one setting, and the options of it that a sweep searches."""
+"""Contender and Hyperparameter: a strategy on one setting, and the options of it that a sweep searches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_GIVEN = 16  # points that a search begins with
 
 
 @dataclass(frozen=True)
-class Knob:
+class Hyperparameter:
     """One searched option: a number within a range, or one of `choices`."""
 
     path: str  # column of the records: `threshold`, `lr`, `optimizer.momentum`, `clip.window`
@@ -72,7 +72,7 @@ class Contender:
     templates: tuple[Trial, ...]  # one for each fold; their seed and what is searched of them mean nothing
     optimizer: Choice  # as the YAML writes it
     clip: Choice
-    knobs: tuple[Knob, ...] = ()
+    hyperparameters: tuple[Hyperparameter, ...] = ()
     left_out: tuple[str, ...] = ()  # arms of the YAML that are outside of what is searched: off, or 0 on a log scale
 
     @property
@@ -91,16 +91,16 @@ class Contender:
             ).id
             for template in self.templates
         ]
-        return digest([fixed, [[k.path, k.low, k.high, k.log, k.whole, k.choices] for k in self.knobs]])
+        return digest([fixed, [[k.path, k.low, k.high, k.log, k.whole, k.choices] for k in self.hyperparameters]])
 
     @property
     def size(self) -> int | None:
         """How many points there are, where they can be counted."""
-        sizes = [knob.size for knob in self.knobs]
+        sizes = [param.size for param in self.hyperparameters]
         return None if None in sizes else math.prod(size for size in sizes if size)
 
     def trials(self, values: Mapping[str, Value], seeds: Iterable[int]) -> tuple[Trial, ...]:
-        """One for each fold and seed, with these values of the knobs: those that the YAML would make of them."""
+        """One for each fold and seed, with these hyperparameter values: the trials that the YAML would make of them."""
         first, seeds = self.templates[0], tuple(seeds)
         optimizer = self._component(self.optimizer, first.optimizer, "optimizer", values)
         clip = self._component(self.clip, first.clip, "clip", values)
@@ -112,25 +112,25 @@ class Contender:
 
     def given(self) -> tuple[dict[str, Value], ...]:
         """Points of the YAML's own values, evenly thinned where there are many; none where it has none."""
-        if not any(knob.given for knob in self.knobs):
+        if not any(param.given for param in self.hyperparameters):
             return ()
-        each = [knob.given or (knob.middle,) for knob in self.knobs]
+        each = [param.given or (param.middle,) for param in self.hyperparameters]
         total = math.prod(map(len, each))
         last = min(total, MOST_GIVEN) - 1
         places = [round(number * (total - 1) / last) for number in range(last + 1)] if last else [0]
         return tuple(self._point(each, place) for place in places)
 
     def _point(self, each: Sequence[Sequence[Value]], place: int) -> dict[str, Value]:
-        """The point at a place of the product, of which the last knob varies fastest."""
+        """The point at a place of the product, of which the last hyperparameter varies fastest."""
         values = []
         for choices in reversed(each):
             place, position = divmod(place, len(choices))
             values.append(choices[position])
-        return {knob.path: value for knob, value in zip(self.knobs, reversed(values), strict=True)}
+        return {param.path: value for param, value in zip(self.hyperparameters, reversed(values), strict=True)}
 
     def _searched(self, section: str) -> dict[str, str]:
-        """The searched options of the optimizer or the strategy, each with its knob's path."""
-        places = {knob.path: option_of(knob.path) for knob in self.knobs}
+        """The searched options of the optimizer or the strategy, each with its hyperparameter's path."""
+        places = {param.path: option_of(param.path) for param in self.hyperparameters}
         return {option: path for path, (part, option) in places.items() if part == section}
 
     def _component(self, choice: Choice, template: Component, section: str, values: Mapping[str, Value]) -> Component:
@@ -139,7 +139,7 @@ class Contender:
 
 
 def option_of(path: str) -> tuple[str, str]:
-    """The section and the option of a knob's path."""
+    """The section and the option of a hyperparameter's path."""
     short = {"threshold": ("clip", "threshold"), "lr": ("optimizer", "lr")}
     section, _, option = path.partition(".")
     return short.get(path) or (section, option)

@@ -12,7 +12,7 @@ from clipbench.config.components import Choice
 from clipbench.config.search_space import Searched, searched, takes
 from clipbench.core.trial import Component, Trial, Value
 from clipbench.errors import InputError, Problem
-from clipbench.planning.contender import Contender, Knob, option_of, path_of
+from clipbench.planning.contender import Contender, Hyperparameter, option_of, path_of
 from clipbench.planning.plan import Plan
 from clipbench.plugins import registry
 
@@ -37,7 +37,7 @@ def contenders_of(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Cont
         if trial.seed == trials[0].seed:
             groups.setdefault(file.fixed(trial), []).append(trial)
     found = [file.contender(group) for group in groups.values()]
-    if not any(contender.knobs for contender in found) and not file.problems:
+    if not any(contender.hyperparameters for contender in found) and not file.problems:
         text = "there is nothing to search: no strategy here has a threshold."
         remedy = "Name one that has, or write sweep: {search: {optimizer.lr: {log: [0.001, 1]}}}."
         file.problems.append(Problem(experiment.place("clip"), text, remedy))
@@ -91,8 +91,12 @@ class _File:
         first = trials[0]
         optimizer, arm = self.optimizers[first.optimizer], self.arms[first.clip]
         folds = {trial.data: trial for trial in reversed(trials)}
-        knobs = (*self._threshold(trials), *_knobs("optimizer", optimizer, trials), *_knobs("clip", arm, trials))
-        places = [option_of(knob.path) for knob in knobs]
+        hyperparameters = (
+            *self._threshold(trials),
+            *_hyperparameters("optimizer", optimizer, trials),
+            *_hyperparameters("clip", arm, trials),
+        )
+        places = [option_of(param.path) for param in hyperparameters]
         kept = first.clip.without(*(option for section, option in places if section == "clip"))
         return Contender(
             name=arm.choice.label(kept.as_dict()),
@@ -100,8 +104,8 @@ class _File:
             templates=tuple(reversed(folds.values())),
             optimizer=optimizer.choice,
             clip=arm.choice,
-            knobs=knobs,
-            left_out=tuple(dict.fromkeys(trial.arm for trial in group if _is_left_out(trial, knobs))),
+            hyperparameters=hyperparameters,
+            left_out=tuple(dict.fromkeys(trial.arm for trial in group if _is_left_out(trial, hyperparameters))),
         )
 
     def _written(self, section: str, components: Sequence[Component]) -> dict[Component, _Written]:
@@ -113,14 +117,14 @@ class _File:
             found[component] = _Written(choice, searched(choice, section, search))
         return found
 
-    def _threshold(self, trials: Sequence[Trial]) -> Iterator[Knob]:
+    def _threshold(self, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
         first = trials[0]
         if first.threshold is None:
             return
         chosen = (self.arms[trial.clip].searched.get("threshold") for trial in trials)
         said = next(filter(None, chosen), None) or self._range(trials)
         if said:
-            yield _knob("clip", "threshold", said, trials, self.arms[first.clip].choice)
+            yield _hyperparameter("clip", "threshold", said, trials, self.arms[first.clip].choice)
         else:
             self._no_range(self.arms[first.clip].choice)
 
@@ -150,29 +154,31 @@ class _File:
         self.problems.append(Problem(self.experiment.place(key), text, remedy))
 
 
-def _knobs(section: str, written: _Written, trials: Sequence[Trial]) -> Iterator[Knob]:
+def _hyperparameters(section: str, written: _Written, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
     for option, found in written.searched.items():
         if (section, option) != ("clip", "threshold"):
-            yield _knob(section, option, found, trials, written.choice)
+            yield _hyperparameter(section, option, found, trials, written.choice)
 
 
-def _knob(section: str, option: str, found: Searched, trials: Sequence[Trial], choice: Choice) -> Knob:
+def _hyperparameter(
+    section: str, option: str, found: Searched, trials: Sequence[Trial], choice: Choice
+) -> Hyperparameter:
     components = [getattr(trial, section) for trial in trials]
     values = dict.fromkeys(component.as_dict().get(option) for component in components)
     given = tuple(value for value in values if _within(value, found.space))
     path, space = path_of(section, option), found.space
     if isinstance(space, Range):
-        knob = Knob(path, found.key, space.low, space.high, space.log, space.whole, given=given)
-        beyond = {"low": knob.widened("low")[0], "high": knob.widened("high")[1]}
+        param = Hyperparameter(path, found.key, space.low, space.high, space.log, space.whole, given=given)
+        beyond = {"low": param.widened("low")[0], "high": param.widened("high")[1]}
         taken = (
-            end for end in beyond if beyond[end] != getattr(knob, end) and takes(choice, section, option, beyond[end])
+            end for end in beyond if beyond[end] != getattr(param, end) and takes(choice, section, option, beyond[end])
         )
-        return replace(knob, can_widen=tuple(taken))
-    return Knob(path, found.key, choices=space, given=given)
+        return replace(param, can_widen=tuple(taken))
+    return Hyperparameter(path, found.key, choices=space, given=given)
 
 
-def _is_left_out(trial: Trial, knobs: Sequence[Knob]) -> bool:
-    return any(knob.path == "threshold" and trial.threshold not in knob.given for knob in knobs)
+def _is_left_out(trial: Trial, hyperparameters: Sequence[Hyperparameter]) -> bool:
+    return any(param.path == "threshold" and trial.threshold not in param.given for param in hyperparameters)
 
 
 def _within(value: Value, space: Range | tuple[Value, ...]) -> bool:
@@ -195,7 +201,7 @@ def _settings(found: Sequence[Contender]) -> list[str]:
 
 def _setting(contender: Contender) -> dict[str, Value]:
     row = contender.templates[0].columns()
-    searched_paths = {knob.path for knob in contender.knobs}
+    searched_paths = {param.path for param in contender.hyperparameters}
     return {
         name: value
         for name, value in row.items()

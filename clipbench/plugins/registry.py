@@ -13,8 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from clipbench.core.names import UnknownName, did_you_mean
-from clipbench.errors import ClipbenchError
+from clipbench.errors import ClipbenchError, UnknownName, did_you_mean
 from clipbench.plugins import user_modules
 from clipbench.plugins.signature import hints, origins
 

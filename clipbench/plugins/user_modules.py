@@ -10,7 +10,7 @@ import sys
 import types
 from pathlib import Path
 
-from clipbench.core.names import UnknownName, did_you_mean
+from clipbench.errors import UnknownName, did_you_mean
 
 # Where such a module remembers the hash of the file that it was imported from.
 SOURCE = "__clipbench_source__"

@@ -52,7 +52,7 @@ def score(measure: Metric) -> str:
     return f"Mean {measure.name} over the search seeds; {better} is better."
 
 
-def knob(path: str) -> str:
+def param(path: str) -> str:
     return f"The value of {path} at the best point."
 
 

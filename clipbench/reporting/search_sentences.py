@@ -1,4 +1,4 @@
-"""What a search found in words: values of knobs, the sentence that sums it up, what to be aware of."""
+"""What a search found in words: values of hyperparameters, the sentence that sums it up, what to be aware of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEANING = (
 
 
 def value(known: Scalar) -> str:
-    """Of a knob, in four digits, as it would stand in the YAML."""
+    """Of a hyperparameter, in four digits, as it would stand in the YAML."""
     if isinstance(known, bool):
         return str(known).lower()
     if isinstance(known, float):
@@ -103,7 +103,7 @@ def flags(contender: SweptContender, swept: Swept, fresh: int, diverged: int) ->
     for edge in contender.edges:
         end, name = "upper" if edge.end == "high" else "lower", known.get(edge.path, edge.path)
         yield Flag(f"{EDGE} ({end} end of {name}). Wider:", edge.remedy)
-    if contender.knobs:
+    if contender.hyperparameters:
         yield from _of_points(contender, swept)
     if contender.winning and not fresh:
         yield Flag("not confirmed yet")

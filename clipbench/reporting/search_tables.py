@@ -11,7 +11,7 @@ from clipbench.reporting import numbers, search_column_meaning, search_sentences
 from clipbench.reporting.columns import Column, Grid, Value, grid_of
 from clipbench.store.sweep_file import SweptContender, SweptPoint
 
-MOST_COLUMNS = 2  # of knobs, each with a column of its own; more stand in one column, as words
+MOST_COLUMNS = 2  # of hyperparameters, each with a column of its own; more stand in one column, as words
 CONTENDER, FOUND = "contender", "found"
 TEXT = frozenset({CONTENDER, FOUND, "promise", "beaten by"})
 
@@ -85,12 +85,12 @@ def effort(search: Search) -> Grid:
             "budget", lambda row: numbers.share(row.budget), search_column_meaning.BUDGET, lambda row: 100 * row.budget
         ),
     ]
-    rows = [row for row in search.found if row.contender.knobs]
+    rows = [row for row in search.found if row.contender.hyperparameters]
     return grid_of("effort", "What the search took", columns, rows, TEXT)
 
 
 def importances(search: Search) -> Grid:
-    """How much of the differences between points each knob explains; where there are several knobs."""
+    """How much of the differences between points each hyperparameter explains, where there are several."""
     rows = [row for row in search.found if len(row.contender.importances) > 1]
     paths = dict.fromkeys(path for row in rows for path in row.contender.importances)
     names = search_sentences.names(search.swept)
@@ -167,20 +167,20 @@ def _contender() -> Column[Found]:
 
 
 def _values(search: Search) -> Iterator[Column[Found]]:
-    """A column a knob as long as they are few."""
+    """A column a hyperparameter as long as they are few."""
     names = search_sentences.names(search.swept)
     if len(names) > MOST_COLUMNS:
         yield Column(FOUND, lambda row: _place(row, names), search_column_meaning.FOUND, lambda row: _place(row, names))
         return
     for path, name in names.items():
-        yield _knob(path, name)
+        yield _hyperparameter(path, name)
 
 
 def _place(row: Found, names: dict[str, str]) -> str:
     return search_sentences.place(row.contender.winning, names) if row.contender.winning else numbers.NOTHING
 
 
-def _knob(path: str, name: str) -> Column[Found]:
+def _hyperparameter(path: str, name: str) -> Column[Found]:
     def value(row: Found) -> Value:
         known = row.contender.winning.values.get(path) if row.contender.winning else None
         return math.nan if known is None else float(known) if isinstance(known, float | int) else known
@@ -189,7 +189,7 @@ def _knob(path: str, name: str) -> Column[Found]:
         winner = row.contender.winning
         return search_sentences.value(winner.values[path]) if winner and path in winner.values else numbers.NOTHING
 
-    return Column(name, text, search_column_meaning.knob(path), value)
+    return Column(name, text, search_column_meaning.param(path), value)
 
 
 def _count(header: str, tip: str, *states: str) -> Column[Found]:

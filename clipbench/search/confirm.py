@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipbench.core.trial import Trial, Value
-from clipbench.planning.contender import Contender, Knob
+from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.search.settings import Search
 from clipbench.store.sweep_file import Swept, SweptContender
@@ -17,7 +17,7 @@ Content = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Finalist:
-    """A contender with what was found for it; without knobs there was nothing to find."""
+    """A contender with what was found for it; without hyperparameters there was nothing to find."""
 
     contender: Contender
     number: int | None = None  # of its best point
@@ -26,7 +26,7 @@ class Finalist:
 
     @property
     def is_ready(self) -> bool:
-        return self.number is not None or not self.contender.knobs
+        return self.number is not None or not self.contender.hyperparameters
 
     def trials(self, search: Search) -> tuple[Trial, ...]:
         """Those that confirm it."""
@@ -45,15 +45,17 @@ def recalled(search: Search, contenders: Sequence[Contender], known: Swept) -> l
 
 def _recalled(contender: Contender, known: SweptContender) -> Finalist:
     winner = known.winning
-    values = {knob.path: _value(knob, winner.values[knob.path]) for knob in contender.knobs} if winner else {}
+    values = (
+        {param.path: _value(param, winner.values[param.path]) for param in contender.hyperparameters} if winner else {}
+    )
     return Finalist(contender, known.winner, values, is_confirmed=True)
 
 
-def _value(knob: Knob, known: object) -> Value:
+def _value(param: Hyperparameter, known: object) -> Value:
     """A list is a text in a file."""
-    if not knob.choices:
-        return knob.rounded(known)  # type: ignore[arg-type]  # a number, or the trial has another name
-    return next((choice for choice in knob.choices if choice == known or str(choice) == known), None)
+    if not param.choices:
+        return param.rounded(known)  # type: ignore[arg-type]  # a number, or the trial has another name
+    return next((choice for choice in param.choices if choice == known or str(choice) == known), None)
 
 
 def confirming(plan: Plan, search: Search, finalists: Sequence[Finalist]) -> Plan:

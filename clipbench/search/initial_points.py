@@ -33,7 +33,7 @@ def first_points(
 
 
 def _threshold(contender: Contender) -> bool:
-    return any(knob.path == THRESHOLD and not knob.choices for knob in contender.knobs)
+    return any(param.path == THRESHOLD and not param.choices for param in contender.hyperparameters)
 
 
 def _proposed(
@@ -59,9 +59,9 @@ def _proposed(
 def _piloted(contender: Contender, thresholds: Sequence[float]) -> Iterator[Mapping[str, Value]]:
     """Each threshold beside the first of the YAML's values for everything else."""
     base: Mapping[str, Value] = next(iter(contender.given()), {})
-    knob = next(knob for knob in contender.knobs if knob.path == THRESHOLD) if thresholds else None
-    if knob is None or set(base) != {each.path for each in contender.knobs}:
+    param = next(param for param in contender.hyperparameters if param.path == THRESHOLD) if thresholds else None
+    if param is None or set(base) != {each.path for each in contender.hyperparameters}:
         return
     for threshold in thresholds:
-        if knob.low <= threshold <= knob.high:
-            yield {**base, THRESHOLD: knob.rounded(threshold)}
+        if param.low <= threshold <= param.high:
+            yield {**base, THRESHOLD: param.rounded(threshold)}

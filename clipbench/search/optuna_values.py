@@ -1,4 +1,4 @@
-"""The values of a knob on their way to Optuna and back."""
+"""The values of a hyperparameter on their way to Optuna and back."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 import optuna
 
 from clipbench.core.trial import Value
-from clipbench.planning.contender import Knob
+from clipbench.planning.contender import Hyperparameter
 
 
-def suggest(trial: optuna.trial.Trial, knob: Knob) -> Any:
-    """What Optuna says for a knob; the same each time that it is asked about one trial."""
-    if knob.choices:
-        return trial.suggest_categorical(knob.path, [told(knob, choice) for choice in knob.choices])
-    if knob.whole:
-        return trial.suggest_int(knob.path, int(knob.low), int(knob.high), log=knob.log)
-    return trial.suggest_float(knob.path, knob.low, knob.high, log=knob.log)
+def suggest(trial: optuna.trial.Trial, param: Hyperparameter) -> Any:
+    """What Optuna says for a hyperparameter; the same each time that it is asked about one trial."""
+    if param.choices:
+        return trial.suggest_categorical(param.path, [told(param, choice) for choice in param.choices])
+    if param.whole:
+        return trial.suggest_int(param.path, int(param.low), int(param.high), log=param.log)
+    return trial.suggest_float(param.path, param.low, param.high, log=param.log)
 
 
-def told(knob: Knob, value: Value) -> Any:
+def told(param: Hyperparameter, value: Value) -> Any:
     """A value as Optuna takes it: a list is a text there."""
-    return value if not knob.choices or value is None or isinstance(value, bool | int | float | str) else repr(value)
+    return value if not param.choices or value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
-def heard(knob: Knob, value: Any) -> Value:
+def heard(param: Hyperparameter, value: Any) -> Value:
     """The value that trials get: of a number the digits that a person would type."""
-    if not knob.choices:
-        return knob.rounded(value)
-    return next(choice for choice in knob.choices if told(knob, choice) == value)
+    if not param.choices:
+        return param.rounded(value)
+    return next(choice for choice in param.choices if told(param, choice) == value)

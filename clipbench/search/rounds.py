@@ -11,7 +11,8 @@ import numpy as np
 
 from clipbench.commands.session import Session
 from clipbench.config.sweep_section import OF_EPOCHS
-from clipbench.core.trial import Records, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Trial
 from clipbench.execution.local import Local
 from clipbench.execution.question import Advise, Answer, Question
 from clipbench.planning.plan import Chunk, Cohort, Plan, most_lanes

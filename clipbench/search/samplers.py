@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 
 from clipbench.core.trial import digest
 from clipbench.errors import InputError, Place, Problem
-from clipbench.planning.contender import Knob
+from clipbench.planning.contender import Hyperparameter
 
 # Points that are drawn at random before a model of the objective says where to look; those of the YAML count.
 STARTUP = 8
@@ -105,13 +105,13 @@ def number(*content: object) -> int:
     return int(digest(list(content), 8), 16)
 
 
-def check_sampler(name: str, knobs: Sequence[Knob], place: Place) -> None:
-    """Whether a sampler can search these knobs; raises InputError."""
+def check_sampler(name: str, hyperparameters: Sequence[Hyperparameter], place: Place) -> None:
+    """Whether a sampler can search these hyperparameters; raises InputError."""
     if name != "cmaes":
         return
-    numbers = [knob for knob in knobs if not knob.choices]
+    numbers = [param for param in hyperparameters if not param.choices]
     if len(numbers) < 2:
-        words = ", ".join(knob.path for knob in knobs)
+        words = ", ".join(param.path for param in hyperparameters)
         text = f"cmaes needs two numbers to search, and here is {words}."
         raise InputError([Problem(place, text, "Write sampler: tpe, or sampler: gp.")])
     try:

@@ -35,7 +35,7 @@ SEVERAL = 2
 
 @dataclass(frozen=True)
 class Point:
-    """Values of all knobs, and the trials that try them."""
+    """Values of all hyperparameters, and the trials that try them."""
 
     number: int
     values: Mapping[str, Value]
@@ -110,13 +110,16 @@ class Study:
         self._study.set_user_attr(OPENED, True)
 
     def _enqueue(self, origin: str, values: Mapping[str, Value]) -> None:
-        params = {knob.path: told(knob, values[knob.path]) for knob in self.contender.knobs}
+        params = {param.path: told(param, values[param.path]) for param in self.contender.hyperparameters}
         self._study.enqueue_trial(params, user_attrs={ORIGIN: origin}, skip_if_exists=True)
 
     def _every(self) -> Iterator[dict[str, Value]]:
         """Every point, where they can be counted."""
-        each = [knob.choices or tuple(range(int(knob.low), int(knob.high) + 1)) for knob in self.contender.knobs]
-        paths = [knob.path for knob in self.contender.knobs]
+        each = [
+            param.choices or tuple(range(int(param.low), int(param.high) + 1))
+            for param in self.contender.hyperparameters
+        ]
+        paths = [param.path for param in self.contender.hyperparameters]
         yield from (dict(zip(paths, values, strict=True)) for values in itertools.product(*each))
 
     @samplers.quietly()
@@ -173,7 +176,7 @@ class Study:
     def tried(self) -> list[Tried]:
         """Every point that was asked for, in that order."""
         asked = [frozen for frozen in self._frozen(TrialState.RUNNING, *FINISHED) if REPEATED not in frozen.user_attrs]
-        paths = {knob.path for knob in self.contender.knobs}
+        paths = {param.path for param in self.contender.hyperparameters}
         return [self._tried(frozen) for frozen in asked if paths <= frozen.params.keys()]  # or it is being asked for
 
     def worst(self) -> tuple[float, ...]:
@@ -205,9 +208,9 @@ class Study:
         return sorted(frozen.number for frozen in self._study.best_trials)
 
     def importances(self) -> dict[str, float]:
-        """How much of the objective's variation each knob explains, where there are several."""
+        """How much of the objective's variation each hyperparameter explains, where there are several."""
         complete = self._frozen(TrialState.COMPLETE)
-        if min(len(self.contender.knobs), len(complete)) < SEVERAL:
+        if min(len(self.contender.hyperparameters), len(complete)) < SEVERAL:
             return {}
         first = (lambda trial: trial.values[0]) if len(self.search.objectives) > 1 else None
         try:
@@ -220,8 +223,8 @@ class Study:
 
     def _startup(self) -> int:
         """How many points come before a model of the objective. The first ones that were put in the queue lie along
-        one knob, the threshold: where there are others, points at random tell of these."""
-        several = len(self.contender.knobs) > 1
+        one hyperparameter, the threshold: where there are others, points at random tell of these."""
+        several = len(self.contender.hyperparameters) > 1
         queued = [frozen for frozen in self._frozen(*TrialState) if ORIGIN in frozen.user_attrs]
         return samplers.STARTUP + (len(queued) if several else 0)
 
@@ -257,13 +260,13 @@ class Study:
         return self._point(trial)
 
     def _point(self, trial: optuna.trial.Trial) -> Point:
-        params = {knob.path: suggest(trial, knob) for knob in self.contender.knobs}
+        params = {param.path: suggest(trial, param) for param in self.contender.hyperparameters}
         self._trials[trial.number] = trial
         return self._made(trial.number, params, trial.user_attrs.get(ORIGIN, SEARCHED))
 
     def _made(self, number: int, params: Mapping[str, Any], origin: str) -> Point:
         if number not in self._points:
-            values = {knob.path: heard(knob, params[knob.path]) for knob in self.contender.knobs}
+            values = {param.path: heard(param, params[param.path]) for param in self.contender.hyperparameters}
             self._points[number] = Point(number, values, self.contender.trials(values, self.search.seeds), origin)
         return self._points[number]
 

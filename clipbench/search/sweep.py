@@ -112,8 +112,8 @@ def _prepared(pool: Local, plan: Plan, asking: Asking) -> tuple[Search, tuple[Co
     contenders: tuple[Contender, ...] = pool.call("clipbench.planning.find_contenders:contenders", plan)
     search = search_of(plan, asking.trials)
     for contender in contenders:
-        if contender.knobs:
-            samplers.check_sampler(search.sampler, contender.knobs, plan.experiment.place("sweep.sampler"))
+        if contender.hyperparameters:
+            samplers.check_sampler(search.sampler, contender.hyperparameters, plan.experiment.place("sweep.sampler"))
     return search, contenders
 
 
@@ -137,7 +137,9 @@ class _Course:
 
     @cached_property
     def studies(self) -> list[Study]:
-        return [Study(contender, self.search, self.storage) for contender in self.contenders if contender.knobs]
+        return [
+            Study(contender, self.search, self.storage) for contender in self.contenders if contender.hyperparameters
+        ]
 
     def sign_of_life(self) -> None:
         """For processes on other machines."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from clipbench.planning.contender import Knob
+from clipbench.planning.contender import Hyperparameter
 from clipbench.search.confirm import Finalist
 from clipbench.search.settings import Search
 from clipbench.search.storage import JOURNAL
 from clipbench.search.study import Study, Tried
 from clipbench.store import Store, sweep_file
 from clipbench.store.json_fields import Scalar
-from clipbench.store.sweep_file import Swept, SweptContender, SweptEdge, SweptKnob, SweptObjective, SweptPoint
+from clipbench.store.sweep_file import Swept, SweptContender, SweptEdge, SweptHyperparameter, SweptObjective, SweptPoint
 
 EDGE = 0.02  # of a range: what is found so near its end may lie beyond
 
@@ -45,7 +45,7 @@ def _contender(finalist: Finalist, study: Study | None, search: Search) -> Swept
         setting=contender.setting,
         label=contender.label,
         study=study.name if study else "",
-        knobs=tuple(_knob(knob) for knob in contender.knobs),
+        hyperparameters=tuple(_hyperparameter(param) for param in contender.hyperparameters),
         points=tuple(_point(tried) for tried in study.tried()) if study else (),
         importances=study.importances() if study else {},
         winner=finalist.number,
@@ -56,26 +56,26 @@ def _contender(finalist: Finalist, study: Study | None, search: Search) -> Swept
 
 
 def edges(finalist: Finalist) -> Iterator[SweptEdge]:
-    """The knobs whose best value lies at an end of its range, and what to type to widen it."""
-    for knob in finalist.contender.knobs:
-        value = finalist.values.get(knob.path)
-        if knob.choices or not isinstance(value, int | float):
+    """The hyperparameters whose best value lies at an end of its range, and what to type to widen it."""
+    for param in finalist.contender.hyperparameters:
+        value = finalist.values.get(param.path)
+        if param.choices or not isinstance(value, int | float):
             continue
-        place = _place(knob, float(value))
+        place = _place(param, float(value))
         end = "low" if place <= EDGE else "high"
-        if not EDGE < place < 1 - EDGE and end in knob.can_widen:
-            yield SweptEdge(knob.path, end, f"--set {_quoted(knob.key)}='{_wider(knob, end)}'")
+        if not EDGE < place < 1 - EDGE and end in param.can_widen:
+            yield SweptEdge(param.path, end, f"--set {_quoted(param.key)}='{_wider(param, end)}'")
 
 
-def _place(knob: Knob, value: float) -> float:
+def _place(param: Hyperparameter, value: float) -> float:
     """Between 0, the low end of its range, and 1, the high one."""
-    scale = math.log if knob.log else float
-    return (scale(value) - scale(knob.low)) / (scale(knob.high) - scale(knob.low))
+    scale = math.log if param.log else float
+    return (scale(value) - scale(param.low)) / (scale(param.high) - scale(param.low))
 
 
-def _wider(knob: Knob, end: str) -> str:
-    low, high = knob.widened(end)
-    return f"{{{'log' if knob.log else 'linear'}: [{low:.6g}, {high:.6g}]}}"
+def _wider(param: Hyperparameter, end: str) -> str:
+    low, high = param.widened(end)
+    return f"{{{'log' if param.log else 'linear'}: [{low:.6g}, {high:.6g}]}}"
 
 
 def _quoted(key: str) -> str:
@@ -83,8 +83,16 @@ def _quoted(key: str) -> str:
     return f"'{key}'" if '"' in key or " " in key else key
 
 
-def _knob(knob: Knob) -> SweptKnob:
-    return SweptKnob(knob.path, knob.key, knob.low, knob.high, knob.log, knob.whole, tuple(map(_plain, knob.choices)))
+def _hyperparameter(param: Hyperparameter) -> SweptHyperparameter:
+    return SweptHyperparameter(
+        param.path,
+        param.key,
+        param.low,
+        param.high,
+        param.log,
+        param.whole,
+        tuple(map(_plain, param.choices)),
+    )
 
 
 def _point(tried: Tried) -> SweptPoint:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clipbench.core.trial import Columns
+from clipbench.core.records import Columns
 
 TEXT = frozenset(
     """

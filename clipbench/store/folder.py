@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipbench.core.trial import WHOLE, Columns, Records, rank
+from clipbench.core.records import WHOLE, Columns, Records, rank
 from clipbench.errors import ClipbenchError
 from clipbench.store import columns
 from clipbench.store.atomic_files import lock, readable, remove, turn, write_whole

@@ -14,6 +14,7 @@ from clipbench.errors import ClipbenchError
 from clipbench.store.json_fields import Fields, Scalar, UnexpectedError
 
 FORMAT = 1
+OLD_KEY = "knobs"  # of `hyperparameters` in files of earlier versions
 FILE = "sweep.json"
 STATES = ("complete", "pruned", "failed", "running")
 PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
@@ -28,7 +29,7 @@ class SweptObjective:
 
 
 @dataclass(frozen=True)
-class SweptKnob:
+class SweptHyperparameter:
     """An option that was searched, and where."""
 
     path: str  # column of the records: `threshold`, `lr`, `optimizer.momentum`
@@ -42,7 +43,7 @@ class SweptKnob:
 
 @dataclass(frozen=True)
 class SweptPoint:
-    """A value for every knob, trained on the search seeds."""
+    """A value for every hyperparameter, trained on the search seeds."""
 
     number: int
     values: Mapping[str, Scalar]
@@ -71,7 +72,7 @@ class SweptPoint:
 
 @dataclass(frozen=True)
 class SweptEdge:
-    """An end of a knob's range at which the best point lies."""
+    """An end of a hyperparameter's range at which the best point lies."""
 
     path: str
     end: str  # low or high
@@ -80,13 +81,13 @@ class SweptEdge:
 
 @dataclass(frozen=True)
 class SweptContender:
-    """A strategy on one setting, with what was searched of it; without knobs it is a baseline."""
+    """A strategy on one setting, with what was searched of it; without hyperparameters it is a baseline."""
 
     name: str
     setting: str
     label: str
     study: str
-    knobs: tuple[SweptKnob, ...]
+    hyperparameters: tuple[SweptHyperparameter, ...]
     points: tuple[SweptPoint, ...]
     importances: Mapping[str, float]
     winner: int | None
@@ -105,8 +106,8 @@ class SweptContender:
 
     @property
     def size(self) -> float:
-        """How many different points there are; infinite where a knob has a range."""
-        return math.prod(len(knob.choices) or math.inf for knob in self.knobs)
+        """How many different points there are; infinite where a hyperparameter has a range."""
+        return math.prod(len(param.choices) or math.inf for param in self.hyperparameters)
 
     def count(self, *states: str) -> int:
         return sum(point.state in states for point in self.points)
@@ -139,12 +140,12 @@ class Swept:
 
     @property
     def searched(self) -> tuple[SweptContender, ...]:
-        return tuple(contender for contender in self.contenders if contender.knobs)
+        return tuple(contender for contender in self.contenders if contender.hyperparameters)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Everything that was searched, of any contender; the threshold first, as in the name of an arm."""
-        every = dict.fromkeys(knob.path for contender in self.contenders for knob in contender.knobs)
+        every = dict.fromkeys(param.path for contender in self.contenders for param in contender.hyperparameters)
         return tuple(sorted(every, key=lambda path: path != "threshold"))
 
     @property
@@ -222,7 +223,9 @@ def _contender(fields: Fields, objectives: int) -> SweptContender:
         setting=fields.text("setting"),
         label=fields.text("label"),
         study=fields.text("study"),
-        knobs=tuple(_knob(each) for each in fields.objects("knobs")),
+        hyperparameters=tuple(
+            _hyperparameter(each) for key in ("hyperparameters", OLD_KEY) for each in fields.objects(key)
+        ),
         points=tuple(sorted(points, key=lambda point: point.number)),
         importances=fields.shares("importances"),
         winner=winner,
@@ -234,8 +237,8 @@ def _contender(fields: Fields, objectives: int) -> SweptContender:
     )
 
 
-def _knob(fields: Fields) -> SweptKnob:
-    return SweptKnob(
+def _hyperparameter(fields: Fields) -> SweptHyperparameter:
+    return SweptHyperparameter(
         path=fields.text("path"),
         key=fields.text("key"),
         low=fields.number("low"),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipbench.core.trial import digest, rank
+from clipbench.core.records import rank
+from clipbench.core.trial import digest
 from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import turn
 from clipbench.store.folder import STEM, Store

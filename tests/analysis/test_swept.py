@@ -34,12 +34,12 @@ def test_what_is_read_is_written_again_word_by_word(scene, tmp_path):
 def test_an_infinite_option_is_spelt_as_in_yaml_and_an_infinite_score_is_none(tmp_path):
     document, _ = fake_sweep.jointly()
     norm = document["contenders"][1]
-    norm["knobs"][0] |= {"choices": [1.0, math.inf, -math.inf]}
+    norm["hyperparameters"][0] |= {"choices": [1.0, math.inf, -math.inf]}
     norm["points"][0] |= {"values": {"threshold": math.inf}, "scores": [math.inf]}
-    (knob, _), point = (norm := read(tmp_path, document).contenders[1]).knobs, norm.points[0]
-    assert [words.value(value) for value in knob.choices] == ["1", ".inf", "-.inf"]
+    (param, _), point = (norm := read(tmp_path, document).contenders[1]).hyperparameters, norm.points[0]
+    assert [words.value(value) for value in param.choices] == ["1", ".inf", "-.inf"]
     again = read(tmp_path, sweep_file.text(read(tmp_path, document))).contenders[1]
-    assert again.knobs[0].choices == (1.0, ".inf", "-.inf")
+    assert again.hyperparameters[0].choices == (1.0, ".inf", "-.inf")
     assert again.points[0].values == {"threshold": ".inf"} and math.isnan(again.points[0].scores[0])
     assert not point.is_steady
 
@@ -67,7 +67,7 @@ def test_a_point_without_scores_has_one_that_is_not_known_for_each_objective(tmp
 
 def test_a_space_of_choices_has_a_size_and_a_range_has_none(tmp_path):
     document, _ = fake_sweep.jointly()
-    document["contenders"][2]["knobs"] = [fake_sweep.BATCHES, fake_sweep.BATCHES | {"path": "clip.other"}]
+    document["contenders"][2]["hyperparameters"] = [fake_sweep.BATCHES, fake_sweep.BATCHES | {"path": "clip.other"}]
     none, _, zclip = read(tmp_path, document).contenders
     assert (none.size, zclip.size) == (float("inf"), 9)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from clipbench import datasets, engine
-from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Component, Training, Trial
 from tests import oracle
 
 C = Component.of

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from clipbench import datasets, engine
-from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine import cohort_training
 from clipbench.engine.gradients import cache
 from clipbench.engine.gradients.cache import Shelf, sizes

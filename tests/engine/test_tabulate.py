@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from clipbench import engine
-from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Component, Training, Trial
 
 C = Component.of
 TABLE = C("noise_regression", samples=40, features=3, seed=0)  # 24 examples to train on: 3 steps an epoch

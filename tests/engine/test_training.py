@@ -11,7 +11,8 @@ import torch
 from scipy import stats
 
 from clipbench import datasets, engine
-from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.inputs.gradient_noise import draw, generator
 from clipbench.planning.build import prepare
 from clipbench.plugins import registry

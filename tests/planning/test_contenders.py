@@ -1,4 +1,4 @@
-"""What a sweep searches: contenders and knobs of a plan, and the trials that their values make."""
+"""What a sweep searches: contenders and hyperparameters of a plan, and the trials that their values make."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipbench.errors import InputError
 from clipbench.planning.build import prepare
-from clipbench.planning.contender import MOST_GIVEN, Contender, Knob
+from clipbench.planning.contender import MOST_GIVEN, Contender, Hyperparameter
 from clipbench.planning.find_contenders import contenders
 from clipbench.plugins import registry
 
@@ -48,9 +48,9 @@ def found(plan):
     return named
 
 
-def threshold(contender: Contender) -> Knob:
-    [knob] = [knob for knob in contender.knobs if knob.path == "threshold"]
-    return knob
+def threshold(contender: Contender) -> Hyperparameter:
+    [param] = [param for param in contender.hyperparameters if param.path == "threshold"]
+    return param
 
 
 def said(plan, *sections):
@@ -89,7 +89,7 @@ GRIDS = {
 @pytest.mark.parametrize("sections", GRIDS.values(), ids=GRIDS)
 def test_points_of_the_yaml_are_the_trials_of_its_plan(plan, sections):
     planned = plan(*sections)
-    searched = [contender for contender in contenders(planned) if contender.knobs]
+    searched = [contender for contender in contenders(planned) if contender.hyperparameters]
     points = [(contender, point) for contender in searched for point in contender.given()]
     trials = [trial for contender, point in points for trial in contender.trials(point, planned.experiment.seeds)]
     known = {trial.id: trial for trial in planned.trials if trial.clip.name != "none" or len(searched) > 1}
@@ -105,8 +105,8 @@ def test_points_of_the_yaml_are_the_trials_of_its_plan(plan, sections):
 @pytest.mark.parametrize("name", [n for n, p in registry.catalogue("strategy").items() if "threshold" in p.options])
 def test_a_searched_threshold_makes_the_trial_that_the_yaml_makes_of_it(plan, name):
     [contender] = contenders(plan(f"clip: {{name: {name}, threshold: 1.5}}"))
-    [knob] = contender.knobs
-    value = knob.rounded(knob.low + 0.4 * (knob.high - knob.low))
+    [param] = contender.hyperparameters
+    value = param.rounded(param.low + 0.4 * (param.high - param.low))
     made = contender.trials({"threshold": value}, (0, 1))
     again = plan(f"clip: {{name: {name}, threshold: {value!r}}}").trials
     assert [trial.id for trial in made] == [trial.id for trial in again]
@@ -141,7 +141,7 @@ def test_a_strategy_is_one_contender_whatever_its_thresholds(found):
     named = found(clip)
     assert list(named) == ["none", "norm", "norm(p=1.0)"]
     assert threshold(named["norm"]).given == (1.0, 2.0, 3.0)
-    assert named["none"].knobs == ()
+    assert named["none"].hyperparameters == ()
 
 
 def test_settings_are_told_apart_by_what_differs(found):
@@ -154,15 +154,15 @@ def test_learning_rates_that_are_searched_are_no_settings(found):
     optimizer = "optimizer: [{name: sgd, lr: [0.1, 0.01], momentum: 0.9}, {name: adam, lr: 0.001}]"
     named = found(optimizer, "sweep: {search: {'optimizer[0].lr': {log: [0.01, 1]}}}")
     assert list(named) == ["none (sgd)", "norm (sgd)", "none (adam)", "norm (adam)"]
-    assert [knob.path for knob in named["none (sgd)"].knobs] == ["lr"]
-    assert named["none (sgd)"].knobs[0].given == (0.1, 0.01)
-    assert [knob.path for knob in named["norm (adam)"].knobs] == ["threshold"]
+    assert [param.path for param in named["none (sgd)"].hyperparameters] == ["lr"]
+    assert named["none (sgd)"].hyperparameters[0].given == (0.1, 0.01)
+    assert [param.path for param in named["norm (adam)"].hyperparameters] == ["threshold"]
 
 
 def test_a_path_with_an_index_goes_before_one_without(found):
     search = "{optimizer.lr: {log: [0.01, 1]}, 'optimizer[1].lr': {log: [0.0001, 0.1]}}"
     named = found("optimizer: [{name: sgd, lr: 1}, {name: adam, lr: 0.001}]", f"sweep: {{search: {search}}}")
-    [sgd], [adam] = named["none (sgd)"].knobs, named["none (adam)"].knobs
+    [sgd], [adam] = named["none (sgd)"].hyperparameters, named["none (adam)"].hyperparameters
     assert (sgd.low, sgd.high, sgd.key) == (0.01, 1.0, 'sweep.search."optimizer.lr"')
     assert (adam.low, adam.high, adam.key) == (0.0001, 0.1, 'sweep.search."optimizer[1].lr"')
 
@@ -171,21 +171,31 @@ def test_a_path_with_an_index_goes_before_one_without(found):
 
 
 def test_a_range_of_the_yaml_is_searched_as_it_stands(found):
-    knob = threshold(found("clip: {name: norm, threshold: {linear: [0.5, 50], points: 3}}")["norm"])
-    assert (knob.low, knob.high, knob.log, knob.key) == (0.5, 50.0, False, "clip.threshold")
-    assert knob.given == (0.5, 25.25, 50.0)
+    param = threshold(found("clip: {name: norm, threshold: {linear: [0.5, 50], points: 3}}")["norm"])
+    assert (param.low, param.high, param.log, param.key) == (
+        0.5,
+        50.0,
+        False,
+        "clip.threshold",
+    )
+    assert param.given == (0.5, 25.25, 50.0)
 
 
 def test_without_a_range_it_is_that_of_the_rule_and_holds_the_yamls_values(found):
     low = registry.find("strategy", "norm").facts["search"][0]
-    knob = threshold(found("clip: [none, {name: norm, threshold: [1, 1000]}]")["norm"])
-    assert (knob.low, knob.high, knob.log, knob.key) == (low, 1000.0, True, "clip[1].threshold")
-    assert knob.given == (1.0, 1000.0)
+    param = threshold(found("clip: [none, {name: norm, threshold: [1, 1000]}]")["norm"])
+    assert (param.low, param.high, param.log, param.key) == (
+        low,
+        1000.0,
+        True,
+        "clip[1].threshold",
+    )
+    assert param.given == (1.0, 1000.0)
 
 
 def test_narrow_ranges_of_rules_are_searched_as_they_are(found):
-    knob = threshold(found("clip: {name: adagc, threshold: 1.5}")["adagc"])
-    assert (knob.low, knob.high, knob.log) == (1.01, 2.0, False)
+    param = threshold(found("clip: {name: adagc, threshold: 1.5}")["adagc"])
+    assert (param.low, param.high, param.log) == (1.01, 2.0, False)
 
 
 def test_a_threshold_that_is_off_or_zero_is_no_point_of_the_search(found):
@@ -201,7 +211,7 @@ def test_a_strategy_that_is_only_off_has_no_threshold_to_search(found):
         "clip: [{name: norm, threshold: 1}, {name: value, threshold: null}, {name: value, threshold: inf, lower: -1}]"
     )
     named = found(clip)
-    assert named["value"].knobs == named["value(lower=-1.0)"].knobs == ()
+    assert named["value"].hyperparameters == named["value(lower=-1.0)"].hyperparameters == ()
     [trial] = named["value"].trials({}, [3])
     assert trial.arm == "value@off"
 
@@ -227,13 +237,15 @@ def test_sweep_search_goes_before_the_ranges_of_the_arms(found):
         ["optimizer: [sgd, adam]", "sweep: {search: {'optimizer[1].lr': {log: [0.01, 1]}, clip.threshold: [1, 2]}}"],
     ],
 )
-def test_a_wider_range_can_be_set_by_the_key_of_a_knob(found, sections):
-    keys = {knob.key for contender in found(*sections).values() for knob in contender.knobs}
+def test_a_wider_range_can_be_set_by_the_key_of_a_hyperparameter(found, sections):
+    keys = {param.key for contender in found(*sections).values() for param in contender.hyperparameters}
     for key in keys:
         named = found(*sections, sets=[f"{key}={{log: [0.003, 300]}}"])
-        knobs = [knob for contender in named.values() for knob in contender.knobs if knob.key == key]
-        assert knobs
-        assert {(knob.low, knob.high, knob.log) for knob in knobs} == {(0.003, 300.0, True)}
+        hyperparameters = [
+            param for contender in named.values() for param in contender.hyperparameters if param.key == key
+        ]
+        assert hyperparameters
+        assert {(param.low, param.high, param.log) for param in hyperparameters} == {(0.003, 300.0, True)}
 
 
 def test_built_in_rules_with_a_threshold_say_what_is_worth_a_search():
@@ -273,9 +285,9 @@ def test_an_experiment_without_anything_to_search_says_so(plan):
     assert "clip: there is nothing to search: no strategy here has a threshold." in said(plan, "clip: [none, sign]")
 
 
-def test_the_baseline_has_knobs_where_an_option_of_the_optimizer_is_searched(found):
+def test_the_baseline_has_hyperparameters_where_an_option_of_the_optimizer_is_searched(found):
     named = found("clip: none", "sweep: {search: {optimizer.lr: {log: [0.01, 1]}}}")
-    assert [knob.path for knob in named["none"].knobs] == ["lr"]
+    assert [param.path for param in named["none"].hyperparameters] == ["lr"]
 
 
 # The study that points belong to
@@ -293,7 +305,7 @@ def test_content_is_of_what_is_fixed_alone(found):
         found("train: {epochs: 2}"),
         found("data: {name: wine, limit: 61}"),
     ]
-    contents = {contender.content for named in others for contender in named.values() if contender.knobs}
+    contents = {contender.content for named in others for contender in named.values() if contender.hyperparameters}
     assert len(contents) == len(others)
     assert norm.content not in contents
 
@@ -312,7 +324,7 @@ def test_first_points_are_the_product_of_the_yamls_values(found):
     assert [tuple(point.values()) for point in contender.given()] == [(1.0, 0.1), (1.0, 0.5), (2.0, 0.1), (2.0, 0.5)]
 
 
-def test_a_knob_without_a_value_of_its_own_begins_in_the_middle(found):
+def test_a_hyperparameter_without_a_value_of_its_own_begins_in_the_middle(found):
     search = "sweep: {search: {optimizer.lr: {log: [0.001, 0.01]}}}"
     named = found(search)
     assert named["norm"].given() == ({"threshold": 1.0, "lr": 0.003162},)
@@ -321,17 +333,17 @@ def test_a_knob_without_a_value_of_its_own_begins_in_the_middle(found):
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_many_first_points_are_thinned_evenly_and_stay_distinct(sizes):
-    knobs = tuple(
-        Knob(f"clip.option{number}", "", 0.0, 100.0, given=tuple(map(float, range(size))))
+    hyperparameters = tuple(
+        Hyperparameter(f"clip.option{number}", "", 0.0, 100.0, given=tuple(map(float, range(size))))
         for number, size in enumerate(sizes)
     )
-    points = [tuple(point.values()) for point in Contender("x", "", (), None, None, knobs).given()]
+    points = [tuple(point.values()) for point in Contender("x", "", (), None, None, hyperparameters).given()]
     assert len(points) == min(math.prod(sizes), MOST_GIVEN) == len(set(points))
     assert points[0] == tuple(0.0 for _ in sizes)
     assert points[-1] == tuple(float(size - 1) for size in sizes) or len(points) == 1
 
 
-# Values of a knob
+# Values of a hyperparameter
 
 ENDS = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda ends: ends[0] < ends[1]).map(sorted)
 
@@ -339,29 +351,29 @@ ENDS = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda ends:
 @given(ENDS, st.floats(0, 1))
 def test_a_rounded_value_is_short_within_the_range_and_stays(ends, share):
     low, high = ends
-    knob = Knob("threshold", "", low, high)
-    value = knob.rounded(low + share * (high - low))
+    param = Hyperparameter("threshold", "", low, high)
+    value = param.rounded(low + share * (high - low))
     assert low <= value <= high
-    assert knob.rounded(value) == value
+    assert param.rounded(value) == value
     assert value in ends or value == float(f"{value:.4g}")
 
 
 @given(st.integers(1, 50), st.integers(51, 500), st.floats(0, 1))
-def test_a_whole_knob_has_whole_values(low, high, share):
-    knob = Knob("clip.window", "", float(low), float(high), whole=True)
-    value = knob.rounded(low + share * (high - low))
+def test_a_whole_hyperparameter_has_whole_values(low, high, share):
+    param = Hyperparameter("clip.window", "", float(low), float(high), whole=True)
+    value = param.rounded(low + share * (high - low))
     assert type(value) is int
     assert low <= value <= high
-    assert knob.size == high - low + 1
+    assert param.size == high - low + 1
 
 
 def test_a_value_that_rounds_as_one_of_the_yamls_is_that_one():
-    knob = Knob("threshold", "", 0.001, 0.1, log=True, given=(0.00464159,))
-    assert knob.rounded(0.00464159) == knob.rounded(0.0046421) == 0.00464159
-    assert knob.rounded(0.0047) == 0.0047
+    param = Hyperparameter("threshold", "", 0.001, 0.1, log=True, given=(0.00464159,))
+    assert param.rounded(0.00464159) == param.rounded(0.0046421) == 0.00464159
+    assert param.rounded(0.0047) == 0.0047
 
 
 def test_a_choice_stays_what_it_is_though_a_file_made_lists_of_it():
-    knob = Knob("optimizer.betas", "", choices=((0.9, 0.999), (0.123456, 0.9)))
-    assert knob.rounded([0.123456, 0.9]) == (0.123456, 0.9)
-    assert Knob("optimizer.amsgrad", "", choices=(True, False)).rounded(False) is False
+    param = Hyperparameter("optimizer.betas", "", choices=((0.9, 0.999), (0.123456, 0.9)))
+    assert param.rounded([0.123456, 0.9]) == (0.123456, 0.9)
+    assert Hyperparameter("optimizer.amsgrad", "", choices=(True, False)).rounded(False) is False

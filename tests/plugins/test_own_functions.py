@@ -11,8 +11,9 @@ import torch
 
 from clipbench import datasets, engine
 from clipbench.config import load
-from clipbench.core.names import UnknownName
-from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.errors import UnknownName
 from clipbench.plugins import registry
 
 C = Component.of

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clipbench import engine
-from clipbench.core.trial import Component, Records, Training, Trial
+from clipbench.core.records import Records
+from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.clipping.rule import initial_state
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clipbench.analysis import curves as series
 from clipbench.analysis.plateau import plateau
-from clipbench.core.trial import Records
+from clipbench.core.records import Records
 from clipbench.plugins.registry import catalogue
 from clipbench.reporting import Options, compare, figures
 from clipbench.reporting.figures import cost, drawing, forest, heat_map, histogram, svg, thresholds

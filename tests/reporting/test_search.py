@@ -22,7 +22,7 @@ from clipbench.reporting.formats import csv_table, html, json_document, latex, m
 from clipbench.store import sweep_file
 from tests import fake_sweep, pages
 from tests.docs.test_examples import BASE
-from tests.fake_sweep import SCENES, contender, fresh, knob
+from tests.fake_sweep import SCENES, contender, fresh, param
 from tests.golden_files import check_golden
 from tests.reporting.test_figures import overlap
 from tests.reporting.test_report import GOOD, arm, printed
@@ -129,9 +129,9 @@ def test_verdict_follows_the_direction_of_the_measure(gain, verdict, higher, tmp
     mean = np.mean([row["val/accuracy"] for row in confirmed])
     for row in confirmed:
         row["val/loss"] = row["val/accuracy"]
-    made = fake_sweep.points("norm", [knob()], 1, {"threshold": 0.5})
+    made = fake_sweep.points("norm", [param()], 1, {"threshold": 0.5})
     made[0]["scores"] = [mean - sign * gain]
-    written = fake_sweep.document(contender("norm", [knob()], made, confirmed), objectives=((name, higher),))
+    written = fake_sweep.document(contender("norm", [param()], made, confirmed), objectives=((name, higher),))
     promise = found(report_of(tmp_path, written, pd.DataFrame(confirmed)), "norm").promises[0]
     assert promise.verdict == verdict
     assert promise.optimism.mean == pytest.approx(-gain, abs=1e-12)
@@ -216,8 +216,8 @@ def test_a_space_of_choices_that_is_exhausted_is_not_underfilled(tmp_path):
 
 
 def test_no_point_that_was_trained_to_its_end_is_said(tmp_path):
-    made = [each | {"state": "pruned"} for each in fake_sweep.points("a", [knob()], 40, {})]
-    report = report_of(tmp_path, fake_sweep.document(contender("a", [knob()], made)), pd.DataFrame())
+    made = [each | {"state": "pruned"} for each in fake_sweep.points("a", [param()], 40, {})]
+    report = report_of(tmp_path, fake_sweep.document(contender("a", [param()], made)), pd.DataFrame())
     assert flags(report, "a") == ["nothing found: no point was trained to its end"]
     assert report.search.headline == "The search has finished no point yet."
 
@@ -277,10 +277,10 @@ def test_what_was_found_is_compared_at_the_learning_rate_of_the_baseline_too(tmp
 
 def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
     """One option would tell these arms apart, and would not be what to use."""
-    knobs = [fake_sweep.LR, knob("optimizer.momentum", 0.0, 0.9, log=False)]
-    made = {name: fake_sweep.points(name, knobs, 20, {"lr": 0.1}) for name in ("none", "sign")}
-    rows = {name: fake_sweep.found(knobs, each, name, 0.0) for name, each in made.items()}
-    written = fake_sweep.document(*(contender(name, knobs, made[name], rows[name]) for name in made))
+    hyperparameters = [fake_sweep.LR, param("optimizer.momentum", 0.0, 0.9, log=False)]
+    made = {name: fake_sweep.points(name, hyperparameters, 20, {"lr": 0.1}) for name in ("none", "sign")}
+    rows = {name: fake_sweep.found(hyperparameters, each, name, 0.0) for name, each in made.items()}
+    written = fake_sweep.document(*(contender(name, hyperparameters, made[name], rows[name]) for name in made))
     (only,) = report_of(tmp_path, written, pd.DataFrame(rows["none"] + rows["sign"])).settings
     for row in only.main:
         values = found(report_of(tmp_path, written, pd.DataFrame(rows["none"])), row.strategy).contender.winning.values
@@ -358,10 +358,10 @@ def test_page_of_several_experiments_counts_and_ranks_what_was_found(scenes):
 def test_training_without_chance_keeps_its_promise(tmp_path):
     """All seeds are equal then, and the mean of equal numbers differs from them in its last digit."""
     confirmed = [row | {"val/accuracy": 0.1 + 0.2} for row in fresh("norm", 0.5)]
-    made = fake_sweep.points("norm", [knob()], 1, {"threshold": 0.5})
+    made = fake_sweep.points("norm", [param()], 1, {"threshold": 0.5})
     made[0]["scores"] = [0.3]
     report = report_of(
-        tmp_path, fake_sweep.document(contender("norm", [knob()], made, confirmed)), pd.DataFrame(confirmed)
+        tmp_path, fake_sweep.document(contender("norm", [param()], made, confirmed)), pd.DataFrame(confirmed)
     )
     promise = found(report, "norm").promises[0]
     assert (promise.verdict, promise.optimism.mean) == ("held", 0)
@@ -411,7 +411,9 @@ def test_best_so_far_only_rises_and_ends_at_the_best_point(scenes):
 
 
 def test_fresh_seeds_are_a_band_behind_the_history_and_an_interval_at_the_found_value(scenes):
-    for name, row in ((row.contender.name, row) for row in scenes["thresholds"].search.found if row.contender.knobs):
+    for name, row in (
+        (row.contender.name, row) for row in scenes["thresholds"].search.found if row.contender.hyperparameters
+    ):
         history = next(c for c in drawn(scenes["thresholds"])["history"].cells if c.title.endswith(name))
         (band,) = [shape for shape in history.shapes if isinstance(shape, Area)]
         slice_ = next(c for c in drawn(scenes["thresholds"])["slices"].cells if c.title.endswith(name))
@@ -453,7 +455,9 @@ def test_parallel_lines_end_at_the_score_and_the_found_one_lies_on_top(scenes):
     for cell, name in zip(drawn(scenes["jointly"])["parallel"].cells, ("norm", "zclip"), strict=True):
         contender_ = found(scenes["jointly"], name).contender
         lines = [
-            shape for shape in cell.shapes if isinstance(shape, Line) and len(shape.points) == 1 + len(contender_.knobs)
+            shape
+            for shape in cell.shapes
+            if isinstance(shape, Line) and len(shape.points) == 1 + len(contender_.hyperparameters)
         ]
         lines = [line for line in lines if line.color in ("gray", "blue", "orange")]
         assert len(lines) == sum(point.is_steady for point in contender_.points)
@@ -480,10 +484,10 @@ def test_front_holds_the_points_of_the_pareto_table(scenes):
 
 
 def test_score_axis_of_a_loss_over_decades_is_logarithmic_and_better_is_said(tmp_path):
-    made = fake_sweep.points("norm", [knob()], 20, {"threshold": 0.5}, explode=1e9)
+    made = fake_sweep.points("norm", [param()], 20, {"threshold": 0.5}, explode=1e9)
     for each in made:
         each |= {"scores": [10 ** -(each["number"] / 3)], "state": "complete"}
-    written = fake_sweep.document(contender("norm", [knob()], made), objectives=(("train/loss", False),))
+    written = fake_sweep.document(contender("norm", [param()], made), objectives=(("train/loss", False),))
     cell = drawn(report_of(tmp_path, written, pd.DataFrame()))["history"].cells[0]
     assert "train/loss, log axis (lower is better)" in [s.text for s in cell.shapes if isinstance(s, Words)]
 

@@ -82,8 +82,8 @@ def test_what_stands_in_the_file_is_never_markup(name, tmp_path):
     for each in written["contenders"]:
         each |= {"name": name, "label": name, "setting": name, "importances": {name: 0.5, "threshold": 0.5}}
         each["edges"] = [{"path": name, "end": name, "remedy": name}]
-        for knob in each["knobs"]:
-            knob["path"] = name
+        for param in each["hyperparameters"]:
+            param["path"] = name
         for point in each["points"]:
             point |= {"values": {name: name}, "origin": name}
     text = page_of(tmp_path, written, frame)

@@ -56,10 +56,10 @@ def test_the_same_search_asks_for_the_same_points(tmp_path):
 def test_cmaes_needs_two_numbers_and_searches_them(tmp_path):
     plan, _, (contender,) = plan_and_search(bowl(tmp_path, {"sampler": "cmaes"}))
     with pytest.raises(InputError, match=r"cmaes needs two numbers to search, and here is threshold"):
-        check_sampler("cmaes", contender.knobs, plan.experiment.place("sweep.sampler"))
+        check_sampler("cmaes", contender.hyperparameters, plan.experiment.place("sweep.sampler"))
     path = bowl(tmp_path, {"sampler": "cmaes", "search": {"optimizer.lr": {"log": [0.1, 1]}}})
     searched = study(path)
-    check_sampler("cmaes", searched.contender.knobs, plan.experiment.place("sweep.sampler"))
+    check_sampler("cmaes", searched.contender.hyperparameters, plan.experiment.place("sweep.sampler"))
     while searched.left:
         for point in searched.ask(4):
             searched.tell(point, told((point.values["threshold"] * point.values["lr"] - 1) ** 2))
@@ -206,7 +206,7 @@ def test_several_objectives_have_a_front(tmp_path):
     assert searched.winner().point.number == points[0].number
 
 
-def test_what_matters_is_told_of_two_knobs_and_not_of_one(tmp_path):
+def test_what_matters_is_told_of_two_hyperparameters_and_not_of_one(tmp_path):
     searched = study(bowl(tmp_path))
     minimise(searched, smooth)
     assert searched.importances() == {}

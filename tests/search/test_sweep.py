@@ -204,7 +204,7 @@ def test_what_lies_at_the_end_of_its_range_is_flagged_with_what_to_type(tmp_path
 def test_no_range_is_widened_beyond_what_an_option_takes(tmp_path):
     search = {"optimizer.momentum": {"linear": [0, 0.9]}, "optimizer.lr": {"log": [0.01, 1]}}
     _, _, (none, _) = plan_and_search(variant(tmp_path, {"search": search}, clip=["none", NORM]))
-    assert {knob.path: knob.can_widen for knob in none.knobs} == {
+    assert {param.path: param.can_widen for param in none.hyperparameters} == {
         "optimizer.momentum": ("high",),
         "lr": ("low", "high"),
     }
@@ -261,8 +261,8 @@ def test_a_learning_rate_that_is_searched_too_makes_one_comparison_of_each_at_it
     path = variant(tmp_path, search, clip=["none", NORM], report={"tuned": True})
     shown = sweep(path, tmp_path / "results").stdout
     each, none = contender(tmp_path / "results"), contender(tmp_path / "results", "none")
-    assert {knob["path"] for knob in each["knobs"]} == {"threshold", "lr"}
-    assert {knob["path"] for knob in none["knobs"]} == {"lr"}, "the baseline is searched as hard"
+    assert {param["path"] for param in each["hyperparameters"]} == {"threshold", "lr"}
+    assert {param["path"] for param in none["hyperparameters"]} == {"lr"}, "the baseline is searched as hard"
     rates = {
         c["label"]: next(p for p in c["points"] if p["number"] == c["winner"])["values"]["lr"] for c in (each, none)
     }
@@ -309,4 +309,4 @@ def test_dry_run_says_what_would_be_searched_and_leaves_nothing_behind(tmp_path)
     assert "seeds 4 to 9" in shown
     assert not (tmp_path / "results").exists()
     document = json.loads(invoke("sweep", path, "--results", tmp_path / "results", "--dry-run", "--json").stdout)
-    assert document["contenders"][1]["knobs"][0]["low"] == 0.01
+    assert document["contenders"][1]["hyperparameters"][0]["low"] == 0.01

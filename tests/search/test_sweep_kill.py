@@ -57,7 +57,7 @@ def assert_whole(results):
     rows = records(results / "small")  # every trial is in one row
     asked = []
     for each in ledger(results, "small")["contenders"]:
-        if each["knobs"]:
+        if each["hyperparameters"]:
             assert len({json.dumps(point["values"]) for point in each["points"]}) == len(each["points"]) == TRIALS
             assert {point["state"] for point in each["points"]} <= {"complete", "pruned"}
         confirmed = rows.loc[each["confirmed"]]

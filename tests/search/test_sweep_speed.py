@@ -67,7 +67,7 @@ class OneByOne:
 
     def __init__(self, plan):
         self.search = search_of(plan)
-        self.contenders = [contender for contender in contenders(plan) if contender.knobs]
+        self.contenders = [contender for contender in contenders(plan) if contender.hyperparameters]
         data = datasets.load(plan.trials[0].data)
         self.data, self.train, self.val = data, *map(_tensors, (data.train, data.val))
 
@@ -88,7 +88,7 @@ class OneByOne:
         return study.best_value, self.epochs
 
     def _objective(self, asked, contender):
-        values = {k.path: asked.suggest_float(k.path, k.low, k.high, log=k.log) for k in contender.knobs}
+        values = {k.path: asked.suggest_float(k.path, k.low, k.high, log=k.log) for k in contender.hyperparameters}
         trials = contender.trials(values, self.search.seeds)
         models = [build_model(trial.model, self.data, trial.seed) for trial in trials]
         optimizers = [make_optimizer(trials[0].optimizer, list(model.parameters())) for model in models]

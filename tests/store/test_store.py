@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench.core.trial import Records
+from clipbench.core.records import Records
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
 from tests.fake_records import chunk, series, trial

@@ -34,7 +34,7 @@ FEWEST = 3
 def figure(search: Search) -> Figure | None:
     """A drawing for each contender of which several options were searched."""
     known = scores(search, 0, FLOOR, TOP)
-    rows = [row for row in search.found if len(row.contender.knobs) > 1 and len(_steady(row)) >= FEWEST]
+    rows = [row for row in search.found if len(row.contender.hyperparameters) > 1 and len(_steady(row)) >= FEWEST]
     if not rows:
         return None
     better = "higher" if known.measure.higher_is_better else "lower"
@@ -44,7 +44,7 @@ def figure(search: Search) -> Figure | None:
         f"({better} is better).{cut} Thick orange: the found one. Blue: the best tenth. Gray: the others. Where blue "
         "lines run together, the value matters; where they spread, it does not."
     )
-    is_narrow = max(len(row.contender.knobs) for row in rows) <= MOST_NARROW
+    is_narrow = max(len(row.contender.hyperparameters) for row in rows) <= MOST_NARROW
     cells = tuple(_cell(row, known, search, NARROW if is_narrow else WIDE) for row in rows)
     return Figure("parallel", "Which values go together?", caption, cells, 3 if is_narrow else 1)
 
@@ -54,10 +54,12 @@ def _steady(row: Found) -> list[SweptPoint]:
 
 
 def _cell(row: Found, known: Scores, search: Search, width: float) -> Drawing:
-    names, knobs = search_sentences.names(search.swept), row.contender.knobs
-    axes = [axis(k, [place(k, p.values.get(k.path)) for p in _steady(row)], FLOOR, TOP) for k in knobs] + [known.axis]
-    labels = [*(names[knob.path] for knob in knobs), numbers.unit(known.measure)]
-    room = (width - LEFT - 12) / len(knobs)
+    names, hyperparameters = search_sentences.names(search.swept), row.contender.hyperparameters
+    axes = [axis(k, [place(k, p.values.get(k.path)) for p in _steady(row)], FLOOR, TOP) for k in hyperparameters] + [
+        known.axis
+    ]
+    labels = [*(names[param.path] for param in hyperparameters), numbers.unit(known.measure)]
+    room = (width - LEFT - 12) / len(hyperparameters)
     xs = [LEFT + room * number for number in range(len(axes))]
     points = sorted(_steady(row), key=lambda point: known.measure.sign * point.score(0))
     best = len(points) - max(FEWEST, math.ceil(BEST * len(points)))
@@ -76,7 +78,9 @@ def _cell(row: Found, known: Scores, search: Search, width: float) -> Drawing:
 def _line(
     row: Found, point: SweptPoint, known: Scores, axes: Sequence[Scale], xs: Sequence[float], color: str, width: float
 ) -> Iterator[Shape]:
-    values = [place(knob, point.values.get(knob.path)) for knob in row.contender.knobs] + [known.height(point)]
+    values = [place(param, point.values.get(param.path)) for param in row.contender.hyperparameters] + [
+        known.height(point)
+    ]
     if all(map(math.isfinite, values)):
         yield Line(tuple((x, scale(value)) for x, scale, value in zip(xs, axes, values, strict=True)), color, width)
 

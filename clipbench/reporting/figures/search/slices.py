@@ -11,7 +11,7 @@ from clipbench.reporting.figures.drawing import SMALL, TITLE, Drawing, Figure, S
 from clipbench.reporting.figures.panel import Panel
 from clipbench.reporting.figures.scale import Scale, scale
 from clipbench.reporting.figures.search.dots import Scores, dots, is_confirmed, legend, scores
-from clipbench.store.sweep_file import SweptKnob
+from clipbench.store.sweep_file import SweptHyperparameter
 
 WIDTH, HEIGHT = 330.0, 240.0
 LEFT, RIGHT, TOP, FLOOR = 44.0, 318.0, 46.0, 196.0
@@ -21,10 +21,10 @@ MOST_NAME = 72.0  # of a choice at an axis
 def figure(search: Search, number: int) -> Figure | None:
     """A drawing for each option of each contender that was tried."""
     known = scores(search, number, FLOOR, TOP)
-    pairs = [(row, knob) for row in search.found if row.contender.tried for knob in row.contender.knobs]
+    pairs = [(row, param) for row in search.found if row.contender.tried for param in row.contender.hyperparameters]
     if not pairs:
         return None
-    cells = tuple(_cell(row, knob, known, search) for row, knob in pairs)
+    cells = tuple(_cell(row, param, known, search) for row, param in pairs)
     name = f"slices-{number + 1}" if number else "slices"
     by = f" ({known.measure.name})" if len(search.measures) > 1 else ""
     return Figure(name, f"Where do the good points lie?{by}", _caption(known, search), cells)
@@ -40,10 +40,10 @@ def _caption(known: Scores, search: Search) -> str:
     )
 
 
-def _cell(row: Found, knob: SweptKnob, known: Scores, search: Search) -> Drawing:
-    places = {point.number: place(knob, point.values.get(knob.path)) for point in row.contender.points}
-    x = axis(knob, [value for value in places.values() if math.isfinite(value)], LEFT, RIGHT)
-    label = search_sentences.names(search.swept)[knob.path]
+def _cell(row: Found, param: SweptHyperparameter, known: Scores, search: Search) -> Drawing:
+    places = {point.number: place(param, point.values.get(param.path)) for point in row.contender.points}
+    x = axis(param, [value for value in places.values() if math.isfinite(value)], LEFT, RIGHT)
+    label = search_sentences.names(search.swept)[param.path]
     ending = f": {shortened(label, WIDTH / 2, TITLE)}"
     panel = Panel(x, known.axis, known.unit, f"{shortened(label, 200)}{', log axis' if x.log else ''}")
     shapes: list[Shape] = [
@@ -59,23 +59,23 @@ def _cell(row: Found, knob: SweptKnob, known: Scores, search: Search) -> Drawing
         *dots(row, {n: value for n, value in places.items() if math.isfinite(value)}, panel, known, search),
     ]
     title = f"{label} of {row.contender.label}"
-    return Drawing(WIDTH, HEIGHT, tuple(shapes), title, _description(row, knob, search))
+    return Drawing(WIDTH, HEIGHT, tuple(shapes), title, _description(row, param, search))
 
 
-def axis(knob: SweptKnob, values: list[float], start: float, end: float) -> Scale:
+def axis(param: SweptHyperparameter, values: list[float], start: float, end: float) -> Scale:
     """The range that was searched with a little room, or a place for each choice."""
-    if knob.choices:
-        room = min(MOST_NAME, abs(end - start) / len(knob.choices) - 4)
-        names = tuple(shortened(search_sentences.value(choice), room, SMALL) for choice in knob.choices)
+    if param.choices:
+        room = min(MOST_NAME, abs(end - start) / len(param.choices) - 4)
+        names = tuple(shortened(search_sentences.value(choice), room, SMALL) for choice in param.choices)
         return Scale(-0.5, len(names) - 0.5, start, end, names=names)
-    ends = [value for value in (knob.low, knob.high) if math.isfinite(value)] or values
-    return scale(ends, start, end, log=knob.log, pad=0.04)
+    ends = [value for value in (param.low, param.high) if math.isfinite(value)] or values
+    return scale(ends, start, end, log=param.log, pad=0.04)
 
 
-def place(knob: SweptKnob, value: object) -> float:
+def place(param: SweptHyperparameter, value: object) -> float:
     """Where a value stands on that axis; NaN for none."""
-    if knob.choices:
-        return float(knob.choices.index(value)) if value in knob.choices else math.nan
+    if param.choices:
+        return float(param.choices.index(value)) if value in param.choices else math.nan
     return float(value) if isinstance(value, float | int) else math.nan
 
 
@@ -88,11 +88,11 @@ def _fresh(row: Found, places: dict[int, float], known: Scores, panel: Panel) ->
         yield panel.mark(x, factor * confirmed.mean, "green", "square", title, 3.5)
 
 
-def _description(row: Found, knob: SweptKnob, search: Search) -> str:
+def _description(row: Found, param: SweptHyperparameter, search: Search) -> str:
     winner = row.contender.winning
-    found = f"found {search_sentences.value(winner.values.get(knob.path))}" if winner else "nothing found"
+    found = f"found {search_sentences.value(winner.values.get(param.path))}" if winner else "nothing found"
     among = (
-        ", ".join(map(search_sentences.value, knob.choices))
-        or f"{search_sentences.value(knob.low)} to {search_sentences.value(knob.high)}"
+        ", ".join(map(search_sentences.value, param.choices))
+        or f"{search_sentences.value(param.low)} to {search_sentences.value(param.high)}"
     )
     return f"{row.contender.tried} points among {among}; {found}."
