@@ -52,7 +52,7 @@ HOMES = {
     "scipy": ("stats/",),
     "matplotlib": ("reporting/figures/",),
     "opacus": ("engine/clipping/privacy.py",),
-    "rich": ("cli/", "reporting/formats/"),
+    "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
 }
 # `clipbench --help` must not pay for what it does not use.
 HEAVY = ("torch", "mlflow", "pandas", "optuna", "sklearn", "scipy", "matplotlib", "pyarrow")

@@ -54,14 +54,12 @@ def pilot(
 ) -> None:
     """Train without clipping, show how large gradients are, and propose thresholds as YAML to paste."""
     with uninterrupted():
-        from rich.console import Console
-
-        from clipbench.cli.progress import watcher
         from clipbench.commands import pilot
+        from clipbench.commands.progress import make_progress
 
     # MLflow's options are taken as by all commands that train; a pilot is mirrored nowhere.
     settings = settings_of(device, workers, seeds, sets, results, tracking_uri, no_mlflow)
-    found = pilot.pilot(experiment, settings, strategies or (), watcher(Console(stderr=True), quiet))
+    found = pilot.pilot(experiment, settings, strategies or (), make_progress(quiet=quiet))
     if as_json:
         say_json(_document(found))
     else:

@@ -120,13 +120,11 @@ def _preview(experiment: Path, settings: Settings, as_json: bool) -> None:
 
 def _run(experiment: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
     with uninterrupted():
-        from rich.console import Console
-
-        from clipbench.cli.progress import watcher
         from clipbench.commands import run as running
+        from clipbench.commands.progress import make_progress
         from clipbench.commands.session import Session
 
-    session = Session(settings, watcher(Console(stderr=True), quiet))
+    session = Session(settings, make_progress(quiet=quiet))
     conclude(session, lambda: running.run(session, experiment), as_json, quiet)
 
 

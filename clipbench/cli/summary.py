@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from clipbench import stats
-from clipbench.cli.progress import duration
+from clipbench.commands.progress import duration
 from clipbench.config.experiment import Experiment
 from clipbench.core.trial import Component, Training
 from clipbench.errors import Problem

@@ -65,13 +65,11 @@ def sweep(
 
 def _preview(experiment: Path, settings: Settings, asking: Asking, as_json: bool) -> None:
     with uninterrupted():
-        from rich.console import Console
-
-        from clipbench.cli.progress import Silent
+        from clipbench.commands.progress import make_progress
         from clipbench.commands.session import Session
         from clipbench.search.sweep import left_out, preview
 
-    found = preview(Session(settings, Silent(Console(stderr=True))), experiment, asking)
+    found = preview(Session(settings, make_progress(quiet=True)), experiment, asking)
     if as_json:
         say_json(_document(found))
     else:
@@ -143,13 +141,10 @@ def _described(param: Hyperparameter) -> dict[str, Any]:
 
 def _sweep(experiment: Path, settings: Settings, asking: Asking, as_json: bool, quiet: bool) -> None:
     with uninterrupted():
-        from rich.console import Console
-
         from clipbench.cli.run_commands import conclude
-        from clipbench.cli.sweep_progress import spectator
+        from clipbench.commands.progress import make_progress
         from clipbench.commands.session import Session
         from clipbench.search import sweep as sweeping
 
-    watcher = spectator(Console(stderr=True), quiet)
-    session = Session(settings, watcher)
-    conclude(session, lambda: sweeping.sweep(session, experiment, asking, watcher), as_json, quiet)
+    session = Session(settings, make_progress(quiet=quiet))
+    conclude(session, lambda: sweeping.sweep(session, experiment, asking), as_json, quiet)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipbench.commands.session import Settings, Watcher, find_experiment, planned
+from clipbench.commands.progress import Progress
+from clipbench.commands.session import Settings, find_experiment, planned
 from clipbench.core.trial import Component, Trial
 from clipbench.execution.local import Local
 from clipbench.pilot.recorded import Proposal, Watched
@@ -79,7 +80,7 @@ class Pilot:
     device: str
 
 
-def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str], watcher: Watcher) -> Pilot:
+def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str], progress: Progress) -> Pilot:
     """Train an experiment's data, models and optimizers without clipping, and propose thresholds for strategies."""
     with Local(settings.workers) as pool:
         path = find_experiment(experiment, settings.results)
@@ -87,8 +88,8 @@ def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str],
         rules = pool.call("clipbench.pilot.rules:candidates", tuple(strategies), plan.experiment.folder)
         plan = _unclipped(plan)
         for note in plan.notes:
-            watcher.note(note)
-        seen, failed = watched(pool, plan, device, watcher)
+            progress.note(note)
+        seen, failed = watched(pool, plan, device, progress)
         found = []
         for trials in _settings(plan):
             mine = tuple(seen[trial.id] for trial in trials if trial.id in seen)
@@ -105,20 +106,20 @@ def _unclipped(plan: Plan) -> Plan:
     return replace(plan, cohorts=tuple(cohorts))
 
 
-def watched(pool: Local, plan: Plan, device: str, watcher: Watcher) -> tuple[Mapping[str, Watched], list[str]]:
+def watched(pool: Local, plan: Plan, device: str, progress: Progress) -> tuple[Mapping[str, Watched], list[str]]:
     """Train a plan's trials and watch them; what was seen by their ids, and what went wrong."""
     chunks = plan.chunks((), pool.size, device)
     seen: dict[str, Watched] = {}
     failed = []
-    watcher.begin(sum(chunk.lane_steps for chunk in chunks), len(plan.trials), 0)
+    progress.start(sum(chunk.lane_steps for chunk in chunks), len(plan.trials), 0)
     try:
         for event in pool.train(chunks, device, "clipbench.pilot.recording:watch"):
-            watcher.advance(event.lane_steps)
+            progress.advance(event.lane_steps)
             if event.error:
                 failed.append(f"{len(event.chunk.trials)} trials failed: {event.error}")
             seen |= {watched.trial.id: watched for watched in event.records or ()}
     finally:
-        watcher.end()
+        progress.stop()
     return seen, failed
 
 

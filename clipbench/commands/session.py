@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from clipbench import __version__
 from clipbench.analysis.report_model import Report
@@ -25,6 +25,9 @@ from clipbench.store.sweep_file import Swept
 from clipbench.tracking.mirror import Mirror, Outcome
 from clipbench.tracking.sync import Invocation
 from clipbench.tracking.uri import default_uri, validate_uri
+
+if TYPE_CHECKING:
+    from clipbench.commands.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -51,22 +54,6 @@ class Settings:
     @property
     def artifacts(self) -> Path:
         return self.results / "mlartifacts"
-
-
-class Watcher(Protocol):
-    """Whoever shows a person how far it is."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-
-    def begin(self, lane_steps: int, trials: int, done: int) -> None:
-        """Training starts."""
-
-    def advance(self, lane_steps: int) -> None:
-        """Some of it is done (or lost again, where a worker died)."""
-
-    def end(self) -> None:
-        """Training is over, or was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +86,7 @@ class Session:
     """One command under way. Its report can be shown before the mirror has sent everything."""
 
     settings: Settings
-    watcher: Watcher
+    progress: Progress
     mirror: Mirror | None = field(default=None, init=False)
     told: str = field(default="", init=False)  # of the mirror's problems
     trained: int = field(default=0, init=False)
@@ -119,7 +106,7 @@ class Session:
         """What comes before any training: the YAML beside the trials, what must be said, the mirror."""
         store.write_text("experiment.yaml", resolved(plan.experiment))
         for note in plan.notes:
-            self.watcher.note(note)
+            self.progress.note(note)
         if uri:
             self.mirror = self._start_mirror(plan, store, uri, device)
 
@@ -129,11 +116,11 @@ class Session:
         missing = sum(len(chunk.trials) for chunk in chunks)
         if missing:
             self.say_begun(plan, store, missing, device)
-        self.watcher.begin(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
+        self.progress.start(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
         try:
             self.train(pool, chunks, store, device)
         finally:
-            self.watcher.end()
+            self.progress.stop()
 
     def say_begun(self, plan: Plan, store: Store, trials: int, device: str) -> None:
         """Keep beside the trials what trains them; said first, so that it is there however the command ends."""
@@ -144,7 +131,7 @@ class Session:
     ) -> None:
         """Train chunks, and save what becomes of them."""
         for event in pool.train(chunks, device, advise=search.advise if search else None):
-            self.watcher.advance(event.lane_steps)
+            self.progress.advance(event.lane_steps)
             if event.records:
                 store.save(search.marked(event.records) if search else event.records, event.chunk.stem)
                 self.trained += len(event.chunk.trials)
@@ -153,7 +140,7 @@ class Session:
                 self._failed[event.error] += len(event.chunk.trials)
             if self.mirror and self.mirror.problem and not self.told:
                 self.told = self.mirror.problem
-                self.watcher.note(self.told)
+                self.progress.note(self.told)
 
     def finish(self, status: str = "FINISHED", patience: float = 30.0) -> Outcome | None:
         """Wait until the mirror has sent the rest, as long as it makes progress."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from clipbench.commands import pilot
-from clipbench.commands.session import Watcher
+from clipbench.commands.progress import Progress
 from clipbench.core.trial import Component, Value
 from clipbench.execution.local import Local
 from clipbench.planning.contender import Contender
@@ -18,14 +18,14 @@ First = tuple[str, Mapping[str, Value]]  # where it comes from, and the values
 
 
 def first_points(
-    pool: Local, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, watcher: Watcher
+    pool: Local, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
 ) -> list[list[First]]:
     """For each contender. The pilot trains one seed without clipping; where it fails, there is the YAML alone."""
     given: list[list[First]] = [[(YAML, values) for values in contender.given()] for contender in contenders]
     asking = [contender for contender in contenders if _threshold(contender)]
     if not asking:
         return given
-    proposed = dict(_proposed(pool, plan, asking, seed, device, watcher))
+    proposed = dict(_proposed(pool, plan, asking, seed, device, progress))
     return [
         [*points, *((PILOT, values) for values in _piloted(contender, proposed.get(id(contender), ())))]
         for contender, points in zip(contenders, given, strict=True)
@@ -37,7 +37,7 @@ def _threshold(contender: Contender) -> bool:
 
 
 def _proposed(
-    pool: Local, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, watcher: Watcher
+    pool: Local, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
 ) -> Iterator[tuple[int, list[float]]]:
     """Thresholds for each contender, by what a pilot of its own setting saw."""
     templates = {id(contender): contender.templates[0] for contender in contenders}
@@ -47,7 +47,7 @@ def _proposed(
         chosen = [replace(trial, seed=seed, clip=pilot.NONE) for trial in templates.values() if trial.id in known]
         if chosen:
             cohorts.append(replace(cohort, trials=tuple({trial.id: trial for trial in chosen}.values())))
-    seen, _ = pilot.watched(pool, replace(plan, cohorts=tuple(cohorts), notes=()), device, watcher)
+    seen, _ = pilot.watched(pool, replace(plan, cohorts=tuple(cohorts), notes=()), device, progress)
     for contender in contenders:
         template = replace(templates[id(contender)], seed=seed, clip=pilot.NONE)
         if template.id in seen:

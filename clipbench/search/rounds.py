@@ -186,7 +186,7 @@ class Round:
         return {row["id"]: row for row in self._store.rows([trial.id for trial in trials])}
 
     def _skip(self, trials: Iterable[Trial]) -> None:
-        self._session.watcher.advance(sum(self._cohorts[content_of(trial)].steps for trial in trials))
+        self._session.progress.advance(sum(self._cohorts[content_of(trial)].steps for trial in trials))
 
 
 def _is_there(row: Row | None, enough: Sequence[str]) -> bool:

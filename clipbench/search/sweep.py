@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 from optuna.storages import BaseStorage
 
 from clipbench.analysis.subject import subject_of
-from clipbench.commands.session import Finished, Session, Watcher, planned, store_of
+from clipbench.commands.progress import Standing
+from clipbench.commands.session import Finished, Session, planned, store_of
 from clipbench.execution.local import Local
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
@@ -43,26 +43,6 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a contender is."""
-
-    label: str
-    best: str  # values of its best point, as a person reads them; empty as long as there is none
-    score: float | None
-    tried: int
-    total: int
-    pruned: int
-    diverged: int  # points of which a trial did
-
-
-class Spectator(Watcher, Protocol):
-    """A watcher that shows how contenders stand."""
-
-    def stand(self, standings: Sequence[Standing]) -> None:
-        """After every round."""
-
-
-@dataclass(frozen=True)
 class Preview:
     """What a sweep would do."""
 
@@ -79,7 +59,7 @@ def preview(session: Session, path: str | Path, asking: Asking) -> Preview:
         return Preview(plan, *_prepared(pool, plan, asking))
 
 
-def sweep(session: Session, path: str | Path, asking: Asking, spectator: Spectator) -> Finished:
+def sweep(session: Session, path: str | Path, asking: Asking) -> Finished:
     """Search, confirm, report. What an earlier call has done is not done again."""
     settings, uri = session.settings, session.uri
     check_url(asking.storage)
@@ -89,10 +69,10 @@ def sweep(session: Session, path: str | Path, asking: Asking, spectator: Spectat
         store = store_of(plan, settings.results)
         with store.lock(shared=True), reached(asking.storage):
             storage = open_storage(store.folder, asking.storage)
-            course = _Course(session, spectator, pool, plan, device, store, search, contenders, storage, asking.storage)
+            course = _Course(session, pool, plan, device, store, search, contenders, storage, asking.storage)
             session.begin(plan, store, uri, device)
             for text in left_out(contenders):
-                spectator.note(text)
+                session.progress.note(text)
             with heartbeat(course.sign_of_life):
                 course.search_all()
             final, swept = course.confirm()
@@ -122,7 +102,6 @@ class _Course:
     """One sweep under way."""
 
     session: Session
-    spectator: Spectator
     pool: Local
     plan: Plan
     device: str
@@ -157,7 +136,7 @@ class _Course:
             return
         trials *= len(self.search.seeds)
         self.session.say_begun(self.plan, self.store, trials, self.device)
-        self.spectator.begin(lane_steps, trials, 0)
+        self.session.progress.start(lane_steps, trials, 0)
         self._unfinished = {study.name: study.unfinished for study in self.studies}
         self._stand()
         start = time.monotonic()
@@ -167,7 +146,7 @@ class _Course:
                     self.stopped = f"timeout of {self.search.timeout:g} s"
                     break
         finally:
-            self.spectator.end()
+            self.session.progress.stop()
 
     def confirm(self) -> tuple[Plan, Swept]:
         """Train winners and baseline on fresh seeds; of several processes one does, and the others find it done."""
@@ -181,7 +160,8 @@ class _Course:
         with self._alone():
             new = [study for study in self.studies if not study.is_opened]
             contenders = [study.contender for study in new]
-            first = first_points(self.pool, self.plan, contenders, self.search.seeds[0], self.device, self.spectator)
+            seed, progress = self.search.seeds[0], self.session.progress
+            first = first_points(self.pool, self.plan, contenders, seed, self.device, progress)
             for study, points in zip(new, first, strict=True):
                 study.open(points)
 
@@ -207,7 +187,7 @@ class _Course:
         for study in self.studies:
             before, now = self._unfinished[study.name], study.unfinished
             theirs = before - now - sum(each.study is study for each in ours)
-            self.spectator.advance(max(0, theirs) * work.lane_steps(study))
+            self.session.progress.advance(max(0, theirs) * work.lane_steps(study))
             self._unfinished[study.name] = now
 
     def _next_points(self) -> list[Asked]:
@@ -233,7 +213,7 @@ class _Course:
         )
 
     def _stand(self) -> None:
-        self.spectator.stand([_standing(study) for study in self.studies])
+        self.session.progress.show([_standing(study) for study in self.studies])
 
 
 def _finalist(contender: Contender, winner: Tried | None, confirmed: bool) -> Finalist:

@@ -45,20 +45,20 @@ class Clock:
     def note(self, text):
         pass
 
-    def begin(self, lane_steps, trials, done):
+    def start(self, lane_steps, trials, done):
         self.begun = time.perf_counter()
 
     def advance(self, lane_steps):
         pass
 
-    def end(self):
+    def stop(self):
         if self.standings:
             self.search = self.search or time.perf_counter() - self.begun
         self.standings = ()
 
     standings = ()
 
-    def stand(self, standings):
+    def show(self, standings):
         self.standings = standings
 
 
@@ -138,7 +138,7 @@ def test_a_sweep_takes_less_than_half_the_time_of_the_same_points_one_after_anot
     ratios = []
     for number in range(ROUNDS):
         clock, start = Clock(), time.perf_counter()
-        finished = sweep(Session(Settings(results=tmp_path / str(number), mirror=False), clock), path, Asking(), clock)
+        finished = sweep(Session(Settings(results=tmp_path / str(number), mirror=False), clock), path, Asking())
         whole = time.perf_counter() - start
         start = time.perf_counter()
         found = OneByOne(plan).run()
