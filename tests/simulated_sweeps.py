@@ -13,7 +13,7 @@ from clipbench.core.trial import Trial
 from clipbench.planning.build import prepare
 from clipbench.planning.find_contenders import contenders
 from clipbench.planning.plan import Plan
-from clipbench.reporting import Options, compare
+from clipbench.reporting import ReportOptions, compare
 from clipbench.search import scoring
 from clipbench.search.confirm import Finalist, confirming
 from clipbench.search.settings import Search, search_of
@@ -98,7 +98,7 @@ class Simulated:
     def _compared(self, seeds: Sequence[int]) -> Report:
         final = confirming(self.plan, replace(self.search, confirm_seeds=tuple(seeds)), self.finalists)
         rows = [self._train(trial) for trial in final.trials]
-        return compare(pd.DataFrame(rows), Options(baseline="none", metric="test/accuracy"))
+        return compare(pd.DataFrame(rows), ReportOptions(baseline="none", metric="test/accuracy"))
 
 
 def threshold_of(trial: Trial) -> float | None:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis import metric_choice, samples
+from clipbench.analysis import arms, metric_choice
+from clipbench.analysis.arms import Arm, Mask
 from clipbench.analysis.pairing import Pairing, pair
-from clipbench.analysis.report_model import Metric, Options
-from clipbench.analysis.samples import Arm, Mask
+from clipbench.analysis.report_model import Metric, ReportOptions
 from clipbench.config.claim_language import same_value
 from clipbench.errors import InputError
 from clipbench.stats import Estimate, Floats
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Parts = Sequence[pd.DataFrame]
 
 
-class Unmatched(ValueError):
+class UntestableClaim(ValueError):
     """A claim that these trials cannot answer, and why."""
 
 
@@ -107,13 +107,13 @@ class Cases:
         return stats.sign_flip_p_after_choice(outcomes[:, whole] - shift, criteria[:, whole])
 
 
-def cases(frame: pd.DataFrame, expectation: Expectation, options: Options) -> tuple[Cases, Metric]:
-    """The cases of an expectation; Unmatched where there is none."""
+def cases(frame: pd.DataFrame, expectation: Expectation, options: ReportOptions) -> tuple[Cases, Metric]:
+    """The cases of an expectation; UntestableClaim where there is none."""
     measured = _metric(frame, options)
     seeds = np.unique(frame["seed"])
     found: list[Cases] = []
     for left, right in _settings(frame, expectation):
-        known = [samples.gather(part, measured, seeds) for part in (left, right)]
+        known = [arms.gather(part, measured, seeds) for part in (left, right)]
         if expectation.left.minus and expectation.right.minus:
             found.append(Cases((_gain(expectation, known, measured),)))
             continue
@@ -122,18 +122,18 @@ def cases(frame: pd.DataFrame, expectation: Expectation, options: Options) -> tu
     pairings = tuple(pairing for each in found for pairing in each.pairings)
     result = Cases(pairings, *((found[0].by_left, found[0].by_right) if len(found) == 1 else ()))
     if not pairings or not result.pairs:
-        raise Unmatched(f"no seed has both {expectation.left.text} and {expectation.right.text}")
+        raise UntestableClaim(f"no seed has both {expectation.left.text} and {expectation.right.text}")
     return result, measured
 
 
-def _metric(frame: pd.DataFrame, options: Options) -> Metric:
+def _metric(frame: pd.DataFrame, options: ReportOptions) -> Metric:
     if frame.empty:
-        raise Unmatched("nothing is trained yet")
+        raise UntestableClaim("nothing is trained yet")
     options = replace(options, higher={**dict.fromkeys(metric_choice.NEUTRAL, True), **options.higher})
     try:
         metric_choice.check(frame, options)
     except InputError as error:
-        raise Unmatched(error.problems[0].text.rstrip(".")) from None
+        raise UntestableClaim(error.problems[0].text.rstrip(".")) from None
     return metric_choice.of_setting(frame, options)
 
 
@@ -142,13 +142,13 @@ def _settings(frame: pd.DataFrame, expectation: Expectation) -> Iterator[tuple[p
     sides = _inherited(expectation.left, expectation.right), _inherited(expectation.right, expectation.left)
     left, right = (_within(frame, side) for side in sides)
     if not left.any() or not right.any():
-        raise Unmatched("no trial of one of its sides finished")
+        raise UntestableClaim("no trial of one of its sides finished")
     differing = _differing(*sides)
     these, those = (dict(side.options) for side in sides)
     varied = {name for name in {*these, *those} if not same_value(these.get(name), those.get(name, ""))}
-    columns = samples.setting_columns(frame)
+    columns = arms.setting_columns(frame)
     shared = [name for name in columns if not _within_option(name, varied) and not _belongs(name, differing)]
-    codes = samples.codes_of(frame, shared)
+    codes = arms.codes_of(frame, shared)
     for code in np.unique(codes[left]):
         if (right & (codes == code)).any():
             yield frame[left & (codes == code)], frame[right & (codes == code)]
@@ -194,7 +194,7 @@ def _belongs(column: str, sections: Iterable[str]) -> bool:
 def _arms(known: Sequence[Arm], side: Side) -> list[Arm]:
     found = [arm for arm in known if side.holds(arm.strategy, arm.threshold)]
     if not found:
-        raise Unmatched(f"{side.text} has no finished trial")
+        raise UntestableClaim(f"{side.text} has no finished trial")
     return found
 
 
@@ -237,7 +237,9 @@ def _every_threshold(left: Sequence[Arm], right: Sequence[Arm], measured: Metric
 
 def _best(side: Side, known: Sequence[Arm], measured: Metric) -> Arm:
     if len(known) > 1 and not measured.criterion:
-        raise Unmatched(f"{side.text} has several thresholds and no validation data chooses one; name it in the claim")
+        raise UntestableClaim(
+            f"{side.text} has several thresholds and no validation data chooses one; name it in the claim"
+        )
     return min(known, key=lambda arm: arm.rank)
 
 

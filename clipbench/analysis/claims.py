@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis.claim_cases import Cases, Unmatched, cases
-from clipbench.analysis.report_model import Answered, Metric, Options
+from clipbench.analysis.claim_cases import Cases, UntestableClaim, cases
+from clipbench.analysis.report_model import ClaimResult, Metric, ReportOptions
 from clipbench.reporting import numbers
 from clipbench.stats import LEVEL, Estimate
 
@@ -37,7 +37,7 @@ class Finding:
     power: float = POWER
 
 
-def answer(frame: pd.DataFrame, options: Options) -> tuple[Answered, ...]:
+def answer(frame: pd.DataFrame, options: ReportOptions) -> tuple[ClaimResult, ...]:
     """Every claim, its p corrected by Holm over all that can be tested."""
     tested = [_tested(frame, claim, expectation, options) for claim, expectation in options.claims]
     corrected = stats.holm([finding.p for _, finding in tested])
@@ -48,22 +48,24 @@ def answer(frame: pd.DataFrame, options: Options) -> tuple[Answered, ...]:
     )
 
 
-def _tested(frame: pd.DataFrame, claim: Claim, expectation: Expectation, options: Options) -> tuple[Answered, Finding]:
-    answered = Answered(claim.says, claim.expect, None, UNTESTABLE, "", NOTHING, math.nan, math.nan, 0, math.nan)
+def _tested(
+    frame: pd.DataFrame, claim: Claim, expectation: Expectation, options: ReportOptions
+) -> tuple[ClaimResult, Finding]:
+    answered = ClaimResult(claim.says, claim.expect, None, UNTESTABLE, "", NOTHING, math.nan, math.nan, 0, math.nan)
     try:
         found, measured = cases(frame, expectation, _options(options, expectation.measure or claim.metric))
-    except Unmatched as why:
+    except UntestableClaim as why:
         return answered, Finding(math.nan, UNTESTABLE, str(why))
     margin = _margin(claim, expectation, options)
     finding = _always(expectation, found, margin) if expectation.always else _mean(expectation, found, margin, measured)
     return replace(answered, metric=measured, difference=found.estimate, pairs=found.pairs), finding
 
 
-def _options(options: Options, name: str | None) -> Options:
+def _options(options: ReportOptions, name: str | None) -> ReportOptions:
     return replace(options, metric=name or options.metric)
 
 
-def _margin(claim: Claim, expectation: Expectation, options: Options) -> float:
+def _margin(claim: Claim, expectation: Expectation, options: ReportOptions) -> float:
     """The claim's own; for `=` without one, that of the report where it speaks of the same metric."""
     asked = expectation.measure or claim.metric
     same = asked is None or asked == options.metric
@@ -131,7 +133,7 @@ def _always(expectation: Expectation, found: Cases, margin: float) -> Finding:
     return Finding(stats.sign_flip_p(turned.ranked - margin), SUPPORTED, reason)
 
 
-def _judged(answered: Answered, finding: Finding, p_holm: float, count: int) -> Answered:
+def _judged(answered: ClaimResult, finding: Finding, p_holm: float, count: int) -> ClaimResult:
     if finding.certain or finding.tendency == UNTESTABLE:
         return replace(answered, verdict=finding.tendency, reason=finding.reason)
     shown = finding.tendency if p_holm < LEVEL else INCONCLUSIVE

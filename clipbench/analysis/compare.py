@@ -11,22 +11,31 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis import claims, metric_choice, notes, pairing, samples, search_outcome
+from clipbench.analysis import arms, claims, metric_choice, notes, pairing, search_result
 from clipbench.analysis import verdicts as verdict
-from clipbench.analysis.group import Group, group_of
+from clipbench.analysis.arm_choice import SettingArms, group_of
+from clipbench.analysis.arms import Arm
 from clipbench.analysis.pairing import Pairing
-from clipbench.analysis.report_model import Contrast, Options, Otherwise, Reach, Report, Row, Setting, label
-from clipbench.analysis.samples import Arm
+from clipbench.analysis.report_model import (
+    ArmResult,
+    Contrast,
+    Report,
+    ReportOptions,
+    Setting,
+    TargetEpochs,
+    VerdictChange,
+    label,
+)
 from clipbench.analysis.verdicts import Evidence
 from clipbench.reporting import headline
 from clipbench.stats import Floats
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedArms:
     """A group with what the seeds show of each of its arms."""
 
-    group: Group
+    group: SettingArms
     contrasts: Mapping[str, Contrast]
     verdicts: Mapping[str, str]
     chances: tuple[str, ...]  # arms that would be better, had their threshold not been chosen among many
@@ -38,35 +47,35 @@ class Judged:
         return self.verdicts.get(arm.name, fallback)
 
 
-def compare(frame: pd.DataFrame, options: Options | None = None, name: str = "") -> Report:
+def compare(frame: pd.DataFrame, options: ReportOptions | None = None, name: str = "") -> Report:
     """Compare every strategy with the baseline. `frame` holds the store's records, one row a trial."""
-    options = options or Options()
+    options = options or ReportOptions()
     ours = _of_experiment(frame, options.planned)
     trained = ours[ours["status"].isin(("finished", "diverged"))] if len(ours) else ours
     metric_choice.check(trained, options)
-    search = search_outcome.search_of(options.swept, frame, options.baseline)
+    search = search_result.search_of(options.swept, frame, options.baseline)
     tuned = tuple(_tuned(trained, options)) if options.tuned and not search else ()
     settings = tuple(_settings(trained, options))
-    found = search_outcome.as_found(trained, options)
-    answered = claims.answer(found.drop(columns=search_outcome.open_columns(found, options)), options)
+    found = search_result.as_found(trained, options)
+    answered = claims.answer(found.drop(columns=search_result.open_columns(found, options)), options)
     missed = notes.of_tuning(settings) if options.tuned and not tuned and not search else ()
     said = (*notes.of_trials(frame, ours, options.planned, options.swept), *missed)
     return Report(name, (*tuned, *settings), said, answered, search)
 
 
-def _settings(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
+def _settings(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting]:
     """All arms on the same data, model, optimizer and training, but for what a search chose for each of them."""
-    found = search_outcome.as_found(trained, options)
-    for axes, part, over in samples.open_settings(found, search_outcome.open_columns(found, options), name_all=True):
+    found = search_result.as_found(trained, options)
+    for axes, part, over in arms.open_settings(found, search_result.open_columns(found, options), name_all=True):
         if len(part):
-            yield search_outcome.with_edges(_setting(part, axes, options, over), options.swept)
-    for axes, part, over in search_outcome.at_equal_rates(trained, options):
-        yield replace(_setting(part, axes, options, over), equal=search_outcome.RATE)
+            yield search_result.with_edges(_setting(part, axes, options, over), options.swept)
+    for axes, part, over in search_result.at_equal_rates(trained, options):
+        yield replace(_setting(part, axes, options, over), equal=search_result.RATE)
 
 
-def _tuned(trained: pd.DataFrame, options: Options) -> Iterator[Setting]:
+def _tuned(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting]:
     """Every strategy at its own best of what can be tuned, where validation data can choose it."""
-    for axes, part, over in samples.tuned_settings(trained):
+    for axes, part, over in arms.tuned_settings(trained):
         if metric_choice.of_setting(part, options).criterion:
             yield _setting(part, axes, options, over)
 
@@ -75,7 +84,9 @@ def _of_experiment(frame: pd.DataFrame, planned: Mapping[str, str] | None) -> pd
     return frame if planned is None or frame.empty else frame[frame["id"].isin(list(planned))]
 
 
-def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options, tuned: tuple[str, ...] = ()) -> Setting:
+def _setting(
+    frame: pd.DataFrame, axes: Mapping[str, str], options: ReportOptions, tuned: tuple[str, ...] = ()
+) -> Setting:
     judged = _judged(frame, options)
     measured = judged.group.metric
     rows = [_row(arm, judged) for arm in judged.group.arms]
@@ -102,28 +113,28 @@ def _setting(frame: pd.DataFrame, axes: Mapping[str, str], options: Options, tun
     )
 
 
-def _judged(frame: pd.DataFrame, options: Options) -> Judged:
+def _judged(frame: pd.DataFrame, options: ReportOptions) -> JudgedArms:
     group = group_of(frame, options)
     evidence, contrasts = _evidence(group)
     verdicts = verdict.judge(evidence, sign=group.metric.sign, chosen=group.chosen, margin=options.margin)
     chances = tuple(each.arm.name for each in evidence if each.is_chance_of_choice)
-    return Judged(group, contrasts, verdicts, chances)
+    return JudgedArms(group, contrasts, verdicts, chances)
 
 
-def _otherwise(judged: Judged, frame: pd.DataFrame, options: Options) -> tuple[Otherwise, ...] | None:
+def _otherwise(judged: JudgedArms, frame: pd.DataFrame, options: ReportOptions) -> tuple[VerdictChange, ...] | None:
     """What the rule for diverged trials decides: the rows that would be judged otherwise without these trials."""
     finished = frame[frame["status"] != "diverged"]
     if len(finished) == len(frame) or judged.group.baseline is None:
         return None
     without = _judged(finished, options) if len(finished) else None
     return tuple(
-        Otherwise(_label(arm), judged.verdict_of(arm), *other)
+        VerdictChange(_label(arm), judged.verdict_of(arm), *other)
         for arm in judged.group.shown
         if verdict.differ((other := _verdict_without(arm, judged, without))[1], judged.verdict_of(arm))
     )
 
 
-def _verdict_without(arm: Arm, judged: Judged, without: Judged | None) -> tuple[str, str]:
+def _verdict_without(arm: Arm, judged: JudgedArms, without: JudgedArms | None) -> tuple[str, str]:
     """The arm that would stand for its strategy, and its verdict."""
     if without is None or without.group.baseline is None:
         return "", verdict.NO_BASELINE
@@ -136,7 +147,7 @@ def _verdict_without(arm: Arm, judged: Judged, without: Judged | None) -> tuple[
     return _label(same[0]), without.verdict_of(same[0])
 
 
-def _evidence(group: Group) -> tuple[list[Evidence], dict[str, Contrast]]:
+def _evidence(group: SettingArms) -> tuple[list[Evidence], dict[str, Contrast]]:
     """The family tested against the baseline; arms outside of it get their differences only."""
     contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
     family = group.family
@@ -154,7 +165,7 @@ def _evidence(group: Group) -> tuple[list[Evidence], dict[str, Contrast]]:
     return evidence, contrasts
 
 
-def _contrast(arm: Arm, group: Group) -> Contrast:
+def _contrast(arm: Arm, group: SettingArms) -> Contrast:
     assert group.baseline is not None  # or there were no pairings
     found = pairing.beside(pairing.contrast(group.pairings[arm.name]), arm, group.baseline, group.epochs)
     candidates = _candidates(arm, group)
@@ -162,17 +173,17 @@ def _contrast(arm: Arm, group: Group) -> Contrast:
     return replace(found, nested=pairing.nested(candidates)) if is_choice else found
 
 
-def _candidates(arm: Arm, group: Group) -> list[Pairing]:
+def _candidates(arm: Arm, group: SettingArms) -> list[Pairing]:
     """The thresholds among which the arm's was chosen."""
     return [group.pairings[each.name] for each in group.siblings(arm) if each.name in group.pairings]
 
 
-def _p_after_choice(arm: Arm, group: Group) -> float:
+def _p_after_choice(arm: Arm, group: SettingArms) -> float:
     chosen = group.pairings[arm.name]
     return pairing.p_after_choice(chosen, _candidates(arm, group)) if group.chosen else pairing.p_value(chosen)
 
 
-def _p_after_choice_of_baseline(arm: Arm, group: Group) -> float:
+def _p_after_choice_of_baseline(arm: Arm, group: SettingArms) -> float:
     """The other way round: the best of several baselines looks better than the arm by luck."""
     if len(group.baselines) < 2 or group.baseline is None:
         return pairing.p_value(group.pairings[arm.name])
@@ -184,10 +195,10 @@ def _label(arm: Arm) -> str:
     return label(arm.name, arm.strategy, arm.threshold, arm.tuning)
 
 
-def _row(arm: Arm, judged: Judged) -> Row:
+def _row(arm: Arm, judged: JudgedArms) -> ArmResult:
     group = judged.group
     is_shown = arm in group.shown
-    return Row(
+    return ArmResult(
         arm=arm.name,
         strategy=arm.strategy,
         threshold=arm.threshold,
@@ -209,12 +220,12 @@ def _row(arm: Arm, judged: Judged) -> Row:
     )
 
 
-def _reach(arm: Arm, epochs: float) -> Reach:
+def _reach(arm: Arm, epochs: float) -> TargetEpochs:
     reached_at = arm.measures["epochs_to_target"][arm.present]
     reached = np.isfinite(reached_at)
     median = float(np.median(np.where(reached, reached_at, np.inf))) if reached_at.size else float("nan")
     restricted = stats.restricted_mean(reached_at, epochs) if reached_at.size else float("nan")
-    return Reach(median, int(reached.sum()), int(reached_at.size), restricted)
+    return TargetEpochs(median, int(reached.sum()), int(reached_at.size), restricted)
 
 
 def _target(frame: pd.DataFrame) -> str:
@@ -232,15 +243,15 @@ def _middle(values: Floats, middle: Callable[[Floats], np.floating[Any]]) -> flo
     return float(middle(values)) if values.size else float("nan")
 
 
-def _by_strategy(row: Row) -> tuple[bool, str, float, str]:
+def _by_strategy(row: ArmResult) -> tuple[bool, str, float, str]:
     threshold = np.inf if row.threshold is None else row.threshold
     return row.verdict != verdict.BASELINE, row.strategy, threshold, row.arm
 
 
-def _by_value(sign: int) -> Callable[[Row], tuple[bool, float, float, str]]:
+def _by_value(sign: int) -> Callable[[ArmResult], tuple[bool, float, float, str]]:
     """The baseline, then as thresholds are ranked: fewer divergences first, then the better mean."""
 
-    def key(row: Row) -> tuple[bool, float, float, str]:
+    def key(row: ArmResult) -> tuple[bool, float, float, str]:
         worse = np.inf if np.isnan(row.value.mean) else -sign * row.value.mean
         return row.verdict != verdict.BASELINE, row.diverged / max(row.trials, 1), worse, row.arm
 

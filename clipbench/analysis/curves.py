@@ -53,17 +53,17 @@ class Histogram:
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class ArmCurves:
     """How the trials of an arm went: a curve a measure, and all norms of its gradients before clipping."""
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
     norms: Histogram | None = None
 
 
-Courses = Mapping[Key, Course]
+CurvesByArm = Mapping[Key, ArmCurves]
 
 
-def read(store: Store, report: Report) -> Courses:
+def read(store: Store, report: Report) -> CurvesByArm:
     """The courses of the arms in the first table of each setting."""
     keys = {id_: row.ids for setting in report.settings for row in setting.main for id_ in row.ids}
     if not keys:
@@ -75,7 +75,7 @@ def read(store: Store, report: Report) -> Courses:
     for key, more in _curves(steps, "step", NORMS, arms, keys).items():
         curves.setdefault(key, {}).update(more)
     norms = _norms(steps, report, arms, keys)
-    return {key: Course(found, norms.get(key)) for key, found in curves.items()}
+    return {key: ArmCurves(found, norms.get(key)) for key, found in curves.items()}
 
 
 def _arms(frame: pd.DataFrame, keys: Mapping[str, Key]) -> Codes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from clipbench.analysis.report_model import Metric, Options
+from clipbench.analysis.report_model import Metric, ReportOptions
 from clipbench.config.measures import PARTS
 from clipbench.errors import InputError, Problem, did_you_mean
 
@@ -34,7 +34,7 @@ DIRECTIONS = {
 NEUTRAL = ("parameters", "grad_norm/pre_p50", "clip/fired_share", "clip/cosine", "diverged_step")
 
 
-def check(frame: pd.DataFrame, options: Options) -> None:
+def check(frame: pd.DataFrame, options: ReportOptions) -> None:
     """Refuse a metric that no trial has, or that does not say which way it is better."""
     if options.metric is None or frame.empty:
         return
@@ -50,7 +50,7 @@ def check(frame: pd.DataFrame, options: Options) -> None:
         raise InputError([Problem(options.place, text, remedy)])
 
 
-def of_setting(frame: pd.DataFrame, options: Options) -> Metric:
+def of_setting(frame: pd.DataFrame, options: ReportOptions) -> Metric:
     """The metric of one setting; the default depends on what was measured there."""
     name = options.metric or _first(DEFAULTS, frame) or DEFAULTS[0]
     criterion = _criterion(name, frame)

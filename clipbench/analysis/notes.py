@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis.report_model import Contrast, Otherwise, Row, Setting
+from clipbench.analysis.report_model import ArmResult, Contrast, Setting, VerdictChange
 from clipbench.reporting import numbers
 from clipbench.stats import LEVEL, Estimate
 from clipbench.store.sweep_file import Swept
@@ -86,7 +86,7 @@ def _about_choice(setting: Setting, chances: Collection[str]) -> Iterable[str]:
             yield _chance(setting, row, row.contrast)
 
 
-def _chance(setting: Setting, row: Row, found: Contrast) -> str:
+def _chance(setting: Setting, row: ArmResult, found: Contrast) -> str:
     """Significant until the choice is repeated: of the arm's own place, or of the baseline's."""
     is_better = found.p_choice >= LEVEL
     word, p = ("better", found.p_choice) if is_better else ("worse", found.p_baseline)
@@ -138,19 +138,19 @@ def _about_stopping(frame: pd.DataFrame) -> Iterable[str]:
         yield f"{len(stopped)} of {of} stopped early, {epochs}; their curves end there."
 
 
-def otherwise(changes: Sequence[Otherwise]) -> str:
+def otherwise(changes: Sequence[VerdictChange]) -> str:
     """Whether the verdicts depend on the rule for diverged trials."""
     if not changes:
         return "Were diverged trials left out instead, no verdict would change."
     return f"Were diverged trials left out instead, verdicts would change. {'; '.join(map(_change, changes))}."
 
 
-def _change(each: Otherwise) -> str:
+def _change(each: VerdictChange) -> str:
     at = f", then {each.arm_without}" if each.arm_without not in ("", each.arm) else ""
     return f"{each.arm}{at}: {each.verdict_without} instead of {each.verdict}"
 
 
-def _fisher(row: Row) -> str:
+def _fisher(row: ArmResult) -> str:
     if row.contrast is None:
         return ""
     return f" ({numbers.p_clause(row.contrast.p_diverged)}, Fisher)"
@@ -183,7 +183,7 @@ def _about_pairs(setting: Setting, frame: pd.DataFrame) -> Iterable[str]:
         yield "Several trials per arm and seed (folds) were averaged within their seed first."
 
 
-def _labels(rows: Sequence[Row]) -> str:
+def _labels(rows: Sequence[ArmResult]) -> str:
     return numbers.listing([row.label for row in rows])
 
 

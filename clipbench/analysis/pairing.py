@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from clipbench import stats
+from clipbench.analysis.arms import Arm, Mask
 from clipbench.analysis.report_model import Contrast
-from clipbench.analysis.samples import Arm, Mask
 from clipbench.stats import Floats
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 from clipbench import stats
-from clipbench.analysis.report_model import Row, Setting
+from clipbench.analysis.report_model import ArmResult, Setting
 
 
-def thresholds(setting: Setting, strategy: str) -> tuple[Row, ...]:
+def thresholds(setting: Setting, strategy: str) -> tuple[ArmResult, ...]:
     """The rows of a strategy that have a threshold, in its order."""
     rows = [row for row in setting.rows if row.strategy == strategy and row.threshold is not None]
     return tuple(sorted(rows, key=lambda row: row.threshold or 0.0))
 
 
-def plateau(setting: Setting, strategy: str) -> tuple[Row, ...]:
+def plateau(setting: Setting, strategy: str) -> tuple[ArmResult, ...]:
     """The neighbours of the best threshold whose mean is within one standard error of its mean, with itself.
 
     A threshold that diverged more often than the best one ends the plateau.
@@ -25,7 +25,7 @@ def plateau(setting: Setting, strategy: str) -> tuple[Row, ...]:
         return ()
     error = stats.standard_error_of(best.value)
 
-    def is_level(row: Row) -> bool:
+    def is_level(row: ArmResult) -> bool:
         lost = setting.metric.sign * (best.value.mean - row.value.mean)
         return row.diverged <= best.diverged and lost <= error
 
@@ -37,7 +37,7 @@ def plateau(setting: Setting, strategy: str) -> tuple[Row, ...]:
     return rows[first : last + 1]
 
 
-def _best(setting: Setting, rows: tuple[Row, ...]) -> Row | None:
+def _best(setting: Setting, rows: tuple[ArmResult, ...]) -> ArmResult | None:
     """The chosen one; where nothing was chosen, the one with the best mean."""
     finite = [row for row in rows if math.isfinite(row.value.mean)]
     chosen = [row for row in finite if row.shown] if setting.metric.criterion else finite

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clipbench.errors import Place
-from clipbench.stats import Estimate, Score
+from clipbench.stats import Estimate, WinTieLoss
 from clipbench.store.sweep_file import Swept, SweptContender
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ EXPERIMENT = Place("the experiment", key="report.metric")
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """What a report is asked for: the `report` section of the YAML, and what only the plan knows."""
 
     metric: str | None = None  # None: test/accuracy, else test/mse, test/loss or train/loss, as measured
@@ -54,7 +54,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Reach:
+class TargetEpochs:
     """Epochs to the target. The median counts a trial that never got there as later than all others."""
 
     median: float  # infinite where half of the trials or more never reached it
@@ -73,7 +73,7 @@ class Contrast:
     difference: Estimate  # over the seeds on which both finished
     dz: float
     rank_biserial: float
-    score: Score
+    score: WinTieLoss
     pairs: int  # seeds that both have, diverged ones among them
     p: float = math.nan  # sign-flip test; NaN where the arm is not in the family
     p_holm: float = math.nan
@@ -87,7 +87,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmResult:
     """One arm of a setting: a strategy at one threshold."""
 
     arm: str
@@ -101,7 +101,7 @@ class Row:
     fraction: float
     grad_norm: float
     step_us: float
-    reach: Reach | None
+    reach: TargetEpochs | None
     contrast: Contrast | None  # None for the baseline, and where there is none
     shown: bool  # in the main table: the strategy's best threshold, or nothing was chosen
     verdict: str
@@ -129,7 +129,7 @@ def label(arm: str, strategy: str, threshold: float | None, tuning: str = "") ->
 
 
 @dataclass(frozen=True)
-class Otherwise:
+class VerdictChange:
     """A row of the comparison whose verdict depends on the rule that a diverged trial is worse than any other."""
 
     arm: str
@@ -148,11 +148,11 @@ class Setting:
     baseline: str | None  # label of the baseline's arm; None where there is none
     margin: float | None
     seeds: int
-    rows: tuple[Row, ...]  # every arm: the baseline first, then by strategy and threshold
-    main: tuple[Row, ...]  # what is shown first: the baseline, then from the best to the worst
+    rows: tuple[ArmResult, ...]  # every arm: the baseline first, then by strategy and threshold
+    main: tuple[ArmResult, ...]  # what is shown first: the baseline, then from the best to the worst
     headline: str
     notes: tuple[str, ...]
-    otherwise: tuple[Otherwise, ...] | None = None  # verdicts that divergence decides; None where nothing diverged
+    otherwise: tuple[VerdictChange, ...] | None = None  # verdicts that divergence decides; None where nothing diverged
     target: str = ""  # `val/accuracy 0.95`, where one is set
     tuned: tuple[str, ...] = ()  # axes on which each strategy stands at its own best, such as `lr`
     searched: bool = False  # the arms are what a search found, on seeds that it never saw
@@ -181,7 +181,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Answered:
+class ClaimResult:
     """A claim of the experiment, and what the trials say about it."""
 
     says: str
@@ -197,7 +197,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Promise:
+class Confirmation:
     """The score by which the search chose a point, beside the same measure on seeds that the search never saw."""
 
     measure: Metric
@@ -216,11 +216,11 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Found:
+class ContenderResult:
     """What the search found of one contender, and what of it held."""
 
     contender: SweptContender
-    promises: tuple[Promise, ...]  # one an objective
+    promises: tuple[Confirmation, ...]  # one an objective
     fresh: int  # seeds on which it was confirmed
     diverged: int  # of them
     budget: float  # share of all epochs that the search trained
@@ -228,11 +228,11 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchResult:
     """The search behind the arms of a report."""
 
     swept: Swept
-    found: tuple[Found, ...]  # each setting's baseline first, then from the best to the worst
+    found: tuple[ContenderResult, ...]  # each setting's baseline first, then from the best to the worst
     headline: str
     notes: tuple[str, ...]
 
@@ -248,5 +248,5 @@ class Report:
     name: str
     settings: tuple[Setting, ...]
     notes: tuple[str, ...]
-    claims: tuple[Answered, ...] = ()
-    search: Search | None = None
+    claims: tuple[ClaimResult, ...] = ()
+    search: SearchResult | None = None

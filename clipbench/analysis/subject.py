@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clipbench.analysis.report_model import Options
+from clipbench.analysis.report_model import ReportOptions
 from clipbench.config.dump import resolved
 from clipbench.errors import Place
 from clipbench.planning.plan import Plan
@@ -17,7 +17,7 @@ class Subject:
     """All that a report needs to know of a plan; the numbers come from the store."""
 
     name: str
-    options: Options  # `planned` names every trial that the report is of
+    options: ReportOptions  # `planned` names every trial that the report is of
     seeds: tuple[int, ...]
     command: str  # that trains these trials
     yaml: str  # the experiment, every default filled in
@@ -42,7 +42,7 @@ def subject_of(plan: Plan, command: str = "run") -> Subject:
     experiment = plan.experiment
     wanted = experiment.report
     trials = plan.trials
-    options = Options(
+    options = ReportOptions(
         metric=wanted.metric,
         baseline=wanted.baseline or "none",
         margin=wanted.margin,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipbench.analysis.report_model import Options
+from clipbench.analysis.report_model import ReportOptions
 from clipbench.analysis.subject import Subject
 from clipbench.config.claim_language import Expectation, Side
 from clipbench.config.read_file import read_text
@@ -72,7 +72,7 @@ def find(store: Store, request: Request) -> Subject | None:
         return None
 
 
-def _options(options: Options) -> dict[str, Any]:
+def _options(options: ReportOptions) -> dict[str, Any]:
     claims = [(claim.model_dump(), asdict(expectation)) for claim, expectation in options.claims]
     return asdict(replace(options, claims=())) | {"claims": claims}
 
@@ -80,7 +80,7 @@ def _options(options: Options) -> dict[str, Any]:
 def _subject(values: Mapping[str, Any]) -> Subject:
     options = values["options"]
     claims = tuple((Claim(**claim), _expectation(expectation)) for claim, expectation in options["claims"])
-    restored = Options(**{**options, "place": Place(**options["place"]), "claims": claims})
+    restored = ReportOptions(**{**options, "place": Place(**options["place"]), "claims": claims})
     return Subject(**{**values, "options": restored, "seeds": tuple(values["seeds"])})
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipbench import stats
+from clipbench.analysis.arms import Arm
 from clipbench.analysis.pairing import Pairing, p_value, pair
-from clipbench.analysis.samples import Arm
 from clipbench.stats import LEVEL, Floats
 
 BASELINE = "baseline"

@@ -25,7 +25,7 @@ from clipbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from clipbench.analysis.combine import Combined
+    from clipbench.analysis.strategy_ranks import Combined
     from clipbench.commands.session import Finished, Session, Settings
 
 
@@ -70,7 +70,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare what was trained, and write report.html, its figures and its tables beside it."""
-    from clipbench.analysis.combine import combine
+    from clipbench.analysis.strategy_ranks import combine
     from clipbench.commands.session import Settings
     from clipbench.reporting.write import write_combined, write_pictures
     from clipbench.search import saved_report

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from clipbench.analysis import notes
 from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.plateau import plateau, thresholds
-from clipbench.analysis.report_model import Contrast, Report, Row, Setting
+from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting
 from clipbench.reporting import column_meaning as meaning
 from clipbench.reporting import columns, numbers
 from clipbench.stats import Estimate
@@ -66,11 +66,11 @@ def lines(report: Report) -> Iterator[str]:
         yield f"{report.name}: {' '.join(report.notes)}"
 
 
-def _use(setting: Setting, row: Row) -> Answer:
+def _use(setting: Setting, row: ArmResult) -> Answer:
     return Answer(HELPS, "", row.label, tuple(_reasons(setting, row)))
 
 
-def _reasons(setting: Setting, row: Row) -> Iterator[Reason]:
+def _reasons(setting: Setting, row: ArmResult) -> Iterator[Reason]:
     if row.contrast:
         yield from _effect(setting, row, row.contrast)
     if row.contrast and math.isfinite(row.contrast.nested):
@@ -89,7 +89,7 @@ def _reasons(setting: Setting, row: Row) -> Iterator[Reason]:
         yield Reason("Be aware", "; ".join(columns.flag_words(row)), meaning.FLAGS)
 
 
-def _nearest(setting: Setting, row: Row) -> Iterator[Reason]:
+def _nearest(setting: Setting, row: ArmResult) -> Iterator[Reason]:
     """Of what is not advised, only how it did."""
     if row.contrast:
         for reason in _effect(setting, row, row.contrast):
@@ -97,7 +97,7 @@ def _nearest(setting: Setting, row: Row) -> Iterator[Reason]:
     yield from _otherwise(setting)
 
 
-def _effect(setting: Setting, row: Row, contrast: Contrast) -> Iterator[Reason]:
+def _effect(setting: Setting, row: ArmResult, contrast: Contrast) -> Iterator[Reason]:
     if contrast.difference.n:
         difference = numbers.interval(contrast.difference, setting.metric)
         words = f"{setting.metric.name} {difference} beside {setting.baseline}"
@@ -113,7 +113,7 @@ def _otherwise(setting: Setting) -> Iterator[Reason]:
         yield Reason("Depends on", notes.otherwise(changes), meaning.OTHERWISE)
 
 
-def _plateau(setting: Setting, row: Row) -> str:
+def _plateau(setting: Setting, row: ArmResult) -> str:
     if setting.tuned:
         return ""
     level, tried = plateau(setting, row.strategy), len(thresholds(setting, row.strategy))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from clipbench.analysis.report_model import Answered
+from clipbench.analysis.report_model import ClaimResult
 from clipbench.reporting import numbers
 
 TITLE = "Claims"
@@ -15,7 +15,7 @@ MEANING = (
 )
 
 
-def sentence(answered: Answered) -> str:
+def sentence(answered: ClaimResult) -> str:
     """`test/accuracy +28 pp [+13, +42], p = 0.039 (8 seeds); as expected on 8 of 8 seeds`."""
     if answered.metric is None:
         return answered.reason

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from clipbench.analysis import verdicts
-from clipbench.analysis.report_model import Contrast, Row, Setting
+from clipbench.analysis.report_model import ArmResult, Contrast, Setting
 from clipbench.reporting import column_meaning as meaning
 from clipbench.reporting import numbers
 
@@ -71,10 +71,10 @@ def details(setting: Setting) -> Grid:
     if setting.baseline:
         columns += [_effect(), _wins()]
     columns.append(_diverged())
-    norm: Column[Row] = Column(
+    norm: Column[ArmResult] = Column(
         "norm", lambda row: numbers.number(row.grad_norm), meaning.NORM, lambda row: row.grad_norm
     )
-    step: Column[Row] = Column(
+    step: Column[ArmResult] = Column(
         "µs/step", lambda row: numbers.number(row.step_us), meaning.STEP, lambda row: row.step_us
     )
     return grid_of("behaviour", "Behaviour of the same rows", [*columns, norm, _clipped(), step], setting.main)
@@ -91,7 +91,7 @@ def target(setting: Setting) -> Grid:
 
 def everything(setting: Setting) -> Grid:
     """Every strategy at every threshold; `*` marks the chosen ones."""
-    columns: list[Column[Row]] = [
+    columns: list[Column[ArmResult]] = [
         Column("arm", lambda row: row.label + _mark(row, setting), meaning.ARM, lambda row: row.label)
     ]
     if setting.metric.criterion:
@@ -112,7 +112,7 @@ def flags(setting: Setting) -> tuple[str, ...]:
     return tuple(f"{row.label}: {', '.join(flag_words(row))}" for row in setting.main if row.flags)
 
 
-def flag_words(row: Row) -> list[str]:
+def flag_words(row: ArmResult) -> list[str]:
     meanings = {
         "fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)",
         "refuses > 95 % of steps": "refuses > 95 % of steps (what it shows was learned on the few others)",
@@ -135,11 +135,11 @@ def grid_of(
     )
 
 
-def _arm() -> Column[Row]:
+def _arm() -> Column[ArmResult]:
     return Column("arm", lambda row: row.label, meaning.ARM, lambda row: row.label)
 
 
-def _metric(setting: Setting) -> Column[Row]:
+def _metric(setting: Setting) -> Column[ArmResult]:
     metric = setting.metric
     return Column(
         numbers.unit(metric),
@@ -149,7 +149,7 @@ def _metric(setting: Setting) -> Column[Row]:
     )
 
 
-def _criterion(name: str) -> Column[Row]:
+def _criterion(name: str) -> Column[ArmResult]:
     scale = 100 if name.endswith("accuracy") else 1
     header = f"{name} %" if scale == 100 else name
     return Column(
@@ -160,7 +160,7 @@ def _criterion(name: str) -> Column[Row]:
     )
 
 
-def _difference(setting: Setting) -> Column[Row]:
+def _difference(setting: Setting) -> Column[ArmResult]:
     header = f"vs {setting.versus}{numbers.difference_unit(setting.metric)}"
     scale = numbers.scale(setting.metric)
     return _of_contrast(
@@ -171,23 +171,23 @@ def _difference(setting: Setting) -> Column[Row]:
     )
 
 
-def _p_value() -> Column[Row]:
+def _p_value() -> Column[ArmResult]:
     return _of_contrast("p (Holm)", lambda c: numbers.p_value(c.p_holm), meaning.P_HOLM, lambda c: c.p_holm)
 
 
-def _effect() -> Column[Row]:
+def _effect() -> Column[ArmResult]:
     return _of_contrast("dz", lambda contrast: numbers.effect(contrast.dz), meaning.DZ, lambda contrast: contrast.dz)
 
 
-def _wins() -> Column[Row]:
+def _wins() -> Column[ArmResult]:
     return _of_contrast("w-t-l", numbers.wins, meaning.WINS, lambda c: float(c.score.wins - c.score.losses))
 
 
-def _diverged() -> Column[Row]:
+def _diverged() -> Column[ArmResult]:
     return Column("diverged", numbers.diverged, meaning.DIVERGED, lambda row: float(row.diverged))
 
 
-def _clipped() -> Column[Row]:
+def _clipped() -> Column[ArmResult]:
     return Column(
         "clipped", lambda row: numbers.share(row.fired_share), meaning.CLIPPED, lambda row: 100 * row.fired_share
     )
@@ -197,7 +197,7 @@ def _p_reach(contrast: Contrast) -> float:
     return contrast.p_reach
 
 
-def _reached() -> Column[Row]:
+def _reached() -> Column[ArmResult]:
     return Column(
         "reached",
         lambda row: f"{row.reach.reached} of {row.reach.trials}" if row.reach else numbers.NOTHING,
@@ -206,7 +206,7 @@ def _reached() -> Column[Row]:
     )
 
 
-def _restricted() -> Column[Row]:
+def _restricted() -> Column[ArmResult]:
     return Column(
         "restricted mean",
         lambda row: numbers.number(row.reach.restricted) if row.reach else numbers.NOTHING,
@@ -215,7 +215,7 @@ def _restricted() -> Column[Row]:
     )
 
 
-def _reach() -> Column[Row]:
+def _reach() -> Column[ArmResult]:
     return Column(
         "median",
         lambda row: numbers.reach(row.reach),
@@ -226,7 +226,7 @@ def _reach() -> Column[Row]:
 
 def _of_contrast(
     header: str, text: Callable[[Contrast], str], meaning: str, value: Callable[[Contrast], float]
-) -> Column[Row]:
+) -> Column[ArmResult]:
     return Column(
         header,
         lambda row: text(row.contrast) if row.contrast else numbers.NOTHING,
@@ -235,6 +235,6 @@ def _of_contrast(
     )
 
 
-def _mark(row: Row, setting: Setting) -> str:
+def _mark(row: ArmResult, setting: Setting) -> str:
     is_choice = row.shown and setting.metric.criterion and row.verdict != verdicts.BASELINE
     return " *" if is_choice else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from clipbench.analysis import verdicts
-from clipbench.analysis.report_model import Contrast, Row, Setting
+from clipbench.analysis.report_model import ArmResult, Contrast, Setting
 from clipbench.reporting import numbers
 from clipbench.stats import LEVEL
 
@@ -39,18 +39,18 @@ def where(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[str] = (
     return f"{words} ({rest})" if rest else words
 
 
-def _best(setting: Setting, rows: Sequence[Row]) -> str:
+def _best(setting: Setting, rows: Sequence[ArmResult]) -> str:
     tied = _with(setting.main, verdicts.TIED)
     also = f" Tied with it: {_labels(tied)}." if tied else ""
     return f"{rows[0].label} beat {setting.baseline}: {_evidence(setting, rows[0])}.{also}"
 
 
-def _better(setting: Setting, rows: Sequence[Row]) -> str:
+def _better(setting: Setting, rows: Sequence[ArmResult]) -> str:
     others = f" So did {_labels(rows[1:])}." if len(rows) > 1 else ""
     return f"{rows[0].label} beat {setting.baseline}: {_evidence(setting, rows[0])}.{others}"
 
 
-def _none_better(setting: Setting, others: Sequence[Row]) -> str:
+def _none_better(setting: Setting, others: Sequence[ArmResult]) -> str:
     seeds = numbers.count(setting.seeds, "seed")
     if all(row.verdict == verdicts.UNDERPOWERED for row in others):
         top = _top(setting, others)
@@ -64,7 +64,7 @@ def _none_better(setting: Setting, others: Sequence[Row]) -> str:
     return f"no clipping strategy beat {setting.baseline} ({seeds}; {_top(setting, others)}).{also}"
 
 
-def _top(setting: Setting, others: Sequence[Row]) -> str:
+def _top(setting: Setting, others: Sequence[ArmResult]) -> str:
     measured = [row for row in others if row.contrast and not math.isnan(row.contrast.difference.mean)]
     if not measured:
         return "no pair of trials finished"
@@ -74,7 +74,7 @@ def _top(setting: Setting, others: Sequence[Row]) -> str:
     return f"best difference {difference} by {row.label}, {_p_of(setting, row, row.contrast)}"
 
 
-def _p_of(setting: Setting, row: Row, contrast: Contrast) -> str:
+def _p_of(setting: Setting, row: ArmResult, contrast: Contrast) -> str:
     """With what keeps a small p from being a verdict."""
     if row.verdict == verdicts.NO_EFFECT:
         return f"{numbers.p_clause(contrast.p_holm)}, within the margin"
@@ -83,7 +83,7 @@ def _p_of(setting: Setting, row: Row, contrast: Contrast) -> str:
     return numbers.p_clause(contrast.p_holm)
 
 
-def _evidence(setting: Setting, row: Row) -> str:
+def _evidence(setting: Setting, row: ArmResult) -> str:
     assert row.contrast is not None
     parts = []
     if row.contrast.difference.n:
@@ -96,9 +96,9 @@ def _evidence(setting: Setting, row: Row) -> str:
     return ", ".join([*parts, f"{numbers.p_clause(row.contrast.p_holm)} ({seeds})"])
 
 
-def _with(rows: Iterable[Row], word: str) -> list[Row]:
+def _with(rows: Iterable[ArmResult], word: str) -> list[ArmResult]:
     return [row for row in rows if row.verdict == word]
 
 
-def _labels(rows: Sequence[Row]) -> str:
+def _labels(rows: Sequence[ArmResult]) -> str:
     return numbers.listing([row.label for row in rows])

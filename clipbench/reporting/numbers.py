@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from clipbench.analysis.report_model import Contrast, Metric, Reach, Row
+from clipbench.analysis.report_model import ArmResult, Contrast, Metric, TargetEpochs
 from clipbench.stats import Estimate
 
 NOTHING = "-"
@@ -118,11 +118,11 @@ def wins(contrast: Contrast | None) -> str:
     return f"{contrast.score.wins}-{contrast.score.ties}-{contrast.score.losses}"
 
 
-def diverged(row: Row) -> str:
+def diverged(row: ArmResult) -> str:
     return f"{row.diverged} of {row.trials}"
 
 
-def reach(value: Reach | None) -> str:
+def reach(value: TargetEpochs | None) -> str:
     """`7`, `7 (2 never)`, or `never (8/8)`; never a mean over those that made it."""
     if value is None or not value.trials:
         return NOTHING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipbench.analysis.report_model import Metric, Search
+from clipbench.analysis.report_model import Metric, SearchResult
 from clipbench.reporting import numbers
 from clipbench.store.sweep_file import Swept
 
@@ -56,7 +56,7 @@ def param(path: str) -> str:
     return f"The value of {path} at the best point."
 
 
-def lines(search: Search | None) -> Iterator[str]:
+def lines(search: SearchResult | None) -> Iterator[str]:
     """The same at the end of a text, as far as its tables need it."""
     if search is None or not search.swept.searched:
         return

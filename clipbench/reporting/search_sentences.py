@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from clipbench.analysis.report_model import Flag, Found, Promise, Search
+from clipbench.analysis.report_model import Confirmation, ContenderResult, Flag, SearchResult
 from clipbench.reporting import numbers
 from clipbench.store.json_fields import Scalar
 from clipbench.store.sweep_file import Swept, SweptContender, SweptPoint
@@ -44,7 +44,7 @@ def place(point: SweptPoint, known: Mapping[str, str]) -> str:
     return ", ".join(f"{known.get(path, path)}={value(found)}" for path, found in point.values.items())
 
 
-def headline(swept: Swept, found: Sequence[Found]) -> str:
+def headline(swept: Swept, found: Sequence[ContenderResult]) -> str:
     """What was tried, what was found, and whether it held, for somebody who reads nothing else."""
     finished = [each for each in found if each.contender.winning]
     if not swept.searched:
@@ -69,7 +69,7 @@ def _seeds(swept: Swept) -> str:
     return f"{'seed' if len(swept.search_seeds) == 1 else 'seeds'} {numbers.seeds(swept.search_seeds)}"
 
 
-def _best(swept: Swept, best: Found) -> str:
+def _best(swept: Swept, best: ContenderResult) -> str:
     assert best.contender.winning is not None  # or it were not the best
     where = place(best.contender.winning, names(swept))
     what = f"rated {best.contender.label} best, at {where}" if len(swept.searched) > 1 else f"found {where}"
@@ -78,7 +78,7 @@ def _best(swept: Swept, best: Found) -> str:
     return f"{what} ({promised}); {_held(best, promise)}"
 
 
-def _held(best: Found, promise: Promise) -> str:
+def _held(best: ContenderResult, promise: Confirmation) -> str:
     if not promise.confirmed.n:
         return "that is not confirmed on fresh seeds yet"
     found = f"{numbers.estimate(promise.confirmed, promise.measure)}{_percent(promise)}"
@@ -93,7 +93,7 @@ def _held(best: Found, promise: Promise) -> str:
     return f"{reached}: the search promised {size}{unit} too {'much' if promise.verdict == TOO_GOOD else 'little'}"
 
 
-def _percent(promise: Promise) -> str:
+def _percent(promise: Confirmation) -> str:
     return " %" if promise.measure.is_share else ""
 
 
@@ -113,7 +113,7 @@ def flags(contender: SweptContender, swept: Swept, fresh: int, diverged: int) ->
         yield Flag(f"diverged on {diverged} of {fresh} fresh seeds")
 
 
-def aware(search: Search) -> list[Flag]:
+def aware(search: SearchResult) -> list[Flag]:
     """Why the search ended early, then every flag once, with the contenders that it is about."""
     about: dict[Flag, list[str]] = {}
     for row in search.found:

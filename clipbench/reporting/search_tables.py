@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clipbench.analysis.report_model import Found, Metric, Search
+from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
 from clipbench.reporting import numbers, search_column_meaning, search_sentences
 from clipbench.reporting.columns import Column, Grid, Value, grid_of
 from clipbench.store.sweep_file import SweptContender, SweptPoint
@@ -25,17 +25,17 @@ class Peer:
     beaten_by: str
 
 
-def grids(search: Search) -> list[Grid]:
+def grids(search: SearchResult) -> list[Grid]:
     """In the order in which they are read; only those that have something to show."""
     found = [promises(search, number) for number in range(len(search.measures))]
     others = (effort(search), importances(search), pareto(search))
     return [*found, *(grid for grid in others if grid.cells)]
 
 
-def promises(search: Search, number: int = 0) -> Grid:
+def promises(search: SearchResult, number: int = 0) -> Grid:
     """One objective: what the search promised, and what fresh seeds show."""
     measure = search.measures[number]
-    columns: list[Column[Found]] = [_contender(), *_values(search)]
+    columns: list[Column[ContenderResult]] = [_contender(), *_values(search)]
     columns += [
         Column(
             "searched",
@@ -67,9 +67,9 @@ def promises(search: Search, number: int = 0) -> Grid:
     return grid_of(name, f"{head} {numbers.unit(measure)}", columns, search.found, TEXT)
 
 
-def effort(search: Search) -> Grid:
+def effort(search: SearchResult) -> Grid:
     """What became of the points, and what share of the training each contender took."""
-    columns: list[Column[Found]] = [
+    columns: list[Column[ContenderResult]] = [
         _contender(),
         _count("points", search_column_meaning.POINTS, "complete", "pruned", "failed"),
         _count("complete", search_column_meaning.COMPLETE, "complete"),
@@ -89,16 +89,19 @@ def effort(search: Search) -> Grid:
     return grid_of("effort", "What the search took", columns, rows, TEXT)
 
 
-def importances(search: Search) -> Grid:
+def importances(search: SearchResult) -> Grid:
     """How much of the differences between points each hyperparameter explains, where there are several."""
     rows = [row for row in search.found if len(row.contender.importances) > 1]
     paths = dict.fromkeys(path for row in rows for path in row.contender.importances)
     names = search_sentences.names(search.swept)
-    columns: list[Column[Found]] = [_contender(), *(_importance(path, names.get(path, path)) for path in paths)]
+    columns: list[Column[ContenderResult]] = [
+        _contender(),
+        *(_importance(path, names.get(path, path)) for path in paths),
+    ]
     return grid_of("importances", "What mattered", columns, rows, TEXT)
 
 
-def pareto(search: Search) -> Grid:
+def pareto(search: SearchResult) -> Grid:
     """Of several objectives: the points that no other point of their contender beats in all of them."""
     names = search_sentences.names(search.swept)
     columns: list[Column[Peer]] = [
@@ -131,7 +134,7 @@ def pareto(search: Search) -> Grid:
     return grid_of("pareto", "Pareto table: a choice between objectives", columns, list(peers(search)), TEXT)
 
 
-def peers(search: Search) -> Iterator[Peer]:
+def peers(search: SearchResult) -> Iterator[Peer]:
     """Every contender's front from its best in the first objective on, against the fronts of all others."""
     measures = search.measures
     fronts = {row.contender.label: row.contender.front for row in search.found}
@@ -160,13 +163,13 @@ def _score(number: int, measure: Metric) -> Column[Peer]:
     )
 
 
-def _contender() -> Column[Found]:
+def _contender() -> Column[ContenderResult]:
     return Column(
         CONTENDER, lambda row: row.contender.label, search_column_meaning.CONTENDER, lambda row: row.contender.label
     )
 
 
-def _values(search: Search) -> Iterator[Column[Found]]:
+def _values(search: SearchResult) -> Iterator[Column[ContenderResult]]:
     """A column a hyperparameter as long as they are few."""
     names = search_sentences.names(search.swept)
     if len(names) > MOST_COLUMNS:
@@ -176,34 +179,34 @@ def _values(search: Search) -> Iterator[Column[Found]]:
         yield _hyperparameter(path, name)
 
 
-def _place(row: Found, names: dict[str, str]) -> str:
+def _place(row: ContenderResult, names: dict[str, str]) -> str:
     return search_sentences.place(row.contender.winning, names) if row.contender.winning else numbers.NOTHING
 
 
-def _hyperparameter(path: str, name: str) -> Column[Found]:
-    def value(row: Found) -> Value:
+def _hyperparameter(path: str, name: str) -> Column[ContenderResult]:
+    def value(row: ContenderResult) -> Value:
         known = row.contender.winning.values.get(path) if row.contender.winning else None
         return math.nan if known is None else float(known) if isinstance(known, float | int) else known
 
-    def text(row: Found) -> str:
+    def text(row: ContenderResult) -> str:
         winner = row.contender.winning
         return search_sentences.value(winner.values[path]) if winner and path in winner.values else numbers.NOTHING
 
     return Column(name, text, search_column_meaning.param(path), value)
 
 
-def _count(header: str, tip: str, *states: str) -> Column[Found]:
+def _count(header: str, tip: str, *states: str) -> Column[ContenderResult]:
     return Column(
         header, lambda row: str(row.contender.count(*states)), tip, lambda row: float(row.contender.count(*states))
     )
 
 
-def _diverged(row: Found) -> int:
+def _diverged(row: ContenderResult) -> int:
     return sum(bool(point.diverged) for point in row.contender.points)
 
 
-def _importance(path: str, name: str) -> Column[Found]:
-    def share(row: Found) -> float:
+def _importance(path: str, name: str) -> Column[ContenderResult]:
+    def share(row: ContenderResult) -> float:
         return row.contender.importances.get(path, math.nan)
 
     return Column(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from clipbench.analysis import curves
-from clipbench.analysis.combine import Combined
 from clipbench.analysis.compare import compare
 from clipbench.analysis.report_model import Report
+from clipbench.analysis.strategy_ranks import Combined
 from clipbench.analysis.subject import Subject
 from clipbench.reporting import figures, provenance
 from clipbench.reporting.figures import Drawing, png, sheet, svg

@@ -1,7 +1,7 @@
 """Statistics of paired seeds, as pure functions on arrays."""
 
 from clipbench.stats.counts import fisher_p, log_rank_p, restricted_mean
-from clipbench.stats.effects import Score, cohen_dz, rank_biserial, score
+from clipbench.stats.effects import WinTieLoss, cohen_dz, rank_biserial, score
 from clipbench.stats.intervals import Estimate, bootstrap, estimate, nested, standard_error_of
 from clipbench.stats.numbers import LEVEL, Floats
 from clipbench.stats.paired import DRAWS, equivalence_p, sign_flip_p, sign_flip_p_after_choice, wilcoxon_p, worst_rank
@@ -15,7 +15,7 @@ __all__ = [
     "Estimate",
     "Floats",
     "Ranking",
-    "Score",
+    "WinTieLoss",
     "bootstrap",
     "cohen_dz",
     "critical_difference",

@@ -12,7 +12,7 @@ from clipbench.stats.paired import average_ranks
 
 
 @dataclass(frozen=True)
-class Score:
+class WinTieLoss:
     """How many pairs were won, tied and lost."""
 
     wins: int
@@ -40,7 +40,7 @@ def rank_biserial(differences: ArrayLike) -> float:
     return float((ranks * np.sign(known)).sum() / ranks.sum())
 
 
-def score(differences: ArrayLike) -> Score:
+def score(differences: ArrayLike) -> WinTieLoss:
     """Wins, ties and losses of the pairs, where positive is better."""
     signs = np.sign(finite(differences))
-    return Score(*(int((signs == side).sum()) for side in (1, 0, -1)))
+    return WinTieLoss(*(int((signs == side).sum()) for side in (1, 0, -1)))

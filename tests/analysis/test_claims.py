@@ -17,7 +17,7 @@ from clipbench.config.coerce import Misfit
 from clipbench.config.sections import Claim
 from clipbench.core.trial import Component
 from clipbench.errors import InputError
-from clipbench.reporting import Options, compare, figures
+from clipbench.reporting import ReportOptions, compare, figures
 from clipbench.reporting.formats import html, json_document, markdown, terminal
 from tests.golden_files import check_golden
 from tests.reporting.test_report import arm, diverged, quickstart, trial
@@ -178,7 +178,7 @@ def answers(rows, *claims, **options):
     stated = tuple(
         (Claim(says=f"says {expect}", expect=expect, **more), read(expect, vocabulary)) for expect, more in asked
     )
-    return compare(frame, Options(claims=stated, **options), name="claims")
+    return compare(frame, ReportOptions(claims=stated, **options), name="claims")
 
 
 def verdict_of(rows, claim, **options):
@@ -315,7 +315,7 @@ def option_answers(rows, *claims):
     values = {"train.l2": ("0", "0.001")}
     known = Vocabulary.of([Component.of("none"), Component.of("norm", threshold=1.0)], {}, values)
     stated = tuple((Claim(says=c, expect=c), read(c, known)) for c in claims)
-    return [each.verdict for each in compare(pd.DataFrame(rows), Options(claims=stated)).claims]
+    return [each.verdict for each in compare(pd.DataFrame(rows), ReportOptions(claims=stated)).claims]
 
 
 def test_options_in_brackets_choose_settings_and_hold_for_both_sides():
@@ -332,9 +332,9 @@ def test_options_of_a_section_in_which_the_sides_differ_stay_with_their_side():
     sections = {"optimizer": [Component.of("sgd"), Component.of("adam")]}
     known = Vocabulary.of([Component.of("none"), Component.of("norm", threshold=1.0)], sections, values)
     claim = Claim(says="x", expect="adam.none > sgd.none[lr=0.1]")
-    assert compare(pd.DataFrame(rows), Options(claims=((claim, read(claim.expect, known)),))).claims[0].verdict == (
-        "supported"
-    )
+    assert compare(pd.DataFrame(rows), ReportOptions(claims=((claim, read(claim.expect, known)),))).claims[
+        0
+    ].verdict == ("supported")
 
 
 def test_option_that_has_options_is_compared_whatever_these_are():
@@ -343,7 +343,7 @@ def test_option_that_has_options_is_compared_whatever_these_are():
         r["train.noise.shape"] = 0.2 if r["train.noise"] == "weibull" else None
     known = Vocabulary.of([Component.of("none")], {}, {"train.noise": ("normal", "weibull"), "train.noise.shape": ()})
     claim = Claim(says="x", expect="none[train.noise=weibull] = none[train.noise=normal]")
-    options = Options(claims=((claim, read(claim.expect, known)),))
+    options = ReportOptions(claims=((claim, read(claim.expect, known)),))
     assert compare(pd.DataFrame(rows), options).claims[0].verdict == "supported"
 
 
@@ -353,7 +353,7 @@ def test_margin_of_the_report_is_for_equality_and_not_for_the_signs_within_brack
         [Component.of("none"), Component.of("norm", threshold=1.0)], {}, {"train.l2": ("0", "0.001")}
     )
     claim = Claim(says="x", expect="norm[l2=0] > none[l2=0]")
-    options = Options(margin=0.05, metric="test/accuracy", claims=((claim, read(claim.expect, values)),))
+    options = ReportOptions(margin=0.05, metric="test/accuracy", claims=((claim, read(claim.expect, values)),))
     assert compare(pd.DataFrame(rows), options).claims[0].verdict == "supported"
 
 
@@ -415,7 +415,7 @@ def test_untestable_says_why(rows, claim, reason):
 def test_nothing_trained_is_untestable():
     vocabulary = Vocabulary.of(ARMS, {})
     claim = Claim(says="x", expect="norm > none")
-    report = compare(pd.DataFrame(), Options(claims=((claim, read(claim.expect, vocabulary)),)))
+    report = compare(pd.DataFrame(), ReportOptions(claims=((claim, read(claim.expect, vocabulary)),)))
     assert report.claims[0].verdict == "untestable"
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from clipbench import config
 from clipbench.analysis import curves
-from clipbench.analysis.combine import combine
+from clipbench.analysis.strategy_ranks import combine
 from clipbench.errors import InputError
-from clipbench.reporting import Options, compare, figures
+from clipbench.reporting import ReportOptions, compare, figures
 from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown
 from tests.golden_files import check_golden
 from tests.reporting.test_figures import stored
@@ -27,7 +27,7 @@ def rescue(**other):
 
 
 def tuned(rows, **options):
-    report = compare(pd.DataFrame(rows), Options(tuned=True, **options), name="study")
+    report = compare(pd.DataFrame(rows), ReportOptions(tuned=True, **options), name="study")
     return next(setting for setting in report.settings if setting.tuned), report
 
 
@@ -58,7 +58,7 @@ def test_terminal_says_what_it_said():
 
 def test_every_format_takes_it(tmp_path):
     store = stored(tmp_path, pd.DataFrame(rescue()))
-    report = compare(store.records(), Options(tuned=True), name="study")
+    report = compare(store.records(), ReportOptions(tuned=True), name="study")
     drawn = figures.draw(report, curves.read(store, report))
     assert [figure.name for figure in drawn[0]] == ["differences", "cost", "curves", "norms"]
     assert len(figures.across(report)[0].cells) == 1
@@ -98,7 +98,7 @@ def test_other_options_of_the_optimizer_are_tuned_too_and_what_is_compared_is_no
         for options in [{"data": data, "lr": lr, "optimizer.momentum": momentum, "train.batch_size": 32}]
         for r in arm("none", gain=lr * momentum / 10, **options) + arm("norm", 1.0, **options)
     ]
-    report = compare(pd.DataFrame(rows), Options(tuned=True))
+    report = compare(pd.DataFrame(rows), ReportOptions(tuned=True))
     found = [setting for setting in report.settings if setting.tuned]
     assert [setting.label for setting in found] == [
         f"each at its best lr and optimizer.momentum, data={d}" for d in "ab"
@@ -109,7 +109,7 @@ def test_other_options_of_the_optimizer_are_tuned_too_and_what_is_compared_is_no
 def test_each_optimizer_is_tuned_alone_and_one_without_an_axis_is_left_as_it_is():
     alone = {"optimizer": "adam", "lr": 0.001}
     rows = rescue(optimizer="sgd") + arm("none", **alone) + arm("norm", 1.0, **alone)
-    report = compare(pd.DataFrame(rows), Options(tuned=True))
+    report = compare(pd.DataFrame(rows), ReportOptions(tuned=True))
     assert [setting.label for setting in report.settings if setting.tuned] == ["each at its best lr, optimizer=sgd"]
 
 
@@ -129,7 +129,7 @@ def test_ranks_are_over_tuned_comparisons_where_there_are_any():
 
 def test_without_validation_data_nothing_is_tuned_and_it_is_said():
     rows = [{key: value for key, value in r.items() if not key.startswith("val/")} for r in rescue()]
-    report = compare(pd.DataFrame(rows), Options(tuned=True))
+    report = compare(pd.DataFrame(rows), ReportOptions(tuned=True))
     assert not any(setting.tuned for setting in report.settings)
     assert "Nothing is tuned (`report.tuned`): there is no validation data to choose by." in report.notes
 

@@ -14,7 +14,7 @@ from clipbench.analysis import curves as series
 from clipbench.analysis.plateau import plateau
 from clipbench.core.records import Records
 from clipbench.plugins.registry import catalogue
-from clipbench.reporting import Options, compare, figures
+from clipbench.reporting import ReportOptions, compare, figures
 from clipbench.reporting.figures import cost, drawing, forest, heat_map, histogram, svg, thresholds
 from clipbench.reporting.figures.drawing import Line, Mark, Words, sheet
 from clipbench.reporting.figures.scale import Scale, label, scale
@@ -55,7 +55,7 @@ def stored(folder, frame, epochs=4, steps=130):
 def made_up(tmp_path_factory):
     """The report of the made-up quickstart, its courses and its figures."""
     store = stored(tmp_path_factory.mktemp("store"), quickstart())
-    report = compare(store.records(), Options(margin=0.005), name="quickstart")
+    report = compare(store.records(), ReportOptions(margin=0.005), name="quickstart")
     courses = series.read(store, report)
     return report, courses, {figure.name: figure for figure in figures.draw(report, courses)[0]}
 
@@ -182,7 +182,7 @@ def test_curve_that_leaves_the_axes_is_cut_and_says_so(made_up):
     lost = replace(row(setting, "zero@0.01"), diverged=8)
     main = tuple(lost if each.arm == lost.arm else each for each in setting.main)
     changed = replace(report, settings=(replace(setting, main=main),))
-    drawn = figures.draw(changed, {**courses, lost.ids: series.Course(far)})[0]
+    drawn = figures.draw(changed, {**courses, lost.ids: series.ArmCurves(far)})[0]
     (curves,) = [figure for figure in drawn if figure.name == "curves"]
     words = [shape.text for shape in curves.cells[-1].shapes if isinstance(shape, Words)]
     assert words.count("↑ above the axis") == 2
@@ -288,7 +288,7 @@ def test_map_has_a_row_a_setting_and_a_column_a_threshold_beside_the_baseline():
 def test_map_is_darkest_where_the_metric_is_best_whatever_its_direction():
     for metric in ("test/accuracy", "test/loss"):
         rows = [r | {"test/loss": 1 - r["test/accuracy"]} for r in mapped()]
-        report = compare(pd.DataFrame(rows), Options(metric=metric))
+        report = compare(pd.DataFrame(rows), ReportOptions(metric=metric))
         best = max(row.value.mean * s.metric.sign for s in report.settings for row in s.rows)
         (cell,) = figures.across(report)[0].cells
         strongest = max(shape.opacity for shape in cell.shapes if isinstance(shape, drawing.Area))

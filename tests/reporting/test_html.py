@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from clipbench.analysis import curves
-from clipbench.analysis.combine import combine
-from clipbench.reporting import Options, compare, figures
+from clipbench.analysis.strategy_ranks import combine
+from clipbench.reporting import ReportOptions, compare, figures
 from clipbench.reporting.formats import html
 from clipbench.reporting.provenance import Fact, Provenance
 from tests.analysis.test_claims import answers
@@ -28,14 +28,14 @@ PROVENANCE = Provenance(
 
 
 def page(frame, **options):
-    report = compare(frame, Options(**options), name="quickstart")
+    report = compare(frame, ReportOptions(**options), name="quickstart")
     return html.render(report, figures.draw(report, {}), PROVENANCE)
 
 
 @pytest.fixture(scope="module")
 def quickstart_page(tmp_path_factory):
     store = stored(tmp_path_factory.mktemp("store"), quickstart())
-    report = compare(store.records(), Options(margin=0.005), name="quickstart")
+    report = compare(store.records(), ReportOptions(margin=0.005), name="quickstart")
     return html.render(report, figures.draw(report, curves.read(store, report)), PROVENANCE)
 
 
@@ -98,7 +98,7 @@ def test_every_column_and_every_reason_says_what_it_means(quickstart_page):
 
 
 def test_verdict_stands_by_its_arm_where_a_phone_has_no_room_for_its_column(quickstart_page):
-    shown = {row.label: row.verdict for row in compare(quickstart(), Options(margin=0.005)).settings[0].main}
+    shown = {row.label: row.verdict for row in compare(quickstart(), ReportOptions(margin=0.005)).settings[0].main}
     found = [
         (facts, html_text.unescape(name))
         for facts, name in re.findall(r"<th scope=.row.([^>]*)>([^<]*)", quickstart_page)
@@ -280,7 +280,7 @@ def everything(tmp_path_factory):
     ]
     store = stored(tmp_path_factory.mktemp("store"), pd.DataFrame(rows))
     claims = answers(rows, "norm > none", "always(norm@1.0 = none)").claims
-    report = dataclasses.replace(compare(store.records(), Options(tuned=True), name="a-study"), claims=claims)
+    report = dataclasses.replace(compare(store.records(), ReportOptions(tuned=True), name="a-study"), claims=claims)
     drawn = figures.draw(report, curves.read(store, report))
     text = html.render(report, drawn, PROVENANCE, figures.across(report))
     together = html.render_combined(combine([report, *ranked(4)]))

@@ -15,9 +15,9 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from clipbench.analysis import notes
-from clipbench.analysis.report_model import Estimate, Metric, Reach
+from clipbench.analysis.report_model import Estimate, Metric, TargetEpochs
 from clipbench.errors import InputError
-from clipbench.reporting import Options, columns, compare
+from clipbench.reporting import ReportOptions, columns, compare
 from clipbench.reporting import numbers as formatting
 from clipbench.reporting.formats import csv_table, json_document, markdown, terminal
 from tests.golden_files import check_golden
@@ -77,7 +77,7 @@ def quickstart(seeds=8):
 
 
 def setting(rows, **options):
-    (only,) = compare(pd.DataFrame(rows), Options(**options)).settings
+    (only,) = compare(pd.DataFrame(rows), ReportOptions(**options)).settings
     return only
 
 
@@ -132,7 +132,7 @@ def test_two_settings_without_validation_data_say_what_they_said():
         for optimizer, lr in (("sgd", 0.1), ("adam", 0.001))
         for row in [*arm("none", optimizer=optimizer, lr=lr), *arm("norm", 1.0, optimizer=optimizer, lr=lr)]
     ]
-    check_golden("report/no_validation.txt", printed(compare(pd.DataFrame(rows), Options(margin=0.02))))
+    check_golden("report/no_validation.txt", printed(compare(pd.DataFrame(rows), ReportOptions(margin=0.02))))
 
 
 def test_terminal_fits_eighty_columns_and_is_plain_without_a_terminal():
@@ -198,7 +198,7 @@ def test_a_thousand_trials_take_less_than_a_second():
 
 def test_missing_golden_fails_and_says_how_to_write_it(monkeypatch):
     monkeypatch.delenv("CLIPBENCH_RENEW", raising=False)
-    with pytest.raises(AssertionError, match=r"CLIPBENCH_RENEW=1 pytest 'tests/test_report.py::test_missing"):
+    with pytest.raises(AssertionError, match=r"CLIPBENCH_RENEW=1 pytest 'tests/reporting/test_report.py::test_missing"):
         check_golden("report/never_written.txt", "something")
 
 
@@ -574,7 +574,7 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
     }
     planned = {r["id"]: f"{r['arm']} seed {r['seed']}" for r in rows} | {"x": "norm@1.0 seed 8"}
     foreign = [r | {"id": f"{r['id']}old"} for r in arm("value", 3.0)]
-    report = compare(pd.DataFrame(rows + foreign), Options(planned=planned))
+    report = compare(pd.DataFrame(rows + foreign), ReportOptions(planned=planned))
     assert report.notes == (
         "1 trial failed with an error; the next run trains them again: norm@1.0 seed 1 (RuntimeError: out of memory).",
         "1 trial not trained yet: norm@1.0 seed 8.",
@@ -609,7 +609,7 @@ def test_baseline_may_be_one_arm():
 
 @pytest.mark.parametrize("frame", [pd.DataFrame(), pd.DataFrame(arm("none")[:0])])
 def test_nothing_trained_is_said(frame):
-    report = compare(frame, Options(metric="test/accuracy", planned={"a": "none seed 0"}))
+    report = compare(frame, ReportOptions(metric="test/accuracy", planned={"a": "none seed 0"}))
     assert report.settings == ()
     assert report.notes == ("No trial of this experiment has been trained yet.",)
     printed(report), markdown.render(report), csv_table.render(report), json_document.render(report)
@@ -632,7 +632,7 @@ def test_one_seed_has_no_interval_and_still_prints():
 def test_target_counts_those_that_never_reached_it():
     epochs = [5, 6, 7, np.nan, 9, 10, np.nan, np.nan]
     rows = [r | {"epochs_to_target": e} for r, e in zip(arm("none"), epochs, strict=True)]
-    assert row(setting(rows), "none").reach == Reach(9.5, 5, 8, (5 + 6 + 7 + 9 + 10 + 3 * 20) / 8)
+    assert row(setting(rows), "none").reach == TargetEpochs(9.5, 5, 8, (5 + 6 + 7 + 9 + 10 + 3 * 20) / 8)
     never = [r | {"epochs_to_target": np.nan, "train.target": "x"} for r in arm("none")]
     assert formatting.reach(row(setting(never), "none").reach) == "never (8/8)"
     assert row(setting(arm("none")), "none").reach is None
@@ -675,7 +675,7 @@ def test_mean_epochs_to_target_is_never_over_survivors_alone():
     only = setting(rows, metric="epochs_to_target")
     assert row(only, "norm@1.0").value.mean == (2 * 10 + 6 * 20) / 8
     assert verdicts(only)["norm@1.0"] == "worse"
-    assert "never reached the target" in printed(compare(pd.DataFrame(rows), Options(metric="epochs_to_target")))
+    assert "never reached the target" in printed(compare(pd.DataFrame(rows), ReportOptions(metric="epochs_to_target")))
 
 
 def test_threshold_off_and_long_thresholds_read_well():

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from clipbench.analysis.combine import combine
+from clipbench.analysis.strategy_ranks import combine
 from clipbench.reporting import compare
 from clipbench.reporting.figures import critical_difference, sheet, svg
 from clipbench.reporting.formats import html, json_document, markdown, terminal

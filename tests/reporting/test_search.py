@@ -13,8 +13,8 @@ import yaml
 from scipy import stats as scipy_stats
 
 from clipbench import config
-from clipbench.analysis.combine import combine
-from clipbench.reporting import Options, compare, figures, search_tables
+from clipbench.analysis.strategy_ranks import combine
+from clipbench.reporting import ReportOptions, compare, figures, search_tables
 from clipbench.reporting import search_sentences as words
 from clipbench.reporting.figures import drawing, png, sheet, svg
 from clipbench.reporting.figures.drawing import Area, Line, Mark, Words
@@ -38,7 +38,7 @@ def searched(tmp_path, written):
 def report_of(tmp_path, written, frame, **options):
     planned = {id_: id_ for each in written["contenders"] for id_ in each["confirmed"]}
     options = {"planned": planned} | options
-    return compare(frame, Options(swept=searched(tmp_path, written), **options), name="study")
+    return compare(frame, ReportOptions(swept=searched(tmp_path, written), **options), name="study")
 
 
 @pytest.fixture(scope="module")
@@ -563,7 +563,7 @@ def among_noise(rng, *, is_fresh):
 def test_search_among_noise_finds_nothing_on_fresh_seeds_though_it_would_on_its_own():
     rng, of_search = (
         np.random.default_rng(0),
-        Options(swept=sweep_file.Swept("", "tpe", "none", 100, (), (), (), "", "", ())),
+        ReportOptions(swept=sweep_file.Swept("", "tpe", "none", 100, (), (), (), "", "", ())),
     )
     better = {True: 0, False: 0}
     for is_fresh in (True, False):

@@ -9,7 +9,7 @@ import pytest
 
 from clipbench.analysis import curves
 from clipbench.analysis.subject import Subject
-from clipbench.reporting import Options, compare, figures
+from clipbench.reporting import ReportOptions, compare, figures
 from clipbench.reporting.formats import html
 from clipbench.reporting.write import publish, write_pictures
 from clipbench.store import sweep_file
@@ -39,7 +39,7 @@ def page_of(folder, written, frame):
     path.write_text(json.dumps(written), encoding="utf-8")
     store = stored(folder / "store", frame) if len(frame) else None
     records = store.records() if store else pd.DataFrame()
-    report = compare(records, Options(swept=sweep_file.read(path)), name="study")
+    report = compare(records, ReportOptions(swept=sweep_file.read(path)), name="study")
     drawn = figures.draw(report, curves.read(store, report) if store else {})
     return html.render(report, drawn, PROVENANCE, figures.across(report), figures.of_search(report))
 
@@ -103,7 +103,7 @@ def published(tmp_path_factory):
     (folder / sweep_file.FILE).write_text(json.dumps(written), encoding="utf-8")
     store = stored(folder, frame)
     subject = Subject(
-        "study", Options(planned={id_: id_ for id_ in frame["id"]}), (8, 9), "clipbench sweep study.yaml", ""
+        "study", ReportOptions(planned={id_: id_ for id_ in frame["id"]}), (8, 9), "clipbench sweep study.yaml", ""
     )
     return subject, store, publish(subject, store, sweep_file.read(folder / sweep_file.FILE))
 

@@ -235,7 +235,7 @@ def test_effect_sizes_change_sides_with_the_arms(d):
 def test_wins_ties_and_losses_are_all_pairs(d):
     score = stats.score(d)
     assert score.wins + score.ties + score.losses == d.size
-    assert stats.score(-d) == stats.Score(score.losses, score.ties, score.wins)
+    assert stats.score(-d) == stats.WinTieLoss(score.losses, score.ties, score.wins)
 
 
 def test_five_seeds_can_never_reach_significance_and_six_can():

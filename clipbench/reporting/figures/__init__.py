@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipbench.analysis.curves import Courses
+from clipbench.analysis.curves import CurvesByArm
 from clipbench.analysis.report_model import Report
 from clipbench.reporting.figures import (
     cost,
@@ -19,7 +19,7 @@ from clipbench.reporting.figures.drawing import Drawing, Figure, sheet
 __all__ = ["Drawing", "Figure", "across", "draw", "of_search", "sheet"]
 
 
-def draw(report: Report, known: Courses) -> list[list[Figure]]:
+def draw(report: Report, known: CurvesByArm) -> list[list[Figure]]:
     """The figures of each setting, in the order in which they are read."""
     drawn = []
     for setting in report.settings:

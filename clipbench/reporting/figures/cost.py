@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from clipbench.analysis import verdicts
-from clipbench.analysis.report_model import Row, Setting
+from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
 from clipbench.reporting.figures.drawing import SMALL, Drawing, Figure, Points, Shape, Words, shortened, width_of
 from clipbench.reporting.figures.panel import Panel
@@ -45,9 +45,9 @@ def figure(setting: Setting) -> Figure | None:
     return Figure("cost", "What does quality cost?", _caption(setting), (drawing,), 1)
 
 
-def pareto(setting: Setting, rows: Sequence[Row]) -> list[Row]:
+def pareto(setting: Setting, rows: Sequence[ArmResult]) -> list[ArmResult]:
     """The arms that no other arm beats in time and in the metric, from the cheapest."""
-    front: list[Row] = []
+    front: list[ArmResult] = []
     for row in sorted(rows, key=lambda row: (row.step_us, -setting.metric.sign * row.value.mean)):
         if not front or setting.metric.sign * (row.value.mean - front[-1].value.mean) > 0:
             front.append(row)
@@ -67,25 +67,25 @@ def _front(corners: Sequence[Place], panel: Panel) -> Iterator[Shape]:
         yield from panel.line([x for x, _ in corners], [y for _, y in corners], "green", dash="5 3")
 
 
-def _corners(front: Sequence[Row], factor: int) -> list[Place]:
+def _corners(front: Sequence[ArmResult], factor: int) -> list[Place]:
     """Of a line in steps, since nothing was measured between two arms."""
     places = [(row.step_us, factor * row.value.mean) for row in front]
     return places[:1] + [corner for (_, y), after in itertools.pairwise(places) for corner in ((after[0], y), after)]
 
 
-def _point(row: Row, panel: Panel, factor: int, *, is_front: bool, setting: Setting) -> Iterator[Shape]:
+def _point(row: ArmResult, panel: Panel, factor: int, *, is_front: bool, setting: Setting) -> Iterator[Shape]:
     color = "green" if is_front else "gray"
     yield from panel.upright(row.step_us, factor * row.value.low, factor * row.value.high, color)
     shape = "square" if row.verdict == verdicts.BASELINE else "circle" if is_front else "ring"
     yield panel.mark(row.step_us, factor * row.value.mean, color, shape, _words(row, setting), 5)
 
 
-def _words(row: Row, setting: Setting) -> str:
+def _words(row: ArmResult, setting: Setting) -> str:
     value = numbers.estimate(row.value, setting.metric)
     return f"{row.label}: {setting.metric.name} {value}, {numbers.number(row.step_us)} µs/step"
 
 
-def _labels(rows: Sequence[Row], corners: Sequence[Place], panel: Panel, factor: int) -> Iterator[Shape]:
+def _labels(rows: Sequence[ArmResult], corners: Sequence[Place], panel: Panel, factor: int) -> Iterator[Shape]:
     """A name beside each point where it covers nothing; the others are named where one points at them."""
     points = [(panel.x(row.step_us), panel.y(factor * row.value.mean)) for row in rows]
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]

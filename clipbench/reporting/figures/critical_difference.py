@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipbench.analysis.combine import Ranks
+from clipbench.analysis.strategy_ranks import Ranks
 from clipbench.reporting.figures.drawing import SMALL, Drawing, Figure, Line, Mark, Shape, Words, shortened, width_of
 from clipbench.reporting.figures.scale import Scale
 

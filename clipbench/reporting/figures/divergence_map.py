@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clipbench.analysis.report_model import Row, Setting
+from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
 from clipbench.reporting.figures.drawing import (
     SMALL,
@@ -58,7 +58,7 @@ def _axes(x: Scale | None, left: float, bottom: float) -> Iterator[Shape]:
     yield Words((x.start + x.end) / 2, bottom + 34, "threshold, log axis", "middle", SMALL, color="muted")
 
 
-def _tiles(rows: Sequence[Row], x: Scale | None, left: float, height: float) -> Iterator[Shape]:
+def _tiles(rows: Sequence[ArmResult], x: Scale | None, left: float, height: float) -> Iterator[Shape]:
     """Side by side where there is room; thresholds that are too close for that become narrower."""
     places = [x(row.threshold) if x and row.threshold else left + ALONE / 2 for row in rows]
     gaps = [after - before for before, after in zip(sorted(places), sorted(places)[1:], strict=False)]

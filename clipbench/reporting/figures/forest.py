@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from clipbench.analysis import verdicts
-from clipbench.analysis.report_model import Contrast, Row, Setting
+from clipbench.analysis.report_model import ArmResult, Contrast, Setting
 from clipbench.reporting import numbers
 from clipbench.reporting.figures.drawing import (
     SMALL,
@@ -67,7 +67,7 @@ def _scale(setting: Setting, contrasts: list[Contrast], left: float) -> Scale:
     return scale([0.0, *ends, -margin, margin], left, WIDTH - 8)
 
 
-def _width(row: Row, contrast: Contrast, setting: Setting) -> float:
+def _width(row: ArmResult, contrast: Contrast, setting: Setting) -> float:
     return max(width_of(row.label), width_of(_number(contrast, row, setting), SMALL))
 
 
@@ -86,7 +86,7 @@ def _axes(setting: Setting, x: Scale, bottom: float) -> Iterator[Shape]:
     yield Words(x(0) + 7, 12, "better ▸", "start", SMALL, color="muted")
 
 
-def _line(setting: Setting, row: Row, contrast: Contrast, x: Scale, height: float) -> Iterator[Shape]:
+def _line(setting: Setting, row: ArmResult, contrast: Contrast, x: Scale, height: float) -> Iterator[Shape]:
     factor, difference = numbers.scale(setting.metric), contrast.difference
     color, shape = LOOKS.get(row.verdict, OTHERS)
     yield Words(0, height - 2, shortened(row.label, x.start - 8), bold=row.verdict == verdicts.BEST)
@@ -98,7 +98,7 @@ def _line(setting: Setting, row: Row, contrast: Contrast, x: Scale, height: floa
         yield Mark(x(factor * difference.mean), height, color, shape, 5, title)
 
 
-def _number(contrast: Contrast, row: Row, setting: Setting) -> str:
+def _number(contrast: Contrast, row: ArmResult, setting: Setting) -> str:
     if not contrast.difference.n:
         return f"diverged {numbers.diverged(row)}" if row.diverged else "no pair finished"
     return numbers.interval(contrast.difference, setting.metric)

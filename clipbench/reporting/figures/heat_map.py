@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import thresholds
-from clipbench.analysis.report_model import Report, Row, Setting
+from clipbench.analysis.report_model import ArmResult, Report, Setting
 from clipbench.reporting import numbers
 from clipbench.reporting.figures.drawing import (
     SMALL,
@@ -140,7 +140,7 @@ def _cell(family: Family, strategy: str, strength: Strength) -> Drawing:
 
 
 def _tile(
-    row: Row, setting: Setting, strength: Strength, box: tuple[tuple[float, float], ...], *, is_first: bool
+    row: ArmResult, setting: Setting, strength: Strength, box: tuple[tuple[float, float], ...], *, is_first: bool
 ) -> Iterator[Shape]:
     (left, top), (right, bottom) = box[0], box[2]
     x, y = (left + right) / 2, (top + bottom) / 2

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from clipbench.analysis import verdicts
-from clipbench.analysis.curves import Courses, Histogram
+from clipbench.analysis.curves import CurvesByArm, Histogram
 from clipbench.analysis.plateau import thresholds
-from clipbench.analysis.report_model import Row, Setting
+from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
 from clipbench.reporting.figures.drawing import (
     SMALL,
@@ -27,11 +27,11 @@ from clipbench.reporting.figures.scale import Scale, scale
 
 # Rules that hold their threshold against the norm of the whole gradient. Other thresholds are on other scales.
 ON_THE_NORM = ("norm", "soft_norm", "normalize", "skip", "drop")
-Rules = Mapping[str, Sequence[Row]]
+Rules = Mapping[str, Sequence[ArmResult]]
 WIDTH, TOP, FLOOR, ROW = 400.0, 34.0, 174.0, 24.0
 
 
-def figure(setting: Setting, courses: Courses) -> Figure | None:
+def figure(setting: Setting, courses: CurvesByArm) -> Figure | None:
     """The baseline's norms, and below them a line of thresholds for each rule on the norm."""
     baseline = next((row for row in setting.main if row.verdict == verdicts.BASELINE), None)
     histogram = courses[baseline.ids].norms if baseline and baseline.ids in courses else None
@@ -56,7 +56,7 @@ def figure(setting: Setting, courses: Courses) -> Figure | None:
     return Figure("histogram", title, _caption(baseline, rules, setting, histogram), (drawing,), 1)
 
 
-def _caption(baseline: Row, rules: Rules, setting: Setting, histogram: Histogram) -> str:
+def _caption(baseline: ArmResult, rules: Rules, setting: Setting, histogram: Histogram) -> str:
     chosen = ", ◆ the one chosen on validation" if setting.metric.criterion else ""
     drawn = f" Dashed: the thresholds of rules on this norm{chosen}." if rules else ""
     zeros = f" {histogram.zeros} steps had a norm of 0 and are not drawn." if histogram.zeros else ""
@@ -75,7 +75,7 @@ def _bars(histogram: Histogram, shares: Sequence[float], panel: Panel) -> Iterat
 
 
 def _line(
-    setting: Setting, name: str, rows: Sequence[Row], histogram: Histogram, x: Scale, height: float
+    setting: Setting, name: str, rows: Sequence[ArmResult], histogram: Histogram, x: Scale, height: float
 ) -> Iterator[Shape]:
     yield Words(0, height + 4, shortened(name, x.start - 8))
     yield Line(((x.start, height), (x.end, height)), "grid", 1)
@@ -96,7 +96,7 @@ def _ticks(x: Scale, floor: float) -> Iterator[Shape]:
     )
 
 
-def _description(baseline: Row, rules: Rules, histogram: Histogram) -> str:
+def _description(baseline: ArmResult, rules: Rules, histogram: Histogram) -> str:
     middle = numbers.number(float(histogram.sorted[histogram.sorted.size // 2]))
     every = (row for rows in rules.values() for row in rows)
     above = "; ".join(f"{row.label} {numbers.share(histogram.share_above(row.threshold or 0.0))}" for row in every)

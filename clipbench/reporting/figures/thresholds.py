@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import plateau, thresholds
-from clipbench.analysis.report_model import Row, Setting
+from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
 from clipbench.reporting.figures.drawing import SMALL, TITLE, Area, Drawing, Figure, Shape, Words, rectangle, shortened
 from clipbench.reporting.figures.panel import Panel
@@ -40,7 +40,7 @@ def _caption(setting: Setting) -> str:
     )
 
 
-def _heights(setting: Setting, rows: Sequence[Row]) -> Scale:
+def _heights(setting: Setting, rows: Sequence[ArmResult]) -> Scale:
     """One scale for all strategies, so that they can be compared."""
     factor = numbers.scale(setting.metric)
     ends = [factor * end for row in rows for end in (row.value.low, row.value.high)]
@@ -93,7 +93,7 @@ def _baseline(setting: Setting, panel: Panel) -> Iterator[Shape]:
             yield panel.level(factor * row.value.mean, "muted")
 
 
-def _means(setting: Setting, rows: Sequence[Row], panel: Panel) -> Iterator[Shape]:
+def _means(setting: Setting, rows: Sequence[ArmResult], panel: Panel) -> Iterator[Shape]:
     factor = numbers.scale(setting.metric)
     places = [row.threshold or 0.0 for row in rows]
     yield from panel.line(places, [factor * row.value.mean for row in rows], "blue")
@@ -107,17 +107,17 @@ def _means(setting: Setting, rows: Sequence[Row], panel: Panel) -> Iterator[Shap
         yield panel.mark(place, mean, "orange" if chosen else "blue", "diamond" if chosen else "circle", title)
 
 
-def _fired(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+def _fired(rows: Sequence[ArmResult]) -> tuple[list[float], list[float]]:
     return [row.threshold or 0.0 for row in rows], [100 * row.fired_share for row in rows]
 
 
-def _words(row: Row, setting: Setting) -> str:
+def _words(row: ArmResult, setting: Setting) -> str:
     text = f"{row.label}: {setting.metric.name} {numbers.estimate(row.value, setting.metric)}"
     text += f", clipped {numbers.share(row.fired_share)}"
     return f"{text}, diverged {numbers.diverged(row)}" if row.diverged else text
 
 
-def _description(setting: Setting, rows: Sequence[Row]) -> str:
+def _description(setting: Setting, rows: Sequence[ArmResult]) -> str:
     points = "; ".join(
         f"{label(row.threshold or 0.0)}: {numbers.estimate(row.value, setting.metric)}, "
         f"clipped {numbers.share(row.fired_share)}"

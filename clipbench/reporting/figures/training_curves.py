@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from clipbench.analysis import verdicts
-from clipbench.analysis.curves import LOSS, NORMS, Course, Courses, Curve
-from clipbench.analysis.report_model import Row, Setting
+from clipbench.analysis.curves import LOSS, NORMS, ArmCurves, Curve, CurvesByArm
+from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting.figures.drawing import SMALL, TITLE, Drawing, Figure, Shape, Words, shortened
 from clipbench.reporting.figures.panel import Panel
 from clipbench.reporting.figures.scale import Scale, scale, spans_decades
@@ -16,10 +16,10 @@ WIDTH = 330.0
 LEFT, RIGHT = 44.0, 318.0
 BEHIND = "gray"  # the baseline
 LEARNING_HEIGHT, NORM_HEIGHT = 332.0, 224.0
-Draw = Callable[[Row, Course], Drawing]
+Draw = Callable[[ArmResult, ArmCurves], Drawing]
 
 
-def learning(setting: Setting, courses: Courses) -> Figure | None:
+def learning(setting: Setting, courses: CurvesByArm) -> Figure | None:
     """Training loss, and below it the validation measure, a drawing an arm with the baseline behind it."""
     known = _known(setting, courses)
     measures = [LOSS, *([setting.metric.criterion] if setting.metric.criterion else [])]
@@ -31,7 +31,7 @@ def learning(setting: Setting, courses: Courses) -> Figure | None:
         _panel(name, known, top, last=name == measures[-1]) for name, top in zip(measures, (46, 184), strict=False)
     ]
 
-    def draw(row: Row, course: Course) -> Drawing:
+    def draw(row: ArmResult, course: ArmCurves) -> Drawing:
         shapes: list[Shape] = [_title(row)]
         for name, panel in zip(measures, panels, strict=True):
             shapes += panel.axes()
@@ -49,7 +49,7 @@ def learning(setting: Setting, courses: Courses) -> Figure | None:
     return _figure("curves", "How did training go?", caption, known, draw)
 
 
-def norms(setting: Setting, courses: Courses) -> Figure | None:
+def norms(setting: Setting, courses: CurvesByArm) -> Figure | None:
     """The gradient norm before and after the rule, on a log axis."""
     known = [(row, course) for row, course in _known(setting, courses) if set(NORMS) <= set(course.curves)]
     if not known:
@@ -59,7 +59,7 @@ def norms(setting: Setting, courses: Courses) -> Figure | None:
     y = scale(values, 180, 46, log=True)
     panel = Panel(Scale(0, max(steps), LEFT, RIGHT), y, "gradient norm", "step")
 
-    def draw(row: Row, course: Course) -> Drawing:
+    def draw(row: ArmResult, course: ArmCurves) -> Drawing:
         shapes = [_title(row), *panel.axes()]
         for name, color, dash in zip(NORMS, ("orange", "blue"), ("5 3", ""), strict=True):
             shapes += _curve(panel, name, course, color, dash=dash)
@@ -72,27 +72,27 @@ def norms(setting: Setting, courses: Courses) -> Figure | None:
     return _figure("norms", "What did clipping do to the gradient?", caption, known, draw)
 
 
-def _known(setting: Setting, courses: Courses) -> list[tuple[Row, Course]]:
+def _known(setting: Setting, courses: CurvesByArm) -> list[tuple[ArmResult, ArmCurves]]:
     return [(row, courses[row.ids]) for row in setting.main if row.ids in courses]
 
 
-def _steady(known: Sequence[tuple[Row, Course]]) -> list[Course]:
+def _steady(known: Sequence[tuple[ArmResult, ArmCurves]]) -> list[ArmCurves]:
     """What the axes must hold: an arm that always diverges may leave them, or the others could not be read."""
     courses = [course for row, course in known if row.diverged < row.trials]
     return courses or [course for _, course in known]
 
 
-def _figure(name: str, title: str, caption: str, known: Sequence[tuple[Row, Course]], draw: Draw) -> Figure:
+def _figure(name: str, title: str, caption: str, known: Sequence[tuple[ArmResult, ArmCurves]], draw: Draw) -> Figure:
     """The baseline stands behind the others, and has a drawing of its own only where it is alone."""
     others = [pair for pair in known if pair[0].verdict != verdicts.BASELINE or name == "norms"] or known
     return Figure(name, title, caption, tuple(draw(*pair) for pair in others))
 
 
-def _title(row: Row) -> Words:
+def _title(row: ArmResult) -> Words:
     return Words(0, 14, shortened(row.label, WIDTH, TITLE), size=TITLE, bold=True)
 
 
-def _panel(name: str, known: Sequence[tuple[Row, Course]], top: float, *, last: bool) -> Panel:
+def _panel(name: str, known: Sequence[tuple[ArmResult, ArmCurves]], top: float, *, last: bool) -> Panel:
     curves = [course.curves[name] for _, course in known if name in course.curves]
     factor = _factor(name)
     steady = [course.curves[name] for course in _steady(known) if name in course.curves] or curves
@@ -105,7 +105,7 @@ def _panel(name: str, known: Sequence[tuple[Row, Course]], top: float, *, last: 
     return Panel(Scale(start if end > start else 0, end, LEFT, RIGHT), y, unit, "epoch" if last else "")
 
 
-def _curve(panel: Panel, name: str, course: Course, color: str, dash: str = "") -> Iterator[Shape]:
+def _curve(panel: Panel, name: str, course: ArmCurves, color: str, dash: str = "") -> Iterator[Shape]:
     curve = course.curves.get(name)
     if curve is None:
         return
@@ -120,7 +120,7 @@ def _factor(name: str) -> int:
     return 100 if name.endswith("accuracy") else 1
 
 
-def _ends(names: Sequence[str], course: Course) -> str:
+def _ends(names: Sequence[str], course: ArmCurves) -> str:
     words = [f"{name} {_first_last(course.curves[name], _factor(name))}" for name in names if name in course.curves]
     return f"Medians from the first to the last place: {'; '.join(words)}."
 

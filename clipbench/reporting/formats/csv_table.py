@@ -7,8 +7,8 @@ import io
 import math
 from typing import Any
 
-from clipbench.analysis.report_model import Contrast, Reach, Report, Row, Setting
-from clipbench.stats import Estimate, Score
+from clipbench.analysis.report_model import NOTHING, ArmResult, Contrast, Report, Setting, TargetEpochs
+from clipbench.stats import Estimate, WinTieLoss
 
 
 def render(report: Report) -> str:
@@ -22,7 +22,7 @@ def render(report: Report) -> str:
     return buffer.getvalue()
 
 
-def _row(row: Row, setting: Setting) -> dict[str, Any]:
+def _row(row: ArmResult, setting: Setting) -> dict[str, Any]:
     return {
         "setting": setting.words,
         **setting.axes,
@@ -58,7 +58,7 @@ def _estimate(prefix: str, value: Estimate) -> dict[str, Any]:
 
 
 def _contrast(contrast: Contrast | None) -> dict[str, Any]:
-    contrast = contrast or Contrast(Estimate(math.nan, math.nan, math.nan, 0), math.nan, math.nan, Score(0, 0, 0), 0)
+    contrast = contrast or Contrast(NOTHING, math.nan, math.nan, WinTieLoss(0, 0, 0), 0)
     return {
         **_estimate("difference_", contrast.difference),
         "p": contrast.p,
@@ -80,7 +80,7 @@ def _contrast(contrast: Contrast | None) -> dict[str, Any]:
     }
 
 
-def _reach(reach: Reach | None) -> dict[str, Any]:
+def _reach(reach: TargetEpochs | None) -> dict[str, Any]:
     if reach is None:
         return {}
     return {

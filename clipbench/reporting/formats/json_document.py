@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from clipbench.analysis.combine import Combined
 from clipbench.analysis.report_model import Report
+from clipbench.analysis.strategy_ranks import Combined
 
 
 def as_dict(report: Report) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from clipbench.analysis.report_model import Report, Search, Setting
+from clipbench.analysis.report_model import Report, SearchResult, Setting
 from clipbench.reporting import columns as layout
 from clipbench.reporting import legend, search_tables
 from clipbench.reporting import search_column_meaning as search_meaning
@@ -44,7 +44,7 @@ def render(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _search(report: Report, search: Search) -> Iterator[str]:
+def _search(report: Report, search: SearchResult) -> Iterator[str]:
     first, *others = search_tables.grids(search)
     caption = " ".join((search.headline, *search_meaning.lines(search)))
     yield from _table(first, caption, f"tab:{_name(report)}-search")

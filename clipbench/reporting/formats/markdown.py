@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from clipbench.analysis import combine as combined_report
-from clipbench.analysis.combine import Combined
-from clipbench.analysis.report_model import Flag, Report, Search, Setting
+from clipbench.analysis import strategy_ranks
+from clipbench.analysis.report_model import Flag, Report, SearchResult, Setting
+from clipbench.analysis.strategy_ranks import Combined
 from clipbench.reporting import answer, claim_evidence, columns, legend, search_sentences, search_tables
 from clipbench.reporting.columns import Grid
 
@@ -32,14 +32,14 @@ def render_combined(combined: Combined) -> str:
     """Several experiments as one document: answers, ranks, all claims."""
     lines = ["# All experiments", "", combined.size, "", "## Answers", ""]
     lines += [f"- {_escape(line)}" for report in combined.reports for line in answer.lines(report)]
-    lines += ["", f"## {combined_report.TITLE}", ""]
+    lines += ["", f"## {strategy_ranks.TITLE}", ""]
     lines += [*_table(combined.ranks.grid), ""] if combined.ranks else []
     lines += [_escape(combined.about_ranks), "", f"## {claim_evidence.TITLE}", ""]
     claims = [(report.name, each) for report in combined.reports for each in report.claims]
     if claims:
         lines += ["| experiment | verdict | claim | expected | evidence |", "| --- | --- | --- | --- | --- |"]
         lines += [_line((name, c.verdict, c.says, c.expect, claim_evidence.sentence(c))) for name, c in claims]
-    lines += ["", _escape(claim_evidence.MEANING if claims else combined_report.NO_CLAIMS)]
+    lines += ["", _escape(claim_evidence.MEANING if claims else strategy_ranks.NO_CLAIMS)]
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
@@ -53,7 +53,7 @@ def _setting(setting: Setting) -> Iterator[str]:
     yield from _items("Notes:", setting.notes)
 
 
-def _search(search: Search) -> Iterator[str]:
+def _search(search: SearchResult) -> Iterator[str]:
     yield from (f"## {search_sentences.TITLE}", "", f"**{_escape(search.headline)}**", "")
     for grid in search_tables.grids(search):
         yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clipbench.analysis import claims, verdicts
-from clipbench.analysis.combine import NO_CLAIMS, Combined
-from clipbench.analysis.report_model import Report, Search, Setting
+from clipbench.analysis.report_model import Report, SearchResult, Setting
+from clipbench.analysis.strategy_ranks import NO_CLAIMS, Combined
 from clipbench.reporting import answer, claim_evidence, columns, legend, search_sentences, search_tables
 from clipbench.reporting.columns import Grid
 
@@ -80,7 +80,7 @@ def _setting(setting: Setting, console: Console, *, full: bool) -> None:
         console.print()
 
 
-def _search(search: Search, console: Console) -> None:
+def _search(search: SearchResult, console: Console) -> None:
     _line("", search.headline, console, "bold")
     console.print()
     for grid in search_tables.grids(search):

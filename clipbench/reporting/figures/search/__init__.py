@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from clipbench.analysis.report_model import Search
+from clipbench.analysis.report_model import SearchResult
 from clipbench.reporting.figures.drawing import Figure
 from clipbench.reporting.figures.search import front, history, importance, parallel, slices
 
 
-def draw(search: Search) -> list[Figure]:
+def draw(search: SearchResult) -> list[Figure]:
     """Those that have something to show, in the order in which they are read."""
     objectives = range(len(search.measures))
     every = (

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clipbench.analysis.report_model import Found, Metric, Search
+from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
 from clipbench.reporting import numbers
 from clipbench.reporting import search_sentences as words
 from clipbench.reporting.figures.drawing import Mark
@@ -50,17 +50,17 @@ class Scores:
         return score if math.isfinite(score) and not point.diverged and point.state != "failed" else self.worst
 
 
-def legend(search: Search) -> str:
+def legend(search: SearchResult) -> str:
     """Of the marks that there are."""
     used = {_look(p, row.contender)[1] for row in search.found for p in row.contender.points if p.state != "running"}
     return f"{', '.join(words for shape, words in LEGEND.items() if shape in used)}."
 
 
-def is_confirmed(search: Search, number: int) -> bool:
+def is_confirmed(search: SearchResult, number: int) -> bool:
     return any(row.promises[number].confirmed.n for row in search.found if row.contender.winning)
 
 
-def scores(search: Search, number: int, start: float, end: float) -> Scores:
+def scores(search: SearchResult, number: int, start: float, end: float) -> Scores:
     measure = search.measures[number]
     factor = numbers.scale(measure)
     steady = [factor * p.score(number) for row in search.found for p in row.contender.points if p.is_steady]
@@ -82,7 +82,9 @@ def _near(values: list[float], sign: int, *, log: bool) -> list[float]:
     return [value for value, place in zip(values, places, strict=True) if abs(best - place) <= farthest]
 
 
-def dots(row: Found, x: dict[int, float], panel: Panel, known: Scores, search: Search) -> Iterator[Mark]:
+def dots(
+    row: ContenderResult, x: dict[int, float], panel: Panel, known: Scores, search: SearchResult
+) -> Iterator[Mark]:
     """A mark a point that is not under way; the found one last, so that nothing covers it."""
     points = [point for point in row.contender.points if point.number in x and point.state != "running"]
     for point in sorted(points, key=lambda point: point.number == row.contender.winner):
@@ -101,7 +103,7 @@ def _look(point: SweptPoint, contender: SweptContender) -> tuple[str, str, float
     return ("blue", "circle", 3.5) if point.origin == "search" else ("blue", "square", 3.2)
 
 
-def describe(contender: SweptContender, point: SweptPoint, search: Search) -> str:
+def describe(contender: SweptContender, point: SweptPoint, search: SearchResult) -> str:
     """`norm, point 17: threshold=0.53, val/accuracy 94.12, pruned after 5 epochs`."""
     values = words.place(point, words.names(search.swept))
     scored = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from clipbench.analysis.report_model import Found, Search
+from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting.figures.drawing import TITLE, Drawing, Figure, Shape, Words, shortened
 from clipbench.reporting.figures.panel import Panel
 from clipbench.reporting.figures.search.dots import Scores, describe, scores
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 330.0, 260.0
 LEFT, RIGHT, TOP, FLOOR = 44.0, 318.0, 46.0, 212.0
 
 
-def figure(search: Search, number: int) -> Figure | None:
+def figure(search: SearchResult, number: int) -> Figure | None:
     """The first objective against another one, a drawing for each contender."""
     rows = [row for row in search.found if any(point.is_steady for point in row.contender.points)]
     if not rows:
@@ -43,7 +43,7 @@ def _front(points: Sequence[SweptPoint], x: Scores, y: Scores) -> list[SweptPoin
     return front
 
 
-def _cell(row: Found, every: Sequence[SweptPoint], x: Scores, y: Scores, search: Search) -> Drawing:
+def _cell(row: ContenderResult, every: Sequence[SweptPoint], x: Scores, y: Scores, search: SearchResult) -> Drawing:
     panel = Panel(x.axis, y.axis, y.unit, x.unit)
     own = _front(row.contender.points, x, y)
     shapes: list[Shape] = [
@@ -66,7 +66,7 @@ def _corners(front: Sequence[SweptPoint], x: Scores, y: Scores) -> tuple[list[fl
 
 
 def _marks(
-    row: Found, own: Sequence[SweptPoint], panel: Panel, x: Scores, y: Scores, search: Search
+    row: ContenderResult, own: Sequence[SweptPoint], panel: Panel, x: Scores, y: Scores, search: SearchResult
 ) -> Iterator[Shape]:
     steady = [point for point in row.contender.points if point.is_steady]
     for point in sorted(steady, key=lambda point: (point.number == row.contender.winner, point in own)):

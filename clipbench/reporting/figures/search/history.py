@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from clipbench.analysis.report_model import Found, Search
+from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting import numbers, search_sentences
 from clipbench.reporting.figures.drawing import TITLE, Drawing, Figure, Shape, Words, shortened
 from clipbench.reporting.figures.panel import Panel
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 330.0, 240.0
 LEFT, RIGHT, TOP, FLOOR = 44.0, 318.0, 46.0, 196.0
 
 
-def figure(search: Search, number: int) -> Figure | None:
+def figure(search: SearchResult, number: int) -> Figure | None:
     """A drawing for each contender that was tried."""
     rows = [row for row in search.found if row.contender.tried]
     if not rows:
@@ -28,7 +28,7 @@ def figure(search: Search, number: int) -> Figure | None:
     return Figure(name, f"How did the search go?{by}", _caption(known, search), cells)
 
 
-def _caption(known: Scores, search: Search) -> str:
+def _caption(known: Scores, search: SearchResult) -> str:
     cut = " Points that are much worse stand at the edge." if known.is_cut else ""
     return (
         f"Mean {known.measure.name} over the search seeds of each point, in the order in which they were tried. "
@@ -36,7 +36,7 @@ def _caption(known: Scores, search: Search) -> str:
     )
 
 
-def _about_fresh(known: Scores, search: Search) -> str:
+def _about_fresh(known: Scores, search: SearchResult) -> str:
     if not is_confirmed(search, known.number):
         return ""
     return (
@@ -45,7 +45,7 @@ def _about_fresh(known: Scores, search: Search) -> str:
     )
 
 
-def _cell(row: Found, known: Scores, search: Search) -> Drawing:
+def _cell(row: ContenderResult, known: Scores, search: SearchResult) -> Drawing:
     last = max(search.swept.trials - 1, *(point.number for point in row.contender.points))
     panel = Panel(Scale(-0.5, last + 0.5, LEFT, RIGHT), known.axis, known.unit, "point")
     shapes: list[Shape] = [
@@ -58,7 +58,7 @@ def _cell(row: Found, known: Scores, search: Search) -> Drawing:
     return Drawing(WIDTH, HEIGHT, tuple(shapes), f"The search of {row.contender.label}", _description(row, search))
 
 
-def _fresh(row: Found, known: Scores, panel: Panel) -> Iterator[Shape]:
+def _fresh(row: ContenderResult, known: Scores, panel: Panel) -> Iterator[Shape]:
     confirmed, factor = row.promises[known.number].confirmed, numbers.scale(known.measure)
     if math.isfinite(confirmed.low):
         yield panel.across(factor * confirmed.low, factor * confirmed.high, "gray")
@@ -66,7 +66,7 @@ def _fresh(row: Found, known: Scores, panel: Panel) -> Iterator[Shape]:
         yield panel.level(factor * confirmed.mean, "muted")
 
 
-def _best_so_far(row: Found, known: Scores, panel: Panel) -> Iterator[Shape]:
+def _best_so_far(row: ContenderResult, known: Scores, panel: Panel) -> Iterator[Shape]:
     """In steps, from the first point that was trained to its end to the last that was tried."""
     sign, xs, ys = known.measure.sign, list[float](), list[float]()
     for point in (point for point in row.contender.points if point.is_steady):
@@ -80,7 +80,7 @@ def _best_so_far(row: Found, known: Scores, panel: Panel) -> Iterator[Shape]:
         yield from panel.line([*xs, last + 0.5], [*ys, ys[-1]], "green")
 
 
-def _description(row: Found, search: Search) -> str:
+def _description(row: ContenderResult, search: SearchResult) -> str:
     winner, contender = row.contender.winning, row.contender
     counts = f"{contender.tried} points, {contender.count('pruned')} pruned"
     if winner is None:

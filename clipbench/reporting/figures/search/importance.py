@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from clipbench.analysis.report_model import Found, Search
+from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting import numbers, search_sentences
 from clipbench.reporting.figures.drawing import (
     SMALL,
@@ -22,7 +22,7 @@ from clipbench.reporting.figures.drawing import (
 WIDTH, ROW, TOP, NUMBER = 330.0, 26.0, 26.0, 48.0
 
 
-def figure(search: Search) -> Figure | None:
+def figure(search: SearchResult) -> Figure | None:
     """A drawing for each contender of which several options were searched."""
     rows = [row for row in search.found if len(row.contender.importances) > 1]
     if not rows:
@@ -36,7 +36,7 @@ def figure(search: Search) -> Figure | None:
     return Figure("importance", "Which option mattered?", caption, cells)
 
 
-def _cell(row: Found, search: Search, height: float) -> Drawing:
+def _cell(row: ContenderResult, search: SearchResult, height: float) -> Drawing:
     names = search_sentences.names(search.swept)
     shares = sorted(row.contender.importances.items(), key=lambda pair: -pair[1])
     left = min(150.0, max(width_of(names.get(path, path)) for path, _ in shares) + 10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from clipbench.analysis.report_model import Found, Search
+from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting import numbers, search_sentences
 from clipbench.reporting.figures.drawing import (
     SMALL,
@@ -31,7 +31,7 @@ BEST = 0.1  # share of the points that is drawn as good
 FEWEST = 3
 
 
-def figure(search: Search) -> Figure | None:
+def figure(search: SearchResult) -> Figure | None:
     """A drawing for each contender of which several options were searched."""
     known = scores(search, 0, FLOOR, TOP)
     rows = [row for row in search.found if len(row.contender.hyperparameters) > 1 and len(_steady(row)) >= FEWEST]
@@ -49,11 +49,11 @@ def figure(search: Search) -> Figure | None:
     return Figure("parallel", "Which values go together?", caption, cells, 3 if is_narrow else 1)
 
 
-def _steady(row: Found) -> list[SweptPoint]:
+def _steady(row: ContenderResult) -> list[SweptPoint]:
     return [point for point in row.contender.points if point.is_steady]
 
 
-def _cell(row: Found, known: Scores, search: Search, width: float) -> Drawing:
+def _cell(row: ContenderResult, known: Scores, search: SearchResult, width: float) -> Drawing:
     names, hyperparameters = search_sentences.names(search.swept), row.contender.hyperparameters
     axes = [axis(k, [place(k, p.values.get(k.path)) for p in _steady(row)], FLOOR, TOP) for k in hyperparameters] + [
         known.axis
@@ -76,7 +76,13 @@ def _cell(row: Found, known: Scores, search: Search, width: float) -> Drawing:
 
 
 def _line(
-    row: Found, point: SweptPoint, known: Scores, axes: Sequence[Scale], xs: Sequence[float], color: str, width: float
+    row: ContenderResult,
+    point: SweptPoint,
+    known: Scores,
+    axes: Sequence[Scale],
+    xs: Sequence[float],
+    color: str,
+    width: float,
 ) -> Iterator[Shape]:
     values = [place(param, point.values.get(param.path)) for param in row.contender.hyperparameters] + [
         known.height(point)
@@ -98,7 +104,7 @@ def _axis(scale: Scale, x: float, label: str, width: float) -> Iterator[Shape]:
         yield Words(x - 5, height + 4, text, "end", SMALL, color="muted")
 
 
-def _description(row: Found, best: Sequence[SweptPoint], search: Search) -> str:
+def _description(row: ContenderResult, best: Sequence[SweptPoint], search: SearchResult) -> str:
     names = search_sentences.names(search.swept)
     places = "; ".join(search_sentences.place(point, names) for point in reversed(best))
     return f"The best {len(best)} of {len(_steady(row))} points, from the best on: {places}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from clipbench.analysis.report_model import Found, Search
+from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting import numbers, search_sentences
 from clipbench.reporting.figures.drawing import SMALL, TITLE, Drawing, Figure, Shape, Words, shortened, width_of
 from clipbench.reporting.figures.panel import Panel
@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, FLOOR = 44.0, 318.0, 46.0, 196.0
 MOST_NAME = 72.0  # of a choice at an axis
 
 
-def figure(search: Search, number: int) -> Figure | None:
+def figure(search: SearchResult, number: int) -> Figure | None:
     """A drawing for each option of each contender that was tried."""
     known = scores(search, number, FLOOR, TOP)
     pairs = [(row, param) for row in search.found if row.contender.tried for param in row.contender.hyperparameters]
@@ -30,7 +30,7 @@ def figure(search: Search, number: int) -> Figure | None:
     return Figure(name, f"Where do the good points lie?{by}", _caption(known, search), cells)
 
 
-def _caption(known: Scores, search: Search) -> str:
+def _caption(known: Scores, search: SearchResult) -> str:
     cut = " Points that are much worse stand at the edge." if known.is_cut else ""
     confirmed = is_confirmed(search, known.number)
     fresh = " Green: the found point on fresh seeds, with its 95 % interval." if confirmed else ""
@@ -40,7 +40,7 @@ def _caption(known: Scores, search: Search) -> str:
     )
 
 
-def _cell(row: Found, param: SweptHyperparameter, known: Scores, search: Search) -> Drawing:
+def _cell(row: ContenderResult, param: SweptHyperparameter, known: Scores, search: SearchResult) -> Drawing:
     places = {point.number: place(param, point.values.get(param.path)) for point in row.contender.points}
     x = axis(param, [value for value in places.values() if math.isfinite(value)], LEFT, RIGHT)
     label = search_sentences.names(search.swept)[param.path]
@@ -79,7 +79,7 @@ def place(param: SweptHyperparameter, value: object) -> float:
     return float(value) if isinstance(value, float | int) else math.nan
 
 
-def _fresh(row: Found, places: dict[int, float], known: Scores, panel: Panel) -> Iterator[Shape]:
+def _fresh(row: ContenderResult, places: dict[int, float], known: Scores, panel: Panel) -> Iterator[Shape]:
     confirmed, factor = row.promises[known.number].confirmed, numbers.scale(known.measure)
     x = places.get(-1 if row.contender.winner is None else row.contender.winner, math.nan)
     if math.isfinite(x) and math.isfinite(confirmed.mean):
@@ -88,7 +88,7 @@ def _fresh(row: Found, places: dict[int, float], known: Scores, panel: Panel) ->
         yield panel.mark(x, factor * confirmed.mean, "green", "square", title, 3.5)
 
 
-def _description(row: Found, param: SweptHyperparameter, search: Search) -> str:
+def _description(row: ContenderResult, param: SweptHyperparameter, search: SearchResult) -> str:
     winner = row.contender.winning
     found = f"found {search_sentences.value(winner.values.get(param.path))}" if winner else "nothing found"
     among = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from clipbench.analysis.combine import NO_CLAIMS, Combined
 from clipbench.analysis.report_model import Report
+from clipbench.analysis.strategy_ranks import NO_CLAIMS, Combined
 from clipbench.reporting import answer as answers
 from clipbench.reporting.column_meaning import SIZE
 from clipbench.reporting.figures import critical_difference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clipbench.analysis.report_model import Flag, Search
+from clipbench.analysis.report_model import Flag, SearchResult
 from clipbench.reporting import numbers, search_column_meaning, search_sentences, search_tables
 from clipbench.reporting.column_meaning import FLAGS, NOTES
 from clipbench.reporting.columns import Grid
@@ -18,7 +18,7 @@ KEY = "search"
 BELOW = {"promises": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}
 
 
-def size(search: Search | None) -> Iterator[str]:
+def size(search: SearchResult | None) -> Iterator[str]:
     """How much was searched."""
     if search and search.swept.searched:
         yield f"{numbers.count(sum(each.tried for each in search.swept.searched), 'point')} searched"
@@ -30,7 +30,7 @@ def contents(drawn: Sequence[Figure]) -> Iterator[str]:
         yield f'<li><a href="#{KEY}-{shown.name}">{text(shown.title)}</a></li>'
 
 
-def section(search: Search, drawn: Sequence[Figure]) -> Iterator[str]:
+def section(search: SearchResult, drawn: Sequence[Figure]) -> Iterator[str]:
     """Each table with its figures below it."""
     yield f"<section id={KEY}><h2>{search_sentences.TITLE}</h2>"
     yield f"<p class=headline>{explained(search.headline, search_column_meaning.HEADLINE)}</p>"

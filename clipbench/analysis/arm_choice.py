@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from clipbench.analysis import arms, pairing
 from clipbench.analysis import metric_choice as metric
-from clipbench.analysis import pairing
-from clipbench.analysis import samples as arms
+from clipbench.analysis.arms import Arm
 from clipbench.analysis.pairing import Pairing
-from clipbench.analysis.report_model import Metric, Options
-from clipbench.analysis.samples import Arm
+from clipbench.analysis.report_model import Metric, ReportOptions
 
 
 @dataclass(frozen=True)
-class Group:
+class SettingArms:
     """The arms of one setting, which of them stand for their strategy, and the pairings with the baseline."""
 
     arms: tuple[Arm, ...]
@@ -44,7 +43,7 @@ class Group:
         return [each for each in self.arms if each.strategy == arm.strategy]
 
 
-def group_of(frame: pd.DataFrame, options: Options) -> Group:
+def group_of(frame: pd.DataFrame, options: ReportOptions) -> SettingArms:
     measured = metric.of_setting(frame, options)
     all_arms = arms.gather(frame, measured)
     shown = _choose(all_arms) if measured.criterion else tuple(all_arms)
@@ -55,7 +54,7 @@ def group_of(frame: pd.DataFrame, options: Options) -> Group:
         others = [arm for arm in all_arms if arm is not baseline]
         pairings = {arm.name: pairing.pair(arm, baseline, measured.sign) for arm in others}
         shown = (baseline, *(arm for arm in shown if not _stands_for(arm, baseline, baselines)))
-    return Group(tuple(all_arms), shown, baseline, baselines, pairings, measured, _epochs(frame))
+    return SettingArms(tuple(all_arms), shown, baseline, baselines, pairings, measured, _epochs(frame))
 
 
 def _stands_for(arm: Arm, baseline: Arm, baselines: Sequence[Arm]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipbench import stats
-from clipbench.analysis.report_model import Report, Row, Setting
+from clipbench.analysis.report_model import ArmResult, Report, Setting
 from clipbench.reporting import numbers
 from clipbench.reporting.columns import Grid
 from clipbench.stats import Ranking
@@ -112,18 +112,18 @@ def _scores(setting: Setting) -> dict[str, float]:
     return {row.strategy: places[_diverged(row), _value(setting, row)] for row in rows}
 
 
-def _best_rows(setting: Setting) -> Iterable[Row]:
+def _best_rows(setting: Setting) -> Iterable[ArmResult]:
     """One row a strategy: the chosen one; where nothing was chosen, strategies with one threshold only."""
     shown = [row for row in setting.rows if row.shown]
     names = [row.strategy for row in shown]
     return [row for row in shown if names.count(row.strategy) == 1]
 
 
-def _diverged(row: Row) -> float:
+def _diverged(row: ArmResult) -> float:
     return row.diverged / max(row.trials, 1)
 
 
-def _value(setting: Setting, row: Row) -> float:
+def _value(setting: Setting, row: ArmResult) -> float:
     """Rounded: means of the same values in another order differ in their last digits and still tie."""
     mean = setting.metric.sign * row.value.mean
     return -math.inf if math.isnan(mean) else float(f"{mean:.12g}")

@@ -9,8 +9,17 @@ from dataclasses import replace
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis import samples
-from clipbench.analysis.report_model import NOTHING, Found, Metric, Options, Promise, Row, Search, Setting
+from clipbench.analysis import arms
+from clipbench.analysis.report_model import (
+    NOTHING,
+    ArmResult,
+    Confirmation,
+    ContenderResult,
+    Metric,
+    ReportOptions,
+    SearchResult,
+    Setting,
+)
 from clipbench.reporting import search_sentences
 from clipbench.stats import Estimate
 from clipbench.store.sweep_file import Swept, SweptContender
@@ -19,7 +28,7 @@ RATE = "lr"
 SAME = 1e-9  # training without chance gives the same on every seed, but for the last digits of a mean
 
 
-def search_of(swept: Swept | None, records: pd.DataFrame, baseline: str) -> Search | None:
+def search_of(swept: Swept | None, records: pd.DataFrame, baseline: str) -> SearchResult | None:
     """The search, with the fresh seeds that the store's records hold of its winners."""
     if swept is None:
         return None
@@ -27,10 +36,10 @@ def search_of(swept: Swept | None, records: pd.DataFrame, baseline: str) -> Sear
     every = [_found(contender, swept, records, budget) for contender in swept.contenders]
     settings = list(dict.fromkeys(contender.setting for contender in swept.contenders))
     found = tuple(sorted(every, key=lambda each: (settings.index(each.contender.setting), *_rank(each, baseline))))
-    return Search(swept, found, search_sentences.headline(swept, found), tuple(search_sentences.notes(swept)))
+    return SearchResult(swept, found, search_sentences.headline(swept, found), tuple(search_sentences.notes(swept)))
 
 
-def _rank(found: Found, baseline: str) -> tuple[bool, float, float]:
+def _rank(found: ContenderResult, baseline: str) -> tuple[bool, float, float]:
     """The baseline first, then by what fresh seeds show, then by what the search promised."""
     first = found.promises[0]
     values = (-first.measure.sign * value for value in (first.confirmed.mean, first.searched))
@@ -38,7 +47,7 @@ def _rank(found: Found, baseline: str) -> tuple[bool, float, float]:
     return found.contender.name != baseline, confirmed, searched
 
 
-def _found(contender: SweptContender, swept: Swept, records: pd.DataFrame, budget: int) -> Found:
+def _found(contender: SweptContender, swept: Swept, records: pd.DataFrame, budget: int) -> ContenderResult:
     measures = [Metric(each.name, each.higher, None) for each in swept.objectives]
     fresh = [_fresh(records, contender, measure) for measure in measures]
     promises = tuple(
@@ -48,24 +57,24 @@ def _found(contender: SweptContender, swept: Swept, records: pd.DataFrame, budge
     seeds = int(fresh[0].present.sum()) if fresh[0] else 0
     diverged = int(fresh[0].diverged.sum()) if fresh[0] else 0
     flags = tuple(search_sentences.flags(contender, swept, seeds, diverged))
-    return Found(contender, promises, seeds, diverged, contender.epochs / budget, flags)
+    return ContenderResult(contender, promises, seeds, diverged, contender.epochs / budget, flags)
 
 
-def _fresh(records: pd.DataFrame, contender: SweptContender, measure: Metric) -> samples.Arm | None:
+def _fresh(records: pd.DataFrame, contender: SweptContender, measure: Metric) -> arms.Arm | None:
     """The winner on the confirm seeds, folds averaged within their seed."""
     if records.empty:
         return None
     mine = records[records["id"].isin(contender.confirmed) & records["status"].isin(("finished", "diverged"))]
-    known = samples.gather(mine, measure) if len(mine) else []
+    known = arms.gather(mine, measure) if len(mine) else []
     return known[0] if known else None
 
 
-def _promise(contender: SweptContender, number: int, measure: Metric, confirmed: Estimate) -> Promise:
+def _promise(contender: SweptContender, number: int, measure: Metric, confirmed: Estimate) -> Confirmation:
     winner = contender.winning
     searched = winner.score(number) if winner else math.nan
     # With a diverged lane the score holds a penalty, and is no value of the measure.
     optimism = _optimism(searched if winner and winner.is_steady else math.nan, confirmed, measure.sign)
-    return Promise(measure, searched, confirmed, optimism, _verdict(contender, confirmed, optimism))
+    return Confirmation(measure, searched, confirmed, optimism, _verdict(contender, confirmed, optimism))
 
 
 def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
@@ -92,7 +101,7 @@ def _verdict(contender: SweptContender, confirmed: Estimate, optimism: Estimate)
     )
 
 
-def as_found(trained: pd.DataFrame, options: Options) -> pd.DataFrame:
+def as_found(trained: pd.DataFrame, options: ReportOptions) -> pd.DataFrame:
     """The trials of what the search found, and of the baseline; all where it searched no learning rate."""
     if options.swept is None or RATE not in options.swept.paths or trained.empty:
         return trained
@@ -101,18 +110,18 @@ def as_found(trained: pd.DataFrame, options: Options) -> pd.DataFrame:
     return trained[trained["id"].isin(found) | baseline]
 
 
-def open_columns(trained: pd.DataFrame, options: Options) -> list[str]:
+def open_columns(trained: pd.DataFrame, options: ReportOptions) -> list[str]:
     """Columns that would set trials apart, had the search not chosen their values for each strategy."""
-    known = samples.setting_columns(trained)
+    known = arms.setting_columns(trained)
     return [path for path in options.swept.paths if path in known] if options.swept else []
 
 
-def at_equal_rates(trained: pd.DataFrame, options: Options) -> Iterator[samples.Open]:
+def at_equal_rates(trained: pd.DataFrame, options: ReportOptions) -> Iterator[arms.Open]:
     """The settings in which what was found was trained at the learning rate of the baseline too."""
     others = set(trained["id"]).difference(as_found(trained, options)["id"]) if len(trained) else set()
     if others:
         searched = [path for path in open_columns(trained, options) if path != RATE]
-        for axes, part, over in samples.open_settings(trained, searched, name_all=True):
+        for axes, part, over in arms.open_settings(trained, searched, name_all=True):
             if not others.isdisjoint(part["id"]):
                 yield {**axes, RATE: f"{part[RATE].iloc[0]:g}"}, part, over
 
@@ -122,7 +131,7 @@ def with_edges(setting: Setting, swept: Swept | None) -> Setting:
     contenders = swept.contenders if swept else ()
     at_edge = {id_ for contender in contenders if contender.edges for id_ in contender.confirmed}
 
-    def flagged(row: Row) -> Row:
+    def flagged(row: ArmResult) -> ArmResult:
         return (
             replace(row, flags=(search_sentences.EDGE, *row.flags)) if at_edge and at_edge.issuperset(row.ids) else row
         )
