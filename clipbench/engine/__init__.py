@@ -6,6 +6,7 @@ not depend on which others share its chunk.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from clipbench.core.records import Records
@@ -16,6 +17,11 @@ from clipbench.engine.cohort_training import train as train_chunk
 from clipbench.engine.gradients.cache import FEWEST_LANES, Shelf
 from clipbench.engine.gradients.workspace import Shape
 from clipbench.engine.pruning import Ask
+
+# On some CPUs, MKL chooses the kernel of a batched matrix product by the number of matrices, and so rounds one lane
+# differently among 3 lanes than among 16. In this mode it does not. It reads the variable at its first call; a batched
+# product takes the same time either way.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 TIMING_SECONDS = 0.5
 SHELF = Shelf()
