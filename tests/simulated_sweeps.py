@@ -16,8 +16,8 @@ from clipbench.planning.plan import Plan
 from clipbench.reporting import ReportOptions, compare
 from clipbench.search import scoring
 from clipbench.search.confirm import Finalist, confirming
-from clipbench.search.settings import Search, search_of
-from clipbench.search.study import Study, Tried
+from clipbench.search.settings import SearchSettings, search_settings
+from clipbench.search.study import Study, TriedPoint
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -44,7 +44,7 @@ class Simulated:
     """One sweep. The seeds that are judged by are as many in the search as after it."""
 
     plan: Plan
-    search: Search
+    search: SearchSettings
     rng: np.random.Generator
     gain: Gain = nothing
     luck: dict[int, float] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Simulated:
                 rows = [self._train(trial) for trial in point.trials]
                 study.tell(point, scoring.outcome(rows, self.search.objectives, study.worst()))
         winner = study.winner()
-        assert isinstance(winner, Tried)
+        assert isinstance(winner, TriedPoint)
         return Finalist(contender, winner.point.number, winner.point.values)
 
     def _train(self, trial: Trial) -> dict:
@@ -105,15 +105,15 @@ def threshold_of(trial: Trial) -> float | None:
     return trial.clip.as_dict().get("threshold")
 
 
-def planned(folder, clip, **sweep) -> tuple[Plan, Search]:
+def planned(folder, clip, **sweep) -> tuple[Plan, SearchSettings]:
     path = folder / "simulated.yaml"
     settings = {"seeds": 8, "confirm_seeds": 8, "batch": 8, "pruner": "none"} | sweep
     path.write_text(yaml.safe_dump(EXPERIMENT | {"clip": clip, "sweep": settings}))
     plan = prepare(str(path))
-    return plan, search_of(plan)
+    return plan, search_settings(plan)
 
 
-def simulated(plan: Plan, search: Search, number: int, gain: Gain = nothing) -> Simulated:
+def simulated(plan: Plan, search: SearchSettings, number: int, gain: Gain = nothing) -> Simulated:
     """The sweep of that number: a study's own seed comes from its name."""
     return Simulated(
         plan, replace(search, experiment=f"{search.experiment} {number}"), np.random.default_rng(number), gain

@@ -8,8 +8,8 @@ import yaml
 
 from clipbench.planning.build import prepare
 from clipbench.planning.find_contenders import contenders
-from clipbench.search.scoring import Outcome
-from clipbench.search.settings import search_of
+from clipbench.search.scoring import PointScore
+from clipbench.search.settings import search_settings
 from clipbench.search.storage import open_storage
 from clipbench.search.study import Study
 
@@ -60,7 +60,7 @@ def bowl(folder: Path, sweep=None, **changes) -> Path:
 
 def plan_and_search(path: Path):
     plan = prepare(str(path))
-    return plan, search_of(plan), [contender for contender in contenders(plan) if contender.hyperparameters]
+    return plan, search_settings(plan), [contender for contender in contenders(plan) if contender.hyperparameters]
 
 
 def study(path: Path, storage=None) -> Study:
@@ -70,9 +70,9 @@ def study(path: Path, storage=None) -> Study:
     return Study(contender, search, storage or open_storage(path.parent))
 
 
-def told(*scores: float, **changes) -> Outcome:
+def told(*scores: float, **changes) -> PointScore:
     values = {"lanes": 1, "diverged": 0, "epochs": 1, "worst": scores, **changes}
-    return Outcome(scores=scores, deviations=tuple(0.0 for _ in scores), **values)
+    return PointScore(scores=scores, deviations=tuple(0.0 for _ in scores), **values)
 
 
 def minimise(searched: Study, function) -> float:

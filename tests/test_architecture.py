@@ -41,13 +41,13 @@ PLUGINS = (
 )  # fmt: skip
 # Libraries that are known to one place alone.
 HOMES = {
-    "mlflow": ("tracking/tracker.py",),
+    "mlflow": ("tracking/mlflow_client.py",),
     "optuna": ("search/",),
-    "sqlalchemy": ("search/database.py", "tracking/tracker.py"),
+    "sqlalchemy": ("search/database.py", "tracking/mlflow_client.py"),
     "ray": ("execution/ray.py",),
     "typer": ("cli/",),
     "yaml": ("config/",),
-    "pydantic": ("config/",),
+    "pydantic": ("config/", "store/"),
     "pyarrow": ("store/",),
     "scipy": ("stats/",),
     "matplotlib": ("reporting/figures/",),

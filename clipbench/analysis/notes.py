@@ -10,11 +10,11 @@ from clipbench import stats
 from clipbench.analysis.report_model import ArmResult, Contrast, Setting, VerdictChange
 from clipbench.reporting import numbers
 from clipbench.stats import LEVEL, Estimate
-from clipbench.store.sweep_file import Swept
+from clipbench.store.sweep_file import SweepDocument
 
 
 def of_trials(
-    stored: pd.DataFrame, ours: pd.DataFrame, planned: Mapping[str, str] | None, swept: Swept | None = None
+    stored: pd.DataFrame, ours: pd.DataFrame, planned: Mapping[str, str] | None, swept: SweepDocument | None = None
 ) -> tuple[str, ...]:
     """Every trial that is not in the tables, counted and named; those of a search are in its own."""
     others = stored[~stored["id"].isin(swept.ids)] if swept and len(stored) else stored
@@ -35,7 +35,7 @@ def of_comparison(setting: Setting, frame: pd.DataFrame, baseline: str, chances:
     return tuple(notes)
 
 
-def _unfinished(ours: pd.DataFrame, swept: Swept | None) -> Iterable[str]:
+def _unfinished(ours: pd.DataFrame, swept: SweepDocument | None) -> Iterable[str]:
     if ours.empty:
         confirmed = "Nothing that the search found has been trained on fresh seeds yet: there is nothing to compare."
         yield confirmed if swept else "No trial of this experiment has been trained yet."

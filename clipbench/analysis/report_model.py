@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from clipbench.errors import Place
 from clipbench.stats import Estimate, WinTieLoss
-from clipbench.store.sweep_file import Swept, SweptContender
+from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
 if TYPE_CHECKING:
     from clipbench.config.claim_language import Expectation
@@ -30,7 +30,7 @@ class ReportOptions:
     place: Place = EXPERIMENT
     claims: tuple[tuple[Claim, Expectation], ...] = ()
     tuned: bool = False  # compare each strategy at its best learning rate too
-    swept: Swept | None = None  # the search that found the arms
+    swept: SweepDocument | None = None  # the search that found the arms
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Flag:
 class ContenderResult:
     """What the search found of one contender, and what of it held."""
 
-    contender: SweptContender
+    contender: SearchedContender
     promises: tuple[Confirmation, ...]  # one an objective
     fresh: int  # seeds on which it was confirmed
     diverged: int  # of them
@@ -231,7 +231,7 @@ class ContenderResult:
 class SearchResult:
     """The search behind the arms of a report."""
 
-    swept: Swept
+    swept: SweepDocument
     found: tuple[ContenderResult, ...]  # each setting's baseline first, then from the best to the worst
     headline: str
     notes: tuple[str, ...]

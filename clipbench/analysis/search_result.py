@@ -22,13 +22,13 @@ from clipbench.analysis.report_model import (
 )
 from clipbench.reporting import search_sentences
 from clipbench.stats import Estimate
-from clipbench.store.sweep_file import Swept, SweptContender
+from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
 RATE = "lr"
 SAME = 1e-9  # training without chance gives the same on every seed, but for the last digits of a mean
 
 
-def search_of(swept: Swept | None, records: pd.DataFrame, baseline: str) -> SearchResult | None:
+def search_of(swept: SweepDocument | None, records: pd.DataFrame, baseline: str) -> SearchResult | None:
     """The search, with the fresh seeds that the store's records hold of its winners."""
     if swept is None:
         return None
@@ -47,7 +47,7 @@ def _rank(found: ContenderResult, baseline: str) -> tuple[bool, float, float]:
     return found.contender.name != baseline, confirmed, searched
 
 
-def _found(contender: SweptContender, swept: Swept, records: pd.DataFrame, budget: int) -> ContenderResult:
+def _found(contender: SearchedContender, swept: SweepDocument, records: pd.DataFrame, budget: int) -> ContenderResult:
     measures = [Metric(each.name, each.higher, None) for each in swept.objectives]
     fresh = [_fresh(records, contender, measure) for measure in measures]
     promises = tuple(
@@ -60,7 +60,7 @@ def _found(contender: SweptContender, swept: Swept, records: pd.DataFrame, budge
     return ContenderResult(contender, promises, seeds, diverged, contender.epochs / budget, flags)
 
 
-def _fresh(records: pd.DataFrame, contender: SweptContender, measure: Metric) -> arms.Arm | None:
+def _fresh(records: pd.DataFrame, contender: SearchedContender, measure: Metric) -> arms.Arm | None:
     """The winner on the confirm seeds, folds averaged within their seed."""
     if records.empty:
         return None
@@ -69,7 +69,7 @@ def _fresh(records: pd.DataFrame, contender: SweptContender, measure: Metric) ->
     return known[0] if known else None
 
 
-def _promise(contender: SweptContender, number: int, measure: Metric, confirmed: Estimate) -> Confirmation:
+def _promise(contender: SearchedContender, number: int, measure: Metric, confirmed: Estimate) -> Confirmation:
     winner = contender.winning
     searched = winner.score(number) if winner else math.nan
     # With a diverged lane the score holds a penalty, and is no value of the measure.
@@ -85,7 +85,7 @@ def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
     return Estimate(sign * (searched - truth.mean), ends[0], ends[1], truth.n)
 
 
-def _verdict(contender: SweptContender, confirmed: Estimate, optimism: Estimate) -> str:
+def _verdict(contender: SearchedContender, confirmed: Estimate, optimism: Estimate) -> str:
     if not contender.hyperparameters:
         return search_sentences.NOT_SEARCHED
     if not confirmed.n:
@@ -126,7 +126,7 @@ def at_equal_rates(trained: pd.DataFrame, options: ReportOptions) -> Iterator[ar
                 yield {**axes, RATE: f"{part[RATE].iloc[0]:g}"}, part, over
 
 
-def with_edges(setting: Setting, swept: Swept | None) -> Setting:
+def with_edges(setting: Setting, swept: SweepDocument | None) -> Setting:
     """The setting with a flag at each arm that the search found at the edge of its range."""
     contenders = swept.contenders if swept else ()
     at_edge = {id_ for contender in contenders if contender.edges for id_ in contender.confirmed}

@@ -22,7 +22,7 @@ from clipbench.core.trial import digest
 from clipbench.errors import Place
 from clipbench.planning import source_files
 from clipbench.planning.plan import Plan
-from clipbench.store import Store, history
+from clipbench.store import Store, run_history
 from clipbench.store.atomic_files import remove
 
 FOLDER = ".subjects"
@@ -46,7 +46,13 @@ class Request:
     @property
     def key(self) -> str:
         """Another where the same words might lead to another plan, but for the files that it was made from."""
-        installed = [source_files.version(), history.versions(), history.python(), history.machine(), sys.path]
+        installed = [
+            source_files.version(),
+            run_history.versions(),
+            run_history.python(),
+            run_history.machine(),
+            sys.path,
+        ]
         return digest([*asdict(self).values(), str(Path(self.path).absolute()), *installed])
 
 

@@ -73,11 +73,11 @@ def report(
     from clipbench.analysis.strategy_ranks import combine
     from clipbench.commands.session import Settings
     from clipbench.reporting.write import write_combined, write_pictures
-    from clipbench.search import saved_report
+    from clipbench.search import confirmed_report
     from clipbench.store import Store
 
     settings = Settings(seeds=seeds, sets=tuple(sets or ()), results=results)
-    finished = [saved_report.report(experiment, settings, grid=grid) for experiment in experiments]
+    finished = [confirmed_report.report(experiment, settings, grid=grid) for experiment in experiments]
     for each in finished if png else ():
         write_pictures(each.subject, Store(each.folder), each.swept)
     combined = combine([each.report for each in finished])

@@ -26,7 +26,7 @@ from clipbench.cli.options import (
 if TYPE_CHECKING:
     from clipbench.commands.session import Settings
     from clipbench.planning.contender import Contender, Hyperparameter
-    from clipbench.search.sweep import Asking, Preview
+    from clipbench.search.sweep import SweepOptions, SweepPreview
 
 
 @app.command(rich_help_panel=MAIN)
@@ -53,17 +53,17 @@ def sweep(
 ) -> None:
     """Search each arm's best threshold, confirm the winners on fresh seeds, compare them."""
     with uninterrupted():
-        from clipbench.search.sweep import Asking
+        from clipbench.search.sweep import SweepOptions
 
     settings = settings_of(device, workers, seeds, sets, results, tracking_uri, no_mlflow)
-    asking = Asking(trials, storage)
+    asking = SweepOptions(trials, storage)
     if dry_run:
         _preview(experiment, settings, asking, as_json)
     else:
         _sweep(experiment, settings, asking, as_json, quiet)
 
 
-def _preview(experiment: Path, settings: Settings, asking: Asking, as_json: bool) -> None:
+def _preview(experiment: Path, settings: Settings, asking: SweepOptions, as_json: bool) -> None:
     with uninterrupted():
         from clipbench.commands.progress import make_progress
         from clipbench.commands.session import Session
@@ -78,7 +78,7 @@ def _preview(experiment: Path, settings: Settings, asking: Asking, as_json: bool
             complain(f"note: {note}")
 
 
-def _lines(found: Preview) -> Iterator[str]:
+def _lines(found: SweepPreview) -> Iterator[str]:
     search, searched = found.search, [each for each in found.contenders if each.hyperparameters]
     objectives = " and ".join(
         f"{each.name} ({'higher' if each.higher else 'lower'} is better)" for each in search.objectives
@@ -105,7 +105,7 @@ def _seeds(seeds: tuple[int, ...]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def _document(found: Preview) -> dict[str, Any]:
+def _document(found: SweepPreview) -> dict[str, Any]:
     search = found.search
     return {
         "experiment": search.experiment,
@@ -139,7 +139,7 @@ def _described(param: Hyperparameter) -> dict[str, Any]:
     }
 
 
-def _sweep(experiment: Path, settings: Settings, asking: Asking, as_json: bool, quiet: bool) -> None:
+def _sweep(experiment: Path, settings: Settings, asking: SweepOptions, as_json: bool, quiet: bool) -> None:
     with uninterrupted():
         from clipbench.cli.run_commands import conclude
         from clipbench.commands.progress import make_progress

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbench.errors import ClipbenchError
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 
 MODELS = ("mlp", "cnn", "rnn", "transformer")
@@ -69,7 +69,7 @@ def line(figure: Figure) -> str:
 
 def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers: int | None) -> Iterator[Figure]:
     """A figure per model. The loops run in a process of their own, once with torch's default threads, once with one."""
-    with Local(1) as alone, Local(workers) as pool:
+    with WorkerPool(1) as alone, WorkerPool(workers) as pool:
         device = alone.call("clipbench.commands.devices:choose", device)
         if device != "cpu" and not workers:
             pool.size = 1
@@ -86,7 +86,7 @@ def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers
             yield Figure(model, plan.cohorts[0].parameters, len(plan.trials), loop, one, cohort, ratio, engine)
 
 
-def _loops(alone: Local, plan: Plan, device: str) -> tuple[float, float]:
+def _loops(alone: WorkerPool, plan: Plan, device: str) -> tuple[float, float]:
     """Steps per second of the plain loop, with torch's default threads and with one."""
     default, one = (
         alone.call("clipbench.commands.plain_loop:steps_per_second", plan.trials[1], LOOP_SECONDS, device, threads)
@@ -95,7 +95,7 @@ def _loops(alone: Local, plan: Plan, device: str) -> tuple[float, float]:
     return default, one
 
 
-def _plan(pool: Local, model: str, lanes: int) -> Plan:
+def _plan(pool: WorkerPool, model: str, lanes: int) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.yaml"
         setting = SETTINGS.get(model, IMAGES)
@@ -105,7 +105,7 @@ def _plan(pool: Local, model: str, lanes: int) -> Plan:
         return plan
 
 
-def _train(pool: Local, chunks: Sequence[Chunk], device: str) -> tuple[float, str]:
+def _train(pool: WorkerPool, chunks: Sequence[Chunk], device: str) -> tuple[float, str]:
     """Seconds, and how the gradient was computed."""
     start, engine = time.perf_counter(), ""
     for event in pool.train(chunks, device):

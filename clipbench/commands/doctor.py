@@ -7,7 +7,7 @@ import importlib.util
 import platform
 
 from clipbench import __version__
-from clipbench.execution.local import Local, cores
+from clipbench.execution.worker_pool import WorkerPool, cores
 from clipbench.tracking.uri import redact
 
 LIBRARIES = ("torch", "mlflow", "optuna", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
@@ -20,7 +20,7 @@ OPTIONAL = {
 
 def examine(uri: str) -> dict[str, str]:
     """Findings by name, in the order in which they are shown."""
-    with Local(1) as pool:
+    with WorkerPool(1) as pool:
         device = str(pool.call("clipbench.commands.devices:describe"))
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     missing = {

@@ -12,7 +12,7 @@ import numpy as np
 from clipbench.commands.progress import Progress
 from clipbench.commands.session import Settings, find_experiment, planned
 from clipbench.core.trial import Component, Trial
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.pilot.recorded import Proposal, Watched
 from clipbench.planning.plan import Plan
 
@@ -82,7 +82,7 @@ class Pilot:
 
 def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str], progress: Progress) -> Pilot:
     """Train an experiment's data, models and optimizers without clipping, and propose thresholds for strategies."""
-    with Local(settings.workers) as pool:
+    with WorkerPool(settings.workers) as pool:
         path = find_experiment(experiment, settings.results)
         plan, device, pool.size = planned(pool, path, settings)
         rules = pool.call("clipbench.pilot.rules:candidates", tuple(strategies), plan.experiment.folder)
@@ -106,7 +106,7 @@ def _unclipped(plan: Plan) -> Plan:
     return replace(plan, cohorts=tuple(cohorts))
 
 
-def watched(pool: Local, plan: Plan, device: str, progress: Progress) -> tuple[Mapping[str, Watched], list[str]]:
+def watched(pool: WorkerPool, plan: Plan, device: str, progress: Progress) -> tuple[Mapping[str, Watched], list[str]]:
     """Train a plan's trials and watch them; what was seen by their ids, and what went wrong."""
     chunks = plan.chunks((), pool.size, device)
     seen: dict[str, Watched] = {}

@@ -15,7 +15,7 @@ from clipbench.core.trial import Trial
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine.model.functional import build_model
 from clipbench.engine.optimizer_state import make_optimizer
-from clipbench.execution.local import cores
+from clipbench.execution.worker_pool import cores
 
 Batch = tuple[Tensor, Tensor]
 

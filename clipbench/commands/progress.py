@@ -16,7 +16,7 @@ LINE_EVERY = 5.0  # seconds between two plain lines
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyProgress:
     """How far the search of one arm is."""
 
     label: str
@@ -44,7 +44,7 @@ class Progress:
     def advance(self, lane_steps: int) -> None:
         """So many lane-steps more are done, or fewer where a worker process died."""
 
-    def show(self, standings: Sequence[Standing]) -> None:
+    def show(self, standings: Sequence[StudyProgress]) -> None:
         """Show how far a search is, after each round."""
 
     def stop(self) -> None:
@@ -69,7 +69,7 @@ class ProgressLines(Progress):
             left = (now - self._start) * (self._total - self._done) / self._done
             self._line(f"{self._done / self._total:4.0%} trained, about {duration(left)} left")
 
-    def show(self, standings: Sequence[Standing]) -> None:
+    def show(self, standings: Sequence[StudyProgress]) -> None:
         now, is_last = time.monotonic(), all(each.tried == each.total for each in standings)
         if is_last or now - self._last_standings >= LINE_EVERY:
             self._last_standings = now
@@ -96,7 +96,7 @@ class ProgressBar(Progress):
     def advance(self, lane_steps: int) -> None:
         self._bar.advance(self._task, lane_steps)
 
-    def show(self, standings: Sequence[Standing]) -> None:
+    def show(self, standings: Sequence[StudyProgress]) -> None:
         if self._live:
             self._live.update(Group(_table(standings), self._bar))
 
@@ -128,7 +128,7 @@ def _title(trials: int, done: int) -> str:
     return f"Training {trials} trial{'' if trials == 1 else 's'}{already}"
 
 
-def _table(standings: Sequence[Standing]) -> Table:
+def _table(standings: Sequence[StudyProgress]) -> Table:
     table = Table(box=None, pad_edge=False)
     for head in ("arm", "best so far", "score", "points", "pruned", "diverged"):
         table.add_column(head, justify="left" if head in ("arm", "best so far") else "right")
@@ -139,7 +139,7 @@ def _table(standings: Sequence[Standing]) -> Table:
     return table
 
 
-def _words(standing: Standing) -> list[str]:
+def _words(standing: StudyProgress) -> list[str]:
     words = [f"{standing.tried} of {standing.total} points"]
     if standing.score is not None:
         words.append(f"best {standing.best} with {standing.score:.4g}")

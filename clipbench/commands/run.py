@@ -12,7 +12,7 @@ from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
 from clipbench.commands.session import Finished, Session, Settings, find_experiment, git_commit, planned, store_of
 from clipbench.errors import ClipbenchError, InputError
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.reporting.write import publish
 from clipbench.store import Store
@@ -40,7 +40,7 @@ class Preview:
 def run(session: Session, path: str | Path) -> Finished:
     """Train what is missing of an experiment and write its report."""
     settings, uri = session.settings, session.uri
-    with Local(settings.workers) as pool:
+    with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         subject, store = subject_of(plan), store_of(plan, settings.results)
         with store.lock():
@@ -55,7 +55,7 @@ def run(session: Session, path: str | Path) -> Finished:
 
 def preview(path: str | Path, settings: Settings) -> Preview:
     """What `run` would do, how long that takes and how much memory, from a short timing."""
-    with Local(settings.workers) as pool:
+    with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         done = store_of(plan, settings.results).done()
         chunks = plan.chunks(done, pool.size, device)
@@ -92,7 +92,7 @@ def _known(path: Path, settings: Settings) -> Subject | None:
 
 
 def _planned_subject(path: Path, settings: Settings) -> Subject:
-    with Local(1) as pool:
+    with WorkerPool(1) as pool:
         plan, _, _ = planned(pool, path, settings)
     subject, store = subject_of(plan), store_of(plan, settings.results)
     if store.folder.is_dir():

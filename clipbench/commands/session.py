@@ -17,12 +17,12 @@ from clipbench.config.dump import resolved
 from clipbench.core.records import Records
 from clipbench.core.trial import digest
 from clipbench.errors import InputError, Problem
-from clipbench.execution.local import Local
-from clipbench.execution.question import Advise
+from clipbench.execution.protocol import ChoosePruned
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
-from clipbench.store import Store, history
-from clipbench.store.sweep_file import Swept
-from clipbench.tracking.mirror import Mirror, Outcome
+from clipbench.store import Store, run_history
+from clipbench.store.sweep_file import SweepDocument
+from clipbench.tracking.mirror import Mirror, MirrorResult
 from clipbench.tracking.sync import Invocation
 from clipbench.tracking.uri import default_uri, validate_uri
 
@@ -67,17 +67,17 @@ class Finished:
     failed: Sequence[str] = ()  # what went wrong, a line each
     device: str = ""
     notes: Sequence[str] = ()  # of the plan
-    swept: Swept | None = None  # the search that the report is of
+    swept: SweepDocument | None = None  # the search that the report is of
 
 
-class Searching(Protocol):
+class SearchCallbacks(Protocol):
     """A search that training is part of."""
 
     @property
-    def advise(self) -> Advise | None:
+    def choose_pruned(self) -> ChoosePruned | None:
         """Says at the end of epochs which trials go no further; None: nobody asks."""
 
-    def marked(self, records: Records) -> Records:
+    def tagged(self, records: Records) -> Records:
         """Records that say to which search they belong."""
 
 
@@ -110,7 +110,7 @@ class Session:
         if uri:
             self.mirror = self._start_mirror(plan, store, uri, device)
 
-    def train_missing(self, pool: Local, plan: Plan, store: Store, device: str) -> None:
+    def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str) -> None:
         """Train what the store does not hold of a plan."""
         chunks = plan.chunks(store.done(), pool.size, device)
         missing = sum(len(chunk.trials) for chunk in chunks)
@@ -124,16 +124,23 @@ class Session:
 
     def say_begun(self, plan: Plan, store: Store, trials: int, device: str) -> None:
         """Keep beside the trials what trains them; said first, so that it is there however the command ends."""
-        history.add(store, history.begun(self.settings.command, trials, device, _content_hash(plan), git_commit()))
+        run_history.add(
+            store, run_history.begun(self.settings.command, trials, device, _content_hash(plan), git_commit())
+        )
 
     def train(
-        self, pool: Local, chunks: Sequence[Chunk], store: Store, device: str, search: Searching | None = None
+        self,
+        pool: WorkerPool,
+        chunks: Sequence[Chunk],
+        store: Store,
+        device: str,
+        search: SearchCallbacks | None = None,
     ) -> None:
         """Train chunks, and save what becomes of them."""
-        for event in pool.train(chunks, device, advise=search.advise if search else None):
+        for event in pool.train(chunks, device, choose_pruned=search.choose_pruned if search else None):
             self.progress.advance(event.lane_steps)
             if event.records:
-                store.save(search.marked(event.records) if search else event.records, event.chunk.stem)
+                store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
                 self.trained += len(event.chunk.trials)
             elif event.error:
                 store.save(Records.failed(event.chunk.trials, event.error), event.chunk.stem)
@@ -142,7 +149,7 @@ class Session:
                 self.told = self.mirror.problem
                 self.progress.note(self.told)
 
-    def finish(self, status: str = "FINISHED", patience: float = 30.0) -> Outcome | None:
+    def finish(self, status: str = "FINISHED", patience: float = 30.0) -> MirrorResult | None:
         """Wait until the mirror has sent the rest, as long as it makes progress."""
         return self.mirror.finish(patience, status) if self.mirror else None
 
@@ -173,7 +180,7 @@ def store_of(plan: Plan, results: Path) -> Store:
     return Store(results / plan.experiment.name)
 
 
-def planned(pool: Local, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
+def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
     """The plan, the device, and how many workers serve it: a GPU is kept busy by one."""
     device = pool.call("clipbench.commands.devices:choose", settings.device)
     plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)

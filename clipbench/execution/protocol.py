@@ -1,9 +1,38 @@
-"""The words that a parent and its workers exchange. Tasks go by name, so that the parent need not import torch."""
+"""What a parent process and its workers exchange: tasks, progress, and what is measured at the end of an epoch.
 
-# A task is (TRAIN, (asks, function, trials, device, lanes)), which tells of its progress and, if it `asks`, waits at
-# the end of epochs for an answer; or (function, arguments). A function is "package.module:function".
+A task is `(TRAIN, (prunes, function, trials, device, lanes))` or `(function, arguments)`. A function is named by
+`"package.module:function"`, so that the parent process does not import torch.
+
+A worker replies to TRAIN with `(PROGRESS, lane-steps since the last message)`; where `prunes` is true, also with
+`(EPOCH_END, (epoch, {trial id: {measure: value}}))`, and waits for the ids of the trials to prune. Its last reply to
+any task is `(DONE, result)` or `(FAILED, error)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from clipbench.planning.plan import Chunk
+
 TRAIN = "train"
+PROGRESS, EPOCH_END, DONE, FAILED = "progress", "epoch end", "done", "failed"
 
-# Answers: (PROGRESS, lane-steps done since the last one), (ASK, (epoch, {trial's id: {measure: value}})), which is
-# answered by the ids of trials to prune; then (DONE, result) or (FAILED, error).
-PROGRESS, ASK, DONE, FAILED = "progress", "ask", "done", "failed"
+
+@dataclass(frozen=True, eq=False)
+class EpochReport:
+    """What is measured of the trials of a chunk at the end of an epoch, counted from 1.
+
+    `measured` has the measures of this epoch, such as `train/loss` and those on the validation data. They are NaN for
+    a trial that has diverged, and the last known values for a trial that stopped early. Pruned trials are absent. There
+    is no report of the last epoch.
+    """
+
+    chunk: Chunk
+    epoch: int
+    measured: Mapping[str, Mapping[str, float]]  # trial id: measure: value
+
+
+# Returns the ids of the trials to prune, for each report in order. A chunk that is trained again reports its epochs
+# again: the function returns the same for the same trial and epoch, or its last answer counts.
+ChoosePruned = Callable[[Sequence[EpochReport]], Sequence[Collection[str]]]

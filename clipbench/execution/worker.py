@@ -16,7 +16,7 @@ import torch
 
 from clipbench import engine  # noqa: F401 - imported before anybody waits for it
 from clipbench.errors import ClipbenchError
-from clipbench.execution.protocol import ASK, DONE, FAILED, PROGRESS, TRAIN
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, TRAIN
 
 # Between two messages of progress, in seconds.
 PATIENCE = 0.1
@@ -77,7 +77,7 @@ def _asking(connection: Connection) -> Callable[[int, Any], Any]:
 
     def ask(epoch: int, told: Any) -> Any:
         try:
-            connection.send((ASK, (epoch, told)))
+            connection.send((EPOCH_END, (epoch, told)))
             return connection.recv()
         except (EOFError, OSError):  # the parent has hung up: nobody wants to know what comes of this
             os._exit(1)

@@ -10,8 +10,8 @@ import pandas as pd
 from clipbench.analysis.subject import Subject
 from clipbench.core.trial import digest
 from clipbench.reporting import numbers
-from clipbench.store import history
-from clipbench.store.history import Run
+from clipbench.store import run_history
+from clipbench.store.run_history import TrainingRun
 
 MOST_COMMANDS = 5
 
@@ -34,7 +34,7 @@ class Provenance:
     yaml: str = ""  # the experiment, every default filled in
 
 
-def of(subject: Subject, records: pd.DataFrame, known: Sequence[Run] = ()) -> Provenance:
+def of(subject: Subject, records: pd.DataFrame, known: Sequence[TrainingRun] = ()) -> Provenance:
     """The provenance of the subject's trials: from them, and from what the store knows of the commands before."""
     facts = (
         *_commands(known),
@@ -55,15 +55,15 @@ THEN = "Installed when these trials were trained. Other versions may train to ot
 NOW = "Installed when this page was written; they computed its statistics."
 
 
-def _commands(known: Sequence[Run]) -> Iterator[Fact]:
+def _commands(known: Sequence[TrainingRun]) -> Iterator[Fact]:
     for run in known[-MOST_COMMANDS:]:
         commit = f", commit {run.git_commit[:12]}" if run.git_commit else ""
         yield Fact(f"typed {run.when[:10]}", f"{run.command} ({numbers.count(run.trials, 'trial')}{commit})", TYPED)
 
 
-def _versions(known: Sequence[Run]) -> Iterator[Fact]:
+def _versions(known: Sequence[TrainingRun]) -> Iterator[Fact]:
     """Then and now in one line where they are the same."""
-    now = _environment(history.versions(), history.python(), history.machine())
+    now = _environment(run_history.versions(), run_history.python(), run_history.machine())
     then = list(dict.fromkeys(_environment(run.versions, run.python, run.machine) for run in known))
     if then == [now]:
         yield Fact("versions", now, f"{THEN} The same wrote this page.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from clipbench.analysis.report_model import Metric, SearchResult
 from clipbench.reporting import numbers
-from clipbench.store.sweep_file import Swept
+from clipbench.store.sweep_file import SweepDocument
 
 CONTENDER = "A clipping strategy whose options were searched; one that has none to search is trained as it is."
 FOUND = "The values of the searched options at the best point."
@@ -36,13 +36,13 @@ HEADLINE = (
 )
 
 
-def searched(swept: Swept, measure: Metric) -> str:
+def searched(swept: SweepDocument, measure: Metric) -> str:
     better = "higher" if measure.higher_is_better else "lower"
     seeds = numbers.count(len(swept.search_seeds), "search seed")
     return f"Mean {measure.name} over {seeds} at the best point, by which it was chosen; {better} is better."
 
 
-def fresh(swept: Swept, measure: Metric) -> str:
+def fresh(swept: SweepDocument, measure: Metric) -> str:
     seeds = numbers.count(len(swept.confirm_seeds), "seed")
     return f"Mean {measure.name} over {seeds} that the search never saw ± half of its 95 % t interval."
 

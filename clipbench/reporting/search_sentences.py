@@ -8,7 +8,7 @@ from dataclasses import replace
 from clipbench.analysis.report_model import Confirmation, ContenderResult, Flag, SearchResult
 from clipbench.reporting import numbers
 from clipbench.store.json_fields import Scalar
-from clipbench.store.sweep_file import Swept, SweptContender, SweptPoint
+from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDocument
 
 TITLE = "The search"
 EDGE = "best at the edge of the range"
@@ -32,19 +32,19 @@ def value(known: Scalar) -> str:
     return "none" if known is None else str(known)
 
 
-def names(swept: Swept) -> dict[str, str]:
+def names(swept: SweepDocument) -> dict[str, str]:
     """How the searched options are called."""
     return numbers.short(swept.paths)
 
 
-def place(point: SweptPoint, known: Mapping[str, str]) -> str:
+def place(point: SearchedPoint, known: Mapping[str, str]) -> str:
     """`0.53`, or `threshold=0.53, lr=0.012` where there is more than a threshold."""
     if set(known) == {"threshold"}:
         return value(point.values.get("threshold"))
     return ", ".join(f"{known.get(path, path)}={value(found)}" for path, found in point.values.items())
 
 
-def headline(swept: Swept, found: Sequence[ContenderResult]) -> str:
+def headline(swept: SweepDocument, found: Sequence[ContenderResult]) -> str:
     """What was tried, what was found, and whether it held, for somebody who reads nothing else."""
     finished = [each for each in found if each.contender.winning]
     if not swept.searched:
@@ -55,7 +55,7 @@ def headline(swept: Swept, found: Sequence[ContenderResult]) -> str:
     return f"The search tried {_tried(swept)} on {_seeds(swept)} and {_best(swept, best)}."
 
 
-def _tried(swept: Swept) -> str:
+def _tried(swept: SweepDocument) -> str:
     """`40 thresholds of norm`, `118 points of 3 strategies`."""
     contenders = swept.searched
     count = sum(contender.tried for contender in contenders)
@@ -65,11 +65,11 @@ def _tried(swept: Swept) -> str:
     return f"{numbers.count(count, noun)} of {of}"
 
 
-def _seeds(swept: Swept) -> str:
+def _seeds(swept: SweepDocument) -> str:
     return f"{'seed' if len(swept.search_seeds) == 1 else 'seeds'} {numbers.seeds(swept.search_seeds)}"
 
 
-def _best(swept: Swept, best: ContenderResult) -> str:
+def _best(swept: SweepDocument, best: ContenderResult) -> str:
     assert best.contender.winning is not None  # or it were not the best
     where = place(best.contender.winning, names(swept))
     what = f"rated {best.contender.label} best, at {where}" if len(swept.searched) > 1 else f"found {where}"
@@ -97,7 +97,7 @@ def _percent(promise: Confirmation) -> str:
     return " %" if promise.measure.is_share else ""
 
 
-def flags(contender: SweptContender, swept: Swept, fresh: int, diverged: int) -> Iterator[Flag]:
+def flags(contender: SearchedContender, swept: SweepDocument, fresh: int, diverged: int) -> Iterator[Flag]:
     """What to know of a contender before its row is believed."""
     known = names(swept)
     for edge in contender.edges:
@@ -124,7 +124,7 @@ def aware(search: SearchResult) -> list[Flag]:
     return [*([Flag(stopped)] if search.swept.stopped else []), *flags]
 
 
-def _of_points(contender: SweptContender, swept: Swept) -> Iterator[Flag]:
+def _of_points(contender: SearchedContender, swept: SweepDocument) -> Iterator[Flag]:
     wanted, running, winner = min(swept.trials, contender.size), contender.count("running"), contender.winning
     if contender.tried < wanted:
         under_way = f", {running} under way" if running else ""
@@ -137,7 +137,7 @@ def _of_points(contender: SweptContender, swept: Swept) -> Iterator[Flag]:
         yield Flag(f"{diverged}; its score holds a penalty")
 
 
-def notes(swept: Swept) -> Iterator[str]:
+def notes(swept: SweepDocument) -> Iterator[str]:
     """How the search went about."""
     pruner = "" if swept.pruner == "none" else f"; pruned by {swept.pruner}"
     points = numbers.count(swept.trials, "point")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
 from clipbench.reporting import numbers, search_column_meaning, search_sentences
 from clipbench.reporting.columns import Column, Grid, Value, grid_of
-from clipbench.store.sweep_file import SweptContender, SweptPoint
+from clipbench.store.sweep_file import SearchedContender, SearchedPoint
 
 MOST_COLUMNS = 2  # of hyperparameters, each with a column of its own; more stand in one column, as words
 CONTENDER, FOUND = "contender", "found"
@@ -20,8 +20,8 @@ TEXT = frozenset({CONTENDER, FOUND, "promise", "beaten by"})
 class Peer:
     """A point of a contender's front, and the first contender that beats it in everything."""
 
-    contender: SweptContender
-    point: SweptPoint
+    contender: SearchedContender
+    point: SearchedPoint
     beaten_by: str
 
 
@@ -144,7 +144,7 @@ def peers(search: SearchResult) -> Iterator[Peer]:
             yield Peer(row.contender, point, next(beats, ""))
 
 
-def _beats(one: SweptPoint, other: SweptPoint, measures: Sequence[Metric]) -> bool:
+def _beats(one: SearchedPoint, other: SearchedPoint, measures: Sequence[Metric]) -> bool:
     """No worse in any objective, and better in one."""
     gains = [m.sign * (one.score(n) - other.score(n)) for n, m in enumerate(measures)]
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)

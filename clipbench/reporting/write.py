@@ -16,15 +16,15 @@ from clipbench.analysis.subject import Subject
 from clipbench.reporting import figures, provenance
 from clipbench.reporting.figures import Drawing, png, sheet, svg
 from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
-from clipbench.store import Store, history
+from clipbench.store import Store, run_history
 from clipbench.store.atomic_files import write_whole
-from clipbench.store.sweep_file import Swept
+from clipbench.store.sweep_file import SweepDocument
 
 Drawn = list[list[figures.Figure]]
 POINTS = "search.csv"
 
 
-def publish(subject: Subject, store: Store, swept: Swept | None = None) -> Report:
+def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) -> Report:
     """Compare the subject's trials, and write the report in every format beside their records.
 
     With `swept` the subject's trials are what that search found, on fresh seeds, and the report tells of both.
@@ -36,7 +36,7 @@ def publish(subject: Subject, store: Store, swept: Swept | None = None) -> Repor
     report = _report(subject, records, swept)
     drawn, across = figures.draw(report, curves.read(store, report)), figures.across(report)
     searched = figures.of_search(report)
-    page = html.render(report, drawn, provenance.of(subject, records, history.read(store)), across, searched)
+    page = html.render(report, drawn, provenance.of(subject, records, run_history.read(store)), across, searched)
     for name, text in (
         ("report.md", markdown.render(report)),
         ("table.csv", csv_table.render(report)),
@@ -58,7 +58,7 @@ def write_combined(combined: Combined, folder: Path) -> Path:
     return path
 
 
-def write_pictures(subject: Subject, store: Store, swept: Swept | None = None) -> list[str]:
+def write_pictures(subject: Subject, store: Store, swept: SweepDocument | None = None) -> list[str]:
     """The figures as PNG too, for where SVG is not taken; the names of the files."""
     report = _report(subject, store.records(), swept)
     drawn = figures.draw(report, curves.read(store, report))
@@ -68,7 +68,7 @@ def write_pictures(subject: Subject, store: Store, swept: Swept | None = None) -
     return [f"figures/{name}.png" for name in sheets]
 
 
-def _report(subject: Subject, records: pd.DataFrame, swept: Swept | None) -> Report:
+def _report(subject: Subject, records: pd.DataFrame, swept: SweepDocument | None) -> Report:
     return compare(records, replace(subject.options, swept=swept), name=subject.name)
 
 
@@ -83,7 +83,7 @@ def _sheets(drawn: Drawn, across: list[figures.Figure], searched: list[figures.F
     }
 
 
-def _write_points(store: Store, swept: Swept | None) -> None:
+def _write_points(store: Store, swept: SweepDocument | None) -> None:
     """Of this report only, as the figures."""
     if swept:
         store.write_text(POINTS, search_csv.render(swept))

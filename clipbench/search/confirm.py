@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from clipbench.core.trial import Trial, Value
 from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.planning.plan import Cohort, Plan
-from clipbench.search.settings import Search
-from clipbench.store.sweep_file import Swept, SweptContender
+from clipbench.search.settings import SearchSettings
+from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
 RATE = "lr"
 Content = tuple[object, ...]
@@ -28,12 +28,12 @@ class Finalist:
     def is_ready(self) -> bool:
         return self.number is not None or not self.contender.hyperparameters
 
-    def trials(self, search: Search) -> tuple[Trial, ...]:
+    def trials(self, search: SearchSettings) -> tuple[Trial, ...]:
         """Those that confirm it."""
         return self.contender.trials(self.values, search.confirm_seeds) if self.is_ready else ()
 
 
-def recalled(search: Search, contenders: Sequence[Contender], known: Swept) -> list[Finalist] | None:
+def recalled(search: SearchSettings, contenders: Sequence[Contender], known: SweepDocument) -> list[Finalist] | None:
     """What an earlier search confirmed; None where it is not the search that the YAML asks for now."""
     by_label = {each.label: each for each in known.contenders}
     if set(by_label) != {contender.label for contender in contenders}:
@@ -43,7 +43,7 @@ def recalled(search: Search, contenders: Sequence[Contender], known: Swept) -> l
     return finalists if trials == [by_label[contender.label].confirmed for contender in contenders] else None
 
 
-def _recalled(contender: Contender, known: SweptContender) -> Finalist:
+def _recalled(contender: Contender, known: SearchedContender) -> Finalist:
     winner = known.winning
     values = (
         {param.path: _value(param, winner.values[param.path]) for param in contender.hyperparameters} if winner else {}
@@ -58,7 +58,7 @@ def _value(param: Hyperparameter, known: object) -> Value:
     return next((choice for choice in param.choices if choice == known or str(choice) == known), None)
 
 
-def confirming(plan: Plan, search: Search, finalists: Sequence[Finalist]) -> Plan:
+def confirming(plan: Plan, search: SearchSettings, finalists: Sequence[Finalist]) -> Plan:
     """The trials that decide, grouped into the cohorts of the experiment's plan."""
     trials = [trial for finalist in finalists for trial in finalist.trials(search)]
     trials += _baseline(plan, search, trials)
@@ -84,7 +84,7 @@ def confirming(plan: Plan, search: Search, finalists: Sequence[Finalist]) -> Pla
     return replace(plan, experiment=experiment, cohorts=together)
 
 
-def _baseline(plan: Plan, search: Search, trials: Sequence[Trial]) -> list[Trial]:
+def _baseline(plan: Plan, search: SearchSettings, trials: Sequence[Trial]) -> list[Trial]:
     """The arm that the report compares with, where it is one at a threshold that nobody found."""
     name = plan.experiment.report.baseline
     if any(name in (trial.arm, trial.strategy, trial.clip.name) for trial in trials):
@@ -104,7 +104,9 @@ def content_of(trial: Trial) -> Content:
     return trial.data, trial.model, trial.train, trial.clip.as_dict().get("scope", "batch")
 
 
-def _at_equal_rates(finalist: Finalist, finalists: Sequence[Finalist], plan: Plan, search: Search) -> tuple[Trial, ...]:
+def _at_equal_rates(
+    finalist: Finalist, finalists: Sequence[Finalist], plan: Plan, search: SearchSettings
+) -> tuple[Trial, ...]:
     """The same at the learning rate that was found for the baseline of its setting."""
     rate = next(
         (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from clipbench.commands import pilot
 from clipbench.commands.progress import Progress
 from clipbench.core.trial import Component, Value
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.search.study import PILOT, YAML
@@ -18,7 +18,7 @@ First = tuple[str, Mapping[str, Value]]  # where it comes from, and the values
 
 
 def first_points(
-    pool: Local, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
+    pool: WorkerPool, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
 ) -> list[list[First]]:
     """For each contender. The pilot trains one seed without clipping; where it fails, there is the YAML alone."""
     given: list[list[First]] = [[(YAML, values) for values in contender.given()] for contender in contenders]
@@ -37,7 +37,7 @@ def _threshold(contender: Contender) -> bool:
 
 
 def _proposed(
-    pool: Local, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
+    pool: WorkerPool, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
 ) -> Iterator[tuple[int, list[float]]]:
     """Thresholds for each contender, by what a pilot of its own setting saw."""
     templates = {id(contender): contender.templates[0] for contender in contenders}

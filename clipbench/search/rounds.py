@@ -13,13 +13,13 @@ from clipbench.commands.session import Session
 from clipbench.config.sweep_section import OF_EPOCHS
 from clipbench.core.records import Records
 from clipbench.core.trial import Trial
-from clipbench.execution.local import Local
-from clipbench.execution.question import Advise, Answer, Question
+from clipbench.execution.protocol import ChoosePruned, EpochReport
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Cohort, Plan, most_lanes
-from clipbench.search import samplers, scoring
+from clipbench.search import samplers_and_pruners, scoring
 from clipbench.search.confirm import Content, by_content, content_of
-from clipbench.search.scoring import Outcome, Row
-from clipbench.search.settings import LOSS, Search
+from clipbench.search.scoring import PointScore, Row
+from clipbench.search.settings import LOSS, SearchSettings
 from clipbench.search.study import Point, Study
 from clipbench.store import Store
 
@@ -30,7 +30,7 @@ STAGE = 2  # seeds of a point that are released at once, after the first few
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyPoint:
     """A point, and the study that asked for it."""
 
     study: Study
@@ -41,26 +41,26 @@ class Asked:
         return self.point.trials
 
 
-class Adviser:
-    """Decides at the end of an epoch which points go no further. Asked again about an epoch, it says the same."""
+class PointPruner:
+    """Decides at the end of an epoch which points go no further. StudyPoint again about an epoch, it says the same."""
 
-    def __init__(self, asked: Sequence[Asked], prunes: bool) -> None:
+    def __init__(self, asked: Sequence[StudyPoint], prunes: bool) -> None:
         self._asked = {trial.id: each for each in asked for trial in each.trials}
         self._prunes = prunes
         self._decided: dict[tuple[str, int, int], bool] = {}
 
     @property
-    def advise(self) -> Advise | None:
+    def choose_pruned(self) -> ChoosePruned | None:
         return self._advise if self._prunes else None
 
-    def _advise(self, questions: Sequence[Question]) -> list[Answer]:
+    def _advise(self, questions: Sequence[EpochReport]) -> list[set[str]]:
         reported = [list(self._report(question)) for question in questions]
         return [
             {trial.id for each in points for trial in each.trials if self._is_over(each, question.epoch)}
             for question, points in zip(questions, reported, strict=True)
         ]
 
-    def marked(self, records: Records) -> Records:
+    def tagged(self, records: Records) -> Records:
         """The study and the number of the point, as tags in MLflow."""
         asked = [self._asked[str(id_)] for id_ in records.records["id"]]
         words = {
@@ -69,7 +69,7 @@ class Adviser:
         }
         return replace(records, records={**records.records, **words})
 
-    def _report(self, question: Question) -> Iterator[Asked]:
+    def _report(self, question: EpochReport) -> Iterator[StudyPoint]:
         """Points that the question knows all trials of; what they come to so far is told to their studies.
 
         Where validation data are not looked at in every epoch, an epoch without them says nothing of a point.
@@ -85,25 +85,27 @@ class Adviser:
                     each.study.report(each.point, question.epoch, score)
                 yield each
 
-    def _score(self, asked: Asked, values: Sequence[float]) -> float:
+    def _score(self, asked: StudyPoint, values: Sequence[float]) -> float:
         worst = math.nan if np.isfinite(values).all() else asked.study.worst()[0]
         return scoring.running_score(values, asked.study.search.objectives[0], worst, math.nan)
 
-    def _is_over(self, asked: Asked, epoch: int) -> bool:
+    def _is_over(self, asked: StudyPoint, epoch: int) -> bool:
         key = _key(asked, epoch)
         if key not in self._decided:
             self._decided[key] = asked.study.should_prune(asked.point)
         return self._decided[key]
 
 
-def _key(asked: Asked, epoch: int) -> tuple[str, int, int]:
+def _key(asked: StudyPoint, epoch: int) -> tuple[str, int, int]:
     return asked.study.name, asked.point.number, epoch
 
 
 class Round:
     """Trains points into the store, and tells their studies what they came to."""
 
-    def __init__(self, session: Session, pool: Local, plan: Plan, store: Store, device: str, search: Search) -> None:
+    def __init__(
+        self, session: Session, pool: WorkerPool, plan: Plan, store: Store, device: str, search: SearchSettings
+    ) -> None:
         self._session, self._pool, self._store = session, pool, store
         self._device, self._search = device, search
         self._cohorts = by_content(plan)
@@ -113,7 +115,7 @@ class Round:
         seeds = len(self._search.seeds)
         return sum(self._cohorts[content_of(template)].steps * seeds for template in study.contender.templates)
 
-    def train(self, asked: Sequence[Asked], *, again: bool = False) -> set[str]:
+    def train(self, asked: Sequence[StudyPoint], *, again: bool = False) -> set[str]:
         """Train what the store lacks; the names of studies of which every point failed.
 
         `again` says that somebody began with these points: what is pruned of them was pruned by their own study.
@@ -127,19 +129,19 @@ class Round:
         failing = {each.study.name for each, outcome in outcomes if outcome.failed}
         return failing - {each.study.name for each, outcome in outcomes if not outcome.failed}
 
-    def _all_at_once(self, asked: Sequence[Asked], enough: Sequence[str]) -> None:
+    def _all_at_once(self, asked: Sequence[StudyPoint], enough: Sequence[str]) -> None:
         rows = self._rows(trial for each in asked for trial in each.trials)
         missing = [[trial for trial in each.trials if not _is_there(rows.get(trial.id), enough)] for each in asked]
-        self._train([trials for trials in missing if trials], Adviser(asked, self._search.pruner in OF_EPOCHS))
+        self._train([trials for trials in missing if trials], PointPruner(asked, self._search.pruner in OF_EPOCHS))
         self._skip(trial for each in asked for trial in each.trials if _is_there(rows.get(trial.id), enough))
 
-    def _in_stages(self, asked: Sequence[Asked]) -> None:
+    def _in_stages(self, asked: Sequence[StudyPoint]) -> None:
         """A few seeds of all points, then more of those that are not yet known to be worse than the best one."""
         alive, start = list(asked), 0
         length = max(len(each.trials) for each in asked)
         while alive and start < length:
-            stop = start + (samplers.FEWEST_PAIRS if start == 0 else STAGE)
-            stage = [Asked(each.study, replace(each.point, trials=each.trials[start:stop])) for each in alive]
+            stop = start + (samplers_and_pruners.FEWEST_PAIRS if start == 0 else STAGE)
+            stage = [StudyPoint(each.study, replace(each.point, trials=each.trials[start:stop])) for each in alive]
             self._all_at_once(stage, DONE)
             for each in stage:
                 self._report_seeds(each, start)
@@ -148,19 +150,19 @@ class Round:
             alive = [each for each in alive if each not in over]
             start = stop
 
-    def _report_seeds(self, asked: Asked, first: int) -> None:
+    def _report_seeds(self, asked: StudyPoint, first: int) -> None:
         rows = self._rows(asked.trials)
         for number, trial in enumerate(asked.trials):
             if _is_there(rows.get(trial.id), DONE):
                 found = self._outcome(asked.study, [rows[trial.id]])
                 asked.study.report(asked.point, first + number, found.scores[0])
 
-    def _train(self, points: Sequence[Sequence[Trial]], adviser: Adviser) -> None:
+    def _train(self, points: Sequence[Sequence[Trial]], adviser: PointPruner) -> None:
         chunks = chunks_of(points, self._cohorts, self._pool.size, self._device)
         if chunks:
             self._session.train(self._pool, chunks, self._store, self._device, adviser)
 
-    def _tell(self, asked: Asked, rows: Mapping[str, Row]) -> Outcome:
+    def _tell(self, asked: StudyPoint, rows: Mapping[str, Row]) -> PointScore:
         there = [rows[trial.id] for trial in asked.trials if trial.id in rows]
         found = self._outcome(asked.study, there)
         if self._search.pruner == "wilcoxon" and len(there) < len(asked.trials):
@@ -170,7 +172,7 @@ class Round:
         asked.study.tell(asked.point, found)
         return found
 
-    def _outcome(self, study: Study, rows: Sequence[Row]) -> Outcome:
+    def _outcome(self, study: Study, rows: Sequence[Row]) -> PointScore:
         objectives = self._search.objectives
         diverged = [row["id"] for row in rows if row["status"] == "diverged"]
         needed = bool(diverged) and not all(objective.higher for objective in objectives)

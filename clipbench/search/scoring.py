@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.search.settings import Objective
+from clipbench.search.settings import SearchObjective
 
 Row = Mapping[str, Any]  # a trial's record
 # What a score is where nothing was learned: shares, correlations and their like begin at 0.
@@ -19,7 +19,7 @@ LARGEST = 1e30
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PointScore:
     """A point's scores, one for each objective."""
 
     scores: tuple[float, ...]
@@ -40,14 +40,14 @@ class Outcome:
         return asdict(self)
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Outcome:
+    def read(cls, values: Mapping[str, Any]) -> PointScore:
         known: dict[str, Any] = {each.name: values[each.name] for each in fields(cls)}
         return cls(**known | {name: tuple(known[name]) for name in ("scores", "deviations", "worst")})
 
 
 def outcome(
-    rows: Sequence[Row], objectives: Sequence[Objective], worst: Sequence[float], initial_loss: float = math.nan
-) -> Outcome:
+    rows: Sequence[Row], objectives: Sequence[SearchObjective], worst: Sequence[float], initial_loss: float = math.nan
+) -> PointScore:
     """What a point's trials come to. `worst` is the worst score of the study so far, for each objective.
 
     A diverged trial counts as the worst of these, of the point's own trials and of what knowing nothing gives; so a
@@ -66,7 +66,7 @@ def outcome(
         worst_of(each, [before, *column[np.isfinite(column) & ~diverged]])
         for each, column, before in zip(objectives, columns, worst, strict=True)
     ]
-    return Outcome(
+    return PointScore(
         scores=tuple(float(column.mean()) for column in filled),
         deviations=tuple(float(column.std(ddof=1)) if len(column) > 1 else 0.0 for column in filled),
         lanes=len(rows),
@@ -78,14 +78,14 @@ def outcome(
     )
 
 
-def running_score(values: Iterable[float], objective: Objective, worst: float, initial_loss: float) -> float:
+def running_score(values: Iterable[float], objective: SearchObjective, worst: float, initial_loss: float) -> float:
     """The same at the end of an epoch: what is not finite has diverged."""
     found = _bounded(values)
     known = found[np.isfinite(found)]
     return float(np.where(np.isfinite(found), found, _floor(objective, known, worst, initial_loss)).mean())
 
 
-def _scores(rows: Sequence[Row], objective: Objective) -> np.ndarray:
+def _scores(rows: Sequence[Row], objective: SearchObjective) -> np.ndarray:
     """A trial that never reached its target took all its epochs without."""
     values = [row.get(objective.name) for row in rows]
     if objective.name == "epochs_to_target":
@@ -98,13 +98,13 @@ def _bounded(values: Iterable[float]) -> np.ndarray:
     return np.where(np.isfinite(found), np.clip(found, -LARGEST, LARGEST), found)
 
 
-def _floor(objective: Objective, known: np.ndarray, worst: float, initial_loss: float) -> float:
+def _floor(objective: SearchObjective, known: np.ndarray, worst: float, initial_loss: float) -> float:
     """No better than anything that was seen, nor than a model that was never trained."""
     untrained = NOTHING_LEARNED if objective.higher else initial_loss
     return worst_of(objective, [untrained, worst, *known], otherwise=NOTHING_LEARNED)
 
 
-def worst_of(objective: Objective, values: Sequence[float], otherwise: float = math.nan) -> float:
+def worst_of(objective: SearchObjective, values: Sequence[float], otherwise: float = math.nan) -> float:
     finite = _bounded(value for value in values if math.isfinite(value))
     if not finite.size:
         return otherwise

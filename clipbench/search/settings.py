@@ -18,7 +18,7 @@ NO_VALIDATION = "there are no validation data to choose by, and test data choose
 
 
 @dataclass(frozen=True)
-class Objective:
+class SearchObjective:
     """A measure that points are judged by."""
 
     name: str
@@ -31,11 +31,11 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSettings:
     """Everything that is decided before the first point is asked for."""
 
     experiment: str
-    objectives: tuple[Objective, ...]
+    objectives: tuple[SearchObjective, ...]
     trials: int  # points of each contender in the end
     batch: int  # points of each contender in a round
     sampler: str
@@ -49,13 +49,13 @@ class Search:
         return digest([contender.content, list(self.seeds), [[each.name, each.higher] for each in self.objectives]], 8)
 
 
-def search_of(plan: Plan, trials: int | None = None) -> Search:
+def search_settings(plan: Plan, trials: int | None = None) -> SearchSettings:
     """The search that an experiment asks for; `trials` goes before what it says."""
     sweep = plan.experiment.sweep or Sweep(search={})
     seeds = _search_seeds(plan.experiment.seeds, sweep.seeds)
     objectives = _objectives(plan, sweep)
     _check_measured(plan, objectives)
-    return Search(
+    return SearchSettings(
         experiment=plan.experiment.name,
         objectives=objectives,
         trials=trials or sweep.trials,
@@ -83,11 +83,11 @@ def _search_seeds(seeds: Sequence[int], count: int) -> tuple[int, ...]:
     return (*seeds[:count], *(fresh_seeds(seeds, missing) if missing > 0 else ()))
 
 
-def _objectives(plan: Plan, sweep: Sweep) -> tuple[Objective, ...]:
+def _objectives(plan: Plan, sweep: Sweep) -> tuple[SearchObjective, ...]:
     names, directions = _listed(sweep.objective), _listed(sweep.direction)
     names = names or (_default_objective(plan),)
     known = [direction == "maximize" for direction in directions] or [_is_higher_better(name, plan) for name in names]
-    return tuple(Objective(name, higher) for name, higher in zip(names, known, strict=True))
+    return tuple(SearchObjective(name, higher) for name, higher in zip(names, known, strict=True))
 
 
 def _default_objective(plan: Plan) -> str:
@@ -108,7 +108,7 @@ def _listed(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _pruner(plan: Plan, objectives: Sequence[Objective]) -> str:
+def _pruner(plan: Plan, objectives: Sequence[SearchObjective]) -> str:
     """What can judge while training goes on. Folds are data sets of their own, trained apart: none of them knows what
     the point comes to."""
     folded = any(trial.data and "fold" in trial.data.as_dict() for trial in plan.trials)
@@ -116,7 +116,7 @@ def _pruner(plan: Plan, objectives: Sequence[Objective]) -> str:
     return "none" if len(objectives) > 1 or folded or not is_early else "median"
 
 
-def _check_measured(plan: Plan, objectives: Sequence[Objective]) -> None:
+def _check_measured(plan: Plan, objectives: Sequence[SearchObjective]) -> None:
     for objective in objectives:
         if objective.name.startswith(OF_VALIDATION) and not plan.validates:
             remedy = "Write a split with a validation part, or sweep: {objective: train/loss}."

@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clipbench.core.trial import Trial, Value
 from clipbench.planning.contender import Contender
-from clipbench.search import liveness, samplers, scoring
+from clipbench.search import concurrency, samplers_and_pruners, scoring
 from clipbench.search.optuna_values import heard, suggest, told
-from clipbench.search.scoring import Outcome
-from clipbench.search.settings import Search
+from clipbench.search.scoring import PointScore
+from clipbench.search.settings import SearchSettings
 
 # What is kept of a trial, and of a study, beside what Optuna keeps.
 OWNER, ORIGIN, OUTCOME, REPEATED = "owner", "origin", "outcome", "repeated"
@@ -44,12 +44,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedPoint:
     """A point and what it came to; `outcome` is None while it is under way."""
 
     point: Point
     state: str  # complete, pruned, failed, running
-    outcome: Outcome | None
+    outcome: PointScore | None
 
 
 @dataclass
@@ -60,9 +60,9 @@ class Study:
     """
 
     contender: Contender
-    search: Search
+    search: SearchSettings
     storage: BaseStorage
-    _owner: str = field(default_factory=liveness.this_process, init=False)
+    _owner: str = field(default_factory=concurrency.this_process, init=False)
 
     def __post_init__(self) -> None:
         self.name = f"{self.search.experiment}: {self.contender.label} {self.search.content(self.contender)}"
@@ -74,7 +74,7 @@ class Study:
             storage=self.storage,
             study_name=self.name,
             directions=directions,
-            pruner=samplers.pruner(self.search.pruner, self.contender.templates[0].train.epochs),
+            pruner=samplers_and_pruners.pruner(self.search.pruner, self.contender.templates[0].train.epochs),
             load_if_exists=True,
         )
         self._trials: dict[int, optuna.trial.Trial] = {}
@@ -122,13 +122,13 @@ class Study:
         paths = [param.path for param in self.contender.hyperparameters]
         yield from (dict(zip(paths, values, strict=True)) for values in itertools.product(*each))
 
-    @samplers.quietly()
+    @samplers_and_pruners.quietly()
     def ask(self, count: int) -> list[Point]:
         """The next points, at most so many."""
         self._renew_sampler()
         return [self._new_point() for _ in range(min(count, self.left))]
 
-    @samplers.quietly()
+    @samplers_and_pruners.quietly()
     def take_over(self) -> list[Point]:
         """The points that processes which are gone had asked for."""
         orphans = [frozen for frozen in self._frozen(TrialState.RUNNING) if self._is_orphan(frozen)]
@@ -140,8 +140,8 @@ class Study:
         return [point for point in points if not self._is_repeated(point)]
 
     def _renew_sampler(self) -> None:
-        asked, seed = len(self._frozen(*TrialState)), samplers.number(self.name, self.search.seeds)
-        self._study.sampler = samplers.sampler(self.search.sampler, seed, asked, self._startup())
+        asked, seed = len(self._frozen(*TrialState)), samplers_and_pruners.number(self.name, self.search.seeds)
+        self._study.sampler = samplers_and_pruners.sampler(self.search.sampler, seed, asked, self._startup())
 
     def others(self) -> int:
         """Points that other processes, which are alive, have under way."""
@@ -160,8 +160,8 @@ class Study:
     def should_prune(self, point: Point) -> bool:
         return self._trials[point.number].should_prune()
 
-    @samplers.quietly()
-    def tell(self, point: Point, outcome: Outcome) -> None:
+    @samplers_and_pruners.quietly()
+    def tell(self, point: Point, outcome: PointScore) -> None:
         """What became of a point; its numbers are finite, whatever happened to its trials."""
         trial = self._trials.pop(point.number)
         trial.set_constraint("diverged", outcome.diverged_share)
@@ -173,7 +173,7 @@ class Study:
         else:
             self._study.tell(point.number, values=list(outcome.scores))
 
-    def tried(self) -> list[Tried]:
+    def tried(self) -> list[TriedPoint]:
         """Every point that was asked for, in that order."""
         asked = [frozen for frozen in self._frozen(TrialState.RUNNING, *FINISHED) if REPEATED not in frozen.user_attrs]
         paths = {param.path for param in self.contender.hyperparameters}
@@ -189,11 +189,11 @@ class Study:
             for number, objective in enumerate(self.search.objectives)
         )
 
-    def winner(self) -> Tried | None:
+    def winner(self) -> TriedPoint | None:
         """The best point that was trained to the end; one in which a trial diverged only where there is no other."""
         complete = [tried for tried in self.tried() if tried.state == "complete" and tried.outcome]
 
-        def rank(tried: Tried) -> tuple[float, ...]:
+        def rank(tried: TriedPoint) -> tuple[float, ...]:
             assert tried.outcome
             scores = zip(self.search.objectives, tried.outcome.scores, strict=True)
             costs = (-objective.sign * score for objective, score in scores)
@@ -226,7 +226,7 @@ class Study:
         one hyperparameter, the threshold: where there are others, points at random tell of these."""
         several = len(self.contender.hyperparameters) > 1
         queued = [frozen for frozen in self._frozen(*TrialState) if ORIGIN in frozen.user_attrs]
-        return samplers.STARTUP + (len(queued) if several else 0)
+        return samplers_and_pruners.STARTUP + (len(queued) if several else 0)
 
     def _new_point(self) -> Point:
         """One that nobody has tried. A sampler may come back to a value, where there are few of them."""
@@ -252,7 +252,7 @@ class Study:
             return
         tried = [each.point.values for each in self.tried()]
         if untried := [values for values in self._every() if values not in tried]:
-            chance = random.Random(samplers.number(self.name, len(tried)))
+            chance = random.Random(samplers_and_pruners.number(self.name, len(tried)))
             self._enqueue(SEARCHED, chance.choice(untried))
 
     def _own(self, trial: optuna.trial.Trial) -> Point:
@@ -270,12 +270,12 @@ class Study:
             self._points[number] = Point(number, values, self.contender.trials(values, self.search.seeds), origin)
         return self._points[number]
 
-    def _tried(self, frozen: FrozenTrial) -> Tried:
+    def _tried(self, frozen: FrozenTrial) -> TriedPoint:
         point = self._made(frozen.number, frozen.params, frozen.user_attrs.get(ORIGIN, SEARCHED))
         known = frozen.user_attrs.get(OUTCOME)
-        outcome = Outcome.read(known) if known and frozen.state.is_finished() else None
+        outcome = PointScore.read(known) if known and frozen.state.is_finished() else None
         state = "pruned" if outcome and outcome.pruned else STATES.get(frozen.state, "running")
-        return Tried(point, state, outcome)
+        return TriedPoint(point, state, outcome)
 
     def _is_orphan(self, frozen: FrozenTrial) -> bool:
         if frozen.number in self._trials:
@@ -283,4 +283,4 @@ class Study:
         owner = frozen.user_attrs.get(OWNER)
         beat: Any = self._study.user_attrs.get(f"{ALIVE}:{owner}")
         # Whoever asks is alone until the point is said to be his: one that is nobody's was left by a killed process.
-        return owner is None or liveness.is_gone(owner, beat)
+        return owner is None or concurrency.is_gone(owner, beat)

@@ -12,30 +12,30 @@ from pathlib import Path
 from optuna.storages import BaseStorage
 
 from clipbench.analysis.subject import subject_of
-from clipbench.commands.progress import Standing
+from clipbench.commands.progress import StudyProgress
 from clipbench.commands.session import Finished, Session, planned, store_of
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish
-from clipbench.search import samplers, saved_report, sweep_writer
+from clipbench.search import confirmed_report, samplers_and_pruners, sweep_writer
+from clipbench.search.concurrency import heartbeat
 from clipbench.search.confirm import Finalist, confirming
 from clipbench.search.initial_points import first_points
-from clipbench.search.liveness import heartbeat
-from clipbench.search.rounds import Asked, Round
-from clipbench.search.settings import Search, search_of
+from clipbench.search.rounds import Round, StudyPoint
+from clipbench.search.settings import SearchSettings, search_settings
 from clipbench.search.storage import alone, check_url, open_storage, reached
-from clipbench.search.study import Study, Tried
+from clipbench.search.study import Study, TriedPoint
 from clipbench.store import Store
 from clipbench.store.atomic_files import turn
-from clipbench.store.sweep_file import Swept
+from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking.uri import redact
 
 PATIENCE = 1.0  # seconds between two looks at what other processes have under way
 
 
 @dataclass(frozen=True)
-class Asking:
+class SweepOptions:
     """What a command says of a search beside the YAML."""
 
     trials: int | None = None  # points of each contender, in place of the YAML's
@@ -43,27 +43,27 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Preview:
+class SweepPreview:
     """What a sweep would do."""
 
     plan: Plan
-    search: Search
+    search: SearchSettings
     contenders: tuple[Contender, ...]
 
 
-def preview(session: Session, path: str | Path, asking: Asking) -> Preview:
+def preview(session: Session, path: str | Path, asking: SweepOptions) -> SweepPreview:
     """What would be searched; nothing is trained."""
     check_url(asking.storage)
-    with Local(1) as pool:
+    with WorkerPool(1) as pool:
         plan, _, _ = planned(pool, path, session.settings)
-        return Preview(plan, *_prepared(pool, plan, asking))
+        return SweepPreview(plan, *_prepared(pool, plan, asking))
 
 
-def sweep(session: Session, path: str | Path, asking: Asking) -> Finished:
+def sweep(session: Session, path: str | Path, asking: SweepOptions) -> Finished:
     """Search, confirm, report. What an earlier call has done is not done again."""
     settings, uri = session.settings, session.uri
     check_url(asking.storage)
-    with Local(settings.workers) as pool:
+    with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         search, contenders = _prepared(pool, plan, asking)
         store = store_of(plan, settings.results)
@@ -77,7 +77,7 @@ def sweep(session: Session, path: str | Path, asking: Asking) -> Finished:
                 course.search_all()
             final, swept = course.confirm()
     subject = subject_of(final, "sweep")
-    saved_report.keep(store, plan, subject, settings)
+    confirmed_report.keep(store, plan, subject, settings)
     report = publish(subject, store, swept)
     return Finished(subject, report, store.folder, session.trained, session.failed, device, plan.notes, swept)
 
@@ -88,12 +88,14 @@ def left_out(contenders: Sequence[Contender]) -> list[str]:
     return [f"{', '.join(arms)}: outside of what is searched, and so no part of the sweep."] if arms else []
 
 
-def _prepared(pool: Local, plan: Plan, asking: Asking) -> tuple[Search, tuple[Contender, ...]]:
+def _prepared(pool: WorkerPool, plan: Plan, asking: SweepOptions) -> tuple[SearchSettings, tuple[Contender, ...]]:
     contenders: tuple[Contender, ...] = pool.call("clipbench.planning.find_contenders:contenders", plan)
-    search = search_of(plan, asking.trials)
+    search = search_settings(plan, asking.trials)
     for contender in contenders:
         if contender.hyperparameters:
-            samplers.check_sampler(search.sampler, contender.hyperparameters, plan.experiment.place("sweep.sampler"))
+            samplers_and_pruners.check_sampler(
+                search.sampler, contender.hyperparameters, plan.experiment.place("sweep.sampler")
+            )
     return search, contenders
 
 
@@ -102,11 +104,11 @@ class _Course:
     """One sweep under way."""
 
     session: Session
-    pool: Local
+    pool: WorkerPool
     plan: Plan
     device: str
     store: Store
-    search: Search
+    search: SearchSettings
     contenders: Sequence[Contender]
     storage: BaseStorage
     url: str | None
@@ -148,7 +150,7 @@ class _Course:
         finally:
             self.session.progress.stop()
 
-    def confirm(self) -> tuple[Plan, Swept]:
+    def confirm(self) -> tuple[Plan, SweepDocument]:
         """Train winners and baseline on fresh seeds; of several processes one does, and the others find it done."""
         with turn(self.store.folder / ".confirm.lock"):
             final = confirming(self.plan, self.search, self._finalists())
@@ -168,7 +170,7 @@ class _Course:
     def _round(self, work: Round) -> bool:
         """Train the next points, or wait for those of others; whether there may be more."""
         with self._alone():
-            orphans = [Asked(study, point) for study in self.studies for point in study.take_over()]
+            orphans = [StudyPoint(study, point) for study in self.studies for point in study.take_over()]
             asked = orphans or self._next_points()
         if not asked and any(study.others() for study in self.studies):
             time.sleep(PATIENCE)
@@ -182,7 +184,7 @@ class _Course:
             self._stand()
         return bool(asked)
 
-    def _count_others(self, work: Round, ours: Sequence[Asked]) -> None:
+    def _count_others(self, work: Round, ours: Sequence[StudyPoint]) -> None:
         """What other processes have finished meanwhile is left to nobody."""
         for study in self.studies:
             before, now = self._unfinished[study.name], study.unfinished
@@ -190,10 +192,10 @@ class _Course:
             self.session.progress.advance(max(0, theirs) * work.lane_steps(study))
             self._unfinished[study.name] = now
 
-    def _next_points(self) -> list[Asked]:
+    def _next_points(self) -> list[StudyPoint]:
         """As many of each study, so that whenever time is over each has had as much of it."""
         return [
-            Asked(study, point)
+            StudyPoint(study, point)
             for study in self.studies
             if study.name not in self._closed
             for point in study.ask(self.search.batch)
@@ -206,7 +208,7 @@ class _Course:
         winners = {id(study.contender): study.winner() for study in self.studies}
         return [_finalist(contender, winners.get(id(contender)), confirmed) for contender in self.contenders]
 
-    def _keep(self, *, confirmed: bool = False) -> Swept:
+    def _keep(self, *, confirmed: bool = False) -> SweepDocument:
         where = redact(self.url) if self.url else ""
         return sweep_writer.write(
             self.store, self.search, self._finalists(confirmed=confirmed), self.studies, self.stopped, where
@@ -216,15 +218,15 @@ class _Course:
         self.session.progress.show([_standing(study) for study in self.studies])
 
 
-def _finalist(contender: Contender, winner: Tried | None, confirmed: bool) -> Finalist:
+def _finalist(contender: Contender, winner: TriedPoint | None, confirmed: bool) -> Finalist:
     if winner is None:
         return Finalist(contender, is_confirmed=confirmed)
     return Finalist(contender, winner.point.number, winner.point.values, confirmed)
 
 
-def _standing(study: Study) -> Standing:
+def _standing(study: Study) -> StudyProgress:
     tried, winner = study.tried(), study.winner()
-    return Standing(
+    return StudyProgress(
         label=study.contender.label,
         best=", ".join(f"{path}={value}" for path, value in winner.point.values.items()) if winner else "",
         score=winner.outcome.scores[0] if winner and winner.outcome else None,

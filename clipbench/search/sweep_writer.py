@@ -7,29 +7,41 @@ from collections.abc import Iterator, Sequence
 
 from clipbench.planning.contender import Hyperparameter
 from clipbench.search.confirm import Finalist
-from clipbench.search.settings import Search
+from clipbench.search.settings import SearchSettings
 from clipbench.search.storage import JOURNAL
-from clipbench.search.study import Study, Tried
+from clipbench.search.study import Study, TriedPoint
 from clipbench.store import Store, sweep_file
 from clipbench.store.json_fields import Scalar
-from clipbench.store.sweep_file import Swept, SweptContender, SweptEdge, SweptHyperparameter, SweptObjective, SweptPoint
+from clipbench.store.sweep_file import (
+    RangeEdge,
+    SearchedContender,
+    SearchedHyperparameter,
+    SearchedPoint,
+    SearchObjective,
+    SweepDocument,
+)
 
 EDGE = 0.02  # of a range: what is found so near its end may lie beyond
 
 
 def write(
-    store: Store, search: Search, finalists: Sequence[Finalist], studies: Sequence[Study], stopped: str, storage: str
-) -> Swept:
+    store: Store,
+    search: SearchSettings,
+    finalists: Sequence[Finalist],
+    studies: Sequence[Study],
+    stopped: str,
+    storage: str,
+) -> SweepDocument:
     """Put it beside the trials."""
     of_contenders = {id(study.contender): study for study in studies}
-    known = Swept(
+    known = SweepDocument(
         experiment=search.experiment,
         sampler=search.sampler,
         pruner=search.pruner,
         trials=search.trials,
         search_seeds=search.seeds,
         confirm_seeds=search.confirm_seeds,
-        objectives=tuple(SweptObjective(each.name, each.higher) for each in search.objectives),
+        objectives=tuple(SearchObjective(each.name, each.higher) for each in search.objectives),
         storage=storage or JOURNAL,
         stopped=stopped,
         contenders=tuple(_contender(each, of_contenders.get(id(each.contender)), search) for each in finalists),
@@ -38,9 +50,9 @@ def write(
     return known
 
 
-def _contender(finalist: Finalist, study: Study | None, search: Search) -> SweptContender:
+def _contender(finalist: Finalist, study: Study | None, search: SearchSettings) -> SearchedContender:
     contender = finalist.contender
-    return SweptContender(
+    return SearchedContender(
         name=contender.name,
         setting=contender.setting,
         label=contender.label,
@@ -55,7 +67,7 @@ def _contender(finalist: Finalist, study: Study | None, search: Search) -> Swept
     )
 
 
-def edges(finalist: Finalist) -> Iterator[SweptEdge]:
+def edges(finalist: Finalist) -> Iterator[RangeEdge]:
     """The hyperparameters whose best value lies at an end of its range, and what to type to widen it."""
     for param in finalist.contender.hyperparameters:
         value = finalist.values.get(param.path)
@@ -64,7 +76,7 @@ def edges(finalist: Finalist) -> Iterator[SweptEdge]:
         place = _place(param, float(value))
         end = "low" if place <= EDGE else "high"
         if not EDGE < place < 1 - EDGE and end in param.can_widen:
-            yield SweptEdge(param.path, end, f"--set {_quoted(param.key)}='{_wider(param, end)}'")
+            yield RangeEdge(param.path, end, f"--set {_quoted(param.key)}='{_wider(param, end)}'")
 
 
 def _place(param: Hyperparameter, value: float) -> float:
@@ -83,8 +95,8 @@ def _quoted(key: str) -> str:
     return f"'{key}'" if '"' in key or " " in key else key
 
 
-def _hyperparameter(param: Hyperparameter) -> SweptHyperparameter:
-    return SweptHyperparameter(
+def _hyperparameter(param: Hyperparameter) -> SearchedHyperparameter:
+    return SearchedHyperparameter(
         param.path,
         param.key,
         param.low,
@@ -95,9 +107,9 @@ def _hyperparameter(param: Hyperparameter) -> SweptHyperparameter:
     )
 
 
-def _point(tried: Tried) -> SweptPoint:
+def _point(tried: TriedPoint) -> SearchedPoint:
     point, outcome = tried.point, tried.outcome
-    return SweptPoint(
+    return SearchedPoint(
         number=point.number,
         values={path: _plain(value) for path, value in point.values.items()},
         origin=point.origin,

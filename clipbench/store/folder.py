@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from clipbench.core.records import WHOLE, Columns, Records, rank
 from clipbench.errors import ClipbenchError
-from clipbench.store import columns
+from clipbench.store import column_types
 from clipbench.store.atomic_files import lock, readable, remove, turn, write_whole
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._seen: dict[str, tuple[tuple[int, int], list[tuple[str, Row]]]] = {}
+        self._seen: dict[str, tuple[tuple[int, int], list[tuple[str, StoredRow]]]] = {}
 
     def save(self, records: Records, stem: str) -> None:
         """Write one chunk of trials. Its record file comes last: with it, the chunk is done."""
@@ -55,9 +55,9 @@ class Store:
         """The trials that need no training; one that failed or was pruned is trained again."""
         return {trial for trial, row in self.winners().items() if row.is_whole}
 
-    def winners(self) -> dict[str, Row]:
+    def winners(self) -> dict[str, StoredRow]:
         """The row that counts for each trial: one of a whole training, then one that was pruned, then the newest."""
-        winners: dict[str, Row] = {}
+        winners: dict[str, StoredRow] = {}
         for stem in self._stems("records"):
             for trial, row in self._rows(stem):
                 if trial not in winners or row.rank >= winners[trial].rank:
@@ -149,7 +149,7 @@ class Store:
         path = self._path(name, stem)
         if not len(values.get("id", ())):
             return remove(path)  # a trial that failed at once has no steps
-        table = columns.to_table(values)
+        table = column_types.to_table(values)
         self._add_columns(name, table.schema)
         write_whole(path, _parquet(table))
 
@@ -166,7 +166,7 @@ class Store:
             known = _open(self._path(name, COLUMNS)).schema_arrow.remove_metadata()
         except ClipbenchError:  # not there, or damaged: nothing in it that the files do not say
             known = pa.schema([])
-        merged = columns.unify([known, schema])
+        merged = column_types.unify([known, schema])
         return None if merged == known else merged
 
     def _renew_columns(self) -> None:
@@ -174,7 +174,7 @@ class Store:
         for name in TABLES:
             schemas = [_open(self._path(name, stem)).schema_arrow for stem in self._stems(name)]
             if schemas:
-                self._add_columns(name, columns.unify(schemas))
+                self._add_columns(name, column_types.unify(schemas))
 
     def _clean_up(self) -> None:
         """Remove what a killed process left: half a file, or series that no record file speaks for."""
@@ -195,7 +195,7 @@ class Store:
                 for name in ("records", *SERIES):
                     remove(self._path(name, stem))
 
-    def _rows(self, stem: str) -> list[tuple[str, Row]]:
+    def _rows(self, stem: str) -> list[tuple[str, StoredRow]]:
         """Read once a file: a run asks again and again while its store grows."""
         stat = self._path("records", stem).stat()
         signature = stat.st_mtime_ns, stat.st_ino
@@ -203,7 +203,7 @@ class Store:
             self._seen[stem] = signature, list(self._read_rows(stem))
         return self._seen[stem][1]
 
-    def _read_rows(self, stem: str) -> Iterator[tuple[str, Row]]:
+    def _read_rows(self, stem: str) -> Iterator[tuple[str, StoredRow]]:
         path = self._path("records", stem)
         file = _open(path)
         if not {"id", "status"} <= set(file.schema_arrow.names):
@@ -212,7 +212,7 @@ class Store:
             table = file.read(["id", "status"])
         saved = self._saved(stem)
         for number, (trial, status) in enumerate(zip(*table.to_pydict().values(), strict=True)):
-            yield trial, Row(stem, number, status, saved)
+            yield trial, StoredRow(stem, number, status, saved)
 
     def _saved(self, stem: str) -> int:
         path = self._path("records", stem)
@@ -249,7 +249,7 @@ class Store:
             return file.read(wanted and [column for column in file.schema_arrow.names if column in wanted])
 
     def _join(self, name: str, tables: Iterable[pa.Table], wanted: Sequence[str] | None = None) -> DataFrame:
-        frame: DataFrame = columns.concat(list(tables), columns.KEYS[name], wanted).to_pandas()
+        frame: DataFrame = column_types.concat(list(tables), column_types.KEYS[name], wanted).to_pandas()
         return frame
 
     def _path(self, name: str, stem: str) -> Path:
@@ -261,7 +261,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Row:
+class StoredRow:
     """Where a trial's row stands, and how much it counts beside others of the same trial."""
 
     stem: str

@@ -21,7 +21,7 @@ PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True)
-class SweptObjective:
+class SearchObjective:
     """A measure that the search made as good as it could."""
 
     name: str
@@ -29,7 +29,7 @@ class SweptObjective:
 
 
 @dataclass(frozen=True)
-class SweptHyperparameter:
+class SearchedHyperparameter:
     """An option that was searched, and where."""
 
     path: str  # column of the records: `threshold`, `lr`, `optimizer.momentum`
@@ -42,7 +42,7 @@ class SweptHyperparameter:
 
 
 @dataclass(frozen=True)
-class SweptPoint:
+class SearchedPoint:
     """A value for every hyperparameter, trained on the search seeds."""
 
     number: int
@@ -71,7 +71,7 @@ class SweptPoint:
 
 
 @dataclass(frozen=True)
-class SweptEdge:
+class RangeEdge:
     """An end of a hyperparameter's range at which the best point lies."""
 
     path: str
@@ -80,27 +80,27 @@ class SweptEdge:
 
 
 @dataclass(frozen=True)
-class SweptContender:
+class SearchedContender:
     """A strategy on one setting, with what was searched of it; without hyperparameters it is a baseline."""
 
     name: str
     setting: str
     label: str
     study: str
-    hyperparameters: tuple[SweptHyperparameter, ...]
-    points: tuple[SweptPoint, ...]
+    hyperparameters: tuple[SearchedHyperparameter, ...]
+    points: tuple[SearchedPoint, ...]
     importances: Mapping[str, float]
     winner: int | None
     pareto: tuple[int, ...]
-    edges: tuple[SweptEdge, ...]
+    edges: tuple[RangeEdge, ...]
     confirmed: tuple[str, ...]  # trials of the winner on the confirm seeds
 
     @property
-    def winning(self) -> SweptPoint | None:
+    def winning(self) -> SearchedPoint | None:
         return next((point for point in self.points if point.number == self.winner), None)
 
     @property
-    def front(self) -> tuple[SweptPoint, ...]:
+    def front(self) -> tuple[SearchedPoint, ...]:
         """The points that no other point of the contender beats in every objective."""
         return tuple(point for point in self.points if point.number in self.pareto)
 
@@ -124,7 +124,7 @@ class SweptContender:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepDocument:
     """A search: how it went about, and what it tried of each contender."""
 
     experiment: str
@@ -133,13 +133,13 @@ class Swept:
     trials: int  # points asked for, of each contender
     search_seeds: tuple[int, ...]
     confirm_seeds: tuple[int, ...]
-    objectives: tuple[SweptObjective, ...]
+    objectives: tuple[SearchObjective, ...]
     storage: str
     stopped: str  # why it ended early; empty where it did not
-    contenders: tuple[SweptContender, ...]
+    contenders: tuple[SearchedContender, ...]
 
     @property
-    def searched(self) -> tuple[SweptContender, ...]:
+    def searched(self) -> tuple[SearchedContender, ...]:
         return tuple(contender for contender in self.contenders if contender.hyperparameters)
 
     @property
@@ -154,7 +154,7 @@ class Swept:
         return frozenset(id_ for contender in self.contenders for point in contender.points for id_ in point.ids)
 
 
-def text(swept: Swept) -> str:
+def text(swept: SweepDocument) -> str:
     """The file that tells of a search."""
     return json.dumps({"format": FORMAT} | _known(asdict(swept)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -168,7 +168,7 @@ def _known(value: Any, infinite: str | None = None) -> Any:
     return [_known(each, infinite) for each in value] if isinstance(value, list | tuple) else value
 
 
-def read(path: Path) -> Swept | None:
+def read(path: Path) -> SweepDocument | None:
     """The search that a file tells of; None where there is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -188,15 +188,15 @@ def _remedy(path: Path) -> str:
     return f"Remove the file and type `clipbench sweep {path.parent.name}`: the search is in Optuna's storage."
 
 
-def _swept(fields: Fields, path: Path) -> Swept:
+def _swept(fields: Fields, path: Path) -> SweepDocument:
     if (found := fields.whole("format")) > FORMAT:
         raise ClipbenchError(
             f"{path}: format {found} was written by a newer clipbench, this one reads up to {FORMAT}. Update clipbench."
         )
-    objectives = tuple(SweptObjective(each.text("name"), each.flag("higher")) for each in fields.objects("objectives"))
+    objectives = tuple(SearchObjective(each.text("name"), each.flag("higher")) for each in fields.objects("objectives"))
     if not objectives:
         raise fields.wrong("objectives", "one or more")
-    return Swept(
+    return SweepDocument(
         experiment=fields.text("experiment"),
         sampler=fields.text("sampler"),
         pruner=fields.text("pruner"),
@@ -210,7 +210,7 @@ def _swept(fields: Fields, path: Path) -> Swept:
     )
 
 
-def _contender(fields: Fields, objectives: int) -> SweptContender:
+def _contender(fields: Fields, objectives: int) -> SearchedContender:
     points = tuple(_point(each, objectives) for each in fields.objects("points"))
     numbers = {point.number for point in points}
     winner, pareto = fields.whole_or_none("winner"), fields.wholes("pareto")
@@ -218,7 +218,7 @@ def _contender(fields: Fields, objectives: int) -> SweptContender:
         raise fields.wrong("winner", "the number of a point")
     if not numbers.issuperset(pareto):
         raise fields.wrong("pareto", "numbers of points")
-    return SweptContender(
+    return SearchedContender(
         name=fields.text("name"),
         setting=fields.text("setting"),
         label=fields.text("label"),
@@ -231,14 +231,14 @@ def _contender(fields: Fields, objectives: int) -> SweptContender:
         winner=winner,
         pareto=pareto,
         edges=tuple(
-            SweptEdge(each.text("path"), each.text("end"), each.text("remedy")) for each in fields.objects("edges")
+            RangeEdge(each.text("path"), each.text("end"), each.text("remedy")) for each in fields.objects("edges")
         ),
         confirmed=fields.texts("confirmed"),
     )
 
 
-def _hyperparameter(fields: Fields) -> SweptHyperparameter:
-    return SweptHyperparameter(
+def _hyperparameter(fields: Fields) -> SearchedHyperparameter:
+    return SearchedHyperparameter(
         path=fields.text("path"),
         key=fields.text("key"),
         low=fields.number("low"),
@@ -249,11 +249,11 @@ def _hyperparameter(fields: Fields) -> SweptHyperparameter:
     )
 
 
-def _point(fields: Fields, objectives: int) -> SweptPoint:
+def _point(fields: Fields, objectives: int) -> SearchedPoint:
     state = fields.text("state")
     if state not in STATES:
         raise fields.wrong("state", f"one of {', '.join(STATES)}")
-    return SweptPoint(
+    return SearchedPoint(
         number=fields.whole("number"),
         values=fields.mapping("values"),
         origin=fields.text("origin"),

@@ -32,7 +32,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MirrorResult:
     """How the mirror ended. `problem` says what to do where trials are pending."""
 
     pushed: int
@@ -59,7 +59,7 @@ class Mirror:
         }
         self._process = self._start(order)
 
-    def finish(self, timeout: float = 60.0, status: str = "FINISHED") -> Outcome:
+    def finish(self, timeout: float = 60.0, status: str = "FINISHED") -> MirrorResult:
         """Let it send the rest and the files. It is given up after `timeout` seconds without progress."""
         self._heard = time.monotonic()
         self._tell(f"{status}\n")
@@ -69,7 +69,7 @@ class Mirror:
             if not self._ended:
                 self.problem = self._lost(f"made no progress for {timeout:.0f} s")
         self._clean_up()
-        return Outcome(self.pushed, self.pending, self.problem)
+        return MirrorResult(self.pushed, self.pending, self.problem)
 
     def _start(self, order: Mapping[str, Any]) -> subprocess.Popen[str] | None:
         # The order goes through a pipe: everybody on a machine can read the arguments of a process.

@@ -20,9 +20,9 @@ from clipbench.core.trial import digest
 from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import turn
 from clipbench.store.folder import STEM, Store
-from clipbench.tracking import payload
-from clipbench.tracking.payload import STATUS, TRIAL
-from clipbench.tracking.tracker import Run, Tracker, UploadError, connection
+from clipbench.tracking import trial_to_run
+from clipbench.tracking.mlflow_client import MlflowExperiment, MlflowRun, UploadError, connection
+from clipbench.tracking.trial_to_run import STATUS, TRIAL
 from clipbench.tracking.uri import redact
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Invocation:
 
     def tags(self) -> dict[str, str]:
         names = ("command", "content_hash", "git_commit", "version", "device")
-        own = {f"clipbench.{name}": redact(getattr(self, name))[: payload.TAG_LENGTH] for name in names}
+        own = {f"clipbench.{name}": redact(getattr(self, name))[: trial_to_run.TAG_LENGTH] for name in names}
         return own | {"mlflow.source.git.commit": self.git_commit}
 
 
@@ -89,12 +89,12 @@ def pull(uri: str, name: str, folder: Path) -> int:
     """Rebuild a store from an MLflow server, and say how many trials are new here."""
     store = Store(folder)
     with connection(uri, "Start it, then run the same command again."):
-        tracker = Tracker.existing(uri, name)
+        tracker = MlflowExperiment.existing(uri, name)
         carriers = [run for run in reversed(tracker.runs(INVOCATION)) if CARRIES in run.tags]
         if not carriers:
             raise ClipbenchError(
                 f"{redact(uri)}: experiment {name!r} has no Parquet files to rebuild a store from. "
-                f"Run `clipbench push {name}` where it was trained."
+                f"MlflowRun `clipbench push {name}` where it was trained."
             )
         with store.lock():
             before = set(store.winners())
@@ -111,11 +111,11 @@ class Sender:
         self._name, self._uri = name, uri
         self._origin = digest([socket.gethostname(), str(Path(folder).resolve())])
         self._name_here = uuid.uuid4().hex
-        self._parent: Run | None = None  # made when there is something to send
-        self._known: dict[str, Run] | None = None  # the run of each trial that MLflow has
+        self._parent: MlflowRun | None = None  # made when there is something to send
+        self._known: dict[str, MlflowRun] | None = None  # the run of each trial that MLflow has
         self.sent: set[str] = set()  # the trials that MLflow has, whoever sent them
         with self._line():
-            self._tracker = Tracker.at(uri, name, artifacts_root)
+            self._tracker = MlflowExperiment.at(uri, name, artifacts_root)
             self._tracker.name_metric(invocation.metric, invocation.higher_is_better)
 
     def send(self, ids: Collection[str] | None = None, on_progress: Progress | None = None) -> int:
@@ -141,7 +141,7 @@ class Sender:
                 self._tracker.end(self._parent, status)
             return files, problem
 
-    def _asked_anew(self, ids: Collection[str] | None) -> dict[str, Run]:
+    def _asked_anew(self, ids: Collection[str] | None) -> dict[str, MlflowRun]:
         """The run of each trial that MLflow has; asked for where it may have changed and that matters."""
         known = self._known
         if (known is None or self._missing(known, ids)) and (self._is_another_here() or known is None):
@@ -161,7 +161,7 @@ class Sender:
         remedy = f"Nothing is lost: when it is back, `clipbench push {self._name}` sends the rest."
         return connection(self._uri, remedy)
 
-    def _missing(self, known: dict[str, Run], ids: Collection[str] | None) -> list[str]:
+    def _missing(self, known: dict[str, MlflowRun], ids: Collection[str] | None) -> list[str]:
         """In the order of the store's files, so that a batch touches few of them."""
         wanted = None if ids is None else set(ids)
         rows = sorted(self._store.winners().items(), key=lambda item: item[1].stem)
@@ -171,9 +171,9 @@ class Sender:
             if (wanted is None or trial in wanted) and (trial not in known or rank(row.status) > _rank(known[trial]))
         ]
 
-    def _tidy(self) -> dict[str, Run]:
+    def _tidy(self) -> dict[str, MlflowRun]:
         """The whole runs that MLflow has. Halves that a killed process left go."""
-        known: dict[str, Run] = {}
+        known: dict[str, MlflowRun] = {}
         for run in sorted(self._tracker.runs(TRIAL), key=lambda run: (_rank(run), run.started)):
             trial = run.tags[TRIAL]
             if run.is_over:
@@ -183,16 +183,16 @@ class Sender:
                 self._tracker.delete(run)
         return known
 
-    def _supersede(self, old: Run | None, new: Run) -> None:
+    def _supersede(self, old: MlflowRun | None, new: MlflowRun) -> None:
         if old and self._is_mine(old):
             self._tracker.tag(old, "clipbench.superseded", new.id)
             self._tracker.delete(old)
 
-    def _is_mine(self, run: Run) -> bool:
+    def _is_mine(self, run: MlflowRun) -> bool:
         """Others may share the experiment, and be sending right now: their runs are not ours to delete."""
         return run.tags.get(ORIGIN) == self._origin
 
-    def _send_batch(self, trials: list[str], known: dict[str, Run]) -> Iterator[str]:
+    def _send_batch(self, trials: list[str], known: dict[str, MlflowRun]) -> Iterator[str]:
         winners = self._store.winners()
         epochs = _by_trial(self._store.epochs(trials))
         steps = _by_trial(self._store.steps(trials))
@@ -204,19 +204,21 @@ class Sender:
             known[trial] = run
             yield trial
 
-    def _send_trial(self, row: payload.Row, epochs: payload.Series, steps: payload.Series, when: int) -> Run:
+    def _send_trial(
+        self, row: trial_to_run.Row, epochs: trial_to_run.Series, steps: trial_to_run.Series, when: int
+    ) -> MlflowRun:
         """The status comes last: a run that is over is whole."""
-        tags = {"mlflow.parentRunId": self._parent_run().id, ORIGIN: self._origin, **payload.tags(row)}
+        tags = {"mlflow.parentRunId": self._parent_run().id, ORIGIN: self._origin, **trial_to_run.tags(row)}
         started = when - round(1000 * row.get("seconds", 0))
-        run = self._tracker.start(payload.run_name(row), tags, started)
-        self._tracker.log(run, payload.params(row), payload.metrics(row, epochs, steps), when)
-        if data := payload.dataset(row):
+        run = self._tracker.start(trial_to_run.run_name(row), tags, started)
+        self._tracker.log(run, trial_to_run.params(row), trial_to_run.metrics(row, epochs, steps), when)
+        if data := trial_to_run.dataset(row):
             self._tracker.log_dataset(run, *data)
         # Divergence is a result; its tag and metrics say it.
         self._tracker.end(run, "FAILED" if row["status"] == "failed" else "FINISHED", when)
         return run
 
-    def _parent_run(self) -> Run:
+    def _parent_run(self) -> MlflowRun:
         if self._parent is None:
             for run in self._tracker.runs(INVOCATION):
                 if not run.is_over and self._is_mine(run):
@@ -263,7 +265,7 @@ class Sender:
         return sizes
 
 
-def _rank(run: Run) -> int:
+def _rank(run: MlflowRun) -> int:
     return rank(run.tags.get(STATUS, ""))
 
 
@@ -274,7 +276,7 @@ def _by_trial(frame: DataFrame) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def _pull_run(tracker: Tracker, run: Run, store: Store) -> None:
+def _pull_run(tracker: MlflowExperiment, run: MlflowRun, store: Store) -> None:
     """Only files with names of ours are taken: a server's answer is no path to write to."""
     with TemporaryDirectory() as beside:
         for path in tracker.files(run):

@@ -116,7 +116,7 @@ def test_a_file_that_changed_makes_another_plan(mine, name):
 def test_another_clipbench_or_another_library_makes_another_plan(mine, monkeypatch):
     store, _ = planned(mine)
     with monkeypatch.context() as patch:
-        patch.setattr("clipbench.store.history.PACKAGES", ("clipbench",))
+        patch.setattr("clipbench.store.run_history.PACKAGES", ("clipbench",))
         assert found(store, mine) is None
     with monkeypatch.context() as patch:
         copy = shutil.copytree(source_files.CLIPBENCH, mine.parent / "copy")

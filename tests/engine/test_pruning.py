@@ -17,7 +17,7 @@ import torch
 
 from clipbench import engine
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk
 from clipbench.reporting import compare
 from clipbench.store import Store
@@ -39,7 +39,7 @@ def trials_of(train: Training = TRAIN, lrs=(0.01, 0.02, 0.03), seeds=(0, 1)) -> 
     return [Trial(TABLE, MODEL, C("sgd", lr=lr), train, C("none"), seed) for lr in lrs for seed in seeds]
 
 
-class Adviser:
+class PointPruner:
     """Prunes trials at given epochs, and keeps what it was told."""
 
     def __init__(self, when: dict[str, int] | None = None) -> None:
@@ -76,7 +76,7 @@ def assert_same_trial(one, other, id_: str) -> None:
 def test_a_pruned_trial_ends_with_its_epoch_and_is_never_tested():
     trials = trials_of()
     lost = trials[3].id
-    whole, pruned = engine.train(trials), engine.train(trials, ask=Adviser({lost: 2}))
+    whole, pruned = engine.train(trials), engine.train(trials, ask=PointPruner({lost: 2}))
     row = row_of(pruned, lost)
     assert (row["status"], row["epochs"], row["stopped_epoch"], row["diverged"]) == ("pruned", 2, None, 0)
     assert row["test/loss"] is None and row["train/loss"] is None and lost not in pruned.weights
@@ -92,14 +92,14 @@ def test_a_pruned_trial_ends_with_its_epoch_and_is_never_tested():
 def test_who_is_not_pruned_does_not_notice():
     trials = trials_of()
     whole = engine.train(trials)
-    pruned = engine.train(trials, ask=Adviser({trials[0].id: 1, trials[3].id: 2, trials[4].id: 5}))
+    pruned = engine.train(trials, ask=PointPruner({trials[0].id: 1, trials[3].id: 2, trials[4].id: 5}))
     for trial in (trials[1], trials[2], trials[5]):
         assert row_of(pruned, trial.id)["status"] == "finished"
         assert_same_trial(pruned, whole, trial.id)
 
 
 def test_what_is_told_is_what_the_table_of_epochs_says():
-    trials, adviser = trials_of(), Adviser()
+    trials, adviser = trials_of(), PointPruner()
     records = engine.train(trials, ask=adviser)
     assert list(adviser.told) == [1, 2, 3, 4, 5], "every epoch but the last"
     for epoch, told in adviser.told.items():
@@ -111,7 +111,7 @@ def test_what_is_told_is_what_the_table_of_epochs_says():
 
 
 def test_what_is_not_measured_in_an_epoch_is_not_told():
-    adviser = Adviser()
+    adviser = PointPruner()
     engine.train(trials_of(replace(TRAIN, evaluate_every=2)), ask=adviser)
     measured = {epoch: "val/loss" in next(iter(told.values())) for epoch, told in adviser.told.items()}
     assert measured == {1: False, 2: True, 3: False, 4: True, 5: False}
@@ -119,7 +119,7 @@ def test_what_is_not_measured_in_an_epoch_is_not_told():
 
 def test_a_trial_pruned_between_evaluations_has_no_validation_measure_of_its_end():
     trials = trials_of(replace(TRAIN, evaluate_every=2))
-    records = engine.train(trials, ask=Adviser({trial.id: 3 for trial in trials}))
+    records = engine.train(trials, ask=PointPruner({trial.id: 3 for trial in trials}))
     assert set(records.records["status"]) == {"pruned"}
     assert "val/loss" not in records.records and all(records.records["best_val/loss"] > 0)
     assert np.isnan(records.epochs["val/loss"]).reshape(len(trials), 3).tolist() == [[True, False, True]] * len(trials)
@@ -129,7 +129,7 @@ def test_of_a_diverged_trial_nothing_is_told_but_nan_and_of_a_pruned_one_nothing
     trials = trials_of(lrs=(0.01, 1e30))
     wild = [trial.id for trial in trials if trial.optimizer["lr"] == 1e30]
     calm = [trial.id for trial in trials if trial.id not in wild]
-    adviser = Adviser({calm[0]: 2, wild[0]: 3})
+    adviser = PointPruner({calm[0]: 2, wild[0]: 3})
     records = engine.train(trials, ask=adviser)
     assert row_of(records, wild[0])["status"] == row_of(records, wild[1])["status"] == "diverged"
     for told in adviser.told.values():
@@ -140,7 +140,7 @@ def test_of_a_diverged_trial_nothing_is_told_but_nan_and_of_a_pruned_one_nothing
 
 def test_of_a_trial_that_has_stopped_the_last_is_told():
     stop = C("val/loss", patience=1, min_delta=0.0)
-    trials, adviser = trials_of(replace(TRAIN, early_stop=stop), lrs=(0.01, 0.0)), Adviser()
+    trials, adviser = trials_of(replace(TRAIN, early_stop=stop), lrs=(0.01, 0.0)), PointPruner()
     still = [trial.id for trial in trials if trial.optimizer["lr"] == 0.0]
     records = engine.train(trials, ask=adviser)
     assert {row_of(records, id_)["stopped_epoch"] for id_ in still} == {2}
@@ -150,7 +150,7 @@ def test_of_a_trial_that_has_stopped_the_last_is_told():
 
 def test_the_same_trial_twice_in_a_chunk_is_told_once_and_pruned_as_one():
     trials = trials_of()[:1]
-    adviser = Adviser({trials[0].id: 2})
+    adviser = PointPruner({trials[0].id: 2})
     records = engine.train(trials, lanes=4, ask=adviser)
     assert list(adviser.told) == [1, 2], "nobody is left to train"
     assert list(records.records["status"]) == ["pruned"] and len(records.steps["step"]) == 6
@@ -158,7 +158,7 @@ def test_the_same_trial_twice_in_a_chunk_is_told_once_and_pruned_as_one():
 
 def test_a_chunk_without_anybody_left_ends():
     trials, told = trials_of(replace(TRAIN, epochs=1000)), []
-    engine.train(trials, progress=told.append, ask=Adviser({trial.id: 2 for trial in trials}))
+    engine.train(trials, progress=told.append, ask=PointPruner({trial.id: 2 for trial in trials}))
     assert len(told) < 20 and sum(told) == len(trials) * 3000
 
 
@@ -206,7 +206,7 @@ def experiment(folder, **changes):
     return write(folder, **{"clip": clip, "train": train, "seeds": 3, **changes})
 
 
-def chunks_of(pool: Local, path) -> list[Chunk]:
+def chunks_of(pool: WorkerPool, path) -> list[Chunk]:
     plan = pool.call("clipbench.planning.build:prepare", str(path))
     return plan.chunks((), 3, "cpu")
 
@@ -241,10 +241,10 @@ class Bound:
         ]
 
 
-def trained(pool: Local, chunks, advise=None):
+def trained(pool: WorkerPool, chunks, advise=None):
     """Each trial's row without what a clock says; errors; and all lane-steps are told of, whatever happens."""
     rows, lane_steps, errors = {}, 0, []
-    for event in pool.train(chunks, "cpu", advise=advise):
+    for event in pool.train(chunks, "cpu", choose_pruned=advise):
         lane_steps += event.lane_steps
         if event.records:
             frame = pd.DataFrame(event.records.records).drop(columns=[*TIMINGS])
@@ -261,7 +261,7 @@ def trained(pool: Local, chunks, advise=None):
 def test_workers_go_from_epoch_to_epoch_together_whoever_is_faster(tmp_path):
     seen = []
     for folder in ("one", "two", "three"):
-        with Local(3) as pool:
+        with WorkerPool(3) as pool:
             chunks, panel = chunks_of(pool, experiment(tmp_path / folder)), Panel()
             rows, errors = trained(pool, chunks, panel)
         assert len(chunks) == 3 and not errors
@@ -277,7 +277,7 @@ def test_workers_go_from_epoch_to_epoch_together_whoever_is_faster(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_is_done_takes_the_next_chunk_before_others_are_answered(tmp_path, workers):
-    with Local(workers) as pool:
+    with WorkerPool(workers) as pool:
         chunks, panel = chunks_of(pool, experiment(tmp_path / "one")), Panel()
         rows, _ = trained(pool, chunks, panel)
     rounds = [[epoch for epoch, _ in asked] for asked in panel.rounds]
@@ -294,7 +294,7 @@ def undisturbed(tmp_path_factory):
         losses.extend(told["val/loss"] for question in questions for told in question.measured.values())
         return [()] * len(questions)
 
-    with Local(3) as pool:
+    with WorkerPool(3) as pool:
         chunks = chunks_of(pool, path)
         trained(pool, chunks, listen)
         bound = float(np.median(losses[12:24]))  # of the second epoch
@@ -309,7 +309,7 @@ def test_a_worker_that_dies_between_epochs_is_replaced_and_its_trials_are_asked_
     def kill() -> None:
         os.kill(max(process.pid for process in multiprocessing.active_children()), signal.SIGKILL)
 
-    with Local(3) as pool:
+    with WorkerPool(3) as pool:
         chunks, advise = chunks_of(pool, experiment(tmp_path / "one")), Bound(bound, kill)
         rows, errors = trained(pool, chunks, advise)
     assert rows == expected and not errors
@@ -320,7 +320,7 @@ def test_a_worker_that_dies_between_epochs_is_replaced_and_its_trials_are_asked_
 def test_a_chunk_that_fails_is_halved_and_asked_about_in_its_parts(tmp_path, undisturbed):
     bound, expected = undisturbed
     clip = ["none", {"name": "norm", "threshold": [0.1, 0.5, 1.0]}, {"name": "./unlucky.py:unlucky", "threshold": 7.0}]
-    with Local(3) as pool:
+    with WorkerPool(3) as pool:
         chunks, advise = chunks_of(pool, experiment(tmp_path / "one", clip=clip)), Bound(bound)
         rows, errors = trained(pool, chunks, advise)
     unlucky = {trial.id for chunk in chunks for trial in chunk.trials if trial.threshold == 7.0}
@@ -333,12 +333,12 @@ def test_an_adviser_that_breaks_ends_the_training(tmp_path):
     def broken(questions):
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), Local(2) as pool:
+    with pytest.raises(ZeroDivisionError), WorkerPool(2) as pool:
         trained(pool, chunks_of(pool, experiment(tmp_path / "one")), broken)
 
 
 def test_nobody_asks_without_an_adviser(undisturbed, tmp_path):
-    with Local(3) as pool:
+    with WorkerPool(3) as pool:
         rows, _ = trained(pool, chunks_of(pool, experiment(tmp_path / "one")))
     assert {row["status"] for row in rows.values()} == {"finished"}
     kept = {id_ for id_, row in undisturbed[1].items() if row["status"] == "finished"}
@@ -351,7 +351,7 @@ def test_nobody_asks_without_an_adviser(undisturbed, tmp_path):
 def test_a_pruned_trial_is_stored_and_trained_again_by_whoever_wants_all_of_it(tmp_path):
     trials, store = trials_of(), Store(tmp_path)
     lost = trials[3].id
-    store.save(engine.train(trials, ask=Adviser({lost: 2})), "a")
+    store.save(engine.train(trials, ask=PointPruner({lost: 2})), "a")
     assert store.done() == {trial.id for trial in trials} - {lost}
     assert len(store.epochs({lost})) == 2 and len(store.steps({lost})) == 6
     store.save(engine.train(trials), "b")
@@ -360,7 +360,7 @@ def test_a_pruned_trial_is_stored_and_trained_again_by_whoever_wants_all_of_it(t
 
 def test_a_pruned_trial_is_in_no_comparison(tmp_path):
     trials = trials_of(seeds=(0, 1, 2))
-    records = engine.train(trials, ask=Adviser({trials[0].id: 2}))
+    records = engine.train(trials, ask=PointPruner({trials[0].id: 2}))
     report = compare(pd.DataFrame(records.records))
     assert all(trials[0].id not in row.ids for setting in report.settings for row in setting.rows)
     assert any("1 trial stopped early by the search" in note for note in report.notes)

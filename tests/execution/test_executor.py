@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from clipbench.errors import ClipbenchError
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from tests.cli_helpers import (
     assert_same,
     invoke,
@@ -119,7 +119,7 @@ def test_a_model_that_kills_the_process_while_it_is_looked_at_is_a_message(tmp_p
 
 
 def test_an_idle_worker_that_is_gone_is_noticed():
-    with Local(1) as pool:
+    with WorkerPool(1) as pool:
         assert pool.call("os:getpid") != os.getpid()
         os.kill(pool.call("os:getpid"), signal.SIGKILL)
         with pytest.raises(ClipbenchError, match="died"):
@@ -128,7 +128,7 @@ def test_an_idle_worker_that_is_gone_is_noticed():
 
 def test_a_pool_leaves_nobody_behind_however_it_ends():
     pids = []
-    with pytest.raises(ZeroDivisionError), Local(1) as pool:
+    with pytest.raises(ZeroDivisionError), WorkerPool(1) as pool:
         pids.append(pool.call("os:getpid"))
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):

@@ -6,7 +6,7 @@ import pytest
 
 from clipbench.reporting import provenance
 from clipbench.reporting.write import publish
-from clipbench.store import Store, history
+from clipbench.store import Store, run_history
 from tests.reporting.test_html import outline
 from tests.reporting.test_report_files import published
 
@@ -18,17 +18,17 @@ def words(found):
 
 
 def run(**changes):
-    return history.Run(
-        **{**vars(history.begun("clipbench run x.yaml --seeds 2", 16, "cpu", "abc", "0123456789abcdef")), **changes}
+    return run_history.TrainingRun(
+        **{**vars(run_history.begun("clipbench run x.yaml --seeds 2", 16, "cpu", "abc", "0123456789abcdef")), **changes}
     )
 
 
 def test_runs_are_kept_in_their_order_and_the_oldest_are_forgotten(tmp_path):
     store = Store(tmp_path)
-    assert history.read(store) == []
-    for number in range(history.MOST + 5):
-        history.add(store, run(command=f"clipbench run {number}"))
-    found = history.read(store)
+    assert run_history.read(store) == []
+    for number in range(run_history.MOST + 5):
+        run_history.add(store, run(command=f"clipbench run {number}"))
+    found = run_history.read(store)
     assert [found[0].command, found[-1].command] == ["clipbench run 5", "clipbench run 104"]
     assert found[0] == run(command="clipbench run 5", when=found[0].when)
     assert found[0].versions["torch"] and found[0].python.startswith("3.")
@@ -39,14 +39,14 @@ def test_runs_are_kept_in_their_order_and_the_oldest_are_forgotten(tmp_path):
     ["", "{", "[]", "{}", "[1, null]", '[{"trials": "2"}]', '[{"trials": 2}]', '[{"command": "a", "trials": null}]'],
 )
 def test_damaged_list_of_runs_knows_nothing_and_stops_no_report(tmp_path, text):
-    (tmp_path / history.FILE).write_text(text)
-    assert history.read(Store(tmp_path)) == []
+    (tmp_path / run_history.FILE).write_text(text)
+    assert run_history.read(Store(tmp_path)) == []
 
 
 def test_entries_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
     entry = {"command": "clipbench run a", "trials": 2, "planet": "Mars", "versions": [1], "device": 3}
-    (tmp_path / history.FILE).write_text(json.dumps([entry]))
-    (found,) = history.read(Store(tmp_path))
+    (tmp_path / run_history.FILE).write_text(json.dumps([entry]))
+    (found,) = run_history.read(Store(tmp_path))
     assert (found.command, found.device, found.versions) == ("clipbench run a", "3", {})
 
 
@@ -74,10 +74,10 @@ def test_store_that_knows_no_run_says_so(published):
 
 def test_page_shows_them_each_with_its_meaning(published):
     subject, store, _ = published
-    history.add(store, run(command="clipbench run '<b>.yaml'"))
+    run_history.add(store, run(command="clipbench run '<b>.yaml'"))
     publish(subject, store)
     page = (store.folder / "report.html").read_text("utf-8")
-    (store.folder / history.FILE).unlink()
+    (store.folder / run_history.FILE).unlink()
     assert "clipbench run &#x27;&lt;b&gt;.yaml&#x27; (16 trials, commit 0123456789ab)" in page
     tips = [
         attributes["data-tip"] for tag, attributes in outline(page).tags if tag == "span" and "data-tip" in attributes

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from clipbench.search.scoring import Outcome, outcome, running_score
-from clipbench.search.settings import Objective, fresh_seeds
+from clipbench.search.scoring import PointScore, outcome, running_score
+from clipbench.search.settings import SearchObjective, fresh_seeds
 
-ACCURACY, LOSS = Objective("val/accuracy", higher=True), Objective("val/loss", higher=False)
-EPOCHS = Objective("epochs_to_target", higher=False)
+ACCURACY, LOSS = SearchObjective("val/accuracy", higher=True), SearchObjective("val/loss", higher=False)
+EPOCHS = SearchObjective("epochs_to_target", higher=False)
 UNKNOWN = (math.nan,)
 
 
@@ -71,7 +71,7 @@ def test_who_never_reached_the_target_took_all_epochs_without():
 
 def test_an_outcome_survives_its_way_through_a_file():
     found = outcome(accuracies(0.9, 0.8), [ACCURACY], UNKNOWN)
-    assert Outcome.read(json.loads(json.dumps(found.as_dict()))) == found
+    assert PointScore.read(json.loads(json.dumps(found.as_dict()))) == found
 
 
 def test_fresh_seeds_are_none_of_those_that_were_used():

@@ -12,8 +12,8 @@ import optuna
 import pytest
 
 from clipbench.errors import InputError
-from clipbench.search import liveness
-from clipbench.search.samplers import check_sampler
+from clipbench.search import concurrency
+from clipbench.search.samplers_and_pruners import check_sampler
 from clipbench.search.storage import JOURNAL, open_storage
 from clipbench.search.study import YAML
 from tests.sweep_helpers import BOTTOM, PACE, bowl, minimise, plan_and_search, smooth, study, told
@@ -143,10 +143,10 @@ def test_points_of_a_living_process_are_left_alone(tmp_path):
 
 
 def test_a_process_on_another_machine_is_given_time():
-    assert liveness.is_gone("elsewhere:1:1", None)
-    assert not liveness.is_gone("elsewhere:1:1", time.time() - 60)
-    assert liveness.is_gone("elsewhere:1:1", time.time() - 2 * liveness.STALE)
-    assert not liveness.is_gone(liveness.this_process(), None)
+    assert concurrency.is_gone("elsewhere:1:1", None)
+    assert not concurrency.is_gone("elsewhere:1:1", time.time() - 60)
+    assert concurrency.is_gone("elsewhere:1:1", time.time() - 2 * concurrency.STALE)
+    assert not concurrency.is_gone(concurrency.this_process(), None)
 
 
 def test_half_a_line_that_a_killed_process_wrote_is_taken_away(tmp_path):

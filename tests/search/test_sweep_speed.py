@@ -15,9 +15,9 @@ from clipbench.engine.model.functional import build_model
 from clipbench.engine.optimizer_state import make_optimizer
 from clipbench.planning.build import prepare
 from clipbench.planning.find_contenders import contenders
-from clipbench.search import samplers
-from clipbench.search.settings import search_of
-from clipbench.search.sweep import Asking, sweep
+from clipbench.search import samplers_and_pruners
+from clipbench.search.settings import search_settings
+from clipbench.search.sweep import SweepOptions, sweep
 
 EXPERIMENT = {
     "name": "speed",
@@ -66,7 +66,7 @@ class OneByOne:
     """One point after another, and of a point one model after another, epoch by epoch so that it can be pruned."""
 
     def __init__(self, plan):
-        self.search = search_of(plan)
+        self.search = search_settings(plan)
         self.contenders = [contender for contender in contenders(plan) if contender.hyperparameters]
         data = datasets.load(plan.trials[0].data)
         self.data, self.train, self.val = data, *map(_tensors, (data.train, data.val))
@@ -79,8 +79,8 @@ class OneByOne:
         self.epochs = 0
         study = optuna.create_study(
             direction="maximize",
-            sampler=samplers.sampler(self.search.sampler, 1, 0),
-            pruner=samplers.pruner(self.search.pruner, contender.templates[0].train.epochs),
+            sampler=samplers_and_pruners.sampler(self.search.sampler, 1, 0),
+            pruner=samplers_and_pruners.pruner(self.search.pruner, contender.templates[0].train.epochs),
         )
         for values in contender.given():
             study.enqueue_trial(values)
@@ -138,7 +138,7 @@ def test_a_sweep_takes_less_than_half_the_time_of_the_same_points_one_after_anot
     ratios = []
     for number in range(ROUNDS):
         clock, start = Clock(), time.perf_counter()
-        finished = sweep(Session(Settings(results=tmp_path / str(number), mirror=False), clock), path, Asking())
+        finished = sweep(Session(Settings(results=tmp_path / str(number), mirror=False), clock), path, SweepOptions())
         whole = time.perf_counter() - start
         start = time.perf_counter()
         found = OneByOne(plan).run()

@@ -7,10 +7,10 @@ import io
 import math
 from typing import Any
 
-from clipbench.store.sweep_file import Swept, SweptContender, SweptPoint
+from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDocument
 
 
-def render(swept: Swept) -> str:
+def render(swept: SweepDocument) -> str:
     """One row a point: where it is, what it scored, what became of it; a missing number is empty."""
     scored = [name for each in swept.objectives for name in (each.name, f"{each.name} deviation")]
     headers = ["contender", "setting", "point", "origin", "state", *swept.paths, *scored]
@@ -22,7 +22,7 @@ def render(swept: Swept) -> str:
     return buffer.getvalue()
 
 
-def _row(swept: Swept, contender: SweptContender, point: SweptPoint) -> dict[str, Any]:
+def _row(swept: SweepDocument, contender: SearchedContender, point: SearchedPoint) -> dict[str, Any]:
     row: dict[str, Any] = {"contender": contender.name, "setting": contender.setting, "point": point.number}
     row |= {"origin": point.origin, "state": point.state}
     row |= {path: point.values[path] for path in swept.paths if path in point.values}

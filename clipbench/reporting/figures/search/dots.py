@@ -13,7 +13,7 @@ from clipbench.reporting import search_sentences as words
 from clipbench.reporting.figures.drawing import Mark
 from clipbench.reporting.figures.panel import Panel
 from clipbench.reporting.figures.scale import Scale, scale, spans_decades
-from clipbench.store.sweep_file import SweptContender, SweptPoint
+from clipbench.store.sweep_file import SearchedContender, SearchedPoint
 
 LEGEND = {
     "circle": "● a point",
@@ -44,7 +44,7 @@ class Scores:
     def worst(self) -> float:
         return self.axis.low if self.measure.higher_is_better else self.axis.high
 
-    def height(self, point: SweptPoint) -> float:
+    def height(self, point: SearchedPoint) -> float:
         """The score; what diverged or has none stands at the worse end, for its score holds a penalty."""
         score = numbers.scale(self.measure) * point.score(self.number)
         return score if math.isfinite(score) and not point.diverged and point.state != "failed" else self.worst
@@ -93,7 +93,7 @@ def dots(
         yield panel.mark(x[point.number], known.height(point), color, shape, title, size)
 
 
-def _look(point: SweptPoint, contender: SweptContender) -> tuple[str, str, float]:
+def _look(point: SearchedPoint, contender: SearchedContender) -> tuple[str, str, float]:
     if point.number == contender.winner:
         return "orange", "diamond", 5
     if point.diverged or point.state == "failed":
@@ -103,7 +103,7 @@ def _look(point: SweptPoint, contender: SweptContender) -> tuple[str, str, float
     return ("blue", "circle", 3.5) if point.origin == "search" else ("blue", "square", 3.2)
 
 
-def describe(contender: SweptContender, point: SweptPoint, search: SearchResult) -> str:
+def describe(contender: SearchedContender, point: SearchedPoint, search: SearchResult) -> str:
     """`norm, point 17: threshold=0.53, val/accuracy 94.12, pruned after 5 epochs`."""
     values = words.place(point, words.names(search.swept))
     scored = [
@@ -114,7 +114,7 @@ def describe(contender: SweptContender, point: SweptPoint, search: SearchResult)
     return ", ".join((f"{contender.label}, point {point.number}: {values}", *scored, *_fate(point)))
 
 
-def _fate(point: SweptPoint) -> Iterator[str]:
+def _fate(point: SearchedPoint) -> Iterator[str]:
     if point.diverged:
         yield f"diverged on {point.diverged} of {point.lanes}"
     if point.state == "pruned":

@@ -9,7 +9,7 @@ from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting.figures.drawing import TITLE, Drawing, Figure, Shape, Words, shortened
 from clipbench.reporting.figures.panel import Panel
 from clipbench.reporting.figures.search.dots import Scores, describe, scores
-from clipbench.store.sweep_file import SweptPoint
+from clipbench.store.sweep_file import SearchedPoint
 
 WIDTH, HEIGHT = 330.0, 260.0
 LEFT, RIGHT, TOP, FLOOR = 44.0, 318.0, 46.0, 212.0
@@ -33,9 +33,9 @@ def figure(search: SearchResult, number: int) -> Figure | None:
     return Figure(name, f"What does {y.measure.name} cost in {x.measure.name}?", caption, cells)
 
 
-def _front(points: Sequence[SweptPoint], x: Scores, y: Scores) -> list[SweptPoint]:
+def _front(points: Sequence[SearchedPoint], x: Scores, y: Scores) -> list[SearchedPoint]:
     """From the best in x on, each better in y than all before."""
-    front: list[SweptPoint] = []
+    front: list[SearchedPoint] = []
     steady = [point for point in points if point.is_steady]
     for point in sorted(steady, key=lambda each: (-x.measure.sign * x.height(each), -y.measure.sign * y.height(each))):
         if not front or y.measure.sign * (y.height(point) - y.height(front[-1])) > 0:
@@ -43,7 +43,7 @@ def _front(points: Sequence[SweptPoint], x: Scores, y: Scores) -> list[SweptPoin
     return front
 
 
-def _cell(row: ContenderResult, every: Sequence[SweptPoint], x: Scores, y: Scores, search: SearchResult) -> Drawing:
+def _cell(row: ContenderResult, every: Sequence[SearchedPoint], x: Scores, y: Scores, search: SearchResult) -> Drawing:
     panel = Panel(x.axis, y.axis, y.unit, x.unit)
     own = _front(row.contender.points, x, y)
     shapes: list[Shape] = [
@@ -57,7 +57,7 @@ def _cell(row: ContenderResult, every: Sequence[SweptPoint], x: Scores, y: Score
     return Drawing(WIDTH, HEIGHT, tuple(shapes), f"Objectives of {row.contender.label}", f"Not beaten: {points}.")
 
 
-def _corners(front: Sequence[SweptPoint], x: Scores, y: Scores) -> tuple[list[float], list[float]]:
+def _corners(front: Sequence[SearchedPoint], x: Scores, y: Scores) -> tuple[list[float], list[float]]:
     """Of a line in steps, for nothing was measured between two points."""
     places = [(x.height(point), y.height(point)) for point in front]
     steps = [corner for (_, low), after in itertools.pairwise(places) for corner in ((after[0], low), after)]
@@ -66,7 +66,7 @@ def _corners(front: Sequence[SweptPoint], x: Scores, y: Scores) -> tuple[list[fl
 
 
 def _marks(
-    row: ContenderResult, own: Sequence[SweptPoint], panel: Panel, x: Scores, y: Scores, search: SearchResult
+    row: ContenderResult, own: Sequence[SearchedPoint], panel: Panel, x: Scores, y: Scores, search: SearchResult
 ) -> Iterator[Shape]:
     steady = [point for point in row.contender.points if point.is_steady]
     for point in sorted(steady, key=lambda point: (point.number == row.contender.winner, point in own)):

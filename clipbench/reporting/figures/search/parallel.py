@@ -23,7 +23,7 @@ from clipbench.reporting.figures.drawing import (
 from clipbench.reporting.figures.scale import Scale
 from clipbench.reporting.figures.search.dots import Scores, scores
 from clipbench.reporting.figures.search.slices import axis, place
-from clipbench.store.sweep_file import SweptPoint
+from clipbench.store.sweep_file import SearchedPoint
 
 NARROW, WIDE, MOST_NARROW = 330.0, 400.0, 3  # with so many options at most, drawings stand side by side
 LEFT, TOP, FLOOR, HEIGHT = 30.0, 50.0, 204.0, 216.0
@@ -49,7 +49,7 @@ def figure(search: SearchResult) -> Figure | None:
     return Figure("parallel", "Which values go together?", caption, cells, 3 if is_narrow else 1)
 
 
-def _steady(row: ContenderResult) -> list[SweptPoint]:
+def _steady(row: ContenderResult) -> list[SearchedPoint]:
     return [point for point in row.contender.points if point.is_steady]
 
 
@@ -77,7 +77,7 @@ def _cell(row: ContenderResult, known: Scores, search: SearchResult, width: floa
 
 def _line(
     row: ContenderResult,
-    point: SweptPoint,
+    point: SearchedPoint,
     known: Scores,
     axes: Sequence[Scale],
     xs: Sequence[float],
@@ -104,7 +104,7 @@ def _axis(scale: Scale, x: float, label: str, width: float) -> Iterator[Shape]:
         yield Words(x - 5, height + 4, text, "end", SMALL, color="muted")
 
 
-def _description(row: ContenderResult, best: Sequence[SweptPoint], search: SearchResult) -> str:
+def _description(row: ContenderResult, best: Sequence[SearchedPoint], search: SearchResult) -> str:
     names = search_sentences.names(search.swept)
     places = "; ".join(search_sentences.place(point, names) for point in reversed(best))
     return f"The best {len(best)} of {len(_steady(row))} points, from the best on: {places}."

@@ -11,7 +11,7 @@ from clipbench.reporting.figures.drawing import SMALL, TITLE, Drawing, Figure, S
 from clipbench.reporting.figures.panel import Panel
 from clipbench.reporting.figures.scale import Scale, scale
 from clipbench.reporting.figures.search.dots import Scores, dots, is_confirmed, legend, scores
-from clipbench.store.sweep_file import SweptHyperparameter
+from clipbench.store.sweep_file import SearchedHyperparameter
 
 WIDTH, HEIGHT = 330.0, 240.0
 LEFT, RIGHT, TOP, FLOOR = 44.0, 318.0, 46.0, 196.0
@@ -40,7 +40,7 @@ def _caption(known: Scores, search: SearchResult) -> str:
     )
 
 
-def _cell(row: ContenderResult, param: SweptHyperparameter, known: Scores, search: SearchResult) -> Drawing:
+def _cell(row: ContenderResult, param: SearchedHyperparameter, known: Scores, search: SearchResult) -> Drawing:
     places = {point.number: place(param, point.values.get(param.path)) for point in row.contender.points}
     x = axis(param, [value for value in places.values() if math.isfinite(value)], LEFT, RIGHT)
     label = search_sentences.names(search.swept)[param.path]
@@ -62,7 +62,7 @@ def _cell(row: ContenderResult, param: SweptHyperparameter, known: Scores, searc
     return Drawing(WIDTH, HEIGHT, tuple(shapes), title, _description(row, param, search))
 
 
-def axis(param: SweptHyperparameter, values: list[float], start: float, end: float) -> Scale:
+def axis(param: SearchedHyperparameter, values: list[float], start: float, end: float) -> Scale:
     """The range that was searched with a little room, or a place for each choice."""
     if param.choices:
         room = min(MOST_NAME, abs(end - start) / len(param.choices) - 4)
@@ -72,7 +72,7 @@ def axis(param: SweptHyperparameter, values: list[float], start: float, end: flo
     return scale(ends, start, end, log=param.log, pad=0.04)
 
 
-def place(param: SweptHyperparameter, value: object) -> float:
+def place(param: SearchedHyperparameter, value: object) -> float:
     """Where a value stands on that axis; NaN for none."""
     if param.choices:
         return float(param.choices.index(value)) if value in param.choices else math.nan
@@ -88,7 +88,7 @@ def _fresh(row: ContenderResult, places: dict[int, float], known: Scores, panel:
         yield panel.mark(x, factor * confirmed.mean, "green", "square", title, 3.5)
 
 
-def _description(row: ContenderResult, param: SweptHyperparameter, search: SearchResult) -> str:
+def _description(row: ContenderResult, param: SearchedHyperparameter, search: SearchResult) -> str:
     winner = row.contender.winning
     found = f"found {search_sentences.value(winner.values.get(param.path))}" if winner else "nothing found"
     among = (

@@ -12,13 +12,13 @@ from clipbench.commands import run
 from clipbench.commands.session import Finished, Settings, find_experiment, planned
 from clipbench.config.dump import resolved
 from clipbench.errors import InputError
-from clipbench.execution.local import Local
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish
 from clipbench.search.confirm import confirming, recalled
-from clipbench.search.settings import search_of
+from clipbench.search.settings import search_settings
 from clipbench.store import Store, sweep_file
-from clipbench.store.sweep_file import Swept
+from clipbench.store.sweep_file import SweepDocument
 
 COMMAND = "sweep"
 
@@ -43,7 +43,7 @@ def keep(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None
         subject_cache.keep(store, Request.of(copy, command=COMMAND), plan, subject.read_from(copy))
 
 
-def _confirmed(path: Path, settings: Settings) -> tuple[Subject, Swept, Store] | None:
+def _confirmed(path: Path, settings: Settings) -> tuple[Subject, SweepDocument, Store] | None:
     try:
         store = Store(settings.results / config.name_of(path, settings.sets))
     except InputError:
@@ -57,17 +57,17 @@ def _confirmed(path: Path, settings: Settings) -> tuple[Subject, Swept, Store] |
     return (subject, known, store) if subject else None
 
 
-def _is_of(subject: Subject, known: Swept) -> bool:
+def _is_of(subject: Subject, known: SweepDocument) -> bool:
     """A search that went on may have found something better than what was kept."""
     return all(trial in subject.ids for contender in known.contenders for trial in contender.confirmed)
 
 
-def _planned(path: Path, settings: Settings, store: Store, known: Swept) -> Subject | None:
+def _planned(path: Path, settings: Settings, store: Store, known: SweepDocument) -> Subject | None:
     """None where the YAML asks for another search now, or for none; then its grid is kept, not to be planned again."""
-    with Local(1) as pool:
+    with WorkerPool(1) as pool:
         plan, _, _ = planned(pool, path, settings)
         try:
-            search, contenders = search_of(plan), pool.call("clipbench.planning.find_contenders:contenders", plan)
+            search, contenders = search_settings(plan), pool.call("clipbench.planning.find_contenders:contenders", plan)
             finalists = recalled(search, contenders, known)
         except InputError:
             finalists = None  # there is nothing to search any more, or nothing to judge it by

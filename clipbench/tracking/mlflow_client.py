@@ -17,7 +17,7 @@ from typing import Any
 
 from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import turn, writable
-from clipbench.tracking import payload
+from clipbench.tracking import trial_to_run
 from clipbench.tracking.uri import database_file, is_server, redact
 
 QUIET = {
@@ -36,7 +36,7 @@ OVER = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)
-class Run:
+class MlflowRun:
     """A run as MLflow has it."""
 
     id: str
@@ -49,14 +49,14 @@ class Run:
         return self.status in OVER
 
 
-class Tracker:
+class MlflowExperiment:
     """One experiment at a tracking URI."""
 
     def __init__(self, client: Any, experiment: Any) -> None:
         self._client, self._experiment = client, experiment
 
     @classmethod
-    def at(cls, uri: str, name: str, artifacts_root: Path) -> Tracker:
+    def at(cls, uri: str, name: str, artifacts_root: Path) -> MlflowExperiment:
         """The experiment of that name, made if need be."""
         with _one_at_a_time(uri):
             client = _client(uri)
@@ -70,7 +70,7 @@ class Tracker:
             return cls(client, client.get_experiment(made))
 
     @classmethod
-    def existing(cls, uri: str, name: str) -> Tracker:
+    def existing(cls, uri: str, name: str) -> MlflowExperiment:
         client = _client(uri)
         if experiment := client.get_experiment_by_name(name):
             return cls(client, experiment)
@@ -84,9 +84,9 @@ class Tracker:
             if name and self._experiment.tags.get(PRIMARY + key) != value:
                 self._client.set_experiment_tag(self._experiment.experiment_id, PRIMARY + key, value)
 
-    def runs(self, tag: str) -> list[Run]:
+    def runs(self, tag: str) -> list[MlflowRun]:
         """The runs that have a tag, oldest first."""
-        found: list[Run] = []
+        found: list[MlflowRun] = []
         token: str | None = ""
         while token is not None:
             page = self._client.search_runs(
@@ -99,12 +99,12 @@ class Tracker:
             token = page.token or None
         return sorted(found, key=lambda run: run.started)
 
-    def start(self, name: str, tags: Mapping[str, str], when: int | None = None) -> Run:
+    def start(self, name: str, tags: Mapping[str, str], when: int | None = None) -> MlflowRun:
         tags = {"mlflow.source.name": "clipbench", "mlflow.user": _user(), **tags}
         made = self._client.create_run(self._experiment.experiment_id, start_time=when, tags=tags, run_name=name)
         return _run(made)
 
-    def log(self, run: Run, params: Mapping[str, str], metrics: Iterable[payload.Entry], when: int) -> None:
+    def log(self, run: MlflowRun, params: Mapping[str, str], metrics: Iterable[trial_to_run.Entry], when: int) -> None:
         """All at once: a call for each number would cost fifty times as much."""
         from mlflow.entities import Metric, Param
 
@@ -114,38 +114,38 @@ class Tracker:
             params=[Param(name, value) for name, value in params.items()],
         )
 
-    def log_dataset(self, run: Run, name: str, digest: str, source: str) -> None:
+    def log_dataset(self, run: MlflowRun, name: str, digest: str, source: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         made = Dataset(name, digest, source_type="code", source=source)
         used = DatasetInput(made, tags=[InputTag("mlflow.data.context", "train")])
         self._client.log_inputs(run.id, datasets=[used])
 
-    def end(self, run: Run, status: str = "FINISHED", when: int | None = None) -> None:
+    def end(self, run: MlflowRun, status: str = "FINISHED", when: int | None = None) -> None:
         self._client.set_terminated(run.id, status, when)
 
-    def tag(self, run: Run, key: str, value: str) -> None:
+    def tag(self, run: MlflowRun, key: str, value: str) -> None:
         self._client.set_tag(run.id, key, value)
 
-    def delete(self, run: Run) -> None:
+    def delete(self, run: MlflowRun) -> None:
         """MLflow keeps deleted runs until `mlflow gc`."""
         self._client.delete_run(run.id)
 
-    def files(self, run: Run) -> dict[str, int]:
+    def files(self, run: MlflowRun) -> dict[str, int]:
         """Path and size of the artifacts, one folder deep."""
         listed = self._client.list_artifacts(run.id)
         for folder in [item for item in listed if item.is_dir]:
             listed += self._client.list_artifacts(run.id, folder.path)
         return {item.path: item.file_size for item in listed if not item.is_dir}
 
-    def upload(self, run: Run, folder: Path, path: str) -> None:
+    def upload(self, run: MlflowRun, folder: Path, path: str) -> None:
         """Storages have exceptions of their own, of libraries that are not known here."""
         try:
             self._client.log_artifact(run.id, str(folder / path), path.rpartition("/")[0] or None)
         except Exception as error:
             raise UploadError(_reason(error)) from error
 
-    def download(self, run: Run, path: str, folder: Path) -> None:
+    def download(self, run: MlflowRun, path: str, folder: Path) -> None:
         """MLflow's storages differ in whether they keep an artifact's folder: `path` is kept here."""
         with TemporaryDirectory() as beside:
             found = self._client.download_artifacts(run.id, path, beside)
@@ -204,8 +204,8 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _run(run: Any) -> Run:
-    return Run(run.info.run_id, run.info.status, run.info.start_time, run.data.tags)
+def _run(run: Any) -> MlflowRun:
+    return MlflowRun(run.info.run_id, run.info.status, run.info.start_time, run.data.tags)
 
 
 def _user() -> str:

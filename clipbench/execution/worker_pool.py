@@ -21,8 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from clipbench.errors import ClipbenchError
-from clipbench.execution.protocol import ASK, DONE, FAILED, PROGRESS, TRAIN
-from clipbench.execution.question import Advise, Question
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, TRAIN, ChoosePruned, EpochReport
 from clipbench.planning.plan import Chunk
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
@@ -51,7 +50,7 @@ class _Worker:
     connection: Connection
     chunk: Chunk | None = None
     told: int = field(default=0)  # lane-steps of the chunk under way
-    question: Question | None = None  # that it waits to have answered
+    question: EpochReport | None = None  # that it waits to have answered
 
     def begin(self, chunk: Chunk, arguments: tuple[Any, ...]) -> None:
         self.chunk, self.told, self.question = chunk, 0, None
@@ -68,7 +67,7 @@ class _Worker:
             self.connection.send((task, arguments))
 
 
-class Local:
+class WorkerPool:
     """A pool of workers. Use it as a context: they are gone when it ends, however it ends."""
 
     def __init__(self, workers: int | None = None) -> None:
@@ -80,7 +79,7 @@ class Local:
         self._workers: list[_Worker] = []
         self._failed_alone = 0
 
-    def __enter__(self) -> Local:
+    def __enter__(self) -> WorkerPool:
         # In a thread: forking waits until torch is imported, and the parent has imports of its own to do.
         self._first = threading.Thread(target=self._hire_first, daemon=True)
         self._first.start()
@@ -115,14 +114,17 @@ class Local:
                 return result
 
     def train(
-        self, chunks: Sequence[Chunk], device: str, work: str = "clipbench.engine:train", advise: Advise | None = None
+        self,
+        chunks: Sequence[Chunk],
+        device: str,
+        work: str = "clipbench.engine:train",
+        choose_pruned: ChoosePruned | None = None,
     ) -> Iterator[Event]:
-        """Train the chunks, as many at once as there are workers; `work` names what is called for each.
+        """Train the chunks, as many at once as there are workers, and yield what happens to them.
 
-        `advise` says which trials are to be pruned. All chunks under way go from epoch to epoch together, whichever is
-        faster: it is called when each of them has reached the end of one, with all their questions in the order of
-        `chunks`, and so what it sees does not depend on timing. A chunk that is trained again, since it failed or its
-        worker died, asks again from its first epoch.
+        `work` names the function that is called for each chunk. `choose_pruned` returns the trials to prune. It is
+        called when all chunks under way have reached the end of an epoch, with their reports in the order of `chunks`,
+        so that its input does not depend on timing. A chunk that is trained again reports from its first epoch.
         """
         waiting, order = deque(chunks), _order(chunks)
         while len(self._workers) < min(self.size, len(chunks)):
@@ -131,12 +133,12 @@ class Local:
             for worker in self._workers:
                 if worker.chunk is None and waiting:
                     chunk = waiting.popleft()
-                    worker.begin(chunk, (advise is not None, work, chunk.trials, device, chunk.lanes))
+                    worker.begin(chunk, (choose_pruned is not None, work, chunk.trials, device, chunk.lanes))
             busy = {worker.connection: worker for worker in self._workers if worker.chunk}
             if not busy:
                 return
-            if advise and all(worker.question for worker in busy.values()):
-                _answer(list(busy.values()), advise, order)
+            if choose_pruned and all(worker.question for worker in busy.values()):
+                _answer(list(busy.values()), choose_pruned, order)
             for connection in wait(list(busy)):
                 yield from self._listen(busy[connection], waiting)  # type: ignore[index]
 
@@ -152,8 +154,8 @@ class Local:
             worker.told += result
             yield Event(chunk, lane_steps=result)
             return
-        if kind == ASK:
-            worker.question = Question(chunk, *result)
+        if kind == EPOCH_END:
+            worker.question = EpochReport(chunk, *result)
             return
         worker.chunk = None
         if kind == DONE:
@@ -196,11 +198,11 @@ class Local:
         return _Worker(process, ours)
 
 
-def _answer(workers: Sequence[_Worker], advise: Advise, order: Mapping[str, int]) -> None:
+def _answer(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order: Mapping[str, int]) -> None:
     """Answer all of them at once."""
     questions = {worker.question: worker for worker in workers if worker.question}
     asked = sorted(questions, key=lambda question: min(order[trial.id] for trial in question.chunk.trials))
-    for question, pruned in zip(asked, advise(asked), strict=True):
+    for question, pruned in zip(asked, choose_pruned(asked), strict=True):
         questions[question].answer(pruned)
 
 

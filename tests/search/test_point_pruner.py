@@ -2,8 +2,8 @@
 
 import math
 
-from clipbench.execution.question import Question
-from clipbench.search.rounds import Adviser, Asked
+from clipbench.execution.protocol import EpochReport
+from clipbench.search.rounds import PointPruner, StudyPoint
 from tests.sweep_helpers import bowl, study
 
 LOSS = "train/loss"
@@ -13,9 +13,9 @@ def asked_about(searched, measured, epoch=1):
     """The reports of a point of three seeds after an adviser was asked about one epoch."""
     (point,) = searched.ask(1)
     told = {trial.id: values for trial, values in zip(point.trials, measured, strict=True)}
-    adviser = Adviser([Asked(searched, point)], prunes=True)
-    answers = adviser.advise([Question(None, epoch, told)])
-    assert answers == adviser.advise([Question(None, epoch, told)])
+    adviser = PointPruner([StudyPoint(searched, point)], prunes=True)
+    answers = adviser.choose_pruned([EpochReport(None, epoch, told)])
+    assert answers == adviser.choose_pruned([EpochReport(None, epoch, told)])
     return searched._study.trials[point.number].intermediate_values
 
 

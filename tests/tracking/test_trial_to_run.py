@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from clipbench.tracking import payload
+from clipbench.tracking import trial_to_run
 
 ROW = {
     "id": "abc",
@@ -26,19 +26,19 @@ ROW = {
 
 def test_every_option_is_a_param_and_nothing_else():
     names = {"arm", "seed", "threshold", "train.epochs", "model.hidden", "data", "fingerprint"}
-    assert set(payload.params(ROW)) == names
-    assert payload.params(ROW)["threshold"] == "1.0" and payload.params(ROW)["train.epochs"] == "20"
+    assert set(trial_to_run.params(ROW)) == names
+    assert trial_to_run.params(ROW)["threshold"] == "1.0" and trial_to_run.params(ROW)["train.epochs"] == "20"
 
 
 def test_words_are_tags():
     said = {"clipbench.trial": "abc", "clipbench.status": "diverged", "clipbench.diverged_cause": "loss"}
-    assert payload.tags(ROW) == said
+    assert trial_to_run.tags(ROW) == said
 
 
 def test_no_metric_is_ever_non_finite_and_no_name_means_two_things():
     epochs = {"id": np.array(["abc"] * 2), "epoch": np.array([1, 2]), "val/loss": np.array([0.7, np.nan])}
     steps = {"step": np.arange(1, 4), "grad_norm/pre": np.array([1.0, np.inf, -np.inf])}
-    assert payload.metrics(ROW, epochs, steps) == [
+    assert trial_to_run.metrics(ROW, epochs, steps) == [
         ("val/loss", 0.7, 1),
         ("step/grad_norm/pre", 1.0, 1),
         ("final/val/loss", 0.5, 0),
@@ -49,17 +49,17 @@ def test_no_metric_is_ever_non_finite_and_no_name_means_two_things():
 
 def test_steps_are_thinned_and_keep_both_ends():
     steps = {"step": np.arange(1, 1001), "train/loss": np.arange(1000.0)}
-    kept = [when for _, _, when in payload.metrics({"id": "abc"}, {}, steps)]
-    assert len(kept) == payload.POINTS and kept[0] == 1 and kept[-1] == 1000 and kept == sorted(set(kept))
+    kept = [when for _, _, when in trial_to_run.metrics({"id": "abc"}, {}, steps)]
+    assert len(kept) == trial_to_run.POINTS and kept[0] == 1 and kept[-1] == 1000 and kept == sorted(set(kept))
 
 
 def test_names_are_made_acceptable():
-    assert payload.key("clip(per=tensor)/x%") == "clip_per_tensor_/x_"
-    assert payload.key("../a//b") == "a/b"
-    assert len(payload.key("x" * 300)) == 250
+    assert trial_to_run.key("clip(per=tensor)/x%") == "clip_per_tensor_/x_"
+    assert trial_to_run.key("../a//b") == "a/b"
+    assert len(trial_to_run.key("x" * 300)) == 250
 
 
 def test_a_digest_fits_and_no_data_is_no_data_set():
-    name, digest, made = payload.dataset(ROW)
+    name, digest, made = trial_to_run.dataset(ROW)
     assert (name, len(digest)) == ("digits", 36) and '"data": "digits"' in made
-    assert payload.dataset({"id": "abc"}) is None
+    assert trial_to_run.dataset({"id": "abc"}) is None

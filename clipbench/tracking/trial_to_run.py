@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.store.columns import is_option
+from clipbench.store.column_types import is_option
 
 TRIAL = "clipbench.trial"
 STATUS = "clipbench.status"

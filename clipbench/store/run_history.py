@@ -19,7 +19,7 @@ MOST = 100  # the oldest are forgotten
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One command that had something to train."""
 
     command: str
@@ -33,20 +33,20 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def begun(command: str, trials: int, device: str, content_hash: str, git_commit: str) -> Run:
+def begun(command: str, trials: int, device: str, content_hash: str, git_commit: str) -> TrainingRun:
     """A run that begins now, here."""
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return Run(command, trials, device, content_hash, git_commit, when, python(), machine(), versions())
+    return TrainingRun(command, trials, device, content_hash, git_commit, when, python(), machine(), versions())
 
 
-def add(store: Store, run: Run) -> None:
+def add(store: Store, run: TrainingRun) -> None:
     """Keep it beside the trials. Several that search into one folder may begin at once."""
     with turn(store.folder / f".{FILE}.lock"):
         known = [*read(store), run][-MOST:]
         store.write_text(FILE, json.dumps([asdict(each) for each in known], indent=2) + "\n")
 
 
-def read(store: Store) -> list[Run]:
+def read(store: Store) -> list[TrainingRun]:
     """Those that are known, the oldest first; a file that is no longer readable knows nothing."""
     path = store.folder / FILE
     try:
@@ -57,16 +57,18 @@ def read(store: Store) -> list[Run]:
     return [run for run in runs if run]
 
 
-def _run(values: object) -> Run | None:
+def _run(values: object) -> TrainingRun | None:
     """What can be read of an entry that others may have written."""
     if not isinstance(values, dict) or not isinstance(values.get("trials"), int):
         return None
     words = {
-        each.name: str(values.get(each.name, "")) for each in fields(Run) if each.name not in ("trials", "versions")
+        each.name: str(values.get(each.name, ""))
+        for each in fields(TrainingRun)
+        if each.name not in ("trials", "versions")
     }
     known = values.get("versions")
     versions = {str(name): str(text) for name, text in known.items()} if isinstance(known, dict) else {}
-    return Run(trials=values["trials"], versions=versions, **words) if words["command"] else None
+    return TrainingRun(trials=values["trials"], versions=versions, **words) if words["command"] else None
 
 
 def versions() -> dict[str, str]:

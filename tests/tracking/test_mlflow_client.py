@@ -15,8 +15,8 @@ import pytest
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
+from clipbench.tracking.mlflow_client import MlflowExperiment, connection
 from clipbench.tracking.sync import Invocation, Sender, pull, push
-from clipbench.tracking.tracker import Tracker, connection
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 
@@ -109,7 +109,7 @@ class Sent:
 
     def __init__(self, uri, name):
         with connection(uri, ""):
-            self._tracker = Tracker.existing(uri, name)
+            self._tracker = MlflowExperiment.existing(uri, name)
         self.client = self._tracker._client
         self.experiment = self.client.get_experiment_by_name(name)
         runs = self.client.search_runs([self.experiment.experiment_id], max_results=1000)
