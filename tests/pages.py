@@ -11,6 +11,7 @@ from typing import NamedTuple
 from clipbench.cli.catalogue import families, formula_of
 from clipbench.config.coerce import show
 from clipbench.config.component_options import signature
+from clipbench.core import measures
 from clipbench.plugins.registry import Plugin, catalogue
 
 ROOT = Path(__file__).parent.parent
@@ -136,6 +137,15 @@ def metrics() -> Iterator[str]:
         yield _row(f"`{plugin.name}`", plugin.summary, _code(formula_of(plugin)[0]), better)
 
 
+def measured(table: str) -> Iterator[str]:
+    yield "| column | is | unit | better | may be named by |"
+    yield "|---|---|---|---|---|"
+    for column in measures.TABLES[table]:
+        better = {True: "higher", False: "lower", None: ""}[column.higher_is_better]
+        named_by = ", ".join(map(_code, column.named_by))
+        yield _row(_code(column.name), column.meaning, column.unit, better, named_by)
+
+
 TABLES = {
     "strategies": strategies,
     "models": lambda: formulas("model", "model"),
@@ -145,6 +155,9 @@ TABLES = {
     "metrics": metrics,
     "schedules": lambda: formulas("schedule", "schedule"),
     "noise": lambda: formulas("noise", "law"),
+    "steps": lambda: measured("steps"),
+    "epochs": lambda: measured("epochs"),
+    "records": lambda: measured("records"),
 }
 
 

@@ -16,6 +16,7 @@ from clipbench.analysis.arms import Arm, Mask
 from clipbench.analysis.pairing import Pairing, pair
 from clipbench.analysis.report_model import Metric, ReportOptions
 from clipbench.config.claim_language import same_value
+from clipbench.core import measures
 from clipbench.errors import InputError
 from clipbench.stats import Estimate, Floats
 
@@ -129,7 +130,7 @@ def cases(frame: pd.DataFrame, expectation: Expectation, options: ReportOptions)
 def _metric(frame: pd.DataFrame, options: ReportOptions) -> Metric:
     if frame.empty:
         raise UntestableClaim("nothing is trained yet")
-    options = replace(options, higher={**dict.fromkeys(metric_choice.NEUTRAL, True), **options.higher})
+    options = replace(options, higher={**dict.fromkeys(measures.NEUTRAL, True), **options.higher})
     try:
         metric_choice.check(frame, options)
     except InputError as error:

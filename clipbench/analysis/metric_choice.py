@@ -7,38 +7,18 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from clipbench.analysis.report_model import Metric, ReportOptions
-from clipbench.config.measures import PARTS
+from clipbench.core import measures
 from clipbench.errors import InputError, Problem, did_you_mean
+from clipbench.plugins.registry import catalogue
 
 DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")
-DIRECTIONS = {
-    "accuracy": True,
-    "r2": True,
-    "weight_sparsity": True,
-    "loss": False,
-    "loss_tail": False,
-    "loss_tail_p50": False,
-    "loss_tail_p99": False,
-    "weight_norm": False,
-    "mse": False,
-    "mae": False,
-    "generalization_gap": False,
-    "epochs_to_target": False,
-    "seconds": False,
-    "step_us": False,
-    "diverged": False,
-    "grad/vanishing": False,
-    "membership_advantage": False,
-}
-# Neither better nor worse: where a claim speaks of them, `>` is larger.
-NEUTRAL = ("parameters", "grad_norm/pre_p50", "clip/fired_share", "clip/cosine", "diverged_step")
 
 
 def check(frame: pd.DataFrame, options: ReportOptions) -> None:
     """Refuse a metric that no trial has, or that does not say which way it is better."""
     if options.metric is None or frame.empty:
         return
-    known = sorted(_measures(frame, options.higher))
+    known = sorted(_comparable(frame, options.higher))
     if options.metric not in known:
         text = f"no trial has the metric {options.metric!r}."
         remedy = did_you_mean(options.metric, known)
@@ -62,7 +42,7 @@ def of_setting(frame: pd.DataFrame, options: ReportOptions) -> Metric:
 def _criterion(name: str, frame: pd.DataFrame) -> str | None:
     """`test/accuracy` is chosen by `val/accuracy`; what is no measure of data, as `step_us`, by the default's twin."""
     part, _, measure = name.rpartition("/")
-    if part not in PARTS:
+    if part not in measures.PARTS:
         default = _first(DEFAULTS, frame) or ""
         measure = default.rpartition("/")[2]
     return _first((f"val/{measure}",), frame)
@@ -73,13 +53,16 @@ def _first(names: Iterable[str], frame: pd.DataFrame) -> str | None:
 
 
 def _higher(name: str, own: Mapping[str, bool]) -> bool | None:
-    short = name.rpartition("/")[2]
-    known = {**DIRECTIONS, **own}
-    return known.get(name, known.get(short))
+    found, column = measures.higher_is_better(name, own), measures.final(name)
+    if found is None and column and column.name.endswith("/*"):
+        metric = catalogue("metric").get(name.rpartition("/")[2])  # imports torch, which no report of a plan needs
+        return metric.higher_is_better if metric else None
+    return found
 
 
-def _measures(frame: pd.DataFrame, own: Mapping[str, bool]) -> set[str]:
-    """Columns that can be compared: what is measured on data, and costs; never an option of the trial."""
+def _comparable(frame: pd.DataFrame, own: Mapping[str, bool]) -> set[str]:
+    """Columns that can be compared: measures of the data and costs; never an option of the trial."""
     numeric = [str(column) for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
-    prefixes = tuple(f"{part}/" for part in PARTS)
-    return {column for column in numeric if column.startswith(prefixes) or column in {**DIRECTIONS, **own}}
+    prefixes = tuple(f"{part}/" for part in measures.PARTS)
+    known = {name for name, higher in measures.DIRECTIONS.items() if higher is not None} | set(own)
+    return {column for column in numeric if column.startswith(prefixes) or column in known}

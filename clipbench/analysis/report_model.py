@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from clipbench.core import measures
 from clipbench.errors import Place
 from clipbench.stats import Estimate, WinTieLoss
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
@@ -50,7 +51,7 @@ class Metric:
     @property
     def is_share(self) -> bool:
         """Shown in per cent, its differences in percentage points."""
-        return self.name.endswith("accuracy")
+        return measures.unit(self.name) == "%"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from clipbench import __version__
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
 from clipbench.config.dump import resolved
+from clipbench.core import measures
 from clipbench.core.records import Records
 from clipbench.core.trial import digest
 from clipbench.errors import InputError, Problem
@@ -162,7 +163,7 @@ class Session:
             version=__version__,
             device=device,
             metric=metric,
-            higher_is_better=plan.higher.get(metric.partition("/")[2], False),
+            higher_is_better=bool(measures.higher_is_better(metric, plan.higher)),
         )
         return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clipbench.config.coerce import Misfit
-from clipbench.config.measures import unknown_measure
+from clipbench.config.measure_names import unknown_measure
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue

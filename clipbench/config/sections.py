@@ -12,7 +12,7 @@ from clipbench.config.axes import Slot, read_value
 from clipbench.config.claim_language import Expectation, Vocabulary
 from clipbench.config.coerce import Misfit, fit, show, takes_whole
 from clipbench.config.component_options import NotNegative
-from clipbench.config.measures import unknown_measure
+from clipbench.config.measure_names import unknown_measure
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import REQUIRED

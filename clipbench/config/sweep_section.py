@@ -13,15 +13,14 @@ from pydantic import Field, PositiveInt
 from clipbench.config.axes import Axis
 from clipbench.config.coerce import Misfit, fit, show
 from clipbench.config.components import Choice
-from clipbench.config.measures import unknown_measure
+from clipbench.config.measure_names import unknown_measure
 from clipbench.config.search_space import Space, read_search
 from clipbench.config.sections import Section, is_mapping, read_values, slots
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.core import measures
 
 Direction = Literal["maximize", "minimize"]
 
-# Measures that look at the test data without saying so in their names.
-OF_TEST = ("generalization_gap", "membership_advantage")
 # Pruners that stop a point by what its epochs have come to so far.
 OF_EPOCHS = ("median", "hyperband")
 FEWEST_PAIRS = 5  # four are the fewest that a signed-rank test can stop a point by, and one more that it spares
@@ -104,7 +103,8 @@ def _no_objective(name: Any, metrics: tuple[str, ...]) -> tuple[str, str]:
     problem, remedy = unknown_measure(name, metrics)
     if problem:
         return problem, remedy if isinstance(name, str) else "Write for example val/accuracy."
-    if name.startswith("test/") or name in OF_TEST:
+    column = measures.final(name)
+    if column and column.uses_test_data:
         remedy = f"Write {name.replace('test/', 'val/')}." if name.startswith("test/") else "Write val/loss."
         return f"{name} looks at the test data, and those choose nothing.", remedy
     return "", ""
@@ -142,7 +142,8 @@ def _check_measured(
         if name == "epochs_to_target" and axes is not None and None in targets:
             text = "without a target there is no epochs_to_target."
             findings.wrong(item.place, text, "Write train: {target: {val/accuracy: 0.95}}.")
-        if without_data and name.startswith(("val/", "best_val/")):
+        column = measures.final(name)
+        if without_data and column and column.uses_validation_data:
             text = f"without data there is no {name}."
             findings.wrong(item.place, text, "Write train/loss, or leave it out.")
 

@@ -14,7 +14,7 @@ from clipbench.config.axes import Axis, read_axis
 from clipbench.config.coerce import Misfit, fit, show
 from clipbench.config.component_options import NotNegative
 from clipbench.config.components import read_choices
-from clipbench.config.measures import unknown_measure
+from clipbench.config.measure_names import unknown_measure
 from clipbench.config.sections import Positive, Section, is_mapping, refuse_unknown, slots
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node
 from clipbench.core.trial import Component, Training

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from clipbench.config.sweep_section import Sweep
+from clipbench.core import measures
 from clipbench.core.trial import digest
 from clipbench.errors import InputError, Problem
 from clipbench.planning.contender import Contender
@@ -13,7 +14,6 @@ from clipbench.planning.plan import Plan
 
 LAST_SEED = 2**32 - 1  # torch's generators tell no others apart
 LOSS = "train/loss"
-OF_VALIDATION = ("val/", "best_val/")
 NO_VALIDATION = "there are no validation data to choose by, and test data choose nothing."
 
 
@@ -99,7 +99,7 @@ def _default_objective(plan: Plan) -> str:
 
 
 def _is_higher_better(name: str, plan: Plan) -> bool:
-    return plan.higher.get(name.partition("/")[2], False)
+    return bool(measures.higher_is_better(name, plan.higher))
 
 
 def _listed(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -118,6 +118,7 @@ def _pruner(plan: Plan, objectives: Sequence[SearchObjective]) -> str:
 
 def _check_measured(plan: Plan, objectives: Sequence[SearchObjective]) -> None:
     for objective in objectives:
-        if objective.name.startswith(OF_VALIDATION) and not plan.validates:
+        column = measures.final(objective.name)
+        if column and column.uses_validation_data and not plan.validates:
             remedy = "Write a split with a validation part, or sweep: {objective: train/loss}."
             raise InputError([Problem(plan.experiment.place("sweep.objective"), NO_VALIDATION, remedy)])

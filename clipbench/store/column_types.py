@@ -8,21 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clipbench.core import measures
 from clipbench.core.records import Columns
 
-TEXT = frozenset(
-    """
-    id status arm strategy data model optimizer fingerprint engine device error diverged_cause
-    """.split()  # noqa: SIM905 - a line of words is easier to read than one of quotes
-)
-SHORT = frozenset(["arm", "strategy", "threshold", "seed", "data", "model", "optimizer", "lr", "fingerprint"])
+COUNTERS = ("epoch", "step")
+TEXT = frozenset(name for name, kind in measures.TYPES.items() if kind is str)
 INTEGERS = {
-    "seed": pa.int64(),
-    "parameters": pa.int64(),
-    "diverged": pa.int64(),
-    "diverged_step": pa.int64(),
-    "epoch": pa.int32(),
-    "step": pa.int32(),
+    name: pa.int32() if name in COUNTERS else pa.int64() for name, kind in measures.TYPES.items() if kind is int
 }
 # What a table without any file still has.
 KEYS = {
@@ -47,7 +39,7 @@ def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 def is_option(name: str) -> bool:
     """Options have a short name or a YAML path; measures have a slash or a word of their own."""
-    return name in SHORT or ("." in name and "/" not in name)
+    return name in measures.OPTIONS or ("." in name and "/" not in name)
 
 
 def concat(tables: Sequence[pa.Table], keys: pa.Schema, wanted: Sequence[str] | None = None) -> pa.Table:
@@ -96,7 +88,7 @@ def _array(name: str, column: np.ndarray) -> pa.Array:
 
 def _is_free(name: str) -> bool:
     """Whether the type is whatever the values are; `lr`, `threshold` and measures are always real numbers."""
-    return is_option(name) and name not in SHORT
+    return is_option(name) and name not in measures.OPTIONS
 
 
 def _integers(column: np.ndarray, kind: pa.DataType) -> pa.Array:

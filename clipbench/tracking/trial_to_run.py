@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clipbench.core.measures import EPOCH_PREFIX, STEP_PREFIX
 from clipbench.store.column_types import is_option
 
 TRIAL = "clipbench.trial"
@@ -43,10 +44,10 @@ def tags(row: Row) -> dict[str, str]:
 
 
 def metrics(row: Row, epochs: Series, steps: Series) -> list[Entry]:
-    """Series and final numbers; a final one whose name is a series' becomes `final/...`."""
-    entries = [*_series(epochs, "epoch"), *_series(_thinned(steps), "step", "step/")]
+    """Final values by the names that tables use, and the series, whose names begin with `epoch/` or `step/`."""
+    entries = [*_series(epochs, "epoch", EPOCH_PREFIX), *_series(_thinned(steps), "step", STEP_PREFIX)]
     finals = {name: value for name, value in row.items() if not is_option(name) and not isinstance(value, str)}
-    entries += [(f"final/{name}" if name in epochs else name, float(value), 0) for name, value in finals.items()]
+    entries += [(name, float(value), 0) for name, value in finals.items()]
     return [(key(name), value, when) for name, value, when in entries if math.isfinite(value)]
 
 
@@ -65,7 +66,7 @@ def key(name: str) -> str:
     return clean[:NAME_LENGTH] or "_"
 
 
-def _series(columns: Series, axis: str, prefix: str = "") -> Iterator[Entry]:
+def _series(columns: Series, axis: str, prefix: str) -> Iterator[Entry]:
     whens = columns.get(axis, np.zeros(0)).tolist()
     for name, values in columns.items():
         if name not in ("id", axis):

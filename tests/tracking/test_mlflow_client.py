@@ -140,7 +140,7 @@ def test_a_trial_is_a_run_with_its_options_numbers_and_data(store, uri, name, re
     assert child.data.tags["clipbench.status"] == "finished"
     assert child.data.params.items() >= {"seed": "1", "lr": "0.1", "train.epochs": "20"}.items()
     assert child.data.metrics["test/accuracy"] == 0.9
-    assert len(sent.client.get_metric_history(child.info.run_id, "val/accuracy")) == 3
+    assert len(sent.client.get_metric_history(child.info.run_id, "epoch/val/accuracy")) == 3
     assert len(sent.client.get_metric_history(child.info.run_id, "step/grad_norm/pre")) == 12
     used = child.inputs.dataset_inputs[0].dataset
     assert (used.name, used.digest) == ("digits", "f00d")

@@ -39,9 +39,9 @@ def test_no_metric_is_ever_non_finite_and_no_name_means_two_things():
     epochs = {"id": np.array(["abc"] * 2), "epoch": np.array([1, 2]), "val/loss": np.array([0.7, np.nan])}
     steps = {"step": np.arange(1, 4), "grad_norm/pre": np.array([1.0, np.inf, -np.inf])}
     assert trial_to_run.metrics(ROW, epochs, steps) == [
-        ("val/loss", 0.7, 1),
+        ("epoch/val/loss", 0.7, 1),
         ("step/grad_norm/pre", 1.0, 1),
-        ("final/val/loss", 0.5, 0),
+        ("val/loss", 0.5, 0),
         ("seconds", 1.5, 0),
         ("parameters", 100.0, 0),
     ]
