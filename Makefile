@@ -12,7 +12,7 @@ EXPERIMENT ?= experiments/quickstart.yaml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo papers test lint format types tests test-slow bench clean
+.PHONY: help demo papers test lint format types tests test-slow bench pictures clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test-slow: $(VENV)/installed-dev ## run the slow tests, which take minutes
 
 bench: $(VENV)/installed ## measure the cohort engine beside the plain PyTorch loop
 	$(BIN)/clipbench bench
+
+pictures: $(VENV)/installed ## draw the pictures of the documentation from a real run; takes Chromium
+	$(BIN)/python results/pictures.py
 
 clean: ## remove the environment and caches; results stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

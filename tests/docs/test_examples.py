@@ -43,10 +43,10 @@ def test_every_yaml_block_is_valid(block, examples):
 @pytest.mark.parametrize("name", [block.file for block in blocks("yaml") if block.file])
 def test_every_example_trains(name, examples):
     pages.clipbench("run", name, "--no-mlflow", "--workers", "1", folder=examples)
-    experiment = yaml.safe_load((examples / name).read_text(encoding="utf-8"))
-    records = pd.read_parquet(examples / "results" / experiment["name"] / "records")
+    experiment = config.load(examples / name)
+    records = pd.read_parquet(examples / "results" / experiment.name / "records")
     assert set(records["status"]) <= {"finished", "diverged"}
-    assert len(records) == config.load(examples / name).size
+    assert len(records) == experiment.size
 
 
 def test_every_python_block_compiles():

@@ -71,3 +71,22 @@ def test_every_page_is_reached_from_readme():
         reached.add(page)
         new |= {path for link in links(page) if (path := target(page, link)) in PAGES} - reached
     assert reached == set(PAGES)
+
+
+def test_pictures_are_small_and_load_nothing():
+    pictures = [path for ending in ("svg", "png") for path in (ROOT / "results").glob(f"*.{ending}")]
+    assert len(pictures) >= 5
+    assert sum(path.stat().st_size for path in pictures) < 600_000
+    for path in pictures:
+        if path.suffix == ".svg":
+            loaded = re.findall(r"url\((?!#)|href=\"(?!#)|@import", path.read_text(encoding="utf-8"))
+            assert loaded == [], path.name
+    shown = {target(page, link) for page in PAGES for link in links(page)}
+    assert {f"results/{path.name}" for path in pictures} <= shown
+
+
+def test_pictures_have_alternative_text():
+    for page in PAGES:
+        images = re.findall(r"<img [^>]*>", prose(page))
+        assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
+        assert "![](" not in prose(page)

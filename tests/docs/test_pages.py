@@ -12,6 +12,7 @@ from clipbench.config.sections import ReportOptions
 from clipbench.config.sweep_section import Sweep
 from clipbench.config.train_section import Train
 from clipbench.core import measures
+from clipbench.plugins.registry import catalogue
 from clipbench.reporting.columns import verdicts
 from clipbench.store.column_types import is_option
 from tests import pages
@@ -100,3 +101,24 @@ def test_the_table_of_folders_has_each_once_and_in_the_order_of_imports():
     order = {name: number for number, names in enumerate(LAYERS) for name in names}
     levels = [order[name] for name in shown if name in order]
     assert levels == sorted(levels)
+
+
+def test_readme_counts_the_strategies():
+    (counted,) = re.findall(r"the (\d+) strategies", pages.text("README.md"))
+    assert int(counted) == len(catalogue("strategy"))
+
+
+def test_the_speeds_in_readme_are_those_that_the_page_on_the_engine_explains():
+    def rows(page):
+        return {
+            name: re.findall(r"[\d.,]+", cells)
+            for name, cells in re.findall(r"^\| ([^|`]+) \|((?: [\d.,]+ \|){4,5})", pages.text(page), re.MULTILINE)
+        }
+
+    measured = rows("clipbench/README.md")
+    shown = rows("README.md")
+    assert len(shown) == 5
+    for name, (parameters, loop, cohort, times) in shown.items():
+        size, threads, single, speed, gain = measured[name]
+        assert (parameters, cohort, times) == (size, speed, gain)
+        assert loop == max(threads, single, key=lambda text: float(text.replace(",", "")))
