@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from clipbench.analysis.report_model import Confirmation, ContenderResult, Flag, SearchResult
 from clipbench.reporting import numbers
-from clipbench.store.json_fields import Scalar
+from clipbench.store.json_document import Scalar
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDocument
 
 TITLE = "The search"

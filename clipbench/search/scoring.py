@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.search.settings import SearchObjective
+from clipbench.store.sweep_file import SearchObjective
 
 Row = Mapping[str, Any]  # a trial's record
 # What a score is where nothing was learned: shares, correlations and their like begin at 0.

@@ -11,23 +11,11 @@ from clipbench.core.trial import digest
 from clipbench.errors import InputError, Problem
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
+from clipbench.store.sweep_file import SearchObjective
 
 LAST_SEED = 2**32 - 1  # torch's generators tell no others apart
 LOSS = "train/loss"
 NO_VALIDATION = "there are no validation data to choose by, and test data choose nothing."
-
-
-@dataclass(frozen=True)
-class SearchObjective:
-    """A measure that points are judged by."""
-
-    name: str
-    higher: bool
-
-    @property
-    def sign(self) -> int:
-        """Turns scores so that more is better."""
-        return 1 if self.higher else -1
 
 
 @dataclass(frozen=True)

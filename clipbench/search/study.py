@@ -21,13 +21,18 @@ from clipbench.search import concurrency, samplers_and_pruners, scoring
 from clipbench.search.optuna_values import heard, suggest, told
 from clipbench.search.scoring import PointScore
 from clipbench.search.settings import SearchSettings
+from clipbench.store.sweep_file import PointState
 
 # What is kept of a trial, and of a study, beside what Optuna keeps.
 OWNER, ORIGIN, OUTCOME, REPEATED = "owner", "origin", "outcome", "repeated"
 OPENED, ALIVE = "opened", "alive"
 TRIES = 8  # to find a point that was not tried
 YAML, PILOT, SEARCHED = "yaml", "pilot", "search"  # where a point comes from
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+STATES: dict[TrialState, PointState] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 FINISHED = tuple(STATES)
 MOST_COUNTED = 4096  # points among which one that was not tried is looked for by going through all
 SEVERAL = 2
@@ -48,7 +53,7 @@ class TriedPoint:
     """A point and what it came to; `outcome` is None while it is under way."""
 
     point: Point
-    state: str  # complete, pruned, failed, running
+    state: PointState
     outcome: PointScore | None
 
 
@@ -274,7 +279,7 @@ class Study:
         point = self._made(frozen.number, frozen.params, frozen.user_attrs.get(ORIGIN, SEARCHED))
         known = frozen.user_attrs.get(OUTCOME)
         outcome = PointScore.read(known) if known and frozen.state.is_finished() else None
-        state = "pruned" if outcome and outcome.pruned else STATES.get(frozen.state, "running")
+        state: PointState = "pruned" if outcome and outcome.pruned else STATES.get(frozen.state, "running")
         return TriedPoint(point, state, outcome)
 
     def _is_orphan(self, frozen: FrozenTrial) -> bool:

@@ -11,13 +11,12 @@ from clipbench.search.settings import SearchSettings
 from clipbench.search.storage import JOURNAL
 from clipbench.search.study import Study, TriedPoint
 from clipbench.store import Store, sweep_file
-from clipbench.store.json_fields import Scalar
+from clipbench.store.json_document import Scalar
 from clipbench.store.sweep_file import (
     RangeEdge,
     SearchedContender,
     SearchedHyperparameter,
     SearchedPoint,
-    SearchObjective,
     SweepDocument,
 )
 
@@ -35,13 +34,14 @@ def write(
     """Put it beside the trials."""
     of_contenders = {id(study.contender): study for study in studies}
     known = SweepDocument(
+        format=sweep_file.FORMAT,
         experiment=search.experiment,
         sampler=search.sampler,
         pruner=search.pruner,
         trials=search.trials,
         search_seeds=search.seeds,
         confirm_seeds=search.confirm_seeds,
-        objectives=tuple(SearchObjective(each.name, each.higher) for each in search.objectives),
+        objectives=search.objectives,
         storage=storage or JOURNAL,
         stopped=stopped,
         contenders=tuple(_contender(each, of_contenders.get(id(each.contender)), search) for each in finalists),

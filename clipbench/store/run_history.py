@@ -1,74 +1,82 @@
-"""The commands that trained a store's trials, each with its versions and its machine, so that they can be repeated."""
+"""The file `runs.json`: the commands that trained a store's trials, with their versions and machine."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
+
+from clipbench.store import json_document
 from clipbench.store.atomic_files import turn
 from clipbench.store.folder import Store
+from clipbench.store.json_document import DocumentError
 
 FILE = "runs.json"
 PACKAGES = ("clipbench", "torch", "numpy", "scipy", "pandas", "scikit-learn", "pyarrow")
-MOST = 100  # the oldest are forgotten
+MOST = 100  # older runs are dropped
+
+
+def _or_empty(value: Any, handler: Callable[[Any], dict[str, str]]) -> dict[str, str]:
+    try:
+        return handler(value)
+    except ValidationError:
+        return {}
+
+
+def _or_none(value: Any, handler: Callable[[Any], TrainingRun]) -> TrainingRun | None:
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+Text = Annotated[str, BeforeValidator(str)]
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One command that had something to train."""
+    """One command that trained."""
 
-    command: str
-    trials: int  # that were missing when it began
-    device: str = ""
-    content_hash: str = ""  # of all trials that the command asked for
-    git_commit: str = ""
-    when: str = ""
-    python: str = ""
-    machine: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    command: Annotated[str, Field(min_length=1)]
+    trials: int  # missing in the store when the command began
+    device: Text = ""
+    content_hash: Text = ""  # of all trials that the command asked for
+    git_commit: Text = ""
+    when: Text = ""
+    python: Text = ""
+    machine: Text = ""
+    versions: Annotated[Mapping[str, str], WrapValidator(_or_empty)] = field(default_factory=dict)
+
+
+WRITTEN = TypeAdapter(list[TrainingRun])
+READ: TypeAdapter[list[TrainingRun | None]] = TypeAdapter(list[Annotated[TrainingRun | None, WrapValidator(_or_none)]])
 
 
 def begun(command: str, trials: int, device: str, content_hash: str, git_commit: str) -> TrainingRun:
-    """A run that begins now, here."""
+    """Return the run of a command that begins now on this machine."""
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return TrainingRun(command, trials, device, content_hash, git_commit, when, python(), machine(), versions())
 
 
 def add(store: Store, run: TrainingRun) -> None:
-    """Keep it beside the trials. Several that search into one folder may begin at once."""
+    """Append a run. Several sweeps of one folder may begin at the same time."""
     with turn(store.folder / f".{FILE}.lock"):
-        known = [*read(store), run][-MOST:]
-        store.write_text(FILE, json.dumps([asdict(each) for each in known], indent=2) + "\n")
+        store.write_text(FILE, json_document.dump(WRITTEN, [*read(store), run][-MOST:]))
 
 
 def read(store: Store) -> list[TrainingRun]:
-    """Those that are known, the oldest first; a file that is no longer readable knows nothing."""
-    path = store.folder / FILE
+    """Return the known runs, the oldest first. What cannot be read is left out."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        entries = json_document.load(READ, (store.folder / FILE).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, DocumentError):
         return []
-    runs = map(_run, found if isinstance(found, list) else [])
-    return [run for run in runs if run]
-
-
-def _run(values: object) -> TrainingRun | None:
-    """What can be read of an entry that others may have written."""
-    if not isinstance(values, dict) or not isinstance(values.get("trials"), int):
-        return None
-    words = {
-        each.name: str(values.get(each.name, ""))
-        for each in fields(TrainingRun)
-        if each.name not in ("trials", "versions")
-    }
-    known = values.get("versions")
-    versions = {str(name): str(text) for name, text in known.items()} if isinstance(known, dict) else {}
-    return TrainingRun(trials=values["trials"], versions=versions, **words) if words["command"] else None
+    return [run for run in entries if run]
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli_helpers import invoke, records, started, table, train, until, write
-from tests.tracking.test_tracker import Sent
+from tests.tracking.test_mlflow_client import Sent
 
 AWAY = "http://me:hunter2@127.0.0.1:9"
 

@@ -63,7 +63,7 @@ def test_killed_right_after_a_chunk_is_saved_only_the_rest_is_trained(undisturbe
 
 @pytest.mark.slow
 def test_after_ten_kills_every_trial_is_once_in_the_store_and_once_in_mlflow(undisturbed, tmp_path):
-    from tests.tracking.test_tracker import Sent
+    from tests.tracking.test_mlflow_client import Sent
 
     path, results = write(tmp_path, **LONGER), tmp_path / "results"
     kill_often(path, results, 10)

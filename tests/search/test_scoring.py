@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from clipbench.search.scoring import PointScore, outcome, running_score
-from clipbench.search.settings import SearchObjective, fresh_seeds
+from clipbench.search.settings import fresh_seeds
+from clipbench.store.sweep_file import SearchObjective
 
 ACCURACY, LOSS = SearchObjective("val/accuracy", higher=True), SearchObjective("val/loss", higher=False)
 EPOCHS = SearchObjective("epochs_to_target", higher=False)

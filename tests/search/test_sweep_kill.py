@@ -123,7 +123,7 @@ def test_two_into_one_folder_train_no_trial_twice_and_a_run_is_told_to_wait(tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_ten_times_at_random_it_ends_with_all_points_also_in_mlflow(tmp_path, seed):
-    from tests.tracking.test_tracker import Sent
+    from tests.tracking.test_mlflow_client import Sent
 
     path, results, chance = write(tmp_path, **SEARCH), tmp_path / "results", random.Random(seed)
     whole = timed(path, tmp_path / "undisturbed")
@@ -153,7 +153,7 @@ def timed(path, results):
 
 @pytest.mark.slow
 def test_three_at_once_train_no_point_twice_and_send_each_trial_once(tmp_path):
-    from tests.tracking.test_tracker import Sent
+    from tests.tracking.test_mlflow_client import Sent
 
     path, results = write(tmp_path, **SEARCH), tmp_path / "results"
     with begin(path, results) as first, begin(path, results) as second, begin(path, results) as third:

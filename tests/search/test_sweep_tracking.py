@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli_helpers import invoke, records, write
 from tests.sweep_helpers import ledger
-from tests.tracking.test_tracker import Sent
+from tests.tracking.test_mlflow_client import Sent
 
 SEARCH = {
     "data": {"name": "digits", "limit": 200},

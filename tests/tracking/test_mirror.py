@@ -15,7 +15,7 @@ from clipbench.tracking.mirror import Mirror
 from clipbench.tracking.sync import Invocation, push
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
-from tests.tracking.test_tracker import Sent
+from tests.tracking.test_mlflow_client import Sent
 
 INVOCATION = Invocation("clipbench run x.yaml", version="0.1")
 
