@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from clipbench import stats
 from clipbench.analysis.report_model import ArmResult, Report, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.columns import Grid
 from clipbench.stats import Ranking
 
-TITLE = "Ranks"
 UNRANKED = "An average rank takes at least three settings, and three strategies that all of them have."
 NO_CLAIMS = "No experiment claims anything."
 FEWEST = 3  # settings, and strategies: with fewer an average rank says nothing
@@ -36,14 +34,6 @@ class Ranks:
     left_out: tuple[str, ...]  # strategies that some setting lacks
 
     @property
-    def grid(self) -> Grid:
-        """As a table, from the best to the worst."""
-        headers = ("strategy", "average rank", "not told apart from")
-        rows = zip(self.strategies, self.ranking.means, strict=True)
-        cells = tuple((name, f"{mean:.2f}", numbers.listing(self._near(mean, name)) or "-") for name, mean in rows)
-        return Grid(TITLE, headers, cells, frozenset({"strategy", "not told apart from"}))
-
-    @property
     def meaning(self) -> str:
         difference = self.ranking.critical_difference
         nemenyi = f" (Nemenyi, critical difference {difference:.2f})" if math.isfinite(difference) else ""
@@ -51,10 +41,6 @@ class Ranks:
             f"Average rank over {self.blocks} settings, 1 is best. Friedman {numbers.p_clause(self.ranking.p)}. "
             f"Strategies whose ranks are close are not told apart{nemenyi}."
         )
-
-    def _near(self, mean: float, name: str) -> list[str]:
-        every = zip(self.strategies, self.ranking.means, strict=True)
-        return [other for other, at in every if other != name and abs(at - mean) < self.ranking.critical_difference]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from clipbench.analysis import notes
-from clipbench.analysis import verdicts as verdict
+from clipbench.analysis import notes, verdicts
 from clipbench.analysis.plateau import plateau, thresholds
-from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting
-from clipbench.reporting import column_meaning as meaning
-from clipbench.reporting import columns, numbers
+from clipbench.analysis.report_model import ArmResult, Contrast, Flag, Report, Setting
+from clipbench.reporting import comparison_tables, numbers
 from clipbench.stats import Estimate
 
 HELPS = "clipping helps"
@@ -19,6 +17,20 @@ NOT_SHOWN = "no benefit shown"
 NO_MATTER = "clipping does not matter"
 TOO_FEW = "too few seeds to tell"
 NOTHING = "nothing to compare"
+NESTED = (
+    "The same difference without the optimism of choosing on the seeds that are reported: for each seed, the threshold "
+    "that the other seeds find best on validation data."
+)
+PLATEAU = "One standard error of the best mean: how far it would move by chance if other seeds were drawn."
+FLAGS = "What to know before using this arm; never a reason by itself to reject it."
+WITHOUT_DIVERGED = (
+    "A diverged trial is ranked below every trial that finished. This says what would be concluded if such trials were "
+    "left out of every number and every choice."
+)
+FLAG_WORDS = {
+    "fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)",
+    "refuses > 95 % of steps": "refuses > 95 % of steps (what it shows was learned on the few others)",
+}
 
 
 @dataclass(frozen=True)
@@ -42,17 +54,17 @@ class Answer:
 
 def answer(setting: Setting) -> Answer:
     """The advice that the comparison of a setting supports."""
-    others = [row for row in setting.main if row.verdict not in (verdict.BASELINE, verdict.NO_BASELINE)]
+    others = [row for row in setting.main if row.verdict not in (verdicts.BASELINE, verdicts.NO_BASELINE)]
     words = {row.verdict for row in others}
-    good = [row for row in others if row.verdict in (verdict.BEST, verdict.BETTER)]
+    good = [row for row in others if row.verdict in (verdicts.BEST, verdicts.BETTER)]
     if good:
         return _use(setting, good[0])
     if not others:
         return Answer(NOTHING, "There is no pair of a strategy and a baseline.", "", ())
-    if words <= {verdict.UNDERPOWERED}:
+    if words <= {verdicts.UNDERPOWERED}:
         return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_nearest(setting, others[0])))
     baseline = setting.baseline or ""
-    if words <= {verdict.NO_EFFECT}:
+    if words <= {verdicts.NO_EFFECT}:
         return Answer(NO_MATTER, "Every strategy is shown to be within the margin.", baseline, ())
     advice = "No strategy is shown to be better; with more seeds this may change."
     return Answer(NOT_SHOWN, advice, baseline, tuple(_nearest(setting, others[0])))
@@ -66,6 +78,15 @@ def lines(report: Report) -> Iterator[str]:
         yield f"{report.name}: {' '.join(report.notes)}"
 
 
+def flags(setting: Setting) -> list[Flag]:
+    """One for each row of the comparison that has something to be aware of."""
+    return [Flag(f"{row.label}: {', '.join(_flag_words(row))}") for row in setting.main if row.flags]
+
+
+def _flag_words(row: ArmResult) -> list[str]:
+    return [FLAG_WORDS.get(flag, flag) for flag in row.flags]
+
+
 def _use(setting: Setting, row: ArmResult) -> Answer:
     return Answer(HELPS, "", row.label, tuple(_reasons(setting, row)))
 
@@ -76,17 +97,17 @@ def _reasons(setting: Setting, row: ArmResult) -> Iterator[Reason]:
     if row.contrast and math.isfinite(row.contrast.nested):
         nested = Estimate(row.contrast.nested, math.nan, math.nan, row.contrast.difference.n)
         words = f"{numbers.interval(nested, setting.metric)} where the other seeds choose each seed's threshold"
-        yield Reason("Corrected", words, meaning.NESTED)
+        yield Reason("Corrected", words, NESTED)
     if words := _plateau(setting, row):
-        yield Reason("How exact", words, meaning.PLATEAU)
+        yield Reason("How exact", words, PLATEAU)
     baseline = setting.main[0]
-    if baseline.verdict == verdict.BASELINE and math.isfinite(row.step_us) and baseline.step_us > 0:
+    if baseline.verdict == verdicts.BASELINE and math.isfinite(row.step_us) and baseline.step_us > 0:
         change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time a step"
         steps = f"{numbers.number(row.step_us)} µs, {baseline.label} {numbers.number(baseline.step_us)} µs"
-        yield Reason("What it costs", f"{change} ({steps})", meaning.STEP)
+        yield Reason("What it costs", f"{change} ({steps})", comparison_tables.STEP_TIME.meaning)
     yield from _otherwise(setting)
     if row.flags:
-        yield Reason("Be aware", "; ".join(columns.flag_words(row)), meaning.FLAGS)
+        yield Reason("Be aware", "; ".join(_flag_words(row)), FLAGS)
 
 
 def _nearest(setting: Setting, row: ArmResult) -> Iterator[Reason]:
@@ -101,16 +122,18 @@ def _effect(setting: Setting, row: ArmResult, contrast: Contrast) -> Iterator[Re
     if contrast.difference.n:
         difference = numbers.interval(contrast.difference, setting.metric)
         words = f"{setting.metric.name} {difference} beside {setting.baseline}"
-        yield Reason("How much", words, meaning.difference(setting.baseline or ""))
+        yield Reason("How much", words, comparison_tables.difference(setting).meaning)
     wins = f"better on {contrast.score.wins} of {numbers.count(contrast.pairs, 'seed')}"
-    yield Reason("How sure", f"{numbers.p_clause(contrast.p_holm)} after Holm; {wins}", meaning.P_HOLM)
+    yield Reason(
+        "How sure", f"{numbers.p_clause(contrast.p_holm)} after Holm; {wins}", comparison_tables.P_HOLM.meaning
+    )
 
 
 def _otherwise(setting: Setting) -> Iterator[Reason]:
     """Where the rule for diverged trials decides; that an arm of diverged trials alone would be gone is no news."""
-    changes = [each for each in setting.otherwise or () if each.verdict_without != verdict.NOTHING_LEFT]
+    changes = [each for each in setting.otherwise or () if each.verdict_without != verdicts.NOTHING_LEFT]
     if changes:
-        yield Reason("Depends on", notes.otherwise(changes), meaning.OTHERWISE)
+        yield Reason("Depends on", notes.otherwise(changes), WITHOUT_DIVERGED)
 
 
 def _plateau(setting: Setting, row: ArmResult) -> str:

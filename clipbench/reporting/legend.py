@@ -1,80 +1,36 @@
-"""What the columns and verdicts mean, for somebody who has never seen the tables."""
+"""The legend of a report: what the columns of its tables mean, and the words that stand in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from clipbench.analysis import verdicts
-from clipbench.analysis.report_model import Report, Setting
-from clipbench.reporting import numbers
-from clipbench.reporting import search_column_meaning as search_meaning
-
-
-def lines(report: Report) -> tuple[str, ...]:
-    """What the tables of all settings need, each line once."""
-    parts = (_value, _difference, _choice, _verdicts, _behaviour)
-    every = (line for part in parts for setting in report.settings for line in part(setting))
-    return tuple(dict.fromkeys((*every, *search_meaning.lines(report.search))))
+from clipbench.analysis.report_model import Report
+from clipbench.reporting import comparison_tables, search_tables
+from clipbench.reporting.table import Column, Table
 
 
-def _value(setting: Setting) -> Iterator[str]:
-    better = "higher" if setting.metric.higher_is_better else "lower"
-    yield f"{setting.metric.name}: mean over seeds ± half of its 95 % t interval; {better} is better."
-    if setting.metric.name == "epochs_to_target":
-        yield "A trial that never reached the target counts with all its epochs: such means are too small."
+def of_report(report: Report, *, full: bool = True) -> tuple[str, ...]:
+    """The legend of all tables of the report; without `full`, not of those of every strategy and threshold."""
+    tables: list[Table[Any]] = [
+        table for setting in report.settings for table in comparison_tables.tables(setting, full=full)
+    ]
+    return lines([*tables, *(search_tables.tables(report.search) if report.search else [])])
 
 
-def _difference(setting: Setting) -> Iterator[str]:
-    if setting.baseline is None:
-        return
-    yield (
-        f"vs {setting.versus}: difference paired by seed ± half of its 95 % t interval; "
-        "positive is better, whatever the metric."
-    )
-    yield "p (Holm): two-sided paired sign-flip test of that difference, corrected for the rows of the table."
-    yield "dz: mean difference / its standard deviation over seeds. w-t-l: seeds won, tied, lost."
+def lines(tables: Iterable[Table[Any]]) -> tuple[str, ...]:
+    """`p (Holm): Two-sided p-value of ...`: a line for each column of the tables, then one for each verdict."""
+    every = list(tables)
+    columns = (line(column) for table in every for column in table.columns)
+    return tuple(dict.fromkeys((*columns, *_verdicts(every))))
 
 
-def _choice(setting: Setting) -> Iterator[str]:
-    if setting.is_choice:
-        yield (
-            f"A strategy's {setting.choice}, and the baseline's, are those with the best mean "
-            f"{setting.metric.criterion}; what diverged on more seeds ranks below."
-        )
-    elif setting.searched:
-        yield "Each strategy stands at the values that the search found, on seeds that the search never saw."
-    elif setting.metric.criterion:
-        yield (
-            f"A strategy's threshold is the one with the best mean {setting.metric.criterion} (*); "
-            "one that diverged on more seeds ranks below."
-        )
+def line(column: Column[Any]) -> str:
+    return f"{column.header}: {column.meaning}"
 
 
-def _verdicts(setting: Setting) -> Iterator[str]:
-    is_choice = setting.metric.criterion and not setting.searched
-    choice = ", also when the test repeats the choice of threshold" if is_choice else ""
-    better = f"better than the baseline (p < 0.05{choice})"
-    margin = numbers.margin(setting.margin, setting.metric) if setting.margin else "the margin"
-    meanings = {
-        verdicts.BEST: f"{better}, and first of those on validation.",
-        verdicts.TIED: "better than the baseline too, and not shown to be worse than the best.",
-        verdicts.BETTER: f"{better}.",
-        verdicts.WORSE: "worse than the baseline (p < 0.05).",
-        verdicts.NO_EFFECT: f"shown to lie within {margin} of the baseline (TOST, p < 0.05: its 90 % interval does).",
-        verdicts.UNDERPOWERED: "too few seeds to reach p < 0.05, whatever they show.",
-        verdicts.OPEN: "neither a difference nor its absence is shown.",
-    }
-    used = {row.verdict for row in setting.main}
-    yield from (f"{word}: {meaning}" for word, meaning in meanings.items() if word in used)
-
-
-def _behaviour(setting: Setting) -> Iterator[str]:
-    yield (
-        "norm: median gradient norm before clipping. clipped: share of steps on which the rule fired. "
-        "µs/step: time of a step of one trial."
-    )
-    if any(row.reach for row in setting.main):
-        yield (
-            "median: epochs to the target; a seed that never got there counts as later than all others. restricted "
-            "mean: it counts with all its epochs. p (log-rank): both reach it at one rate; not corrected."
-        )
+def _verdicts(tables: Iterable[Table[Any]]) -> Iterator[str]:
+    for table in tables:
+        for number, column in enumerate(table.columns):
+            used = {cells[number].text for cells in table.cells} if column.words else ()
+            yield from (f"{word}: {meaning}" for word, meaning in column.words.items() if word in used)

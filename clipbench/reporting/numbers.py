@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from clipbench.analysis.report_model import ArmResult, Contrast, Metric, TargetEpochs
+from clipbench.analysis.report_model import ArmResult, Metric, TargetEpochs
 from clipbench.stats import Estimate
 
 NOTHING = "-"
@@ -110,12 +110,6 @@ def effect(value: float) -> str:
     if math.isnan(value):
         return NOTHING
     return ("+∞" if value > 0 else "-∞") if math.isinf(value) else _rounded(value, 2, "+")
-
-
-def wins(contrast: Contrast | None) -> str:
-    if contrast is None:
-        return NOTHING
-    return f"{contrast.score.wins}-{contrast.score.ties}-{contrast.score.losses}"
 
 
 def diverged(row: ArmResult) -> str:

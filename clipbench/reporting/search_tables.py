@@ -1,4 +1,4 @@
-"""The tables of a search: what it promised and what held, what it cost, what mattered, what cannot be beaten."""
+"""The tables of a search: what it found and what fresh seeds show, what it cost, which options mattered."""
 
 from __future__ import annotations
 
@@ -7,141 +7,154 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
-from clipbench.reporting import numbers, search_column_meaning, search_sentences
-from clipbench.reporting.columns import Column, Grid, Value, grid_of
+from clipbench.reporting import numbers, search_sentences
+from clipbench.reporting.table import Column, Table
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint
 
-MOST_COLUMNS = 2  # of hyperparameters, each with a column of its own; more stand in one column, as words
-CONTENDER, FOUND = "contender", "found"
-TEXT = frozenset({CONTENDER, FOUND, "promise", "beaten by"})
+MOST_COLUMNS = 2  # of options, each with a column of its own; more are written into one column
+CONTENDER = "A clipping strategy whose options were searched; one that has none to search is trained as it is."
+FOUND = "The values of the searched options at the best point."
+
+PROMISES = {
+    search_sentences.HELD: "The searched score lies within the 95 % interval of the fresh seeds.",
+    search_sentences.TOO_GOOD: "Fresh seeds are worse than the search promised.",
+    search_sentences.TOO_MODEST: "Fresh seeds are better than the search promised.",
+    search_sentences.OPEN: "The fresh seeds are not trained yet.",
+    search_sentences.NOT_SEARCHED: "There was nothing to search.",
+}
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A point of a contender's front, and the first contender that beats it in everything."""
+class FrontPoint:
+    """A point of a contender's Pareto front, and the first contender that beats it in everything."""
 
     contender: SearchedContender
     point: SearchedPoint
     beaten_by: str
 
 
-def grids(search: SearchResult) -> list[Grid]:
-    """In the order in which they are read; only those that have something to show."""
+def tables(search: SearchResult) -> list[Table[ContenderResult] | Table[FrontPoint]]:
+    """The tables in the order in which they are read; only those that have rows."""
     found = [promises(search, number) for number in range(len(search.measures))]
     others = (effort(search), importances(search), pareto(search))
-    return [*found, *(grid for grid in others if grid.cells)]
+    return [*found, *(table for table in others if table.rows)]
 
 
-def promises(search: SearchResult, number: int = 0) -> Grid:
+def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
     """One objective: what the search promised, and what fresh seeds show."""
     measure = search.measures[number]
-    columns: list[Column[ContenderResult]] = [_contender(), *_values(search)]
-    columns += [
+    scale = numbers.scale(measure)
+    seeds = numbers.seeds(search.swept.search_seeds)
+    columns: tuple[Column[ContenderResult], ...] = (
+        _contender(),
+        *_values(search),
         Column(
             "searched",
-            lambda row: numbers.mean(row.promises[number].searched, measure),
-            search_column_meaning.searched(search.swept, measure),
-            lambda row: numbers.scale(measure) * row.promises[number].searched,
+            f"Mean {measure.name} over the search seeds ({seeds}) at the best point, which was chosen by it; "
+            f"{_better(measure)} is better.",
+            value=lambda row: row.promises[number].searched,
+            text=lambda mean: numbers.mean(mean, measure),
+            exact=lambda mean: scale * mean,
         ),
         Column(
             "fresh",
-            lambda row: numbers.estimate(row.promises[number].confirmed, measure),
-            search_column_meaning.fresh(search.swept, measure),
-            lambda row: numbers.scale(measure) * row.promises[number].confirmed.mean,
+            f"Mean {measure.name} over seeds that the search did not use ± half of its 95 % t interval.",
+            value=lambda row: row.promises[number].confirmed,
+            text=lambda value: numbers.estimate(value, measure),
+            exact=lambda value: scale * value.mean,
         ),
         Column(
-            f"optimism{numbers.difference_unit(measure)}",
-            lambda row: numbers.estimate(row.promises[number].optimism, measure, signed=True),
-            search_column_meaning.OPTIMISM,
-            lambda row: numbers.scale(measure) * row.promises[number].optimism.mean,
+            "optimism",
+            "Searched minus fresh, ± half of the interval of fresh; positive where the search promised too much. The "
+            "best of many noisy scores is partly luck, so a little optimism is to be expected.",
+            value=lambda row: row.promises[number].optimism,
+            text=lambda value: numbers.estimate(value, measure, signed=True),
+            exact=lambda value: scale * value.mean,
+            unit="pp" if measure.is_share else "",
         ),
         Column(
             "promise",
-            lambda row: row.promises[number].verdict,
-            search_column_meaning.PROMISE,
-            lambda row: row.promises[number].verdict,
+            "Whether the searched score agrees with the fresh seeds.",
+            value=lambda row: row.promises[number].verdict,
+            is_text=True,
+            words=PROMISES,
         ),
-    ]
+    )
     head = "The same points by" if number else "What the search found, by"
     name = f"promises-{number + 1}" if number else "promises"
-    return grid_of(name, f"{head} {numbers.unit(measure)}", columns, search.found, TEXT)
+    return Table(name, f"{head} {numbers.unit(measure)}", columns, search.found)
 
 
-def effort(search: SearchResult) -> Grid:
+def effort(search: SearchResult) -> Table[ContenderResult]:
     """What became of the points, and what share of the training each contender took."""
-    columns: list[Column[ContenderResult]] = [
+    columns: tuple[Column[ContenderResult], ...] = (
         _contender(),
-        _count("points", search_column_meaning.POINTS, "complete", "pruned", "failed"),
-        _count("complete", search_column_meaning.COMPLETE, "complete"),
-        _count("pruned", search_column_meaning.PRUNED, "pruned"),
+        _count(
+            "points",
+            "Points that were tried: values of all searched options, each trained on every search seed.",
+            "complete",
+            "pruned",
+            "failed",
+        ),
+        _count("complete", "Points that were trained to their last epoch.", "complete"),
+        _count("pruned", "Points that were stopped early because others were better by then.", "pruned"),
         Column(
             "diverged",
-            lambda row: str(_diverged(row)),
-            search_column_meaning.DIVERGED,
-            lambda row: float(_diverged(row)),
+            "Points of which at least one trial diverged.",
+            value=lambda row: sum(bool(point.diverged) for point in row.contender.points),
         ),
-        _count("failed", search_column_meaning.FAILED, "failed"),
+        _count("failed", "Points whose training ended with an error.", "failed"),
         Column(
-            "budget", lambda row: numbers.share(row.budget), search_column_meaning.BUDGET, lambda row: 100 * row.budget
+            "budget",
+            "Share of all epochs that the search trained; a pruned point counts with the epochs that it got.",
+            value=lambda row: row.budget,
+            text=numbers.share,
+            exact=lambda share: 100 * share,
         ),
-    ]
-    rows = [row for row in search.found if row.contender.hyperparameters]
-    return grid_of("effort", "What the search took", columns, rows, TEXT)
+    )
+    rows = tuple(row for row in search.found if row.contender.hyperparameters)
+    return Table("effort", "What the search took", columns, rows)
 
 
-def importances(search: SearchResult) -> Grid:
-    """How much of the differences between points each hyperparameter explains, where there are several."""
-    rows = [row for row in search.found if len(row.contender.importances) > 1]
+def importances(search: SearchResult) -> Table[ContenderResult]:
+    """How much of the differences between points each option explains; where there are several options."""
+    rows = tuple(row for row in search.found if len(row.contender.importances) > 1)
     paths = dict.fromkeys(path for row in rows for path in row.contender.importances)
     names = search_sentences.names(search.swept)
-    columns: list[Column[ContenderResult]] = [
-        _contender(),
-        *(_importance(path, names.get(path, path)) for path in paths),
-    ]
-    return grid_of("importances", "What mattered", columns, rows, TEXT)
+    columns = (_contender(), *(_importance(path, names.get(path, path)) for path in paths))
+    return Table("importances", "What mattered", columns, rows)
 
 
-def pareto(search: SearchResult) -> Grid:
+def pareto(search: SearchResult) -> Table[FrontPoint]:
     """Of several objectives: the points that no other point of their contender beats in all of them."""
     names = search_sentences.names(search.swept)
-    columns: list[Column[Peer]] = [
-        Column(
-            CONTENDER,
-            lambda row: row.contender.label + _star(row),
-            search_column_meaning.CONTENDER,
-            lambda r: r.contender.label,
-        ),
+    columns: tuple[Column[FrontPoint], ...] = (
+        Column("contender", CONTENDER, value=lambda row: row.contender.label + _star(row), is_text=True),
         Column(
             "point",
-            lambda row: str(row.point.number),
-            search_column_meaning.NUMBER,
-            lambda row: float(row.point.number),
+            "Its number, in the order in which the contender's points were tried; * marks the one that was confirmed.",
+            value=lambda row: row.point.number,
         ),
-        Column(
-            FOUND,
-            lambda row: search_sentences.place(row.point, names),
-            search_column_meaning.FOUND,
-            lambda r: search_sentences.place(r.point, names),
-        ),
+        Column("found", FOUND, value=lambda row: search_sentences.place(row.point, names), is_text=True),
         *(_score(number, measure) for number, measure in enumerate(search.measures)),
         Column(
             "beaten by",
-            lambda row: row.beaten_by or numbers.NOTHING,
-            search_column_meaning.BEATEN,
-            lambda r: r.beaten_by,
+            "The first contender that has a point which is no worse in any objective and better in one.",
+            value=lambda row: row.beaten_by or None,
+            is_text=True,
         ),
-    ]
-    return grid_of("pareto", "Pareto table: a choice between objectives", columns, list(peers(search)), TEXT)
+    )
+    return Table("pareto", "Pareto table: a choice between objectives", columns, tuple(front_points(search)))
 
 
-def peers(search: SearchResult) -> Iterator[Peer]:
-    """Every contender's front from its best in the first objective on, against the fronts of all others."""
+def front_points(search: SearchResult) -> Iterator[FrontPoint]:
+    """The points of every contender's front, the best in the first objective first."""
     measures = search.measures
     fronts = {row.contender.label: row.contender.front for row in search.found}
     for row in search.found:
         for point in sorted(row.contender.front, key=lambda each: -measures[0].sign * each.score(0)):
             beats = (label for label, front in fronts.items() if any(_beats(other, point, measures) for other in front))
-            yield Peer(row.contender, point, next(beats, ""))
+            yield FrontPoint(row.contender, point, next(beats, ""))
 
 
 def _beats(one: SearchedPoint, other: SearchedPoint, measures: Sequence[Metric]) -> bool:
@@ -150,65 +163,69 @@ def _beats(one: SearchedPoint, other: SearchedPoint, measures: Sequence[Metric])
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 
-def _star(row: Peer) -> str:
+def _star(row: FrontPoint) -> str:
     return " *" if row.point.number == row.contender.winner else ""
 
 
-def _score(number: int, measure: Metric) -> Column[Peer]:
+def _score(number: int, measure: Metric) -> Column[FrontPoint]:
     return Column(
-        numbers.unit(measure),
-        lambda row: numbers.mean(row.point.score(number), measure),
-        search_column_meaning.score(measure),
-        lambda row: numbers.scale(measure) * row.point.score(number),
+        measure.name,
+        f"Mean over the search seeds; {_better(measure)} is better.",
+        value=lambda row: row.point.score(number),
+        text=lambda score: numbers.mean(score, measure),
+        exact=lambda score: numbers.scale(measure) * score,
+        unit="%" if measure.is_share else "",
     )
+
+
+def _better(measure: Metric) -> str:
+    return "higher" if measure.higher_is_better else "lower"
 
 
 def _contender() -> Column[ContenderResult]:
-    return Column(
-        CONTENDER, lambda row: row.contender.label, search_column_meaning.CONTENDER, lambda row: row.contender.label
-    )
+    return Column("contender", CONTENDER, value=lambda row: row.contender.label, is_text=True)
 
 
 def _values(search: SearchResult) -> Iterator[Column[ContenderResult]]:
-    """A column a hyperparameter as long as they are few."""
+    """One column for each option as long as they are few."""
     names = search_sentences.names(search.swept)
-    if len(names) > MOST_COLUMNS:
-        yield Column(FOUND, lambda row: _place(row, names), search_column_meaning.FOUND, lambda row: _place(row, names))
+    if len(names) <= MOST_COLUMNS:
+        yield from (_option(path, name) for path, name in names.items())
         return
-    for path, name in names.items():
-        yield _hyperparameter(path, name)
+
+    def place(row: ContenderResult) -> str | None:
+        return search_sentences.place(row.contender.winning, names) if row.contender.winning else None
+
+    yield Column("found", FOUND, value=place, is_text=True)
 
 
-def _place(row: ContenderResult, names: dict[str, str]) -> str:
-    return search_sentences.place(row.contender.winning, names) if row.contender.winning else numbers.NOTHING
+def _option(path: str, name: str) -> Column[ContenderResult]:
+    def value(row: ContenderResult) -> SearchedPoint | None:
+        return row.contender.winning if row.contender.winning and path in row.contender.winning.values else None
 
+    def exact(point: SearchedPoint) -> float | str:
+        found = point.values[path]
+        return float(found) if isinstance(found, float | int) else str(found)
 
-def _hyperparameter(path: str, name: str) -> Column[ContenderResult]:
-    def value(row: ContenderResult) -> Value:
-        known = row.contender.winning.values.get(path) if row.contender.winning else None
-        return math.nan if known is None else float(known) if isinstance(known, float | int) else known
-
-    def text(row: ContenderResult) -> str:
-        winner = row.contender.winning
-        return search_sentences.value(winner.values[path]) if winner and path in winner.values else numbers.NOTHING
-
-    return Column(name, text, search_column_meaning.param(path), value)
-
-
-def _count(header: str, tip: str, *states: str) -> Column[ContenderResult]:
     return Column(
-        header, lambda row: str(row.contender.count(*states)), tip, lambda row: float(row.contender.count(*states))
+        name,
+        f"The value of {path} at the best point.",
+        value,
+        text=lambda point: search_sentences.value(point.values[path]),
+        exact=exact,
     )
 
 
-def _diverged(row: ContenderResult) -> int:
-    return sum(bool(point.diverged) for point in row.contender.points)
+def _count(title: str, meaning: str, *states: str) -> Column[ContenderResult]:
+    return Column(title, meaning, value=lambda row: row.contender.count(*states), exact=float)
 
 
 def _importance(path: str, name: str) -> Column[ContenderResult]:
-    def share(row: ContenderResult) -> float:
-        return row.contender.importances.get(path, math.nan)
-
     return Column(
-        name, lambda row: numbers.share(share(row)), search_column_meaning.IMPORTANCE, lambda row: 100 * share(row)
+        name,
+        "Share of the differences between points that the option explains, as Optuna estimates it; a rough guess where "
+        "there are few points.",
+        value=lambda row: row.contender.importances.get(path, math.nan),
+        text=numbers.share,
+        exact=lambda share: 100 * share,
     )

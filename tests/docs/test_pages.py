@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import typer.main
 
+from clipbench.analysis import verdicts
 from clipbench.cli import app
 from clipbench.config.experiment_file import KEYS
 from clipbench.config.sections import ReportOptions
@@ -13,7 +14,6 @@ from clipbench.config.sweep_section import Sweep
 from clipbench.config.train_section import Train
 from clipbench.core import measures
 from clipbench.plugins.registry import catalogue
-from clipbench.reporting.columns import verdicts
 from clipbench.store.column_types import is_option
 from tests import pages
 from tests.pages import ROOT

@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 from clipbench.analysis import notes
 from clipbench.analysis.report_model import Estimate, Metric, TargetEpochs
 from clipbench.errors import InputError
-from clipbench.reporting import ReportOptions, columns, compare
+from clipbench.reporting import ReportOptions, compare, comparison_tables
 from clipbench.reporting import numbers as formatting
 from clipbench.reporting.formats import csv_table, json_document, markdown, terminal
 from tests.golden_files import check_golden
@@ -647,16 +647,27 @@ def reaching():
     return [r | {"train.target": target} for r in rows]
 
 
+def texts(table):
+    """What each row of a table says."""
+    return [[cell.text for cell in row] for row in table.cells]
+
+
 def test_table_of_the_target_counts_everybody_and_says_what_it_means():
     (only,) = compare(pd.DataFrame(reaching())).settings
-    grid = columns.target(only)
-    assert grid.title == "Epochs to the target: val/accuracy 0.95"
-    assert grid.headers == ("arm", "reached", "median", "restricted mean", "p (log-rank)")
-    assert grid.cells == (
-        ("none", "4 of 8", "never (4/8)", "16.8", "-"),
-        ("norm@1", "8 of 8", "6.5", "6.50", "<0.001"),
-    )
-    assert all(len(meaning) > 20 for meaning in grid.meanings)
+    table = comparison_tables.target(only)
+    assert table.title == "Epochs to the target: val/accuracy 0.95"
+    assert [column.header for column in table.columns] == [
+        "arm",
+        "reached",
+        "median",
+        "restricted mean",
+        "p (log-rank)",
+    ]
+    assert texts(table) == [
+        ["none", "4 of 8", "never (4/8)", "16.8", "-"],
+        ["norm@1", "8 of 8", "6.5", "6.50", "<0.001"],
+    ]
+    assert all(len(column.meaning) > 20 for column in table.columns)
     report = compare(pd.DataFrame(reaching()), name="study")
     check_golden("report/target.txt", printed(report))
     assert "log-rank" in markdown.render(report) and "epochs_to_target_restricted_mean" in csv_table.render(report)
@@ -664,7 +675,7 @@ def test_table_of_the_target_counts_everybody_and_says_what_it_means():
 
 def test_without_a_target_there_is_no_table_of_it():
     (only,) = compare(quickstart()).settings
-    assert [grid.name for grid in columns.grids(only)] == ["comparison", "behaviour", "everything"]
+    assert [table.name for table in comparison_tables.tables(only)] == ["comparison", "behaviour", "everything"]
 
 
 def test_mean_epochs_to_target_is_never_over_survivors_alone():

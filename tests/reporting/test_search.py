@@ -232,7 +232,7 @@ def test_shares_of_the_budget_are_of_the_epochs_that_were_trained(scenes):
 
 def test_points_of_the_pareto_table_are_beaten_by_nothing_of_their_own_and_say_who_beats_them(scenes):
     report = scenes["objectives"]
-    peers = list(search_tables.peers(report.search))
+    peers = list(search_tables.front_points(report.search))
     assert {peer.contender.name for peer in peers} == {"norm", "value"}
     for peer in peers:
         better = [
@@ -541,10 +541,10 @@ def test_scores_of_any_size_are_drawn(scores, tmp_path):
 def test_every_word_of_the_search_is_explained_in_the_pages(scenes):
     text = pages.text("results/README.md")
     headers = {
-        header
+        column.title
         for report in scenes.values()
-        for grid in search_tables.grids(report.search)[:2]
-        for header in grid.headers
+        for table in search_tables.tables(report.search)[:2]
+        for column in table.columns
     }
     said = headers - {"contender", "optimism"} | {words.HELD, words.TOO_GOOD, words.TOO_MODEST, words.OPEN}
     assert [word for word in sorted(said | {words.NOT_SEARCHED}) if f"`{word}`" not in text] == []

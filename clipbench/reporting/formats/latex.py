@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from clipbench.analysis.report_model import Report, SearchResult, Setting
-from clipbench.reporting import columns as layout
-from clipbench.reporting import legend, search_tables
-from clipbench.reporting import search_column_meaning as search_meaning
-from clipbench.reporting.columns import Grid
+from clipbench.analysis.report_model import Report
+from clipbench.reporting import comparison_tables, legend, search_tables
+from clipbench.reporting.numbers import NOTHING
+from clipbench.reporting.table import Table
 
 HEADER = "% Needs \\usepackage{booktabs}. Written by clipbench; numbers are means over seeds."
 # What TeX takes for a command, and signs that its text fonts lack.
@@ -36,45 +36,36 @@ NEGATIVE = re.compile(r"(?<![\w.])-(?=[\d.$])")
 
 
 def render(report: Report) -> str:
-    """A table environment for the comparison and the behaviour of every setting."""
+    """A table environment for each table of every setting, but those of every threshold, and of the search."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
     lines = [HEADER]
     for number, setting in enumerate(report.settings):
-        lines += _setting(report, number, setting)
-    lines += _search(report, report.search) if report.search else []
+        lines += _tables(comparison_tables.tables(setting, full=False), setting.headline, f"tab:{name}-{number + 1}")
+    if report.search:
+        lines += _tables(search_tables.tables(report.search), report.search.headline, f"tab:{name}-search")
     return "\n".join(lines) + "\n"
 
 
-def _search(report: Report, search: SearchResult) -> Iterator[str]:
-    first, *others = search_tables.grids(search)
-    caption = " ".join((search.headline, *search_meaning.lines(search)))
-    yield from _table(first, caption, f"tab:{_name(report)}-search")
-    for grid in others:
-        yield from _table(grid, f"{grid.title}.", f"tab:{_name(report)}-search-{grid.name}")
+def _tables(tables: Sequence[Table[Any]], headline: str, label: str) -> Iterator[str]:
+    """The caption of the first one is the result, and what its numbers mean."""
+    first, *others = tables
+    meanings = (legend.line(column) for column in first.columns if not column.is_text)
+    yield from _table(first, " ".join((headline, *meanings)), label)
+    for table in others:
+        yield from _table(table, f"{table.title}.", f"{label}-{table.name}")
 
 
-def _name(report: Report) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
-
-
-def _setting(report: Report, number: int, setting: Setting) -> Iterator[str]:
-    name = _name(report)
-    comparison, *others = layout.grids(setting, full=False)
-    words = [setting.headline, *legend.lines(Report(report.name, (setting,), ()))[:3]]
-    yield from _table(comparison, " ".join(words), f"tab:{name}-{number + 1}")
-    for grid in others:
-        yield from _table(grid, f"{grid.title}.", f"tab:{name}-{number + 1}-{grid.name}")
-
-
-def _table(grid: Grid, caption: str, label: str) -> Iterator[str]:
-    columns = "".join("l" if header in grid.text else "r" for header in grid.headers)
+def _table(table: Table[Any], caption: str, label: str) -> Iterator[str]:
+    alignment = "".join("l" if column.is_text else "r" for column in table.columns)
     yield from ("", r"\begin{table}", r"  \centering", rf"  \caption{{{text(caption)}}}", rf"  \label{{{label}}}")
-    yield from (rf"  \begin{{tabular}}{{{columns}}}", r"    \toprule", f"    {_row(grid.headers)}", r"    \midrule")
-    yield from (f"    {_row(row)}" for row in grid.cells)
+    yield from (rf"  \begin{{tabular}}{{{alignment}}}", r"    \toprule")
+    yield from (f"    {_row(column.header for column in table.columns)}", r"    \midrule")
+    yield from (f"    {_row(cell.text for cell in row)}" for row in table.cells)
     yield from (r"    \bottomrule", r"  \end{tabular}", r"\end{table}")
 
 
-def _row(cells: tuple[str, ...]) -> str:
-    return " & ".join("--" if cell == "-" else text(cell) for cell in cells) + r" \\"
+def _row(cells: Iterable[str]) -> str:
+    return " & ".join("--" if cell == NOTHING else text(cell) for cell in cells) + r" \\"
 
 
 def text(value: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from clipbench.analysis import strategy_ranks
 from clipbench.analysis.report_model import Flag, Report, SearchResult, Setting
-from clipbench.analysis.strategy_ranks import Combined
-from clipbench.reporting import answer, claim_evidence, columns, legend, search_sentences, search_tables
-from clipbench.reporting.columns import Grid
+from clipbench.analysis.strategy_ranks import NO_CLAIMS, Combined
+from clipbench.reporting import answer, claim_evidence, comparison_tables, legend, search_sentences, search_tables
+from clipbench.reporting.table import Table
 
 # A user's names must not open a table cell, a link, HTML or emphasis.
 BLANKS = re.compile(r"\n{3,}")
@@ -24,7 +24,7 @@ def render(report: Report) -> str:
     lines += _search(report.search) if report.search else []
     lines += _claims(report)
     lines += [line for note in report.notes for line in (f"> {_escape(note)}", "")]
-    lines += _items("How to read this:", legend.lines(report))
+    lines += _list("How to read this:", [_escape(line) for line in legend.of_report(report)])
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
@@ -32,14 +32,14 @@ def render_combined(combined: Combined) -> str:
     """Several experiments as one document: answers, ranks, all claims."""
     lines = ["# All experiments", "", combined.size, "", "## Answers", ""]
     lines += [f"- {_escape(line)}" for report in combined.reports for line in answer.lines(report)]
-    lines += ["", f"## {strategy_ranks.TITLE}", ""]
-    lines += [*_table(combined.ranks.grid), ""] if combined.ranks else []
+    lines += ["", "## Ranks", ""]
+    lines += [*_table(comparison_tables.ranks(combined.ranks)), ""] if combined.ranks else []
     lines += [_escape(combined.about_ranks), "", f"## {claim_evidence.TITLE}", ""]
     claims = [(report.name, each) for report in combined.reports for each in report.claims]
     if claims:
         lines += ["| experiment | verdict | claim | expected | evidence |", "| --- | --- | --- | --- | --- |"]
         lines += [_line((name, c.verdict, c.says, c.expect, claim_evidence.sentence(c))) for name, c in claims]
-    lines += ["", _escape(claim_evidence.MEANING if claims else strategy_ranks.NO_CLAIMS)]
+    lines += ["", _escape(claim_evidence.MEANING if claims else NO_CLAIMS)]
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
@@ -47,18 +47,21 @@ def _setting(setting: Setting) -> Iterator[str]:
     if setting.axes:
         yield from (f"## {_escape(setting.label)}", "")
     yield from (f"**{_escape(setting.headline)}**", "")
-    for grid in columns.grids(setting):
-        yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")
-    yield from _items("Be aware:", columns.flags(setting))
-    yield from _items("Notes:", setting.notes)
+    for table in comparison_tables.tables(setting):
+        yield from (f"### {_escape(table.title)}", "", *_table(table), "")
+    yield from _remarks(answer.flags(setting), setting.notes)
 
 
 def _search(search: SearchResult) -> Iterator[str]:
     yield from (f"## {search_sentences.TITLE}", "", f"**{_escape(search.headline)}**", "")
-    for grid in search_tables.grids(search):
-        yield from (f"### {_escape(grid.title)}", "", *_table(grid), "")
-    yield from _list("Be aware:", [_flag(flag) for flag in search_sentences.aware(search)])
-    yield from _items("Notes:", search.notes)
+    for table in search_tables.tables(search):
+        yield from (f"### {_escape(table.title)}", "", *_table(table), "")
+    yield from _remarks(search_sentences.aware(search), search.notes)
+
+
+def _remarks(flags: Sequence[Flag], notes: Sequence[str]) -> Iterator[str]:
+    yield from _list("Be aware:", [_flag(flag) for flag in flags])
+    yield from _list("Notes:", [_escape(note) for note in notes])
 
 
 def _flag(flag: Flag) -> str:
@@ -85,19 +88,15 @@ def _claims(report: Report) -> Iterator[str]:
     yield from ("", _escape(claim_evidence.MEANING), "")
 
 
-def _table(grid: Grid) -> Iterator[str]:
-    yield _line(grid.headers)
-    yield _line(tuple("---" if header in grid.text else "---:" for header in grid.headers), escape=False)
-    for row in grid.cells:
-        yield _line(row)
+def _table(table: Table[Any]) -> Iterator[str]:
+    yield _line([column.header for column in table.columns])
+    yield f"| {' | '.join('---' if column.is_text else '---:' for column in table.columns)} |"
+    for row in table.cells:
+        yield _line([cell.text for cell in row])
 
 
-def _line(cells: tuple[str, ...], *, escape: bool = True) -> str:
-    return f"| {' | '.join(_escape(cell) if escape else cell for cell in cells)} |"
-
-
-def _items(title: str, lines: Sequence[str]) -> Iterator[str]:
-    yield from _list(title, [_escape(line) for line in lines])
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escape, cells))} |"
 
 
 def _list(title: str, lines: Sequence[str]) -> Iterator[str]:

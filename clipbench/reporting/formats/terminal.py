@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from typing import Any
 
-from rich import box
+import rich.box
+import rich.table
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from clipbench.analysis import claims, verdicts
-from clipbench.analysis.report_model import Report, SearchResult, Setting
+from clipbench.analysis.report_model import Flag, Report, SearchResult, Setting
 from clipbench.analysis.strategy_ranks import NO_CLAIMS, Combined
-from clipbench.reporting import answer, claim_evidence, columns, legend, search_sentences, search_tables
-from clipbench.reporting.columns import Grid
+from clipbench.reporting import answer, claim_evidence, comparison_tables, legend, search_sentences, search_tables
+from clipbench.reporting.table import Table
 
 STYLES = {
     verdicts.BEST: "bold green",
@@ -42,7 +44,7 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
     _claims(report, console)
     for note in report.notes:
         _line("Note: ", note, console, "yellow")
-    for line in legend.lines(report):
+    for line in legend.of_report(report, full=full):
         _line("", line, console, "dim")
 
 
@@ -55,7 +57,7 @@ def render_combined(combined: Combined, console: Console) -> None:
             _line("- ", line, console, "")
     console.print()
     if combined.ranks:
-        console.print(_table(combined.ranks.grid))
+        console.print(_table(comparison_tables.ranks(combined.ranks)))
         console.print()
     _line("", combined.about_ranks, console, "dim")
     console.print()
@@ -69,30 +71,30 @@ def render_combined(combined: Combined, console: Console) -> None:
 def _setting(setting: Setting, console: Console, *, full: bool) -> None:
     console.print(Text(setting.headline, "bold"))
     console.print()
-    for grid in columns.grids(setting, full=full):
-        console.print(_table(grid))
+    for table in comparison_tables.tables(setting, full=full):
+        console.print(_table(table))
         console.print()
-    for flag in columns.flags(setting):
-        _line("! ", flag, console, "yellow")
-    for note in setting.notes:
-        _line("Note: ", note, console, "yellow")
-    if columns.flags(setting) or setting.notes:
-        console.print()
+    _remarks(answer.flags(setting), setting.notes, console)
 
 
 def _search(search: SearchResult, console: Console) -> None:
     _line("", search.headline, console, "bold")
     console.print()
-    for grid in search_tables.grids(search):
-        console.print(_table(grid))
+    for table in search_tables.tables(search):
+        console.print(_table(table))
         console.print()
-    for flag in search_sentences.aware(search):
+    _remarks(search_sentences.aware(search), search.notes, console)
+
+
+def _remarks(flags: Sequence[Flag], notes: Sequence[str], console: Console) -> None:
+    for flag in flags:
         _line("! ", flag.words, console, "yellow")
         if flag.remedy:
             console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
-    for note in search.notes:
+    for note in notes:
         _line("Note: ", note, console, "yellow")
-    console.print()
+    if flags or notes:
+        console.print()
 
 
 def _claims(report: Report, console: Console) -> None:
@@ -110,26 +112,25 @@ def _answered(report: Report, console: Console) -> None:
         _line(" " * 14, claim_evidence.sentence(each), console, "")
 
 
-def _table(grid: Grid) -> Table:
-    table = Table(
-        title=Text(grid.title),
+def _table(table: Table[Any]) -> rich.table.Table:
+    grid = rich.table.Table(
+        title=Text(table.title),
         title_justify="left",
         title_style="",
-        box=box.SIMPLE_HEAD,
+        box=rich.box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for header in grid.headers:
-        is_words = header in grid.text
-        table.add_column(
-            Text(_header(header)),
-            justify="left" if is_words else "right",
+    for column in table.columns:
+        grid.add_column(
+            Text(_header(column.header)),
+            justify="left" if column.is_text else "right",
             overflow="fold",
-            no_wrap=not is_words,
+            no_wrap=not column.is_text,
         )
-    for row in grid.cells:
-        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
-    return table
+    for row in table.cells:
+        grid.add_row(*(Text(cell.text, STYLES.get(cell.text, "") if cell.column.words else "") for cell in row))
+    return grid
 
 
 def _header(name: str) -> str:

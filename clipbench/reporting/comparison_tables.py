@@ -1,0 +1,261 @@
+"""The tables of a comparison: which columns they have, what each means and how its numbers are written."""
+
+from __future__ import annotations
+
+import math
+
+from clipbench.analysis import verdicts
+from clipbench.analysis.report_model import ArmResult, Setting
+from clipbench.analysis.strategy_ranks import Ranks
+from clipbench.reporting import numbers
+from clipbench.reporting.table import Column, Table
+
+P_HOLM: Column[ArmResult] = Column(
+    "p (Holm)",
+    "Two-sided p-value of the paired sign-flip permutation test of the difference, corrected by Holm's method for all "
+    "rows that are compared with the baseline.",
+    value=lambda row: row.contrast and row.contrast.p_holm,
+    text=numbers.p_value,
+)
+EFFECT: Column[ArmResult] = Column(
+    "dz",
+    "Cohen's dz: the mean difference divided by the standard deviation of the differences over seeds.",
+    value=lambda row: row.contrast and row.contrast.dz,
+    text=numbers.effect,
+)
+WINS: Column[ArmResult] = Column(
+    "w-t-l",
+    "Number of seeds on which the arm was better than the baseline (wins), equal (ties) and worse (losses). A diverged "
+    "trial loses.",
+    value=lambda row: row.contrast and row.contrast.score,
+    text=lambda score: f"{score.wins}-{score.ties}-{score.losses}",
+    exact=lambda score: float(score.wins - score.losses),
+)
+DIVERGED: Column[ArmResult] = Column(
+    "diverged",
+    "Number of seeds on which the loss, the gradient or the weights became infinite or NaN, of all seeds.",
+    value=lambda row: row,
+    text=numbers.diverged,
+    exact=lambda row: float(row.diverged),
+)
+GRADIENT_NORM: Column[ArmResult] = Column(
+    "norm",
+    "Median of the gradient norm before clipping, over steps and seeds.",
+    value=lambda row: row.grad_norm,
+    text=numbers.number,
+)
+CLIPPED: Column[ArmResult] = Column(
+    "clipped",
+    "Share of steps on which the rule fired, over all seeds.",
+    value=lambda row: row.fired_share,
+    text=numbers.share,
+    exact=lambda share: 100 * share,
+)
+CLIPPED_ELEMENTS: Column[ArmResult] = Column(
+    "elements",
+    "Share of the gradient's elements that the rule changed.",
+    value=lambda row: row.fraction,
+    text=numbers.share,
+    exact=lambda share: 100 * share,
+)
+STEP_TIME: Column[ArmResult] = Column(
+    "step",
+    "Time of one training step of one trial.",
+    value=lambda row: row.step_us,
+    text=numbers.number,
+    unit="µs",
+)
+REACHED: Column[ArmResult] = Column(
+    "reached",
+    "Number of seeds that reached the target, of all seeds. A diverged trial does not reach it.",
+    value=lambda row: row.reach,
+    text=lambda reach: f"{reach.reached} of {reach.trials}",
+    exact=lambda reach: float(reach.reached),
+)
+MEDIAN_EPOCHS: Column[ArmResult] = Column(
+    "median",
+    "Median number of epochs to the target. A seed that did not reach it counts as later than all others.",
+    value=lambda row: row.reach,
+    text=numbers.reach,
+    exact=lambda reach: reach.median,
+)
+MEAN_EPOCHS: Column[ArmResult] = Column(
+    "restricted mean",
+    "Mean number of epochs to the target, where a seed that did not reach it counts with all epochs that it was given "
+    "(the restricted mean survival time); never a mean over only the seeds that reached it.",
+    value=lambda row: row.reach and row.reach.restricted,
+    text=numbers.number,
+)
+P_LOG_RANK: Column[ArmResult] = Column(
+    "p (log-rank)",
+    "Two-sided p-value of the log-rank test that the arm and the baseline reach the target at the same rate. Seeds "
+    "that did not reach it are censored at the last epoch. Seeds are not paired, and nothing is corrected.",
+    value=lambda row: row.contrast and row.contrast.p_reach,
+    text=numbers.p_value,
+)
+
+
+def tables(setting: Setting, *, full: bool = True) -> list[Table[ArmResult]]:
+    """The tables of a setting; without `full`, not the one of every strategy and threshold."""
+    # The other rows of a tuned comparison are in the tables of the settings that it chose from.
+    has_more = full and len(setting.rows) > len(setting.main) and not setting.tuned
+    is_timed = any(row.reach for row in setting.main)
+    found = [comparison(setting), behaviour(setting), *([target(setting)] if is_timed else [])]
+    return [*found, *([everything(setting)] if has_more else [])]
+
+
+def comparison(setting: Setting) -> Table[ArmResult]:
+    """The result: one row for each strategy, at its best threshold, and the baseline first."""
+    columns = [arm(setting), metric(setting)]
+    if setting.baseline:
+        columns += [difference(setting), P_HOLM]
+    columns.append(verdict(setting))
+    return Table("comparison", f"Comparison: {_chosen(setting)}", tuple(columns), setting.main)
+
+
+def _chosen(setting: Setting) -> str:
+    if setting.searched:
+        equal = f", at equal {setting.equal}" if setting.equal else ""
+        return f"each strategy as the search found it{equal}, on fresh seeds"
+    return f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
+
+
+def behaviour(setting: Setting) -> Table[ArmResult]:
+    """How the arms of the comparison behave: effect size, divergence, clipping and cost."""
+    compared = (EFFECT, WINS) if setting.baseline else ()
+    columns = (arm(setting), *compared, DIVERGED, GRADIENT_NORM, CLIPPED, STEP_TIME)
+    return Table("behaviour", "Behaviour of the same rows", columns, setting.main)
+
+
+def target(setting: Setting) -> Table[ArmResult]:
+    """When the arms of the comparison reached the target; no number leaves out the seeds that did not."""
+    compared = (P_LOG_RANK,) if setting.baseline else ()
+    columns = (arm(setting), REACHED, MEDIAN_EPOCHS, MEAN_EPOCHS, *compared)
+    words = f": {setting.target}" if setting.target else ""
+    return Table("target", f"Epochs to the target{words}", columns, setting.main)
+
+
+def everything(setting: Setting) -> Table[ArmResult]:
+    """Every strategy at every threshold; `*` marks the chosen ones."""
+    columns = [arm(setting, mark=True)]
+    if setting.metric.criterion:
+        columns.append(criterion(setting.metric.criterion))
+    columns.append(metric(setting))
+    if setting.baseline:
+        columns.append(difference(setting))
+    columns += [DIVERGED, CLIPPED]
+    if any(not math.isnan(row.fraction) for row in setting.rows):
+        columns.append(CLIPPED_ELEMENTS)
+    return Table("everything", "Every strategy and threshold", tuple(columns), setting.rows)
+
+
+def ranks(found: Ranks) -> Table[int]:
+    """The strategies by their average rank over several settings; a row is a place in that order."""
+    difference = found.ranking.critical_difference
+
+    def near(place: int) -> str:
+        means = zip(found.strategies, found.ranking.means, strict=True)
+        close = [name for name, mean in means if abs(mean - found.ranking.means[place]) < difference]
+        return numbers.listing([name for name in close if name != found.strategies[place]]) or numbers.NOTHING
+
+    columns: tuple[Column[int], ...] = (
+        Column("strategy", "A clipping strategy.", lambda place: found.strategies[place], is_text=True),
+        Column(
+            "average rank",
+            "Mean of the ranks of the strategy over the settings; 1 is best.",
+            value=lambda place: found.ranking.means[place],
+            text=lambda mean: f"{mean:.2f}",
+        ),
+        Column(
+            "not significantly different from",
+            "The strategies whose average rank is closer than the critical difference of Nemenyi's test.",
+            value=near,
+            is_text=True,
+        ),
+    )
+    return Table("ranks", "Ranks", columns, tuple(range(len(found.strategies))))
+
+
+def arm(setting: Setting, *, mark: bool = False) -> Column[ArmResult]:
+    """The name of the arm; with `mark`, followed by `*` where the threshold was chosen."""
+
+    def label(row: ArmResult) -> str:
+        is_choice = row.shown and setting.metric.criterion and row.verdict != verdicts.BASELINE
+        return f"{row.label} *" if mark and is_choice else row.label
+
+    return Column("arm", _about_arms(setting), value=label, is_text=True)
+
+
+def _about_arms(setting: Setting) -> str:
+    if setting.searched:
+        return "A clipping strategy with the options that the search found, on seeds that the search did not use."
+    if not setting.metric.criterion:
+        return "A clipping strategy at one threshold."
+    marked = "" if setting.is_choice else " (*)"
+    return (
+        f"A clipping strategy at one threshold. Chosen for each strategy{marked}: the {setting.choice} with the best "
+        f"mean {setting.metric.criterion}; what diverged on more seeds ranks below."
+    )
+
+
+def metric(setting: Setting) -> Column[ArmResult]:
+    """The metric that is compared."""
+    measure = setting.metric
+    better = "higher" if measure.higher_is_better else "lower"
+    missed = " A trial that never reached the target counts with all its epochs, so such a mean is too small."
+    return Column(
+        measure.name,
+        f"Mean over seeds ± half of its 95 % t interval; {better} is better."
+        f"{missed if measure.name == 'epochs_to_target' else ''}",
+        value=lambda row: row.value,
+        text=lambda value: numbers.estimate(value, measure),
+        exact=lambda value: numbers.scale(measure) * value.mean,
+        unit="%" if measure.is_share else "",
+    )
+
+
+def criterion(name: str) -> Column[ArmResult]:
+    """The validation measure by which thresholds are chosen."""
+    scale = 100 if name.endswith("accuracy") else 1
+    return Column(
+        name,
+        "Mean over seeds, by which each strategy's threshold is chosen. Test data chooses nothing.",
+        value=lambda row: scale * row.criterion,
+        text=numbers.number,
+        unit="%" if scale == 100 else "",
+    )
+
+
+def difference(setting: Setting) -> Column[ArmResult]:
+    """The difference to the baseline, paired by seed."""
+    measure = setting.metric
+    return Column(
+        f"vs {setting.versus}",
+        f"Mean difference to {setting.baseline or 'the baseline'} paired by seed ± half of its 95 % t interval; "
+        "positive is better, whatever the metric.",
+        value=lambda row: row.contrast and row.contrast.difference,
+        text=lambda value: numbers.estimate(value, measure, signed=True),
+        exact=lambda value: numbers.scale(measure) * value.mean,
+        unit="pp" if measure.is_share else "",
+    )
+
+
+def verdict(setting: Setting) -> Column[ArmResult]:
+    """What is concluded of each arm."""
+    is_choice = setting.metric.criterion and not setting.searched
+    choice = ", also when the test repeats the choice of the threshold" if is_choice else ""
+    better = f"Better than the baseline (p < 0.05{choice})"
+    margin = numbers.margin(setting.margin, setting.metric) if setting.margin else "the margin"
+    words = {
+        verdicts.BASELINE: "The arm that all others are compared with.",
+        verdicts.NO_BASELINE: "There is no baseline to compare with.",
+        verdicts.BEST: f"{better}, and the first of those on validation data.",
+        verdicts.TIED: "Better than the baseline too, and not shown to be worse than the best.",
+        verdicts.BETTER: f"{better}.",
+        verdicts.WORSE: "Worse than the baseline (p < 0.05).",
+        verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05: its 90 % interval does).",
+        verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever they show.",
+        verdicts.OPEN: "Neither a difference nor its absence is shown.",
+    }
+    meaning = "What the seeds show compared with the baseline, after correction for the number of comparisons."
+    return Column("verdict", meaning, value=lambda row: row.verdict, is_text=True, words=words)

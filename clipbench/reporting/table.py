@@ -1,0 +1,77 @@
+"""What the tables of a report are made of: columns that know what they mean, and the rows that they describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from clipbench.reporting.numbers import NOTHING
+
+RowT = TypeVar("RowT")
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Column(Generic[RowT]):
+    """A column: its title and unit, what it means, and what its cells hold.
+
+    Every format writes `text`. The HTML page sorts by `exact` and shows it on request. The legends, the hints of the
+    page and the documentation take `meaning` and `words`.
+    """
+
+    title: str
+    meaning: str
+    value: Callable[[RowT], Any]  # None where the row has no value
+    text: Callable[[Any], str] = str  # of a value
+    exact: Callable[[Any], float | str] = _itself  # of a value, in full precision and in the unit
+    unit: str = ""
+    is_text: bool = False  # aligned left, sorted as words
+    words: Mapping[str, str] = field(default_factory=dict)  # of a column of verdicts: what each means
+
+    @property
+    def header(self) -> str:
+        """The title with its unit: `test/accuracy %`, `vs none (pp)`."""
+        return f"{self.title} %" if self.unit == "%" else f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one row holds in one column."""
+
+    column: Column[Any]
+    text: str
+    exact: float | str
+    meaning: str  # of a verdict
+
+    @property
+    def is_finite(self) -> bool:
+        return isinstance(self.exact, float | int) and math.isfinite(self.exact)
+
+
+@dataclass(frozen=True)
+class Table(Generic[RowT]):
+    """Columns and rows, the same for every format."""
+
+    name: str  # by which a page links to it
+    title: str
+    columns: tuple[Column[RowT], ...]
+    rows: tuple[RowT, ...]
+
+    @cached_property
+    def cells(self) -> list[list[Cell]]:
+        """The cells of each row."""
+        return [[_cell(column, row) for column in self.columns] for row in self.rows]
+
+
+def _cell(column: Column[RowT], row: RowT) -> Cell:
+    value = column.value(row)
+    if value is None:
+        return Cell(column, NOTHING, "" if column.is_text else math.nan, "")
+    text = column.text(value)
+    return Cell(column, text, column.exact(value), column.words.get(text, ""))
