@@ -1,18 +1,28 @@
 """The documentation pages as tests see them: their code blocks, and the parts that are generated from the program."""
 
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
+
+from clipbench.analysis.report_model import SearchResult
 from clipbench.cli.catalogue import families, formula_of
 from clipbench.config.coerce import show
 from clipbench.config.component_options import signature
 from clipbench.core import measures
 from clipbench.plugins.registry import Plugin, catalogue
+from clipbench.reporting import ReportOptions, compare, comparison_tables, search_tables
+from clipbench.reporting.table import Table
+from clipbench.store import sweep_file
+from tests import fake_sweep
+from tests.reporting.test_report import arm, reaching
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "experiments/quickstart.yaml"
@@ -146,6 +156,49 @@ def measured(table: str) -> Iterator[str]:
         yield _row(_code(column.name), column.meaning, column.unit, better, named_by)
 
 
+def columns(tables: Iterable[Table]) -> Iterator[str]:
+    """The meaning of each column of the tables, once, and of the words that stand in it."""
+    seen: set[tuple[str, str]] = set()
+    for table in tables:
+        yield f"\n**{table.title.partition(':')[0]}**\n"
+        yield "| column | is |"
+        yield "|---|---|"
+        headers: dict[str, list[str]] = {}
+        for column in table.columns:
+            if (column.header, column.meaning) not in seen:
+                headers.setdefault(column.meaning, []).append(f"`{column.header}`")
+                seen.add((column.header, column.meaning))
+        yield from (_row(", ".join(names), meaning) for meaning, names in headers.items())
+        for column in table.columns:
+            if column.words:
+                yield f"\n| {column.title} | means |"
+                yield "|---|---|"
+                yield from (_row(f"`{word}`", meaning) for word, meaning in column.words.items())
+
+
+def comparison_columns() -> Iterator[str]:
+    """The tables of a comparison that has a baseline, several thresholds and a target."""
+    rows = reaching()
+    more = [row | {"epochs_to_target": 5.0, "train.target": rows[0]["train.target"]} for row in arm("norm", 2.0)]
+    (setting,) = compare(pd.DataFrame(rows + more)).settings
+    return columns(comparison_tables.tables(setting))
+
+
+def search_columns() -> Iterator[str]:
+    """The tables of a search with several objectives and options."""
+    objectives, jointly = _searched(fake_sweep.objectives), _searched(fake_sweep.jointly)
+    promises, effort, pareto = (search_tables.tables(objectives)[number] for number in (0, 2, 3))
+    return columns((promises, effort, search_tables.importances(jointly), pareto))
+
+
+def _searched(scene: Callable[[], tuple[dict[str, Any], pd.DataFrame]]) -> SearchResult:
+    written, frame = scene()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / sweep_file.FILE
+        path.write_text(json.dumps(written), encoding="utf-8")
+        return compare(frame, ReportOptions(swept=sweep_file.read(path))).search
+
+
 TABLES = {
     "strategies": strategies,
     "models": lambda: formulas("model", "model"),
@@ -158,6 +211,10 @@ TABLES = {
     "steps": lambda: measured("steps"),
     "epochs": lambda: measured("epochs"),
     "records": lambda: measured("records"),
+
+
+    "comparison-columns": comparison_columns,
+    "search-columns": search_columns,
 }
 
 

@@ -12,35 +12,34 @@ from clipbench.reporting.table import Column, Table
 
 P_HOLM: Column[ArmResult] = Column(
     "p (Holm)",
-    "Two-sided p-value of the paired sign-flip permutation test of the difference, corrected by Holm's method for all "
-    "rows that are compared with the baseline.",
+    "Two-sided paired sign-flip permutation test of the difference, corrected by Holm's method for all rows that are "
+    "compared with the baseline.",
     value=lambda row: row.contrast and row.contrast.p_holm,
     text=numbers.p_value,
 )
 EFFECT: Column[ArmResult] = Column(
     "dz",
-    "Cohen's dz: the mean difference divided by the standard deviation of the differences over seeds.",
+    "Effect size, Cohen's dz: the mean difference divided by its standard deviation over seeds.",
     value=lambda row: row.contrast and row.contrast.dz,
     text=numbers.effect,
 )
 WINS: Column[ArmResult] = Column(
     "w-t-l",
-    "Number of seeds on which the arm was better than the baseline (wins), equal (ties) and worse (losses). A diverged "
-    "trial loses.",
+    "Seeds won, tied and lost against the baseline; a diverged trial loses.",
     value=lambda row: row.contrast and row.contrast.score,
     text=lambda score: f"{score.wins}-{score.ties}-{score.losses}",
     exact=lambda score: float(score.wins - score.losses),
 )
 DIVERGED: Column[ArmResult] = Column(
     "diverged",
-    "Number of seeds on which the loss, the gradient or the weights became infinite or NaN, of all seeds.",
+    "Seeds with an infinite or NaN loss, gradient or weight, of all seeds.",
     value=lambda row: row,
     text=numbers.diverged,
     exact=lambda row: float(row.diverged),
 )
 GRADIENT_NORM: Column[ArmResult] = Column(
     "norm",
-    "Median of the gradient norm before clipping, over steps and seeds.",
+    "Median gradient norm before clipping, over steps and seeds.",
     value=lambda row: row.grad_norm,
     text=numbers.number,
 )
@@ -60,36 +59,35 @@ CLIPPED_ELEMENTS: Column[ArmResult] = Column(
 )
 STEP_TIME: Column[ArmResult] = Column(
     "step",
-    "Time of one training step of one trial.",
+    "Median time of one training step of one trial.",
     value=lambda row: row.step_us,
     text=numbers.number,
     unit="µs",
 )
 REACHED: Column[ArmResult] = Column(
     "reached",
-    "Number of seeds that reached the target, of all seeds. A diverged trial does not reach it.",
+    "Seeds that reached the target, of all seeds; a diverged trial does not.",
     value=lambda row: row.reach,
     text=lambda reach: f"{reach.reached} of {reach.trials}",
     exact=lambda reach: float(reach.reached),
 )
 MEDIAN_EPOCHS: Column[ArmResult] = Column(
     "median",
-    "Median number of epochs to the target. A seed that did not reach it counts as later than all others.",
+    "Median epochs to the target; a seed that did not reach it counts as later than all others.",
     value=lambda row: row.reach,
     text=numbers.reach,
     exact=lambda reach: reach.median,
 )
 MEAN_EPOCHS: Column[ArmResult] = Column(
     "restricted mean",
-    "Mean number of epochs to the target, where a seed that did not reach it counts with all epochs that it was given "
-    "(the restricted mean survival time); never a mean over only the seeds that reached it.",
+    "Mean epochs to the target; a seed that did not reach it counts with all its epochs.",
     value=lambda row: row.reach and row.reach.restricted,
     text=numbers.number,
 )
 P_LOG_RANK: Column[ArmResult] = Column(
     "p (log-rank)",
-    "Two-sided p-value of the log-rank test that the arm and the baseline reach the target at the same rate. Seeds "
-    "that did not reach it are censored at the last epoch. Seeds are not paired, and nothing is corrected.",
+    "Two-sided log-rank test that the arm and the baseline reach the target at the same rate; seeds are not paired, "
+    "and nothing is corrected.",
     value=lambda row: row.contrast and row.contrast.p_reach,
     text=numbers.p_value,
 )
@@ -205,7 +203,7 @@ def metric(setting: Setting) -> Column[ArmResult]:
     missed = " A trial that never reached the target counts with all its epochs, so such a mean is too small."
     return Column(
         measure.name,
-        f"Mean over seeds ± half of its 95 % t interval; {better} is better."
+        f"Mean over seeds ± half its 95 % t interval; {better} is better."
         f"{missed if measure.name == 'epochs_to_target' else ''}",
         value=lambda row: row.value,
         text=lambda value: numbers.estimate(value, measure),
@@ -219,7 +217,7 @@ def criterion(name: str) -> Column[ArmResult]:
     scale = 100 if name.endswith("accuracy") else 1
     return Column(
         name,
-        "Mean over seeds, by which each strategy's threshold is chosen. Test data chooses nothing.",
+        "Mean over seeds, by which each strategy's threshold is chosen; test data chooses nothing.",
         value=lambda row: scale * row.criterion,
         text=numbers.number,
         unit="%" if scale == 100 else "",
@@ -231,7 +229,7 @@ def difference(setting: Setting) -> Column[ArmResult]:
     measure = setting.metric
     return Column(
         f"vs {setting.versus}",
-        f"Mean difference to {setting.baseline or 'the baseline'} paired by seed ± half of its 95 % t interval; "
+        f"Mean difference to {setting.baseline or 'the baseline'}, paired by seed, ± half its 95 % t interval; "
         "positive is better, whatever the metric.",
         value=lambda row: row.contrast and row.contrast.difference,
         text=lambda value: numbers.estimate(value, measure, signed=True),
@@ -251,11 +249,11 @@ def verdict(setting: Setting) -> Column[ArmResult]:
         verdicts.NO_BASELINE: "There is no baseline to compare with.",
         verdicts.BEST: f"{better}, and the first of those on validation data.",
         verdicts.TIED: "Better than the baseline too, and not shown to be worse than the best.",
-        verdicts.BETTER: f"{better}.",
+        verdicts.BETTER: f"{better}, but shown to be worse than the best, if one is called best.",
         verdicts.WORSE: "Worse than the baseline (p < 0.05).",
         verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05: its 90 % interval does).",
         verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever they show.",
         verdicts.OPEN: "Neither a difference nor its absence is shown.",
     }
-    meaning = "What the seeds show compared with the baseline, after correction for the number of comparisons."
+    meaning = "What the seeds show, after correction for the number of comparisons."
     return Column("verdict", meaning, value=lambda row: row.verdict, is_text=True, words=words)

@@ -12,8 +12,8 @@ from clipbench.reporting.table import Column, Table
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint
 
 MOST_COLUMNS = 2  # of options, each with a column of its own; more are written into one column
-CONTENDER = "A clipping strategy whose options were searched; one that has none to search is trained as it is."
-FOUND = "The values of the searched options at the best point."
+CONTENDER = "A clipping strategy whose options were searched, or that has none to search."
+FOUND = "The values of the searched options."
 
 PROMISES = {
     search_sentences.HELD: "The searched score lies within the 95 % interval of the fresh seeds.",
@@ -50,23 +50,22 @@ def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
         *_values(search),
         Column(
             "searched",
-            f"Mean {measure.name} over the search seeds ({seeds}) at the best point, which was chosen by it; "
-            f"{_better(measure)} is better.",
+            f"Mean over the search seeds ({seeds}) at the best point, by which it was chosen.",
             value=lambda row: row.promises[number].searched,
             text=lambda mean: numbers.mean(mean, measure),
             exact=lambda mean: scale * mean,
         ),
         Column(
             "fresh",
-            f"Mean {measure.name} over seeds that the search did not use ± half of its 95 % t interval.",
+            "Mean over seeds that the search did not use ± half its 95 % t interval.",
             value=lambda row: row.promises[number].confirmed,
             text=lambda value: numbers.estimate(value, measure),
             exact=lambda value: scale * value.mean,
         ),
         Column(
             "optimism",
-            "Searched minus fresh, ± half of the interval of fresh; positive where the search promised too much. The "
-            "best of many noisy scores is partly luck, so a little optimism is to be expected.",
+            "Searched minus fresh; positive where the search promised too much. A little is to be expected: the best "
+            "of many noisy scores is partly luck.",
             value=lambda row: row.promises[number].optimism,
             text=lambda value: numbers.estimate(value, measure, signed=True),
             exact=lambda value: scale * value.mean,
@@ -91,7 +90,7 @@ def effort(search: SearchResult) -> Table[ContenderResult]:
         _contender(),
         _count(
             "points",
-            "Points that were tried: values of all searched options, each trained on every search seed.",
+            "Points that were tried: values of all searched options, trained on every search seed.",
             "complete",
             "pruned",
             "failed",
@@ -106,7 +105,7 @@ def effort(search: SearchResult) -> Table[ContenderResult]:
         _count("failed", "Points whose training ended with an error.", "failed"),
         Column(
             "budget",
-            "Share of all epochs that the search trained; a pruned point counts with the epochs that it got.",
+            "Share of all epochs of the search; a pruned point counts with the epochs that it was trained for.",
             value=lambda row: row.budget,
             text=numbers.share,
             exact=lambda share: 100 * share,
@@ -132,14 +131,14 @@ def pareto(search: SearchResult) -> Table[FrontPoint]:
         Column("contender", CONTENDER, value=lambda row: row.contender.label + _star(row), is_text=True),
         Column(
             "point",
-            "Its number, in the order in which the contender's points were tried; * marks the one that was confirmed.",
+            "Number of the point in the order of the search; * marks the one that was confirmed.",
             value=lambda row: row.point.number,
         ),
         Column("found", FOUND, value=lambda row: search_sentences.place(row.point, names), is_text=True),
         *(_score(number, measure) for number, measure in enumerate(search.measures)),
         Column(
             "beaten by",
-            "The first contender that has a point which is no worse in any objective and better in one.",
+            "A contender with a point that is no worse in any objective and better in one.",
             value=lambda row: row.beaten_by or None,
             is_text=True,
         ),
@@ -168,18 +167,15 @@ def _star(row: FrontPoint) -> str:
 
 
 def _score(number: int, measure: Metric) -> Column[FrontPoint]:
+    better = "higher" if measure.higher_is_better else "lower"
     return Column(
         measure.name,
-        f"Mean over the search seeds; {_better(measure)} is better.",
+        f"Mean over the search seeds; {better} is better.",
         value=lambda row: row.point.score(number),
         text=lambda score: numbers.mean(score, measure),
         exact=lambda score: numbers.scale(measure) * score,
         unit="%" if measure.is_share else "",
     )
-
-
-def _better(measure: Metric) -> str:
-    return "higher" if measure.higher_is_better else "lower"
 
 
 def _contender() -> Column[ContenderResult]:
@@ -223,8 +219,7 @@ def _count(title: str, meaning: str, *states: str) -> Column[ContenderResult]:
 def _importance(path: str, name: str) -> Column[ContenderResult]:
     return Column(
         name,
-        "Share of the differences between points that the option explains, as Optuna estimates it; a rough guess where "
-        "there are few points.",
+        "Share of the differences between points that the option explains, as Optuna estimates it.",
         value=lambda row: row.contender.importances.get(path, math.nan),
         text=numbers.share,
         exact=lambda share: 100 * share,

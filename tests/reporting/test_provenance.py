@@ -78,7 +78,7 @@ def test_page_shows_them_each_with_its_meaning(published):
     publish(subject, store)
     page = (store.folder / "report.html").read_text("utf-8")
     (store.folder / run_history.FILE).unlink()
-    assert "clipbench run &#x27;&lt;b&gt;.yaml&#x27; (16 trials, commit 0123456789ab)" in page
+    assert "clipbench run &#39;&lt;b&gt;.yaml&#39; (16 trials, commit 0123456789ab)" in page
     tips = [
         attributes["data-tip"] for tag, attributes in outline(page).tags if tag == "span" and "data-tip" in attributes
     ]
