@@ -211,8 +211,6 @@ TABLES = {
     "steps": lambda: measured("steps"),
     "epochs": lambda: measured("epochs"),
     "records": lambda: measured("records"),
-
-
     "comparison-columns": comparison_columns,
     "search-columns": search_columns,
 }
