@@ -47,8 +47,13 @@ class Column:
             yield self.name
 
 
+ARM = Column("arm", "The strategy at one threshold: `norm@1.0`.", str, option=True)
+SEED = Column("seed", "The trial's seed.", int, option=True)
+
 STEP = (
     Column("id", "The trial.", str),
+    ARM,
+    SEED,
     Column("step", "The step, counted from 1.", int),
     Column("train/loss", "Loss of the batch, before the update.", higher_is_better=False),
     Column("grad_norm/pre", "Norm of the gradient before clipping."),
@@ -75,6 +80,8 @@ STEP = (
 
 EPOCH = (
     Column("id", "The trial.", str),
+    ARM,
+    SEED,
     Column("epoch", "The epoch, counted from 1.", int),
     Column("train/loss", "Mean of `train/loss` over the epoch's steps.", higher_is_better=False, monitored=True),
     Column(
@@ -102,12 +109,12 @@ END = (
         "was measured until then and no test measures, and no comparison uses it.",
         str,
     ),
-    Column("arm", "The strategy at one threshold: `norm@1.0`.", str, option=True),
+    ARM,
     Column(
         "strategy", "The rule, with the options that are not at their default: `norm(per=tensor)`.", str, option=True
     ),
     Column("threshold", "The threshold; empty where it is off or the rule has none.", option=True),
-    Column("seed", "The trial's seed.", int, option=True),
+    SEED,
     Column("data", "Name of the data set.", str, option=True),
     Column("model", "Name of the model.", str, option=True),
     Column("optimizer", "Name of the optimizer.", str, option=True),

@@ -1,4 +1,4 @@
-"""The column types of the store: the same name has the same type in every file, whatever its values are."""
+"""The column types of the store: a name has the same type in every file, whatever its values are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipbench.core import measures
 from clipbench.core.records import Columns
@@ -16,11 +17,12 @@ TEXT = frozenset(name for name, kind in measures.TYPES.items() if kind is str)
 INTEGERS = {
     name: pa.int32() if name in COUNTERS else pa.int64() for name, kind in measures.TYPES.items() if kind is int
 }
-# What a table without any file still has.
+ARM = ("arm", "seed")  # columns of the records that epochs and steps repeat
+# The first columns of each table, even if there are no files.
 KEYS = {
     "records": pa.schema([("id", pa.string()), ("status", pa.string())]),
-    "epochs": pa.schema([("id", pa.string()), ("epoch", pa.int32())]),
-    "steps": pa.schema([("id", pa.string()), ("step", pa.int32())]),
+    "epochs": pa.schema([("id", pa.string()), ("arm", pa.string()), ("seed", pa.int64()), ("epoch", pa.int32())]),
+    "steps": pa.schema([("id", pa.string()), ("arm", pa.string()), ("seed", pa.int64()), ("step", pa.int32())]),
 }
 
 
@@ -29,7 +31,7 @@ def to_table(values: Columns) -> pa.Table:
 
 
 def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """All columns of all files, each with a type that holds all its values."""
+    """Return the columns of all schemas, each with a type that holds the values of all."""
     types: dict[str, pa.DataType] = {}
     for schema in schemas:
         for field in schema:
@@ -38,17 +40,31 @@ def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 
 def is_option(name: str) -> bool:
-    """Options have a short name or a YAML path; measures have a slash or a word of their own."""
+    """Whether a column is an option of the trial (`lr`, `clip.per`) and not a measure (`test/loss`)."""
     return name in measures.OPTIONS or ("." in name and "/" not in name)
 
 
 def concat(tables: Sequence[pa.Table], keys: pa.Schema, wanted: Sequence[str] | None = None) -> pa.Table:
-    """The rows of all tables; a column that a table lacks is empty there. `wanted` ones are there always."""
+    """Return the rows of all tables, with empty values where a table lacks a column.
+
+    `wanted` columns are always present, and no others of the keys.
+    """
+    if wanted is not None:
+        keys = pa.schema([field for field in keys if field.name in wanted])
     schema = unify([keys, *(table.schema for table in tables)])
     for name in wanted or ():
         if name not in schema.names:
             schema = schema.append(pa.field(name, pa.float64()))
     return pa.concat_tables([_conform(table, schema) for table in tables] or [schema.empty_table()])
+
+
+def with_arm_and_seed(series: pa.Table, records: pa.Table) -> pa.Table:
+    """Add the arm and the seed of each row's trial after its id."""
+    for position, name in enumerate(ARM, start=1):
+        if name in records.column_names and name not in series.column_names and len(series):
+            rows = pc.index_in(series["id"], records["id"])
+            series = series.add_column(position, name, records[name].take(rows))
+    return series
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -1,8 +1,8 @@
-"""The store: what happened to every trial, in Parquet files that appear whole or not at all.
+"""The results folder: the records, epochs and steps of all trials in Parquet files that are written atomically.
 
-Rows are found by `id`, and a file of `records/` says that its rows in `epochs/` and `steps/` are complete.
-`+columns.parquet`, without rows, lists the columns of all files beside it: `pandas.read_parquet(folder)`
-takes the columns of the first file that it meets, and would drop the others without a word.
+Rows are found by `id`. A file in `records/` is written last: it says that its rows in `epochs/` and `steps/` are
+complete. `+columns.parquet` has no rows and lists the columns of all files in its folder, since
+`pandas.read_parquet(folder)` takes the columns of the first file and silently drops the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clipbench.core.records import WHOLE, Columns, Records, rank
+from clipbench.core.records import WHOLE, Records, rank
 from clipbench.errors import ClipbenchError
 from clipbench.store import column_types
 from clipbench.store.atomic_files import lock, readable, remove, turn, write_whole
@@ -31,66 +31,69 @@ if TYPE_CHECKING:
 
 SERIES = ("epochs", "steps")
 TABLES = ("records", *SERIES)
-COLUMNS = "+columns"  # sorts before every stem, so that readers of the folder meet it first
+COLUMNS = "+columns"  # sorts before every other file name, so that it is read first
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@=-]*")
-SAVED = b"clipbench.saved"  # when, in ns: copying files must not make an old row a new one
+SAVED = b"clipbench.saved"  # time in ns, kept in the file: copying a file must not make its rows newer
 
 
 class Store:
-    """The folder `results/<experiment>/`: the truth for resume, report and mirror."""
+    """The folder `results/<experiment>/`, from which runs resume, reports are made and MLflow is filled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._seen: dict[str, tuple[tuple[int, int], list[tuple[str, StoredRow]]]] = {}
 
     def save(self, records: Records, stem: str) -> None:
-        """Write one chunk of trials. Its record file comes last: with it, the chunk is done."""
+        """Write one chunk of trials to files of the name `stem`. The records come last and complete the chunk."""
         if not STEM.fullmatch(stem):
-            raise ValueError(f"a stem is letters, digits and `_.@=-`, got {stem!r}")
+            raise ValueError(f"stem must consist of letters, digits and `_.@=-`, got {stem!r}")
         self._save_weights(records.weights, stem)
-        for name in (*SERIES, "records"):
-            self._save_table(name, stem, getattr(records, name))
+        table = column_types.to_table(records.records)
+        for name in SERIES:
+            series = column_types.to_table(getattr(records, name))
+            self._save_table(name, stem, column_types.with_arm_and_seed(series, table))
+        self._save_table("records", stem, table)
 
     def done(self) -> set[str]:
-        """The trials that need no training; one that failed or was pruned is trained again."""
-        return {trial for trial, row in self.winners().items() if row.is_whole}
+        """Return the trials that need no training. Failed and pruned trials are trained again."""
+        return {trial for trial, row in self.current_rows().items() if row.is_whole}
 
-    def winners(self) -> dict[str, StoredRow]:
-        """The row that counts for each trial: one of a whole training, then one that was pruned, then the newest."""
-        winners: dict[str, StoredRow] = {}
+    def current_rows(self) -> dict[str, StoredRow]:
+        """Return the row in use for each trial: that of a whole training, else of a pruned one, else the newest."""
+        current: dict[str, StoredRow] = {}
         for stem in self._stems("records"):
             for trial, row in self._rows(stem):
-                if trial not in winners or row.rank >= winners[trial].rank:
-                    winners[trial] = row
-        return winners
+                if trial not in current or row.rank >= current[trial].rank:
+                    current[trial] = row
+        return current
 
     def stems(self) -> dict[str, list[str]]:
-        """The files that count, each with the trials that it speaks for."""
+        """Return the names of the files in use, each with the trials whose current row it has."""
         stems: dict[str, list[str]] = {}
-        for trial, row in self.winners().items():
+        for trial, row in self.current_rows().items():
             stems.setdefault(row.stem, []).append(trial)
         return dict(sorted(stems.items()))
 
     def records(self, ids: Collection[str] | None = None) -> DataFrame:
-        """One row a trial: its options, its final numbers, its status."""
+        """Return one row per trial: its options, its final values, its status."""
         return self._join("records", self._records(ids))
 
     def rows(self, ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
-        """The same as Python's own values, each trial with what it has and nothing else."""
+        """Yield the records as dictionaries of Python values, without the empty ones."""
         for table in self._records(ids):
             for row in table.to_pylist():
                 yield {name: value for name, value in row.items() if value is not None}
 
     def epochs(self, ids: Collection[str] | None = None) -> DataFrame:
-        """One row a trial and epoch."""
+        """Return one row per trial and epoch."""
         return self._series("epochs", ids)
 
     def steps(self, ids: Collection[str] | None = None, columns: Sequence[str] | None = None) -> DataFrame:
-        """One row a trial and step; `columns` are the measures wanted, beside `id` and `step`."""
+        """Return one row per trial and step; `columns` selects the measures beside `id` and `step`."""
         return self._series("steps", ids, columns and ["id", "step", *columns])
 
     def weights(self, ids: Collection[str] | None = None) -> dict[str, np.ndarray]:
-        """Final weights as flat arrays, of the trials that kept them."""
+        """Return the final weights as flat arrays, for the trials that saved them."""
         found: dict[str, np.ndarray] = {}
         for stem, trials in self.stems().items():
             path = self._path("weights", stem)
@@ -101,7 +104,7 @@ class Store:
         return found
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a file of the folder (`report.md`), whole or not at all."""
+        """Write a file of the folder such as `report.md`, atomically."""
         path = self.folder / name
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise ValueError(f"{name!r} is outside the store's folder")
@@ -110,15 +113,16 @@ class Store:
 
     @contextmanager
     def lock(self, *, shared: bool = False) -> Iterator[None]:
-        """Be the only one that trains into this folder, or one of those that share it. A killed process holds nothing.
+        """Lock the folder for training, alone or `shared` with processes that train other trials.
 
-        Those that share it must not train the same trials.
+        The lock of a killed process is released by the system.
         """
         remedy = "Wait for it to end, or choose another folder with `--results DIR`."
         taken = f"{self.folder}: HOLDER is training into this folder. {remedy}"
         path = self.folder / ".lock"
         if shared:
-            with suppress(ClipbenchError), lock(path, taken):  # or what looks like a leftover may be another's work
+            # Only while no other process trains: its unfinished files look like leftovers.
+            with suppress(ClipbenchError), lock(path, taken):
                 self._clean_up()
             with lock(path, taken, shared=True):
                 yield
@@ -129,7 +133,7 @@ class Store:
             self._remove_failures()
 
     def merge(self, other: Store) -> None:
-        """Take the files of another store that are not here, or newer there. Its record files come last."""
+        """Copy the files of another store that are missing or older here, the records last."""
         for name in ("weights", *SERIES, "records"):
             for stem in other._stems("records"):
                 theirs = other._path(name, stem)
@@ -145,39 +149,38 @@ class Store:
         np.savez(buffer, **weights)  # type: ignore[arg-type]  # numpy's stub takes the names for its options
         write_whole(path, buffer.getbuffer())
 
-    def _save_table(self, name: str, stem: str, values: Columns) -> None:
+    def _save_table(self, name: str, stem: str, table: pa.Table) -> None:
         path = self._path(name, stem)
-        if not len(values.get("id", ())):
+        if not len(table):
             return remove(path)  # a trial that failed at once has no steps
-        table = column_types.to_table(values)
         self._add_columns(name, table.schema)
         write_whole(path, _parquet(table))
 
     def _add_columns(self, name: str, schema: pa.Schema) -> None:
         if self._with_columns(name, schema) is None:
             return
-        with turn(self.folder / ".columns.lock"):  # others may add theirs at the same time
+        with turn(self.folder / ".columns.lock"):
             if merged := self._with_columns(name, schema):
                 write_whole(self._path(name, COLUMNS), _parquet(merged.empty_table()))
 
     def _with_columns(self, name: str, schema: pa.Schema) -> pa.Schema | None:
-        """All columns that are known, and these; None where they are known."""
+        """Return the known columns and those of `schema`, or None if none is new."""
         try:
             known = _open(self._path(name, COLUMNS)).schema_arrow.remove_metadata()
-        except ClipbenchError:  # not there, or damaged: nothing in it that the files do not say
+        except ClipbenchError:  # missing or damaged: rebuilt from the files
             known = pa.schema([])
         merged = column_types.unify([known, schema])
         return None if merged == known else merged
 
     def _renew_columns(self) -> None:
-        """Files of another store may have been copied here, with columns of their own."""
+        """Add the columns of files that were copied into the folder."""
         for name in TABLES:
             schemas = [_open(self._path(name, stem)).schema_arrow for stem in self._stems(name)]
             if schemas:
                 self._add_columns(name, column_types.unify(schemas))
 
     def _clean_up(self) -> None:
-        """Remove what a killed process left: half a file, or series that no record file speaks for."""
+        """Remove what a killed process left: temporary files, and series without records."""
         self._renew_columns()
         known = set(self._stems("records"))
         for name in (*SERIES, "weights"):
@@ -187,8 +190,7 @@ class Store:
             remove(leftover)
 
     def _remove_failures(self) -> None:
-        """Files in which every trial failed or was pruned, and was trained since: other trials may have shared its
-        chunk then."""
+        """Remove files whose trials all failed or were pruned, and have been trained since in other files."""
         for stem in set(self._stems("records")) - set(self.stems()):
             rows = self._rows(stem)
             if rows and not any(row.is_whole for _, row in rows):
@@ -196,7 +198,7 @@ class Store:
                     remove(self._path(name, stem))
 
     def _rows(self, stem: str) -> list[tuple[str, StoredRow]]:
-        """Read once a file: a run asks again and again while its store grows."""
+        """Return the trials of a file and their rows, read once: a run asks often while its store grows."""
         stat = self._path("records", stem).stat()
         signature = stat.st_mtime_ns, stat.st_ino
         if self._seen.get(stem, (None,))[0] != signature:
@@ -207,7 +209,7 @@ class Store:
         path = self._path("records", stem)
         file = _open(path)
         if not {"id", "status"} <= set(file.schema_arrow.names):
-            return  # somebody else's file
+            return  # not a file of clipbench
         with readable(path):
             table = file.read(["id", "status"])
         saved = self._saved(stem)
@@ -223,16 +225,16 @@ class Store:
     def _records(self, ids: Collection[str] | None) -> Iterator[pa.Table]:
         wanted = None if ids is None else set(ids)
         rows: dict[str, list[int]] = {}
-        for trial, row in self.winners().items():
+        for trial, row in self.current_rows().items():
             if wanted is None or trial in wanted:
                 rows.setdefault(row.stem, []).append(row.number)
         for stem in sorted(rows):
             yield self._table("records", stem).take(sorted(rows[stem]))
 
     def _series(self, name: str, ids: Collection[str] | None, wanted: Sequence[str] | None = None) -> DataFrame:
-        return self._join(name, self._winning_series(name, ids, wanted), wanted)
+        return self._join(name, self._current_series(name, ids, wanted), wanted)
 
-    def _winning_series(
+    def _current_series(
         self, name: str, ids: Collection[str] | None, wanted: Sequence[str] | None
     ) -> Iterator[pa.Table]:
         chosen = None if ids is None else set(ids)
@@ -240,6 +242,10 @@ class Store:
             kept = [trial for trial in trials if chosen is None or trial in chosen]
             if kept and self._path(name, stem).exists():
                 table = self._table(name, stem, wanted)
+                if wanted is None:  # older files lack the arm and the seed
+                    table = column_types.with_arm_and_seed(
+                        table, self._table("records", stem, ["id", *column_types.ARM])
+                    )
                 yield table.filter(pc.is_in(table["id"], pa.array(kept, pa.string())))
 
     def _table(self, name: str, stem: str, wanted: Sequence[str] | None = None) -> pa.Table:
@@ -262,7 +268,7 @@ class Store:
 
 @dataclass(frozen=True)
 class StoredRow:
-    """Where a trial's row stands, and how much it counts beside others of the same trial."""
+    """The place of a trial's row, and its rank among rows of the same trial."""
 
     stem: str
     number: int
@@ -271,7 +277,7 @@ class StoredRow:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the trial was trained as long as it wanted, or until it diverged."""
+        """Whether the trial was trained to its end or until it diverged."""
         return rank(self.status) == WHOLE
 
     @property
@@ -287,6 +293,6 @@ def _parquet(table: pa.Table) -> pa.Buffer:
 
 
 def _open(path: Path) -> pq.ParquetFile:
-    # Not `read_table`: it takes a folder called `lr=0.1` for a column.
+    # Not `read_table`, which takes a folder called `lr=0.1` for a column.
     with readable(path):
         return pq.ParquetFile(path, page_checksum_verification=True)

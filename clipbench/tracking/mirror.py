@@ -150,7 +150,7 @@ class _Child:
                 wait = LOOK
             except ClipbenchError as error:
                 sent = self._sender.sent if self._sender else set()
-                self._pending = len(set(Store(self._folder).winners()) - sent)
+                self._pending = len(set(Store(self._folder).current_rows()) - sent)
                 problem, wait = str(error), min(2 * wait, LONGEST_WAIT)
             self._say(problem, done=last)
             if last:

@@ -97,10 +97,10 @@ def pull(uri: str, name: str, folder: Path) -> int:
                 f"MlflowRun `clipbench push {name}` where it was trained."
             )
         with store.lock():
-            before = set(store.winners())
+            before = set(store.current_rows())
             for run in carriers:
                 _pull_run(tracker, run, store)
-    return len(set(store.winners()) - before)
+    return len(set(store.current_rows()) - before)
 
 
 class Sender:
@@ -164,7 +164,7 @@ class Sender:
     def _missing(self, known: dict[str, MlflowRun], ids: Collection[str] | None) -> list[str]:
         """In the order of the store's files, so that a batch touches few of them."""
         wanted = None if ids is None else set(ids)
-        rows = sorted(self._store.winners().items(), key=lambda item: item[1].stem)
+        rows = sorted(self._store.current_rows().items(), key=lambda item: item[1].stem)
         return [
             trial
             for trial, row in rows
@@ -193,7 +193,7 @@ class Sender:
         return run.tags.get(ORIGIN) == self._origin
 
     def _send_batch(self, trials: list[str], known: dict[str, MlflowRun]) -> Iterator[str]:
-        winners = self._store.winners()
+        winners = self._store.current_rows()
         epochs = _by_trial(self._store.epochs(trials))
         steps = _by_trial(self._store.steps(trials))
         for row in self._store.rows(trials):

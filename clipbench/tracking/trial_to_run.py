@@ -69,7 +69,7 @@ def key(name: str) -> str:
 def _series(columns: Series, axis: str, prefix: str) -> Iterator[Entry]:
     whens = columns.get(axis, np.zeros(0)).tolist()
     for name, values in columns.items():
-        if name not in ("id", axis):
+        if name not in ("id", axis) and not is_option(name):
             yield from ((prefix + name, value, when) for value, when in zip(_floats(values), whens, strict=True))
 
 

@@ -28,7 +28,8 @@ def store(tmp_path):
 def test_an_empty_store_has_nothing_done_and_empty_tables(store):
     assert store.done() == set()
     assert list(store.records().columns) == ["id", "status"]
-    assert list(store.epochs().columns) == ["id", "epoch"]
+    assert list(store.epochs().columns) == ["id", "arm", "seed", "epoch"]
+    assert list(store.steps().columns) == ["id", "arm", "seed", "step"]
     assert list(store.steps(columns=["grad_norm/pre"]).columns) == ["id", "step", "grad_norm/pre"]
     assert not store.folder.exists()
 
@@ -55,6 +56,30 @@ def test_readers_select_trials_and_columns(store):
     assert set(store.epochs(wanted)["id"]) == wanted
     steps = store.steps(wanted, ["grad_norm/pre"])
     assert list(steps.columns) == ["id", "step", "grad_norm/pre"] and set(steps["id"]) == wanted
+
+
+def arms_and_seeds(frame):
+    return set(frame[["id", "arm", "seed"]].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("table", ["epochs", "steps"])
+def test_series_name_the_arm_and_the_seed_of_each_trial(store, table):
+    trials = [trial(seed) for seed in (3, 0, 7)]
+    store.save(chunk(trials), "digits-1")
+    expected = {(one.id, "norm@1.0", one.seed) for one in trials}
+    assert arms_and_seeds(getattr(store, table)()) == expected
+    assert arms_and_seeds(pd.read_parquet(store.folder / table)) == expected, "with pandas alone"
+
+
+@pytest.mark.parametrize("table", ["epochs", "steps"])
+def test_series_of_older_files_take_the_arm_and_the_seed_from_the_records(store, table):
+    trials = [trial(seed) for seed in (3, 0)]
+    store.save(chunk(trials), "digits-1")
+    path = store.folder / table / "digits-1.parquet"
+    pd.read_parquet(path).drop(columns=["arm", "seed"]).to_parquet(path, index=False)
+    frame = getattr(store, table)()
+    assert list(frame.columns)[:4] == ["id", "arm", "seed", table.removesuffix("s")]
+    assert arms_and_seeds(frame) == {(one.id, "norm@1.0", one.seed) for one in trials}
 
 
 def test_pandas_alone_reads_a_folder_of_different_optimizers(store):
@@ -198,7 +223,7 @@ def test_files_of_failed_trials_go_when_they_are_trained_since(store):
     with store.lock():
         store.save(chunk(both[:1]), "c")
     assert {path.stem for path in (store.folder / "records").iterdir()} == {"+columns", "b", "c", "d"}
-    assert set(store.winners()) == {trial(k).id for k in range(3)}
+    assert set(store.current_rows()) == {trial(k).id for k in range(3)}
 
 
 def test_files_of_somebody_else_are_left_alone(store):
