@@ -50,7 +50,8 @@ HOMES = {
     "pydantic": ("config/", "store/"),
     "pyarrow": ("store/",),
     "scipy": ("stats/",),
-    "matplotlib": ("reporting/figures/",),
+    "matplotlib": ("reporting/figures/drawing.py",),
+    "resvg_py": ("reporting/figures/drawing.py",),
     "opacus": ("engine/clipping/privacy.py",),
     "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
 }

@@ -32,6 +32,7 @@ class ReportOptions:
     claims: tuple[tuple[Claim, Expectation], ...] = ()
     tuned: bool = False  # compare each strategy at its best learning rate too
     swept: SweepDocument | None = None  # the search that found the arms
+    norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
 
 
 @dataclass(frozen=True)

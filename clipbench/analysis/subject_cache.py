@@ -86,7 +86,9 @@ def _options(options: ReportOptions) -> dict[str, Any]:
 def _subject(values: Mapping[str, Any]) -> Subject:
     options = values["options"]
     claims = tuple((Claim(**claim), _expectation(expectation)) for claim, expectation in options["claims"])
-    restored = ReportOptions(**{**options, "place": Place(**options["place"]), "claims": claims})
+    restored = ReportOptions(
+        **{**options, "place": Place(**options["place"]), "claims": claims, "norm_rules": tuple(options["norm_rules"])}
+    )
     return Subject(**{**values, "options": restored, "seeds": tuple(values["seeds"])})
 
 

@@ -46,7 +46,7 @@ LOOP_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Figure:
+class Speed:
     """One model's speed, in steps of one model per second; medians over rounds."""
 
     model: str
@@ -60,14 +60,14 @@ class Figure:
     engine: str
 
 
-def line(figure: Figure) -> str:
+def line(speed: Speed) -> str:
     return (
-        f"{figure.model:11}  {figure.parameters:10,}  {figure.lanes:5}  {figure.loop:8,.0f} /s"
-        f"  {figure.loop_one_thread:8,.0f} /s  {figure.cohort:9,.0f} /s  {figure.ratio:5.1f}x  {figure.engine}"
+        f"{speed.model:11}  {speed.parameters:10,}  {speed.lanes:5}  {speed.loop:8,.0f} /s"
+        f"  {speed.loop_one_thread:8,.0f} /s  {speed.cohort:9,.0f} /s  {speed.ratio:5.1f}x  {speed.engine}"
     )
 
 
-def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers: int | None) -> Iterator[Figure]:
+def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers: int | None) -> Iterator[Speed]:
     """A figure per model. The loops run in a process of their own, once with torch's default threads, once with one."""
     with WorkerPool(1) as alone, WorkerPool(workers) as pool:
         device = alone.call("clipbench.commands.devices:choose", device)
@@ -83,7 +83,7 @@ def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers
             ]
             ratio = statistics.median(cohort / max(loop, one) for loop, one, cohort in speeds)
             loop, one, cohort = map(statistics.median, zip(*speeds, strict=True))
-            yield Figure(model, plan.cohorts[0].parameters, len(plan.trials), loop, one, cohort, ratio, engine)
+            yield Speed(model, plan.cohorts[0].parameters, len(plan.trials), loop, one, cohort, ratio, engine)
 
 
 def _loops(alone: WorkerPool, plan: Plan, device: str) -> tuple[float, float]:

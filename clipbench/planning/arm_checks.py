@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,8 @@ from clipbench.engine.gradients.scope import BATCH, Scope, scope_of
 from clipbench.engine.inputs.batches import Schedule
 from clipbench.engine.model.functional import Network
 from clipbench.errors import did_you_mean
+from clipbench.planning.plan import Cohort
+from clipbench.plugins import registry
 
 Example = tuple[Tensor, Tensor]
 
@@ -115,3 +117,11 @@ def _refusal(network: Network, example: Example, size: int) -> str:
 def _excludes(arm: Component) -> tuple[str, ...]:
     patterns = arm.as_dict().get("exclude") or ()
     return tuple(str(pattern) for pattern in patterns) if isinstance(patterns, tuple) else ()
+
+
+def norm_rules(cohorts: Iterable[Cohort]) -> tuple[str, ...]:
+    """The strategies that compare their threshold with the norm of the whole gradient."""
+    clips = {trial.strategy: trial.clip for cohort in cohorts for trial in cohort.trials}
+    facts = {name: registry.of("strategy", clip).facts for name, clip in clips.items()}
+    whole = {name for name, clip in clips.items() if clip.as_dict().get("per") in (None, facts[name].get("per"))}
+    return tuple(name for name in clips if name in whole and facts[name].get("threshold_is_norm"))

@@ -72,7 +72,7 @@ class _Preparation:
         ]
         notes = (*self.experiment.notes, *dict.fromkeys(self.notes))
         validates = all(setting.dataset is not None and setting.dataset.val is not None for setting in settings)
-        return Plan(self.experiment, cohorts, notes, _directions(settings), validates)
+        return Plan(self.experiment, cohorts, notes, _directions(settings), arm_checks.norm_rules(cohorts), validates)
 
     def _settings(self) -> Iterator[_Setting | None]:
         """Every combination of data, model and training; None where a problem was found."""

@@ -70,6 +70,7 @@ class Plan:
     cohorts: tuple[Cohort, ...]
     notes: tuple[str, ...] = ()
     higher: Mapping[str, bool] = field(default_factory=dict)  # of each metric: is higher better?
+    norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
     validates: bool = False  # whether there are validation data everywhere
     sources: Mapping[str, str] | None = None  # digests of the files it was made from; None: nobody knows which
 

@@ -14,13 +14,13 @@ from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined
 from clipbench.analysis.subject import Subject
 from clipbench.reporting import figures, provenance
-from clipbench.reporting.figures import Drawing, png, sheet, svg
+from clipbench.reporting.figures import Figure
 from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
 from clipbench.store import Store, run_history
 from clipbench.store.atomic_files import write_whole
 from clipbench.store.sweep_file import SweepDocument
 
-Drawn = list[list[figures.Figure]]
+Drawn = list[list[Figure]]
 POINTS = "search.csv"
 
 
@@ -34,7 +34,7 @@ def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) 
     """
     records = store.records()
     report = _report(subject, records, swept)
-    drawn, across = figures.draw(report, curves.read(store, report)), figures.across(report)
+    drawn, across = figures.draw(report, curves.read(store, report), subject.options.norm_rules), figures.across(report)
     searched = figures.of_search(report)
     page = html.render(report, drawn, provenance.of(subject, records, run_history.read(store)), across, searched)
     for name, text in (
@@ -46,7 +46,7 @@ def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) 
     ):
         store.write_text(name, text)
     _write_points(store, swept)
-    _write_figures(store, _sheets(drawn, across, searched))
+    _write_figures(store, _by_file(drawn, across, searched))
     return report
 
 
@@ -61,23 +61,23 @@ def write_combined(combined: Combined, folder: Path) -> Path:
 def write_pictures(subject: Subject, store: Store, swept: SweepDocument | None = None) -> list[str]:
     """The figures as PNG too, for where SVG is not taken; the names of the files."""
     report = _report(subject, store.records(), swept)
-    drawn = figures.draw(report, curves.read(store, report))
-    sheets = _sheets(drawn, figures.across(report), figures.of_search(report))
-    for name, drawing in sheets.items():
-        write_whole(store.folder / "figures" / f"{name}.png", png.render(drawing))
-    return [f"figures/{name}.png" for name in sheets]
+    drawn = figures.draw(report, curves.read(store, report), subject.options.norm_rules)
+    named = _by_file(drawn, figures.across(report), figures.of_search(report))
+    for name, figure in named.items():
+        write_whole(store.folder / "figures" / f"{name}.png", figure.png)
+    return [f"figures/{name}.png" for name in named]
 
 
 def _report(subject: Subject, records: pd.DataFrame, swept: SweepDocument | None) -> Report:
     return compare(records, replace(subject.options, swept=swept), name=subject.name)
 
 
-def _sheets(drawn: Drawn, across: list[figures.Figure], searched: list[figures.Figure]) -> dict[str, Drawing]:
+def _by_file(drawn: Drawn, across: list[Figure], searched: list[Figure]) -> dict[str, Figure]:
     """Each figure by the name of its file; with several settings, the number of its setting first."""
-    found = {figure.name: sheet(figure) for figure in across}
-    found |= {f"search-{figure.name}": sheet(figure) for figure in searched}
+    found = {figure.name: figure for figure in across}
+    found |= {f"search-{figure.name}": figure for figure in searched}
     return found | {
-        f"{f'{number + 1:02}-' if len(drawn) > 1 else ''}{figure.name}": sheet(figure)
+        f"{f'{number + 1:02}-' if len(drawn) > 1 else ''}{figure.name}": figure
         for number, setting in enumerate(drawn)
         for figure in setting
     }
@@ -91,10 +91,10 @@ def _write_points(store: Store, swept: SweepDocument | None) -> None:
         (store.folder / POINTS).unlink(missing_ok=True)
 
 
-def _write_figures(store: Store, sheets: Mapping[str, Drawing]) -> None:
+def _write_figures(store: Store, named: Mapping[str, Figure]) -> None:
     """A file each, of this report only: an older one's would be taken for current."""
     for old in (store.folder / "figures").glob("*.[sp][vn]g"):
-        if old.suffix == ".png" or old.stem not in sheets:
+        if old.suffix == ".png" or old.stem not in named:
             old.unlink()
-    for name, drawing in sheets.items():
-        store.write_text(f"figures/{name}.svg", svg.render(drawing))
+    for name, figure in named.items():
+        store.write_text(f"figures/{name}.svg", figure.svg)

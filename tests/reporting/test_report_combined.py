@@ -11,13 +11,14 @@ from scipy import stats as scipy_stats
 
 from clipbench.analysis.strategy_ranks import combine
 from clipbench.reporting import compare, comparison_tables
-from clipbench.reporting.figures import critical_difference, sheet, svg
+from clipbench.reporting.figures import critical_difference
 from clipbench.reporting.formats import html, json_document, markdown, terminal
 from clipbench.reporting.write import write_combined
 from tests.analysis.test_claims import answers
 from tests.golden_files import check_golden
 from tests.reporting.test_html import outline
 from tests.reporting.test_report import arm, diverged, texts
+from tests.svg_reader import Drawing, clashes, font_boxes
 
 
 def reports(settings=4, more=()):
@@ -65,12 +66,16 @@ def test_equal_strategies_share_their_rank():
     assert found.ranking.means == (1.0, 2.5, 2.5)
 
 
-def test_bars_span_what_the_critical_difference_does_not_tell_apart():
-    drawn = critical_difference.figure(combine(reports(4)).ranks)
-    bars = [shape for shape in drawn.cells[0].shapes if shape.color == "orange"]
-    assert len(bars) == 2  # b with a, a with none; b and none are told apart
+def test_bars_span_strategies_that_do_not_differ_significantly():
+    ranks = combine(reports(4)).ranks
+    drawn = critical_difference.figure(ranks)
+    drawing = Drawing(drawn.panels[0])
+    assert len(drawing.of("line", "orange")) == 2  # b with a, a with none; b and none differ significantly
+    bottom = 26 + 24 * len(ranks.strategies)
+    assert [drawing.value_at_x(mark.x, bottom) for mark in drawing.marks] == pytest.approx(ranks.ranking.means)
+    assert clashes(drawing, font_boxes(drawing)) == []
     assert "Friedman p = 0.018" in drawn.caption
-    assert "<path" in svg.render(sheet(drawn))
+    assert "<path" in drawn.svg
 
 
 def named(count=3):

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
 import numpy as np
@@ -16,17 +18,16 @@ from clipbench import config
 from clipbench.analysis.strategy_ranks import combine
 from clipbench.reporting import ReportOptions, compare, figures, search_tables
 from clipbench.reporting import search_sentences as words
-from clipbench.reporting.figures import drawing, png, sheet, svg
-from clipbench.reporting.figures.drawing import Area, Line, Mark, Words
+from clipbench.reporting.figures.drawing import COLORS
 from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
 from clipbench.store import sweep_file
 from tests import fake_sweep, pages
 from tests.docs.test_examples import BASE
 from tests.fake_sweep import SCENES, contender, fresh, param
 from tests.golden_files import check_golden
-from tests.reporting.test_figures import overlap
 from tests.reporting.test_report import GOOD, arm, printed
 from tests.reporting.test_report_latex import PDFLATEX, typeset
+from tests.svg_reader import CHROMIUM, Drawing, browser_boxes, check_places, clashes, font_boxes
 
 
 def searched(tmp_path, written):
@@ -381,18 +382,18 @@ def test_figures_are_there_where_there_is_something_to_show(scenes):
     assert figures.of_search(compare(pd.DataFrame())) == []
 
 
-def marks(cell):
-    return [shape for shape in cell.shapes if isinstance(shape, Mark)]
+def drawings(figure):
+    return [Drawing(panel) for panel in figure.panels]
 
 
 def test_history_marks_every_point_that_is_not_under_way_by_what_became_of_it(scenes):
     for name in ("thresholds", "unfinished"):
-        for cell, row in zip(
-            drawn(scenes[name])["history"].cells,
+        for drawing, row in zip(
+            drawings(drawn(scenes[name])["history"]),
             [r for r in scenes[name].search.found if r.contender.tried],
             strict=True,
         ):
-            found_ = marks(cell)
+            found_ = drawing.marks
             tried = [point for point in row.contender.points if point.state != "running"]
             assert len(found_) == len(tried)
             shapes = [mark.shape for mark in found_]
@@ -403,62 +404,68 @@ def test_history_marks_every_point_that_is_not_under_way_by_what_became_of_it(sc
 
 
 def test_best_so_far_only_rises_and_ends_at_the_best_point(scenes):
-    for cell in drawn(scenes["thresholds"])["history"].cells:
-        (line,) = [shape for shape in cell.shapes if isinstance(shape, Line) and shape.color == "green"]
+    for drawing in drawings(drawn(scenes["thresholds"])["history"]):
+        (line,) = drawing.of("line", "green")
         heights = [y for _, y in line.points]
         assert heights == sorted(heights, reverse=True)
-        assert heights[-1] == min(mark.y for mark in marks(cell) if mark.shape in ("circle", "square", "diamond"))
+        assert heights[-1] == min(mark.y for mark in drawing.marks if mark.shape in ("circle", "square", "diamond"))
 
 
 def test_fresh_seeds_are_a_band_behind_the_history_and_an_interval_at_the_found_value(scenes):
     for name, row in (
         (row.contender.name, row) for row in scenes["thresholds"].search.found if row.contender.hyperparameters
     ):
-        history = next(c for c in drawn(scenes["thresholds"])["history"].cells if c.title.endswith(name))
-        (band,) = [shape for shape in history.shapes if isinstance(shape, Area)]
-        slice_ = next(c for c in drawn(scenes["thresholds"])["slices"].cells if c.title.endswith(name))
-        (square,) = [mark for mark in marks(slice_) if mark.color == "green"]
-        (diamond,) = [mark for mark in marks(slice_) if mark.shape == "diamond"]
+        figures_ = drawn(scenes["thresholds"])
+        history = next(d for d in drawings(figures_["history"]) if d.title.endswith(name))
+        (band,) = history.of("box")
+        slice_ = next(d for d in drawings(figures_["slices"]) if d.title.endswith(name))
+        (square,) = [mark for mark in slice_.marks if mark.color == "green"]
+        (diamond,) = [mark for mark in slice_.marks if mark.shape == "diamond"]
         assert square.x == diamond.x
         assert (square.y > diamond.y) == (row.promises[0].optimism.mean > 0)
         assert min(y for _, y in band.points) < square.y < max(y for _, y in band.points)
 
 
 def test_slices_put_values_in_their_order_and_choices_at_places_of_their_own(scenes):
-    cells = {cell.title: cell for cell in drawn(scenes["jointly"])["slices"].cells}
-    assert list(cells) == [
+    by_title = {drawing.title: drawing for drawing in drawings(drawn(scenes["jointly"])["slices"])}
+    assert list(by_title) == [
         "lr of none", "threshold of norm", "lr of norm", "threshold of zclip", "lr of zclip", "window of zclip",
     ]  # fmt: skip
-    assert len({mark.x for mark in marks(cells["window of zclip"])}) == 3
-    words = [shape.text for shape in cells["window of zclip"].shapes if isinstance(shape, Words)]
-    assert {"10", "100", "1000"} <= set(words)
-    by_value = sorted(
-        (float(mark.title.partition("lr=")[2].split(",")[0]), mark.x)
-        for mark in marks(cells["lr of none"])
-        if "lr=" in mark.title
-    )
-    assert [x for _, x in by_value] == sorted(x for _, x in by_value)
+    assert len({mark.x for mark in by_title["window of zclip"].marks}) == 3
+    assert {"10", "100", "1000"} <= set(by_title["window of zclip"].words)
+    lr = by_title["lr of none"]
+    said = {mark.x: float(mark.text.partition("lr=")[2].split(",")[0]) for mark in lr.marks if "lr=" in mark.text}
+    assert len(said) > 30
+    for x, value in said.items():
+        assert lr.value_at_x(x, 196, log=True) == pytest.approx(value, rel=0.05)
+
+
+def test_points_are_drawn_at_their_scores_by_the_labels_of_the_axis(scenes):
+    for name, figure in (("history", "thresholds"), ("slices", "jointly")):
+        for drawing in drawings(drawn(scenes[figure])[name]):
+            heights = [mark.y for mark in drawing.marks]
+            for mark in drawing.marks:
+                said = re.search(r"val/accuracy ([\d.]+)", mark.text)
+                is_score = mark.shape in ("circle", "square", "diamond") and mark.color != "green"
+                if said and is_score and mark.y < max(heights):  # those at the edge are worse
+                    assert drawing.value_at_y(mark.y, 46, 196) == pytest.approx(float(said[1]), abs=0.1)
 
 
 def test_much_worse_points_stand_at_the_edge_and_that_is_said(scenes):
     figure = drawn(scenes["thresholds"])["history"]
-    assert "much worse stand at the edge" in figure.caption
-    floor = max(mark.y for cell in figure.cells for mark in marks(cell))
+    assert "much worse are drawn at the edge" in figure.caption
+    floor = max(mark.y for drawing in drawings(figure) for mark in drawing.marks)
     row = found(scenes["thresholds"], "norm")
     worst = min((p for p in row.contender.points if p.is_steady), key=lambda p: p.scores[0])
-    (mark,) = [m for m in marks(figure.cells[0]) if f"point {worst.number}:" in m.title]
+    (mark,) = [mark for mark in drawings(figure)[0].marks if f"point {worst.number}:" in mark.text]
     assert mark.y == floor
-    assert f"{100 * worst.scores[0]:.2f}" in mark.title  # where one points at it, it says its score
+    assert f"{100 * worst.scores[0]:.2f}" in mark.text  # it says its score when the pointer rests on it
 
 
 def test_parallel_lines_end_at_the_score_and_the_found_one_lies_on_top(scenes):
-    for cell, name in zip(drawn(scenes["jointly"])["parallel"].cells, ("norm", "zclip"), strict=True):
+    for drawing, name in zip(drawings(drawn(scenes["jointly"])["parallel"]), ("norm", "zclip"), strict=True):
         contender_ = found(scenes["jointly"], name).contender
-        lines = [
-            shape
-            for shape in cell.shapes
-            if isinstance(shape, Line) and len(shape.points) == 1 + len(contender_.hyperparameters)
-        ]
+        lines = [line for line in drawing.of("line") if len(line.points) == 1 + len(contender_.hyperparameters)]
         lines = [line for line in lines if line.color in ("gray", "blue", "orange")]
         assert len(lines) == sum(point.is_steady for point in contender_.points)
         assert lines[-1].color == "orange"
@@ -466,20 +473,20 @@ def test_parallel_lines_end_at_the_score_and_the_found_one_lies_on_top(scenes):
 
 
 def test_bars_are_as_long_as_what_they_say(scenes):
-    for cell in drawn(scenes["jointly"])["importance"].cells:
-        grounds = [s for s in cell.shapes if isinstance(s, Area) and s.color == "gray"]
-        bars = [s for s in cell.shapes if isinstance(s, Area) and s.color == "blue"]
+    for drawing in drawings(drawn(scenes["jointly"])["importance"]):
+        grounds, bars = drawing.of("box", "gray"), drawing.of("box", "blue")
         shares = [bar.points[1][0] - bar.points[0][0] for bar in bars]
         whole = grounds[0].points[1][0] - grounds[0].points[0][0]
-        said = [float(s.text.split()[0]) for s in cell.shapes if isinstance(s, Words) and s.text.endswith("%")]
+        said = [float(word.split()[0]) for word in drawing.words if word.endswith("%")]
         assert [100 * share / whole for share in shares] == pytest.approx(said, abs=0.1)
         assert said == sorted(said, reverse=True)
 
 
 def test_front_holds_the_points_of_the_pareto_table(scenes):
     report = scenes["objectives"]
-    for cell, name in zip(drawn(report)["front"].cells, ("norm", "value"), strict=True):
-        shown = {m.title.split("point ")[1].split(":")[0] for m in marks(cell) if m.shape in ("circle", "diamond")}
+    for drawing, name in zip(drawings(drawn(report)["front"]), ("norm", "value"), strict=True):
+        front = [mark.text for mark in drawing.marks if mark.shape in ("circle", "diamond")]
+        shown = {text.split("point ")[1].split(":")[0] for text in front}
         assert shown == {str(number) for number in found(report, name).contender.pareto}
 
 
@@ -488,29 +495,38 @@ def test_score_axis_of_a_loss_over_decades_is_logarithmic_and_better_is_said(tmp
     for each in made:
         each |= {"scores": [10 ** -(each["number"] / 3)], "state": "complete"}
     written = fake_sweep.document(contender("norm", [param()], made), objectives=(("train/loss", False),))
-    cell = drawn(report_of(tmp_path, written, pd.DataFrame()))["history"].cells[0]
-    assert "train/loss, log axis (lower is better)" in [s.text for s in cell.shapes if isinstance(s, Words)]
+    drawing = drawings(drawn(report_of(tmp_path, written, pd.DataFrame()))["history"])[0]
+    assert "train/loss, log axis (lower is better)" in drawing.words
 
 
-def test_everything_stands_on_its_sheet_in_colours_that_themes_know_and_no_words_overlap(scenes):
-    for report in scenes.values():
-        for figure in drawn(report).values():
-            whole = sheet(figure)
-            for shape in whole.shapes:
-                places = shape.points if isinstance(shape, Line | Area) else [(shape.x, shape.y)]
-                assert all(0 <= x <= whole.width and 0 <= y <= whole.height for x, y in places), (figure.name, shape)
-                assert shape.color in drawing.COLORS
-            for cell in figure.cells:
-                texts = [shape for shape in cell.shapes if isinstance(shape, Words) and shape.text]
-                clashes = [(a.text, b.text) for n, a in enumerate(texts) for b in texts[n + 1 :] if overlap(a, b)]
-                assert clashes == [], figure.name
-                assert any(sign.isdigit() for sign in cell.description)
+@pytest.fixture(scope="module")
+def every_drawing(scenes):
+    return [drawing for report in scenes.values() for f in drawn(report).values() for drawing in drawings(f)]
 
 
-def test_figures_are_pictures_too(scenes):
+def test_everything_stands_inside_its_panel_in_colours_that_themes_know_and_has_numbers_in_words(every_drawing):
+    for drawing in every_drawing:
+        check_places(drawing)
+        assert {shape.color for shape in drawing.shapes} <= set(COLORS)
+        assert any(sign.isdigit() for sign in drawing.label)
+
+
+def test_no_words_overlap_in_a_wide_font(every_drawing):
+    for drawing in every_drawing:
+        assert clashes(drawing, font_boxes(drawing)) == [], drawing.title
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine: install `chromium`")
+def test_no_words_overlap_in_a_browser(every_drawing, tmp_path):
+    for drawing, boxes in zip(every_drawing, browser_boxes(tmp_path, every_drawing), strict=True):
+        assert clashes(drawing, boxes) == [], drawing.title
+
+
+def test_figures_are_files_and_pictures_too(scenes):
     for figure in drawn(scenes["jointly"]).values():
-        assert png.render(sheet(figure)).startswith(b"\x89PNG")
-        assert "<svg" in svg.render(sheet(figure))
+        assert figure.png.startswith(b"\x89PNG")
+        root = ElementTree.fromstring(figure.svg)
+        assert figure.caption in " ".join(text.text for text in root.iter("{http://www.w3.org/2000/svg}text"))
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a|b`c*[d]", "\\x_{}$%&#~^", "x" * 200])
@@ -520,7 +536,7 @@ def test_users_names_stay_text_everywhere(name, tmp_path):
         each |= {"name": name, "label": name, "edges": [{"path": "lr", "end": "high", "remedy": name}]}
     written["stopped"] = name
     report = report_of(tmp_path, written, frame)
-    assert "<script>" not in "".join(svg.render(sheet(figure)) for figure in drawn(report).values())
+    assert "<script>" not in "".join(figure.svg for figure in drawn(report).values())
     text = markdown.render(report)
     rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("| ")]
     assert {line.count("|") for line in rows} <= set(range(5, 10))
@@ -534,7 +550,7 @@ def test_scores_of_any_size_are_drawn(scores, tmp_path):
         each["scores"] = scores
     report = report_of(tmp_path, written, frame)
     for figure in drawn(report).values():
-        assert all(math.isfinite(mark.y) for cell in figure.cells for mark in marks(cell))
+        assert all(math.isfinite(mark.y) for drawing in drawings(figure) for mark in drawing.marks)
     assert printed(report) and replace(report.search, headline="")
 
 

@@ -1,6 +1,8 @@
-"""The figures of a setting, drawn from its tables and from the courses of its trials."""
+"""The figures of a report, drawn from its tables and from the training curves of its trials."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from clipbench.analysis.curves import CurvesByArm
 from clipbench.analysis.report_model import Report
@@ -10,27 +12,31 @@ from clipbench.reporting.figures import (
     forest,
     heat_map,
     histogram,
-    search,
+    search_front,
+    search_importance,
+    search_parallel,
+    search_progress,
+    search_slices,
     thresholds,
     training_curves,
 )
-from clipbench.reporting.figures.drawing import Drawing, Figure, sheet
+from clipbench.reporting.figures.drawing import Figure
 
-__all__ = ["Drawing", "Figure", "across", "draw", "of_search", "sheet"]
+__all__ = ["Figure", "across", "draw", "of_search"]
 
 
-def draw(report: Report, known: CurvesByArm) -> list[list[Figure]]:
-    """The figures of each setting, in the order in which they are read."""
+def draw(report: Report, curves: CurvesByArm, on_norm: Collection[str] = ()) -> list[list[Figure]]:
+    """The figures of each setting, in reading order. `on_norm`: the rules whose threshold is a gradient norm."""
     drawn = []
     for setting in report.settings:
         every = (
             forest.figure(setting),
-            # What was tuned has another learning rate at each threshold.
+            # In a tuned setting each threshold has another learning rate.
             None if setting.tuned else thresholds.figure(setting),
-            None if setting.tuned else histogram.figure(setting, known),
+            None if setting.tuned else histogram.figure(setting, curves, on_norm),
             cost.figure(setting),
-            training_curves.learning(setting, known),
-            training_curves.norms(setting, known),
+            training_curves.learning(setting, curves),
+            training_curves.norms(setting, curves),
             None if setting.tuned else divergence_map.figure(setting),
         )
         drawn.append([figure for figure in every if figure])
@@ -44,4 +50,14 @@ def across(report: Report) -> list[Figure]:
 
 def of_search(report: Report) -> list[Figure]:
     """The figures of the search behind the arms."""
-    return search.draw(report.search) if report.search else []
+    search = report.search
+    if search is None:
+        return []
+    objectives = range(len(search.measures))
+    every = (
+        *(make(search, number) for number in objectives for make in (search_progress.figure, search_slices.figure)),
+        search_importance.figure(search),
+        search_parallel.figure(search),
+        *(search_front.figure(search, number) for number in objectives[1:]),
+    )
+    return [figure for figure in every if figure]

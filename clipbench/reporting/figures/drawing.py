@@ -1,13 +1,16 @@
-"""What a figure is made of: shapes at places in pixels, the same for every format that draws them."""
+"""What a figure is made of: panels of shapes at places in pixels, written as SVG in colours that a page may theme."""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from html import escape
+from itertools import pairwise
+from pathlib import Path
 
-Points = tuple[tuple[float, float], ...]
-
-# Okabe and Ito's colours, told apart by people who see red and green alike; a role keeps its name in every theme.
+# Okabe and Ito's colours, which people who see red and green alike can tell apart. `style.css` has them for dark pages.
 COLORS = {
     "ink": "#1b1f24",
     "muted": "#5b6470",
@@ -18,76 +21,124 @@ COLORS = {
     "green": "#00795a",
     "gray": "#8a929c",
 }
-TEXT, SMALL, TITLE = 12.0, 11.0, 13.0
-# Of the height of a letter: there is no font to measure, and an estimate that is a little wide is safe.
-LETTER = 0.56
+FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+TEXT, SMALL, TITLE, HEADLINE = 12.0, 11.0, 13.0, 16.0
+LETTER = 0.62  # width of a letter as a share of its height: an estimate for layout, that of a wide font
+GAP = 24.0  # between the panels of a file
+NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+Point = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Line:
-    points: Points
-    color: str = "ink"
-    width: float = 1.5
-    dash: str = ""
-
-
-@dataclass(frozen=True)
-class Area:
-    points: Points
-    color: str
-    opacity: float = 0.2
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A data point. `title` is shown where one can hover."""
-
-    x: float
-    y: float
-    color: str = "blue"
-    shape: str = "circle"  # or square, diamond, cross, ring
-    size: float = 4.0
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Words:
-    x: float
-    y: float
-    text: str
-    anchor: str = "start"  # or middle, end
-    size: float = TEXT
-    bold: bool = False
-    color: str = "ink"
-
-
-Shape = Line | Area | Mark | Words
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Shapes on a sheet. The description says what is seen to those who do not see it."""
+@dataclass
+class Panel:
+    """One drawing. Each method adds a shape on top; the description is the alternative text."""
 
     width: float
     height: float
-    shapes: tuple[Shape, ...]
     title: str
     description: str = ""
+    shapes: list[str] = field(default_factory=list)
+
+    def line(self, points: Iterable[Point], color: str, width: float = 1.5, dash: str = "") -> None:
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        look = f'fill="none" stroke="currentColor" stroke-width="{width:g}"{dashes} stroke-linejoin="round"'
+        self.shapes.append(f'<path {_color(color)} d="{_path(points)}" {look}/>')
+
+    def area(self, points: Iterable[Point], color: str, opacity: float = 0.2) -> None:
+        self.shapes.append(
+            f'<path {_color(color)} d="{_path(points)}Z" fill="currentColor" fill-opacity="{opacity:g}"/>'
+        )
+
+    def box(
+        self, x: float, y: float, width: float, height: float, color: str, opacity: float = 1.0, title: str = ""
+    ) -> None:
+        shape = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill-opacity="{opacity:g}"'
+        tip = f"<title>{_text(title)}</title>" if title else ""
+        self.shapes.append(f'<rect {_color(color)} {shape} fill="currentColor">{tip}</rect>')
+
+    def mark(self, x: float, y: float, color: str, shape: str = "circle", title: str = "", size: float = 4.0) -> None:
+        """A data point as a circle, ring, square, diamond or cross; `title` is shown when the pointer rests on it."""
+        is_open = shape in ("cross", "ring")
+        look = 'fill="none" stroke="currentColor" stroke-width="2"' if is_open else 'fill="currentColor"'
+        tip = f"<title>{_text(title)}</title>" if title else ""
+        place = f'data-mark="{shape}" transform="translate({x:.1f} {y:.1f})"'
+        self.shapes.append(f'<path {_color(color)} {place} d="{_outline(shape, size)}" {look}>{tip}</path>')
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        words: str,
+        anchor: str = "start",
+        size: float = SMALL,
+        color: str = "muted",
+        *,
+        bold: bool = False,
+    ) -> None:
+        """Words whose start, middle or end is at x, as `anchor` says."""
+        look = f'text-anchor="{anchor}"' + (' font-weight="600"' if bold else "")
+        place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"'
+        self.shapes.append(f'<text {_color(color)} {place} fill="currentColor" {look}>{_text(words)}</text>')
+
+    def heading(self, words: str) -> None:
+        self.text(0, 14, shortened(words, 0.9 * self.width, TITLE), size=TITLE, color="ink", bold=True)
+
+    @property
+    def svg(self) -> str:
+        """An element of an HTML page."""
+        label = _text(f"{self.title}. {self.description}")
+        box = f'viewBox="0 0 {self.width:g} {self.height:g}"'
+        return f'<svg {box} role="img" aria-label="{label}" font-family="{FONT}">{"".join(self.shapes)}</svg>\n'
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One statement in pictures: drawings of one size beside one another, with the words that explain them."""
+    """Panels beside one another that answer one question, with the words that explain them."""
 
     name: str
     title: str
     caption: str
-    cells: tuple[Drawing, ...]
+    panels: tuple[Panel, ...]
     columns: int = 3
 
+    @property
+    def svg(self) -> str:
+        """A file that stands alone: title, caption and panels on white."""
+        sheet = self._sheet()
+        size = f'viewBox="0 0 {sheet.width:g} {sheet.height:g}" width="{sheet.width:g}" height="{sheet.height:g}"'
+        words = f"<title>{_text(self.title)}</title><desc>{_text(sheet.description)}</desc>"
+        opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="{FONT}">{words}'
+        return "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', opening, *sheet.shapes, "</svg>"]) + "\n"
 
-def rectangle(x: float, y: float, width: float, height: float) -> Points:
-    return ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+    @property
+    def png(self) -> bytes:
+        """The same as a picture, fine enough for print."""
+        import matplotlib  # for its fonts: the machine may have none
+        import resvg_py
+
+        fonts = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf")
+        return bytes(resvg_py.svg_to_bytes(self.svg, zoom=2, font_dirs=[fonts], sans_serif_family="DejaVu Sans"))
+
+    def _sheet(self) -> Panel:
+        rows = [self.panels[start : start + self.columns] for start in range(0, len(self.panels), self.columns)]
+        width = max(sum(panel.width + GAP for panel in row) + GAP for row in rows)
+        described = " ".join(dict.fromkeys(panel.description for panel in self.panels))
+        title, caption = _wrapped(self.title, width - 2 * GAP, HEADLINE), _wrapped(self.caption, width - 2 * GAP, TEXT)
+        top = 30.0 + 20 * len(title) + 16 * len(caption)
+        height = top + sum(max(panel.height for panel in row) + GAP for row in rows)
+        sheet = Panel(width, height, self.title, described)
+        sheet.box(0, 0, width, height, "paper")
+        for number, line in enumerate(title):
+            sheet.text(GAP, 30 + 20 * number, line, size=HEADLINE, color="ink", bold=True)
+        for number, line in enumerate(caption):
+            sheet.text(GAP, 30 + 20 * len(title) + 16 * number, line, size=TEXT)
+        for row in rows:
+            left = GAP
+            for panel in row:
+                sheet.shapes += [f'<g transform="translate({left:g} {top:g})">', *panel.shapes, "</g>"]
+                left += panel.width + GAP
+            top += max(panel.height for panel in row) + GAP
+        return sheet
 
 
 def width_of(text: str, size: float = TEXT) -> float:
@@ -95,46 +146,42 @@ def width_of(text: str, size: float = TEXT) -> float:
 
 
 def shortened(text: str, width: float, size: float = TEXT) -> str:
-    """The text, or what of it fits into a width."""
+    """The text, or as much of it as fits into a width."""
     most = max(2, int(width / (LETTER * size)))
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def sheet(figure: Figure, gap: float = 24.0) -> Drawing:
-    """All drawings of a figure on one sheet, under its title."""
-    columns = min(figure.columns, len(figure.cells))
-    width = max(sum(cell.width for cell in row) + gap * (len(row) + 1) for row in _rows(figure.cells, columns))
-    lines = [*_wrapped(figure.title, width - 2 * gap, 16.0)]
-    shapes: list[Shape] = [Words(gap, 30 + 20 * n, line, size=16.0, bold=True) for n, line in enumerate(lines)]
-    top = 30.0 + 20 * len(lines)
-    for n, line in enumerate(_wrapped(figure.caption, width - 2 * gap, TEXT)):
-        shapes.append(Words(gap, top + 16 * n, line, color="muted"))
-    top += 16 * len(_wrapped(figure.caption, width - 2 * gap, TEXT))
-    for row in _rows(figure.cells, columns):
-        left = gap
-        for cell in row:
-            shapes += [moved(shape, left, top) for shape in cell.shapes]
-            left += cell.width + gap
-        top += max(cell.height for cell in row) + gap
-    description = " ".join(dict.fromkeys(cell.description for cell in figure.cells if cell.description))
-    return Drawing(width, top, tuple(shapes), figure.title, description)
+def left_margin(labels: Sequence[str], most: float, gap: float = 10.0, size: float = TEXT) -> float:
+    """Room for the longest of the labels beside an axis, but not more than `most`."""
+    return min(most, max(width_of(label, size) for label in labels) + gap)
 
 
-def moved(shape: Shape, right: float, down: float) -> Shape:
-    if isinstance(shape, Line | Area):
-        return replace(shape, points=tuple((x + right, y + down) for x, y in shape.points))
-    return replace(shape, x=shape.x + right, y=shape.y + down)
-
-
-def _rows(cells: Sequence[Drawing], columns: int) -> Iterable[Sequence[Drawing]]:
-    return [cells[start : start + columns] for start in range(0, len(cells), columns)]
+def staircase(points: Sequence[Point]) -> list[Point]:
+    """A line in steps through points: nothing was measured between them."""
+    steps = [corner for (_, y), after in pairwise(points) for corner in ((after[0], y), after)]
+    return [*points[:1], *steps]
 
 
 def _wrapped(text: str, width: float, size: float) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and width_of(f"{lines[-1]} {word}", size) > width:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
-    return [line for line in lines if line]
+    return textwrap.wrap(text, int(width / (LETTER * size)))
+
+
+def _outline(shape: str, size: float) -> str:
+    s, d = f"{size:g}", f"{1.35 * size:g}"
+    return {
+        "cross": f"M-{s} -{s}L{s} {s}M-{s} {s}L{s} -{s}",
+        "diamond": f"M0 -{d}L{d} 0L0 {d}L-{d} 0Z",
+        "square": f"M-{s} -{s}H{s}V{s}H-{s}Z",
+    }.get(shape, f"M-{s} 0a{s} {s} 0 1 0 {2 * size:g} 0a{s} {s} 0 1 0 -{2 * size:g} 0Z")
+
+
+def _color(name: str) -> str:
+    return f'class="{name}" color="{COLORS[name]}"'
+
+
+def _path(points: Iterable[Point]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _text(text: str) -> str:
+    return escape(NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))

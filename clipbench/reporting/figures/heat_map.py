@@ -1,33 +1,22 @@
-"""How the best threshold moves with something else that was varied, such as the learning rate: a map a strategy."""
+"""How the best threshold moves with something else that was varied, such as the learning rate: a map per strategy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import thresholds
 from clipbench.analysis.report_model import ArmResult, Report, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.drawing import (
-    SMALL,
-    TITLE,
-    Area,
-    Drawing,
-    Figure,
-    Mark,
-    Shape,
-    Words,
-    rectangle,
-    shortened,
-    width_of,
-)
-from clipbench.reporting.figures.scale import label, spans_decades
+from clipbench.reporting.figures.axes import spans_decades, tick_label
+from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, left_margin, shortened, width_of
 
-WIDTH, ROW, TOP = 330.0, 30.0, 28.0
-FAINTEST, STRONGEST, DARK = 0.06, 0.9, 0.72
-FIRST = ("lr", "optimizer")  # of several axes, the one that is asked for most
+WIDTH, ROW, TOP, GAP = 330.0, 30.0, 28.0, 6.0
+FAINTEST, STRONGEST, DARK = 0.06, 0.9, 0.72  # opacities; text on tiles above DARK is light
+FIRST = ("lr", "optimizer")  # axes that are drawn rather than others
 
 
 @dataclass(frozen=True)
@@ -37,6 +26,26 @@ class Family:
     axis: str
     shared: str  # what they have in common, where there are several families
     settings: tuple[Setting, ...]
+
+    def columns(self, strategy: str) -> list[float]:
+        return sorted({r.threshold or 0.0 for setting in self.settings for r in thresholds(setting, strategy)})
+
+    @cached_property
+    def ends(self) -> tuple[float, float, bool]:
+        """The worst and the best mean of all settings, and whether only their logarithms can be told apart."""
+        metric = self.settings[0].metric
+        means = [row.value.mean for setting in self.settings for row in setting.rows if math.isfinite(row.value.mean)]
+        low, high = min(means), max(means)
+        if metric.higher_is_better:
+            return low, high, False
+        return high, low, spans_decades(means)
+
+    def opacity(self, value: float) -> float:
+        """The best is darkest, whatever the direction of the metric."""
+        worst, best, is_log = self.ends
+        if is_log:
+            worst, best, value = math.log(worst), math.log(best), math.log(value)
+        return FAINTEST + (STRONGEST - FAINTEST) * ((value - worst) / (best - worst) if best != worst else 1.0)
 
 
 def figures(report: Report) -> list[Figure]:
@@ -54,12 +63,11 @@ def _families(report: Report) -> Iterator[Family]:
         groups.setdefault(others, []).append(setting)
     for others, settings in groups.items():
         if axis and len(settings) > 1 and len({setting.metric.name for setting in settings}) == 1:
-            shared = ", ".join(f"{name}={value}" for name, value in others)
-            yield Family(axis, shared, tuple(settings))
+            yield Family(axis, ", ".join(f"{name}={value}" for name, value in others), tuple(settings))
 
 
 def _axis(settings: Sequence[Setting]) -> str | None:
-    """The learning rate or the optimizer, else the first axis that is made of numbers, else none."""
+    """The learning rate or the optimizer, else the first axis whose values are numbers, else none."""
     names = list(dict.fromkeys(name for setting in settings for name in setting.axes))
     numeric = [name for name in names if all(_is_number(setting.axes.get(name, "")) for setting in settings)]
     return next((name for name in (*FIRST, *numeric) if name in names), None)
@@ -74,103 +82,65 @@ def _is_number(text: str) -> bool:
 
 def _figure(family: Family, number: int) -> Figure | None:
     every = dict.fromkeys(row.strategy for setting in family.settings for row in setting.rows)
-    strategies = [name for name in every if len(_columns(family, name)) > 1]
+    strategies = [name for name in every if len(family.columns(name)) > 1]
     if not strategies:
         return None
-    strength = _strength(family)
-    cells = tuple(_cell(family, name, strength) for name in strategies)
-    words = f" ({family.shared})" if family.shared else ""
-    measured = family.settings[0].metric
-    chosen = " ◆ is the threshold chosen on validation in its row." if measured.criterion else ""
-    better = "higher" if measured.higher_is_better else "lower"
+    metric = family.settings[0].metric
+    chosen = " ◆ is the threshold chosen on validation in its row." if metric.criterion else ""
     caption = (
-        f"Mean {numbers.unit(measured)} over seeds; the stronger the better ({better} is better), on one scale for "
-        f"all maps.{chosen} × diverged on every seed. The first column is the baseline of the row."
+        f"Mean {numbers.unit(metric)} over seeds; the darker the better "
+        f"({'higher' if metric.higher_is_better else 'lower'} is better), on one scale for all maps.{chosen} "
+        "× diverged on every seed. The first column is the baseline of the row."
     )
+    title = f"How does the threshold move with {family.axis}?" + f" ({family.shared})" * bool(family.shared)
     name = f"heat-{number + 1}" if number else "heat"
-    return Figure(name, f"How does the threshold move with {family.axis}?{words}", caption, cells)
+    return Figure(name, title, caption, tuple(_panel(family, strategy) for strategy in strategies))
 
 
-def _columns(family: Family, strategy: str) -> list[float]:
-    known = {row.threshold for setting in family.settings for row in thresholds(setting, strategy)}
-    return sorted(value for value in known if value is not None)
-
-
-@dataclass(frozen=True)
-class Strength:
-    """From a value to how dark it is drawn: the best is darkest, whatever the direction of the metric."""
-
-    worst: float
-    best: float
-    log: bool
-
-    def __call__(self, value: float) -> float:
-        worst, best, here = (math.log(each) if self.log else each for each in (self.worst, self.best, value))
-        share = (here - worst) / (best - worst) if best != worst else 1.0
-        return FAINTEST + (STRONGEST - FAINTEST) * min(1.0, max(0.0, share))
-
-
-def _strength(family: Family) -> Strength:
-    values = [row.value.mean for setting in family.settings for row in setting.rows if math.isfinite(row.value.mean)]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    is_higher = family.settings[0].metric.higher_is_better
-    return Strength(low if is_higher else high, high if is_higher else low, not is_higher and spans_decades(values))
-
-
-def _cell(family: Family, strategy: str, strength: Strength) -> Drawing:
-    columns = _columns(family, strategy)
+def _panel(family: Family, strategy: str) -> Panel:
+    columns = family.columns(strategy)
     names = [shortened(setting.axes[family.axis], 76, SMALL) for setting in family.settings]
-    left = max(24.0, *(width_of(name, SMALL) + 10 for name in names))
-    gap = 6.0
-    width = (WIDTH - left - gap) / (len(columns) + 1)
-    bottom = TOP + ROW * len(names)
-    shapes: list[Shape] = [Words(0, 14, shortened(strategy, WIDTH, TITLE), size=TITLE, bold=True)]
+    left, bottom = max(24.0, left_margin(names, WIDTH, size=SMALL)), TOP + ROW * len(names)
+    width = (WIDTH - left - GAP) / (len(columns) + 1)
+    panel = Panel(WIDTH, bottom + 40, f"{strategy}: {family.axis} by threshold", _description(family, strategy))
+    panel.heading(strategy)
+    edges = [left, *(left + width * place + GAP for place in range(1, len(columns) + 1))]
     for number, (name, setting) in enumerate(zip(names, family.settings, strict=True)):
-        height = TOP + ROW * number
-        shapes.append(Words(left - 6, height + ROW / 2 + 4, name, "end", SMALL, color="muted"))
+        y = TOP + ROW * number
+        panel.text(left - 6, y + ROW / 2 + 4, name, "end")
         rows = {row.threshold: row for row in thresholds(setting, strategy)}
         baseline = next((row for row in setting.rows if row.verdict == verdicts.BASELINE), None)
-        for place, row in enumerate([baseline, *(rows.get(value) for value in columns)]):
+        for x, row in zip(edges, [baseline, *(rows.get(value) for value in columns)], strict=True):
             if row:
-                x = left + width * place + (gap if place else 0.0)
-                shapes += _tile(row, setting, strength, rectangle(x, height, width - 2, ROW - 2), is_first=place == 0)
-    shapes += _ticks(columns, left, width, gap, bottom, f"threshold of {shortened(strategy, 180, SMALL)}")
-    title = f"{strategy}: {family.axis} by threshold"
-    return Drawing(WIDTH, bottom + 40, tuple(shapes), title, _description(family, strategy))
+                _tile(panel, family, setting, row, x, y, width - 2, is_chosen=row is not baseline and row.shown)
+    free = -math.inf
+    for x, text in zip(edges, ["base", *(tick_label(float(f"{value:.3g}")) for value in columns)], strict=True):
+        middle, half = x + width / 2 - 1, width_of(text, SMALL) / 2
+        if middle - half > free and middle + half <= WIDTH + 1:
+            panel.text(middle, bottom + 14, text, "middle")
+            free = middle + half + 3
+    panel.text((left + WIDTH) / 2, bottom + 32, f"threshold of {shortened(strategy, 180, SMALL)}", "middle")
+    return panel
 
 
 def _tile(
-    row: ArmResult, setting: Setting, strength: Strength, box: tuple[tuple[float, float], ...], *, is_first: bool
-) -> Iterator[Shape]:
-    (left, top), (right, bottom) = box[0], box[2]
-    x, y = (left + right) / 2, (top + bottom) / 2
-    title = f"{row.label}, {setting.label}: {setting.metric.name} {numbers.estimate(row.value, setting.metric)}"
+    panel: Panel, family: Family, setting: Setting, row: ArmResult, x: float, y: float, width: float, *, is_chosen: bool
+) -> None:
+    mean, metric, height = row.value.mean, setting.metric, ROW - 2
+    title = f"{row.label}, {setting.label}: {metric.name} {numbers.estimate(row.value, metric)}"
     title += f", diverged {numbers.diverged(row)}" if row.diverged else ""
-    if not math.isfinite(row.value.mean):
-        yield Area(box, "orange", 0.25)
-        yield Mark(x, y, "orange", "cross", 5, title)
+    if not math.isfinite(mean):
+        panel.box(x, y, width, height, "orange", 0.25, title)
+        panel.mark(x + width / 2, y + height / 2, "orange", "cross", title, 5)
         return
-    depth = strength(row.value.mean)
-    ink = "paper" if depth > DARK else "ink"
-    yield Area(box, "blue", depth)
-    text = numbers.number(numbers.scale(setting.metric) * row.value.mean)
-    if width_of(text, SMALL) <= right - left - 2:
-        yield Words(x, y + 4, text, "middle", SMALL, color=ink)
-    if row.shown and setting.metric.criterion and not is_first:
-        yield Mark(left + 6, top + 6, ink, "diamond", 3, title)
-
-
-def _ticks(
-    columns: Sequence[float], left: float, width: float, gap: float, bottom: float, unit: str
-) -> Iterator[Shape]:
-    free = -math.inf
-    for place, text in enumerate(["base", *(label(float(f"{value:.3g}")) for value in columns)]):
-        x = left + width * (place + 0.5) + (gap if place else 0.0) - 1
-        half = width_of(text, SMALL) / 2
-        if x - half > free and x + half <= WIDTH + 1:
-            yield Words(x, bottom + 14, text, "middle", SMALL, color="muted")
-            free = x + half + 3
-    yield Words((left + WIDTH) / 2, bottom + 32, unit, "middle", SMALL, color="muted")
+    opacity = family.opacity(mean)
+    ink = "paper" if opacity > DARK else "ink"
+    panel.box(x, y, width, height, "blue", opacity, title)
+    text = numbers.number(numbers.scale(metric) * mean)
+    if width_of(text, SMALL) <= width - 2:
+        panel.text(x + width / 2, y + height / 2 + 4, text, "middle", color=ink)
+    if is_chosen and metric.criterion:
+        panel.mark(x + 6, y + 6, ink, "diamond", title, 3)
 
 
 def _description(family: Family, strategy: str) -> str:
@@ -180,5 +150,6 @@ def _description(family: Family, strategy: str) -> str:
         if rows:
             best = max(rows, key=lambda row: setting.metric.sign * row.value.mean)
             value = numbers.estimate(best.value, setting.metric)
-            parts.append(f"{family.axis} {setting.axes[family.axis]}: best at {label(best.threshold or 0.0)}, {value}")
+            where = f"{family.axis} {setting.axes[family.axis]}"
+            parts.append(f"{where}: best at {tick_label(best.threshold or 0.0)}, {value}")
     return f"{'; '.join(parts)}."

@@ -19,7 +19,7 @@ from clipbench.reporting import (
     search_sentences,
     search_tables,
 )
-from clipbench.reporting.figures import Figure, critical_difference, svg
+from clipbench.reporting.figures import Figure, critical_difference
 from clipbench.reporting.provenance import Provenance
 from clipbench.reporting.table import Table
 
@@ -104,7 +104,6 @@ def _environment() -> Environment:
     environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
     environment.globals |= {
         "asset": lambda name: Markup(_asset(name)),
-        "drawing": lambda drawn: Markup(svg.inline(drawn)),
         "tone": lambda word: TONES.get(word, "plain"),
         "sign": lambda word: SIGNS.get(word, SIGNS.get(TONES.get(word, ""), "")),
         "about_headline": _about_headline,
