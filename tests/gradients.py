@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.engine.cohort_training import Cohort
-from clipbench.engine.gradients.workspace import Shape, Workspace
+from clipbench.engine.chunk_training import ChunkTraining
+from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.telemetry import COLUMNS
 
 SHAPES = {"matrix": (3, 4), "filters": (2, 2, 2, 2), "bias": (5,), "scalar": ()}
@@ -56,28 +56,28 @@ class Engine:
         train = Training(epochs=None, steps=steps, loss=Component.of("output"), dtype=dtype)
         model = Component.of("tests.gradients:given")
         self.trials = [Trial(None, model, optimizer, train, arm, seed=0) for arm in arms]
-        self.cohort = Cohort(self.trials, _workspace(Shape.of(self.trials, "cpu")))
-        self.work = self.cohort.work
+        self.training = ChunkTraining(self.trials, _workspace(WorkspaceShape.of(self.trials, "cpu")))
+        self.workspace = self.training.workspace
         self.weights = weights
 
     def step(self, gradients: np.ndarray) -> np.ndarray:
         """What the rules make of gradients [lanes, elements]; where a step is refused, zeros."""
         if self.weights is not None:
-            self._fill(self.work.params, np.tile(self.weights, (len(gradients), 1)))
-        self._fill({name: self.work.states[f"{name}_gradient"] for name in SHAPES}, gradients)
-        self.cohort._one_step(1)
-        after = self._flat(self.work.grads)
-        for run in self.cohort.lanes.clipping.runs:
-            if hasattr(run, "keep"):
-                after[run.lanes][~run.keep.numpy()] = 0
+            self._fill(self.workspace.params, np.tile(self.weights, (len(gradients), 1)))
+        self._fill({name: self.workspace.states[f"{name}_gradient"] for name in SHAPES}, gradients)
+        self.training._one_step(1)
+        after = self._flat(self.workspace.grads)
+        for group in self.training.lanes.clipping.groups:
+            if hasattr(group, "keep"):
+                after[group.lanes][~group.keep.numpy()] = 0
         return after
 
     def weights_now(self) -> np.ndarray:
-        return self._flat(self.work.params)
+        return self._flat(self.workspace.params)
 
     def told(self) -> dict[str, np.ndarray]:
         """The columns of all steps: [steps, lanes]."""
-        steps = self.cohort._outcome(0.0).steps
+        steps = self.training._result(0.0).steps
         return {name: steps[:, row] for row, name in enumerate(COLUMNS)}
 
     def _fill(self, tensors: dict[str, Tensor], rows: np.ndarray) -> None:
@@ -89,5 +89,5 @@ class Engine:
 
 
 @cache
-def _workspace(shape: Shape) -> Workspace:
+def _workspace(shape: WorkspaceShape) -> Workspace:
     return Workspace(shape, None)

@@ -28,7 +28,7 @@ from clipbench.cli.options import (
 
 if TYPE_CHECKING:
     from clipbench.commands.pilot import Pilot, Piloted
-    from clipbench.pilot.recorded import Proposal
+    from clipbench.pilot.results import Proposal
 
 # What fits a terminal.
 MOST_TENSORS = 12

@@ -13,7 +13,7 @@ from clipbench.commands.progress import Progress
 from clipbench.commands.session import Settings, find_experiment, planned
 from clipbench.core.trial import Component, Trial
 from clipbench.execution.worker_pool import WorkerPool
-from clipbench.pilot.recorded import Proposal, Watched
+from clipbench.pilot.results import GradientStatistics, Proposal
 from clipbench.planning.plan import Plan
 
 PERCENTS = (1, 10, 50, 90, 99, 100)
@@ -34,7 +34,7 @@ class Piloted:
     """One setting: data, model, training and optimizer, over all seeds."""
 
     trials: tuple[Trial, ...]
-    seen: tuple[Watched, ...]
+    seen: tuple[GradientStatistics, ...]
     proposals: tuple[Proposal, ...]
 
     @property
@@ -89,7 +89,7 @@ def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str],
         plan = _unclipped(plan)
         for note in plan.notes:
             progress.note(note)
-        seen, failed = watched(pool, plan, device, progress)
+        seen, failed = gradient_statistics(pool, plan, device, progress)
         found = []
         for trials in _settings(plan):
             mine = tuple(seen[trial.id] for trial in trials if trial.id in seen)
@@ -106,18 +106,20 @@ def _unclipped(plan: Plan) -> Plan:
     return replace(plan, cohorts=tuple(cohorts))
 
 
-def watched(pool: WorkerPool, plan: Plan, device: str, progress: Progress) -> tuple[Mapping[str, Watched], list[str]]:
-    """Train a plan's trials and watch them; what was seen by their ids, and what went wrong."""
+def gradient_statistics(
+    pool: WorkerPool, plan: Plan, device: str, progress: Progress
+) -> tuple[Mapping[str, GradientStatistics], list[str]]:
+    """Train a plan's trials; return their gradient statistics by id, and the errors of those that failed."""
     chunks = plan.chunks((), pool.size, device)
-    seen: dict[str, Watched] = {}
+    seen: dict[str, GradientStatistics] = {}
     failed = []
     progress.start(sum(chunk.lane_steps for chunk in chunks), len(plan.trials), 0)
     try:
-        for event in pool.train(chunks, device, "clipbench.pilot.recording:watch"):
+        for event in pool.train(chunks, device, "clipbench.pilot.record:record_chunk"):
             progress.advance(event.lane_steps)
             if event.error:
                 failed.append(f"{len(event.chunk.trials)} trials failed: {event.error}")
-            seen |= {watched.trial.id: watched for watched in event.records or ()}
+            seen |= {statistics.trial.id: statistics for statistics in event.records or ()}
     finally:
         progress.stop()
     return seen, failed

@@ -13,8 +13,8 @@ from torch import Tensor
 from clipbench import datasets
 from clipbench.core.trial import Trial
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine.model.functional import build_model
-from clipbench.engine.optimizer_state import make_optimizer
+from clipbench.engine.model.network import build_model
+from clipbench.engine.optimizer_groups import make_optimizer
 from clipbench.execution.worker_pool import cores
 
 Batch = tuple[Tensor, Tensor]

@@ -1,7 +1,7 @@
-"""Trains trials: many at once as one tensor program where the model allows it, one after another where not.
+"""Training of trials: many at once as one tensor program where the model allows it, one after another otherwise.
 
-Shape letters: K lanes, B batch, T steps. A chunk is the lanes that are trained together; what a trial becomes does
-not depend on which others share its chunk.
+Shape letters: K lanes, B batch, T steps. A lane is one trial in training; a chunk is the lanes that are trained
+together. The result of a trial does not depend on the other trials of its chunk.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from clipbench.core.records import Records
 from clipbench.core.trial import Trial
 from clipbench.engine import tabulate
-from clipbench.engine.cohort_training import Cohort, Progress, order
-from clipbench.engine.cohort_training import train as train_chunk
-from clipbench.engine.gradients.cache import FEWEST_LANES, Shelf
-from clipbench.engine.gradients.workspace import Shape
-from clipbench.engine.pruning import Ask
+from clipbench.engine.chunk_training import ChunkTraining, Progress, padded
+from clipbench.engine.gradients.workspace import WorkspaceShape
+from clipbench.engine.gradients.workspace_cache import FEWEST_LANES, WorkspaceCache
+from clipbench.engine.pruning import ChoosePruned
 
 # On some CPUs, MKL chooses the kernel of a batched matrix product by the number of matrices, and so rounds one lane
 # differently among 3 lanes than among 16. In this mode it does not. It reads the variable at its first call; a batched
@@ -24,7 +23,7 @@ from clipbench.engine.pruning import Ask
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 TIMING_SECONDS = 0.5
-SHELF = Shelf()
+WORKSPACES = WorkspaceCache()
 
 
 def train(
@@ -32,27 +31,25 @@ def train(
     device: str = "cpu",
     lanes: int = 0,
     progress: Progress = lambda done: None,
-    ask: Ask | None = None,
+    ask: ChoosePruned | None = None,
 ) -> Records:
-    """Train one chunk: trials that differ in arm, seed and optimizer only, and whose arms share a scope.
+    """Train one chunk: trials that differ only in arm, seed and optimizer, and whose arms share a scope.
 
-    `lanes` pads it to a size that recurs. `ask` is told how trials are doing at the end of every epoch but the last,
-    and says which of them are to be pruned: those stop there.
+    The chunk is padded to `lanes` lanes, so that few different sizes occur. `ask` gets the measures of all trials at
+    the end of every epoch but the last, and returns the ids of the trials to prune; those stop there.
     """
-    chosen = order(trials)
-    padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
-    workspace = SHELF.workspace(Shape.of(padded, device))
-    outcome = train_chunk(padded, workspace, progress, ask, SHELF)
+    chunk = padded(trials, lanes)
+    workspace = WORKSPACES.workspace(WorkspaceShape.of(chunk, device))
+    result = ChunkTraining(chunk, workspace, WORKSPACES).run(progress, ask)
     about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
-    return tabulate.tabulate(outcome, len(chosen), about)
+    return tabulate.tabulate(result, len(trials), about)
 
 
 def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> float:
-    """What one step of one lane takes, from a short training that is thrown away."""
-    chosen = order(trials)
-    padded = chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
-    workspace = SHELF.workspace(Shape.of(padded, device))
-    if workspace.loop_reason:  # one lane after another: two say as much as all
-        padded = padded[:FEWEST_LANES]
-        workspace = SHELF.workspace(Shape.of(padded, device))
-    return Cohort(padded, workspace).seconds_per_step(TIMING_SECONDS) / len(padded)
+    """Return the time of one step of one lane, measured in a short training whose result is discarded."""
+    chunk = padded(trials, lanes)
+    workspace = WORKSPACES.workspace(WorkspaceShape.of(chunk, device))
+    if workspace.loop_reason:  # lanes are trained one after another: the fewest are enough
+        chunk = chunk[:FEWEST_LANES]
+        workspace = WORKSPACES.workspace(WorkspaceShape.of(chunk, device))
+    return ChunkTraining(chunk, workspace).seconds_per_step(TIMING_SECONDS) / len(chunk)

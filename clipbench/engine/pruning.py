@@ -1,4 +1,4 @@
-"""What is told of a chunk's trials at the end of an epoch, and the answer: which of them shall not go on."""
+"""Pruning: the measures of a chunk's trials are passed on at the end of an epoch, and chosen trials stop there."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from clipbench.core.trial import Trial
-from clipbench.engine.lane_status import Fates
+from clipbench.engine.lane_status import LaneStatus
 
-Told = dict[str, dict[str, float]]  # trial's id: measure: value
-# Given the epoch that has ended, counted from 1, and what is told of each trial, the ids of those to prune.
-Ask = Callable[[int, Told], Collection[str]]
+TrialMeasures = dict[str, dict[str, float]]  # trial's id: measure: value
+# Given the epoch that has ended, counted from 1, and the measures of each trial, returns the ids of those to prune.
+ChoosePruned = Callable[[int, TrialMeasures], Collection[str]]
 
 
-class Asking:
+class Pruning:
     """Call it at the end of every epoch but the last.
 
-    It tells the measures that are known of the epoch: `train/loss`, the mean of its steps, and whatever else the table
-    of epochs has. A trial that has diverged is told with NaN for each of them, one that has stopped with what was last
-    told of it, and one that was pruned no more.
+    It passes on the measures of the epoch: `train/loss`, the mean of its steps, and the other columns of the table of
+    epochs. A diverged trial has NaN for each of them, a trial that stopped early its last measures; a pruned trial is
+    left out.
     """
 
-    def __init__(self, ask: Ask, trials: Sequence[Trial], fates: Fates) -> None:
-        self._ask, self._trials, self._fates = ask, trials, fates
-        self._told: Told = {}
+    def __init__(self, choose: ChoosePruned, trials: Sequence[Trial], status: LaneStatus) -> None:
+        self._choose, self._trials, self._status = choose, trials, status
+        self._measures: TrialMeasures = {}
 
     def __call__(self, epoch: int, measured: Mapping[str, np.ndarray]) -> None:
-        alive = self._fates.alive
+        alive = self._status.alive
         if not alive.any():
             return
         for lane, trial in enumerate(self._trials):
             if alive[lane]:
-                self._told[trial.id] = {name: float(values[lane]) for name, values in measured.items()}
-            elif self._fates.diverged_step[lane]:
-                self._told[trial.id] = dict.fromkeys(measured, math.nan)
-            elif self._fates.pruned_epoch[lane]:
-                self._told.pop(trial.id, None)
-        pruned = self._ask(epoch, dict(self._told))
+                self._measures[trial.id] = {name: float(values[lane]) for name, values in measured.items()}
+            elif self._status.diverged_step[lane]:
+                self._measures[trial.id] = dict.fromkeys(measured, math.nan)
+            elif self._status.pruned_epoch[lane]:
+                self._measures.pop(trial.id, None)
+        pruned = self._choose(epoch, dict(self._measures))
         chosen = np.array([trial.id in pruned for trial in self._trials])
-        self._fates.pruned_epoch[chosen & alive] = epoch
+        self._status.pruned_epoch[chosen & alive] = epoch

@@ -1,4 +1,4 @@
-"""An outcome as flat tables: one row a trial, a trial and epoch, a trial and step."""
+"""The result of a chunk as tables: a row for each trial, for each epoch of a trial, and for each step of a trial."""
 
 from __future__ import annotations
 
@@ -10,121 +10,121 @@ import numpy as np
 
 from clipbench.core.records import Columns, Records, as_columns
 from clipbench.core.trial import Trial
+from clipbench.engine.chunk_training import ChunkResult
 from clipbench.engine.clipping.privacy import epsilon_of
-from clipbench.engine.cohort_training import Outcome
-from clipbench.engine.model.functional import higher_is_better
+from clipbench.engine.model.network import higher_is_better
 from clipbench.engine.telemetry import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
 
 PERCENTILES = (50, 90, 99)  # of the gradient's norm over an epoch
 
 
-def tabulate(outcome: Outcome, lanes: int, about: dict[str, Any]) -> Records:
-    """Records of the first `lanes` lanes (the others pad the chunk); `about` says how they were trained."""
-    rows = [_record(outcome, lane, about) for lane in range(lanes)]
+def tabulate(result: ChunkResult, lanes: int, about: dict[str, Any]) -> Records:
+    """Return the records of the first `lanes` lanes (the others pad the chunk); `about` is added to each row."""
+    rows = [_record(result, lane, about) for lane in range(lanes)]
     weights = {
-        outcome.trials[lane].id: np.concatenate([block[lane].ravel() for block in outcome.weights.values()])
+        result.trials[lane].id: np.concatenate([block[lane].ravel() for block in result.weights.values()])
         for lane in range(lanes)
-        if outcome.trials[lane].train.save_weights and _status(outcome, lane) == "finished"
+        if result.trials[lane].train.save_weights and _status(result, lane) == "finished"
     }
     return Records(
         records=as_columns(rows),
-        epochs=_joined([_epochs(outcome, lane) for lane in range(lanes)]),
-        steps=_joined([_steps(outcome, lane) for lane in range(lanes)]),
+        epochs=_joined([_epochs(result, lane) for lane in range(lanes)]),
+        steps=_joined([_steps(result, lane) for lane in range(lanes)]),
         weights=weights,
     )
 
 
-def _record(outcome: Outcome, lane: int, about: dict[str, Any]) -> dict[str, Any]:
-    trial, diverged = outcome.trials[lane], int(outcome.diverged_step[lane])
-    steps = outcome.steps[: outcome.last_step(lane), :, lane]
-    step_seconds = outcome.seconds / sum(outcome.last_step(each) for each in range(len(outcome.trials)))
-    own_step = outcome.rule_seconds[lane]
-    average_rule = sum(outcome.rule_seconds) / len(outcome.trials)
+def _record(result: ChunkResult, lane: int, about: dict[str, Any]) -> dict[str, Any]:
+    trial, diverged = result.trials[lane], int(result.diverged_step[lane])
+    steps = result.steps[: result.last_step(lane), :, lane]
+    step_seconds = result.seconds / sum(result.last_step(each) for each in range(len(result.trials)))
+    own_step = result.rule_seconds[lane]
+    average_rule = sum(result.rule_seconds) / len(result.trials)
     return {
         "id": trial.id,
-        "status": _status(outcome, lane),
+        "status": _status(result, lane),
         **trial.columns(),
-        "parameters": sum(block[lane].size for block in outcome.weights.values()),
-        **_finals(outcome, lane),
-        "epochs": int(outcome.pruned_epoch[lane]) or outcome.schedule.epochs,
-        "epochs_to_target": _epochs_to_target(outcome, lane),
-        "stopped_epoch": int(outcome.stopped_epoch[lane]) or None,
+        "parameters": sum(block[lane].size for block in result.weights.values()),
+        **_finals(result, lane),
+        "epochs": int(result.pruned_epoch[lane]) or result.length.epochs,
+        "epochs_to_target": _epochs_to_target(result, lane),
+        "stopped_epoch": int(result.stopped_epoch[lane]) or None,
         "diverged": int(diverged > 0),
         "diverged_step": diverged or None,
-        "diverged_cause": outcome.diverged_cause[lane] or None,
+        "diverged_cause": result.diverged_cause[lane] or None,
         "clip/fired_share": float(steps[:, FIRED].mean()),
         "clip/cosine": _mean(steps[:, COSINE]),
         "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
-        **_privacy(outcome, trial, len(steps)),
+        **_privacy(result, trial, len(steps)),
         "seconds": step_seconds * len(steps),
         "step_us": 1e6 * (step_seconds + own_step - average_rule),
         **about,
     }
 
 
-def _privacy(outcome: Outcome, trial: Trial, steps: int) -> dict[str, Any]:
-    """What a trial with noise has given away, where that can be said."""
+def _privacy(result: ChunkResult, trial: Trial, steps: int) -> dict[str, Any]:
+    """Return the privacy budget that a trial with noise has spent, where it is known."""
     if not trial.clip.as_dict().get("noise"):
         return {}
-    examples, batch = outcome.schedule.examples, outcome.schedule.batch
-    return {"epsilon": None if outcome.fresh else epsilon_of(trial, batch / examples, steps, examples)}
+    examples, batch = result.length.examples, result.length.batch
+    return {"epsilon": None if result.fresh else epsilon_of(trial, batch / examples, steps, examples)}
 
 
-def _status(outcome: Outcome, lane: int) -> str:
-    if outcome.diverged_step[lane]:
+def _status(result: ChunkResult, lane: int) -> str:
+    if result.diverged_step[lane]:
         return "diverged"
-    return "pruned" if outcome.pruned_epoch[lane] else "finished"
+    return "pruned" if result.pruned_epoch[lane] else "finished"
 
 
-def _finals(outcome: Outcome, lane: int) -> dict[str, float]:
-    """The numbers of a trial that went to its end; of one that was pruned what its epochs and steps say."""
-    status = _status(outcome, lane)
+def _finals(result: ChunkResult, lane: int) -> dict[str, float]:
+    """Return the measures of a finished trial; of a pruned one those that follow from its epochs and steps."""
+    status = _status(result, lane)
     if status == "diverged":
         return {}
-    return (_latest(outcome, lane) if status == "pruned" else _at_end(outcome, lane)) | _over_time(outcome, lane)
+    return (_latest(result, lane) if status == "pruned" else _at_end(result, lane)) | _over_time(result, lane)
 
 
-def _at_end(outcome: Outcome, lane: int) -> dict[str, float]:
-    """Measures in eval mode with the final weights, and these weights."""
-    trial = outcome.trials[lane]
+def _at_end(result: ChunkResult, lane: int) -> dict[str, float]:
+    """Return the measures in eval mode with the final weights, and the norm and sparsity of these weights."""
+    trial = result.trials[lane]
     finals = {
         f"{part}/{name}": float(value)
-        for part, values in outcome.finals.items()
+        for part, values in result.finals.items()
         for name, value in zip(trial.train.measures, values[:, lane], strict=True)
     }
     if "test/loss" in finals and "train/loss" in finals:
         finals["generalization_gap"] = finals["test/loss"] - finals["train/loss"]
-        finals["membership_advantage"] = float(outcome.membership[lane])
-    weights = [block[lane] for block in outcome.weights.values()]
+        finals["membership_advantage"] = float(result.membership[lane])
+    weights = [block[lane] for block in result.weights.values()]
     finals["weight_norm"] = math.sqrt(sum(float(np.square(w, dtype=np.float64).sum()) for w in weights))
     finals["weight_sparsity"] = sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights)
     return finals
 
 
-def _latest(outcome: Outcome, lane: int) -> dict[str, float]:
-    """What was measured on the validation part after the last epoch, if anything was."""
-    latest = {name: curve[-1] for name, curve in _curves(outcome, lane).items() if name.startswith("val/")}
+def _latest(result: ChunkResult, lane: int) -> dict[str, float]:
+    """Return the last measures on the validation part, if there are any."""
+    latest = {name: curve[-1] for name, curve in _curves(result, lane).items() if name.startswith("val/")}
     return {name: float(value) for name, value in latest.items() if not math.isnan(value)}
 
 
-def _over_time(outcome: Outcome, lane: int) -> dict[str, float]:
-    """What the series of a trial come to."""
-    trial, curves, finals = outcome.trials[lane], _curves(outcome, lane), {}
+def _over_time(result: ChunkResult, lane: int) -> dict[str, float]:
+    """Return the measures that summarize the epochs and steps of a trial."""
+    trial, curves, finals = result.trials[lane], _curves(result, lane), {}
     for name in trial.train.measures:
         curve = curves.get(f"val/{name}")
         if curve is not None and np.isfinite(curve).any():
             best = np.nanmax if higher_is_better(trial.train, name) else np.nanmin
             finals[f"best_val/{name}"] = float(best(curve))
     finals["grad/vanishing"] = _mean(curves["grad/vanishing"])
-    return finals | _tail(outcome.steps[: outcome.last_step(lane), LOSS, lane])
+    return finals | _tail(result.steps[: result.last_step(lane), LOSS, lane])
 
 
-def _curves(outcome: Outcome, lane: int) -> Columns:
-    return {name: curve[: _whole_epochs(outcome, lane), lane] for name, curve in outcome.epochs.items()}
+def _curves(result: ChunkResult, lane: int) -> Columns:
+    return {name: curve[: _whole_epochs(result, lane), lane] for name, curve in result.epochs.items()}
 
 
 def _tail(losses: np.ndarray) -> dict[str, float]:
-    """What the loss is like over the second half of the steps: where it hovers, and how far it strays."""
+    """Return the mean, median and 99th percentile of the loss over the second half of the steps."""
     losses = losses[len(losses) // 2 :]
     return {
         "train/loss_tail": float(losses.mean()),
@@ -133,49 +133,49 @@ def _tail(losses: np.ndarray) -> dict[str, float]:
     }
 
 
-def _epochs_to_target(outcome: Outcome, lane: int) -> int | None:
-    """The first epoch, from 1, whose measure is as good as the target; None if there was none before divergence."""
-    target = outcome.trials[lane].train.target
-    epochs = _epochs(outcome, lane) if target else {}
+def _epochs_to_target(result: ChunkResult, lane: int) -> int | None:
+    """Return the first epoch, from 1, whose measure reaches the target; None if there is none before divergence."""
+    target = result.trials[lane].train.target
+    epochs = _epochs(result, lane) if target else {}
     if target is None or target[0] not in epochs:
         return None
     curve = epochs[target[0]]
-    better = higher_is_better(outcome.trials[lane].train, target[0].partition("/")[2])
+    better = higher_is_better(result.trials[lane].train, target[0].partition("/")[2])
     reached = curve >= target[1] if better else curve <= target[1]
     return int(reached.argmax()) + 1 if reached.any() else None
 
 
-def _whole_epochs(outcome: Outcome, lane: int) -> int:
-    """Epochs that the lane finished before it diverged, stopped or was pruned."""
-    diverged = int(outcome.diverged_step[lane])
-    trained = len(next(iter(outcome.epochs.values()))) if outcome.epochs else 0
+def _whole_epochs(result: ChunkResult, lane: int) -> int:
+    """Return the number of epochs that the lane finished before it diverged, stopped or was pruned."""
+    diverged = int(result.diverged_step[lane])
+    trained = len(next(iter(result.epochs.values()))) if result.epochs else 0
     if diverged:
-        return (diverged - 1) // outcome.schedule.epoch_steps
-    return int(outcome.stopped_epoch[lane] or outcome.pruned_epoch[lane]) or trained
+        return (diverged - 1) // result.length.epoch_steps
+    return int(result.stopped_epoch[lane] or result.pruned_epoch[lane]) or trained
 
 
-def _epochs(outcome: Outcome, lane: int) -> Columns:
-    count = _whole_epochs(outcome, lane)
-    parts = _by_epoch(outcome.steps[:, [LOSS, PRE], lane], outcome.schedule.epoch_steps, count)
+def _epochs(result: ChunkResult, lane: int) -> Columns:
+    count = _whole_epochs(result, lane)
+    parts = _by_epoch(result.steps[:, [LOSS, PRE], lane], result.length.epoch_steps, count)
     norms = np.concatenate([_quantiles(part[:, :, 1]) for part in parts], axis=1)
     return {
-        "id": _repeated(outcome.trials[lane].id, count),
+        "id": _repeated(result.trials[lane].id, count),
         "epoch": np.arange(1, count + 1, dtype=np.int32),
         "train/loss": np.concatenate([part[:, :, 0].mean(axis=1, dtype=np.float64) for part in parts]),
-        **_curves(outcome, lane),
+        **_curves(result, lane),
         **{f"grad_norm/pre_p{percent}": row for percent, row in zip(PERCENTILES, norms, strict=True)},
     }
 
 
 def _by_epoch(steps: np.ndarray, epoch_steps: int, count: int) -> list[np.ndarray]:
-    """The steps of `count` epochs as [epochs, steps, statistics]: the whole ones, and the last if it was cut short."""
+    """Return the steps of `count` epochs as [epochs, steps, statistics]: the whole epochs, and a shorter last one."""
     whole = min(count, len(steps) // epoch_steps)
     parts = [steps[: whole * epoch_steps].reshape(whole, epoch_steps, steps.shape[1])]
     return parts if whole == count else [*parts, steps[np.newaxis, whole * epoch_steps :]]
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
-    """[percentiles, rows] of what is finite in each row; all rows at once where everything is."""
+    """Return [percentiles, rows] of the finite values of each row; all rows at once where all values are finite."""
     shares = [percent / 100 for percent in PERCENTILES]
     if values.size and np.isfinite(values).all():
         found: np.ndarray = np.quantile(values, shares, axis=1)
@@ -183,11 +183,11 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     return np.array([[_quantile(row, share) for row in values] for share in shares]).reshape(len(shares), len(values))
 
 
-def _steps(outcome: Outcome, lane: int) -> Columns:
-    steps = outcome.steps[: outcome.last_step(lane), :, lane]
+def _steps(result: ChunkResult, lane: int) -> Columns:
+    steps = result.steps[: result.last_step(lane), :, lane]
     nonfinite = (~np.isfinite(steps[:, MAX])).astype(steps.dtype)
     return {
-        "id": _repeated(outcome.trials[lane].id, len(steps)),
+        "id": _repeated(result.trials[lane].id, len(steps)),
         "step": np.arange(1, len(steps) + 1, dtype=np.int32),
         **{name: steps[:, row] for row, name in enumerate(COLUMNS)},
         "grad/nonfinite": nonfinite,

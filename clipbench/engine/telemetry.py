@@ -1,4 +1,4 @@
-"""What is measured at every step, for all lanes, without waiting for the device."""
+"""The statistics of every step, for all lanes, measured without waiting for the device."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clipbench.engine.clipping.safe_norms import norms, odd_lanes
-from clipbench.engine.model.stacked import Blocks
+from clipbench.engine.clipping.safe_norms import lanes_to_scale, norms
+from clipbench.engine.model.stacked import StackedTensors
 
-# Rows of a step's statistics; the first seven are the columns of the `steps` table. While training goes on, runs of
-# lanes keep raw sums in POST, FRACTION and COSINE; what is meant by them is worked out once, when training is over.
+# Rows of a step's statistics; the first seven are the columns of the `steps` table. During training, groups of lanes
+# keep raw sums in POST, FRACTION and COSINE; the values of the columns are computed once, after training.
 LOSS, PRE, POST, MAX, FIRED, FRACTION, COSINE, WEIGHTS = range(8)
 COLUMNS = (
     "train/loss",
@@ -24,20 +24,20 @@ COLUMNS = (
 )
 STATISTICS = 8
 
-# Small enough that no sum of finite weights overflows, and still normal: only inf and NaN come through as such.
+# So small that no sum of finite weights overflows, and not denormal: the sum is inf or NaN only if a weight is.
 TINY = 2.0**-90
 
 
 class Telemetry:
-    """Statistics [steps, statistics, lanes]; those of the step under way stand in `row`, whose place never moves."""
+    """Statistics [steps, statistics, lanes]; those of the current step are in `row`, whose memory never moves."""
 
-    def __init__(self, steps: int, params: Blocks | None, grads: Blocks) -> None:
+    def __init__(self, steps: int, params: StackedTensors | None, grads: StackedTensors) -> None:
         new = grads.storage.new_zeros
         self.steps = new(steps, STATISTICS, grads.lanes)
         self.row = new(STATISTICS, grads.lanes)
         self.norms = new(len(grads), grads.lanes)  # of each tensor
         self.maxima = new(len(grads), grads.lanes)
-        self.odd: Tensor | None = None  # lanes of this step that need care: see `norms`
+        self.to_scale: Tensor | None = None  # the mask of lanes whose norms need scaling at this step: see `norms`
         self._gradients = [block.view(grads.lanes, -1) for block in grads.values()]
         self._storage = grads.storage
         self._absolute = torch.empty_like(grads.storage)
@@ -52,36 +52,36 @@ class Telemetry:
         for tensor, absolutes in enumerate(self._absolutes):
             torch.amax(absolutes, dim=1, out=self.maxima[tensor])
         torch.amax(self.maxima, dim=0, out=self.row[MAX])
-        self.odd = odd_lanes(self.maxima)
+        self.to_scale = lanes_to_scale(self.maxima)
         for tensor, gradient in enumerate(self._gradients):
-            norms(gradient, 2.0, self.odd, out=self.norms[tensor])
+            norms(gradient, 2.0, self.to_scale, out=self.norms[tensor])
         # The norm of the tensors' norms: one sum over all elements would lose digits in float32.
-        norms(self.norms.T, 2.0, self.odd, out=self.row[PRE])
+        norms(self.norms.T, 2.0, self.to_scale, out=self.row[PRE])
         self.row[LOSS].copy_(loss)
 
     def after(self, step: int) -> None:
-        """Measure whether the updated weights are finite (their row is, exactly where they are), and keep the step."""
+        """Measure whether the updated weights are finite (their row is, exactly where they are), and store the step."""
         for tensor, (weights, probe) in enumerate(zip(self._weights, self._probes, strict=True)):
             torch.mv(weights, probe, out=self._probed[tensor])
         torch.sum(self._probed, dim=0, out=self.row[WEIGHTS])
         self.steps[step].copy_(self.row)
 
-    def take(self, other: Telemetry, lanes: Sequence[int], steps: int) -> None:
-        """What was measured of lanes of another, in so many steps, is theirs here."""
+    def copy_from(self, other: Telemetry, lanes: Sequence[int], steps: int) -> None:
+        """Copy the first `steps` steps of some lanes of another."""
         self.steps[:steps] = other.steps[:steps, :, lanes]
 
-    def put(self, other: Telemetry, lanes: Sequence[int], steps: int) -> None:
-        """Bring what another has measured back to the places of its lanes here."""
+    def copy_back(self, other: Telemetry, lanes: Sequence[int], steps: int) -> None:
+        """Copy the first `steps` steps of another back to the positions of its lanes here."""
         self.steps[:steps, :, lanes] = other.steps[:steps]
 
     def vanishing(self) -> Tensor:
-        """Share of the raw gradient's elements below 1e-8, of each lane, at the last step."""
+        """Return the share of each lane's raw gradient elements below 1e-8 at the last step."""
         small = torch.stack([(magnitudes < 1e-8).sum(1) for magnitudes in self._absolutes]).sum(0)
         return small / (self._storage.numel() // self.row.shape[1])
 
 
-def _like(blocks: Blocks, storage: Tensor) -> list[Tensor]:
-    """The blocks' layout on another storage, each tensor flat."""
+def _like(blocks: StackedTensors, storage: Tensor) -> list[Tensor]:
+    """Return views of another storage laid out as these tensors, each tensor flat."""
     flat, start = [], 0
     for size in blocks.sizes.values():
         stop = start + blocks.lanes * size

@@ -1,8 +1,8 @@
-"""Thresholds for any rule, from what a pilot saw: found by asking the rule itself what it would have done.
+"""Thresholds for any rule, from the statistics of a pilot: found by calling the rule itself.
 
-A rule is called with what was seen at each kept step, at one threshold after another. Larger thresholds clip less; so
-the threshold at which a rule fires on a given share is found by halving. A rule that always fires is asked instead how
-much of the norm it leaves.
+A rule is called with the statistics of each recorded step, at different thresholds. Larger thresholds clip less: the
+threshold at which a rule fires on a given share of steps is found by bisection. For a rule that always fires, the part
+of the norm that it leaves is used instead.
 """
 
 from __future__ import annotations
@@ -18,58 +18,59 @@ from torch import Tensor
 
 from clipbench.core.trial import Component
 from clipbench.engine.clipping.rule import COMMON, initial_state
-from clipbench.pilot.recorded import Level, Proposal, Watched
+from clipbench.pilot.results import GradientStatistics, Proposal, SuggestedThreshold
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
 
 FIRES = (0.9, 0.5, 0.1, 0.01)  # shares of steps or places
-FIRES_ELEMENTS = (0.5, 0.1, 0.01, 0.001)  # of elements: half of them are tiny as a rule
+FIRES_ELEMENTS = (0.5, 0.1, 0.01, 0.001)  # of elements, half of which are usually tiny
 KEEPS = (0.01, 0.1, 0.5, 0.9)  # parts of the norm
 LOWEST, HIGHEST = 1e-30, 1e30
-HALVINGS = 60
-# A rule that remembers sees the steps one after another: all thresholds at once, and then those between two of them.
+BISECTIONS = 60
+# A rule with a state gets the steps in order, with a grid of thresholds at once, which is then refined.
 GRID, ROUNDS = 32, 2
 DIGITS = 3
-# A rule that does not remember is asked about so many numbers while its threshold is looked for, and about all at last.
-ROUGH = 2**17
+# For a rule without a state, so many numbers are used to search for the threshold, and all for its final share.
+SAMPLED = 2**17
 UNITS = {"step": "steps", "model": "steps", "tensor": "tensors", "unit": "units", "element": "elements"}
 
-Answer = tuple[float, float]  # the share on which a rule fires, and the part of the norm that it leaves at the median
-Ask = Callable[[Sequence[float]], list[Answer]]
+Effect = tuple[float, float]  # the share on which a rule fires, and the part of the norm that it leaves at the median
+Effects = Callable[[Sequence[float]], list[Effect]]  # of each threshold
 FIRED, KEPT = 0, 1
 
 
-def propose(rules: Sequence[Component], seen: Sequence[Watched]) -> list[Proposal]:
-    """Thresholds for each rule, over all trials of a setting."""
-    finite = [watched for watched in seen if len(watched.places["model"]["n"])]
+def propose(rules: Sequence[Component], seen: Sequence[GradientStatistics]) -> list[Proposal]:
+    """Return thresholds for each rule, from all trials of a setting."""
+    finite = [statistics for statistics in seen if len(statistics.places["model"]["n"])]
     return [_proposal(rule, finite) for rule in rules]
 
 
-def _proposal(rule: Component, seen: Sequence[Watched]) -> Proposal:
+def _proposal(rule: Component, seen: Sequence[GradientStatistics]) -> Proposal:
     plugin = registry.of("strategy", rule)
     if "threshold" not in plugin.options or not seen:
         return _from_search(rule, plugin)
     p = float(rule.as_dict().get("p", 2.0))  # type: ignore[arg-type]
-    if p not in (2.0, math.inf):  # other norms were not looked at
+    if p not in (2.0, math.inf):  # other norms were not recorded
         return _from_search(rule, plugin)
     try:
-        return _asked(rule, plugin, _Replay(rule, plugin, seen, p))
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a rule of the user's may want more
+        return _from_effects(rule, plugin, _Replay(rule, plugin, seen, p))
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a user's rule may raise anything
         return _from_search(rule, plugin)
 
 
-def _asked(rule: Component, plugin: Plugin, replay: _Replay) -> Proposal:
-    rough = replay.rough()
-    (most, least_kept), (least, most_kept) = rough([LOWEST, HIGHEST])
+def _from_effects(rule: Component, plugin: Plugin, replay: _Replay) -> Proposal:
+    sampled = replay.sampled()
+    (most, least_kept), (least, most_kept) = sampled([LOWEST, HIGHEST])
     can_fire, can_keep = most - least > 0.02, most_kept - least_kept > 0.5
-    if can_keep and (plugin.facts["loose"] is None or not can_fire):  # it acts always, and more or less
-        return Proposal(rule, "keeps", _levels(replay, KEPT, _thresholds(rough, KEPT, KEEPS, plugin)), "steps")
+    if can_keep and (plugin.facts["loose"] is None or not can_fire):  # it always acts, to a degree
+        return Proposal(rule, "keeps", _levels(replay, KEPT, _thresholds(sampled, KEPT, KEEPS, plugin)), "steps")
     if not can_fire:
         return _from_search(rule, plugin)
-    shares = [
-        share * most for share in (FIRES_ELEMENTS if replay.per == "element" else FIRES)
-    ]  # of what is not 0, or is above its mean: it can fire on no more
-    return Proposal(rule, "fires", _levels(replay, FIRED, _thresholds(rough, FIRED, shares, plugin)), UNITS[replay.per])
+    # Relative to the largest share on which it can fire: never on elements that are 0, for example.
+    shares = [share * most for share in (FIRES_ELEMENTS if replay.per == "element" else FIRES)]
+    return Proposal(
+        rule, "fires", _levels(replay, FIRED, _thresholds(sampled, FIRED, shares, plugin)), UNITS[replay.per]
+    )
 
 
 def _from_search(rule: Component, plugin: Plugin) -> Proposal:
@@ -78,26 +79,30 @@ def _from_search(rule: Component, plugin: Plugin) -> Proposal:
         return Proposal(rule, "search")
     low, high = search
     points = np.geomspace(low, high, num=len(FIRES))
-    return Proposal(rule, "search", tuple(Level(_rounded(float(point)), math.nan) for point in points))
+    return Proposal(rule, "search", tuple(SuggestedThreshold(_rounded(float(point)), math.nan) for point in points))
 
 
-def _levels(ask: Ask, column: int, thresholds: Sequence[float]) -> tuple[Level, ...]:
-    """What the rounded thresholds do; of equal ones, one, and none that does nothing."""
+def _levels(effects: Effects, column: int, thresholds: Sequence[float]) -> tuple[SuggestedThreshold, ...]:
+    """Return the rounded thresholds with their effect, without duplicates and those without effect."""
     rounded = sorted({_rounded(threshold) for threshold in thresholds})
-    return tuple(Level(c, answer[column]) for c, answer in zip(rounded, ask(rounded), strict=True) if answer[column])
+    return tuple(
+        SuggestedThreshold(c, answer[column])
+        for c, answer in zip(rounded, effects(rounded), strict=True)
+        if answer[column]
+    )
 
 
-def _thresholds(ask: Ask, column: int, targets: Sequence[float], plugin: Plugin) -> list[float]:
+def _thresholds(effects: Effects, column: int, targets: Sequence[float], plugin: Plugin) -> list[float]:
     sign = -1 if column == FIRED else 1  # a larger threshold fires less, and keeps more
     if plugin.facts["init"]:
         low, high = plugin.facts["search"] or (1e-2, 1e2)
-        return _between(ask, column, targets, sign, np.geomspace(low / 100, high * 100, GRID))
-    return [_halved(lambda c: sign * (ask([c])[0][column] - target), LOWEST, HIGHEST) for target in targets]  # noqa: B023
+        return _refined(effects, column, targets, sign, np.geomspace(low / 100, high * 100, GRID))
+    return [_bisected(lambda c: sign * (effects([c])[0][column] - target), LOWEST, HIGHEST) for target in targets]  # noqa: B023
 
 
-def _halved(excess: Callable[[float], float], low: float, high: float) -> float:
-    """Where a growing function passes 0, in the logarithm: the upper end of what is left."""
-    for _ in range(HALVINGS):
+def _bisected(excess: Callable[[float], float], low: float, high: float) -> float:
+    """Return where an increasing function passes 0, by bisection of the logarithm: the upper end of the interval."""
+    for _ in range(BISECTIONS):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if excess(middle) >= 0 else (middle, high)
         if high / low < 1.0005:
@@ -105,9 +110,9 @@ def _halved(excess: Callable[[float], float], low: float, high: float) -> float:
     return high
 
 
-def _between(ask: Ask, column: int, targets: Sequence[float], sign: int, grid: np.ndarray) -> list[float]:
+def _refined(effects: Effects, column: int, targets: Sequence[float], sign: int, grid: np.ndarray) -> list[float]:
     for _ in range(ROUNDS):
-        answers = sign * np.array([answer[column] for answer in ask(list(grid))])
+        answers = sign * np.array([effect[column] for effect in effects(list(grid))])
         spans = [_span(grid, answers, sign * target) for target in targets]
         grid = np.unique(np.concatenate([np.geomspace(*span, num=GRID // len(targets)) for span in spans]))
     return [span[1] for span in spans]
@@ -124,56 +129,59 @@ def _rounded(threshold: float) -> float:
 
 
 class _Replay:
-    """One rule on what was seen; call it with thresholds. All that was seen of all trials is one batch of lanes, but
-    for a rule that remembers: it has a lane for every trial and threshold, and goes from step to step."""
+    """Calls one rule on recorded statistics; call it with thresholds to get their effects.
 
-    def __init__(self, rule: Component, plugin: Plugin, seen: Sequence[Watched], p: float) -> None:
+    All steps of all trials are one batch of lanes. A rule with a state has a lane for every trial and threshold, and
+    is called step by step.
+    """
+
+    def __init__(self, rule: Component, plugin: Plugin, seen: Sequence[GradientStatistics], p: float) -> None:
         self._plugin, self._p = plugin, p
         self._options = {k: v for k, v in rule.without("threshold").options if k in plugin.options or k not in COMMON}
         self.per = str(rule.as_dict().get("per") or plugin.facts["per"])
-        self._steps = max(len(watched.places["model"]["n"]) for watched in seen)
-        self._seen = [self._statistics(watched) for watched in seen]
+        self._steps = max(len(recorded.places["model"]["n"]) for recorded in seen)
+        self._seen = [self._statistics(recorded) for recorded in seen]
         here = {"step": "model", "element": "model"}.get(self.per, self.per)
         self._sizes = torch.from_numpy(seen[0].sizes[here]).double()
 
-    def rough(self) -> _Replay:
-        """The same on a part of the steps, evenly spaced."""
+    def sampled(self) -> _Replay:
+        """Return a replay of a part of the steps, evenly spaced."""
         if self._plugin.facts["init"]:
             return self
         few = copy.copy(self)
         numbers = sum(max(array.numel() for array in seen.values()) for seen in self._seen)
-        every = math.ceil(numbers / ROUGH)
+        every = math.ceil(numbers / SAMPLED)
         few._seen = [{name: array[::every] for name, array in seen.items()} for seen in self._seen]
         return few
 
-    def __call__(self, thresholds: Sequence[float]) -> list[Answer]:
+    def __call__(self, thresholds: Sequence[float]) -> list[Effect]:
         if self._plugin.facts["init"]:
-            return self._one_after_another(thresholds)
+            return self._step_by_step(thresholds)
         statistics = {k: torch.cat([seen[k] for seen in self._seen]) for k in self._seen[0]}
         lanes = len(next(iter(statistics.values())))
         answers = []
         for threshold in thresholds:
             column = torch.full((lanes, 1), threshold, dtype=torch.float64)
-            fired, kept = self._what_it_did(self._called(statistics, column, 1), statistics)
+            fired, kept = self._effect(self._called(statistics, column, 1), statistics)
             answers.append((float(fired.mean()), float(kept.median())))
         return answers
 
-    def _one_after_another(self, thresholds: Sequence[float]) -> list[Answer]:
+    def _step_by_step(self, thresholds: Sequence[float]) -> list[Effect]:
         trials, many = len(self._seen), len(thresholds)
         column = torch.tensor(thresholds, dtype=torch.float64).repeat(trials).unsqueeze(1)
         state: dict[str, Tensor] | None = None
-        fired, kept, there = [], [], []
+        fired, kept, recorded = [], [], []
         for step in range(self._steps):
             now = {k: torch.cat([_row(seen[k], step, many) for seen in self._seen]) for k in self._seen[0]}
             if state is None:
                 places = next(name for name in ("new", "g", "n", "w") if name in now)
                 state = initial_state(self._plugin.facts["init"], self._options, now[places])
             *result, state = self._called(now, column, step + 1, state=state)
-            did = self._what_it_did(result[0] if len(result) == 1 else tuple(result), now)
-            fired.append(did[0])
-            kept.append(did[1])
-            there.append(torch.tensor([step < len(seen["model_n"]) for seen in self._seen]).repeat_interleave(many))
-        valid = torch.stack(there)
+            effect = self._effect(result[0] if len(result) == 1 else tuple(result), now)
+            fired.append(effect[0])
+            kept.append(effect[1])
+            recorded.append(torch.tensor([step < len(seen["model_n"]) for seen in self._seen]).repeat_interleave(many))
+        valid = torch.stack(recorded)
         shares = torch.stack(fired).where(valid, math.nan).view(-1, many).nanmean(0)
         parts = torch.stack(kept).where(valid, math.nan).view(-1, many).nanmedian(0).values
         return list(zip(shares.tolist(), parts.tolist(), strict=True))
@@ -181,16 +189,14 @@ class _Replay:
     def _called(self, statistics: dict[str, Tensor], threshold: Tensor, step: int, **state: Any) -> Any:
         available = {**statistics, "step": step, "size": self._size(), **state}
         given = {name: available[name] for name in self._plugin.given}
-        given = {
-            k: v.clone() if isinstance(v, Tensor) else v for k, v in given.items()
-        }  # an own rule may work in place
+        given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in given.items()}  # a rule may work in place
         return self._plugin.function(**given, **self._options, threshold=threshold)
 
     def _size(self) -> Tensor:
         return torch.ones(1, dtype=torch.float64) if self.per == "element" else self._sizes
 
-    def _what_it_did(self, result: Any, statistics: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """For each lane the share of its elements that were clipped, and the part of the norm that is left."""
+    def _effect(self, result: Any, statistics: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return for each lane the share of clipped elements, and the part of the norm that is left."""
         if self.per == "step":
             kept = result.view(-1).double()
             return 1 - kept, kept
@@ -202,16 +208,16 @@ class _Replay:
         share = (fired * self._sizes).sum(1) / self._sizes.sum()
         return share, (coefficient * n).norm(dim=1) / n.norm(dim=1).clamp(min=1e-300)
 
-    def _statistics(self, watched: Watched) -> dict[str, Tensor]:
-        """What the rule may name, [kept steps, places or elements]."""
-        whole, elements = watched.places["model"], watched.elements
+    def _statistics(self, recorded: GradientStatistics) -> dict[str, Tensor]:
+        """Return the statistics that a rule may use, [recorded steps, places or elements]."""
+        whole, elements = recorded.places["model"], recorded.elements
         weights = self._plugin.facts.get("on") == "weights"
         known: dict[str, np.ndarray] = {"model_n": whole["m" if math.isinf(self._p) else "n"], "model_m": whole["m"]}
         if self.per == "element":
             w = np.abs(elements["new" if weights else "old"])
             known |= {**elements, "n": np.abs(elements["g"]), "m": np.abs(elements["g"]), "w": w}
         else:
-            here = watched.places["model" if self.per == "step" else self.per]
+            here = recorded.places["model" if self.per == "step" else self.per]
             known |= {
                 "n": here["m" if math.isinf(self._p) else "n"],
                 "m": here["m"],
@@ -221,6 +227,6 @@ class _Replay:
 
 
 def _row(array: Tensor, step: int, many: int) -> Tensor:
-    """One step of a trial for as many lanes; a trial that has ended has nothing but NaN."""
+    """Return one step of a trial for as many lanes; NaN for a trial that has ended."""
     row = array[step] if step < len(array) else torch.full_like(array[0], math.nan)
     return row.expand(many, -1)

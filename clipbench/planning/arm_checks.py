@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clipbench.core.trial import Component, Value
-from clipbench.engine.clipping.groups import excluded
-from clipbench.engine.clipping.privacy import accountant_is_there, is_bounded
-from clipbench.engine.gradients.scope import BATCH, Scope, scope_of
-from clipbench.engine.inputs.batches import Schedule
-from clipbench.engine.model.functional import Network
+from clipbench.engine.clipping.chunk_clipping import excluded
+from clipbench.engine.clipping.privacy import has_accountant, is_bounded
+from clipbench.engine.gradients.microbatches import BATCH, Scope, scope_of
+from clipbench.engine.inputs.batches import TrainingLength
+from clipbench.engine.model.network import Network
 from clipbench.errors import did_you_mean
 from clipbench.planning.plan import Cohort
 from clipbench.plugins import registry
@@ -51,7 +51,7 @@ def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Ite
 
 
 def impossible_scopes(
-    arms: Sequence[Component], model: str, network: Network, schedule: Schedule, example: Example
+    arms: Sequence[Component], model: str, network: Network, schedule: TrainingLength, example: Example
 ) -> Iterator[Complaint]:
     """Scopes that cut batches into more parts than there are, or into parts that the model cannot be trained on."""
     for position, arm in enumerate(arms):
@@ -79,7 +79,7 @@ def privacy_notes(arms: Sequence[Component], streams: bool) -> Iterator[tuple[in
             yield position, "there is no epsilon of a stream, which has no examples to protect."
         elif not is_bounded(arm):
             yield position, f"there is no epsilon: {arm.label} does not bound the norm of an example's whole gradient."
-        elif not accountant_is_there():
+        elif not has_accountant():
             yield position, "epsilon is not worked out without Opacus. Type `pip install 'clipbench[privacy]'`."
 
 
@@ -96,7 +96,7 @@ def by_scope(arms: Sequence[Component]) -> dict[Value, list[Component]]:
     return groups
 
 
-def _smallest(scope: Scope, schedule: Schedule) -> int:
+def _smallest(scope: Scope, schedule: TrainingLength) -> int:
     """Examples in the smallest part of any batch."""
     batches = {schedule.size(0), schedule.size(schedule.epoch_steps - 1)}
     return min(size for batch in batches for size in scope.sizes(batch) if size)

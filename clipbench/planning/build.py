@@ -18,11 +18,11 @@ from clipbench.config import Experiment
 from clipbench.core.trial import Component, Training, Trial, digest
 from clipbench.datasets import DataProblem, Dataset
 from clipbench.engine.gradients.looped import reason_to_loop
-from clipbench.engine.gradients.scope import BATCH, Scope
-from clipbench.engine.inputs.batches import Schedule
+from clipbench.engine.gradients.microbatches import BATCH, Scope
+from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.inputs.gradient_noise import try_noise
 from clipbench.engine.layers.replace import layers_for_many
-from clipbench.engine.model.functional import DTYPES, Network, build_model
+from clipbench.engine.model.network import DTYPES, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
 from clipbench.errors import InputError, Problem, UnknownName
 from clipbench.planning import arm_checks
@@ -43,7 +43,7 @@ class _Setting:
     train: Training
     dataset: Dataset | None
     module: nn.Module
-    schedule: Schedule
+    schedule: TrainingLength
     loop_reason: str
     activations: int  # elements that one lane's forward pass keeps for its backward pass
 
@@ -159,9 +159,9 @@ class _Preparation:
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
             self._say(f"train.{option}", f"{component.name} cannot be used: {_sentence(error)}")
 
-    def _schedule(self, train: Training, loaded: Dataset | None) -> Schedule | None:
+    def _schedule(self, train: Training, loaded: Dataset | None) -> TrainingLength | None:
         try:
-            schedule = Schedule.of(train, loaded)
+            schedule = TrainingLength.of(train, loaded)
         except DataProblem as problem:
             self._say("train.batch_size", str(problem))
             return None

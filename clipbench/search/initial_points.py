@@ -47,7 +47,7 @@ def _proposed(
         chosen = [replace(trial, seed=seed, clip=pilot.NONE) for trial in templates.values() if trial.id in known]
         if chosen:
             cohorts.append(replace(cohort, trials=tuple({trial.id: trial for trial in chosen}.values())))
-    seen, _ = pilot.watched(pool, replace(plan, cohorts=tuple(cohorts), notes=()), device, progress)
+    seen, _ = pilot.gradient_statistics(pool, replace(plan, cohorts=tuple(cohorts), notes=()), device, progress)
     for contender in contenders:
         template = replace(templates[id(contender)], seed=seed, clip=pilot.NONE)
         if template.id in seen:

@@ -291,5 +291,5 @@ def test_an_edited_file_makes_new_trials_and_never_the_old_ones_name(load, tmp_p
     trial = Trial(
         component, Component.of("linear"), Component.of("sgd"), train, Component.of("none"), 0, old.fingerprint
     )
-    with pytest.raises(ClipbenchError, match="csv: the data are not those that were planned"):
+    with pytest.raises(ClipbenchError, match="csv: the data have changed since the experiment was planned"):
         engine.train([trial])

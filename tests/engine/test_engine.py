@@ -11,9 +11,9 @@ import torch
 
 from clipbench import datasets, engine
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.engine.cohort_training import Cohort, order
-from clipbench.engine.gradients.workspace import Shape, Workspace
-from clipbench.engine.schedule_factor import factor
+from clipbench.engine.chunk_training import ChunkTraining, order
+from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
+from clipbench.engine.schedule_factor import factor_of_step
 from clipbench.plugins import registry
 from tests import oracle
 
@@ -192,7 +192,7 @@ def test_cohort_stays_with_the_plain_loop_in_float32(model, optimizer):
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(20), 1e-4)
 
 
-class Shared(Cohort):
+class Shared(ChunkTraining):
     """A cohort beside plain loops that take their weights from it before every step."""
 
     def attach(self, loops: list[oracle.Loop]) -> None:
@@ -202,8 +202,8 @@ class Shared(Cohort):
         for lane, loop in enumerate(self.loops):
             with torch.no_grad():
                 for name, parameter in loop.model.named_parameters():
-                    parameter.copy_(self.work.params[name][lane])
-            x, y = (batch[0] for batch in self.work.batch(size))
+                    parameter.copy_(self.workspace.params[name][lane])
+            x, y = (batch[0] for batch in self.workspace.batch(size))
             loop.step((x, y))
         super()._one_step(size)
 
@@ -213,7 +213,7 @@ class Shared(Cohort):
 def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, optimizer):
     trials = order(trials_of(model, optimizer, list(ARMS), training(model, "float32", 20)))
     data = datasets.load(trials[0].data)
-    cohort = Shared(trials, Workspace(Shape.of(trials, "cpu"), data))
+    cohort = Shared(trials, Workspace(WorkspaceShape.of(trials, "cpu"), data))
     cohort.attach([oracle.Loop(trial, data) for trial in trials])
     outcome = cohort.run(lambda done: None)
     for lane, loop in enumerate(cohort.loops):
@@ -291,8 +291,8 @@ def test_learning_rates_follow_their_schedule_as_torchs_schedulers_do(schedule):
 
 def test_a_factor_is_a_pure_function_of_the_step():
     half = C("linear", final=0.0, warmup=4)
-    assert [factor(half, step, 8) for step in (0, 3, 4, 6)] == pytest.approx([0.2, 0.8, 1.0, 0.5])
-    assert factor(None, 3, 8) == 1.0
+    assert [factor_of_step(half, 8)(step) for step in (0, 3, 4, 6)] == pytest.approx([0.2, 0.8, 1.0, 0.5])
+    assert factor_of_step(None, 8)(3) == 1.0
 
 
 def test_arms_of_a_seed_share_initial_weights_and_batches():

@@ -12,10 +12,10 @@ import torch
 from clipbench import datasets, engine
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.engine import cohort_training
-from clipbench.engine.gradients import cache
-from clipbench.engine.gradients.cache import Shelf, sizes
-from clipbench.engine.gradients.workspace import Shape, Workspace
+from clipbench.engine import chunk_training
+from clipbench.engine.gradients import workspace_cache
+from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
+from clipbench.engine.gradients.workspace_cache import WorkspaceCache, sizes
 from clipbench.plugins import registry
 from tests.cli_helpers import TIMINGS
 from tests.datasets.test_streams import ORDER
@@ -64,8 +64,8 @@ class Pruner:
         return {id_ for id_ in told if self.when.get(id_) == epoch}
 
 
-class Kept(Shelf):
-    """A shelf that remembers how wide the workspaces were that lanes went on in."""
+class RecordingCache(WorkspaceCache):
+    """A cache that records the widths of the workspaces that lanes moved to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,10 +85,10 @@ def both(monkeypatch) -> Callable[..., Records]:
         found = []
         for worth in (0.0, 1e12):  # it never pays, and always
             torch.manual_seed(0)
-            monkeypatch.setattr(cache, "WORTH", worth)
-            monkeypatch.setattr(engine, "SHELF", Kept())
+            monkeypatch.setattr(workspace_cache, "WORTH", worth)
+            monkeypatch.setattr(engine, "WORKSPACES", RecordingCache())
             found.append(engine.train(trials, ask=ask))
-            widths = engine.SHELF.widths
+            widths = engine.WORKSPACES.widths
             assert bool(widths) == (narrows and worth > 0) and widths == sorted(widths, reverse=True)
         assert_same(*found)
         return found[1]
@@ -254,7 +254,7 @@ def wild(trials: list[Trial], lr: float) -> list[Trial]:
 
 @pytest.mark.parametrize("stop", [None, STOP])
 def test_lanes_that_diverge_leave_whenever_it_is_seen(both, monkeypatch, stop):
-    monkeypatch.setattr(cohort_training, "LOOK_EVERY", 2)
+    monkeypatch.setattr(chunk_training, "CHECK_EVERY", 2)
     trials = trials_of(arms=["none", "value", "skip", "autoclip", "norm without head"], early_stop=stop, batch_size=4)
     lost = [trial for lr in (1e3, 1e7, 1e30) for trial in wild(trials[:4], lr)]
     records = both([*trials, *lost], Pruner(trials[2:]))
@@ -262,7 +262,7 @@ def test_lanes_that_diverge_leave_whenever_it_is_seen(both, monkeypatch, stop):
 
 
 def test_lanes_that_diverge_leave_an_objective_that_is_one_epoch(both, monkeypatch):
-    monkeypatch.setattr(cohort_training, "LOOK_EVERY", 3)
+    monkeypatch.setattr(chunk_training, "CHECK_EVERY", 3)
     train = Training(epochs=None, steps=60, loss=C("output"), save_weights=True, diverge_above=1e6)
     model = C("quadratic", start=[0.5, 2.0], dim=5, scatter=0.1, curvature=[1.0, 10.0])
     clips = [ARMS[arm] for arm in ("none", "norm", "value", "zclip", "skip", "norm after momentum")]
@@ -279,11 +279,11 @@ def test_a_chunk_of_which_nobody_is_left_was_narrow_at_its_end(both):
 
 
 def test_lane_steps_add_up_whoever_leaves(monkeypatch):
-    monkeypatch.setattr(cache, "WORTH", 1e12)
-    monkeypatch.setattr(engine, "SHELF", Kept())
+    monkeypatch.setattr(workspace_cache, "WORTH", 1e12)
+    monkeypatch.setattr(engine, "WORKSPACES", RecordingCache())
     trials, told = trials_of(optimizers=["momentum", "adam"]), []
     engine.train(trials, progress=told.append, ask=Pruner(trials))
-    assert sum(told) == len(trials) * EPOCHS * 3 and min(told) >= 0 and engine.SHELF.widths
+    assert sum(told) == len(trials) * EPOCHS * 3 and min(told) >= 0 and engine.WORKSPACES.widths
 
 
 # Optimizers of one's own
@@ -321,20 +321,20 @@ def test_lanes_come_in_few_sizes():
 def wide() -> Workspace:
     """Of 24 lanes, made in a second."""
     trials = trials_of(seeds=range(8))
-    made = Workspace(Shape.of(trials, "cpu"), datasets.load(trials[0].data))
+    made = Workspace(WorkspaceShape.of(trials, "cpu"), datasets.load(trials[0].data))
     made.seconds = 1.0
     return made
 
 
 def test_a_smaller_workspace_is_made_where_it_saves_more_than_it_costs(wide):
-    kept = Shelf()
+    kept = WorkspaceCache()
     assert kept.narrower(wide, 8, 1.9, {}) is None, "three quarters of two thirds of the time are saved"
     assert kept.narrower(wide, 8, 2.1, {}).lanes == 8
     assert kept.narrower(wide, 17, 1e9, {}) is None, "there is no size between"
 
 
 def test_one_that_is_there_is_taken_though_little_is_left_to_train(wide):
-    kept = Shelf()
+    kept = WorkspaceCache()
     narrow = kept.narrower(wide, 12, 1e9, {})
     assert kept.narrower(wide, 9, 1e-6, {}) is narrow
     assert kept.narrower(wide, 8, 0.1, {}) is narrow, "a smaller one would have to be made"
@@ -342,7 +342,7 @@ def test_one_that_is_there_is_taken_though_little_is_left_to_train(wide):
 
 
 def test_chunks_that_come_again_and_again_pay_for_it_together(wide):
-    kept, chunks = Shelf(), 0
+    kept, chunks = WorkspaceCache(), 0
     while chunks < 10:
         missed = {}
         for seconds in (0.4, 0.3, 0.1):  # left to train at the ends of three epochs
@@ -350,17 +350,17 @@ def test_chunks_that_come_again_and_again_pay_for_it_together(wide):
                 break
         if found:
             break
-        kept.regret(missed)
+        kept.add_missed(missed)
         chunks += 1
     assert (chunks, found.lanes) == (4, 8), "each loses 0.2 s"
 
 
 def test_where_there_is_no_room_the_wide_one_stays(wide, monkeypatch):
     trials = trials_of(seeds=range(8))
-    shape = Shape.of(trials, "cpu")
-    kept = Shelf()
+    shape = WorkspaceShape.of(trials, "cpu")
+    kept = WorkspaceCache()
     made = kept.workspace(shape)
-    monkeypatch.setitem(cache.MOST_BYTES, "cpu", int(1.5 * made.bytes))
+    monkeypatch.setitem(workspace_cache.MOST_BYTES, "cpu", int(1.5 * made.bytes))
     narrow = kept.narrower(made, 6, 1e9, {})
     assert kept.narrower(made, 6, 1e9, {}) is narrow, "it takes a quarter"
     assert kept.narrower(made, 12, 1e9, {}) is not kept.narrower(made, 12, 1e9, {})
@@ -368,9 +368,9 @@ def test_where_there_is_no_room_the_wide_one_stays(wide, monkeypatch):
 
 
 def test_the_oldest_workspaces_go_where_there_is_no_room(monkeypatch):
-    monkeypatch.setitem(cache.MOST_BYTES, "cpu", 0)
-    kept = Shelf()
-    shapes = [Shape.of(trials_of(seeds=range(count)), "cpu") for count in (1, 2, 3)]
+    monkeypatch.setitem(workspace_cache.MOST_BYTES, "cpu", 0)
+    kept = WorkspaceCache()
+    shapes = [WorkspaceShape.of(trials_of(seeds=range(count)), "cpu") for count in (1, 2, 3)]
     first, second, third = (kept.workspace(shape) for shape in shapes)
     assert kept.workspace(shapes[2]) is third and kept.workspace(shapes[1]) is second
     assert kept.workspace(shapes[0]) is not first

@@ -11,8 +11,8 @@ from torch import nn
 
 from clipbench import datasets, engine
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.engine.cohort_training import order
-from clipbench.engine.gradients.workspace import Shape, Workspace
+from clipbench.engine.chunk_training import order
+from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.plugins import registry
 from tests import oracle
 from tests.engine import test_engine
@@ -77,7 +77,7 @@ def test_cohort_equals_the_plain_loop_by_the_plan(model):
 def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model):
     trials = order(trials_of(model, "momentum", "float32", 10))
     data = datasets.load(trials[0].data)
-    cohort = Shared(trials, Workspace(Shape.of(trials, "cpu"), data))
+    cohort = Shared(trials, Workspace(WorkspaceShape.of(trials, "cpu"), data))
     cohort.attach([oracle.Loop(trial, data) for trial in trials])
     outcome = cohort.run(lambda done: None)
     for lane, loop in enumerate(cohort.loops):

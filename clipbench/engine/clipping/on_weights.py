@@ -1,4 +1,4 @@
-"""Rules on weights: carried out after the optimizer's step, on what it made of them."""
+"""Rules that bound the weights: they are applied after the optimizer's step."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from clipbench.core.trial import Component
-from clipbench.engine.clipping.lane_runs import Run, at_units
-from clipbench.engine.model.stacked import Blocks, lane_norms
+from clipbench.engine.clipping.lane_groups import LaneGroup, norms_of_units
+from clipbench.engine.model.stacked import StackedTensors, lane_norms
 from clipbench.engine.telemetry import COSINE, FIRED, FRACTION, POST, PRE
 from clipbench.plugins import registry
 
 
-class WeightsRun(Run):
-    """Consecutive lanes whose weights are changed in one go; their gradients stay as they are."""
+class WeightsGroup(LaneGroup):
+    """Consecutive lanes whose weights are changed together; their gradients are not changed."""
 
     def __init__(
-        self, arms: Sequence[Component], lanes: slice, names: Sequence[str], params: Blocks, *arguments: Any
+        self, arms: Sequence[Component], lanes: slice, names: Sequence[str], params: StackedTensors, *arguments: Any
     ) -> None:
         super().__init__(arms, lanes, names, params, *arguments)
         self._per = str(arms[0].as_dict().get("per") or registry.of("strategy", arms[0]).facts["per"])
@@ -28,12 +28,12 @@ class WeightsRun(Run):
         self._units = {name: w.view(self.count, rows[name], -1) for name, w in self.weights.items()}
         self._widths = [unit.shape[1] for unit in self._units.values()]
         self._sizes = self.post.new_tensor([u.shape[2] for u in self._units.values() for _ in range(u.shape[1])])
-        self._old = torch.empty_like(self._gathered(self.weights)) if self.rule.needs("old") else None
+        self._old = torch.empty_like(self._concatenated(self.weights)) if self.rule.needs("old") else None
 
-    def remember(self) -> None:
-        """Keep the weights before the step for rules that ask for them."""
+    def store_weights(self) -> None:
+        """Store the weights before the step, for rules that need them."""
         if self._old is not None:
-            self._old.copy_(self._gathered(self.weights))
+            self._old.copy_(self._concatenated(self.weights))
 
     def __call__(self) -> None:
         changed = self._replace() if self._per == "element" else self._scale()
@@ -46,11 +46,11 @@ class WeightsRun(Run):
         steps[:, FRACTION] /= self.elements
 
     def _replace(self) -> Tensor:
-        """Put the new elements in their places: which of them differ."""
-        new = self._gathered(self.weights)
-        given = {"new": new.clone() if self.rule.own else new, "w": new.abs(), "size": new.new_ones(1)}
+        """Replace the elements; return which of them differ."""
+        new = self._concatenated(self.weights)
+        given = {"new": new.clone() if self.rule.is_users else new, "w": new.abs(), "size": new.new_ones(1)}
         if self.rule.needs("g"):
-            given["g"] = self._gathered(self.grads)
+            given["g"] = self._concatenated(self.grads)
         if self._old is not None:
             given["old"] = self._old
         result: Tensor = self.rule(**given)
@@ -60,10 +60,12 @@ class WeightsRun(Run):
         return torch.ne(result, new).to(new.dtype)
 
     def _scale(self) -> Tensor:
-        """Multiply every place by its coefficient: how many elements of each that changed."""
+        """Multiply every place by its coefficient; return the number of changed elements of each."""
         whole = self._per == "model"
         norms = (
-            lane_norms(self.weights.values(), self.rule.p).unsqueeze(1) if whole else at_units(self._units, self.rule.p)
+            lane_norms(self.weights.values(), self.rule.p).unsqueeze(1)
+            if whole
+            else norms_of_units(self._units, self.rule.p)
         )
         sizes = self._sizes.sum().view(1) if whole else self._sizes
         coefficient, fired = self.rule.scaling(w=norms, size=sizes)
@@ -73,5 +75,5 @@ class WeightsRun(Run):
         changed: Tensor = fired * sizes
         return changed
 
-    def _gathered(self, tensors: dict[str, Tensor]) -> Tensor:
+    def _concatenated(self, tensors: dict[str, Tensor]) -> Tensor:
         return torch.cat(list(tensors.values()), dim=1)

@@ -1,4 +1,4 @@
-"""Differential privacy: the noise of DP-SGD, and what of the examples is given away in spite of it."""
+"""Differential privacy: the noise of DP-SGD, and the privacy budget that a training spends."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from clipbench.core.trial import Component, Trial
-from clipbench.engine.model.stacked import Blocks
+from clipbench.engine.model.stacked import StackedTensors
 from clipbench.plugins import registry
 
 SEEDS = 2**32
 
 
-class PrivateNoise:
-    """Gaussian noise on the sum of clipped gradients, whose standard deviation is so many thresholds.
+class PrivacyNoise:
+    """Gaussian noise on the sum of clipped gradients; its standard deviation is a multiple of the threshold.
 
-    Each seed has a generator of its own, beside that of its batches; its lanes share the standard normal numbers.
+    Each seed has its own generator, besides that of its batches; its lanes share the standard normal numbers.
     """
 
-    def __init__(self, trials: Sequence[Trial], grads: Blocks, expected: int) -> None:
+    def __init__(self, trials: Sequence[Trial], grads: StackedTensors, expected: int) -> None:
         self._grads = grads
         noises = [float(trial.clip.as_dict().get("noise") or 0.0) for trial in trials]  # type: ignore[arg-type]
         self._share = grads.storage.new_tensor(noises) / expected
@@ -43,17 +43,17 @@ class PrivateNoise:
             chosen = drawn.to(block.device)[self._rows].view(block.shape[0], -1)
             block.view(block.shape[0], -1).add_(torch.where(deviation > 0, deviation * chosen, 0.0))
 
-    def take(self, other: PrivateNoise) -> None:
-        """Go on where another has come to, which had these seeds too, and maybe more."""
+    def copy_from(self, other: PrivacyNoise) -> None:
+        """Continue with the generators of another, which has all of these seeds."""
         self._generators = {seed: other._generators[seed] for seed in self._generators}
 
 
-def accountant_is_there() -> bool:
+def has_accountant() -> bool:
     return importlib.util.find_spec("opacus") is not None
 
 
 def is_bounded(clip: Component) -> bool:
-    """Whether the 2-norm of what an arm leaves of an example's gradient is at most its threshold."""
+    """Whether the 2-norm of an example's clipped gradient is at most the arm's threshold."""
     options, plugin = clip.as_dict(), registry.of("strategy", clip)
     whole = (options.get("per") or plugin.facts["per"]) in ("model", "element") and not options.get("exclude")
     p = options.get("p", 2.0)
@@ -61,25 +61,25 @@ def is_bounded(clip: Component) -> bool:
 
 
 def epsilon_of(trial: Trial, rate: float, steps: int, examples: int) -> float | None:
-    """What a trial spent in so many steps; None if nobody can say."""
+    """Return the epsilon that a trial has spent in so many steps; None if it is not known."""
     options = trial.clip.as_dict()
     noise, delta = options.get("noise"), options.get("delta") or 1 / examples
-    if not noise or options.get("threshold") is None or not is_bounded(trial.clip) or not accountant_is_there():
+    if not noise or options.get("threshold") is None or not is_bounded(trial.clip) or not has_accountant():
         return None
     return epsilon(float(noise), rate, steps, float(delta))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1024)
 def epsilon(noise: float, rate: float, steps: int, delta: float) -> float | None:
-    """The privacy budget of DP-SGD by Opacus's accountant of Renyi divergences; None where that finds no bound."""
+    """Return the epsilon of DP-SGD by Opacus's accountant of Renyi divergences; None where it finds no bound."""
     from opacus.accountants import RDPAccountant
 
     accountant = RDPAccountant()
     accountant.history = [(noise, rate, steps)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the best of the orders which it tries is the last one
+        warnings.simplefilter("ignore")  # it warns if the best order is the last one that it tries
         try:
             spent = float(accountant.get_epsilon(delta))
-        except (ArithmeticError, ValueError):  # noise beyond all numbers
+        except (ArithmeticError, ValueError):  # the noise is out of range
             return None
     return spent if math.isfinite(spent) else None

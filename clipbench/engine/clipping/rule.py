@@ -1,25 +1,25 @@
-"""One rule with its options on some lanes: what it is given, what it returns, and what it remembers."""
+"""One rule with its options on some lanes: its arguments, its result, its state and its moving threshold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipbench.core.trial import Component
-from clipbench.engine.schedule_factor import follow
+from clipbench.engine.schedule_factor import FactorOfStep, factor_of_step
 from clipbench.plugins import registry
 
-# Options of an arm that are the engine's business, unless a rule has one of that name itself.
+# Options of an arm that the engine handles, unless the rule itself has an option of that name.
 COMMON = ("per", "exclude", "after", "warmup", "schedule", "scope", "noise", "delta")
 State = dict[str, Tensor]
 
 
 class Rule:
-    """A plug-in with its options, for some lanes: call it once a step, with whatever statistics there are."""
+    """A plug-in with its options, for some lanes: call it once a step with the statistics."""
 
     def __init__(self, arms: Sequence[Component], like: Tensor) -> None:
         self._arm = arms[0]
@@ -31,30 +31,30 @@ class Rule:
         if "threshold" in own:
             self.threshold = like.new_tensor([_limit(arm) for arm in arms]).unsqueeze(1)
             self._options["threshold"] = self.threshold
-        self._base = like.new_ones(())  # the threshold as it was given, where it moves
-        self._warmup, self._course = 0, follow(None, 1)
-        self._factor: float | None = 1.0  # by which the threshold is multiplied; None: nothing is clipped
+        self._base = like.new_ones(())  # the threshold without warmup and schedule
+        self._warmup, self._factor_of = 0, factor_of_step(None, 1)
+        self._factor: float | None = 1.0  # multiplies the threshold; None: nothing is clipped
         self.p = float(self._options.get("p", 2.0))
         self.refuses = bool(self._plugin.facts.get("refuses", False))
-        self.own = ":" in self._plugin.name
+        self.is_users = ":" in self._plugin.name
         self._init: Mapping[str, Any] = self._plugin.facts.get("init") or {}
         self._state: State = {}
         self._step = 0
 
     def follow(self, rates: Component | None, steps: int) -> None:
-        """Let the threshold follow the arm's schedule over training; `rates` is that of the learning rate."""
+        """Let the threshold follow the arm's warmup and schedule; `rates` is the schedule of the learning rate."""
         if self.threshold is None:
             return
         self._base = self.threshold.clone()
         options = {k: v for k, v in self._arm.options if k not in self._plugin.options}
         self._warmup = int(options.get("warmup") or 0)  # type: ignore[arg-type]
         if isinstance(schedule := options.get("schedule"), Component):
-            self._course = _course(schedule, rates, steps)
+            self._factor_of = _threshold_factor(schedule, rates, steps)
 
-    def take(self, others: Sequence[tuple[Rule, int]]) -> None:
-        """Go on where others have come to: for each lane, the rule that served it until now, and its place there."""
-        first = others[0][0]  # all have taken as many steps, and their thresholds follow the same course
-        self._step, self._factor, self._course = first._step, first._factor, first._course
+    def copy_from(self, others: Sequence[tuple[Rule, int]]) -> None:
+        """Continue with the state of others: for each lane, its rule until now and its row there."""
+        first = others[0][0]  # all have taken as many steps, and their thresholds follow the same schedule
+        self._step, self._factor, self._factor_of = first._step, first._factor, first._factor_of
         if self.threshold is not None:
             self.threshold.copy_(torch.stack([rule.threshold[row] for rule, row in others]))  # type: ignore[index]
         self._state = {name: torch.stack([rule._state[name][row] for rule, row in others]) for name in first._state}
@@ -65,29 +65,29 @@ class Rule:
     def __call__(self, **statistics: Tensor) -> Any:
         self._step += 1
         self._move_threshold()
-        result = self._carried_out(statistics)
-        nothing = self._factor is None and self._plugin.facts.get("loose") is None
-        return self._nothing(statistics) if nothing else result
+        result = self._call(statistics)
+        off = self._factor is None and self._plugin.facts.get("loose") is None
+        return self._identity(statistics) if off else result
 
     def _move_threshold(self) -> None:
-        factor = None if self._step <= self._warmup else self._course(self._step - 1)
+        factor = None if self._step <= self._warmup else self._factor_of(self._step - 1)
         if factor == self._factor or self.threshold is None:
             return
         self._factor = factor
         if factor is None:
             self.threshold.fill_(self._plugin.facts.get("loose") or math.inf)
-        else:  # 0 times infinity, where other options stand in the threshold's place, is infinite
+        else:  # an infinite threshold, which other options replace, stays infinite even at a factor of 0
             self.threshold.copy_(torch.where(self._base.isinf(), self._base, self._base * factor))
 
-    def _nothing(self, statistics: Mapping[str, Tensor]) -> Any:
-        """What a rule returns that leaves everything as it is."""
+    def _identity(self, statistics: Mapping[str, Tensor]) -> Any:
+        """Return the result of a rule that changes nothing."""
         place = self._plugin.facts["per"]
         if place == "element":
             return statistics["new" if "new" in statistics else "g"]
         ones = torch.ones_like(statistics["n" if "n" in statistics else "w"])
         return ones.bool() if place == "step" else (ones, torch.zeros_like(ones, dtype=torch.bool))
 
-    def _carried_out(self, statistics: Mapping[str, Tensor]) -> Any:
+    def _call(self, statistics: Mapping[str, Tensor]) -> Any:
         available = {**statistics, "step": self._step}
         if self._init and not self._state:
             places = next(name for name in ("new", "g", "n", "w") if name in statistics)
@@ -96,23 +96,23 @@ class Rule:
         if not self._init:
             return self._plugin.function(**given, **self._options)
         *result, changed = self._plugin.function(**given, state=dict(self._state), **self._options)
-        # Copied: what a rule remembers may be a view of statistics that the next step overwrites.
+        # Copied: the new state may be a view of statistics that the next step overwrites.
         self._state = {name: torch.empty_like(old).copy_(changed[name]) for name, old in self._state.items()}
         return result[0] if len(result) == 1 else tuple(result)
 
     def scaling(self, **statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """The coefficient of each place, and whether the rule fired there."""
+        """Return the coefficient of each place, and whether the rule fired there."""
         result = self(**statistics)
-        if not isinstance(result, tuple) or len(result) != 2:  # a tensor of two lanes would unpack, and mean nothing
+        if not isinstance(result, tuple) or len(result) != 2:  # a tensor of two lanes would unpack too
             got = type(result).__name__
             raise TypeError(f"{self._plugin.name} must return (coefficient, fired), got {got}")
         return result
 
 
 def initial_state(init: Mapping[str, Any], options: Mapping[str, Any], places: Tensor) -> State:
-    """What a rule remembers at first: [lanes, places] of a number, [lanes, places, size] of (size, number).
+    """Return the initial state of a rule: [lanes, places] for a number, [lanes, places, size] for (size, number).
 
-    A size may be the name of the option that says it.
+    A size may be the name of an option.
     """
     state = {}
     for name, start in init.items():
@@ -123,11 +123,11 @@ def initial_state(init: Mapping[str, Any], options: Mapping[str, Any], places: T
     return state
 
 
-def _course(schedule: Component, rates: Component | None, steps: int) -> Callable[[int], float]:
-    """The factor of the threshold at each step; where the learning rate is 0, that of the step before."""
+def _threshold_factor(schedule: Component, rates: Component | None, steps: int) -> FactorOfStep:
+    """Return the factor of the threshold at each step; where the learning rate is 0, that of the step before."""
     if schedule.name not in ("follow_lr", "against_lr"):
-        return follow(schedule, steps)
-    rate, last = follow(rates, steps), 1.0
+        return factor_of_step(schedule, steps)
+    rate, last = factor_of_step(rates, steps), 1.0
 
     def against(step: int) -> float:
         nonlocal last
@@ -138,5 +138,5 @@ def _course(schedule: Component, rates: Component | None, steps: int) -> Callabl
 
 
 def _limit(arm: Component) -> float:
-    """Without a threshold another option takes its place."""
+    """Return the threshold of an arm; infinite where another option replaces it."""
     return float(arm.as_dict().get("threshold", math.inf))  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Whether numbers depend on where they lie: some kernels of a CPU round the last elements of a tensor in another way.
+"""Invariance: whether results are the same bits wherever an element is in a tensor.
 
-They work through whole vector registers, then through what is left, one by one and by other formulas: `sigmoid` is one
-of them. Where lanes are multiples of a register nothing is ever left, and whatever lanes there are, each is the same.
+Some CPU kernels, such as `sigmoid`, process whole vector registers, then the remaining elements one by one with another
+formula, which rounds differently. If the elements of a lane are a multiple of a register, none remain, and each lane is
+the same for any number of lanes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
-# Kernels unroll twice over the widest register there is: 16 numbers of float32.
+# Kernels unroll twice over the widest register, 16 numbers of float32.
 UNROLLED = 32
 SAMPLE, WINDOW = 2048, 23
 Call = tuple[Any, ...]
@@ -22,25 +23,25 @@ Call = tuple[Any, ...]
 _known: dict[Call, bool] = {}
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at what is computed within it, for so many lanes."""
+class InvarianceCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records which of the operators called within it are not invariant, for so many lanes."""
 
     def __init__(self, lanes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._lanes = lanes
-        self.unsteady: set[str] = set()  # kernels by which a lane depends on where it stands
-        self.drawn: set[str] = set()  # and those that draw random numbers from what all lanes share
+        self.position_dependent: set[str] = set()  # operators whose result for a lane depends on its position
+        self.random: set[str] = set()  # operators that draw from the random state that all lanes share
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             if not any(isinstance(value, torch.Generator) for value in tree_iter((args, kwargs))):
-                self.drawn.add(str(func))
+                self.random.add(str(func))
         elif torch.Tag.pointwise in func.tags:
             tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor) and value.dim()]
-            if not all(map(self._is_whole, tensors)) and minds_its_place(func, args, kwargs or {}):
-                self.unsteady.add(str(func))
+            if not all(map(self._is_whole, tensors)) and depends_on_position(func, args, kwargs or {}):
+                self.position_dependent.add(str(func))
         return func(*args, **(kwargs or {}))
 
     def _is_whole(self, tensor: Tensor) -> bool:
@@ -50,13 +51,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return not rest and run > 0 and run % UNROLLED == 0
 
 
-def minds_its_place(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a kernel gives other bits at the end of a tensor than in its midst."""
+def depends_on_position(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operator returns other bits for the last elements of a tensor than for the others."""
     key = (func, *map(_kind, tree_iter((args, kwargs))))
     if key not in _known:
         try:
             _known[key] = _differs(func, args, kwargs)
-        except (RuntimeError, TypeError, ValueError, IndexError):  # it cannot be tried: who knows
+        except (RuntimeError, TypeError, ValueError, IndexError):  # it cannot be tried: assume the worst
             _known[key] = True
     return _known[key]
 
@@ -80,7 +81,7 @@ def _differs(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
 
 
 def _sample(tensor: Tensor, draw: torch.Generator) -> Tensor:
-    """Numbers of its type; a single one for a single one."""
+    """Return random numbers of the tensor's type; a scalar for a scalar."""
     shape = (SAMPLE,) if tensor.dim() else ()
     if tensor.is_floating_point():
         return 3 * torch.randn(shape, generator=draw, dtype=tensor.dtype)
@@ -94,7 +95,7 @@ def _kind(value: Any) -> Call:
 
 
 def _run(tensor: Tensor) -> int:
-    """How many elements lie together."""
+    """Return the number of contiguous elements."""
     run = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
         if size > 1 and stride != run:

@@ -1,4 +1,4 @@
-"""Owns which call computes an aten operator into memory that already exists."""
+"""Calls that compute an aten operator into existing memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ COPIES = {aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.defaul
 
 
 def kernels(target: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], out: Any) -> Iterator[Call]:
-    """Calls without arguments that leave `target(*arguments, **keywords)` in `out`, the fastest first.
+    """Yield calls without arguments that write `target(*arguments, **keywords)` into `out`, the fastest first.
 
-    Which one this version of PyTorch accepts shows when it is called: a TypeError comes before any work.
+    A call that this version of PyTorch does not support raises a TypeError before it computes anything.
     """
     special = SPECIAL.get(target)
     if special is not None:
@@ -49,11 +49,11 @@ def _out_overload(target: Any) -> tuple[Any, list[str]]:
 
 
 def _copied(target: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], out: Any) -> None:
-    """For an operator that only returns new tensors: the step allocates here."""
+    """Compute an operator that only returns new tensors, and copy them: the step allocates memory here."""
     computed = target(*arguments, **keywords)
-    for home, result in zip(*((x if isinstance(x, tuple) else (x,)) for x in (out, computed)), strict=True):
-        if home is not None:
-            home.copy_(result)
+    for target_memory, result in zip(*((x if isinstance(x, tuple) else (x,)) for x in (out, computed)), strict=True):
+        if target_memory is not None:
+            target_memory.copy_(result)
 
 
 def _copy(out: Tensor, source: Tensor, **_: Any) -> Call:

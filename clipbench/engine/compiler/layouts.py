@@ -1,4 +1,4 @@
-"""Owns the rewrites of how values lie in memory: views that say nothing, and matrices that are read across.
+"""Rewrites of memory layouts: views without effect, and matrices that are read in transposed order.
 
 A loop over time reads the same weights at every step, and adds up a gradient for them at every step.
 """
@@ -15,14 +15,14 @@ from clipbench.engine.compiler.trace import RESHAPES, Operation, aten, value
 
 PRODUCTS = (aten.bmm.default, aten.baddbmm.default)
 SAME = (*RESHAPES, aten.expand.default)
-# A product reads a matrix across in 5/4 to 3/2 of the time; a copy pays from so many products on.
+# A product takes 5/4 to 3/2 of the time on a transposed matrix; a contiguous copy pays from so many products on.
 ENOUGH = 8
-# Of a product: so few columns are narrow; so many sums that the other way round takes longer.
+# A product with fewer columns is narrow; with a longer inner dimension, the transposed product takes longer.
 NARROW, LONG = 16, 256
 
 
 def drop_idle_view(node: Operation) -> None:
-    """A view of the shape and layout that its source has."""
+    """Drop a view that has the shape and layout of its source."""
     if node.target in SAME and same_layout(node.args[0], node):
         node.replace_all_uses_with(node.args[0])
 
@@ -33,7 +33,7 @@ def drop_double_transpose(node: Operation) -> None:
 
 
 def add_before_transpose(node: Operation) -> None:
-    """The sum of transposes is the transpose of the sum, which a product can accumulate into."""
+    """Replace the sum of transposes by the transpose of the sum, which a product can accumulate into."""
     if node.target is not aten.add.Tensor or node.kwargs or not all(map(is_transpose, node.args)):
         return
     one, other = node.args
@@ -48,7 +48,7 @@ def add_before_transpose(node: Operation) -> None:
 
 
 def turn_narrow_product(node: Operation) -> None:
-    """A product with few columns whose transpose is added up is computed across, in a quarter of the time."""
+    """Transpose a product with few columns whose transpose is added up, which takes a quarter of the time."""
     if node.target is not aten.bmm.default or not all(map(_is_summand_across, node.users)):
         return
     (rows, columns), inner = value(node).shape[1:], value(node.args[0]).shape[2]
@@ -63,7 +63,7 @@ def turn_narrow_product(node: Operation) -> None:
 
 
 def settle_sum(node: Operation) -> None:
-    """A sum lies as its terms do, which were laid out otherwise when it was traced."""
+    """Give a sum the layout of its terms, which other rewrites may have changed since it was traced."""
     if node.target is not aten.add.Tensor or node.kwargs or not all(isinstance(a, Node) for a in node.args):
         return
     one, other = node.args
@@ -72,7 +72,7 @@ def settle_sum(node: Operation) -> None:
 
 
 def straighten_factors(graph: Graph, pure: list[Operation]) -> None:
-    """A matrix that many products read across is laid out for them once."""
+    """Copy a transposed matrix that many products read into a contiguous one."""
     readers = defaultdict(list)
     for node in pure:
         if node.target in PRODUCTS and node.args[-1] in pure and _lies_across(node.args[-1]):

@@ -1,4 +1,4 @@
-"""Owns the static plan: a graph as a straight list of kernels that write into memory chosen beforehand."""
+"""Lowering: turns a graph into a static plan, a list of kernels that write into preallocated memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from clipbench.engine.compiler import placement
 from clipbench.engine.compiler import trace as graphs
-from clipbench.engine.compiler.buffers import Buffers, extent, overlap, same_layout
 from clipbench.engine.compiler.kernels import COPIES, Call, kernels
+from clipbench.engine.compiler.memory import MemoryPool, extent, overlap, same_layout
 from clipbench.engine.compiler.trace import FACTORIES, RESHAPES, Operation, Unplannable, aten
 
 
 @dataclass
-class Plan:
-    """Calls to make in order; everything they read and write stands still."""
+class KernelPlan:
+    """Calls to make in order; all memory that they read and write is fixed."""
 
     calls: list[Call]
     workspace_bytes: int
@@ -33,17 +33,17 @@ class Plan:
                 call()
 
 
-def lower(module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Plan:
-    """The plan that computes the graph of `module` from `inputs` into `outputs`."""
+def lower(module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> KernelPlan:
+    """Return the plan that computes the graph of `module` from `inputs` into `outputs`."""
     with torch.inference_mode():
         try:
             return _Lowering(module, inputs, outputs, thrifty=True).run()
-        except Unplannable:  # a view may need the rows that were left out, or values that lie together
+        except Unplannable:  # a view may need the rows that were left out, or contiguous values
             return _Lowering(module, inputs, outputs, thrifty=False).run()
 
 
 class _Lowering:
-    """One walk over the graph, which decides for every value where it lives."""
+    """One pass over the graph, which chooses the memory of every value."""
 
     def __init__(self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], thrifty: bool) -> None:
         self.thrifty = thrifty
@@ -53,18 +53,18 @@ class _Lowering:
         self.written = graphs.written(self.graph)
         self.results = list(graphs.results(self.graph))
         overlapping = {i for i, o in enumerate(outputs) if any(overlap(o, x) for x in inputs)}
-        self.homes = placement.of_results(self.results, outputs, overlapping, self.root)
-        self.parts = placement.of_parts(self.graph, self.root, {*self.written, *self.homes}) if thrifty else {}
+        self.destinations = placement.of_results(self.results, outputs, overlapping, self.root)
+        self.parts = placement.of_parts(self.graph, self.root, {*self.written, *self.destinations}) if thrifty else {}
         self.root = placement.wholes(self.root, self.parts)
-        self.wholes: dict[Node, Tensor] = {}  # of joins whose turn has not come
+        self.wholes: dict[Node, Tensor] = {}  # of joins that are not computed yet
         self.last = graphs.last_uses(self.graph, self.root)
-        self.buffers = Buffers(outputs[0].device)
-        self.owned: dict[Node, list[Tensor]] = {}  # memory to give back after the root's last use
+        self.pool = MemoryPool(outputs[0].device)
+        self.owned: dict[Node, list[Tensor]] = {}  # memory to release after the last use of the root
         self.values: dict[Node, Any] = {}
         self.constant: set[Node] = set()
         self.calls: list[Call] = []
 
-    def run(self) -> Plan:
+    def run(self) -> KernelPlan:
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = next(self.inputs)
@@ -75,7 +75,7 @@ class _Lowering:
                 self._place(node)
                 self._release(node)
         self._copy_results()
-        return Plan(self.calls, self.buffers.total_bytes)
+        return KernelPlan(self.calls, self.pool.total_bytes)
 
     def _place(self, node: Operation) -> None:
         arguments, keywords = self._given(node.args), self._given(node.kwargs)
@@ -103,7 +103,7 @@ class _Lowering:
             self._emit(kernels(node.target, arguments, keywords, out))
 
     def _emit(self, candidates: Iterable[Call]) -> None:
-        """Run the first call that works, so that kernels further down meet real numbers, and keep it."""
+        """Run the first call that works, so that later kernels get real numbers, and add it to the plan."""
         for call in candidates:
             try:
                 call()
@@ -113,15 +113,15 @@ class _Lowering:
             return
 
     def _is_repeated(self, node: Operation, arguments: Any) -> bool:
-        """Whether all rows of the result are the same, as in a batch that all lanes share."""
-        if not self.thrifty or node in self.homes or self.root[node] in self.written or not _is_rowwise(node):
+        """Whether all rows of the result are equal, as in a batch that all lanes share."""
+        if not self.thrifty or node in self.destinations or self.root[node] in self.written or not _is_rowwise(node):
             return False
         shape = graphs.value(node).shape
         tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
         return len(shape) > 1 and bool(tensors) and all(_repeats(x, shape[0]) for x in tensors)
 
     def _place_once(self, node: Operation, arguments: Any, keywords: Any) -> None:
-        """Compute the first row, and let all others look at it."""
+        """Compute the first row, and make all others views of it."""
         first = partial(torch.narrow, dim=0, start=0, length=1)
         layout = graphs.value(node)
         self.owned[node] = []
@@ -134,7 +134,7 @@ class _Lowering:
         return {node} if all(i in self.constant for i in node.all_input_nodes) else set()
 
     def _is_constant(self, node: Operation) -> bool:
-        """Whether a value is the same in every step, so that it is computed now, once."""
+        """Whether a value is the same in every step: it is computed once, now."""
         if self.root[node] in self.written or node.target._schema.is_mutable:
             return False
         name = node.target._schema.name.split("::")[1]
@@ -143,7 +143,7 @@ class _Lowering:
     def _given(self, argument: Any) -> Any:
         return torch.fx.node.map_arg(argument, self.values.__getitem__)
 
-    # Where a value lives: in its output, in an argument that dies here, in memory of its own.
+    # The memory of a value: an output, an argument that is not read afterwards, or new memory.
 
     def _memory(self, node: Operation) -> Any:
         layout = graphs.value(node)
@@ -152,8 +152,8 @@ class _Lowering:
             return tuple(self._fresh(node, part) if isinstance(part, Tensor) else None for part in layout)
         if not isinstance(layout, Tensor):
             raise Unplannable(f"{node.target} returns no tensor")
-        if node in self.homes:
-            return self.homes[node]
+        if node in self.destinations:
+            return self.destinations[node]
         if node in self.parts:
             join, position = self.parts[node]
             place = placement.part(node, join, position, self._whole(join))
@@ -166,13 +166,13 @@ class _Lowering:
         return self._fresh(node, layout)
 
     def _fresh(self, node: Operation, layout: Tensor) -> Tensor:
-        memory = self.buffers.take(extent(layout) * layout.element_size())
+        memory = self.pool.allocate(extent(layout) * layout.element_size())
         self.owned[node].append(memory)
         flat = memory[: memory.numel() // layout.element_size() * layout.element_size()].view(layout.dtype)
         return flat.as_strided(layout.shape, layout.stride())
 
     def _inherited(self, node: Operation, layout: Tensor) -> Tensor | None:
-        """An argument of the same layout that nobody reads after this elementwise kernel."""
+        """Return the memory of an argument of the same layout that is not read after this elementwise kernel."""
         if node.target is aten.baddbmm.default:
             candidates = node.all_input_nodes[:1]
         elif torch.Tag.pointwise in node.target.tags:
@@ -196,18 +196,18 @@ class _Lowering:
         ended = {self.root[i] for i in (node, *node.all_input_nodes)}
         for root in ended:
             if self.last[root] is node and root in self.owned:
-                self.buffers.give(self.owned.pop(root))
+                self.pool.release(self.owned.pop(root))
 
-    # Wholes and results
+    # Joins and results
 
     def _whole(self, join: Operation) -> Tensor:
-        """The memory of a join, taken when its first part is computed."""
+        """Return the memory of a join, allocated when its first part is computed."""
         if join not in self.wholes:
             self.wholes[join] = self._memory(join)
         return self.wholes[join]
 
     def _join(self, node: Operation) -> None:
-        """Add the parts that were not computed in their places."""
+        """Copy the parts of a join that were computed elsewhere."""
         self.values[node] = whole = self.wholes.pop(node)
         for argument, place in zip(node.args[0], placement.places(node, whole), strict=True):
             held = self.values[argument]
@@ -218,7 +218,7 @@ class _Lowering:
         for result, output in zip(self.results, self.outputs, strict=True):
             computed = self.values[result] if isinstance(result, Node) else result
             if not isinstance(computed, Tensor) or computed.shape != output.shape:
-                raise Unplannable(f"a result does not fit its output of shape {tuple(output.shape)}")
+                raise Unplannable(f"a result does not have the shape of its output, {tuple(output.shape)}")
             if computed.data_ptr() != output.data_ptr() or not same_layout(computed, output):
                 self.calls.append(partial(output.copy_, computed))
 
@@ -228,7 +228,7 @@ def _repeats(tensor: Tensor, rows: int) -> bool:
 
 
 def _is_rowwise(node: Operation) -> bool:
-    """Whether each row of the result comes from the same row of every argument."""
+    """Whether each row of the result depends only on the same row of every argument."""
     if node.target in (aten.stack.default, aten.cat.default):
         return len(node.args) > 1 and bool(node.args[1] >= 1)
     if node.target is aten.constant_pad_nd.default:

@@ -1,4 +1,4 @@
-"""Owns where a kernel may leave its value at once: in a result, or in its part of a whole that is joined later."""
+"""Placement: which kernels can write directly into a result, or into a part of a tensor that is joined later."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from clipbench.engine.compiler import trace as graphs
-from clipbench.engine.compiler.buffers import same_layout
+from clipbench.engine.compiler.memory import same_layout
 from clipbench.engine.compiler.trace import RESHAPES, Operation, aten
 
 JOINS = (aten.stack.default, aten.cat.default)
 SCATTERED = (*JOINS, aten.constant_pad_nd.default)
-# Elements that lie together: with fewer, a kernel is slower than a copy.
+# Contiguous elements: with fewer, writing directly is slower than a copy.
 SHORTEST_RUN = 32
 
 
 def of_results(
     results: Sequence[Any], outputs: Sequence[Tensor], taken: Collection[int], root: Mapping[Node, Node]
 ) -> dict[Node, Tensor]:
-    """For kernels that compute a result: the output that they write to directly; not those `taken` by inputs."""
-    homes: dict[Node, Tensor] = {}
+    """Return, for kernels that compute a result, the output to write to; not those outputs `taken` by inputs."""
+    destinations: dict[Node, Tensor] = {}
     for position, (result, output) in enumerate(zip(results, outputs, strict=True)):
         if isinstance(result, Node) and position not in taken:
-            source, home = unviewed(result, output)
-            if home is not None and source not in homes and _computes(source, root) and _fits(home, source):
-                homes[source] = home
-    return homes
+            source, target = unviewed(result, output)
+            if target is None or source in destinations or not _computes(source, root):
+                continue
+            if same_layout(target, graphs.value(source)):
+                destinations[source] = target
+    return destinations
 
 
 def of_parts(graph: Graph, root: Mapping[Node, Node], written: Collection[Node]) -> dict[Node, tuple[Node, int]]:
-    """For elementwise kernels whose value is joined with others: the join, and its place there.
+    """Return, for elementwise kernels whose value is joined with others, the join and the position in it.
 
-    Other kernels stay apart: a product into rows that do not lie together becomes a loop of products.
+    Not for other kernels: a matrix product into rows that are not contiguous becomes a loop of products.
     """
     parts: dict[Node, tuple[Node, int]] = {}
     for join in graphs.operations(graph):
         if join.target not in JOINS or root[join] in written:
             continue
         for position, part in enumerate(join.args[0]):
-            source, home = unviewed(part, graphs.value(part))
-            if home is not None and source not in parts and _computes(source, root) and _may_scatter(source, written):
+            source, target = unviewed(part, graphs.value(part))
+            if target is not None and source not in parts and _computes(source, root) and _may_scatter(source, written):
                 parts[source] = join, position
     return parts
 
 
 def wholes(root: Mapping[Node, Node], parts: Mapping[Node, tuple[Node, int]]) -> dict[Node, Node]:
-    """For each node the one whose memory its value lives in, where parts live in what they are joined to."""
+    """Return, for each node, the node that owns its memory, where the memory of parts is that of their join."""
 
     def outermost(node: Node) -> Node:
         while node in parts:
@@ -60,7 +62,7 @@ def wholes(root: Mapping[Node, Node], parts: Mapping[Node, tuple[Node, int]]) ->
 
 
 def places(join: Operation, whole: Tensor) -> Sequence[Tensor]:
-    """The parts of a join's memory, as its arguments are laid out."""
+    """Return the parts of a join's memory, one for each argument."""
     axis = join.args[1] if len(join.args) > 1 else 0
     if join.target is aten.stack.default:
         return torch.unbind(whole, axis)
@@ -68,17 +70,17 @@ def places(join: Operation, whole: Tensor) -> Sequence[Tensor]:
 
 
 def part(source: Operation, join: Operation, position: int, whole: Tensor) -> Tensor | None:
-    """Where in the whole a kernel leaves its value; None where it would have to go in small pieces."""
-    _, home = unviewed(join.args[0][position], places(join, whole)[position])
+    """Return the memory in the join that a kernel writes to; None where it would be in small pieces."""
+    _, target = unviewed(join.args[0][position], places(join, whole)[position])
     layout = graphs.value(source)
-    if home is None or home.shape != layout.shape or home.dtype != layout.dtype or _run(home) < SHORTEST_RUN:
+    if target is None or target.shape != layout.shape or target.dtype != layout.dtype or _run(target) < SHORTEST_RUN:
         return None
-    return home
+    return target
 
 
-def unviewed(node: Node, home: Tensor) -> tuple[Node, Tensor | None]:
-    """Undo the views between a result and the kernel that computed it, on the memory it shall land in."""
-    view: Tensor | None = home
+def unviewed(node: Node, target: Tensor) -> tuple[Node, Tensor | None]:
+    """Undo the views between a result and the kernel that computed it, on the memory that it is written to."""
+    view: Tensor | None = target
     while view is not None and node.op == "call_function" and graphs.is_view(node.target):
         source = node.args[0]
         assert isinstance(source, Node)
@@ -105,17 +107,13 @@ def _undo(node: Operation, view: Tensor, source: Tensor) -> Tensor | None:
 def _viewed(memory: Tensor, shape: Sequence[int]) -> Tensor | None:
     try:
         return memory.view(shape)
-    except RuntimeError:  # its rows do not lie together
+    except RuntimeError:  # its rows are not contiguous
         return None
 
 
 def _computes(source: Node, root: Mapping[Node, Node]) -> bool:
-    """Whether it is a kernel with one result of its own."""
+    """Whether it is a kernel that owns one result."""
     return source.op == "call_function" and root[source] is source and isinstance(graphs.value(source), Tensor)
-
-
-def _fits(home: Tensor, source: Node) -> bool:
-    return same_layout(home, graphs.value(source))
 
 
 def _may_scatter(source: Operation, written: Collection[Node]) -> bool:
@@ -123,7 +121,7 @@ def _may_scatter(source: Operation, written: Collection[Node]) -> bool:
 
 
 def _run(memory: Tensor) -> int:
-    """How many elements lie together, in the order in which they are visited."""
+    """Return the number of contiguous elements, in the order in which they are visited."""
     run = 1
     for size, stride in zip(reversed(memory.shape), reversed(memory.stride()), strict=True):
         if size > 1 and stride != run:

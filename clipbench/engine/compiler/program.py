@@ -1,4 +1,4 @@
-"""Owns how a pure function of fixed tensors becomes the fastest program that runs one step of it."""
+"""Turns a pure function of fixed tensors into the fastest program that computes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipbench.engine.compiler.trace import Unplannable, Untraceable, trace
 Function = Callable[..., Sequence[Tensor]]
 
 PATHS = ("plan", "replay", "eager")
-# What tracing and lowering raise when a function does something that they cannot follow.
+# What tracing and lowering raise for functions that they do not support.
 REFUSALS = (
     *(Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError),
     *(AssertionError, AttributeError, IndexError, KeyError),
@@ -25,7 +25,7 @@ REFUSALS = (
 
 @dataclass(frozen=True)
 class Program:
-    """One step of a function, from its inputs into its outputs, and how it runs: one of `PATHS`."""
+    """A compiled function, from its inputs into its outputs; `path`, one of `PATHS`, says how it runs."""
 
     path: str
     step: Callable[[], None]
@@ -42,11 +42,10 @@ def build(
     outputs: Sequence[Tensor],
     allow: Sequence[str] = PATHS,
 ) -> Program:
-    """The fastest program that computes what `function(*inputs)` returns into `outputs`.
+    """Return the fastest program that writes what `function(*inputs)` returns into `outputs`.
 
-    `inputs` are the tensors that every step reads, `outputs` those that it fills. A plan or a replay is
-    taken only if it agrees with the function on these inputs and on others; `outputs` hold nothing of use
-    afterwards, `inputs` what they held before.
+    `inputs` are the tensors that every step reads, `outputs` those that it writes. A plan or a replay is used only if
+    it agrees with the function on these inputs and on others. `inputs` are unchanged afterwards, `outputs` are not.
     """
     eager = Program("eager", partial(_run_and_copy, function, inputs, outputs))
     makers = [(path, make) for path, make in (("plan", _plan), ("replay", _replay)) if path in allow]
@@ -84,7 +83,7 @@ def _run_and_copy(function: Function, inputs: Sequence[Tensor], outputs: Sequenc
         output.copy_(result)
 
 
-# The check
+# Comparison with the function
 
 
 def _compare(
@@ -94,12 +93,12 @@ def _compare(
     outputs: Sequence[Tensor],
     original: Sequence[Tensor],
 ) -> None:
-    """Refuse a program that computes anything else than the function does, here or from other inputs."""
+    """Raise if a program and the function return different numbers, for these or for other inputs."""
     for contents in (original, [_other(x) for x in original]):
         ours = _outputs_of(program, inputs, outputs, contents)
         theirs = _outputs_of(eager, inputs, outputs, contents)
         if not all(map(_close, ours, theirs)):
-            raise Unplannable("its numbers differ from the function's")
+            raise Unplannable("its results differ from those of the function")
 
 
 def _outputs_of(
@@ -111,7 +110,7 @@ def _outputs_of(
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Equal but for the order of sums, measured against the largest number of the tensor."""
+    """Whether both are equal up to the order of sums, relative to the largest number of the tensor."""
     if not one.is_floating_point():
         return torch.equal(one, other)
     finite = other[other.isfinite()].abs()
@@ -121,7 +120,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def _other(contents: Tensor) -> Tensor:
-    """Contents of the same kind: indices stay within their range, and positive numbers positive."""
+    """Return other contents of the same kind: indices stay in range, and positive numbers positive."""
     turned = contents.flip(tuple(range(contents.dim())))
     return turned * 1.25 + torch.rand_like(turned) / 8 if contents.is_floating_point() else turned
 
@@ -137,7 +136,7 @@ def _fill(inputs: Sequence[Tensor], contents: Sequence[Tensor]) -> None:
 
 
 def _writable(tensor: Tensor) -> Tensor:
-    """The tensor with every element once: what `expand` repeats cannot be written to."""
+    """Return a view with every element once: repeated elements of `expand` cannot be written to."""
     tensor = tensor.detach()
     for dimension, stride in enumerate(tensor.stride()):
         if stride == 0:

@@ -1,4 +1,4 @@
-"""Owns the rewrites of a graph that compute the same values in fewer or faster kernels."""
+"""Rewrites of a graph that compute the same values in fewer or faster kernels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clipbench.engine.compiler.trace import RESHAPES, Operation, aten, is_view, 
 RELU_BACKWARD = aten.threshold_backward.default
 POOL = aten.max_pool2d_with_indices.default
 POOL_BACKWARD = aten.max_pool2d_with_indices_backward.default
-# Backward operators that place a gradient in zeros, and the view that they write through.
+# Backward operators that write a gradient into zeros, and the view that selects the part.
 PARTS = {aten.select_backward.default: aten.select.int, aten.slice_backward.default: aten.slice.Tensor}
 LAYOUT_FREE = {POOL_BACKWARD}
 
@@ -34,7 +34,7 @@ def simplify(graph: Graph) -> None:
         (drop_alias, drop_idle_view, drop_double_transpose, drop_unit_factor, split_clamp, drop_relayout),
         (pool_before_relu, turn_narrow_product, settle_sum, add_before_transpose),
     ):
-        graph.eliminate_dead_code()  # what nobody reads is no reader either
+        graph.eliminate_dead_code()  # unused nodes must not count as readers
         nodes = pure(graph)
         for rewrite in rewrites:
             for node in nodes:
@@ -51,7 +51,7 @@ def simplify(graph: Graph) -> None:
 
 
 def pure(graph: Graph) -> list[Operation]:
-    """The operators that neither read nor return what another one changes, and so may move."""
+    """Return the operators that neither read nor return memory that another one changes: they may move."""
     kept, root = written(graph), roots(graph)
     return [n for n in operations(graph) if not kept & {root[n], *(root[i] for i in n.all_input_nodes)}]
 
@@ -64,13 +64,13 @@ def replace(node: Operation, target: Any, *args: Any) -> None:
 
 
 def drop_alias(node: Operation) -> None:
-    """Nothing is differentiated here, so a value and its detached self are one."""
+    """Drop `detach` and `alias`: nothing is differentiated here."""
     if node.target in (aten.detach.default, aten.alias.default):
         node.replace_all_uses_with(node.args[0])
 
 
 def drop_unit_factor(node: Operation) -> None:
-    """x * 1 is x: `vmap` scales every bias of a linear layer by one."""
+    """Replace x * 1 by x: `vmap` multiplies every bias of a linear layer by one."""
     if node.target not in (aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor):
         return
     source, factor = node.args
@@ -79,7 +79,7 @@ def drop_unit_factor(node: Operation) -> None:
 
 
 def split_clamp(node: Operation) -> None:
-    """`clamp` with tensor bounds costs five times `maximum` and `minimum`."""
+    """Replace `clamp` with tensor bounds by `maximum` and `minimum`, which take a fifth of the time."""
     if node.target is not aten.clamp.Tensor:
         return
     source, low, high = (*node.args, None, None)[:3]
@@ -95,15 +95,15 @@ def split_clamp(node: Operation) -> None:
 
 
 def drop_relayout(node: Operation) -> None:
-    """A copy that only changes the layout is wasted on an operator that wants the old one."""
+    """Drop a copy that only changes the layout, for operators that prefer the old layout."""
     if node.target is aten.clone.default and all(u.target in LAYOUT_FREE for u in node.users):
         node.replace_all_uses_with(node.args[0])
 
 
 def pool_before_relu(relu: Operation) -> None:
-    """The maximum of relus is the relu of the maximum, and has fewer elements; so have their gradients.
+    """Replace the maximum of relus by the relu of the maximum, which has fewer elements; likewise their gradients.
 
-    Where gradients pass, the largest element is positive, and the same one; where it is not, both are zero.
+    Where a gradient is not zero, the largest element is positive, and the same one in both.
     """
     if relu.target is not aten.relu.default or not same_layout(relu.args[0], relu):
         return
@@ -149,7 +149,7 @@ def _source(node: Operation) -> Operation:
 
 
 def fuse_product_and_sum(node: Operation, kept: set[Node], root: dict[Node, Node]) -> None:
-    """a @ b + c is one kernel, `baddbmm`, where c is as large as the product: it accumulates in place."""
+    """Replace a @ b + c by one kernel, `baddbmm`, where c has the shape of the product: it accumulates in place."""
     if node.target is not aten.add.Tensor or node.kwargs or not _is_batch_of_matrices(node):
         return
     for product, addend in (node.args, node.args[::-1]):
@@ -157,14 +157,14 @@ def fuse_product_and_sum(node: Operation, kept: set[Node], root: dict[Node, Node
             continue
         source = _unreshaped(product)
         if source.target is aten.bmm.default and _same_kind(source, node) and _same_kind(addend, node):
-            # The factors are now read later than they were: nothing may have changed them meanwhile.
+            # The factors are read later than before: nothing may change them in between.
             if not kept & {root.get(factor, factor) for factor in source.all_input_nodes}:
                 replace(node, aten.baddbmm.default, addend, *source.args)
             return
 
 
 def add_into_part(node: Operation) -> None:
-    """What is zero but for one part is added there: a loop over time would else add whole sequences."""
+    """Add a tensor that is zero except for one part to that part only: a loop over time would add whole sequences."""
     if node.target is not aten.add.Tensor or node.kwargs:
         return
     for whole, padded in (node.args, node.args[::-1]):
@@ -191,7 +191,7 @@ def _write_part(node: Operation, whole: Operation, padded: Operation) -> None:
 
 
 def _is_own_memory(node: Operation) -> bool:
-    """Whether nobody but its only user would notice that this value changes."""
+    """Whether this value may be changed in place: it has one user and owns its memory."""
     users = [user for user in node.users if "part" not in user.meta]
     if node.op != "call_function" or len(users) != 1 or node.target is operator.getitem:
         return False

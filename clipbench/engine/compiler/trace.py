@@ -1,4 +1,4 @@
-"""Owns the graph of a step: how it is traced, and which of its values share memory for how long."""
+"""The graph of a step: how it is traced, and which of its values share memory for how long."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
 
-# A node that calls an operator; torch.fx types its arguments too loosely to be of use.
+# A node that calls an operator; the types of torch.fx are too loose to be of use.
 Operation = Any
 
-# `_unsafe_view` says that it copies, but it only ever views a value that nobody else writes to.
+# `_unsafe_view` is declared as a copy, but is a view of a value that nothing else writes to.
 RESHAPES = (aten.view.default, aten._unsafe_view.default)
 FACTORIES = {
     "ones_like",
@@ -34,16 +34,16 @@ FACTORIES = {
 
 
 class Unplannable(Exception):
-    """A graph that may only run as PyTorch runs it; the text says why."""
+    """A graph that cannot be lowered to a plan; the text says why."""
 
 
 class Untraceable(Unplannable):
-    """A function whose graph would not do what the function does."""
+    """A function whose graph would not do the same as the function."""
 
 
 def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> GraphModule:
-    """The aten graph of `function`, refused where a replay could differ from the function."""
-    # Without a mode to share, every node makes its own to describe its result: half of the time of a trace.
+    """Return the aten graph of `function`; raise where a replay could differ from the function."""
+    # Without a shared mode, every node makes its own to describe its result, which takes half of the time.
     shared = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
     with torch.no_grad(), tracing(shared):
         module = make_fx(function)(*inputs)
@@ -58,11 +58,11 @@ def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -
 
 
 def operations(graph: Graph) -> list[Operation]:
-    """The nodes that call an aten operator."""
+    """Return the nodes that call an aten operator."""
     found = [n for n in graph.nodes if n.op == "call_function" and n.target is not operator.getitem]
     for node in found:
         if not isinstance(node.target, torch._ops.OpOverload):
-            raise Unplannable(f"{node.target} is no tensor operator")
+            raise Unplannable(f"{node.target} is not a tensor operator")
     return found
 
 
@@ -78,7 +78,7 @@ def is_view(target: Any) -> bool:
 
 
 def written_arguments(node: Operation) -> Iterator[Node]:
-    """The nodes whose memory this in-place operator changes."""
+    """Yield the nodes whose memory this in-place operator changes."""
     schema = node.target._schema
     for position, argument in enumerate(schema.arguments):
         if not (argument.alias_info and argument.alias_info.is_write):
@@ -88,7 +88,7 @@ def written_arguments(node: Operation) -> Iterator[Node]:
 
 
 def roots(graph: Graph) -> dict[Node, Node]:
-    """For each node the one whose memory its value lives in."""
+    """Return, for each node, the node that owns the memory of its value."""
     root: dict[Node, Node] = {}
     for node in graph.nodes:
         aliased: Node | None = None
@@ -103,7 +103,7 @@ def roots(graph: Graph) -> dict[Node, Node]:
 
 
 def written(graph: Graph) -> set[Node]:
-    """The roots that an in-place operator changes."""
+    """Return the owners of memory that an in-place operator changes."""
     root = roots(graph)
     return {
         root[argument]
@@ -114,12 +114,12 @@ def written(graph: Graph) -> set[Node]:
 
 
 def value(node: Any) -> Any:
-    """What the node returned while it was traced, without its numbers."""
+    """Return the fake tensor (shape, type and strides) of a node's result."""
     return node.meta["val"]
 
 
 def last_uses(graph: Graph, root: dict[Node, Node]) -> dict[Node, Node]:
-    """For each root the last node that reads or writes its memory."""
+    """Return, for each root, the last node that reads or writes its memory."""
     last: dict[Node, Node] = {}
     for node in graph.nodes:
         last[root[node]] = node
@@ -129,6 +129,6 @@ def last_uses(graph: Graph, root: dict[Node, Node]) -> dict[Node, Node]:
 
 
 def results(graph: Graph) -> Iterable[Any]:
-    """What the function returned."""
+    """Return the results of the function."""
     (returned,) = next(n for n in reversed(list(graph.nodes)) if n.op == "output").args
     return returned if isinstance(returned, (list, tuple)) else (returned,)

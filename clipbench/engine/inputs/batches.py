@@ -1,4 +1,4 @@
-"""Which examples a seed sees at each step: one permutation per epoch, cut in order into batches, or fresh ones."""
+"""The batches of each seed: a permutation per epoch that is cut into batches, or new examples of a stream."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from clipbench.datasets import Dataset, Stream
 
 Batch = tuple[Tensor, Tensor]
 
-# A stream has no end: so many steps are an epoch.
+# Steps of an epoch of a stream, which has no end.
 STREAM_EPOCH = 100
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long training lasts, in epochs and steps."""
+class TrainingLength:
+    """The length of training in epochs and steps, and the size of its batches."""
 
     examples: int
     batch: int
     epoch_steps: int  # steps of a whole epoch
     steps: int  # of the whole training
-    whole: bool  # every step sees all examples in order: there is nothing to draw
+    whole: bool  # every step uses all examples in order
 
     @classmethod
-    def of(cls, train: Training, dataset: Dataset | None) -> Schedule:
-        """Without data all steps of an objective are one epoch, or each epoch is one."""
+    def of(cls, train: Training, dataset: Dataset | None) -> TrainingLength:
+        """Return the length of a training. Without data, an epoch has `epoch_steps` steps, or all of them."""
         if dataset is None:
             epoch_steps = train.epoch_steps or train.steps or 1
             return cls(1, 1, epoch_steps, train.steps or epoch_steps * (train.epochs or 1), whole=True)
@@ -50,34 +50,34 @@ class Schedule:
         return -(-self.steps // self.epoch_steps)
 
     def steps_in(self, epoch: int) -> int:
-        """Steps of an epoch, counted from 0; the last one may be cut short by `train.steps`."""
+        """Return the steps of an epoch, counted from 0; `train.steps` may end the last one early."""
         return min(self.epoch_steps, self.steps - epoch * self.epoch_steps)
 
     def size(self, step_in_epoch: int) -> int:
-        """Examples in a batch: the last of an epoch may be smaller."""
+        """Return the examples of a batch: the last of an epoch may be smaller."""
         return self.batch if self.whole else min(self.batch, self.examples - step_in_epoch * self.batch)
 
 
-class Source(Protocol):
-    """Where batches come from."""
+class BatchSource(Protocol):
+    """The source of batches."""
 
     def fill(self, step_in_epoch: int, batch: Batch) -> None:
-        """Put the examples of the next step there: [1 or lanes, size, ...]."""
+        """Copy the examples of the next step into a batch: [1 or lanes, size, ...]."""
 
-    def fewer(self, lanes: Sequence[int]) -> Source:
-        """The same for some of its lanes, from the next step on; who goes on with it uses this one no more."""
+    def select(self, lanes: Sequence[int]) -> BatchSource:
+        """Return the source for some of its lanes from the next step on; this one must not be used afterwards."""
 
 
-def source(
-    schedule: Schedule, dataset: Dataset | None, part: Batch, seeds: Sequence[int], device: torch.device
-) -> Source:
-    """The batches of a chunk's lanes. Generators live on the CPU whatever the device."""
+def batch_source(
+    length: TrainingLength, dataset: Dataset | None, part: Batch, seeds: Sequence[int], device: torch.device
+) -> BatchSource:
+    """Return the source of a chunk's batches. Generators are on the CPU on every device."""
     if isinstance(dataset, Stream):
-        return Fresh(dataset, part, seeds, device)
-    return Whole(part) if schedule.whole else Permuted(schedule, part, seeds, device)
+        return StreamBatches(dataset, part, seeds, device)
+    return FullBatch(part) if length.whole else ShuffledBatches(length, part, seeds, device)
 
 
-class Whole:
+class FullBatch:
     """All examples in order, the same at every step."""
 
     def __init__(self, part: Batch) -> None:
@@ -86,33 +86,33 @@ class Whole:
 
     def fill(self, step_in_epoch: int, batch: Batch) -> None:
         if not self._filled:
-            for home, examples in zip(batch, self._part, strict=True):
-                home.copy_(examples)
+            for target, examples in zip(batch, self._part, strict=True):
+                target.copy_(examples)
         self._filled = True
 
-    def fewer(self, lanes: Sequence[int]) -> Source:
-        return Whole(self._part)
+    def select(self, lanes: Sequence[int]) -> BatchSource:
+        return FullBatch(self._part)
 
 
-class Permuted:
+class ShuffledBatches:
     """A permutation of the training part for each seed and epoch."""
 
-    def __init__(self, schedule: Schedule, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
-        self._schedule = schedule
+    def __init__(self, length: TrainingLength, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
+        self._length = length
         self._part = part
         self._device = device
         self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # of all lanes, or of each
+        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # one for all lanes, or one for each
         self._rows = torch.empty(0)  # [1 or lanes, examples] of the epoch
         self._cuts: list[Tensor] = []
 
     def fill(self, step_in_epoch: int, batch: Batch) -> None:
         if step_in_epoch == 0:
             self._shuffle()
-        for home, examples in zip(batch, self._part, strict=True):
-            torch.index_select(examples, 0, self._cuts[step_in_epoch], out=home.view(-1, *examples.shape[1:]))
+        for target, examples in zip(batch, self._part, strict=True):
+            torch.index_select(examples, 0, self._cuts[step_in_epoch], out=target.view(-1, *examples.shape[1:]))
 
-    def fewer(self, lanes: Sequence[int]) -> Source:
+    def select(self, lanes: Sequence[int]) -> BatchSource:
         other = copy.copy(self)
         if len(self._seeds) > 1:
             other._seeds = [self._seeds[lane] for lane in lanes]
@@ -121,17 +121,17 @@ class Permuted:
         return other
 
     def _shuffle(self) -> None:
-        orders = {seed: torch.randperm(self._schedule.examples, generator=g) for seed, g in self._generators.items()}
+        orders = {seed: torch.randperm(self._length.examples, generator=g) for seed, g in self._generators.items()}
         self._cut(torch.stack([orders[seed] for seed in self._seeds]).to(self._device))
 
     def _cut(self, rows: Tensor) -> None:
-        """For each batch of the epoch, the examples of all seeds, one seed after another."""
+        """Cut the permutations into batches; the indices of all seeds of a batch are one tensor."""
         self._rows = rows
-        cuts = torch.split(rows, self._schedule.batch, dim=1)[: self._schedule.epoch_steps]
+        cuts = torch.split(rows, self._length.batch, dim=1)[: self._length.epoch_steps]
         self._cuts = [cut.reshape(-1) for cut in cuts]
 
 
-class Fresh:
+class StreamBatches:
     """New examples of a stream at every step, drawn once for each seed."""
 
     def __init__(self, stream: Stream, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
@@ -139,17 +139,17 @@ class Fresh:
         self._device = device
         self._dtypes = [examples.dtype for examples in part]
         self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # of all lanes, or of each
+        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # one for all lanes, or one for each
         self._rows = self._numbers()
 
     def fill(self, step_in_epoch: int, batch: Batch) -> None:
         size = batch[0].shape[1]
         drawn = [self._stream.batch(generator, size) for generator in self._generators.values()]
-        for home, examples, dtype in zip(batch, zip(*drawn, strict=True), self._dtypes, strict=True):
+        for target, examples, dtype in zip(batch, zip(*drawn, strict=True), self._dtypes, strict=True):
             stacked = torch.stack(examples).to(self._device, dtype)
-            torch.index_select(stacked, 0, self._rows, out=home)
+            torch.index_select(stacked, 0, self._rows, out=target)
 
-    def fewer(self, lanes: Sequence[int]) -> Source:
+    def select(self, lanes: Sequence[int]) -> BatchSource:
         other = copy.copy(self)
         if len(self._seeds) > 1:
             other._seeds = [self._seeds[lane] for lane in lanes]
@@ -158,6 +158,6 @@ class Fresh:
         return other
 
     def _numbers(self) -> Tensor:
-        """Which of the generators is each lane's."""
+        """Return the number of each lane's generator."""
         numbers = {seed: number for number, seed in enumerate(self._generators)}
         return torch.tensor([numbers[seed] for seed in self._seeds], device=self._device)

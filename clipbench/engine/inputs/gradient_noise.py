@@ -1,4 +1,4 @@
-"""Noise on the gradient: drawn for each seed by a generator of its own, in blocks of steps, shared by all its lanes."""
+"""Noise on the gradient: each seed draws it with its own generator, in blocks of steps, for all of its lanes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Generator, Tensor
 
 from clipbench.core.trial import Component
-from clipbench.engine.model.stacked import Blocks
+from clipbench.engine.model.stacked import StackedTensors
 from clipbench.plugins import registry
 
-# A call of a law costs as much as thousands of numbers, so small models get many steps at once.
+# A call of a law costs as much as drawing thousands of numbers: for small models, many steps are drawn at once.
 BLOCK = 2**16
 SEEDS = 2**32
 
 
-class Noise:
-    """Call it once a step, before anything looks at the gradients."""
+class GradientNoise:
+    """Adds the noise of a step to the raw gradients when it is called."""
 
-    def __init__(self, law: Component, seeds: Sequence[int], grads: Blocks) -> None:
+    def __init__(self, law: Component, seeds: Sequence[int], grads: StackedTensors) -> None:
         self._law = law
         self._generators = {seed: generator(seed) for seed in seeds}
         self._block = (steps_at_once(grads.size), grads.size)
@@ -28,7 +28,7 @@ class Noise:
         known = list(self._generators)
         positions = [known.index(seed) for seed in seeds] if len(known) > 1 else [0]
         self._positions = torch.tensor(positions, device=grads.storage.device)
-        self._now = grads.storage.new_empty(len(positions), grads.size)  # of this step, for each lane, or for all
+        self._now = grads.storage.new_empty(len(positions), grads.size)  # of this step, for each lane or for all
         parts = torch.split(self._now, list(grads.sizes.values()), dim=1)
         self._pairs = [(g.view(grads.lanes, -1), part) for g, part in zip(grads.values(), parts, strict=True)]
 
@@ -42,8 +42,8 @@ class Noise:
         for gradient, part in self._pairs:
             gradient.add_(part)
 
-    def take(self, other: Noise) -> None:
-        """Go on where another has come to, which had these seeds too, and maybe more."""
+    def copy_from(self, other: GradientNoise) -> None:
+        """Continue with the generators of another, which has all of these seeds."""
         known = list(other._generators)
         self._generators = {seed: other._generators[seed] for seed in self._generators}
         self._drawn = other._drawn[:, [known.index(seed) for seed in self._generators]]
@@ -51,7 +51,7 @@ class Noise:
 
 
 def generator(seed: int) -> Generator:
-    """Not the seed's own, which draws the batches: seeds counted from the other end."""
+    """Return the noise generator of a seed; it differs from the generator of the batches."""
     return torch.Generator().manual_seed(SEEDS - 1 - seed)
 
 
@@ -60,13 +60,13 @@ def steps_at_once(elements: int) -> int:
 
 
 def try_noise(law: Component) -> None:
-    """Draw a few numbers; raises what the law raises."""
+    """Draw a few numbers; raise what the law raises."""
     if not bool(draw(law, (2, 3), generator(0)).isfinite().all()):
-        raise ValueError("it draws numbers that are not finite")
+        raise ValueError("it must return finite numbers")
 
 
 def draw(law: Component, size: tuple[int, int], generator: Generator) -> Tensor:
-    """[steps, elements] of a law; elements in the order of the model's trained parameters."""
+    """Draw [steps, elements] from a law; elements are in the order of the model's trained parameters."""
     plugin = registry.of("noise", law)
     drawn = plugin.function(size=size, generator=generator, **law.as_dict())
     if not isinstance(drawn, Tensor) or tuple(drawn.shape) != size:

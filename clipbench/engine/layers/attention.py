@@ -1,6 +1,6 @@
-"""Owns attention as products and a softmax, where no query can be masked whole.
+"""Attention as products and a softmax, for masks that leave each query at least one key.
 
-PyTorch's own unfused attention looks for such queries, which takes longer than all the rest.
+PyTorch's unfused attention checks for fully masked queries, which takes longer than the rest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Owns convolution and pooling as patches and matrix products, which `vmap` keeps fast.
+"""Convolution and pooling as patches and matrix products, which are fast under `vmap`.
 
-`vmap` turns a convolution into a grouped one, several times slower than the products below. Activations lie
-in memory as [C, H, W, B], batch innermost: patches are copied in long runs, and one product per model does
-the rest. To the model they look like [B, C, H, W] as ever.
+`vmap` turns a convolution into a grouped one, several times slower than the products below. Activations are in memory
+as [C, H, W, B], with the batch innermost: patches are copied in long runs, and each model needs one product. For the
+model their shape is still [B, C, H, W].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 Pair = tuple[int, int]
 Margins = tuple[int, int, int, int]
 
-# Rows of a matrix that do not fill a register of 16 numbers.
+# Fewer rows of a matrix do not fill a register of 16 numbers.
 NARROW = 16
 
 
@@ -37,7 +37,7 @@ def _conv2d(
     size: Pair = (weight.shape[2], weight.shape[3])
     margins = _margins(padding, size, spread)
     images = input.permute(1, 2, 3, 0)
-    if steps == (1, 1) and len(weight) <= len(images):  # else sums over few channels are added up in many passes
+    if steps == (1, 1) and len(weight) <= len(images):  # otherwise a product sums over few channels, many times
         result = _slid(images, weight, margins, spread)
     else:
         result, _ = _convolved(images, weight, steps, margins, spread)
@@ -47,7 +47,7 @@ def _conv2d(
 
 
 def _batch_innermost(pool: Callable[..., Any]) -> Callable[..., Any]:
-    """Pooling with the batch as the channels of `channels_last`, whose kernels are the vectorized ones."""
+    """Return pooling with the batch as the channels of `channels_last`, whose kernels are vectorized."""
 
     def pooled(input: Tensor, *args: Any, **kwargs: Any) -> Any:
         if kwargs.pop("return_indices", False) or input.dim() != 4:
@@ -96,7 +96,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Any, ...]:
         weight, patches = ctx.saved_tensors
         flat = gradient.flatten(1)
-        # The other way round, with the few rows on the left, this long contraction takes twice the time.
+        # With the few rows on the left, this long contraction takes twice the time.
         for_weight = (patches @ flat.mT).mT.reshape(weight.shape)
         for_images = None
         if ctx.needs_input_grad[0]:
@@ -109,10 +109,10 @@ _convolved: Callable[..., tuple[Tensor, Tensor]] = _Convolution.apply
 
 
 class _Sliding(torch.autograd.Function):
-    """The same in steps of one pixel: a product for each row of the kernel, on patches that are one row high.
+    """The same with stride 1: a product for each row of the kernel, on patches that are one row high.
 
-    A patch one row further down lies one row further on in memory, so that patches are copied for the kernel's
-    columns only. The gradient of the images slides the other way round.
+    A patch one row further down is one row further on in memory: patches are copied for the columns of the kernel
+    only. The gradient of the images slides in the opposite direction.
     """
 
     generate_vmap_rule = True
@@ -151,7 +151,7 @@ _slid: Callable[..., Tensor] = _Sliding.apply
 
 
 def _rows_of_patches(images: Tensor, shifts: Sequence[int], width: int, margins: Pair) -> Tensor:
-    """[C, H, W, B] -> [C, w, top + H + bottom, width, B], for each column of a kernel the images moved by its shift."""
+    """[C, H, W, B] -> [C, w, top + H + bottom, width, B]: for each column of a kernel, the images shifted by it."""
     parts = []
     for shift in shifts:
         met, place = _met(shift, 1, images.shape[2], width)
@@ -160,12 +160,12 @@ def _rows_of_patches(images: Tensor, shifts: Sequence[int], width: int, margins:
 
 
 def _moved_down(patches: Tensor, starts: Iterable[int], height: int) -> list[Tensor]:
-    """Views of `height` rows from each start on: [C * w, height * W * B]."""
+    """Return views of `height` rows from each start: [C * w, height * W * B]."""
     return [patches[:, :, start : start + height].flatten(2).flatten(0, 1) for start in starts]
 
 
 def _along(one: Tensor, other: Tensor) -> Tensor:
-    """The products of rows with rows, over many columns; few rows are faster on the left."""
+    """Return the products of rows with rows, over many columns; few rows are faster on the left."""
     return (other @ one.mT).mT if len(other) < NARROW else one @ other.mT
 
 
@@ -203,13 +203,13 @@ def _folded(parts: Tensor, shape: torch.Size, steps: Pair, margins: Margins, spr
 
 
 def _places(size: Pair, spread: Pair) -> Iterator[Pair]:
-    """For every element of a kernel the pixel of the padded image that it meets first."""
+    """Yield, for every element of a kernel, the first pixel of the padded image that it is multiplied with."""
     rows, columns = (range(0, n * d, d) for n, d in zip(size, spread, strict=True))
     return product(rows, columns)
 
 
 def _met(start: int, step: int, length: int, count: int) -> tuple[slice, slice]:
-    """Of `count` positions from `start` on, those that lie in an image: where, and which of the count."""
+    """Return which pixels of an image are among `count` positions from `start`, and which of the positions they are."""
     first = min(count, max(0, -(start // step)))
     last = max(first, min(count, (length - 1 - start) // step + 1))
     return slice(start + first * step, max(start + (last - 1) * step + 1, 0), step), slice(first, last)
@@ -223,7 +223,7 @@ def _pair(value: int | Sequence[int]) -> Pair:
 
 
 def _margins(padding: int | Sequence[int] | str, size: Pair, spread: Pair) -> Margins:
-    """Top, bottom, left and right."""
+    """Return the padding at the top, bottom, left and right."""
     if padding == "same":
         total = [d * (k - 1) for k, d in zip(size, spread, strict=True)]
         return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2

@@ -1,4 +1,4 @@
-"""Owns normalization: of vectors, and of groups of channels with the batch innermost, as convolutions leave them."""
+"""Layer and group normalization, with the batch innermost in memory as after convolutions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class _Normalized(torch.autograd.Function):
-    """The input with mean 0 and variance 1 along a dimension, and what it was multiplied with."""
+    """The input with mean 0 and variance 1 along a dimension, and the factor it was multiplied with."""
 
     generate_vmap_rule = True
 
@@ -38,9 +38,9 @@ _normalized: Callable[..., tuple[Tensor, Tensor]] = _Normalized.apply
 
 
 class _GroupsNormalized(torch.autograd.Function):
-    """Groups of channels, [G, C, H * W, B], normalized and then scaled and moved by channel, [G, C, 1, 1].
+    """Groups of channels, [G, C, H * W, B], normalized, then scaled and shifted by channel, [G, C, 1, 1].
 
-    In one function, since the sums that the gradients of scale and bias are make those of the normalization, too.
+    One function, since the gradients of weight and bias are sums that the gradient of the input needs too.
     """
 
     generate_vmap_rule = True

@@ -1,7 +1,7 @@
-"""Owns recurrent layers as loops of products, which `vmap` and tracing keep fast.
+"""Recurrent layers as loops of products, which are fast under `vmap` and tracing.
 
-PyTorch's own kernels for `nn.RNN`, `nn.GRU` and `nn.LSTM` train one model. Here a step is two products that accumulate
-in one place, of the inputs and of the state, and what it leaves is in the cache when the next one reads it.
+PyTorch's kernels for `nn.RNN`, `nn.GRU` and `nn.LSTM` train one model. Here a step is two products, of the inputs and
+of the state, that accumulate into one result, which is still in the CPU cache when the next step reads it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Cell = Callable[..., Step]
 
 
 def _given(into: Tensor, *biases: Tensor) -> Tensor:
-    """The matrix for inputs and a 1: a bias is one more row, and costs neither a sum nor, in its gradient, another."""
+    """Return the matrix for inputs with a 1 appended: the bias is one more row, and needs no sum of its own."""
     return torch.cat([into, *(bias.unsqueeze(1) for bias in biases)], 1).mT
 
 
@@ -63,7 +63,7 @@ def _gru(into: Tensor, on: Tensor, *biases: Tensor) -> Step:
 
 
 def _layer(cell: Cell, x: Tensor, state: State, weights: Sequence[Tensor], backwards: bool) -> tuple[Tensor, State]:
-    """One direction of one layer over a sequence [T, B, features]: hidden states of all steps, and the last state."""
+    """Run one direction of a layer over a sequence [T, B, features]; return all hidden states and the last state."""
     step = cell(*weights)
     inputs = (functional.pad(x, (0, 1), value=1.0) if len(weights) > 2 else x).unbind(0)
     hidden = []
@@ -85,7 +85,7 @@ def _layers(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, ...] | None:
-    """All layers, as `torch.lstm` and its like return them."""
+    """Run all layers; return what `torch.lstm` and the like return. None for options that are not supported."""
     size, directions = 4 if has_biases else 2, 2 if bidirectional else 1
     if (dropout and train) or len(weights) != size * layers * directions:  # or a projection
         return None
@@ -113,7 +113,7 @@ def _replacement(cell: Cell) -> Callable[..., tuple[Tensor, ...] | None]:
 
 
 def _one_step(cell: Cell) -> Callable[..., Tensor | State]:
-    """For loops that people write around `nn.LSTMCell` and its like."""
+    """Return the replacement of `nn.LSTMCell` and the like, for loops that users write."""
 
     def step(x: Tensor, state: Any, into: Tensor, on: Tensor, *biases: Tensor | None) -> Tensor | State:
         known = [bias for bias in biases if bias is not None]

@@ -1,4 +1,4 @@
-"""Owns which of PyTorch's layers are computed in another way when many models are trained at once."""
+"""The replacement of PyTorch's layers by forms that are fast when many models are trained at once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ REPLACEMENTS: Mapping[Any, Callable[..., Any]] = {
 
 @contextmanager
 def layers_for_many() -> Iterator[None]:
-    """Within this context the layers of a model are those that `vmap` keeps fast."""
-    # Attention by PyTorch's own products and softmax: its fused kernel would be called for one model at a time.
+    """Replace the layers of models that are called in this context by forms that are fast under `vmap`."""
+    # Attention by PyTorch's own products and softmax: its fused kernel would be called for each model.
     with sdpa_kernel(SDPBackend.MATH), _Replaced():
         yield
 
@@ -38,6 +38,6 @@ class _Replaced(TorchFunctionMode):
         replacement = REPLACEMENTS.get(function)
         if replacement is not None:
             result = replacement(*args, **dict(kwargs or {}))
-            if result is not None:  # None: it is not for these arguments
+            if result is not None:  # None: these arguments are not supported
                 return result
         return function(*args, **(kwargs or {}))

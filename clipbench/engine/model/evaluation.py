@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from clipbench.engine.compiler import program
-from clipbench.engine.gradients.looped import noise
 from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine.model.lane_tensors import LaneTensors
+from clipbench.engine.model.network import fork_seeded_rng
 
-if TYPE_CHECKING:
-    from clipbench.engine.gradients.workspace import Workspace
-
-# Examples that go through the model at once: few, so that all lanes' activations stay in the cache.
+# The number of examples in one pass: few, so that the activations of all lanes stay in the CPU cache.
 PIECE = 128
 
 Predict = Callable[[Tensor], Tensor]
@@ -25,19 +22,20 @@ Predict = Callable[[Tensor], Tensor]
 class Evaluation:
     """Call it with the name of a part."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._work = workspace
-        self._predict = self._one_by_one if workspace.loop_reason else self._together()
-        self._measure_at_once = True
+    def __init__(self, tensors: LaneTensors, looped: bool) -> None:
+        """`looped` evaluates one lane after another."""
+        self._tensors = tensors
+        self._predict = self._one_by_one if looped else self._compiled()
+        self._vmap_measures = True
 
     def __call__(self, name: str) -> Tensor:
-        """[measures, lanes]"""
+        """Return the measures on a part: [measures, lanes]."""
         return self.with_outputs(name)[0]
 
     @torch.no_grad()
     def with_outputs(self, name: str) -> tuple[Tensor, Tensor]:
-        """The same, and the outputs that were measured: [lanes, examples, ...]."""
-        part = self._work.parts[name]
+        """Return the measures on a part, and the outputs: [lanes, examples, ...]."""
+        part = self._tensors.parts[name]
         if part is None:
             raise LookupError(f"there are no {name} data")
         x, y = part
@@ -45,31 +43,32 @@ class Evaluation:
         return self._measures(outputs, y), outputs
 
     def _measures(self, outputs: Tensor, y: Tensor) -> Tensor:
-        network = self._work.network
-        if self._measure_at_once:
+        network = self._tensors.network
+        if self._vmap_measures:
             try:
                 return torch.stack(vmap(network.measures, in_dims=(0, None))(outputs, y))
-            except (RuntimeError, TypeError, ValueError):  # a metric may do what vmap cannot, such as `.item()`
-                self._measure_at_once = False
+            except (RuntimeError, TypeError, ValueError):  # a metric may do what vmap does not support: `.item()`
+                self._vmap_measures = False
         each = [torch.stack([value.detach() for value in network.measures(output, y)]) for output in outputs]
         return torch.stack(each, dim=1)
 
-    def _together(self) -> Predict:
-        """One program for pieces of all parts, where the model gives an output for each example."""
-        work = self._work
-        x = work.like[0]
-        size = min(PIECE, max((len(part[0]) for part in work.parts.values() if part), default=1))
+    def _compiled(self) -> Predict:
+        """Compile one program for pieces of all parts, if the model has an output for each example."""
+        tensors = self._tensors
+        x = tensors.like[0]
+        size = min(PIECE, max((len(part[0]) for part in tensors.parts.values() if part), default=1))
         piece = x[:1].expand(size, *x.shape[1:]).clone()
-        inputs = [*work.params.values(), *work.states.values(), piece.expand(work.lanes, *piece.shape)]
+        inputs = [*tensors.params.values(), *tensors.states.values(), piece.expand(tensors.lanes, *piece.shape)]
         with torch.no_grad():
             like = self._stacked(*inputs)
-        if like.ndim < 2 or like.shape[1] != size or not work.network.has_data or self._examples_meet(x[:size]):
+        has_outputs = like.ndim >= 2 and like.shape[1] == size and tensors.network.has_data
+        if not has_outputs or self._examples_interact(x[:size]):
             return self._whole
         outputs = torch.empty_like(like, memory_format=torch.contiguous_format)
-        run = program.build(lambda *tensors: (self._stacked(*tensors),), inputs, [outputs])
+        run = program.build(lambda *given: (self._stacked(*given),), inputs, [outputs])
 
         def predict(x: Tensor) -> Tensor:
-            whole = outputs.new_empty(work.lanes, len(x), *outputs.shape[2:])
+            whole = outputs.new_empty(tensors.lanes, len(x), *outputs.shape[2:])
             for start in range(0, len(x), size):
                 some = x[start : start + size]
                 piece[: len(some)].copy_(some)
@@ -80,10 +79,10 @@ class Evaluation:
         return predict
 
     @torch.no_grad()
-    def _examples_meet(self, x: Tensor) -> bool:
-        """Whether an example's output depends on the others, as in normalization by the batch at hand."""
-        network, half = self._work.network, -(-len(x) // 2)
-        with noise(0, 0):  # no layer may hide the others by being zero at the start
+    def _examples_interact(self, x: Tensor) -> bool:
+        """Whether the output for an example depends on the others, as with normalization by batch statistics."""
+        network, half = self._tensors.network, -(-len(x) // 2)
+        with fork_seeded_rng(0, 0):  # weights that are zero at the start could hide the dependence
             params = {name: p + 0.1 * torch.randn_like(p) for name, p in network.module.named_parameters()}
         states = dict(network.module.named_buffers())
         apart, together = (network.predict(params, states, some)[:half] for some in (x[:half], x))
@@ -91,21 +90,20 @@ class Evaluation:
         return not torch.allclose(apart, together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
 
     def _whole(self, x: Tensor) -> Tensor:
-        work = self._work
-        return self._stacked(*work.params.values(), *work.states.values(), x.expand(work.lanes, *x.shape))
+        tensors = self._tensors
+        return self._stacked(*tensors.params.values(), *tensors.states.values(), x.expand(tensors.lanes, *x.shape))
 
-    def _stacked(self, *tensors: Tensor) -> Tensor:
-        params, states, (x,) = self._work.named(tensors)
+    def _stacked(self, *inputs: Tensor) -> Tensor:
+        params, states, (x,) = self._tensors.named(inputs)
         with layers_for_many():
-            outputs: Tensor = vmap(self._work.network.predict)(params, states, x)
+            outputs: Tensor = vmap(self._tensors.network.predict)(params, states, x)
         return outputs
 
     def _one_by_one(self, x: Tensor) -> Tensor:
-        work = self._work
-        return torch.stack([self._one(lane, x) for lane in range(work.lanes)])
+        return torch.stack([self._of_lane(lane, x) for lane in range(self._tensors.lanes)])
 
-    def _one(self, lane: int, x: Tensor) -> Tensor:
-        work = self._work
-        states = {name: stack[lane] for name, stack in work.states.items()}
-        with noise(work.seeds[lane], work.step):  # some models draw in eval mode too
-            return work.network.predict(work.params.lane(lane), states, x)
+    def _of_lane(self, lane: int, x: Tensor) -> Tensor:
+        tensors = self._tensors
+        states = {name: stack[lane] for name, stack in tensors.states.items()}
+        with fork_seeded_rng(tensors.seeds[lane], tensors.step):  # some models draw in eval mode too
+            return tensors.network.predict(tensors.params.lane(lane), states, x)

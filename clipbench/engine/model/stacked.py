@@ -8,23 +8,19 @@ import torch
 from torch import Tensor
 
 
-class Blocks(Mapping[str, Tensor]):
-    """A tensor [lanes, *shape] for each name, all of them parts of `storage`.
+class StackedTensors(Mapping[str, Tensor]):
+    """A tensor [lanes, *shape] for each name, all of them views of `storage`.
 
-    Blocks and not rows: matrix products want each tensor's block contiguous, and elementwise work that is the same
-    for all lanes can go over the whole storage at once.
+    Each tensor has a block over all lanes, not each lane a row over all tensors: matrix products need contiguous
+    blocks, and elementwise operations that are the same for all lanes can run over the whole storage at once.
     """
 
     def __init__(self, like: Mapping[str, Tensor], lanes: int, dtype: torch.dtype, device: torch.device) -> None:
         self.lanes = lanes
         self.sizes = {name: tensor.numel() for name, tensor in like.items()}
         self.storage = torch.zeros(lanes * sum(self.sizes.values()), dtype=dtype, device=device)
-        self._blocks: dict[str, Tensor] = {}
-        start = 0
-        for name, tensor in like.items():
-            stop = start + lanes * tensor.numel()
-            self._blocks[name] = self.storage[start:stop].view(lanes, *tensor.shape)
-            start = stop
+        blocks = torch.split(self.storage, [lanes * size for size in self.sizes.values()])
+        self._blocks = {n: block.view(lanes, *t.shape) for (n, t), block in zip(like.items(), blocks, strict=True)}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._blocks[name]
@@ -37,7 +33,7 @@ class Blocks(Mapping[str, Tensor]):
 
     @property
     def size(self) -> int:
-        """Elements of one lane."""
+        """The number of elements of one lane."""
         return sum(self.sizes.values())
 
     def set_lane(self, lane: int, tensors: Mapping[str, Tensor]) -> None:
@@ -49,7 +45,7 @@ class Blocks(Mapping[str, Tensor]):
 
 
 def lane_norms(tensors: Iterable[Tensor], p: float = 2.0) -> Tensor:
-    """The p-norm of each lane over several tensors [lanes, elements]: the norm of their norms."""
+    """Return the p-norm of each lane over several tensors [lanes, elements]: the norm of their norms."""
     norms = torch.stack([torch.linalg.vector_norm(tensor, p, dim=1) for tensor in tensors])
     total: Tensor = torch.linalg.vector_norm(norms, p, dim=0)
     return total

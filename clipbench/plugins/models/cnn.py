@@ -68,7 +68,9 @@ def resnet(
     depth = channels[0]
     for stage, wide in enumerate(channels, start=1):
         for number in range(1, blocks + 1):
-            layers[f"block{stage}_{number}"] = Block(depth, wide, groups, step=2 if stage > 1 and number == 1 else 1)
+            layers[f"block{stage}_{number}"] = ResidualBlock(
+                depth, wide, groups, step=2 if stage > 1 and number == 1 else 1
+            )
             depth = wide
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
@@ -76,7 +78,7 @@ def resnet(
     return nn.Sequential(layers)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut."""
 
     def __init__(self, depth: int, wide: int, groups: int, step: int) -> None:

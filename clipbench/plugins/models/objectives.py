@@ -20,7 +20,7 @@ Scatter = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 
 
-class Objective(nn.Module):
+class ObjectiveFunction(nn.Module):
     """A function of a point `x`, which is what is trained. In float64, so that no digit of the start is lost."""
 
     def __init__(self, start: Point, dim: int | None, scatter: float, function: Callable[[Tensor], Tensor]) -> None:
@@ -33,7 +33,7 @@ class Objective(nn.Module):
         return self.function(self.x)
 
 
-class Bowl(Objective):
+class Bowl(ObjectiveFunction):
     curvature: Tensor
 
     def __init__(self, start: Point, dim: int | None, scatter: float, curvature: Point) -> None:
@@ -61,7 +61,7 @@ def power(start: Point = 1.0, dim: Count | None = None, scatter: Scatter = 0.0, 
 
     sum(|x|^p)
     """
-    return Objective(start, dim, scatter, lambda x: x.abs().pow(exponent).sum())
+    return ObjectiveFunction(start, dim, scatter, lambda x: x.abs().pow(exponent).sum())
 
 
 @model()
@@ -70,7 +70,7 @@ def scalar_rnn(start: Point = 1.5, scatter: Scatter = 0.0, steps: Count = 50) ->
 
     (w^T - 1)^2 / 2                 Pascanu et al. 2013, arXiv:1211.5063, section 2.3
     """
-    return Objective(start, None, scatter, lambda w: (w.pow(steps) - 1).square().sum() / 2)
+    return ObjectiveFunction(start, None, scatter, lambda w: (w.pow(steps) - 1).square().sum() / 2)
 
 
 @model()
@@ -81,7 +81,7 @@ def rosenbrock(start: Sequence[float] = (-1.2, 1.0), scatter: Scatter = 0.0) -> 
     """
     if len(start) < 2:
         raise ValueError(f"start needs two coordinates or more, got {len(start)}")
-    return Objective(
+    return ObjectiveFunction(
         start, None, scatter, lambda x: (100 * (x[1:] - x[:-1] ** 2).square() + (1 - x[:-1]).square()).sum()
     )
 

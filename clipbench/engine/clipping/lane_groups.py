@@ -1,4 +1,4 @@
-"""Rules on runs of lanes: given their statistics, carried out, and what they did recorded in the step's row."""
+"""Groups of consecutive lanes that are clipped together: they compute statistics, call the rule and record it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 
 from clipbench.core.trial import Component
 from clipbench.engine.clipping.rule import Rule
-from clipbench.engine.clipping.safe_norms import along, either, norms, norms_after
-from clipbench.engine.model.stacked import Blocks, lane_norms
+from clipbench.engine.clipping.safe_norms import merged, norms, norms_after, project
+from clipbench.engine.model.stacked import StackedTensors, lane_norms
 from clipbench.engine.telemetry import COSINE, FIRED, FRACTION, MAX, POST, PRE, Telemetry
 from clipbench.plugins import registry
 
 
-class Run:
-    """Consecutive lanes that are clipped in one go, and what their gradients look like."""
+class LaneGroup:
+    """Consecutive lanes that are clipped together, and the statistics of their gradients."""
 
     def __init__(
         self,
         arms: Sequence[Component],
         lanes: slice,
         names: Sequence[str],
-        params: Blocks | None,  # None where no rule asks for them
-        grads: Blocks,
+        params: StackedTensors | None,  # None where no rule asks for them
+        grads: StackedTensors,
         telemetry: Telemetry,
     ) -> None:
         self.lanes, self.count = lanes, len(arms)
@@ -37,7 +37,7 @@ class Run:
         self.elements = grads.size
         self.grads = {name: grads[name][lanes].view(self.count, -1) for name in names}
         self.weights = {name: params[name][lanes].view(self.count, -1) for name in names} if params else {}
-        # Views of places that never move, so that a step need not make them.
+        # Views of memory that never moves, so that a step need not make them.
         self._telemetry = telemetry
         row = telemetry.row[:, lanes]
         self.pre, self.post, self.fraction, self.cosine = (row[i] for i in (PRE, POST, FRACTION, COSINE))
@@ -50,70 +50,70 @@ class Run:
 
     @property
     def rules(self) -> list[tuple[Rule, slice]]:
-        """Its rules, and the lanes of each."""
+        """The rules of the group, and the lanes of each."""
         return [(self.rule, self.lanes)]
 
     def __call__(self) -> None:
-        """Clip, and leave what `finish` reads in `post`, `fraction` and `cosine`."""
+        """Clip, and write the raw sums that `finish` reads into `post`, `fraction` and `cosine`."""
         raise NotImplementedError
 
     @property
-    def odd(self) -> Tensor | None:
-        """Which of its lanes have gradients whose squares need care, at this step."""
-        odd = self._telemetry.odd
-        return None if odd is None else odd[self.lanes]
+    def to_scale(self) -> Tensor | None:
+        """The mask of lanes whose norms need scaling at this step; None if there are none."""
+        mask = self._telemetry.to_scale
+        return None if mask is None else mask[self.lanes]
 
     def finish(self, steps: Tensor) -> None:
-        """Turn the raw sums of all steps, [steps, statistics, lanes], into what the columns say.
+        """Turn the raw sums of all steps, [steps, statistics, lanes], into the values of the columns.
 
-        Most runs keep the norm after clipping, its part in the direction of before, and a count of elements: numbers
-        that are no larger than norms are, as a scalar product would be.
+        Most groups record the norm after clipping, its component in the direction of the raw gradient, and the number
+        of changed elements: none of them overflows where norms do not, as a scalar product would.
         """
         before, after = steps[:, PRE], steps[:, POST]
-        # 1 where nothing was there to change, 0 where nothing is left.
+        # 1 where the gradient was 0, 0 where clipping left nothing of it.
         nothing = (before == 0).to(after.dtype)
         steps[:, COSINE] = torch.where((before > 0) & (after > 0), steps[:, COSINE] / after, nothing)
         steps[:, FIRED] = (steps[:, FRACTION] > 0).to(after.dtype)
         steps[:, FRACTION] /= self.elements
 
     def tensor_norms(self, p: float) -> Tensor:
-        """The p-norm of each included tensor: [lanes, tensors]."""
+        """Return the p-norm of each included tensor: [lanes, tensors]."""
         if p == 2 or math.isinf(p):
             known = self._tensor_norms if p == 2 else self._tensor_maxima
-            # Contiguous, so that sums over places add in the same order however many lanes there are.
+            # Contiguous, so that sums over places have the same order for any number of lanes.
             return known[self._indices].T.contiguous()
-        return torch.stack([norms(g, p, self.odd) for g in self.grads.values()], dim=1)
+        return torch.stack([norms(g, p, self.to_scale) for g in self.grads.values()], dim=1)
 
     def model_norm(self, p: float) -> Tensor:
-        """The p-norm over all included tensors: [lanes, 1]."""
+        """Return the p-norm over all included tensors: [lanes, 1]."""
         if p == 2 and self._whole:
             return self._pre_column
-        return norms(self.tensor_norms(p), p, self.odd).unsqueeze(1)
+        return norms(self.tensor_norms(p), p, self.to_scale).unsqueeze(1)
 
     def model_maximum(self) -> Tensor:
         if self._whole:
             return self._max_column
         return self._tensor_maxima[self._indices].amax(0).unsqueeze(1)
 
-    def add_rest(self) -> None:
-        """Excluded tensors stay as they are, and count in both sums."""
+    def add_excluded(self) -> None:
+        """Add the excluded tensors, which are not changed, to both sums."""
         if self._others:
-            rest = norms(self._tensor_norms[self._others].T.contiguous(), 2.0, self.odd)
+            rest = norms(self._tensor_norms[self._others].T.contiguous(), 2.0, self.to_scale)
             norms_after(torch.stack([self.post, rest], dim=1), out=self.post)
             self.cosine += rest * (rest / self.pre)
 
 
-class ModelRun(Run):
-    """Rules that give one coefficient to a whole model; different ones share a run.
+class ModelGroup(LaneGroup):
+    """Rules that return one coefficient for a whole model; different rules share a group.
 
-    What they keep is the coefficient, in `post`: the rest follows from it.
+    It records the coefficient, in `post`; the other statistics follow from it.
     """
 
     def __init__(self, arms: Sequence[Component], *arguments: Any) -> None:
         super().__init__(arms, *arguments)
         self._coefficient, self._fired = self.post.unsqueeze(1), self.fraction.unsqueeze(1)
         self._parts: list[tuple[Rule, slice]] = []
-        for _, group in itertools.groupby(range(self.count), lambda lane: _sans_threshold(arms[lane])):
+        for _, group in itertools.groupby(range(self.count), lambda lane: _without_threshold(arms[lane])):
             lanes = list(group)
             part = slice(lanes[0], lanes[-1] + 1)
             self._parts.append((Rule(arms[part], self._coefficient), part))
@@ -133,7 +133,7 @@ class ModelRun(Run):
 
     def finish(self, steps: Tensor) -> None:
         coefficient, before = steps[:, POST], steps[:, PRE]
-        after = coefficient * before  # of an own rule it may be negative: a gradient that is turned round
+        after = coefficient * before  # a user's rule may return a negative coefficient, which reverses the gradient
         steps[:, COSINE] = torch.where(before == 0, 1.0, after.sign())
         steps[:, POST] = after.abs()
         steps[:, FIRED] = steps[:, FRACTION]
@@ -150,8 +150,8 @@ class ModelRun(Run):
         return statistics
 
 
-class PlacesRun(Run):
-    """Rules that return a coefficient for each place: part of a model, each tensor, each unit."""
+class PlacesGroup(LaneGroup):
+    """Rules that return a coefficient for each place: a part of the model, each tensor, each unit."""
 
     def __init__(self, arms: Sequence[Component], lanes: slice, names: Sequence[str], *blocks: Any) -> None:
         super().__init__(arms, lanes, names, *blocks)
@@ -179,7 +179,7 @@ class PlacesRun(Run):
         norms_after(scaled, out=self.post)
         torch.sum(scaled * (n / self._pre_column), dim=1, out=self.cosine)
         torch.sum(fired * self._sizes, dim=1, out=self.fraction)
-        self.add_rest()
+        self.add_excluded()
 
     def _statistics(self, n: Tensor) -> dict[str, Tensor]:
         statistics = {"n": n, "size": self._sizes}
@@ -194,26 +194,26 @@ class PlacesRun(Run):
         return statistics
 
     def _coefficients_of_tensors(self) -> list[Tensor]:
-        """For each tensor, its places' coefficients as they are multiplied in."""
+        """Return for each tensor a view of the coefficients of its places that can be multiplied with it."""
         if self._per == "model":
             return [self._coefficient.unsqueeze(-1)] * len(self._units)
         widths = [gradient.shape[1] for gradient in self._units.values()]
         return [columns.unsqueeze(-1) for columns in torch.split(self._coefficient, widths, dim=1)]
 
     def _norms(self, p: float) -> Tensor:
-        """Norms of the gradient at the rule's own places: [lanes, places]."""
+        """Return the norms of the gradient at the places of the rule: [lanes, places]."""
         if self._per == "model":
             return self.model_norm(p)
-        return self.tensor_norms(p) if self._per == "tensor" else at_units(self._units, p, self.odd)
+        return self.tensor_norms(p) if self._per == "tensor" else norms_of_units(self._units, p, self.to_scale)
 
     def _weight_norms(self, p: float) -> Tensor:
         if self._per == "model":
             return lane_norms(self.weights.values(), p).unsqueeze(1)
-        return at_units(self._unit_weights, p)
+        return norms_of_units(self._unit_weights, p)
 
 
-class ElementRun(Run):
-    """Rules that return new elements. Their lanes are gathered into one matrix, so that a rule is called once."""
+class ElementGroup(LaneGroup):
+    """Rules that return new elements. The lanes are copied into one matrix, so that the rule is called once."""
 
     def __init__(self, arms: Sequence[Component], lanes: slice, names: Sequence[str], *blocks: Any) -> None:
         super().__init__(arms, lanes, names, *blocks)
@@ -232,18 +232,18 @@ class ElementRun(Run):
         old, scratch = self._old, self._scratch
         for gradient, columns in zip(self.grads.values(), self._columns, strict=True):
             columns.copy_(gradient)
-        # An own rule may work in place.
-        new = self.rule(**self._statistics(old.clone() if self.rule.own else old))
-        odd = either(self.odd, norms_after(new, out=self.post))
-        along(new, old, self.pre, odd, out=self.cosine, scratch=scratch)
+        # A user's rule may work in place.
+        new = self.rule(**self._statistics(old.clone() if self.rule.is_users else old))
+        to_scale = merged(self.to_scale, norms_after(new, out=self.post))
+        project(new, old, self.pre, to_scale, out=self.cosine, scratch=scratch)
         # As floats: summing booleans is five times slower.
         torch.sum(torch.ne(new, old, out=scratch), dim=1, out=self.fraction)
-        self.add_rest()
+        self.add_excluded()
         for gradient, columns in zip(self.grads.values(), torch.split(new, self._sizes, dim=1), strict=True):
             gradient.copy_(columns)
 
     def _statistics(self, g: Tensor) -> dict[str, Tensor]:
-        """At an element, a norm is an absolute value."""
+        """Return the statistics; the norm of an element is its absolute value."""
         statistics = {"g": g, "model_n": self.model_norm(2.0), "model_m": self.model_maximum()}
         if self.rule.needs("n") or self.rule.needs("m"):
             statistics["n"] = statistics["m"] = g.abs()
@@ -256,16 +256,16 @@ class ElementRun(Run):
         return statistics
 
     def _row_means(self) -> Tensor:
-        """For each element the mean of its row or filter: [lanes, elements]; 0 where a tensor has no rows."""
+        """Return for each element the mean of its row or filter: [lanes, elements]; 0 where a tensor has no rows."""
         means = torch.zeros_like(self._old)
-        for home, rows in zip(torch.split(means, self._sizes, dim=1), self._rows, strict=True):
+        for target, rows in zip(torch.split(means, self._sizes, dim=1), self._rows, strict=True):
             if rows is not None:
-                home.copy_(rows.mean(2, keepdim=True).expand_as(rows).reshape(home.shape))
+                target.copy_(rows.mean(2, keepdim=True).expand_as(rows).reshape(target.shape))
         return means
 
 
-class StepRun(Run):
-    """Rules that keep or refuse the whole step; the optimizer reads `keep`."""
+class StepGroup(LaneGroup):
+    """Rules that take or refuse the whole step; the optimizer reads `keep`."""
 
     keep: Tensor
 
@@ -282,9 +282,9 @@ class StepRun(Run):
         steps[:, FIRED] = refused
 
 
-def at_units(units: dict[str, Tensor], p: float, odd: Tensor | None = None) -> Tensor:
-    return torch.cat([norms(tensor, p, odd, dim=2) for tensor in units.values()], dim=1)
+def norms_of_units(units: dict[str, Tensor], p: float, to_scale: Tensor | None = None) -> Tensor:
+    return torch.cat([norms(tensor, p, to_scale, dim=2) for tensor in units.values()], dim=1)
 
 
-def _sans_threshold(arm: Component) -> tuple[Any, ...]:
+def _without_threshold(arm: Component) -> tuple[Any, ...]:
     return arm.name, arm.source, arm.without("threshold").options

@@ -1,9 +1,10 @@
-"""A model, its loss and its metrics as pure functions of weights: what the vectorised and the looped path both call."""
+"""A model, its loss and its metrics as pure functions of weights, for the vectorised and the looped path."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from clipbench.datasets import Dataset
 from clipbench.plugins import registry
 
 Tensors = Mapping[str, Tensor]
+Batch = tuple[Tensor, Tensor]  # inputs and targets
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def build_model(component: Component, dataset: Dataset | None, seed: int) -> nn.Module:
-    """A trial's initial state: what its model function makes after `torch.manual_seed(seed)`, in float32."""
+    """Return the initial model of a seed: the model function is called after `torch.manual_seed(seed)`, in float32."""
     plugin = registry.of("model", component)
     given = {name: getattr(dataset, name) for name in plugin.given} if dataset else {}
     with torch.random.fork_rng(devices=[]):
@@ -32,7 +34,7 @@ def build_model(component: Component, dataset: Dataset | None, seed: int) -> nn.
 
 
 class Network:
-    """One model's forward pass, objective and measures, for weights that are handed in."""
+    """The forward pass, objective and measures of one model, for given weights."""
 
     def __init__(self, module: nn.Module, train: Training, has_data: bool) -> None:
         self.module = module
@@ -47,14 +49,14 @@ class Network:
         tensors = {**params, **states}
         output = functional_call(self.module, tensors, (x,) if self.has_data else ())
         for name, state in states.items():
-            if tensors[name] is not state:  # the model put a new tensor there: `self.seen = self.seen + 1`
+            if tensors[name] is not state:  # the model replaced its buffer: `self.seen = self.seen + 1`
                 state.copy_(tensors[name].detach())
         if not isinstance(output, Tensor):
             raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
         return output
 
     def loss(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        """What training descends on, in train mode: of the batch, and of the size of the weights."""
+        """Return the training loss in train mode: the loss of the batch, and the L1 and L2 penalties."""
         self.module.train()
         loss = self._objective(self.forward(params, states, x), y)
         if self._l1:
@@ -64,24 +66,32 @@ class Network:
         return loss
 
     def predict(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
-        """The output in eval mode."""
+        """Return the output in eval mode."""
         self.module.eval()
         return self.forward(params, states, x)
 
     def measures(self, output: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """The loss, then the metrics, of an output in eval mode."""
+        """Return the loss, then the metrics, of an output in eval mode."""
         return (self._objective(output, y), *(metric(output, y).to(self.dtype) for metric in self._metrics))
 
     def _objective(self, output: Tensor, y: Tensor) -> Tensor:
         loss = self._loss(output, y) if self._loss else output
         if loss.numel() != 1:
-            raise ValueError(f"the loss must be one number, got the shape {tuple(loss.shape)}")
+            raise ValueError(f"the loss must be a scalar, got the shape {tuple(loss.shape)}")
         return loss.reshape(())
 
 
+@contextmanager
+def fork_seeded_rng(seed: int, step: int) -> Iterator[None]:
+    """Random numbers of a seed and step, independent of those that draw batches; lanes of a seed share them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+        yield
+
+
 def idle_parameters(network: Network, x: Tensor, y: Tensor) -> frozenset[str]:
-    """Parameters that the loss never reaches: torch gives them no gradient, and no optimizer moves them."""
-    module = copy.deepcopy(network.module)  # whose buffers training may change
+    """Return the parameters that do not influence the loss: they have no gradient, and no optimizer changes them."""
+    module = copy.deepcopy(network.module)  # training may change its buffers
     twin = copy.copy(network)
     twin.module = module
     params = {name: p.detach().requires_grad_(p.requires_grad) for name, p in module.named_parameters()}
@@ -93,7 +103,7 @@ def idle_parameters(network: Network, x: Tensor, y: Tensor) -> frozenset[str]:
 
 
 def higher_is_better(train: Training, name: str) -> bool:
-    """A loss is better when it is lower; a metric says its direction."""
+    """Whether a higher value of a measure is better: never for the loss; a metric declares its direction."""
     named: dict[str, Component] = {metric.name.rpartition(":")[2]: metric for metric in train.metrics}
     return name in named and registry.of("metric", named[name]).higher_is_better
 

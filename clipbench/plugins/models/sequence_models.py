@@ -121,7 +121,7 @@ def transformer(
     causal = every_step if causal is None else causal
     steps, features, length = _steps(inputs, tokens, width)
     into = nn.Identity() if tokens else nn.Linear(features, width)
-    blocks = [Block(width, heads, hidden, causal) for _ in range(layers)]
+    blocks = [TransformerBlock(width, heads, hidden, causal) for _ in range(layers)]
     return Transformer(nn.Sequential(steps, into), length, blocks, nn.Linear(width, outputs), causal, every_step)
 
 
@@ -156,7 +156,7 @@ class SigmoidRNN(nn.RNN):
         return x, torch.stack(lasts)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention between steps, then a hidden layer at each of them."""
 
     def __init__(self, width: int, heads: int, hidden: int, causal: bool) -> None:
@@ -177,7 +177,13 @@ class Transformer(nn.Module):
     """Blocks over the steps of an example and their positions."""
 
     def __init__(
-        self, steps: nn.Module, length: int, blocks: list[Block], head: nn.Linear, causal: bool, every_step: bool
+        self,
+        steps: nn.Module,
+        length: int,
+        blocks: list[TransformerBlock],
+        head: nn.Linear,
+        causal: bool,
+        every_step: bool,
     ) -> None:
         super().__init__()
         self.steps, self.blocks = steps, nn.Sequential(*blocks)

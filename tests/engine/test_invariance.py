@@ -6,33 +6,33 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipbench.engine.compiler.invariance import UNROLLED, Watch
+from clipbench.engine.compiler.invariance import UNROLLED, InvarianceCheck
 
 torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("function", [torch.sigmoid, F.silu, F.mish, F.softplus, F.elu, lambda x: x.abs() ** 1.7])
 def test_kernels_of_two_formulas_are_named(function):
-    with Watch(3) as watch:
+    with InvarianceCheck(3) as check:
         function(torch.randn(3, 5))
-    assert len(watch.unsteady) == 1
+    assert len(check.position_dependent) == 1
 
 
 @pytest.mark.parametrize("function", [torch.tanh, torch.exp, F.relu, lambda x: x / 3 + x * x, lambda x: x.clamp(max=1)])
 def test_kernels_of_one_formula_are_not(function):
-    with Watch(3) as watch:
+    with InvarianceCheck(3) as check:
         function(torch.randn(3, 5))
-    assert not watch.unsteady
+    assert not check.position_dependent
 
 
 def test_what_is_named_gives_other_bits_to_the_last_lane_alone():
     """Not on every machine: where one formula does it all, nothing is named."""
     x = torch.randn(7, 501, generator=torch.Generator().manual_seed(0)) * 3
-    with Watch(7) as watch:
+    with InvarianceCheck(7) as check:
         together = torch.sigmoid(x)
     alone = torch.stack([torch.sigmoid(lane) for lane in x])
     differ = (together != alone).any()
-    assert bool(watch.unsteady) or not differ
+    assert bool(check.position_dependent) or not differ
 
 
 @pytest.mark.parametrize(
@@ -46,37 +46,37 @@ def test_what_is_named_gives_other_bits_to_the_last_lane_alone():
     ],
 )
 def test_lanes_that_fill_whole_registers_are_the_same_wherever_they_lie(lanes, shape, steady):
-    with Watch(lanes) as watch:
+    with InvarianceCheck(lanes) as check:
         torch.sigmoid(torch.randn(shape))
-    assert watch.unsteady == (set() if steady else {"aten.sigmoid.default"})
+    assert check.position_dependent == (set() if steady else {"aten.sigmoid.default"})
 
 
 def test_parts_of_rows_are_looked_at_as_they_lie():
     gates = torch.randn(3, 8, 3 * UNROLLED)
-    with Watch(3) as watch:
+    with InvarianceCheck(3) as check:
         torch.sigmoid(gates[:, :, :UNROLLED])
-        assert not watch.unsteady
+        assert not check.position_dependent
         torch.sigmoid(gates[:, :, : UNROLLED + 4])
-    assert watch.unsteady
+    assert check.position_dependent
 
 
 def test_what_is_written_in_place_is_tried_on_numbers_of_its_own():
     x, out = torch.ones(3, 5), torch.empty(3, 5)
-    with Watch(3) as watch:
+    with InvarianceCheck(3) as check:
         x.sigmoid_()
         torch.sigmoid(x, out=out)
         x.mul_(2.0).addcdiv_(x, out, value=0.5)
-    assert watch.unsteady == {"aten.sigmoid_.default", "aten.sigmoid.out"}
+    assert check.position_dependent == {"aten.sigmoid_.default", "aten.sigmoid.out"}
     assert torch.equal(out, torch.ones(3, 5).sigmoid().sigmoid())
 
 
 def test_what_draws_is_told_apart_from_what_draws_by_a_generator_of_its_own():
-    with Watch(3) as watch:
+    with InvarianceCheck(3) as check:
         torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-        assert not watch.drawn
+        assert not check.random
         state = torch.get_rng_state()
         torch.zeros(3, 5).bernoulli_(0.5)
-    assert watch.drawn and not watch.unsteady
+    assert check.random and not check.position_dependent
     torch.set_rng_state(state)
     assert torch.equal(torch.zeros(3, 5).bernoulli_(0.5), torch.zeros(3, 5).bernoulli_(0.5, generator=_at(state)))
 
@@ -89,7 +89,7 @@ def _at(state: torch.Tensor) -> torch.Generator:
 
 def test_kernels_of_any_signature_are_tried():
     x = torch.randn(3, 5)
-    with torch.inference_mode(), Watch(3) as watch:
+    with torch.inference_mode(), InvarianceCheck(3) as check:
         torch.frexp(x), torch.isnan(x), (x > 0) | (x < 1), torch.where(x > 0, x, 0.0), x.to(torch.int64) + 1
         torch.view_as_complex(torch.randn(3, 2)).abs(), torch.lerp(x, x, 0.3), x.fill_(3), x.copy_(x + 1)
-    assert watch.unsteady <= {"aten.abs.default"}
+    assert check.position_dependent <= {"aten.abs.default"}

@@ -1,4 +1,4 @@
-"""Owns the workspace of a plan: memory that is handed out and taken back, and what lies where in it."""
+"""The memory of a plan: a pool that allocates and reuses it, and comparisons of layouts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 @dataclass
-class Buffers:
-    """Memory that is used again as soon as nobody reads it any more."""
+class MemoryPool:
+    """Memory that is reused as soon as its last reader has run."""
 
     device: torch.device
     free: list[Tensor] = field(default_factory=list)
     total_bytes: int = 0
 
-    def take(self, size: int) -> Tensor:
-        """At least `size` bytes, the tightest fit that does not waste more than it holds."""
+    def allocate(self, size: int) -> Tensor:
+        """Return at least `size` bytes: the smallest free memory that is not much too large, or new memory."""
         fitting = [b for b in self.free if size <= b.numel() <= max(2 * size, size + 4096)]
         if not fitting:
             self.total_bytes += size
@@ -27,19 +27,19 @@ class Buffers:
         self.free = [b for b in self.free if b is not best]
         return best
 
-    def give(self, memory: Sequence[Tensor]) -> None:
+    def release(self, memory: Sequence[Tensor]) -> None:
         self.free.extend(memory)
 
 
 def same_layout(one: Tensor, other: Tensor) -> bool:
-    """Same type and shape, and the same place for every element."""
+    """Whether both have the same type, shape and strides."""
     if one.shape != other.shape or one.dtype != other.dtype or one.device.type != other.device.type:
         return False
     return all(a == b for size, a, b in zip(one.shape, one.stride(), other.stride(), strict=True) if size > 1)
 
 
 def extent(layout: Tensor) -> int:
-    """How many elements of memory a layout spans."""
+    """Return the number of elements that a layout spans in memory."""
     if layout.numel() == 0:
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride(), strict=True))

@@ -1,0 +1,44 @@
+"""The results of a pilot as plain numbers, without torch: gradient statistics of trials, and proposed thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipbench.core.trial import Component, Trial
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class GradientStatistics:
+    """The statistics of one trial without clipping at its recorded steps, which end before a divergence."""
+
+    trial: Trial
+    steps: int  # that were trained before a divergence
+    every: int  # every so many steps one is recorded, the first one included
+    diverged_step: int | None
+    places: dict[str, Arrays]  # of model, tensor, unit: n, m, w, v [recorded steps, places]; v is w after the step
+    sizes: Arrays  # of their places
+    elements: Arrays  # g, row_mean, old, new [recorded steps, sampled elements]
+    parameters: int
+    names: tuple[str, ...]  # of the tensors
+
+
+@dataclass(frozen=True)
+class SuggestedThreshold:
+    """A threshold and its effect: the share of steps or elements that it clips, or the part of the norm it leaves."""
+
+    threshold: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Thresholds for one rule. `by` says what their shares are: fires, keeps, or search, where there are none."""
+
+    rule: Component
+    by: str
+    levels: tuple[SuggestedThreshold, ...] = ()
+    unit: str = ""  # of `fires`: steps, elements, ...
