@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from clipbench.cli.app import MACHINE, app, say, say_json
-from clipbench.cli.options import Device, Devices, Json, Results, TrackingUri, Workers
+from clipbench.cli.options import Devices, Json, Results, TrackingUri, Workers
+from clipbench.commands.devices import Device
 
 
 @app.command(rich_help_panel=MACHINE)

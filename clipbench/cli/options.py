@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbench.cli.app import uninterrupted
+from clipbench.commands.devices import Device
 
 if TYPE_CHECKING:
     from clipbench.commands.session import Settings
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
 
 
 class Format(StrEnum):

@@ -13,7 +13,6 @@ import typer
 
 from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json, uninterrupted
 from clipbench.cli.options import (
-    Device,
     Devices,
     Json,
     NoMlflow,
@@ -25,6 +24,7 @@ from clipbench.cli.options import (
     Workers,
     settings_of,
 )
+from clipbench.commands.devices import Device
 
 if TYPE_CHECKING:
     from clipbench.commands.pilot import Pilot, Piloted

@@ -10,7 +10,6 @@ import typer
 
 from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json, uninterrupted
 from clipbench.cli.options import (
-    Device,
     Devices,
     Format,
     Json,
@@ -23,6 +22,7 @@ from clipbench.cli.options import (
     Workers,
     settings_of,
 )
+from clipbench.commands.devices import Device
 
 if TYPE_CHECKING:
     from clipbench.analysis.strategy_ranks import Combined
@@ -130,16 +130,11 @@ def _run(experiment: Path, settings: Settings, as_json: bool, quiet: bool) -> No
 
 def conclude(session: Session, work: Callable[[], Finished], as_json: bool, quiet: bool) -> None:
     """Do a session's work, show its report, and wait for MLflow."""
-    try:
+    with session:
         finished = work()
         if not as_json and not quiet:
             _print_report(finished)
         problem = _finish(session, quiet)
-    except KeyboardInterrupt:
-        session.finish("KILLED", patience=1.0)
-        raise KeyboardInterrupt(
-            f"Interrupted. What was trained is saved. To go on: {session.settings.command}"
-        ) from None
     if as_json:
         say_json(_document(finished, session, problem))
     for failure in finished.failed:
@@ -152,8 +147,7 @@ def _finish(session: Session, quiet: bool) -> str | None:
     """Wait for the mirror, and say what it could not do."""
     if session.mirror and session.mirror.pending and not quiet:
         complain(f"Sending {session.mirror.pending} trials to MLflow; Ctrl-C leaves them to the next command.")
-    outcome = session.finish()
-    problem = outcome.problem if outcome else None
+    problem = session.finish()
     if problem and problem not in session.told:
         complain(f"note: {problem}")
     return problem

@@ -10,7 +10,6 @@ import typer
 
 from clipbench.cli.app import MAIN, app, complain, say, say_json, uninterrupted
 from clipbench.cli.options import (
-    Device,
     Devices,
     Json,
     NoMlflow,
@@ -22,6 +21,7 @@ from clipbench.cli.options import (
     Workers,
     settings_of,
 )
+from clipbench.commands.devices import Device
 
 if TYPE_CHECKING:
     from clipbench.commands.session import Settings

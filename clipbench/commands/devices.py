@@ -1,26 +1,38 @@
-"""Which device trains."""
+"""The devices that can train, and which of them this machine has."""
 
 from __future__ import annotations
 
-import torch
+from enum import StrEnum
 
 from clipbench.errors import InputError, Place, Problem
 
-KNOWN = ("auto", "cpu", "cuda", "mps")
+
+class Device(StrEnum):
+    """What `--device` takes."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
 
 
 def choose(wanted: str) -> str:
-    """The device for `--device`: `auto` is a GPU if there is one."""
+    """Return the device for `--device`: `auto` picks a GPU if there is one."""
+    import torch
+
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return "cuda" if available["cuda"] else "cpu"
     if not available[wanted]:
-        there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise InputError([Problem(Place(f"--device {wanted}"), "this machine has none.", f"It has: {there}.")])
+        names = ", ".join(name for name, is_available in available.items() if is_available)
+        problem = Problem(Place(f"--device {wanted}"), "not available on this machine.", f"Available: {names}.")
+        raise InputError([problem])
     return wanted
 
 
 def describe() -> str:
-    """What `auto` chooses, in words."""
+    """Return what `auto` picks, with the name of the GPU."""
+    import torch
+
     device = choose("auto")
     return f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else device

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from clipbench import __version__
@@ -23,7 +24,7 @@ from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import Store, run_history
 from clipbench.store.sweep_file import SweepDocument
-from clipbench.tracking.mirror import Mirror, MirrorResult
+from clipbench.tracking.mirror import Mirror
 from clipbench.tracking.sync import Invocation
 from clipbench.tracking.uri import default_uri, validate_uri
 
@@ -93,6 +94,20 @@ class Session:
     trained: int = field(default=0, init=False)
     _failed: Counter[str] = field(default_factory=Counter, init=False)  # trials, by what went wrong
 
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the mirror of a command that fails or is interrupted, and say how to continue."""
+        if isinstance(error, KeyboardInterrupt):
+            self.finish("KILLED", patience=1.0)
+            command = self.settings.command
+            raise KeyboardInterrupt(f"Interrupted. Finished trials are saved. To continue: {command}") from None
+        if error:
+            self.finish("FAILED", patience=1.0)
+
     @property
     def uri(self) -> str:
         """Of the mirror, empty if there is none. Ask early: a wrong one is said before anything starts."""
@@ -150,9 +165,9 @@ class Session:
                 self.told = self.mirror.problem
                 self.progress.note(self.told)
 
-    def finish(self, status: str = "FINISHED", patience: float = 30.0) -> MirrorResult | None:
-        """Wait until the mirror has sent the rest, as long as it makes progress."""
-        return self.mirror.finish(patience, status) if self.mirror else None
+    def finish(self, status: str = "FINISHED", patience: float = 30.0) -> str | None:
+        """Wait until the mirror has sent the rest, as long as it makes progress; return what it could not do."""
+        return self.mirror.finish(patience, status).problem if self.mirror else None
 
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
         metric = plan.metric

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
 
 from clipbench.config.yaml_nodes import BROKEN, Findings, Node, child_key, parse
-from clipbench.errors import InputError, Place
+from clipbench.errors import InputError, Place, Problem
 
 # A name, an index, or a name in quotes that may hold dots: `sweep.search."optimizer.lr"`.
 _STEP = re.compile(r'\[(\d{1,6})\]|"([^"]+)"|([^.\[\]="]+)')
@@ -37,6 +41,25 @@ def apply(root: Node, sets: Iterable[str], findings: Findings) -> Node:
         except _NoSuchPart as error:
             findings.wrong(place, *error.args)
     return root
+
+
+def override(path: str, value: Any) -> str:
+    """Write `path=value` as `--set` takes it, for a value of Python."""
+    try:
+        text = yaml.safe_dump([_plain(value)], default_flow_style=True, width=math.inf, allow_unicode=True)
+    except yaml.YAMLError:
+        remedy = "Expected a number, a string, true, false, null, or a list or mapping of them."
+        raise InputError([Problem(Place(f"--set {path}"), f"cannot be {value!r}.", remedy)]) from None
+    return f"{path}={text.strip()[1:-1]}"
+
+
+def _plain(value: Any) -> Any:
+    """The numbers of numpy as those of Python, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def put_seeds(root: Node, seeds: int) -> Node:

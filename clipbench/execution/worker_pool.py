@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -32,6 +32,7 @@ ATTEMPTS = 2
 # Where so many trials failed alone, it is not they who are to blame, and looking for more of them takes time.
 MOST_ALONE = 32
 IMPATIENCE = 0.5  # seconds
+WORKER_NAME = "clipbench worker"
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class WorkerPool:
 
     def _hire(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs,), name=WORKER_NAME, daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -215,6 +216,24 @@ def _order(chunks: Sequence[Chunk]) -> dict[str, int]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_preparation_data = spawn.get_preparation_data
+
+
+def _without_main(name: str) -> dict[str, Any]:
+    """Keep a worker from importing the script that started it, which would run `clipbench.run` in it once more.
+
+    Workers call functions by their names and need nothing of the script, so it takes no `if __name__ == "__main__"`.
+    """
+    data = _preparation_data(name)
+    if name == WORKER_NAME:
+        data.pop("init_main_from_path", None)
+        data.pop("init_main_from_name", None)
+    return data
+
+
+spawn.get_preparation_data = _without_main
 
 
 def _serve(connection: Connection) -> None:

@@ -59,7 +59,7 @@ def test_the_parent_says_what_was_run_and_carries_the_files(mirrored, sent):
 
 def test_the_series_of_epochs_and_steps_are_there(sent):
     run = next(iter(sent.children.values()))
-    history = sent.client.get_metric_history(run.info.run_id, "val/loss")
+    history = sent.client.get_metric_history(run.info.run_id, "epoch/val/loss")
     assert [point.step for point in history][:2] == [1, 2]
     steps = sent.client.get_metric_history(run.info.run_id, "step/grad_norm/pre")
     assert [point.step for point in steps] == [1, 2, 3, 4, 5, 6, 7, 8]

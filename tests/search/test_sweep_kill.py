@@ -98,8 +98,8 @@ def test_interrupted_it_says_how_to_go_on_and_leaves_nobody_behind(tmp_path):
         assert process.returncode == 130 and not stdout
         until(lambda: not processes(process.mark), seconds=5)
     assert stderr.splitlines()[-1] == (
-        "Interrupted. What was trained is saved. "
-        f"To go on: clipbench sweep {path} --results {results} --workers 1 --no-mlflow"
+        "Interrupted. Finished trials are saved. "
+        f"To continue: clipbench sweep {path} --results {results} --workers 1 --no-mlflow"
     )
     assert "Traceback" not in stderr
 

@@ -13,7 +13,7 @@ from clipbench.stats import Estimate, WinTieLoss
 
 def render(report: Report) -> str:
     """RFC 4180 but for the line ends, which are those of a text file; a missing number is empty."""
-    rows = [_row(row, setting) for setting in report.settings for row in setting.rows]
+    rows = [as_dict(row, setting) for setting in report.settings for row in setting.rows]
     headers = list(dict.fromkeys(header for row in rows for header in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, headers, restval="", lineterminator="\n")
@@ -22,7 +22,8 @@ def render(report: Report) -> str:
     return buffer.getvalue()
 
 
-def _row(row: ArmResult, setting: Setting) -> dict[str, Any]:
+def as_dict(row: ArmResult, setting: Setting) -> dict[str, Any]:
+    """An arm of a setting by the headers of the table."""
     return {
         "setting": setting.words,
         **setting.axes,
@@ -38,9 +39,9 @@ def _row(row: ArmResult, setting: Setting) -> dict[str, Any]:
         "diverged": row.diverged,
         "trials": row.trials,
         **_reach(row.reach),
-        "fired_share": row.fired_share,
-        "fraction": row.fraction,
-        "grad_norm_pre_p50": row.grad_norm,
+        "clip/fired_share": row.fired_share,
+        "clip/fraction": row.fraction,
+        "grad_norm/pre_p50": row.grad_norm,
         "step_us": row.step_us,
         "shown": row.shown,
         "verdict": row.verdict,

@@ -1,0 +1,235 @@
+"""The result of a command as data frames and figures, which shows itself in a notebook."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipbench.errors import InputError, Place, Problem, did_you_mean
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from clipbench.analysis.report_model import Report
+    from clipbench.commands.session import Finished
+    from clipbench.reporting.columns import Grid
+    from clipbench.store import Store
+
+MOST_SETTINGS = 4  # whose tables a notebook shows
+# The columns of `Result.table` after those that tell settings apart; `Result.arms` has all.
+TABLE = (
+    "arm", "strategy", "threshold", "metric", "mean", "low", "high", "difference_mean", "difference_low",
+    "difference_high", "p_holm", "dz", "wins", "ties", "losses", "diverged", "trials", "clip/fired_share",
+    "grad_norm/pre_p50", "step_us", "verdict", "flags",
+)  # fmt: skip
+CLAIMS = (
+    "says", "expect", "metric", "verdict", "evidence", "difference_mean", "difference_low", "difference_high", "p",
+    "p_holm", "pairs", "seeds_needed",
+)  # fmt: skip
+
+
+class Result:
+    """The comparison of one or several experiments, as data frames and figures.
+
+    A notebook shows the headline and the comparison table. Columns have the names of the Parquet files; where there
+    are several experiments, the first column is `experiment`.
+    """
+
+    def __init__(self, finished: Sequence[Finished]) -> None:
+        self._finished = tuple(finished)
+        self.figures: Mapping[str, SvgFigure] = {figure.name: figure for figure in self._read_figures()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the experiments."""
+        return tuple(each.subject.name for each in self._finished)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The results folder of each experiment; its page is `report.html`."""
+        return tuple(each.folder for each in self._finished)
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The conclusion of each setting, in a sentence."""
+        return tuple(setting.headline for each in self._finished for setting in each.report.settings)
+
+    @property
+    def trained(self) -> int:
+        """The number of trials that this call has trained."""
+        return sum(each.trained for each in self._finished)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Why trials failed, a line for each error; divergence is not an error."""
+        return tuple(line for each in self._finished for line in each.failed)
+
+    @cached_property
+    def table(self) -> DataFrame:
+        """The comparison: the baseline, then each strategy at its best threshold, from the best to the worst."""
+        return self._concat([_table(each.report) for each in self._finished])
+
+    @cached_property
+    def arms(self) -> DataFrame:
+        """Every arm of every setting with all its statistics: the content of `table.csv`."""
+        return self._concat([_arms(each.report) for each in self._finished])
+
+    @cached_property
+    def claims(self) -> DataFrame:
+        """The claims of the experiment, their verdicts and what the trials say about them."""
+        return self._concat([_claims(each.report) for each in self._finished])
+
+    @cached_property
+    def trials(self) -> DataFrame:
+        """One row per trial: its options, its final measures, its status."""
+        return self._concat([_store(each).records(each.subject.ids) for each in self._finished])
+
+    @cached_property
+    def epochs(self) -> DataFrame:
+        """One row per trial and epoch."""
+        return self._concat([_series(each, "epochs") for each in self._finished])
+
+    @cached_property
+    def steps(self) -> DataFrame:
+        """One row per trial and step."""
+        return self._concat([_series(each, "steps") for each in self._finished])
+
+    def figure(self, name: str) -> SvgFigure:
+        """Return one of `figures`."""
+        if name not in self.figures:
+            remedy = did_you_mean(name, self.figures)
+            raise InputError([Problem(Place(f"figure {name!r}"), "there is no figure of this name.", remedy)])
+        return self.figures[name]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(_as_text(each.report) for each in self._finished)
+
+    def _repr_html_(self) -> str:
+        return "".join(map(_as_html, self._finished))
+
+    def _concat(self, frames: Sequence[DataFrame]) -> DataFrame:
+        import pandas as pd
+
+        if len(frames) == 1:
+            return frames[0]
+        named = [frame.assign(experiment=name) for frame, name in zip(frames, self.names, strict=True)]
+        joined = pd.concat(named, ignore_index=True)
+        return joined[["experiment", *joined.columns.drop("experiment")]]
+
+    def _read_figures(self) -> Iterator[SvgFigure]:
+        """Read them at once: the next report of an experiment writes others in their place."""
+        for each in self._finished:
+            prefix = f"{each.subject.name}/" if len(self._finished) > 1 else ""
+            for path in sorted((each.folder / "figures").glob("*.svg")):
+                yield SvgFigure(f"{prefix}{path.stem}", path.read_text("utf-8"))
+
+
+@dataclass(frozen=True, repr=False)
+class SvgFigure:
+    """A figure of a report. A notebook draws it; `save` writes it to a file."""
+
+    name: str
+    svg: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the SVG to a file."""
+        Path(path).write_text(self.svg, encoding="utf-8")
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def __repr__(self) -> str:
+        return f"<SvgFigure {self.name}>"
+
+
+def _as_text(report: Report) -> str:
+    parts = [report.name]
+    for headline, grid, notes in _shown(report):
+        parts += [headline, _frame(grid).to_string(index=False), *notes]
+    return "\n".join(parts)
+
+
+def _as_html(finished: Finished) -> str:
+    """The conclusions and their tables, without a style: a notebook has its own, light or dark."""
+    parts = [f"<h4>{escape(finished.report.name)}</h4>"]
+    for headline, grid, notes in _shown(finished.report):
+        parts.append(f"<p><strong>{escape(headline)}</strong></p>")
+        parts.append(_frame(grid).to_html(index=False, border=0, escape=True))
+        parts += [f"<p>{escape(note)}</p>" for note in notes]
+    page = escape(str(finished.folder / "report.html"))
+    return "".join([*parts, f"<p>Full report: <code>{page}</code></p>"])
+
+
+def _shown(report: Report) -> Iterator[tuple[str, Grid, list[str]]]:
+    """The headline, the comparison table and the remarks of each setting, as many as fit a notebook."""
+    from clipbench.reporting import columns
+
+    for number, setting in enumerate(report.settings[:MOST_SETTINGS], start=1):
+        headline = f"{setting.label}: {setting.headline}" if setting.label else setting.headline
+        notes = [*columns.flags(setting), *(f"Note: {note}" for note in setting.notes)]
+        if number == len(report.settings):
+            notes += [f"Note: {note}" for note in report.notes]
+        elif number == MOST_SETTINGS:
+            notes.append(f"The full report has {len(report.settings) - number} more settings.")
+        yield headline, columns.comparison(setting), notes
+
+
+def _frame(grid: Grid) -> DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(grid.cells, columns=pd.Index(grid.headers), dtype=object)
+
+
+def _arms(report: Report) -> DataFrame:
+    import pandas as pd
+
+    from clipbench.reporting.formats import csv_table
+
+    return pd.DataFrame([csv_table.as_dict(row, setting) for setting in report.settings for row in setting.rows])
+
+
+def _table(report: Report) -> DataFrame:
+    import pandas as pd
+
+    from clipbench.reporting.formats import csv_table
+
+    rows = [csv_table.as_dict(row, setting) for setting in report.settings for row in setting.main]
+    axes = dict.fromkeys(axis for setting in report.settings for axis in setting.axes)
+    tuned = ["setting"] if len(report.settings) > 1 else []
+    return pd.DataFrame(rows, columns=pd.Index([*tuned, *axes, *TABLE]))
+
+
+def _claims(report: Report) -> DataFrame:
+    import pandas as pd
+
+    from clipbench.reporting import claim_evidence
+
+    rows = [
+        {
+            **vars(claim),
+            "metric": claim.metric.name if claim.metric else None,
+            "evidence": claim_evidence.sentence(claim),
+            **{f"difference_{name}": getattr(claim.difference, name) for name in ("mean", "low", "high")},
+        }
+        for claim in report.claims
+    ]
+    return pd.DataFrame(rows, columns=pd.Index(CLAIMS))
+
+
+def _series(finished: Finished, name: str) -> DataFrame:
+    """The epochs or steps of the trials, each row with its arm and its seed."""
+    store, ids = _store(finished), finished.subject.ids
+    frame = store.epochs(ids) if name == "epochs" else store.steps(ids)
+    missing = [column for column in ("arm", "seed") if column not in frame]
+    return store.records(ids)[["id", *missing]].merge(frame, on="id") if missing else frame
+
+
+def _store(finished: Finished) -> Store:
+    from clipbench.store import Store
+
+    return Store(finished.folder)
