@@ -15,9 +15,9 @@ from clipbench.errors import InputError, Place, Problem, did_you_mean
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from clipbench.analysis.report_model import Report
+    from clipbench.analysis.report_model import ArmResult, Report
     from clipbench.commands.session import Finished
-    from clipbench.reporting.columns import Grid
+    from clipbench.reporting.table import Table
     from clipbench.store import Store
 
 MOST_SETTINGS = 4  # whose tables a notebook shows
@@ -149,40 +149,45 @@ class SvgFigure:
 
 def _as_text(report: Report) -> str:
     parts = [report.name]
-    for headline, grid, notes in _shown(report):
-        parts += [headline, _frame(grid).to_string(index=False), *notes]
+    for headline, table, notes in _shown(report):
+        parts += [headline, _written(table).to_string(index=False), *notes]
     return "\n".join(parts)
 
 
 def _as_html(finished: Finished) -> str:
     """The conclusions and their tables, without a style: a notebook has its own, light or dark."""
     parts = [f"<h4>{escape(finished.report.name)}</h4>"]
-    for headline, grid, notes in _shown(finished.report):
+    for headline, table, notes in _shown(finished.report):
         parts.append(f"<p><strong>{escape(headline)}</strong></p>")
-        parts.append(_frame(grid).to_html(index=False, border=0, escape=True))
+        parts.append(_written(table).to_html(index=False, border=0, escape=True))
         parts += [f"<p>{escape(note)}</p>" for note in notes]
     page = escape(str(finished.folder / "report.html"))
     return "".join([*parts, f"<p>Full report: <code>{page}</code></p>"])
 
 
-def _shown(report: Report) -> Iterator[tuple[str, Grid, list[str]]]:
+def _shown(report: Report) -> Iterator[tuple[str, Table[ArmResult], list[str]]]:
     """The headline, the comparison table and the remarks of each setting, as many as fit a notebook."""
-    from clipbench.reporting import columns
+    from clipbench.reporting import answer, comparison_tables
 
     for number, setting in enumerate(report.settings[:MOST_SETTINGS], start=1):
         headline = f"{setting.label}: {setting.headline}" if setting.label else setting.headline
-        notes = [*columns.flags(setting), *(f"Note: {note}" for note in setting.notes)]
+        notes = [
+            *(f"{flag.words} {flag.remedy}".strip() for flag in answer.flags(setting)),
+            *(f"Note: {note}" for note in setting.notes),
+        ]
         if number == len(report.settings):
             notes += [f"Note: {note}" for note in report.notes]
         elif number == MOST_SETTINGS:
             notes.append(f"The full report has {len(report.settings) - number} more settings.")
-        yield headline, columns.comparison(setting), notes
+        yield headline, comparison_tables.comparison(setting), notes
 
 
-def _frame(grid: Grid) -> DataFrame:
+def _written(table: Table[ArmResult]) -> DataFrame:
+    """The table as a report writes it."""
     import pandas as pd
 
-    return pd.DataFrame(grid.cells, columns=pd.Index(grid.headers), dtype=object)
+    headers = pd.Index([column.header for column in table.columns])
+    return pd.DataFrame([[cell.text for cell in row] for row in table.cells], columns=headers, dtype=object)
 
 
 def _arms(report: Report) -> DataFrame:
