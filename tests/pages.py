@@ -104,6 +104,13 @@ def quickstart(folder: Path, *options: str) -> str:
     return "\n".join(line.rstrip() for line in said.partition("\nWritten: ")[0].strip().splitlines())
 
 
+def pilot(folder: Path, *options: str) -> str:
+    """The thresholds that a pilot of the quickstart experiment suggests."""
+    rules = ("--strategy", "norm", "--strategy", "soft_norm")
+    printed = clipbench("pilot", str(ROOT / QUICKSTART), *rules, "--no-mlflow", *options, folder=folder)
+    return "\n".join(line.rstrip() for line in printed.strip().splitlines())
+
+
 def strategies() -> Iterator[str]:
     for sentence, plugins in families("strategies"):
         yield f"\n**{sentence}**\n"

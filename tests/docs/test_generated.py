@@ -1,6 +1,7 @@
 """Parts of the pages that are generated from the program, and the pasted output of the quickstart, are up to date."""
 
 import os
+import re
 
 import pytest
 
@@ -29,6 +30,18 @@ def test_the_pasted_quickstart_has_the_arms_and_columns_that_it_prints(quick, tm
     assert _headers(pasted) == _headers(quick.said), HOW
     assert _arms(pasted) == _arms(quick.said), HOW
     assert pages.part("quickstart") == f"{_first_table(pasted)}\n```", HOW
+
+
+def test_the_pasted_pilot_says_what_it_prints(tmp_path):
+    if os.environ.get(RENEW):
+        pages.write_part("pilot", f"```text\n{pages.pilot(tmp_path, '--seeds', '4')}\n```")
+    printed = pages.pilot(tmp_path, "--seeds", "2", "--set", "train.epochs=2")
+    assert _words(pages.part("pilot")) == _words(printed) | {"```text", "```"}, HOW
+
+
+def _words(text):
+    """All words but the numbers."""
+    return {word for word in text.split() if not re.match(r"[\[-]?\d", word)}
 
 
 def _first_table(text):
