@@ -24,7 +24,6 @@ from clipbench.analysis.report_model import (
     Setting,
     TargetEpochs,
     VerdictChange,
-    label,
 )
 from clipbench.analysis.verdicts import Evidence
 from clipbench.reporting import headline
@@ -94,7 +93,7 @@ def _setting(
         axes=axes,
         words=headline.where(frame, axes, tuned),
         metric=measured,
-        baseline=next((row.label for row in rows if row.verdict == verdict.BASELINE), None),
+        baseline=next((row.arm for row in rows if row.verdict == verdict.BASELINE), None),
         margin=options.margin,
         seeds=int(frame["seed"].nunique()),
         rows=tuple(sorted(rows, key=_by_strategy)),
@@ -128,7 +127,7 @@ def _otherwise(judged: JudgedArms, frame: pd.DataFrame, options: ReportOptions) 
         return None
     without = _judged(finished, options) if len(finished) else None
     return tuple(
-        VerdictChange(_label(arm), judged.verdict_of(arm), *other)
+        VerdictChange(arm.name, judged.verdict_of(arm), *other)
         for arm in judged.group.shown
         if verdict.differ((other := _verdict_without(arm, judged, without))[1], judged.verdict_of(arm))
     )
@@ -144,7 +143,7 @@ def _verdict_without(arm: Arm, judged: JudgedArms, without: JudgedArms | None) -
     same = [each for each in shown if each.strategy == arm.strategy and (judged.group.chosen or each.name == arm.name)]
     if not same:
         return "", verdict.NOTHING_LEFT
-    return _label(same[0]), without.verdict_of(same[0])
+    return same[0].name, without.verdict_of(same[0])
 
 
 def _evidence(group: SettingArms) -> tuple[list[Evidence], dict[str, Contrast]]:
@@ -189,10 +188,6 @@ def _p_after_choice_of_baseline(arm: Arm, group: SettingArms) -> float:
         return pairing.p_value(group.pairings[arm.name])
     candidates = {each.name: pairing.pair(each, arm, group.metric.sign) for each in group.baselines if each is not arm}
     return pairing.p_after_choice(candidates[group.baseline.name], list(candidates.values()))
-
-
-def _label(arm: Arm) -> str:
-    return label(arm.name, arm.strategy, arm.threshold, arm.tuning)
 
 
 def _row(arm: Arm, judged: JudgedArms) -> ArmResult:

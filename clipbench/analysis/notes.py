@@ -92,7 +92,7 @@ def _chance(setting: Setting, row: ArmResult, found: Contrast) -> str:
     word, p = ("better", found.p_choice) if is_better else ("worse", found.p_baseline)
     whose = f"the choice of {setting.choice}" if is_better else f"that of {setting.baseline}"
     return (
-        f"{row.label} is not called {word}: its {numbers.p_clause(found.p_holm)} becomes "
+        f"{row.arm} is not called {word}: its {numbers.p_clause(found.p_holm)} becomes "
         f"{numbers.p_value(p)} when the test repeats {whose}."
     )
 
@@ -121,7 +121,7 @@ def _about_power(setting: Setting) -> Iterable[str]:
 def _about_divergence(setting: Setting) -> Iterable[str]:
     diverged = [row for row in setting.main if row.diverged]
     if diverged:
-        counts = ", ".join(f"{row.label} {numbers.diverged(row)}{_fisher(row)}" for row in diverged)
+        counts = ", ".join(f"{row.arm} {numbers.diverged(row)}{_fisher(row)}" for row in diverged)
         yield (
             f"Diverged: {counts}. A diverged trial is worse than any that finished: it loses its pair in p "
             "and w-t-l; means, differences, intervals and dz are over the seeds that finished."
@@ -161,7 +161,7 @@ def _about_interval(setting: Setting) -> Iterable[str]:
     for row in setting.main:
         if row.contrast and _excludes_zero(row.contrast.difference) and not _excludes_zero(row.contrast.bootstrap):
             bootstrap = numbers.interval(row.contrast.bootstrap, setting.metric)
-            yield f"{row.label}: the bootstrap interval (BCa), {bootstrap}, holds 0 while the t interval does not."
+            yield f"{row.arm}: the bootstrap interval (BCa), {bootstrap}, holds 0 while the t interval does not."
 
 
 def _excludes_zero(value: Estimate) -> bool:
@@ -170,9 +170,7 @@ def _excludes_zero(value: Estimate) -> bool:
 
 def _about_pairs(setting: Setting, frame: pd.DataFrame) -> Iterable[str]:
     short = [
-        f"{row.label} {row.contrast.pairs}"
-        for row in setting.main
-        if row.contrast and row.contrast.pairs < setting.seeds
+        f"{row.arm} {row.contrast.pairs}" for row in setting.main if row.contrast and row.contrast.pairs < setting.seeds
     ]
     if short:
         yield f"Fewer than {setting.seeds} pairs of seeds: {', '.join(short)}."
@@ -184,7 +182,7 @@ def _about_pairs(setting: Setting, frame: pd.DataFrame) -> Iterable[str]:
 
 
 def _labels(rows: Sequence[ArmResult]) -> str:
-    return numbers.listing([row.label for row in rows])
+    return numbers.listing([row.arm for row in rows])
 
 
 def _trial_names(rows: pd.DataFrame) -> list[str]:

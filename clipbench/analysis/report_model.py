@@ -112,22 +112,9 @@ class ArmResult:
     tuning: str = ""  # `lr=0.1`, where each strategy has its own
 
     @property
-    def label(self) -> str:
-        return label(self.arm, self.strategy, self.threshold, self.tuning)
-
-    @property
     def short(self) -> str:
-        """Without what was tuned."""
-        return self.label.removesuffix(f" ({self.tuning})")
-
-
-def label(arm: str, strategy: str, threshold: float | None, tuning: str = "") -> str:
-    """The arm with its threshold as short as it is read: `norm@0.000316`, `norm@1 (lr=0.1)`."""
-    if threshold is None:
-        return arm
-    exact = repr(threshold).removesuffix(".0")
-    short = f"{strategy}@{exact if len(exact) <= 6 else format(threshold, '.3g')}"
-    return f"{short} ({tuning})" if tuning else short
+        """The arm's name without what was tuned."""
+        return self.arm.removesuffix(f" ({self.tuning})")
 
 
 @dataclass(frozen=True)
@@ -178,7 +165,7 @@ class Setting:
     @property
     def versus(self) -> str:
         """The baseline for the head of a column."""
-        baseline = next((row.short for row in self.rows if row.label == self.baseline), None)
+        baseline = next((row.short for row in self.rows if row.arm == self.baseline), None)
         return baseline or self.baseline or ""
 
 

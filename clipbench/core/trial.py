@@ -35,7 +35,7 @@ class Component:
 
     @property
     def arm(self) -> str:
-        """Of a strategy, its name at one threshold: `norm@1.0`."""
+        """The name of a strategy at one threshold, with the digits that Python needs to read it back: `norm@1.0`."""
         options = self.as_dict()
         name = self.label or self.name
         if "threshold" not in options:
@@ -106,7 +106,7 @@ class Trial:
 
     @property
     def arm(self) -> str:
-        """A strategy at one threshold: `norm@1.0`."""
+        """The name of the strategy at one threshold: `norm@1.0`. Every table, file, report and claim uses it."""
         return self.clip.arm
 
     def columns(self) -> dict[str, Value]:

@@ -80,7 +80,7 @@ def lines(report: Report) -> Iterator[str]:
 
 def flags(setting: Setting) -> list[Flag]:
     """One for each row of the comparison that has something to be aware of."""
-    return [Flag(f"{row.label}: {', '.join(_flag_words(row))}") for row in setting.main if row.flags]
+    return [Flag(f"{row.arm}: {', '.join(_flag_words(row))}") for row in setting.main if row.flags]
 
 
 def _flag_words(row: ArmResult) -> list[str]:
@@ -88,7 +88,7 @@ def _flag_words(row: ArmResult) -> list[str]:
 
 
 def _use(setting: Setting, row: ArmResult) -> Answer:
-    return Answer(HELPS, "", row.label, tuple(_reasons(setting, row)))
+    return Answer(HELPS, "", row.arm, tuple(_reasons(setting, row)))
 
 
 def _reasons(setting: Setting, row: ArmResult) -> Iterator[Reason]:
@@ -103,7 +103,7 @@ def _reasons(setting: Setting, row: ArmResult) -> Iterator[Reason]:
     baseline = setting.main[0]
     if baseline.verdict == verdicts.BASELINE and math.isfinite(row.step_us) and baseline.step_us > 0:
         change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time a step"
-        steps = f"{numbers.number(row.step_us)} µs, {baseline.label} {numbers.number(baseline.step_us)} µs"
+        steps = f"{numbers.number(row.step_us)} µs, {baseline.arm} {numbers.number(baseline.step_us)} µs"
         yield Reason("What it costs", f"{change} ({steps})", comparison_tables.STEP_TIME.meaning)
     yield from _otherwise(setting)
     if row.flags:
@@ -114,7 +114,7 @@ def _nearest(setting: Setting, row: ArmResult) -> Iterator[Reason]:
     """Of what is not advised, only how it did."""
     if row.contrast:
         for reason in _effect(setting, row, row.contrast):
-            yield replace(reason, words=f"{row.label}: {reason.words}")
+            yield replace(reason, words=f"{row.arm}: {reason.words}")
     yield from _otherwise(setting)
 
 

@@ -179,7 +179,7 @@ def arm(setting: Setting, *, mark: bool = False) -> Column[ArmResult]:
 
     def label(row: ArmResult) -> str:
         is_choice = row.shown and setting.metric.criterion and row.verdict != verdicts.BASELINE
-        return f"{row.label} *" if mark and is_choice else row.label
+        return f"{row.arm} *" if mark and is_choice else row.arm
 
     return Column("arm", _about_arms(setting), value=label, is_text=True)
 

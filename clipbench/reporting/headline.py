@@ -42,12 +42,12 @@ def where(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[str] = (
 def _best(setting: Setting, rows: Sequence[ArmResult]) -> str:
     tied = _with(setting.main, verdicts.TIED)
     also = f" Tied with it: {_labels(tied)}." if tied else ""
-    return f"{rows[0].label} beat {setting.baseline}: {_evidence(setting, rows[0])}.{also}"
+    return f"{rows[0].arm} beat {setting.baseline}: {_evidence(setting, rows[0])}.{also}"
 
 
 def _better(setting: Setting, rows: Sequence[ArmResult]) -> str:
     others = f" So did {_labels(rows[1:])}." if len(rows) > 1 else ""
-    return f"{rows[0].label} beat {setting.baseline}: {_evidence(setting, rows[0])}.{others}"
+    return f"{rows[0].arm} beat {setting.baseline}: {_evidence(setting, rows[0])}.{others}"
 
 
 def _none_better(setting: Setting, others: Sequence[ArmResult]) -> str:
@@ -71,7 +71,7 @@ def _top(setting: Setting, others: Sequence[ArmResult]) -> str:
     row = max(measured, key=lambda row: row.contrast.difference.mean if row.contrast else -math.inf)
     assert row.contrast is not None
     difference = numbers.interval(row.contrast.difference, setting.metric)
-    return f"best difference {difference} by {row.label}, {_p_of(setting, row, row.contrast)}"
+    return f"best difference {difference} by {row.arm}, {_p_of(setting, row, row.contrast)}"
 
 
 def _p_of(setting: Setting, row: ArmResult, contrast: Contrast) -> str:
@@ -101,4 +101,4 @@ def _with(rows: Iterable[ArmResult], word: str) -> list[ArmResult]:
 
 
 def _labels(rows: Sequence[ArmResult]) -> str:
-    return numbers.listing([row.label for row in rows])
+    return numbers.listing([row.arm for row in rows])

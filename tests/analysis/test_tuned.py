@@ -33,7 +33,7 @@ def tuned(rows, **options):
 
 def test_each_strategy_stands_at_its_own_best_learning_rate_and_threshold():
     only, _ = tuned(rescue())
-    assert [each.label for each in only.main] == ["none (lr=0.1)", "norm@1 (lr=0.1)"]
+    assert [each.arm for each in only.main] == ["none (lr=0.1)", "norm@1.0 (lr=0.1)"]
     assert only.tuned == ("lr",)
     assert len(only.rows) == 4 * 4
     assert verdicts(only)["norm@1.0 (lr=0.1)"] == "no difference shown"
@@ -65,7 +65,7 @@ def test_every_format_takes_it(tmp_path):
     assert "each at its best lr" in html.render(report, drawn, across=figures.across(report))
     assert "4 settings · 16 arms · 8 seeds · 128 trials" in html.render(report, drawn)
     for render in (markdown.render, csv_table.render, latex.render, json_document.render):
-        assert "norm@1 (lr=0.1)" in render(report) or "norm@1.0 (lr=0.1)" in render(report)
+        assert "norm@1.0 (lr=0.1)" in render(report)
 
 
 def test_numbers_are_those_of_the_trials_at_these_places():
@@ -78,7 +78,7 @@ def test_numbers_are_those_of_the_trials_at_these_places():
 
 def test_diverged_place_is_not_chosen_whatever_its_mean():
     rows = rescue() + arm("norm", 2.0, gain=0.3, lr=0.1)[1:] + diverged("norm", 2.0, [0], lr=0.1)
-    assert tuned(rows)[0].main[1].label == "norm@1 (lr=0.1)"
+    assert tuned(rows)[0].main[1].arm == "norm@1.0 (lr=0.1)"
 
 
 def test_best_learning_rate_at_the_end_of_its_range_is_flagged_also_for_the_baseline():
@@ -103,7 +103,7 @@ def test_other_options_of_the_optimizer_are_tuned_too_and_what_is_compared_is_no
     assert [setting.label for setting in found] == [
         f"each at its best lr and optimizer.momentum, data={d}" for d in "ab"
     ]
-    assert found[0].main[0].label == "none (lr=1, optimizer.momentum=0.9)"
+    assert found[0].main[0].arm == "none (lr=1, optimizer.momentum=0.9)"
 
 
 def test_each_optimizer_is_tuned_alone_and_one_without_an_axis_is_left_as_it_is():
@@ -115,8 +115,8 @@ def test_each_optimizer_is_tuned_alone_and_one_without_an_axis_is_left_as_it_is(
 
 def test_baseline_may_be_one_arm_at_its_own_best():
     only, _ = tuned(rescue(), baseline="norm@5.0")
-    assert only.main[0].label == "norm@5 (lr=0.1)"
-    assert {each.label for each in only.main[1:]} == {"norm@1 (lr=0.1)", "none (lr=0.1)"}
+    assert only.main[0].arm == "norm@5.0 (lr=0.1)"
+    assert {each.arm for each in only.main[1:]} == {"norm@1.0 (lr=0.1)", "none (lr=0.1)"}
     assert only.main[0].verdict == "baseline"
 
 

@@ -80,7 +80,7 @@ def printed(result):
 
 def test_a_run_ends_in_a_table_and_says_where_it_is_written(finished):
     _, results, said = finished
-    assert all(arm in said.stdout for arm in ("none", "norm@0.5", "norm@1", "value@0.01"))
+    assert all(arm in said.stdout for arm in ("none", "norm@0.5", "norm@1.0", "value@0.01"))
     assert f"Written: {results}/small/ report.md" in said.stdout
     assert "Training 12 trials" in said.stderr and "Training" not in said.stdout
 

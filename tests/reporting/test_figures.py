@@ -123,7 +123,7 @@ def test_only_strategies_with_several_thresholds_are_drawn_over_them(made_up):
 
 def test_chosen_threshold_is_the_one_diamond(made_up):
     _, _, drawn = made_up
-    for drawing, chosen in zip(drawings(drawn["thresholds"]), ("norm@1:", "value@0.01:"), strict=True):
+    for drawing, chosen in zip(drawings(drawn["thresholds"]), ("norm@1.0:", "value@0.01:"), strict=True):
         diamonds = [mark for mark in drawing.marks if mark.shape == "diamond"]
         assert [mark.text.startswith(chosen) for mark in diamonds] == [True]
 
@@ -158,8 +158,8 @@ def test_differences_and_their_intervals_are_those_of_the_table_by_the_labels_of
 def test_forest_puts_the_better_arm_to_the_right_of_the_worse(made_up):
     report, _, drawn = made_up
     by_name = drawings(drawn["differences"])[0].by_name()
-    assert by_name["norm@1"].x > by_name["skip@100"].x > by_name["value@0.01"].x
-    assert {by_name["norm@1"].shape, by_name["value@0.01"].shape, by_name["skip@100"].shape} == {
+    assert by_name["norm@1.0"].x > by_name["skip@100.0"].x > by_name["value@0.01"].x
+    assert {by_name["norm@1.0"].shape, by_name["value@0.01"].shape, by_name["skip@100.0"].shape} == {
         "circle",
         "diamond",
         "ring",
@@ -249,14 +249,14 @@ def test_histogram_counts_every_step_of_the_baseline_once(made_up):
     assert norms.counts.sum() == norms.sorted.size == 8 * 130
     assert norms.share_above(2.5) == 0.5 and norms.share_above(1.0) == 1 and norms.share_above(9.0) == 0
     assert courses[row(report.settings[0], "norm@1.0").ids].norms is None
-    assert "norm@1 100 %; norm@5 0 %" in drawn["histogram"].panels[0].description
+    assert "norm@1.0 100 %; norm@5.0 0 %" in drawn["histogram"].panels[0].description
 
 
 def test_thresholds_of_rules_on_the_norm_stand_on_its_axis_and_others_do_not(made_up):
     (drawing,) = drawings(made_up[2]["histogram"])
     found = drawing.by_name()
-    assert set(found) == {"norm@0.1", "norm@0.5", "norm@1", "norm@5", "skip@100"}
-    assert found["norm@1"].shape == "diamond"
+    assert set(found) == {"norm@0.1", "norm@0.5", "norm@1.0", "norm@5.0", "skip@100.0"}
+    assert found["norm@1.0"].shape == "diamond"
     for name, mark in found.items():
         threshold = float(name.partition("@")[2])
         assert drawing.value_at_x(mark.x, 174 + 2 * 24, log=True) == pytest.approx(threshold, rel=0.02)

@@ -85,7 +85,7 @@ def test_page_names_no_address_that_could_be_fetched(quickstart_page):
 
 def test_answer_stands_before_every_table_and_figure(quickstart_page):
     body = quickstart_page[quickstart_page.index("<body>") :]
-    assert body.index("Use <strong>norm@1</strong>") < body.index("<table>")
+    assert body.index("Use <strong>norm@1.0</strong>") < body.index("<table>")
     assert body.index("beat none") < body.index("<svg")
 
 
@@ -98,7 +98,7 @@ def test_every_column_and_every_reason_says_what_it_means(quickstart_page):
 
 
 def test_verdict_stands_by_its_arm_where_a_phone_has_no_room_for_its_column(quickstart_page):
-    shown = {row.label: row.verdict for row in compare(quickstart(), ReportOptions(margin=0.005)).settings[0].main}
+    shown = {row.arm: row.verdict for row in compare(quickstart(), ReportOptions(margin=0.005)).settings[0].main}
     found = [
         (facts, html_text.unescape(name))
         for facts, name in re.findall(r"<th scope=.row.([^>]*)>([^<]*)", quickstart_page)
@@ -322,7 +322,7 @@ def test_nothing_overflows_a_phone_of_360_pixels(phone):
 
 def test_click_on_a_header_sorts_numbers_and_words_with_missing_ones_last(phone):
     found, _ = phone
-    means = {row.label: row.value.mean for row in compare(quickstart()).settings[0].main}
+    means = {row.arm: row.value.mean for row in compare(quickstart()).settings[0].main}
     falling = sorted(means, key=means.get, reverse=True)
     assert found["before"][0] == "none"
     assert found["falling"] == falling

@@ -67,7 +67,7 @@ def quickstart(seeds=8):
     rows = arm("none", seeds=seeds, **{"clip/fired_share": 0.0})
     for threshold, gain, fired in ((0.1, 0.0, 1.0), (0.5, 0.02, 0.62), (1.0, 0.03, 0.2), (5.0, 0.01, 0.0)):
         rows += arm("norm", threshold, gain=gain, seeds=seeds, **{"clip/fired_share": fired})
-    for threshold, gain in ((0.001, -0.2), (10**-2.5, -0.1), (0.01, -0.05)):
+    for threshold, gain in ((0.001, -0.2), (0.00316228, -0.1), (0.01, -0.05)):
         rows += arm("value", threshold, gain=gain, seeds=seeds)
     rows += arm("norm(per=tensor)", 1.0, gain=0.028, seeds=seeds)
     rows += arm("skip", 100.0, seeds=seeds, spread=0.0, **{"clip/fired_share": 0.0})
@@ -169,7 +169,7 @@ def test_users_names_do_not_become_markup():
     report = compare(pd.DataFrame(rows), name="a|b")
     assert "[bold]<b>" in printed(report, width=200)
     text = markdown.render(report)
-    assert "./my\\|\\[bold\\]\\<b\\>\\*.py:clip@1" in text
+    assert "./my\\|\\[bold\\]\\<b\\>\\*.py:clip@1.0" in text
     widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ./my")}
     assert widths == {6, 8}  # no cell more than the tables have columns
 
@@ -222,7 +222,7 @@ def test_helping_strategy_is_best_and_its_equal_ties_and_harm_is_worse():
         "skip@100.0": "no difference shown",
         "zero@0.01": "no difference shown",
     }
-    assert "norm@1 beat none" in only.headline
+    assert "norm@1.0 beat none" in only.headline
 
 
 def test_baseline_comes_first_then_best_to_worst():
@@ -409,9 +409,11 @@ def test_verdict_that_the_rule_for_diverged_trials_decides_is_said():
     rows[8] = trial("norm", 1.0, 0, status="diverged")
     only = setting(rows)
     assert [(each.arm, each.verdict, each.verdict_without) for each in only.otherwise] == [
-        ("norm@1", "no difference shown", "best")
+        ("norm@1.0", "no difference shown", "best")
     ]
-    note = "Were diverged trials left out instead, verdicts would change. norm@1: best instead of no difference shown."
+    note = (
+        "Were diverged trials left out instead, verdicts would change. norm@1.0: best instead of no difference shown."
+    )
     assert note in only.notes
     assert note in printed(compare(pd.DataFrame(rows)), width=200)
 
@@ -420,8 +422,8 @@ def test_threshold_that_only_its_divergence_kept_from_being_chosen_is_named():
     rows = arm("none") + arm("norm", 1.0) + arm("norm", 9.0, gain=0.05, seeds=9)[1:] + diverged("norm", 9.0, [0])
     only = setting(rows)
     (change,) = only.otherwise
-    assert (change.arm, change.arm_without, change.verdict_without) == ("norm@1", "norm@9", "best")
-    assert any(note.endswith("norm@1, then norm@9: best instead of no difference shown.") for note in only.notes)
+    assert (change.arm, change.arm_without, change.verdict_without) == ("norm@1.0", "norm@9.0", "best")
+    assert any(note.endswith("norm@1.0, then norm@9.0: best instead of no difference shown.") for note in only.notes)
 
 
 def test_verdicts_that_do_not_depend_on_the_rule_are_said_in_a_sentence_and_without_divergence_nothing():
@@ -436,7 +438,7 @@ def test_rule_is_asked_for_also_where_a_whole_arm_diverged(baseline, other):
     make = {"fine": arm, "diverged": lambda *names: diverged(*names, range(8))}
     only = setting(make[baseline]("none", None) + make[other]("norm", 1.0))
     found = {each.arm: each.verdict_without for each in only.otherwise}
-    assert found["norm@1"] == ("no baseline" if baseline == "diverged" else "nothing left to compare")
+    assert found["norm@1.0"] == ("no baseline" if baseline == "diverged" else "nothing left to compare")
 
 
 # Flags
@@ -582,7 +584,7 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
     )
     (only,) = report.settings
     assert {row.strategy for row in only.rows} == {"none", "norm"}
-    assert "Fewer than 8 pairs of seeds: norm@1 7." in only.notes
+    assert "Fewer than 8 pairs of seeds: norm@1.0 7." in only.notes
 
 
 def test_finished_trial_without_a_finite_metric_is_said():
@@ -665,7 +667,7 @@ def test_table_of_the_target_counts_everybody_and_says_what_it_means():
     ]
     assert texts(table) == [
         ["none", "4 of 8", "never (4/8)", "16.8", "-"],
-        ["norm@1", "8 of 8", "6.5", "6.50", "<0.001"],
+        ["norm@1.0", "8 of 8", "6.5", "6.50", "<0.001"],
     ]
     assert all(len(column.meaning) > 20 for column in table.columns)
     report = compare(pd.DataFrame(reaching()), name="study")
@@ -689,11 +691,11 @@ def test_mean_epochs_to_target_is_never_over_survivors_alone():
     assert "never reached the target" in printed(compare(pd.DataFrame(rows), ReportOptions(metric="epochs_to_target")))
 
 
-def test_threshold_off_and_long_thresholds_read_well():
-    rows = arm("none") + arm("norm", 10**-3.5)
+def test_an_arm_has_the_name_that_the_store_has():
+    rows = arm("none") + arm("norm", 0.000316228)
     rows += [r | {"arm": "norm@off", "id": f"off{r['seed']}"} for r in arm("norm")]
-    labels = {row.label for row in setting(rows).rows}
-    assert labels == {"none", "norm@0.000316", "norm@off"}
+    labels = {row.arm for row in setting(rows).rows}
+    assert labels == {"none", "norm@0.000316228", "norm@off"}
 
 
 # Numbers
@@ -786,5 +788,7 @@ def test_bootstrap_that_holds_zero_is_said_where_t_does_not():
     wide = dataclasses.replace(shown.contrast, bootstrap=Estimate(0.02, -0.01, 0.05, 8))
     changed = dataclasses.replace(only, main=(only.main[0], dataclasses.replace(shown, contrast=wide)))
     (note,) = notes._about_interval(changed)
-    assert note == "norm@1: the bootstrap interval (BCa), +2.0 pp [-1.0, +5.0], holds 0 while the t interval does not."
+    assert (
+        note == "norm@1.0: the bootstrap interval (BCa), +2.0 pp [-1.0, +5.0], holds 0 while the t interval does not."
+    )
     assert list(notes._about_interval(only)) == []

@@ -271,7 +271,7 @@ def test_what_was_found_is_compared_at_the_learning_rate_of_the_baseline_too(tmp
     )
     assert (first.label, second.label) == ("each at its best lr", f"lr={rate:g}")
     assert [row.strategy for row in second.main] == ["none", "norm", "zclip"]
-    assert {row.label for row in second.main}.isdisjoint(row.label for row in first.main)
+    assert {row.arm for row in second.main}.isdisjoint(row.arm for row in first.main)
     assert {row.verdict for row in second.main} == {"baseline", "worse"}
     assert "each strategy as the search found it, at equal lr, on fresh seeds" in " ".join(printed(report).split())
 
@@ -285,7 +285,7 @@ def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
     (only,) = report_of(tmp_path, written, pd.DataFrame(rows["none"] + rows["sign"])).settings
     for row in only.main:
         values = found(report_of(tmp_path, written, pd.DataFrame(rows["none"])), row.strategy).contender.winning.values
-        assert row.label == f"{row.strategy} (lr={values['lr']:.6g}, momentum={values['optimizer.momentum']:.6g})"
+        assert row.arm == f"{row.strategy} (lr={values['lr']:.6g}, momentum={values['optimizer.momentum']:.6g})"
     assert only.tuned == ("lr", "momentum")
 
 

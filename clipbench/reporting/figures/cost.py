@@ -23,8 +23,8 @@ def figure(setting: Setting) -> Figure | None:
     if len(rows) < 2:
         return None
     front = pareto(setting, rows)
-    points = "; ".join(f"{row.label} {numbers.number(row.step_us)} µs, {_value(row, setting)}" for row in rows)
-    names = ", ".join(row.label for row in front)
+    points = "; ".join(f"{row.arm} {numbers.number(row.step_us)} µs, {_value(row, setting)}" for row in rows)
+    names = ", ".join(row.arm for row in front)
     description = f"{points}. No other arm is both faster and better than: {names}."
     panel = Panel(WIDTH, HEIGHT, "Cost against quality", description)
     values = {row.arm: shown(row.value, setting.metric) for row in rows}
@@ -40,7 +40,7 @@ def figure(setting: Setting) -> Figure | None:
         color = "green" if row in front else "gray"
         axes.interval(row.step_us, low, high, color)
         shape = "square" if row.verdict == verdicts.BASELINE else "circle" if row in front else "ring"
-        title = f"{row.label}: {setting.metric.name} {_value(row, setting)}, {numbers.number(row.step_us)} µs/step"
+        title = f"{row.arm}: {setting.metric.name} {_value(row, setting)}, {numbers.number(row.step_us)} µs/step"
         axes.mark(row.step_us, mean, color, shape, title, 5)
     intervals = [[(row.step_us, end) for end in values[row.arm] if math.isfinite(end)] for row in rows]
     _label(axes, rows, intervals, [list(pair) for pair in itertools.pairwise(corners)])
@@ -78,7 +78,7 @@ def _label(
         xs, ys = [axes.x(x) for x, _ in line], [axes.y(y) for _, y in line]
         taken.append((min(xs) - 2, min(ys) - 2, max(xs) + 2, max(ys) + 2))
     for row, (x, y), (_, highest, *_) in zip(rows, points, taken[len(rows) :], strict=False):
-        name = shortened(row.label, LONGEST, SMALL)
+        name = shortened(row.arm, LONGEST, SMALL)
         width = width_of(name, SMALL)
         for left, height in _places(x, y, highest + 2, width):
             box = left, height - 9, left + width, height + 2

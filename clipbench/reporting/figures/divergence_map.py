@@ -21,7 +21,7 @@ def figure(setting: Setting) -> Figure | None:
         return None
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     left, bottom = left_margin(strategies, 130.0), TOP + ROW * len(strategies)
-    counts = "; ".join(f"{row.label} {numbers.diverged(row)}" for row in rows if row.diverged)
+    counts = "; ".join(f"{row.arm} {numbers.diverged(row)}" for row in rows if row.diverged)
     panel = Panel(WIDTH, bottom + 44, "Divergence map", f"Diverged: {counts}.")
     values = [row.threshold for row in rows if row.threshold]
     x = scale(values, left + ALONE + SIDE, WIDTH - SIDE, log=True) if values else None

@@ -33,12 +33,12 @@ def figure(setting: Setting) -> Figure | None:
         f"Difference in {setting.metric.name} paired by seed, with its 95 % t interval; to the right is better."
         f"{margin if setting.margin else ''} ● better than the baseline, ◆ worse, ○ neither shown."
     )
-    words = [(row.label, _difference(row, contrast, setting)) for row, contrast in rows]
+    words = [(row.arm, _difference(row, contrast, setting)) for row, contrast in rows]
     left = left_margin([text for pair in words for text in pair], 180.0, 14.0)
     ends = [end for _, contrast in rows for end in shown(contrast.difference, setting.metric)]
     margin_end = numbers.scale(setting.metric) * (setting.margin or 0.0)
     x, bottom = scale([0.0, *ends, -margin_end, margin_end], left, WIDTH - 8), TOP + ROW * len(rows)
-    described = "; ".join(f"{row.label} {text}, {row.verdict}" for (row, _), (_, text) in zip(rows, words, strict=True))
+    described = "; ".join(f"{row.arm} {text}, {row.verdict}" for (row, _), (_, text) in zip(rows, words, strict=True))
     panel = Panel(WIDTH, bottom + 44, f"Differences to {setting.baseline}", f"{described}.")
     if setting.margin:
         panel.box(x(-margin_end), TOP - 4, max(1.0, x(margin_end) - x(-margin_end)), bottom - TOP + 4, "gray", 0.22)
@@ -55,12 +55,12 @@ def figure(setting: Setting) -> Figure | None:
 def _row(panel: Panel, x: Scale, y: float, setting: Setting, row: ArmResult, contrast: Contrast) -> None:
     words, (low, mean, high) = _difference(row, contrast, setting), shown(contrast.difference, setting.metric)
     color, shape = LOOKS.get(row.verdict, OTHERS)
-    panel.text(0, y - 2, shortened(row.label, x.start - 8), size=TEXT, color="ink", bold=row.verdict == verdicts.BEST)
+    panel.text(0, y - 2, shortened(row.arm, x.start - 8), size=TEXT, color="ink", bold=row.verdict == verdicts.BEST)
     panel.text(0, y + 12, words)
     if math.isfinite(low):
         panel.line([(x(low), y), (x(high), y)], color, 2)
     if math.isfinite(mean):
-        title = f"{row.label}: {words}, {numbers.p_clause(contrast.p_holm)}, {row.verdict}"
+        title = f"{row.arm}: {words}, {numbers.p_clause(contrast.p_holm)}, {row.verdict}"
         panel.mark(x(mean), y, color, shape, title, 5)
 
 

@@ -127,7 +127,7 @@ def _tile(
     panel: Panel, family: Family, setting: Setting, row: ArmResult, x: float, y: float, width: float, *, is_chosen: bool
 ) -> None:
     mean, metric, height = row.value.mean, setting.metric, ROW - 2
-    title = f"{row.label}, {setting.label}: {metric.name} {numbers.estimate(row.value, metric)}"
+    title = f"{row.arm}, {setting.label}: {metric.name} {numbers.estimate(row.value, metric)}"
     title += f", diverged {numbers.diverged(row)}" if row.diverged else ""
     if not math.isfinite(mean):
         panel.box(x, y, width, height, "orange", 0.25, title)

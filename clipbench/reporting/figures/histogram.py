@@ -36,7 +36,7 @@ def figure(setting: Setting, curves: CurvesByArm, on_norm: Collection[str]) -> F
         log=True,
     )
     floor = FLOOR + ROW * len(rules)
-    panel = Panel(WIDTH, floor + 44, f"Gradient norms of {baseline.label}", _description(baseline, every, histogram))
+    panel = Panel(WIDTH, floor + 44, f"Gradient norms of {baseline.arm}", _description(baseline, every, histogram))
     shares = (100 * histogram.counts / (histogram.sorted.size + histogram.zeros)).tolist()
     axes = Axes(panel, x, Scale(0, 1.08 * max(shares), FLOOR, TOP), "% of steps")
     for row in every:
@@ -49,7 +49,7 @@ def figure(setting: Setting, curves: CurvesByArm, on_norm: Collection[str]) -> F
     for number, (name, rows) in enumerate(rules.items()):
         _rule(panel, x, FLOOR + ROW * (number + 0.6), name, rows, setting, histogram)
     x_axis(panel, x, floor, "gradient norm before clipping, log axis")
-    title = f"Where do thresholds lie among the norms of {baseline.label}?"
+    title = f"Where do thresholds lie among the norms of {baseline.arm}?"
     return Figure("histogram", title, _caption(baseline, rules, setting, histogram), (panel,), 1)
 
 
@@ -61,7 +61,7 @@ def _rule(
     for row in rows:
         look = ("diamond", 5.0) if row.shown and setting.metric.criterion else ("circle", 4.0)
         above = numbers.share(histogram.share_above(row.threshold or 0.0))
-        title = f"{row.label}: {above} of these steps have a larger norm"
+        title = f"{row.arm}: {above} of these steps have a larger norm"
         panel.mark(x(row.threshold or 0.0), y, "orange", look[0], title, look[1])
 
 
@@ -70,14 +70,14 @@ def _caption(baseline: ArmResult, rules: Rules, setting: Setting, histogram: His
     drawn = f" Dashed: the thresholds of rules on this norm{chosen}." if rules else ""
     zeros = f" {histogram.zeros} steps had a norm of 0 and are not drawn." if histogram.zeros else ""
     return (
-        f"Norms of the whole gradient before clipping, over all steps and seeds of {baseline.label}.{drawn} A "
+        f"Norms of the whole gradient before clipping, over all steps and seeds of {baseline.arm}.{drawn} A "
         f"threshold to the right of the bars does nothing; one to the left of them acts on every step.{zeros}"
     )
 
 
 def _description(baseline: ArmResult, rows: Sequence[ArmResult], histogram: Histogram) -> str:
     middle = numbers.number(float(histogram.sorted[histogram.sorted.size // 2]))
-    above = "; ".join(f"{row.label} {numbers.share(histogram.share_above(row.threshold or 0.0))}" for row in rows)
-    return f"Median norm of {baseline.label}: {middle}." + (
+    above = "; ".join(f"{row.arm} {numbers.share(histogram.share_above(row.threshold or 0.0))}" for row in rows)
+    return f"Median norm of {baseline.arm}: {middle}." + (
         f" Share of steps above each threshold: {above}." * bool(above)
     )

@@ -80,7 +80,7 @@ def _metric(setting: Setting, rows: Sequence[ArmResult], axes: Axes) -> None:
     axes.line([(row.threshold or 0.0, shown(row.value, setting.metric)[1]) for row in rows], "blue")
     for row in rows:
         x, (low, mean, high) = row.threshold or 0.0, shown(row.value, setting.metric)
-        title = f"{row.label}: {setting.metric.name} {_words(row, setting)}"
+        title = f"{row.arm}: {setting.metric.name} {_words(row, setting)}"
         title += f", diverged {numbers.diverged(row)}" if row.diverged else ""
         if not math.isfinite(mean):
             axes.mark(x, axes.y.low, "orange", "cross", title, 5)

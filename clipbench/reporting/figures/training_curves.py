@@ -27,7 +27,7 @@ def learning(setting: Setting, curves: CurvesByArm) -> Figure | None:
     baseline = next((arm for row, arm in known if row.verdict == verdicts.BASELINE), None)
     panels = []
     for row, arm in [pair for pair in known if pair[1] is not baseline] or known:
-        panel = _panel(f"Learning curves of {row.label}", row, arm, measures, TOPS[len(measures) - 1] + 148)
+        panel = _panel(f"Learning curves of {row.arm}", row, arm, measures, TOPS[len(measures) - 1] + 148)
         for name, (x, y) in zip(measures, scales, strict=True):
             unit = f"{name} %" if _factor(name) == 100 else f"{name}{', log axis' if y.log else ''}"
             axes = Axes(panel, x, y, unit, "epoch" if name == measures[-1] else "")
@@ -53,7 +53,7 @@ def norms(setting: Setting, curves: CurvesByArm) -> Figure | None:
     y = scale(values, 180, TOPS[0], log=True)
     panels = []
     for row, arm in known:
-        panel = _panel(f"Gradient norm of {row.label}", row, arm, NORMS, 224)
+        panel = _panel(f"Gradient norm of {row.arm}", row, arm, NORMS, 224)
         axes = Axes(panel, x, y, "gradient norm, log axis", "step")
         for name, color, dash in zip(NORMS, ("orange", "blue"), ("5 3", ""), strict=True):
             _curve(axes, arm.curves[name], 1, color, dash)
@@ -77,7 +77,7 @@ def _steady(known: Known) -> list[ArmCurves]:
 def _panel(title: str, row: ArmResult, arm: ArmCurves, names: Sequence[str], height: float) -> Panel:
     ends = [f"{name} {_first_last(arm.curves[name], _factor(name))}" for name in names if name in arm.curves]
     panel = Panel(WIDTH, height, title, f"Medians from first to last: {'; '.join(ends)}.")
-    panel.heading(row.label)
+    panel.heading(row.arm)
     return panel
 
 
