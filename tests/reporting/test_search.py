@@ -579,7 +579,7 @@ def among_noise(rng, *, is_fresh):
 def test_search_among_noise_finds_nothing_on_fresh_seeds_though_it_would_on_its_own():
     rng, of_search = (
         np.random.default_rng(0),
-        ReportOptions(swept=sweep_file.SweepDocument("", "tpe", "none", 100, (), (), (), "", "", ())),
+        ReportOptions(swept=sweep_file.SweepDocument(1, "", "tpe", "none", 100, (), (), (), "", "", ())),
     )
     better = {True: 0, False: 0}
     for is_fresh in (True, False):

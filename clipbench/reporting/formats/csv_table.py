@@ -1,25 +1,20 @@
-"""The report as CSV in full precision: one row a setting, strategy and threshold, every column."""
+"""The report as CSV in full precision: one row for each strategy and threshold of each setting."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from typing import Any
+
+import pandas as pd
 
 from clipbench.analysis.report_model import NOTHING, ArmResult, Contrast, Report, Setting, TargetEpochs
 from clipbench.stats import Estimate, WinTieLoss
 
 
 def render(report: Report) -> str:
-    """RFC 4180 but for the line ends, which are those of a text file; a missing number is empty."""
+    """Return the table; a missing number is empty, and whole numbers stay whole in a column that lacks some."""
     rows = [as_dict(row, setting) for setting in report.settings for row in setting.rows]
-    headers = list(dict.fromkeys(header for row in rows for header in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, headers, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({header: _text(value) for header, value in row.items()} for row in rows)
-    return buffer.getvalue()
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def as_dict(row: ArmResult, setting: Setting) -> dict[str, Any]:
@@ -89,7 +84,3 @@ def _reach(reach: TargetEpochs | None) -> dict[str, Any]:
         "epochs_to_target_restricted_mean": reach.restricted,
         "epochs_to_target_reached": reach.reached,
     }
-
-
-def _text(value: Any) -> Any:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

@@ -1,25 +1,21 @@
-"""Every point of a search as CSV in full precision, for pandas."""
+"""Every point of a search as CSV in full precision, for programs."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from typing import Any
+
+import pandas as pd
 
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDocument
 
 
 def render(swept: SweepDocument) -> str:
-    """One row a point: where it is, what it scored, what became of it; a missing number is empty."""
+    """Return one row for each point: its options, its scores and its state; a missing number is empty."""
     scored = [name for each in swept.objectives for name in (each.name, f"{each.name} deviation")]
     headers = ["contender", "setting", "point", "origin", "state", *swept.paths, *scored]
     headers += ["diverged", "lanes", "epochs", "winner", "ids"]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, headers, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_row(swept, contender, point) for contender in swept.contenders for point in contender.points)
-    return buffer.getvalue()
+    rows = [_row(swept, contender, point) for contender in swept.contenders for point in contender.points]
+    return pd.DataFrame(rows, columns=headers, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def _row(swept: SweepDocument, contender: SearchedContender, point: SearchedPoint) -> dict[str, Any]:
@@ -29,5 +25,4 @@ def _row(swept: SweepDocument, contender: SearchedContender, point: SearchedPoin
     for number, objective in enumerate(swept.objectives):
         row |= {objective.name: point.score(number), f"{objective.name} deviation": point.deviation(number)}
     row |= {"diverged": point.diverged, "lanes": point.lanes, "epochs": point.epochs}
-    row |= {"winner": point.number == contender.winner, "ids": " ".join(point.ids)}
-    return {key: "" if isinstance(each, float) and math.isnan(each) else each for key, each in row.items()}
+    return row | {"winner": point.number == contender.winner, "ids": " ".join(point.ids)}
