@@ -55,6 +55,7 @@ HOMES = {
     "matplotlib": ("reporting/figures/drawing.py",),
     "resvg_py": ("reporting/figures/drawing.py",),
     "opacus": ("engine/clipping/privacy.py",),
+    "jinja2": ("reporting/formats/html/",),
     "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
 }
 # `clipbench --help` must not pay for what it does not use.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
@@ -53,9 +54,7 @@ SIGNS = {
 # Which figures of a search stand below which of its tables.
 BELOW = {"promises": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}
 # Characters that HTML cannot hold, not even as references.
-FORBIDDEN = str.maketrans(
-    dict.fromkeys([*range(9), 11, 12, *range(13, 32), *range(127, 160), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF], "�")
-)
+FORBIDDEN = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(
@@ -84,7 +83,7 @@ def render_combined(combined: Combined) -> str:
 
 
 def _write(template: str, **context: Any) -> str:
-    return _environment().get_template(template).render(context).translate(FORBIDDEN)
+    return FORBIDDEN.sub("�", _environment().get_template(template).render(context))
 
 
 @cache
