@@ -152,7 +152,7 @@ def test_differences_and_their_intervals_are_those_of_the_table_by_the_labels_of
         expected = each.contrast.difference
         found = (low, drawing.value_at_x(mark.x, bottom), high)
         assert found == pytest.approx([100 * x for x in (expected.low, expected.mean, expected.high)], abs=0.05)
-        assert mark.text.startswith(f"{each.label}: {numbers.interval(expected, report.settings[0].metric)}, p")
+        assert mark.text.startswith(f"{each.arm}: {numbers.interval(expected, report.settings[0].metric)}, p")
 
 
 def test_forest_puts_the_better_arm_to_the_right_of_the_worse(made_up):
@@ -308,7 +308,7 @@ def test_front_holds_what_no_other_arm_beats_in_both():
         "none": "square", "a": "circle", "b": "ring", "c": "circle",
     }  # fmt: skip
     for each in only.main:
-        mark = found[each.label]
+        mark = found[each.arm]
         assert drawing.value_at_x(mark.x, 222) == pytest.approx(each.step_us, rel=0.01)
         assert drawing.value_at_y(mark.y, 40, 222) == pytest.approx(100 * each.value.mean, abs=0.02)
 
@@ -343,7 +343,7 @@ def test_map_has_a_row_a_setting_and_a_column_a_threshold_beside_the_baseline():
     assert len(drawing.of("box")) == 3 * 3 + 1
     for setting in report.settings:
         for each in setting.rows:
-            told = f"{each.label}, {setting.label}: test/accuracy {numbers.estimate(each.value, setting.metric)}"
+            told = f"{each.arm}, {setting.label}: test/accuracy {numbers.estimate(each.value, setting.metric)}"
             (tile,) = [box for box in drawing.of("box") if box.text.startswith(told)]
             (x, y), (right, bottom) = tile.points
             inside = [text.text for text in drawing.of("text") if x < text.x < right and y < text.y < bottom]

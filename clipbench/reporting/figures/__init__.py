@@ -13,10 +13,8 @@ from clipbench.reporting.figures import (
     heat_map,
     histogram,
     search_front,
-    search_importance,
-    search_parallel,
-    search_progress,
-    search_slices,
+    search_options,
+    search_points,
     thresholds,
     training_curves,
 )
@@ -55,9 +53,9 @@ def of_search(report: Report) -> list[Figure]:
         return []
     objectives = range(len(search.measures))
     every = (
-        *(make(search, number) for number in objectives for make in (search_progress.figure, search_slices.figure)),
-        search_importance.figure(search),
-        search_parallel.figure(search),
+        *(make(search, number) for number in objectives for make in (search_points.history, search_points.slices)),
+        search_options.importance(search),
+        search_options.parallel(search),
         *(search_front.figure(search, number) for number in objectives[1:]),
     )
     return [figure for figure in every if figure]

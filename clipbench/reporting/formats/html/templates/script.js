@@ -24,6 +24,11 @@ tip.id = "tip";
 tip.role = "tooltip";
 tip.hidden = true;
 document.body.append(tip);
+// Points of figures too: without a script the browser shows their titles, to a pointer only.
+for (const title of document.querySelectorAll("svg title")) {
+  title.parentElement.dataset.tip = title.textContent;
+  title.remove();
+}
 for (const element of document.querySelectorAll("[data-tip]")) element.removeAttribute("title");
 
 function explanation(target) {

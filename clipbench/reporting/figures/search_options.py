@@ -1,4 +1,4 @@
-"""Which values go together: each point as a line over the axes of all searched options and its score."""
+"""The searched options: how much each one mattered, and which values go together."""
 
 from __future__ import annotations
 
@@ -7,18 +7,46 @@ import math
 from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting import numbers, search_sentences
 from clipbench.reporting.figures.axes import Scale
-from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, shortened, width_of
-from clipbench.reporting.figures.search_points import Scores, scores
-from clipbench.reporting.figures.search_slices import axis, place
+from clipbench.reporting.figures.drawing import SMALL, TEXT, Figure, Panel, left_margin, shortened, width_of
+from clipbench.reporting.figures.search_points import Scores, axis, place, scores
 from clipbench.store.sweep_file import SearchedPoint
 
-NARROW, WIDE, MOST_NARROW = 330.0, 400.0, 3  # width of a panel with at most so many options, and with more
+WIDTH, ROW, NUMBER = 330.0, 26.0, 48.0  # of the bars of the importance; room for its number
+WIDE, MOST_NARROW = 400.0, 3  # width of a panel of parallel axes for more than so many options
 LEFT, TOP, FLOOR, HEIGHT = 36.0, 50.0, 204.0, 216.0
 BEST = 0.1  # share of the points that is drawn as good
 FEWEST = 3
 
 
-def figure(search: SearchResult) -> Figure | None:
+def importance(search: SearchResult) -> Figure | None:
+    """A panel for each contender of which several options were searched."""
+    contenders = [row.contender for row in search.found if len(row.contender.importances) > 1]
+    if not contenders:
+        return None
+    names, panels = search_sentences.names(search.swept), []
+    height = ROW * (1 + max(len(contender.importances) for contender in contenders))
+    for contender in contenders:
+        shares = sorted(contender.importances.items(), key=lambda pair: -pair[1])
+        bars = [(names.get(path, path), share) for path, share in shares]
+        said = "; ".join(f"{name} {numbers.share(share)}" for name, share in bars)
+        panel = Panel(WIDTH, height, f"What mattered for {contender.label}", f"{said}.")
+        panel.heading(contender.label)
+        left = left_margin([name for name, _ in bars], 150.0)
+        for number, (name, share) in enumerate(bars):
+            top, room = ROW * (1 + number), WIDTH - left - NUMBER
+            panel.text(0, top + ROW / 2 + 4, shortened(name, left - 8), size=TEXT, color="ink")
+            panel.box(left, top + 4, room, ROW - 8, "gray", 0.15)
+            panel.box(left, top + 4, max(1.0, room * (share if math.isfinite(share) else 0.0)), ROW - 8, "blue", 0.8)
+            panel.text(WIDTH, top + ROW / 2 + 4, numbers.share(share), "end")
+        panels.append(panel)
+    caption = (
+        "Share of the differences between a contender's points that each option explains, as Optuna estimates it; "
+        "with few points it is a rough guess."
+    )
+    return Figure("importance", "Which option mattered?", caption, tuple(panels))
+
+
+def parallel(search: SearchResult) -> Figure | None:
     """A panel for each contender of which several options were searched."""
     known = scores(search, 0, FLOOR, TOP)
     rows = [row for row in search.found if len(row.contender.hyperparameters) > 1 and len(_steady(row)) >= FEWEST]
@@ -31,7 +59,7 @@ def figure(search: SearchResult) -> Figure | None:
         "Where blue lines run together, the value matters; where they spread, it does not."
     )
     is_narrow = max(len(row.contender.hyperparameters) for row in rows) <= MOST_NARROW
-    panels = tuple(_panel(row, known, search, NARROW if is_narrow else WIDE) for row in rows)
+    panels = tuple(_panel(row, known, search, WIDTH if is_narrow else WIDE) for row in rows)
     return Figure("parallel", "Which values go together?", caption, panels, 3 if is_narrow else 1)
 
 
