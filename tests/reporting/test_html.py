@@ -225,6 +225,10 @@ frame.addEventListener("load", () => {
   const cell = table.tBodies[0].rows[0].cells[1];
   cell.dispatchEvent(new view.MouseEvent("mouseover", { bubbles: true }));
   found.cell = page.getElementById("tip").textContent;
+  const point = page.querySelector("svg [data-mark][data-tip]");
+  point.dispatchEvent(new view.MouseEvent("click", { bubbles: true }));
+  found.point = page.getElementById("tip").textContent;
+  found.titles = page.querySelectorAll("svg title").length;
   page.dispatchEvent(new view.KeyboardEvent("keydown", { key: "Escape" })); found.hidden = page.getElementById("tip").hidden;
   document.getElementById("found").textContent = JSON.stringify(found);
 });
@@ -329,6 +333,13 @@ def test_click_on_a_header_sorts_numbers_and_words_with_missing_ones_last(phone)
     assert found["aria"] == "descending"
     assert found["rising"] == falling[::-1]
     assert found["words"] == sorted(means, key=lambda name: (name.split("@")[0].split("(")[0], -name.count("(")))
+
+
+def test_point_of_a_figure_says_its_values_when_it_is_touched(phone):
+    found, _ = phone
+    first = next(row for row in compare(quickstart()).settings[0].main if row.contrast)
+    assert found["point"].startswith(f"{first.arm}: ") and "p = " in found["point"]
+    assert found["titles"] == 0  # which the browser would show beside it
 
 
 def test_definitions_are_shown_by_pointer_and_keyboard_and_hidden_by_escape(phone):
