@@ -23,7 +23,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 def clipbench(*arguments: str) -> str:
     """Return what a command prints on a terminal of 80 columns, with its colours."""
-    command = [sys.executable, "-c", "from clipbench.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "clipbench", *arguments]
     environment = os.environ | {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm-256color"}
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -61,7 +61,7 @@ def blocks(language: str) -> list[Block]:
 
 def clipbench(*arguments: str, folder: Path, columns: int = 80) -> str:
     """The standard output of a clipbench command."""
-    command = [sys.executable, "-c", "from clipbench.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "clipbench", *arguments]
     environment = {**os.environ, "COLUMNS": str(columns)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr + done.stdout

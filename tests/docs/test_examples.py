@@ -2,12 +2,14 @@
 
 import re
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+import clipbench
 from clipbench import config
 from tests import pages
 from tests.pages import blocks
@@ -47,6 +49,17 @@ def test_every_example_trains(name, examples):
     records = pd.read_parquet(examples / "results" / experiment.name / "records")
     assert set(records["status"]) <= {"finished", "diverged"}
     assert len(records) == experiment.size
+
+
+def test_the_python_api_is_called_as_shown(examples, monkeypatch):
+    code = next(block.text for block in blocks("python") if "clipbench.run(" in block.text)
+    run = partial(clipbench.run, mlflow=False, workers=1, quiet=True)
+    monkeypatch.setattr(clipbench, "run", run)
+    monkeypatch.chdir(examples)
+    found = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert set(found["result"].table["arm"]) < set(found["result"].trials["arm"])
+    assert "<svg" in (examples / "thresholds.svg").read_text(encoding="utf-8")
 
 
 def test_every_python_block_compiles():

@@ -8,6 +8,7 @@ import typer.main
 
 from clipbench.analysis import verdicts
 from clipbench.cli import app
+from clipbench.commands.result import Result
 from clipbench.config.experiment_file import KEYS
 from clipbench.config.sections import ReportOptions
 from clipbench.config.sweep_section import Sweep
@@ -87,6 +88,12 @@ def test_every_verdict_and_flag_is_explained():
     assert [word for word in words if f"`{word}`" not in text] == []
 
 
+def test_every_attribute_of_a_result_is_explained():
+    table = pages.text("experiments/README.md").partition("| attribute of a result |")[2].partition("\n\n")[0]
+    public = {name for name in dir(Result) if not name.startswith("_")} | {"figures"}
+    assert set(re.findall(r"`(\w+)[`(]", table)) == public | {"save"}
+
+
 def test_every_verb_of_the_makefile_is_explained_and_there():
     verbs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
     assert set(re.findall(r"`(?:\w+=1 )?make ([a-z-]+)", TEXT)) == verbs
@@ -95,7 +102,7 @@ def test_every_verb_of_the_makefile_is_explained_and_there():
 def test_the_table_of_folders_has_each_once_and_in_the_order_of_imports():
     text = pages.text("clipbench/README.md")
     shown = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, re.MULTILINE)
-    rooms = [name for names in LAYERS for name in names]
+    rooms = [name for names in LAYERS for name in names if not name.startswith("__")]
     inside = {path.parent.name for path in (ROOT / "clipbench/engine").glob("*/__init__.py")}
     assert sorted(shown) == sorted({*rooms, *inside})
     order = {name: number for number, names in enumerate(LAYERS) for name in names}
