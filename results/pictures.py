@@ -17,6 +17,7 @@ from rich.text import Text
 
 HERE = Path(__file__).parent
 EXPERIMENT = HERE.parent / "experiments/quickstart.yaml"
+STYLE = HERE.parent / "clipbench/reporting/formats/html/templates/style.css"
 SCREEN = "1080,895"  # CSS pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -41,6 +42,13 @@ def terminal(command: str, shown: list[str]) -> str:
         console.print(Text.from_ansi("\n\n".join([f"$ {command}", *shown])))
     svg = console.export_svg(title="clipbench", unique_id="terminal")
     return re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL)  # a picture must not load fonts
+
+
+def with_dark_colours(svg: str) -> str:
+    """Give a figure the dark colours of the report, for readers whose code host is dark."""
+    style = STYLE.read_text(encoding="utf-8").partition("prefers-color-scheme: dark")[2].partition("}")[0]
+    rules = "".join(f".{name}{{color:{colour}}}" for name, colour in re.findall(r"--([a-z]+): (#[0-9a-f]+)", style))
+    return svg.replace("<title>", f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style><title>", 1)
 
 
 def screenshot(page: Path, picture: Path, scheme: str) -> None:
@@ -69,7 +77,8 @@ def main() -> None:
         (HERE / "run.svg").write_text(picture, encoding="utf-8", newline="\n")
         for scheme in ("light", "dark"):
             screenshot(Path(folder) / "quickstart/report.html", HERE / f"report-{scheme}.png", scheme)
-        shutil.copyfile(Path(folder) / "quickstart/figures/thresholds.svg", HERE / "thresholds.svg")
+        figure = (Path(folder) / "quickstart/figures/thresholds.svg").read_text(encoding="utf-8")
+        (HERE / "thresholds.svg").write_text(with_dark_colours(figure), encoding="utf-8", newline="\n")
 
         clipbench("sweep", str(EXPERIMENT), *quiet)
         shown, tables = paragraphs(clipbench("report", "quickstart", *results))
