@@ -61,6 +61,7 @@ def test_help_imports_nothing_heavy():
     assert not loaded & HEAVY
 
 
+@pytest.mark.slow
 def test_help_takes_less_than_three_tenths_of_a_second():
     def seconds() -> float:
         start = time.perf_counter()

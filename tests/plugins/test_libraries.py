@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -108,13 +107,11 @@ def _nobody(*_: object, **__: object) -> None:
 
 
 def test_without_cache_and_network_openml_says_what_to_type_and_where(tmp_path, no_network):
-    start = time.monotonic()
     with pytest.raises(DataProblem) as caught:
         dataset.load(Component.of("openml:mnist_784", cache=str(tmp_path), **PARTS))
     said = str(caught.value)
     assert f"not in the cache {tmp_path}/openml" in said and "Name or service not known" in said
     assert "fetch_openml as f; f(name='mnist_784', version='active')" in said
-    assert time.monotonic() - start < 20
     path = write(tmp_path, data={"name": "openml:mnist_784", "cache": "."})
     refused = invoke("run", path, "--results", tmp_path / "results", "--no-mlflow")
     assert refused.exit_code == 2 and "Traceback" not in refused.output + refused.stderr
@@ -182,9 +179,7 @@ def test_images_of_hugging_face_are_stacked(tmp_path):
 @pytest.mark.filterwarnings("default")
 def test_without_cache_and_network_hf_says_what_to_type_and_where(tmp_path, no_network):
     pytest.importorskip("datasets", reason="an extra: pip install 'clipbench[hf]'")
-    start = time.monotonic()
     with pytest.raises(DataProblem) as caught:
         load_hf(tmp_path, "hf:nobody/nothing")
     said = str(caught.value)
     assert f"not in the cache {tmp_path}/cache" in said and "load_dataset as f; f('nobody/nothing')" in said
-    assert time.monotonic() - start < 40

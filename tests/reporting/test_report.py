@@ -183,7 +183,8 @@ def test_report_imports_neither_torch_nor_mlflow_nor_scipy_stats():
     assert result.returncode == 0, result.stderr
 
 
-def test_a_thousand_trials_take_less_than_a_second():
+@pytest.mark.slow
+def test_a_thousand_trials_take_less_than_three_seconds():
     thresholds = np.geomspace(1e-3, 1e2, 12)
     rows = arm("none", seeds=9)
     for strategy in "abcdefghi":

@@ -312,6 +312,7 @@ def test_a_killed_process_holds_nothing_and_leaves_whole_files(store):
     assert len(store.done()) > 4
 
 
+@pytest.mark.slow
 def test_saving_a_chunk_is_quick(store):
     trials = [trial(seed) for seed in range(14)]
     big = chunk(trials)
