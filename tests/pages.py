@@ -14,8 +14,8 @@ import pandas as pd
 
 from clipbench.analysis.report_model import SearchResult
 from clipbench.cli.catalogue import families, formula_of
-from clipbench.config.coerce import show
-from clipbench.config.component_options import signature
+from clipbench.config.options import signature
+from clipbench.config.values import show
 from clipbench.core import measures
 from clipbench.plugins.registry import Plugin, catalogue
 from clipbench.reporting import ReportOptions, compare, comparison_tables, search_tables

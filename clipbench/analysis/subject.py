@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clipbench.analysis.report_model import ReportOptions
-from clipbench.config.dump import resolved
+from clipbench.config.resolved_yaml import resolved
 from clipbench.errors import Place
 from clipbench.planning.plan import Plan
 

@@ -16,8 +16,8 @@ from typing import Any
 from clipbench.analysis.report_model import ReportOptions
 from clipbench.analysis.subject import Subject
 from clipbench.config.claim_language import Expectation, Side
-from clipbench.config.read_file import read_text
 from clipbench.config.sections import Claim
+from clipbench.config.yaml_file import read_text
 from clipbench.core.trial import digest
 from clipbench.errors import Place
 from clipbench.planning import source_files

@@ -9,9 +9,9 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from clipbench.config.axes import Slot
-from clipbench.config.coerce import phrase, show
-from clipbench.config.component_options import signature
+from clipbench.config.axes import OptionSpec
+from clipbench.config.options import signature
+from clipbench.config.values import describe_type, show
 from clipbench.errors import InputError, Place, Problem, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
@@ -99,16 +99,16 @@ def _facts(plugin: Plugin) -> Iterator[str]:
 def _common_options() -> Iterator[str]:
     """What clipbench adds to the rules' own options."""
     added = {
-        slot.name: slot
+        spec.name: spec
         for plugin in catalogue("strategy").values()
-        for slot in signature(plugin).values()
-        if slot.name not in plugin.options
+        for spec in signature(plugin).values()
+        if spec.name not in plugin.options
     }
     yield "\nOptions that rules take beside their own, where they mean something:\n"
     width = max(map(len, added))
-    for slot in added.values():
-        default = "of the rule" if slot.name == "per" else _default(slot)
-        yield from _wrapped(f"{takes(slot)}; default {default}", " " * (width + 4), f"  {slot.name:{width}}  ")
+    for spec in added.values():
+        default = "of the rule" if spec.name == "per" else _default(spec)
+        yield from _wrapped(f"{takes(spec)}; default {default}", " " * (width + 4), f"  {spec.name:{width}}  ")
 
 
 def _wrapped(text: str, indent: str, first: str | None = None) -> Iterator[str]:
@@ -142,12 +142,12 @@ def full_lines(kind: str, name: str) -> Iterator[str]:
     for paragraph in paragraphs_of(plugin):
         yield from ["", *_wrapped(paragraph, "  ")]
     yield from ["", *_wrapped("; ".join(_facts(plugin)), "  ")] if any(_facts(plugin)) else ()
-    slots = signature(plugin)
-    yield "" if slots else "\n  no options"
-    width = max(map(len, slots), default=0)
-    for slot in slots.values():
-        default = "required" if slot.required else f"default {_default(slot)}"
-        yield from _wrapped(f"{takes(slot)}; {default}", " " * (width + 4), f"  {slot.name:{width}}  ")
+    specs = signature(plugin)
+    yield "" if specs else "\n  no options"
+    width = max(map(len, specs), default=0)
+    for spec in specs.values():
+        default = "required" if spec.required else f"default {_default(spec)}"
+        yield from _wrapped(f"{takes(spec)}; {default}", " " * (width + 4), f"  {spec.name:{width}}  ")
 
 
 def described(kind: str) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def _described(plugin: Plugin, family: str) -> dict[str, Any]:
         "summary": plugin.summary,
         "formula": formula or plugin.summary,
         "reference": reference,
-        "options": [_described_option(slot) for slot in signature(plugin).values()],
+        "options": [_described_option(spec) for spec in signature(plugin).values()],
     }
     if plugin.kind != "strategy":
         return found
@@ -185,9 +185,9 @@ def known_kind(kind: str) -> str:
     raise InputError([Problem(Place(f"list {kind}"), "is nothing that can be listed.", did_you_mean(kind, KINDS))])
 
 
-def _described_option(slot: Slot) -> dict[str, Any]:
-    option = {"name": slot.name, "takes": takes(slot), "required": slot.required}
-    return option if slot.required else option | {"default": slot.default}
+def _described_option(spec: OptionSpec) -> dict[str, Any]:
+    option = {"name": spec.name, "takes": takes(spec), "required": spec.required}
+    return option if spec.required else option | {"default": spec.default}
 
 
 def formula_of(plugin: Plugin) -> tuple[str, str]:
@@ -205,9 +205,9 @@ def paragraphs_of(plugin: Plugin) -> list[str]:
     return [" ".join(part.split()) for part in parts]
 
 
-def takes(slot: Slot) -> str:
+def takes(spec: OptionSpec) -> str:
     """What an option takes, and within which bounds."""
-    return slot.words or ", ".join([phrase(slot.annotation), *_bounds(slot.annotation)])
+    return spec.words or ", ".join([describe_type(spec.annotation), *_bounds(spec.annotation)])
 
 
 def _bounds(annotation: Any) -> Iterator[str]:
@@ -222,11 +222,11 @@ def _bounds(annotation: Any) -> Iterator[str]:
 
 
 def _options(plugin: Plugin) -> str:
-    slots = signature(plugin).values()
-    own = [slot for slot in slots if slot.name in plugin.options or slot.name.partition(".")[0] not in COMMON]
-    shown = [slot for slot in own if not slot.quiet]
-    return ", ".join(slot.name if slot.required else f"{slot.name}={_default(slot)}" for slot in shown)
+    specs = signature(plugin).values()
+    own = [spec for spec in specs if spec.name in plugin.options or spec.name.partition(".")[0] not in COMMON]
+    shown = [spec for spec in own if not spec.quiet]
+    return ", ".join(spec.name if spec.required else f"{spec.name}={_default(spec)}" for spec in shown)
 
 
-def _default(slot: Slot) -> str:
-    return show(slot.default).strip("'")
+def _default(spec: OptionSpec) -> str:
+    return show(spec.default).strip("'")

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clipbench.config.coerce import show
 from clipbench.config.experiment import Experiment
+from clipbench.config.values import show
 from clipbench.core.trial import Trial, Value
 from clipbench.errors import InputError
 from clipbench.planning.contender import Contender, Hyperparameter

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from clipbench import __version__
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
-from clipbench.config.dump import resolved
+from clipbench.config.resolved_yaml import resolved
 from clipbench.core import measures
 from clipbench.core.records import Records
 from clipbench.core.trial import digest

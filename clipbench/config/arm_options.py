@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from clipbench.config.axes import Axis, Slot
-from clipbench.config.coerce import Misfit, fit, show
+from clipbench.config.axes import Axis, OptionSpec
+from clipbench.config.values import InvalidValue, show, validate
 from clipbench.core.trial import Component
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Plugin
@@ -28,15 +28,15 @@ FOLLOWING = ("follow_lr", "against_lr")
 SCOPES = "batch, sample or {shards: n}"
 FOLLOWED = "a schedule, follow_lr, against_lr or null"
 
-Complaint = tuple[str, str, str]  # option, problem, remedy
+Conflict = tuple[str, str, str]  # option, problem, remedy
 
 
-def arm_options(plugin: Plugin) -> dict[str, Slot]:
+def arm_options(plugin: Plugin) -> dict[str, OptionSpec]:
     """By their names; a rule's own option of the same name goes before."""
-    return {slot.name: slot for slot in _slots(plugin) if slot.name not in plugin.options}
+    return {spec.name: spec for spec in _specs(plugin) if spec.name not in plugin.options}
 
 
-def told(facts: Mapping[str, Any]) -> tuple[str, ...]:
+def available_arguments(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """What a rule may name of clipbench's own arguments, by the place where it looks."""
     always = ("state", "step")
     if facts.get("on") == "weights":
@@ -45,7 +45,7 @@ def told(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return ("n", "m", "w", "model_n", "model_m", *more.get(facts["per"], ("size",)), *always)
 
 
-def why_not(plugin: Plugin, option: str) -> str:
+def why_missing(plugin: Plugin, option: str) -> str:
     """Why a rule has no such option although others have it; empty if none has."""
     if option == "per":
         return f"{plugin.name} looks at each {plugin.facts['per']}; it has no `per`."
@@ -60,7 +60,7 @@ def why_not(plugin: Plugin, option: str) -> str:
     return f"{plugin.name} keeps or refuses the step as a whole; it has no `{option}`."
 
 
-def complaints(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Complaint]:
+def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
     """What is right alone and means nothing beside the arm's other options."""
     values = {name: axis.values for name, axis in axes.items() if name not in plugin.options}
     scopes = values.get("scope", ("batch",))
@@ -77,26 +77,26 @@ def complaints(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Complaint]:
         yield "delta", "without noise there is no privacy to account for.", "Take it out, or write noise: 1.0."
 
 
-def fit_scope(value: Any) -> str | Component:
+def validate_scope(value: Any) -> str | Component:
     """batch, sample, or how many parts a batch is cut into."""
     if isinstance(value, dict) and set(value) == {"shards"}:
-        shards = int(fit(value["shards"], Annotated[int, Ge(1)]))
+        shards = int(validate(value["shards"], Annotated[int, Ge(1)]))
         return "batch" if shards == 1 else Component.of("shards", n=shards, label=f"shards({shards})")
     if value not in ("batch", "sample"):
         near = did_you_mean(str(value), ("batch", "sample"))
         remedy = near if near.startswith("Did") else "Write for example scope: {shards: 4}."
-        raise Misfit(f"expected batch, sample or {{shards: n}}, got {show(value)}.", remedy)
+        raise InvalidValue(f"expected batch, sample or {{shards: n}}, got {show(value)}.", remedy)
     return str(value)
 
 
-def _slots(plugin: Plugin) -> Iterator[Slot]:
+def _specs(plugin: Plugin) -> Iterator[OptionSpec]:
     per, weights = plugin.facts.get("per"), plugin.facts.get("on") == "weights"
     if per in ("model", "tensor", "unit"):
-        yield Slot("per", partial(fit, annotation=Place), Place, per)
-    yield Slot("exclude", partial(fit, annotation=list[str]), list[str], (), takes_list=True)
+        yield OptionSpec("per", partial(validate, annotation=Place), Place, per)
+    yield OptionSpec("exclude", partial(validate, annotation=list[str]), list[str], (), takes_list=True)
     if "threshold" in plugin.options:
-        yield _quiet("warmup", Steps, 0, whole=True)
-        yield Slot(
+        yield _quiet("warmup", Steps, 0, integer=True)
+        yield OptionSpec(
             "schedule",
             lambda value: value,
             str | dict[str, Any] | None,
@@ -107,7 +107,7 @@ def _slots(plugin: Plugin) -> Iterator[Slot]:
         )
     if plugin.name == "none" or weights:
         return
-    yield Slot("scope", fit_scope, Scope, "batch", quiet=True, words=SCOPES)
+    yield OptionSpec("scope", validate_scope, Scope, "batch", quiet=True, words=SCOPES)
     if per != "step":
         yield _quiet("after", After, None)
         if "threshold" in plugin.options:
@@ -115,5 +115,5 @@ def _slots(plugin: Plugin) -> Iterator[Slot]:
             yield _quiet("delta", Delta, None)
 
 
-def _quiet(name: str, annotation: Any, default: Any, whole: bool = False) -> Slot:
-    return Slot(name, partial(fit, annotation=annotation), annotation, default, whole=whole, quiet=True)
+def _quiet(name: str, annotation: Any, default: Any, integer: bool = False) -> OptionSpec:
+    return OptionSpec(name, partial(validate, annotation=annotation), annotation, default, integer=integer, quiet=True)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from clipbench.config.coerce import Misfit, show
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.config.values import InvalidValue, show
+from clipbench.config.yaml_nodes import INVALID, Findings, Node
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import REQUIRED
 
@@ -25,11 +25,11 @@ class Range:
     high: float
     log: bool
     points: int = 5
-    whole: bool = False
+    integer: bool = False
 
     def values(self) -> tuple[float, ...]:
         """The points, evenly spaced (in the logarithm if it is `log`); the ends are exact."""
-        if self.whole:
+        if self.integer:
             return tuple(dict.fromkeys(round(point) for point in self._points()))
         # Six digits read well in a table, and hide that powers differ in the last bit between machines,
         # which would give the same trial another id there.
@@ -64,15 +64,15 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Slot:
+class OptionSpec:
     """An option of a section or component: its name, what fits, and what it is when nobody sets it."""
 
     name: str
-    fit: Callable[[Any], Any]  # raises Misfit
+    validate: Callable[[Any], Any]  # raises Misfit
     annotation: Any = Any  # what fits, as far as a type can say it
     default: Any = REQUIRED
     takes_list: bool = False  # a list is one value, a list of lists an axis
-    whole: bool = False  # of numbers, only whole ones fit
+    integer: bool = False  # of numbers, only whole ones fit
     kind: str = ""  # its values are components of this kind, or names beside them
     words: str = ""  # what fits, where a type says it badly
     quiet: bool = False  # at its default it is not said anywhere, and no part of a trial's id
@@ -82,35 +82,35 @@ class Slot:
         return self.default is REQUIRED
 
 
-def read_axis(node: Node, slot: Slot, findings: Findings) -> Axis | None:
+def read_axis(node: Node, spec: OptionSpec, findings: Findings) -> Axis | None:
     """The values that a node gives an option; None if any of them was reported as wrong."""
-    if not _is_axis(node, slot):
-        return _single(node, slot, findings)
+    if not _is_axis(node, spec):
+        return _single(node, spec, findings)
     if not node.value:
-        findings.wrong(node.place, "an empty list leaves nothing to try.", "Write at least one value.")
+        findings.add(node.place, "an empty list leaves nothing to try.", "Write at least one value.")
         return None
-    parts = [_single(item, slot, findings) for item in node.value]
+    parts = [_single(item, spec, findings) for item in node.value]
     kept = [part for part in parts if part is not None]
     if len(kept) < len(parts):
         return None
     axis = Axis(
         tuple(value for part in kept for value in part.values),
         tuple(found for part in kept for found in part.ranges),
-        slot.takes_list,
+        spec.takes_list,
     )
     return _without_doubles(node, axis, findings)
 
 
-def read_value(node: Node, slot: Slot, findings: Findings) -> Any:
+def read_value(node: Node, spec: OptionSpec, findings: Findings) -> Any:
     """The one value of an option that cannot be an axis; BROKEN if it was reported as wrong."""
     plain = node.plain()
-    if plain is BROKEN:
-        return BROKEN
+    if plain is INVALID:
+        return INVALID
     try:
-        return frozen(slot.fit(plain))
-    except Misfit as misfit:
-        findings.wrong(node.place, misfit.text, misfit.remedy)
-        return BROKEN
+        return frozen(spec.validate(plain))
+    except InvalidValue as invalid:
+        findings.add(node.place, invalid.text, invalid.remedy)
+        return INVALID
 
 
 def frozen(value: Any) -> Any:
@@ -122,46 +122,46 @@ def is_range(node: Node) -> bool:
     return isinstance(node.value, dict) and any(kind in node.value for kind in KINDS)
 
 
-def read_range(node: Node, findings: Findings, *, whole: bool = False) -> Range | None:
+def read_range(node: Node, findings: Findings, *, integer: bool = False) -> Range | None:
     """The range that a mapping with `log` or `linear` says; None if it was reported as wrong."""
     mapping: dict[str, Node] = node.value
     before = len(findings.problems)
     for name, item in mapping.items():
         if name not in (*KINDS, "points"):
             remedy = did_you_mean(name, (*KINDS, "points"))
-            findings.wrong(item.key_place, f"a range has no {name!r}.", remedy)
+            findings.add(item.key_place, f"a range has no {name!r}.", remedy)
     if all(kind in mapping for kind in KINDS):
-        findings.wrong(node.place, "a range is either log or linear, and this one is both.", "Keep one of them.")
+        findings.add(node.place, "a range is either log or linear, and this one is both.", "Keep one of them.")
         return None
     kind = "log" if "log" in mapping else "linear"
     ends = _ends(mapping[kind], kind == "log", findings)
     points = _points(mapping["points"], findings) if "points" in mapping else 5
     if ends is None or points is None or len(findings.problems) > before:
         return None
-    return Range(*ends, log=kind == "log", points=points, whole=whole)
+    return Range(*ends, log=kind == "log", points=points, integer=integer)
 
 
-def _is_axis(node: Node, slot: Slot) -> bool:
+def _is_axis(node: Node, spec: OptionSpec) -> bool:
     if not isinstance(node.value, list):
         return False
-    return not slot.takes_list or any(isinstance(item.value, list) for item in node.value)
+    return not spec.takes_list or any(isinstance(item.value, list) for item in node.value)
 
 
-def _single(node: Node, slot: Slot, findings: Findings) -> Axis | None:
+def _single(node: Node, spec: OptionSpec, findings: Findings) -> Axis | None:
     if is_range(node):
-        return _points_of(node, slot, findings)
-    value = read_value(node, slot, findings)
-    return None if value is BROKEN else Axis((value,), takes_list=slot.takes_list)
+        return _points_of(node, spec, findings)
+    value = read_value(node, spec, findings)
+    return None if value is INVALID else Axis((value,), takes_list=spec.takes_list)
 
 
-def _points_of(node: Node, slot: Slot, findings: Findings) -> Axis | None:
-    found = read_range(node, findings, whole=slot.whole)
+def _points_of(node: Node, spec: OptionSpec, findings: Findings) -> Axis | None:
+    found = read_range(node, findings, integer=spec.integer)
     if found is None:
         return None
     try:
-        return Axis(tuple(slot.fit(value) for value in found.values()), (found,))
-    except Misfit as misfit:
-        findings.wrong(node.place, misfit.text, misfit.remedy)
+        return Axis(tuple(spec.validate(value) for value in found.values()), (found,))
+    except InvalidValue as invalid:
+        findings.add(node.place, invalid.text, invalid.remedy)
         return None
 
 
@@ -170,7 +170,7 @@ def _without_doubles(node: Node, axis: Axis, findings: Findings) -> Axis | None:
     for value in axis.values:
         marked = (type(value), value)
         if marked in seen:
-            findings.wrong(node.place, f"the value {show(value)} is here twice.", "Keep one of them.")
+            findings.add(node.place, f"the value {show(value)} is here twice.", "Keep one of them.")
             return None
         seen.add(marked)
     return axis
@@ -178,11 +178,11 @@ def _without_doubles(node: Node, axis: Axis, findings: Findings) -> Axis | None:
 
 def _ends(node: Node, log: bool, findings: Findings) -> tuple[float, float] | None:
     ends = node.plain()
-    if ends is BROKEN:
+    if ends is INVALID:
         return None
     problem = "".join(list(_faults(ends, log))[:1])
     if problem:
-        findings.wrong(node.place, f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0]}.")
+        findings.add(node.place, f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0]}.")
         return None
     return float(ends[0]), float(ends[1])
 
@@ -202,9 +202,9 @@ def _is_finite(value: Any) -> bool:
 
 def _points(node: Node, findings: Findings) -> int | None:
     points = node.plain()
-    if points is BROKEN:
+    if points is INVALID:
         return None
     if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= MOST_POINTS:
-        findings.wrong(node.place, f"expected 1 to {MOST_POINTS} points, got {show(points)}.")
+        findings.add(node.place, f"expected 1 to {MOST_POINTS} points, got {show(points)}.")
         return None
     return points

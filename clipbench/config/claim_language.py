@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clipbench.config.coerce import Misfit
 from clipbench.config.measure_names import unknown_measure
+from clipbench.config.values import InvalidValue
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue
@@ -103,8 +103,8 @@ class Vocabulary:
         if name in found or len(found) == 1:
             return name if name in found else found[0]
         if found:
-            raise Misfit(f"{name!r} may be {' or '.join(found)}.", "Write it in full.")
-        raise Misfit(f"there is no option {name!r}.", did_you_mean(name, self.options))
+            raise InvalidValue(f"{name!r} may be {' or '.join(found)}.", "Write it in full.")
+        raise InvalidValue(f"there is no option {name!r}.", did_you_mean(name, self.options))
 
     def missing(self, side: Side) -> str:
         """Why this experiment has nothing that a side names; empty if it has."""
@@ -146,11 +146,11 @@ def read(text: str, vocabulary: Vocabulary) -> Expectation:
     left, relation, right = _split(inner[1] if inner else text)
     found = Expectation(_side(left, vocabulary), relation, _side(right, vocabulary), inner is not None)
     if bool(found.left.minus) != bool(found.right.minus):
-        raise Misfit("a difference can only be compared with a difference.", HOW)
+        raise InvalidValue("a difference can only be compared with a difference.", HOW)
     if found.left.minus and found.always:
-        raise Misfit("`always` asks for single arms, and a difference is of two.", HOW)
+        raise InvalidValue("`always` asks for single arms, and a difference is of two.", HOW)
     if found.left.measure and found.right.measure:
-        raise Misfit("both sides name a measure, and none names arms.", HOW)
+        raise InvalidValue("both sides name a measure, and none names arms.", HOW)
     return found
 
 
@@ -162,11 +162,11 @@ def _split(text: str) -> tuple[str, str, str]:
         if depth == 0 and sign in RELATIONS:
             places.append(place)
     if len(places) != 1:
-        raise Misfit(f"expected two sides and one of >, < and = between them, got {text!r}.", HOW)
+        raise InvalidValue(f"expected two sides and one of >, < and = between them, got {text!r}.", HOW)
     (place,) = places
     left, right = text[:place].strip(), text[place + 1 :].strip()
     if not left or not right:
-        raise Misfit(f"a side is missing in {text!r}.", HOW)
+        raise InvalidValue(f"a side is missing in {text!r}.", HOW)
     return left, text[place], right
 
 
@@ -180,7 +180,7 @@ def _side(text: str, vocabulary: Vocabulary) -> Side:
         if found is None and rest == arms and not unknown_measure(rest)[0]:
             return Side(text, options=options, measure=rest)
         if found is None:
-            raise Misfit(f"unknown {_name(rest)!r} in a claim.", did_you_mean(_name(rest), vocabulary.known()))
+            raise InvalidValue(f"unknown {_name(rest)!r} in a claim.", did_you_mean(_name(rest), vocabulary.known()))
         where.append(found)
         rest = rest[len(found[1]) + 1 :]
     name = _name(rest)
@@ -195,7 +195,7 @@ def _options(text: str, vocabulary: Vocabulary) -> tuple[str, tuple[tuple[str, s
         return text, ()
     pairs = [part.partition("=") for part in _parts(text[start + 1 : -1], ",")]
     if any(not sign or not value.strip() for _, sign, value in pairs):
-        raise Misfit(f"expected options such as [train.l2=0.001], got {text[start:]}.", HOW)
+        raise InvalidValue(f"expected options such as [train.l2=0.001], got {text[start:]}.", HOW)
     return text[:start].strip(), tuple((vocabulary.column(name.strip()), value.strip()) for name, _, value in pairs)
 
 
@@ -203,11 +203,13 @@ def _difference(text: str, vocabulary: Vocabulary) -> Side:
     """`(norm - none)`: two arms of the same settings."""
     parts = _parts(text[1:-1], " - ") if text.endswith(")") else []
     if len(parts) != 2:
-        raise Misfit(f"expected a difference such as (norm - none), got {text!r}.", HOW)
-    whole, base = (_side(part.strip(), vocabulary) for part in parts)
-    if not whole.strategy or not base.strategy or base.where or whole.where or whole.options or base.options:
-        raise Misfit(f"a difference is between two strategies, got {text!r}.", "Write (norm - none)[train.l2=0.001].")
-    return replace(whole, minus=base)
+        raise InvalidValue(f"expected a difference such as (norm - none), got {text!r}.", HOW)
+    left, base = (_side(part.strip(), vocabulary) for part in parts)
+    if not left.strategy or not base.strategy or base.where or left.where or left.options or base.options:
+        raise InvalidValue(
+            f"a difference is between two strategies, got {text!r}.", "Write (norm - none)[train.l2=0.001]."
+        )
+    return replace(left, minus=base)
 
 
 def _opening(text: str) -> int:

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clipbench.config.arm_options import FOLLOWING, complaints, told, why_not
-from clipbench.config.axes import Axis, Slot, read_axis
-from clipbench.config.coerce import fit, show
-from clipbench.config.component_options import FIXED, SECTIONS, is_plain, signature
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.config.arm_options import FOLLOWING, available_arguments, conflicts, why_missing
+from clipbench.config.axes import Axis, OptionSpec, read_axis
+from clipbench.config.options import FIXED, SECTIONS, is_plain, signature
+from clipbench.config.values import show, validate
+from clipbench.config.yaml_nodes import INVALID, Findings, Node
 from clipbench.core.trial import Component
 from clipbench.errors import UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
@@ -69,7 +69,7 @@ def read_choices(node: Node, kind: str, folder: str, findings: Findings) -> list
     """The components of a section, which is one of them or a list."""
     entries = node.value if isinstance(node.value, list) else [node]
     if not entries:
-        findings.wrong(node.place, "an empty list leaves nothing to try.", f"Name at least one {kind}.")
+        findings.add(node.place, "an empty list leaves nothing to try.", f"Name at least one {kind}.")
     found = [choice for entry in entries for choice in _entry(entry, kind, folder, findings)]
     return [choice for choice in found if choice is not None]
 
@@ -83,7 +83,7 @@ def _entry(node: Node, kind: str, folder: str, findings: Findings) -> list[Choic
 
 
 def _name_and_options(node: Node, kind: str, findings: Findings) -> tuple[Node | None, dict[str, Node]]:
-    if node.value is BROKEN:
+    if node.value is INVALID:
         return None, {}
     if not isinstance(node.value, dict):
         return node, {}
@@ -93,7 +93,7 @@ def _name_and_options(node: Node, kind: str, findings: Findings) -> tuple[Node |
     remedy = "Write {name: ..., and its options}."
     if len(keys) == 1 and (keys[0] in catalogue(kind) or isinstance(node.value[keys[0]].value, dict)):
         remedy = f"Write {{name: {keys[0]}, and its options}}."
-    findings.wrong(node.place, f"this {kind} has no `name`.", remedy)
+    findings.add(node.place, f"this {kind} has no `name`.", remedy)
     return None, {}
 
 
@@ -101,26 +101,26 @@ def _choice(
     name: Node, node: Node, options: dict[str, Node], kind: str, folder: str, findings: Findings
 ) -> Choice | None:
     plugin = _find(name, kind, folder, findings)
-    slots = _signature(plugin, name, findings) if plugin else None
-    if plugin is None or slots is None:
+    specs = _signature(plugin, name, findings) if plugin else None
+    if plugin is None or specs is None:
         return None
     before = len(findings.problems)
     given = _flat(options, kind)
-    meant = _refuse_unknown(plugin, given, slots, findings)
-    axes = _axes(given, slots, plugin, folder, findings)
-    for option, text, remedy in complaints(plugin, axes) if kind == "strategy" else ():
-        findings.wrong(given[option].key_place, text, remedy)
+    meant = _refuse_unknown(plugin, given, specs, findings)
+    axes = _axes(given, specs, plugin, folder, findings)
+    for option, text, remedy in conflicts(plugin, axes) if kind == "strategy" else ():
+        findings.add(given[option].key_place, text, remedy)
     _refuse_absent_files(plugin, given, axes, folder, findings)
-    _refuse_missing(plugin, [name for name in slots if name not in given and name not in meant], node, findings)
+    _refuse_missing(plugin, [name for name in specs if name not in given and name not in meant], node, findings)
     if len(findings.problems) > before or len(axes) < len(given):
         return None
-    defaults = {slot.name: slot.default for slot in slots.values() if is_plain(slot.default)}
+    defaults = {spec.name: spec.default for spec in specs.values() if is_plain(spec.default)}
     # Of a section such as `corrupt`, either nothing is said or all of it: 0 beside 0.1 is a value like any other.
     spoken = {name.partition(".")[0] for name in given if "." in name}
-    quiet = frozenset(name for name, slot in slots.items() if slot.quiet and name.partition(".")[0] not in spoken)
+    quiet = frozenset(name for name, spec in specs.items() if spec.quiet and name.partition(".")[0] not in spoken)
     for option, default in defaults.items():
         if option not in quiet:
-            axes.setdefault(option, Axis((default,), takes_list=slots[option].takes_list))
+            axes.setdefault(option, Axis((default,), takes_list=specs[option].takes_list))
     _unfold(axes)
     own_folder = folder if plugin.source or plugin.files or "yaml_folder" in plugin.given else ""
     return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet)
@@ -131,10 +131,10 @@ def _refuse_absent_files(
 ) -> None:
     for name in plugin.files:
         for path in axes[name].values if name in axes else ():
-            whole = Path(folder, os.path.expanduser(str(path)))
-            if path and not whole.exists():
-                near = sorted(each.name for each in whole.parent.glob("*"))[:20]
-                findings.wrong(given[name].place, f"there is no file {whole}.", did_you_mean(whole.name, near))
+            file = Path(folder, os.path.expanduser(str(path)))
+            if path and not file.exists():
+                near = sorted(each.name for each in file.parent.glob("*"))[:20]
+                findings.add(given[name].place, f"there is no file {file}.", did_you_mean(file.name, near))
 
 
 def _unfold(axes: dict[str, Axis]) -> None:
@@ -145,22 +145,22 @@ def _unfold(axes: dict[str, Axis]) -> None:
 
 
 def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | None:
-    if node.value is BROKEN:
+    if node.value is INVALID:
         return None
     if not isinstance(node.value, str) or not node.value:
         remedy = "`none` is the name of no clipping." if kind == "strategy" and not node.value else ""
-        findings.wrong(node.place, f"expected the name of a {kind}, got {show(node.plain())}.", remedy)
+        findings.add(node.place, f"expected the name of a {kind}, got {show(node.plain())}.", remedy)
         return None
     try:
         plugin = find(kind, node.value, folder)
     except UnknownName as error:
         off = kind == "strategy" and node.value.lower() in ("off", "no", "null", "false")
-        findings.wrong(node.place, error.text, "Did you mean `none`?" if off else error.remedy)
+        findings.add(node.place, error.text, "Did you mean `none`?" if off else error.remedy)
     except (OSError, ValueError) as error:  # a path that no file can have
-        findings.wrong(node.place, f"{show(node.value)} cannot be looked up: {error}.")
+        findings.add(node.place, f"{show(node.value)} cannot be looked up: {error}.")
     except SystemExit:
         text = f"cannot import {node.value!r}: it ends the program."
-        findings.wrong(node.place, text, "Guard its main part.")
+        findings.add(node.place, text, "Guard its main part.")
     else:
         if kind != "strategy" or _is_rule(plugin, node, findings):
             return plugin
@@ -171,23 +171,23 @@ def _is_rule(plugin: Plugin, node: Node, findings: Findings) -> bool:
     """Whether a function says where it looks, and asks for nothing that there is not; says so if not."""
     if "per" not in plugin.facts:
         text = f"{node.value} does not say where it looks."
-        findings.wrong(node.place, text, "Decorate it with @clipbench.strategy(per=...).")
+        findings.add(node.place, text, "Decorate it with @clipbench.strategy(per=...).")
         return False
-    known = told(plugin.facts)
+    known = available_arguments(plugin.facts)
     asked = sorted(plugin.given - set(known))
     if asked:
         where = " on weights" if plugin.facts.get("on") == "weights" else ""
         text = f"{node.value} names {', '.join(asked)}, and a rule per {plugin.facts['per']}{where} is not given that."
-        findings.wrong(node.place, text, f"It may name {', '.join(known)}.")
+        findings.add(node.place, text, f"It may name {', '.join(known)}.")
     return not asked
 
 
-def _signature(plugin: Plugin, node: Node, findings: Findings) -> dict[str, Slot] | None:
+def _signature(plugin: Plugin, node: Node, findings: Findings) -> dict[str, OptionSpec] | None:
     try:
         return signature(plugin)
     except (ValueError, TypeError):  # some functions written in C do not say what they take
         text = f"the options of {plugin.name!r} cannot be read."
-        findings.wrong(node.place, text, "Wrap it in a Python function.")
+        findings.add(node.place, text, "Wrap it in a Python function.")
         return None
 
 
@@ -203,14 +203,14 @@ def _flat(options: dict[str, Node], kind: str) -> dict[str, Node]:
 
 
 def _axes(
-    given: Mapping[str, Node], slots: Mapping[str, Slot], plugin: Plugin, folder: str, findings: Findings
+    given: Mapping[str, Node], specs: Mapping[str, OptionSpec], plugin: Plugin, folder: str, findings: Findings
 ) -> dict[str, Axis]:
     """The values of every option that is known, or that an open plug-in takes without naming it."""
-    anything = partial(fit, annotation=Any, infinite=True)
-    known = {name: slots.get(name) or Slot(name, anything) for name in given if name in slots or plugin.open}
+    anything = partial(validate, annotation=Any, infinite=True)
+    known = {name: specs.get(name) or OptionSpec(name, anything) for name in given if name in specs or plugin.open}
     axes = {
-        name: _schedules(given[name], folder, findings) if slot.kind else read_axis(given[name], slot, findings)
-        for name, slot in known.items()
+        name: _schedules(given[name], folder, findings) if spec.kind else read_axis(given[name], spec, findings)
+        for name, spec in known.items()
     }
     return {name: axis for name, axis in axes.items() if axis is not None}
 
@@ -224,54 +224,54 @@ def _schedules(node: Node, folder: str, findings: Findings) -> Axis | None:
             found.append(Component(name, label=name) if name else None)
         elif isinstance(name, str) and name not in catalogue("schedule") and ":" not in name:
             remedy = did_you_mean(name, [*catalogue("schedule"), *FOLLOWING])
-            findings.wrong(entry.place, f"unknown schedule {name!r}.", remedy)
+            findings.add(entry.place, f"unknown schedule {name!r}.", remedy)
         else:
             read = [one for choice in read_choices(entry, "schedule", folder, findings) for one in choice.components()]
             found += [None if one == CONSTANT else one for one in read]
     if len(set(found)) < len(found):
-        findings.wrong(node.place, "a schedule is here twice.", "Keep one of them.")
+        findings.add(node.place, "a schedule is here twice.", "Keep one of them.")
     return Axis(tuple(found)) if len(findings.problems) == before else None
 
 
 def _refuse_unknown(
-    plugin: Plugin, given: Mapping[str, Node], slots: Mapping[str, Slot], findings: Findings
+    plugin: Plugin, given: Mapping[str, Node], specs: Mapping[str, OptionSpec], findings: Findings
 ) -> set[str]:
     """Report what is no option; gives the names that were probably meant by it."""
     meant = set()
     for option in given:
-        if option not in slots and not plugin.open:
-            text, remedy = _why_unknown(plugin, option, slots)
+        if option not in specs and not plugin.open:
+            text, remedy = _why_unknown(plugin, option, specs)
             place = given[option].place if option in SECTIONS else given[option].key_place
-            findings.wrong(place, text, remedy)
-            meant |= {name for name in slots if f"mean `{name}`" in remedy}
+            findings.add(place, text, remedy)
+            meant |= {name for name in specs if f"mean `{name}`" in remedy}
     return meant
 
 
-def _why_unknown(plugin: Plugin, option: str, slots: Mapping[str, Slot]) -> tuple[str, str]:
+def _why_unknown(plugin: Plugin, option: str, specs: Mapping[str, OptionSpec]) -> tuple[str, str]:
     if plugin.is_stream and option in FIXED:
         return f"{plugin.name} is a stream: every step draws new examples, and `{option}` says nothing of them.", ""
-    if plugin.kind == "strategy" and (text := why_not(plugin, option)):
+    if plugin.kind == "strategy" and (text := why_missing(plugin, option)):
         return text, ""
     if option in SECTIONS and plugin.kind == "data":
         return "expected a mapping.", SECTIONS[option]
-    if not slots:
+    if not specs:
         return f"{plugin.name} takes no options.", ""
     section = option.rpartition(".")[0]
-    known = [name for name in slots if name.rpartition(".")[0] == section]
+    known = [name for name in specs if name.rpartition(".")[0] == section]
     known += list(SECTIONS) if plugin.kind == "data" and not section else []
     return f"{plugin.name} has no option {option!r}.", did_you_mean(option, known)
 
 
 def _refuse_missing(plugin: Plugin, options: list[str], node: Node, findings: Findings) -> None:
-    slots = signature(plugin)
+    specs = signature(plugin)
     replaced = "threshold" if set(plugin.facts.get("instead", ())) - set(options) else ""
-    missing = [f"`{option}`" for option in options if slots[option].required and option != replaced]
+    missing = [f"`{option}`" for option in options if specs[option].required and option != replaced]
     if not missing:
         return
     low, high = plugin.facts.get("search") or (0.01, 100.0)
     example = f"Write a number, a list, or a range such as threshold: {{log: [{low:g}, {high:g}]}}."
     text = f"{plugin.name} needs {' and '.join(missing)}."
-    findings.wrong(node.place, text, example if "`threshold`" in missing else "")
+    findings.add(node.place, text, example if "`threshold`" in missing else "")
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from clipbench.config.axes import Axis, Range
 from clipbench.config.claim_language import Expectation
 from clipbench.config.components import Choice
-from clipbench.config.sections import Claim, ReportOptions
+from clipbench.config.sections import Claim, ReportSection
 from clipbench.config.sweep_section import Sweep
 from clipbench.core.trial import Component, Training
 from clipbench.errors import Place
@@ -30,7 +30,7 @@ class Experiment:
     training: tuple[Training, ...]
     arms: tuple[Component, ...]
     seeds: tuple[int, ...]
-    report: ReportOptions
+    report: ReportSection
     notes: tuple[str, ...] = ()
     sweep: Sweep | None = None
     claims: tuple[Claim, ...] = ()

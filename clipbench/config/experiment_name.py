@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from clipbench.config.coerce import show
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.config.values import show
+from clipbench.config.yaml_nodes import INVALID, Findings, Node
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 RESERVED = ("mlflow.db", "mlartifacts")  # what `results/` itself holds
@@ -20,9 +20,9 @@ def read_name(node: Node | None, path: Path, findings: Findings) -> str:
     if isinstance(node.value, str) and re.fullmatch(NAME, node.value):
         if node.value.lower() not in RESERVED:
             return node.value
-        findings.wrong(node.place, f"the name {show(node.value)} is taken by MLflow's store.")
-    elif node.value is not BROKEN:
+        findings.add(node.place, f"the name {show(node.value)} is taken by MLflow's store.")
+    elif node.value is not INVALID:
         text = f"a name has up to 100 letters, digits, `.`, `_` and `-`, got {show(node.plain())}."
         remedy = "Put it in quotes." if isinstance(node.value, int | float) else ""
-        findings.wrong(node.place, text, remedy)
+        findings.add(node.place, text, remedy)
     return ""

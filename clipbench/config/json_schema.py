@@ -6,15 +6,15 @@ from typing import Any
 
 from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import KINDS as RANGES
-from clipbench.config.axes import MOST_POINTS, Slot
-from clipbench.config.coerce import json_schema
-from clipbench.config.component_options import signature
-from clipbench.config.experiment_file import KINDS
+from clipbench.config.axes import MOST_POINTS, OptionSpec
 from clipbench.config.experiment_name import NAME
+from clipbench.config.load_experiment import KINDS
+from clipbench.config.options import signature
 from clipbench.config.search_space import PATH
-from clipbench.config.sections import Claim, ReportOptions, Section, slots
+from clipbench.config.sections import Claim, ReportSection, Section, specs
 from clipbench.config.sweep_section import Sweep
 from clipbench.config.train_section import OF_COMPONENTS, EarlyStop, Train
+from clipbench.config.values import json_schema
 from clipbench.plugins.registry import catalogue
 
 Json = dict[str, Any]
@@ -49,7 +49,7 @@ def experiment_schema() -> Json:
             **sections,
             "train": _train(),
             "seeds": _seeds(),
-            "report": _section(ReportOptions),
+            "report": _section(ReportSection),
             "sweep": _sweep(),
             "claims": {"type": "array", "items": _section(Claim)},
             "folder": {"type": "string", "description": "Where ./file.py:function is looked up."},
@@ -69,42 +69,42 @@ def _options(kind: str, name: str) -> Json:
     plugin = catalogue(kind)[name]
     found = signature(plugin)
     properties: Json = {"name": {"const": name}}
-    for slot in found.values():
-        section, _, part = slot.name.partition(".")
+    for spec in found.values():
+        section, _, part = spec.name.partition(".")
         if part:
             nested = properties.setdefault(section, {"type": "object", "properties": {}, "additionalProperties": False})
-            nested["properties"][part] = _axis(slot)
+            nested["properties"][part] = _axis(spec)
         else:
-            properties[slot.name] = _axis(slot)
+            properties[spec.name] = _axis(spec)
     return {
         "type": "object",
         "description": plugin.summary,
         "properties": properties,
-        "required": ["name", *(slot.name for slot in found.values() if slot.required)],
+        "required": ["name", *(spec.name for spec in found.values() if spec.required)],
         "additionalProperties": plugin.open,
     }
 
 
-def _axis(slot: Slot) -> Json:
-    value = _value(slot)
-    described = {} if slot.required else {"default": slot.default}
+def _axis(spec: OptionSpec) -> Json:
+    value = _value(spec)
+    described = {} if spec.required else {"default": spec.default}
     many = {
         "type": "array",
-        "items": value if slot.takes_list else {"anyOf": [value, {"$ref": "#/$defs/range"}]},
+        "items": value if spec.takes_list else {"anyOf": [value, {"$ref": "#/$defs/range"}]},
     }
     return {"anyOf": [value, many, {"$ref": "#/$defs/range"}]} | described
 
 
-def _value(slot: Slot) -> Json:
-    if slot.kind:
-        return {"anyOf": [{"enum": [None, *FOLLOWING]}, {"$ref": f"#/$defs/{slot.kind}"}]}
-    schema = json_schema(slot.annotation)
+def _value(spec: OptionSpec) -> Json:
+    if spec.kind:
+        return {"anyOf": [{"enum": [None, *FOLLOWING]}, {"$ref": f"#/$defs/{spec.kind}"}]}
+    schema = json_schema(spec.annotation)
     schema.pop("title", None)
     return schema
 
 
 def _train() -> Json:
-    axes = {name: _axis(slot) for name, slot in slots(Train).items() if name not in ("steps", "target")}
+    axes = {name: _axis(spec) for name, spec in specs(Train).items() if name not in ("steps", "target")}
     axes["steps"] = {"anyOf": [_WHOLE, {"$ref": "#/$defs/range"}]}
     axes["loss"] = _one_or_many({"anyOf": [{"enum": ["output", "auto"]}, {"$ref": "#/$defs/loss"}]})
     for kind in OF_COMPONENTS:

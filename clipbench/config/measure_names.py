@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipbench.config.coerce import show
+from clipbench.config.values import show
 from clipbench.core import measures
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue

@@ -21,7 +21,7 @@ def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: 
         for changed, options in _one_at_a_time(choice):
             said = refusal(plugin, options)
             if said:
-                findings.wrong(_where(choice, changed, said, places), said)
+                findings.add(_where(choice, changed, said, places), said)
                 break
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node, child_key, parse
+from clipbench.config.yaml_nodes import INVALID, Findings, Node, child_key, parse
 from clipbench.errors import InputError, Place, Problem
 
 # A name, an index, or a name in quotes that may hold dots: `sweep.search."optimizer.lr"`.
@@ -39,7 +39,7 @@ def apply(root: Node, sets: Iterable[str], findings: Findings) -> Node:
         except InputError as error:  # its value is not YAML
             findings.problems += error.problems
         except _NoSuchPart as error:
-            findings.wrong(place, *error.args)
+            findings.add(place, *error.args)
     return root
 
 
@@ -72,7 +72,7 @@ def _read(words: str, place: Place, findings: Findings) -> _Override | None:
     path, equals, value = words.partition("=")
     steps = _steps(path.strip())
     if not equals or steps is None:
-        findings.wrong(place, "is not path.to.key=value.", "Write for example train.epochs=5.")
+        findings.add(place, "is not path.to.key=value.", "Write for example train.epochs=5.")
         return None
     key = ""
     for step in steps:
@@ -121,7 +121,7 @@ def _put_index(node: Node, index: int, rest: tuple[str | int, ...], value: Node,
 def _as_mapping(node: Node, step: str) -> dict[str, Node]:
     if isinstance(node.value, dict):
         return node.value
-    if node.value is None or node.value is BROKEN:
+    if node.value is None or node.value is INVALID:
         return {}
     if isinstance(node.value, list):
         raise _NoSuchPart(f"{node.key} is a list, so it has no {step!r}.", f"Say which one: {node.key}[0].{step}.")

@@ -16,16 +16,16 @@ def check_partition(choice: Choice, place: Callable[[str], Place], findings: Fin
     folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
     if len(folds) > 1:
         text = "folds make an axis themselves, and so cannot be one."
-        findings.wrong(place(f"{choice.key}.folds"), text, "Write one number.")
+        findings.add(place(f"{choice.key}.folds"), text, "Write one number.")
         return
     if any(number is not None and (folds[0] is None or number >= folds[0]) for number in fold):
         text = (
             f"a fold is one of {folds[0]} folds, counted from 0." if folds[0] else "there are no folds to choose from."
         )
-        findings.wrong(place(f"{choice.key}.fold"), text, "Write folds: 5; every fold is trained then.")
+        findings.add(place(f"{choice.key}.fold"), text, "Write folds: 5; every fold is trained then.")
         return
     test = 1 / folds[0] if folds[0] else max(axes["split.test"].values)
     held_out = max(axes["split.val"].values) + test
     if held_out >= 1:
         text = f"val and test take {held_out:g} of the examples, and nothing is left to train on."
-        findings.wrong(place(f"{choice.key}.split"), text)
+        findings.add(place(f"{choice.key}.split"), text)

@@ -11,13 +11,13 @@ from typing import Any
 
 from clipbench.config.arm_options import ADDED
 from clipbench.config.axes import KINDS as RANGES
-from clipbench.config.axes import Range, Slot, frozen, is_range, read_axis, read_range
-from clipbench.config.coerce import Misfit, fit, show
-from clipbench.config.component_options import signature
+from clipbench.config.axes import OptionSpec, Range, frozen, is_range, read_axis, read_range
 from clipbench.config.components import Choice
 from clipbench.config.optimizer_check import refusal
+from clipbench.config.options import signature
 from clipbench.config.sections import is_mapping
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.config.values import InvalidValue, show, validate
+from clipbench.config.yaml_nodes import INVALID, Findings, Node
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Plugin, find
 
@@ -32,21 +32,21 @@ Choices = Mapping[str, Sequence[Choice]]
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedOption:
     """One option of a component that is searched."""
 
     key: str  # where the YAML says so, as `--set` takes it
     space: Space  # whose values are as the option has them
 
 
-def searched(choice: Choice, section: str, search: Mapping[str, Space]) -> dict[str, Searched]:
+def searched_options(choice: Choice, section: str, search: Mapping[str, Space]) -> dict[str, SearchedOption]:
     """The options of one component that `sweep.search` names; a path with an index goes before one without."""
     own = _own_options(choice, section)
-    found: dict[str, Searched] = {}
+    found: dict[str, SearchedOption] = {}
     for path, space in sorted(search.items(), key=lambda item: "[" in item[0]):
         where, option = _parts(path)
         if where in (section, choice.key) and option in own:
-            found[option] = Searched(f'sweep.search."{path}"', _fitted(space, own[option]))
+            found[option] = SearchedOption(f'sweep.search."{path}"', _validated_space(space, own[option]))
     return found
 
 
@@ -57,12 +57,12 @@ def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, S
         where, option = _parts(path)
         section = _section(where)
         if not where:
-            findings.wrong(item.key_place, *_no_path(path, choices))
+            findings.add(item.key_place, *_no_path(path, choices))
             continue
         named = [choice for choice in choices.get(section, ()) if where in (section, choice.key)]
         having = [(choice, own[option]) for choice in named if option in (own := _own_options(choice, section))]
-        if not having and choices.get(section) and not findings.concern(section):
-            findings.wrong(item.key_place, *_nobody_has(path, choices[section], named))
+        if not having and choices.get(section) and not findings.has_problem_in(section):
+            findings.add(item.key_place, *_nobody_has(path, choices[section], named))
         space = _space(item, having, findings)
         if space is not None:
             found[path] = space
@@ -72,8 +72,8 @@ def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, S
 def takes(choice: Choice, section: str, option: str, value: float) -> bool:
     """Whether a component would take that value of an option."""
     try:
-        _own_options(choice, section)[option].fit(value)
-    except Misfit:
+        _own_options(choice, section)[option].validate(value)
+    except InvalidValue:
         return False
     options = {name: axis.values[0] for name, axis in choice.axes} | {option: value}
     return section != "optimizer" or not refusal(_plugin(choice, section), options)
@@ -89,27 +89,27 @@ def _section(where: str) -> str:
     return where.partition("[")[0]
 
 
-def _own_options(choice: Choice, section: str) -> dict[str, Slot]:
+def _own_options(choice: Choice, section: str) -> dict[str, OptionSpec]:
     """The options that a component's own function takes, and not those that clipbench adds to its kind."""
     plugin = _plugin(choice, section)
-    slots = {name: slot for name, slot in signature(plugin).items() if name in plugin.options}
+    specs = {name: spec for name, spec in signature(plugin).items() if name in plugin.options}
     written = dict(choice.axes)
     if plugin.open:
-        anything = partial(fit, annotation=Any, infinite=True)
-        slots |= {name: Slot(name, anything) for name in written if name not in signature(plugin)}
+        anything = partial(validate, annotation=Any, infinite=True)
+        specs |= {name: OptionSpec(name, anything) for name in written if name not in signature(plugin)}
     # Where other options stand in for a threshold, there is none.
-    return {name: slot for name, slot in slots.items() if name != "threshold" or name in written}
+    return {name: spec for name, spec in specs.items() if name != "threshold" or name in written}
 
 
 def _plugin(choice: Choice, section: str) -> Plugin:
     return find(KINDS[section], choice.name, choice.folder)
 
 
-def _fitted(space: Space, slot: Slot) -> Space:
+def _validated_space(space: Space, spec: OptionSpec) -> Space:
     """The space with values as the option has them."""
     if isinstance(space, Range):
-        return replace(space, whole=slot.whole)
-    return tuple(frozen(slot.fit(value)) for value in _thawed(space))
+        return replace(space, integer=spec.integer)
+    return tuple(frozen(spec.validate(value)) for value in _thawed(space))
 
 
 def _thawed(space: Iterable[Any]) -> Iterator[Any]:
@@ -148,51 +148,51 @@ def _nobody_has(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -
     return f"{nobody} option {option!r}.", did_you_mean(option, known) if known else ""
 
 
-def _space(node: Node, having: Sequence[tuple[Choice, Slot]], findings: Findings) -> Space | None:
+def _space(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> Space | None:
     """What an option may be; None if it was reported as wrong."""
-    if node.plain() is BROKEN:
+    if node.plain() is INVALID:
         return None
     if not is_range(node) and not isinstance(node.value, list):
         text = f"expected a range or a list of values, got {show(node.plain())}."
-        findings.wrong(node.place, text, "Write {log: [0.01, 1]}.")
+        findings.add(node.place, text, "Write {log: [0.01, 1]}.")
         return None
-    heard = Findings()  # what several components say alike is one mistake
-    space = _read_range(node, having, heard) if is_range(node) else _read_values(node, having, heard)
-    if not heard.problems:
-        for choice, slot in having:
-            _try_optimizer(choice, slot, node, heard)
-    findings.problems += dict.fromkeys(heard.problems)
-    return None if heard.problems else space
+    found_here = Findings()  # what several components say alike is one mistake
+    space = _read_range(node, having, found_here) if is_range(node) else _read_values(node, having, found_here)
+    if not found_here.problems:
+        for choice, spec in having:
+            _try_optimizer(choice, spec, node, found_here)
+    findings.problems += dict.fromkeys(found_here.problems)
+    return None if found_here.problems else space
 
 
-def _read_range(node: Node, having: Sequence[tuple[Choice, Slot]], findings: Findings) -> Range | None:
+def _read_range(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> Range | None:
     if "points" in node.value:
         text = "a search is not held to points: it takes every value of the range."
-        findings.wrong(node.value["points"].key_place, text, "Take it out.")
+        findings.add(node.value["points"].key_place, text, "Take it out.")
     found = read_range(node, findings)
     if found:
-        for (_, slot), end in itertools.product(having, _values(node)):
+        for (_, spec), end in itertools.product(having, _values(node)):
             try:
-                slot.fit(end.plain())
-            except Misfit as misfit:
-                findings.wrong(end.place, misfit.text, misfit.remedy)
+                spec.validate(end.plain())
+            except InvalidValue as invalid:
+                findings.add(end.place, invalid.text, invalid.remedy)
     return found
 
 
-def _read_values(node: Node, having: Sequence[tuple[Choice, Slot]], findings: Findings) -> tuple[Any, ...]:
+def _read_values(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> tuple[Any, ...]:
     for item in node.value:
         if isinstance(item.value, dict):
-            findings.wrong(item.place, f"expected a value, got {show(item.plain())}.", "A range stands alone.")
+            findings.add(item.place, f"expected a value, got {show(item.plain())}.", "A range stands alone.")
             return ()
     if len(node.value) < 2:
         text = f"{show(node.plain())} leaves nothing to search."
-        findings.wrong(node.place, text, "Write a range, or two values or more.")
+        findings.add(node.place, text, "Write a range, or two values or more.")
         return ()
-    for _, slot in having:
-        axis = read_axis(node, replace(slot, takes_list=False), findings)
-        if axis and slot.name == "threshold" and None in axis.values:
+    for _, spec in having:
+        axis = read_axis(node, replace(spec, takes_list=False), findings)
+        if axis and spec.name == "threshold" and None in axis.values:
             item = node.value[axis.values.index(None)]
-            findings.wrong(item.place, "a threshold that is off is no point of a search.", "Take it out.")
+            findings.add(item.place, "a threshold that is off is no point of a search.", "Take it out.")
     return tuple(frozen(node.plain()))
 
 
@@ -202,12 +202,12 @@ def _values(node: Node) -> list[Node]:
     return list(ends.value)
 
 
-def _try_optimizer(choice: Choice, slot: Slot, node: Node, findings: Findings) -> None:
+def _try_optimizer(choice: Choice, spec: OptionSpec, node: Node, findings: Findings) -> None:
     """Report the values that an optimizer's constructor refuses, if it takes those of the YAML."""
     if not choice.key.startswith("optimizer"):
         return
     plugin, first = _plugin(choice, "optimizer"), {name: axis.values[0] for name, axis in choice.axes}
     for item in _values(node) if not refusal(plugin, first) else ():
-        said = refusal(plugin, first | {slot.name: frozen(slot.fit(item.plain()))})
+        said = refusal(plugin, first | {spec.name: frozen(spec.validate(item.plain()))})
         if said:
-            findings.wrong(item.place, said)
+            findings.add(item.place, said)

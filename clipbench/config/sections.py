@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from clipbench.config import claim_language
-from clipbench.config.axes import Slot, read_value
+from clipbench.config.axes import OptionSpec, read_value
 from clipbench.config.claim_language import Expectation, Vocabulary
-from clipbench.config.coerce import Misfit, fit, show, takes_whole
-from clipbench.config.component_options import NotNegative
 from clipbench.config.measure_names import unknown_measure
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.config.options import NotNegative
+from clipbench.config.values import InvalidValue, show, takes_integers, validate
+from clipbench.config.yaml_nodes import INVALID, Findings, Node
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import REQUIRED
 
@@ -25,7 +25,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class ReportOptions(Section):
+class ReportSection(Section):
     """What is compared, with which arm, and how small a difference does not matter."""
 
     metric: str | None = None
@@ -43,33 +43,33 @@ class Claim(Section):
     margin: NotNegative = 0.0
 
 
-def slots(section: type[Section]) -> dict[str, Slot]:
+def specs(section: type[Section]) -> dict[str, OptionSpec]:
     """The options that a section declares."""
     found = {}
     for name, info in section.model_fields.items():
         annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         default = REQUIRED if info.is_required() else info.default
-        reader = partial(fit, annotation=annotation)
-        found[name] = Slot(name, reader, annotation, default, whole=takes_whole(annotation))
+        reader = partial(validate, annotation=annotation)
+        found[name] = OptionSpec(name, reader, annotation, default, integer=takes_integers(annotation))
     return found
 
 
-def read_report(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> ReportOptions | None:
+def read_report(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> ReportSection | None:
     """The report section; `metrics` names the user's own."""
-    values = read_values(node, slots(ReportOptions), findings)
+    values = read_values(node, specs(ReportSection), findings)
     if values is None or not is_measured(node, "metric", metrics, findings):
         return None
-    return ReportOptions(**values)
+    return ReportSection(**values)
 
 
 def read_claims(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> tuple[Claim, ...]:
     """The claims that could be read; what is wrong with the others is among the findings."""
-    if node is None or node.value is BROKEN:
+    if node is None or node.value is INVALID:
         return ()
     if not isinstance(node.value, list):
-        findings.wrong(node.place, f"expected a list of claims, got {show(node.plain())}.")
+        findings.add(node.place, f"expected a list of claims, got {show(node.plain())}.")
         return ()
-    read = [(item, read_values(item, slots(Claim), findings)) for item in node.value]
+    read = [(item, read_values(item, specs(Claim), findings)) for item in node.value]
     return tuple(
         Claim(**values)
         for item, values in read
@@ -84,8 +84,8 @@ def read_expectations(node: Node | None, vocabulary: Vocabulary, findings: Findi
         expected = claim.value["expect"]
         try:
             read.append(claim_language.read(str(expected.value), vocabulary))
-        except Misfit as error:
-            findings.wrong(expected.place, error.text, error.remedy)
+        except InvalidValue as error:
+            findings.add(expected.place, error.text, error.remedy)
         else:
             for side in (read[-1].left, read[-1].right):
                 if missing := vocabulary.missing(side):
@@ -97,8 +97,8 @@ def is_mapping(node: Node, findings: Findings) -> bool:
     """Whether a node is a mapping of options; says so if it is not."""
     if isinstance(node.value, dict):
         return True
-    if node.value is not BROKEN:
-        findings.wrong(node.place, f"expected a mapping of options, got {show(node.plain())}.")
+    if node.value is not INVALID:
+        findings.add(node.place, f"expected a mapping of options, got {show(node.plain())}.")
     return False
 
 
@@ -106,12 +106,12 @@ def refuse_unknown(node: Node, known: list[str], findings: Findings, later: froz
     """Report the keys of a mapping that are not known; `later` are known, but not in this release."""
     for name, item in node.value.items():
         if name in later:
-            findings.wrong(item.key_place, f"`{name}` is not in this release.", "Take it out.")
+            findings.add(item.key_place, f"`{name}` is not in this release.", "Take it out.")
         elif name not in known:
-            findings.wrong(item.key_place, f"{node.key} has no option {name!r}.", did_you_mean(name, known))
+            findings.add(item.key_place, f"{node.key} has no option {name!r}.", did_you_mean(name, known))
 
 
-def read_values(node: Node | None, known: dict[str, Slot], findings: Findings) -> dict[str, Any] | None:
+def read_values(node: Node | None, known: dict[str, OptionSpec], findings: Findings) -> dict[str, Any] | None:
     """The options that a mapping sets, none of them an axis; None if any was reported as wrong."""
     if node is None:
         return {}
@@ -121,10 +121,10 @@ def read_values(node: Node | None, known: dict[str, Slot], findings: Findings) -
     refuse_unknown(node, list(known), findings)
     given = {name: item for name, item in node.value.items() if name in known}
     values = {name: read_value(item, known[name], findings) for name, item in given.items()}
-    missing = [f"`{name}`" for name, slot in known.items() if slot.required and name not in given]
+    missing = [f"`{name}`" for name, spec in known.items() if spec.required and name not in given]
     if missing:
-        findings.wrong(node.place, f"there is no {' and no '.join(missing)}.")
-    unreadable = BROKEN in values.values()
+        findings.add(node.place, f"there is no {' and no '.join(missing)}.")
+    unreadable = INVALID in values.values()
     return values if len(findings.problems) == before and not unreadable else None
 
 
@@ -134,5 +134,5 @@ def is_measured(node: Node | None, option: str, metrics: tuple[str, ...], findin
         return True
     problem, remedy = unknown_measure(item.value, metrics)
     if problem:
-        findings.wrong(item.place, problem, remedy)
+        findings.add(item.place, problem, remedy)
     return not problem

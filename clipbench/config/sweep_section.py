@@ -11,12 +11,12 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from clipbench.config.axes import Axis
-from clipbench.config.coerce import Misfit, fit, show
 from clipbench.config.components import Choice
 from clipbench.config.measure_names import unknown_measure
 from clipbench.config.search_space import Space, read_search
-from clipbench.config.sections import Section, is_mapping, read_values, slots
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.config.sections import Section, is_mapping, read_values, specs
+from clipbench.config.values import InvalidValue, show, validate
+from clipbench.config.yaml_nodes import INVALID, Findings, Node
 from clipbench.core import measures
 
 Direction = Literal["maximize", "minimize"]
@@ -57,11 +57,13 @@ def read_sweep(
     if node is None or not is_mapping(node, findings):
         return None
     before = len(findings.problems)
-    known = slots(Sweep)
-    known["timeout"] = replace(known["timeout"], fit=_seconds)
-    known["direction"] = replace(known["direction"], fit=_directions)
-    known["objective"] = replace(known["objective"], fit=lambda value: value)  # read below, each measure at its place
-    known["search"] = replace(known["search"], fit=lambda value: value)  # and each path
+    known = specs(Sweep)
+    known["timeout"] = replace(known["timeout"], validate=_seconds)
+    known["direction"] = replace(known["direction"], validate=_directions)
+    known["objective"] = replace(
+        known["objective"], validate=lambda value: value
+    )  # read below, each measure at its place
+    known["search"] = replace(known["search"], validate=lambda value: value)  # and each path
     values = read_values(node, known, findings)
     given: dict[str, Node] = node.value
     search: Mapping[str, Space] = {}
@@ -82,14 +84,14 @@ def _objectives(node: Node | None, metrics: tuple[str, ...], findings: Findings)
     found: list[str] = []
     for item in _items(node):
         name = item.plain()
-        problem, remedy = _no_objective(name, metrics) if name is not BROKEN else ("", "")
+        problem, remedy = _no_objective(name, metrics) if name is not INVALID else ("", "")
         if not problem and name in found:
             problem, remedy = f"{name} is here twice.", "Keep one of them."
         if problem:
-            findings.wrong(item.place, problem, remedy)
+            findings.add(item.place, problem, remedy)
         found.append(name)
     if node and node.value == []:
-        findings.wrong(node.place, "an empty list leaves nothing to judge by.", "Write objective: val/accuracy.")
+        findings.add(node.place, "an empty list leaves nothing to judge by.", "Write objective: val/accuracy.")
     return tuple(found)
 
 
@@ -117,15 +119,15 @@ def _check_judging(sweep: Sweep, given: Mapping[str, Node], metrics: tuple[str, 
         text = f"there are {len(directions)} directions for {_count(max(1, len(objectives)), 'objective')}."
         if len(directions) == 1:
             text = f"there is one direction for {_count(len(objectives), 'objective')}."
-        findings.wrong(given["direction"].place, text, "Write one for each, or leave it out.")
+        findings.add(given["direction"].place, text, "Write one for each, or leave it out.")
     if len(objectives) > 1 and sweep.pruner not in (None, "none"):
         text = f"{sweep.pruner} judges by one objective, and there are {len(objectives)}."
-        findings.wrong(given["pruner"].place, text, "Write pruner: none, or leave it out.")
+        findings.add(given["pruner"].place, text, "Write pruner: none, or leave it out.")
     elif sweep.pruner in OF_EPOCHS:
         for name in objectives:
             if unknown_measure(name, metrics, per_epoch=True)[0]:
                 text = f"{sweep.pruner} judges at the ends of epochs, and {name} is known at the end of training alone."
-                findings.wrong(given["pruner"].place, text, "Write pruner: none, or leave it out.")
+                findings.add(given["pruner"].place, text, "Write pruner: none, or leave it out.")
 
 
 def _check_measured(
@@ -137,15 +139,15 @@ def _check_measured(
 ) -> None:
     """Whether the objectives are measured here, as far as the YAML alone shows it."""
     targets = axes["target"].values if axes and "target" in axes else (None,)
-    without_data = not choices.get("data") and not findings.concern("data")
+    without_data = not choices.get("data") and not findings.has_problem_in("data")
     for name, item in zip(objectives, _items(node), strict=True):
         if name == "epochs_to_target" and axes is not None and None in targets:
             text = "without a target there is no epochs_to_target."
-            findings.wrong(item.place, text, "Write train: {target: {val/accuracy: 0.95}}.")
+            findings.add(item.place, text, "Write train: {target: {val/accuracy: 0.95}}.")
         column = measures.final(name)
         if without_data and column and column.uses_validation_data:
             text = f"without data there is no {name}."
-            findings.wrong(item.place, text, "Write train/loss, or leave it out.")
+            findings.add(item.place, text, "Write train/loss, or leave it out.")
 
 
 def _remark(sweep: Sweep, data: Sequence[Choice], findings: Findings) -> None:
@@ -177,8 +179,8 @@ def _one_or_several(values: tuple[str, ...]) -> str | tuple[str, ...] | None:
 
 def _directions(value: Any) -> Any:
     if not isinstance(value, list):
-        return fit(value, Direction | None)
-    return _one_or_several(tuple(fit(item, Direction) for item in value))
+        return validate(value, Direction | None)
+    return _one_or_several(tuple(validate(item, Direction) for item in value))
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -191,7 +193,7 @@ def _seconds(value: Any) -> float | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
     seconds = float(found[1]) * _UNITS[found[2]] if found else value
     if isinstance(seconds, bool | str) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise Misfit(f"expected a time larger than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
+        raise InvalidValue(f"expected a time larger than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
     return float(seconds)
 
 

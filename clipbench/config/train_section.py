@@ -11,12 +11,12 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from clipbench.config.axes import Axis, read_axis
-from clipbench.config.coerce import Misfit, fit, show
-from clipbench.config.component_options import NotNegative
 from clipbench.config.components import read_choices
 from clipbench.config.measure_names import unknown_measure
-from clipbench.config.sections import Positive, Section, is_mapping, refuse_unknown, slots
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node
+from clipbench.config.options import NotNegative
+from clipbench.config.sections import Positive, Section, is_mapping, refuse_unknown, specs
+from clipbench.config.values import InvalidValue, show, validate
+from clipbench.config.yaml_nodes import INVALID, Findings, Node
 from clipbench.core.trial import Component, Training
 from clipbench.errors import did_you_mean
 
@@ -54,10 +54,10 @@ def read_training(node: Node | None, folder: str, findings: Findings) -> dict[st
     before = len(findings.problems)
     given: dict[str, Node] = node.value
     metrics = _metrics(given.get("metrics"), folder, findings)
-    known = slots(Train)
-    known["target"] = replace(known["target"], fit=partial(_target, metrics=function_names(metrics)))
-    known["early_stop"] = replace(known["early_stop"], fit=partial(_early_stop, metrics=function_names(metrics)))
-    known["batch_size"] = replace(known["batch_size"], fit=_batch_size)
+    known = specs(Train)
+    known["target"] = replace(known["target"], validate=partial(_target, metrics=function_names(metrics)))
+    known["early_stop"] = replace(known["early_stop"], validate=partial(_early_stop, metrics=function_names(metrics)))
+    known["batch_size"] = replace(known["batch_size"], validate=_batch_size)
     refuse_unknown(node, [*known, "loss", "metrics", *OF_COMPONENTS], findings)
     _refuse_both(given, findings)
     axes = {name: read_axis(item, known[name], findings) for name, item in given.items() if name in known}
@@ -86,7 +86,7 @@ def function_names(metrics: Sequence[Component]) -> tuple[str, ...]:
 def _refuse_both(given: Mapping[str, Node], findings: Findings) -> None:
     if "epochs" in given and "steps" in given:
         text = "both epochs and steps say how long to train."
-        findings.wrong(given["steps"].key_place, text, "Keep one of them.")
+        findings.add(given["steps"].key_place, text, "Keep one of them.")
 
 
 def _components(node: Node, kind: str, folder: str, findings: Findings) -> tuple[Component | None, ...]:
@@ -99,7 +99,7 @@ def _components(node: Node, kind: str, folder: str, findings: Findings) -> tuple
             choices = read_choices(entry, kind, folder, findings)
             found += [component for choice in choices for component in choice.components()]
     if len(set(found)) < len(found):
-        findings.wrong(node.place, f"a {kind} is here twice.", "Keep one of them.")
+        findings.add(node.place, f"a {kind} is here twice.", "Keep one of them.")
     return tuple(found)
 
 
@@ -107,7 +107,7 @@ def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...
     special = {component.name: component for component in (AUTO, OUTPUT)}
     found: list[Component] = []
     if node.value == []:
-        findings.wrong(node.place, "an empty list leaves nothing to try.", "Name at least one loss.")
+        findings.add(node.place, "an empty list leaves nothing to try.", "Name at least one loss.")
     for entry in node.value if isinstance(node.value, list) else [node]:
         name = entry.value.get("name", entry) if isinstance(entry.value, dict) else entry
         if (
@@ -120,39 +120,39 @@ def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...
             choices = read_choices(entry, "loss", folder, findings)
             found += [component for choice in choices for component in choice.components()]
     if len(set(found)) < len(found):
-        findings.wrong(node.place, "a loss is here twice.", "Keep one of them.")
+        findings.add(node.place, "a loss is here twice.", "Keep one of them.")
     return tuple(found)
 
 
 def _metrics(node: Node | None, folder: str, findings: Findings) -> tuple[Component, ...]:
-    if node is None or node.value is BROKEN or node.value == []:
+    if node is None or node.value is INVALID or node.value == []:
         return ()
     if not isinstance(node.value, list):
         text = f"expected a list of metrics, got {show(node.plain())}."
-        findings.wrong(node.place, text, "Write metrics: [accuracy].")
+        findings.add(node.place, text, "Write metrics: [accuracy].")
         return ()
     choices = read_choices(node, "metric", folder, findings)
     found = tuple(component for choice in choices for component in choice.components())
     if len(set(function_names(found))) < len(found):
-        findings.wrong(node.place, "a metric is here twice.", "Keep one of them.")
+        findings.add(node.place, "a metric is here twice.", "Keep one of them.")
     return found
 
 
 def _batch_size(value: Any) -> int | None:
-    fitted = fit(value, BatchSize)
-    return None if fitted == "full" else int(fitted)
+    validated = validate(value, BatchSize)
+    return None if validated == "full" else int(validated)
 
 
 def _target(value: Any, metrics: tuple[str, ...]) -> tuple[str, float] | None:
     if value is None:
         return None
     if not isinstance(value, dict) or len(value) != 1:
-        raise Misfit(f"expected one measure and its value, got {show(value)}.", "Write {val/accuracy: 0.95}.")
+        raise InvalidValue(f"expected one measure and its value, got {show(value)}.", "Write {val/accuracy: 0.95}.")
     [(measure, reached)] = value.items()
     problem, remedy = unknown_measure(measure, metrics, per_epoch=True)
     if problem:
-        raise Misfit(problem, remedy)
-    return str(measure), float(fit(reached, float))
+        raise InvalidValue(problem, remedy)
+    return str(measure), float(validate(reached, float))
 
 
 class EarlyStop(Section):
@@ -167,15 +167,15 @@ def _early_stop(value: Any, metrics: tuple[str, ...]) -> Component | None:
     if value is None:
         return None
     given = value if isinstance(value, dict) else {"patience": value}
-    known = slots(EarlyStop)
+    known = specs(EarlyStop)
     for name in given:
         if name not in known:
-            raise Misfit(f"early_stop has no option {name!r}.", did_you_mean(name, known))
+            raise InvalidValue(f"early_stop has no option {name!r}.", did_you_mean(name, known))
     if "patience" not in given:
-        raise Misfit("early_stop needs `patience`.", "Write {measure: val/loss, patience: 5}.")
-    options = {name: slot.fit(given[name]) if name in given else slot.default for name, slot in known.items()}
+        raise InvalidValue("early_stop needs `patience`.", "Write {measure: val/loss, patience: 5}.")
+    options = {name: spec.validate(given[name]) if name in given else spec.default for name, spec in known.items()}
     measure = options.pop("measure")
     problem, remedy = unknown_measure(measure, metrics, per_epoch=True)
     if problem:
-        raise Misfit(problem, remedy)
+        raise InvalidValue(problem, remedy)
     return Component.of(measure, **options)

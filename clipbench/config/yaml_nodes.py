@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,22 +10,86 @@ from typing import Any
 
 import yaml
 
-from clipbench.config.read_file import stop
-from clipbench.config.yaml_scalars import TAG, Unreadable, add_core_schema, scalar
+from clipbench.config.yaml_file import stop
 from clipbench.errors import InputError, Place, Problem
+
+# YAML 1.2's core schema, which reads as people expect: `1e-3` is a number, `no` and `off` are words, a date
+# is text. Beyond it, as in Python: `inf` and `nan` without a dot, `1_000`.
+_DIGITS = r"[0-9]+(?:_[0-9]+)*"
+_CORE = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (rf"[-+]?{_DIGITS}|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
+        rf"[-+]?(?:\.{_DIGITS}|{_DIGITS}(?:\.(?:{_DIGITS})?)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.?(?:inf|Inf|INF)|\.?(?:nan|NaN|NAN)",
+        list("-+.0123456789iInN"),
+    ),
+}
+TAG = "tag:yaml.org,2002:"
+
+
+def add_core_schema(resolver: Any) -> None:
+    """Teach a loader or dumper class which plain words are not text."""
+    resolver.yaml_implicit_resolvers = {}
+    for name, (pattern, first) in _CORE.items():
+        resolver.add_implicit_resolver(TAG + name, re.compile(rf"^(?:{pattern})$"), first)
+
+
+class Unreadable(Exception):
+    """A scalar that is no value: `args` are the text and the way out."""
+
+
+def scalar(kind: str, text: str) -> Any:
+    if kind in _CORE and not re.fullmatch(_CORE[kind][0], text):  # `!!int abc`
+        raise Unreadable(f"{_short(text)} is no {kind}.", "Take the tag away.")
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return _integer(text)
+    return _float(text) if kind == "float" else text
+
+
+def _integer(text: str) -> int:
+    digits = text.replace("_", "")
+    if len(digits) < 25:  # Python refuses to read thousands of digits; nobody means them
+        number = int(digits, 0) if digits[:2] in ("0x", "0o") else int(digits)
+        if abs(number) < 2**63:
+            return number
+    raise Unreadable(f"{_short(text)} is too large for a whole number.", "Write 1e20 if it is a measure.")
+
+
+def _float(text: str) -> float:
+    name = text.lower().lstrip("+-").lstrip(".")
+    if name == "nan":
+        text = "NaN is no value: nothing is larger or smaller than it."
+        raise Unreadable(text, "Write null where an option can be off.")
+    if name == "inf":
+        return -math.inf if text.startswith("-") else math.inf
+    number = float(text.replace("_", ""))
+    if math.isinf(number):
+        raise Unreadable(f"{_short(text)} is too large for a number.", "Write inf if it is meant to be infinite.")
+    return number
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else f"{text[:12]}... ({len(text)} characters)"
+
 
 # An experiment is one page that a person reads; what is far beyond one is a mistake or an attack.
 MOST_VALUES = 50_000  # every alias counted as often as it is used
 DEEPEST = 40
 
 
-class _Broken:
+class _Invalid:
     def __repr__(self) -> str:
         return "what cannot be read"
 
 
 # The value of what could not be read. It was reported once; whoever meets it stays silent.
-BROKEN: Any = _Broken()
+INVALID: Any = _Invalid()
 
 
 @dataclass(frozen=True)
@@ -45,7 +110,7 @@ class Node:
             return _whole([item.plain() for item in self.value])
         if isinstance(self.value, dict):
             plain = {key: item.plain() for key, item in self.value.items()}
-            return BROKEN if _whole(list(plain.values())) is BROKEN else plain
+            return INVALID if _whole(list(plain.values())) is INVALID else plain
         return self.value
 
     def walk(self) -> Iterator[Node]:
@@ -62,10 +127,10 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def wrong(self, place: Place, text: str, remedy: str = "") -> None:
+    def add(self, place: Place, text: str, remedy: str = "") -> None:
         self.problems.append(Problem(place, text, remedy))
 
-    def concern(self, section: str) -> bool:
+    def has_problem_in(self, section: str) -> bool:
         """Whether anything of a section is wrong, so that not all of it is known."""
         return any(re.match(rf"{section}\b", problem.place.key) for problem in self.problems)
 
@@ -73,7 +138,7 @@ class Findings:
         if text not in self.notes:
             self.notes.append(text)
 
-    def stop_if_wrong(self) -> None:
+    def raise_if_any(self) -> None:
         if self.problems:
             raise InputError(self.problems)
 
@@ -104,7 +169,7 @@ def parse(text: str, file: str, findings: Findings, *, key: str = "", lines: boo
 
 
 def _whole(values: list[Any]) -> Any:
-    return BROKEN if any(value is BROKEN for value in values) else values
+    return INVALID if any(value is INVALID for value in values) else values
 
 
 _Base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -213,8 +278,8 @@ class _Reader:
         return self._broken(place, f"the tag {shown} is not read here.", "Write plain text, numbers and lists.")
 
     def _broken(self, place: Place, text: str, remedy: str = "") -> Any:
-        self.findings.wrong(place, text, remedy)
-        return BROKEN
+        self.findings.add(place, text, remedy)
+        return INVALID
 
     def _scalar(self, kind: str, text: str, place: Place) -> Any:
         try:
@@ -233,7 +298,7 @@ class _Reader:
             if name in nodes:
                 first = nodes[name].key_place
                 where = f" at line {first.line}, column {first.column}" if first.line else ""
-                self.findings.wrong(place, f"the key {name!r} is here twice, first{where}.", "Keep one of them.")
+                self.findings.add(place, f"the key {name!r} is here twice, first{where}.", "Keep one of them.")
                 continue
             nodes[name] = self.node(value_node, key, place, above)
         return nodes
@@ -241,13 +306,13 @@ class _Reader:
     def _name(self, node: yaml.Node, parent: str) -> str | None:
         place = self.place(node, parent)
         if not isinstance(node, yaml.ScalarNode):
-            self.findings.wrong(place, "a list or mapping cannot be a key.", "Keys are names.")
+            self.findings.add(place, "a list or mapping cannot be a key.", "Keys are names.")
         elif node.value == "<<":
             remedy = "Write the options out: an experiment is one page that can be read."
-            self.findings.wrong(place, "merge keys `<<` are not read here.", remedy)
+            self.findings.add(place, "merge keys `<<` are not read here.", remedy)
         elif node.tag != TAG + "str":
             shown = node.value or "nothing"
-            self.findings.wrong(place, f"{shown} is used as a key.", "Keys are names; put it in quotes if it is one.")
+            self.findings.add(place, f"{shown} is used as a key.", "Keys are names; put it in quotes if it is one.")
         else:
             return str(node.value)
         return None

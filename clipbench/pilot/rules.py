@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipbench.config.component_options import signature
+from clipbench.config.options import signature
 from clipbench.core.trial import Component
 from clipbench.errors import InputError, Place, Problem, UnknownName
 from clipbench.plugins import registry

@@ -21,7 +21,7 @@ from clipbench.plugins import registry
 Example = tuple[Tensor, Tensor]
 
 
-class Complaint(NamedTuple):
+class ArmProblem(NamedTuple):
     """What is wrong with an option of an arm."""
 
     arm: int
@@ -30,29 +30,29 @@ class Complaint(NamedTuple):
     remedy: str = ""
 
 
-def unknown_excludes(arms: Sequence[Component], names: set[str]) -> Iterator[Complaint]:
+def unknown_excludes(arms: Sequence[Component], names: set[str]) -> Iterator[ArmProblem]:
     """Patterns that match none of all models' parameters."""
     for position, arm in enumerate(arms if names else ()):
         for pattern in _excludes(arm):
             if not any(excluded(name, (pattern,)) for name in names):
                 modules = sorted({name.rpartition(".")[0] for name in names} - {""})
                 text = f"no parameter matches {pattern!r}."
-                yield Complaint(position, "exclude", text, did_you_mean(pattern, modules))
+                yield ArmProblem(position, "exclude", text, did_you_mean(pattern, modules))
 
 
-def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Iterator[Complaint]:
+def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Iterator[ArmProblem]:
     """Arms that exclude everything that is trained of a model."""
     names = [name for name, parameter in network.module.named_parameters() if parameter.requires_grad]
     for position, arm in enumerate(arms):
         patterns = _excludes(arm)
         if patterns and all(excluded(name, patterns) for name in names):
             text = f"nothing of {model} is left to clip: its trained parameters are {', '.join(names)}."
-            yield Complaint(position, "exclude", text)
+            yield ArmProblem(position, "exclude", text)
 
 
 def impossible_scopes(
     arms: Sequence[Component], model: str, network: Network, schedule: TrainingLength, example: Example
-) -> Iterator[Complaint]:
+) -> Iterator[ArmProblem]:
     """Scopes that cut batches into more parts than there are, or into parts that the model cannot be trained on."""
     for position, arm in enumerate(arms):
         scope = Scope.of(scope_of(arm), schedule.batch)
@@ -60,14 +60,14 @@ def impossible_scopes(
             continue
         if not network.has_data:
             text = "without data there is no batch to cut into parts."
-            yield Complaint(position, "scope", text, "Take it out.")
+            yield ArmProblem(position, "scope", text, "Take it out.")
         elif scope.parts > schedule.batch:
             text = f"batches of {schedule.batch} examples cannot be cut into {scope.parts} parts."
-            yield Complaint(position, "scope", text)
+            yield ArmProblem(position, "scope", text)
         elif problem := _refusal(network, example, _smallest(scope, schedule)):
             size = _smallest(scope, schedule)
             some = "one example" if size == 1 else f"{size} examples"
-            yield Complaint(position, "scope", f"{model} cannot be trained on {some} at a time: {problem}.")
+            yield ArmProblem(position, "scope", f"{model} cannot be trained on {some} at a time: {problem}.")
 
 
 def privacy_notes(arms: Sequence[Component], streams: bool) -> Iterator[tuple[int, str]]:

@@ -94,7 +94,7 @@ class _Preparation:
         try:
             return dataset.load(data)
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            self._say(key, f"{data.name} cannot be loaded: {_sentence(error)}")
+            self._add_problem(key, f"{data.name} cannot be loaded: {_sentence(error)}")
             return None
 
     def _try(
@@ -104,7 +104,7 @@ class _Preparation:
         try:
             module = build_model(model, loaded, seed=0)
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            self._say(key, f"{model.name} cannot be built: {_sentence(error)}")
+            self._add_problem(key, f"{model.name} cannot be built: {_sentence(error)}")
             return None
         train = _with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)
@@ -124,7 +124,7 @@ class _Preparation:
             output = _output(network, example)
             said = "train.loss" in self.experiment.places and output is not None
             text = f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
-            self._say("train.loss" if said else key, text, _beside(output, example[1]) or _no_input(network))
+            self._add_problem("train.loss" if said else key, text, _beside(output, example[1]) or _no_input(network))
             return None
         return _Setting(data, model, train, loaded, module, schedule, reason, activations)
 
@@ -137,7 +137,7 @@ class _Preparation:
             remedy = (
                 f"Write {{measure: {there[-1] if not val else there[1]}, patience: {train.early_stop['patience']}}}."
             )
-            self._say("train.early_stop", f"{train.early_stop.name} {why}", remedy)
+            self._add_problem("train.early_stop", f"{train.early_stop.name} {why}", remedy)
         if train.target and train.target[0] not in there:
             self.notes.append(f"train.target: {train.target[0]} {why}")
 
@@ -157,17 +157,17 @@ class _Preparation:
         try:
             attempt(component)
         except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            self._say(f"train.{option}", f"{component.name} cannot be used: {_sentence(error)}")
+            self._add_problem(f"train.{option}", f"{component.name} cannot be used: {_sentence(error)}")
 
     def _schedule(self, train: Training, loaded: Dataset | None) -> TrainingLength | None:
         try:
             schedule = TrainingLength.of(train, loaded)
         except DataProblem as problem:
-            self._say("train.batch_size", str(problem))
+            self._add_problem("train.batch_size", str(problem))
             return None
         if schedule.epoch_steps == 0 and loaded:
             examples = len(loaded.train[0])
-            self._say("train.batch_size", f"{train.batch_size} is more than the {examples} training examples.")
+            self._add_problem("train.batch_size", f"{train.batch_size} is more than the {examples} training examples.")
             return None
         return schedule
 
@@ -183,9 +183,9 @@ class _Preparation:
             found += arm_checks.impossible_scopes(named, setting.model.name, network, setting.schedule, example)
             notes = arm_checks.privacy_notes(named, isinstance(setting.dataset, dataset.Stream))
             self.notes += [f"{self._arm_key(position)}.noise: {text}" for position, text in notes]
-        for complaint in dict.fromkeys(found):
-            key = f"{self._arm_key(complaint.arm)}.{complaint.option}"
-            self._say(key, complaint.text, complaint.remedy)
+        for problem in dict.fromkeys(found):
+            key = f"{self._arm_key(problem.arm)}.{problem.option}"
+            self._add_problem(key, problem.text, problem.remedy)
 
     def _arm_key(self, position: int) -> str:
         keys = self.experiment.arm_keys
@@ -213,7 +213,7 @@ class _Preparation:
                 loop_reason=setting.loop_reason,
             )
 
-    def _say(self, key: str, text: str, remedy: str = "") -> None:
+    def _add_problem(self, key: str, text: str, remedy: str = "") -> None:
         self.problems.append(Problem(self.experiment.place(key), text, remedy))
 
 

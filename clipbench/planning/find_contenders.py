@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from clipbench.config import Experiment
 from clipbench.config.axes import Range
 from clipbench.config.components import Choice
-from clipbench.config.search_space import Searched, searched, takes
+from clipbench.config.search_space import SearchedOption, searched_options, takes
 from clipbench.core.trial import Component, Trial, Value
 from clipbench.errors import InputError, Problem
 from clipbench.planning.contender import Contender, Hyperparameter, option_of, path_of
@@ -63,7 +63,7 @@ class _Written:
     """A component as the YAML writes it, and what is searched of it."""
 
     choice: Choice
-    searched: Mapping[str, Searched]
+    searched_options: Mapping[str, SearchedOption]
 
 
 class _File:
@@ -81,8 +81,8 @@ class _File:
             trial.data and trial.data.without(FOLD),
             trial.model,
             trial.train,
-            trial.optimizer.without(*self.optimizers[trial.optimizer].searched),
-            trial.clip.without("threshold", *self.arms[trial.clip].searched),
+            trial.optimizer.without(*self.optimizers[trial.optimizer].searched_options),
+            trial.clip.without("threshold", *self.arms[trial.clip].searched_options),
         )
 
     def contender(self, group: Sequence[Trial]) -> Contender:
@@ -114,21 +114,21 @@ class _File:
         found = {}
         for component, key in zip(components, self.experiment.keys[section], strict=True):
             choice = choices[key, component.name]
-            found[component] = _Written(choice, searched(choice, section, search))
+            found[component] = _Written(choice, searched_options(choice, section, search))
         return found
 
     def _threshold(self, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
         first = trials[0]
         if first.threshold is None:
             return
-        chosen = (self.arms[trial.clip].searched.get("threshold") for trial in trials)
+        chosen = (self.arms[trial.clip].searched_options.get("threshold") for trial in trials)
         said = next(filter(None, chosen), None) or self._range(trials)
         if said:
             yield _hyperparameter("clip", "threshold", said, trials, self.arms[first.clip].choice)
         else:
             self._no_range(self.arms[first.clip].choice)
 
-    def _range(self, trials: Sequence[Trial]) -> Searched | None:
+    def _range(self, trials: Sequence[Trial]) -> SearchedOption | None:
         """That of the YAML, or else of the rule, widened to hold the YAML's other values."""
         choices = list({id(choice): choice for choice in (self.arms[trial.clip].choice for trial in trials)}.values())
         ranges = [(choice.key, found) for choice in choices for found in dict(choice.axes)["threshold"].ranges]
@@ -145,7 +145,7 @@ class _File:
             trial.threshold for trial in trials if trial.threshold is not None and (trial.threshold > 0 or low <= 0)
         ]
         key = ranges[0][0] if ranges else choices[0].key
-        return Searched(f"{key}.threshold", Range(min(low, *held), max(high, *held), log))
+        return SearchedOption(f"{key}.threshold", Range(min(low, *held), max(high, *held), log))
 
     def _no_range(self, choice: Choice) -> None:
         key = f"{choice.key}.threshold"
@@ -155,20 +155,20 @@ class _File:
 
 
 def _hyperparameters(section: str, written: _Written, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
-    for option, found in written.searched.items():
+    for option, found in written.searched_options.items():
         if (section, option) != ("clip", "threshold"):
             yield _hyperparameter(section, option, found, trials, written.choice)
 
 
 def _hyperparameter(
-    section: str, option: str, found: Searched, trials: Sequence[Trial], choice: Choice
+    section: str, option: str, found: SearchedOption, trials: Sequence[Trial], choice: Choice
 ) -> Hyperparameter:
     components = [getattr(trial, section) for trial in trials]
     values = dict.fromkeys(component.as_dict().get(option) for component in components)
     given = tuple(value for value in values if _within(value, found.space))
     path, space = path_of(section, option), found.space
     if isinstance(space, Range):
-        param = Hyperparameter(path, found.key, space.low, space.high, space.log, space.whole, given=given)
+        param = Hyperparameter(path, found.key, space.low, space.high, space.log, space.integer, given=given)
         beyond = {"low": param.widened("low")[0], "high": param.widened("high")[1]}
         taken = (
             end for end in beyond if beyond[end] != getattr(param, end) and takes(choice, section, option, beyond[end])

@@ -10,7 +10,7 @@ from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
 from clipbench.commands import run
 from clipbench.commands.session import Finished, Settings, find_experiment, planned
-from clipbench.config.dump import resolved
+from clipbench.config.resolved_yaml import resolved
 from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Plan

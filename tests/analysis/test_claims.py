@@ -13,8 +13,8 @@ from scipy import stats as scipy_stats
 
 from clipbench import config
 from clipbench.config.claim_language import Expectation, Side, Vocabulary, read
-from clipbench.config.coerce import Misfit
 from clipbench.config.sections import Claim
+from clipbench.config.values import InvalidValue
 from clipbench.core.trial import Component
 from clipbench.errors import InputError
 from clipbench.reporting import ReportOptions, compare, figures
@@ -109,7 +109,7 @@ def test_always_wraps_a_relation():
     ],
 )
 def test_what_cannot_be_read_says_which_word(text, words):
-    with pytest.raises(Misfit) as caught:
+    with pytest.raises(InvalidValue) as caught:
         read(text, VOCABULARY)
     assert words in caught.value.text
     assert caught.value.remedy
@@ -119,7 +119,7 @@ def test_what_cannot_be_read_says_which_word(text, words):
 def test_any_text_is_read_or_refused(text):
     try:
         read(text, VOCABULARY)
-    except Misfit as error:
+    except InvalidValue as error:
         assert error.text
 
 

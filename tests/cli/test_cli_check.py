@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from clipbench.cli import PANELS, app
 from clipbench.cli.catalogue import KINDS
-from clipbench.config import experiment_file, load
+from clipbench.config import load, load_experiment
 from clipbench.config.components import signature
 from clipbench.config.json_schema import experiment_schema
 from clipbench.plugins import registry
@@ -381,7 +381,7 @@ def test_schema_names_every_component_and_option():
 
 def test_schema_is_strict_json_with_every_section():
     document = json.loads(run("schema").stdout)
-    assert set(document["properties"]) == set(experiment_file.KEYS)
+    assert set(document["properties"]) == set(load_experiment.KEYS)
     assert document["additionalProperties"] is False
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from clipbench import config
 from clipbench.config.axes import Range
-from clipbench.config.dump import resolved
+from clipbench.config.resolved_yaml import resolved
 from clipbench.core.trial import Training
 from clipbench.errors import InputError, Place
 from clipbench.plugins import registry

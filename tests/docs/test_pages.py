@@ -9,8 +9,8 @@ import typer.main
 from clipbench.analysis import verdicts
 from clipbench.cli import app
 from clipbench.commands.result import Result
-from clipbench.config.experiment_file import KEYS
-from clipbench.config.sections import ReportOptions
+from clipbench.config.load_experiment import KEYS
+from clipbench.config.sections import ReportSection
 from clipbench.config.sweep_section import Sweep
 from clipbench.config.train_section import Train
 from clipbench.core import measures
@@ -73,7 +73,7 @@ def test_every_column_is_in_the_table_of_measures(quick):
 
 
 @pytest.mark.parametrize(
-    "key", [*KEYS, *Train.model_fields, "loss", "metrics", *ReportOptions.model_fields, *Sweep.model_fields]
+    "key", [*KEYS, *Train.model_fields, "loss", "metrics", *ReportSection.model_fields, *Sweep.model_fields]
 )
 def test_every_key_of_the_yaml_is_explained(key):
     text = pages.text("experiments/README.md")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipbench import config
-from clipbench.config.dump import resolved
+from clipbench.config.resolved_yaml import resolved
 from clipbench.engine.clipping import privacy
 from clipbench.errors import InputError
 from clipbench.planning import build

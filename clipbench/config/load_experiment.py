@@ -12,24 +12,21 @@ from clipbench.config import overrides
 from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import Axis
 from clipbench.config.claim_language import Vocabulary, option_values
-from clipbench.config.coerce import show
 from clipbench.config.components import Choice, read_choices
-from clipbench.config.dump import resolved
 from clipbench.config.experiment import Experiment, locate
 from clipbench.config.experiment_name import read_name
 from clipbench.config.optimizer_check import check_optimizers
 from clipbench.config.partition_check import check_partition
-from clipbench.config.read_file import read_text
-from clipbench.config.sections import Claim, ReportOptions, read_claims, read_expectations, read_report
-from clipbench.config.sweep_section import Sweep, read_sweep
+from clipbench.config.sections import ReportSection, read_claims, read_expectations, read_report
+from clipbench.config.sweep_section import read_sweep
 from clipbench.config.train_section import function_names, read_training, trainings
 from clipbench.config.tunable import check_tuned
-from clipbench.config.yaml_nodes import BROKEN, Findings, Node, parse
+from clipbench.config.values import show
+from clipbench.config.yaml_file import read_text
+from clipbench.config.yaml_nodes import INVALID, Findings, Node, parse
 from clipbench.core.trial import Component
 from clipbench.errors import Place, did_you_mean
 from clipbench.plugins.registry import find
-
-__all__ = ["Claim", "Experiment", "ReportOptions", "Sweep", "load", "resolved"]
 
 KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}
 KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
@@ -47,7 +44,7 @@ def name_of(path: str | Path, sets: Sequence[str] = ()) -> str:
     """An experiment's name alone: no plug-in is looked up, and so no library imported."""
     reading = _read(Path(path), sets)
     name = reading.name()
-    reading.findings.stop_if_wrong()
+    reading.findings.raise_if_any()
     return name
 
 
@@ -82,7 +79,7 @@ class _Reading:
         claims = read_claims(self.sections.get("claims"), metrics, self.findings)
         name, seeds = self.name(), self._seeds()
         self._check_together(choices, axes, seeds)
-        self.findings.stop_if_wrong()
+        self.findings.raise_if_any()
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
         parts = {section: self._expand(section, found) for section, found in choices.items()}
         report = self._with_baseline(report, parts["clip"])
@@ -93,7 +90,7 @@ class _Reading:
         vocabulary = Vocabulary.of(parts["clip"], parts_by_kind, option_values(parts, training))
         expectations = read_expectations(self.sections.get("claims"), vocabulary, self.findings)
         self._remark(choices, "schedule" in axes)
-        self.findings.stop_if_wrong()
+        self.findings.raise_if_any()
         return Experiment(
             name=name,
             path=str(self.path),
@@ -131,28 +128,28 @@ class _Reading:
     def _sections(self) -> dict[str, Node]:
         root = self.root
         if root.value is None:
-            self.findings.wrong(root.place, "the file is empty.", "`clipbench init` writes one to start from.")
+            self.findings.add(root.place, "the file is empty.", "`clipbench init` writes one to start from.")
         elif not isinstance(root.value, dict):
             text = f"an experiment is a mapping of sections, got {show(root.plain())}."
-            self.findings.wrong(root.place, text, "`clipbench init` writes one to start from.")
+            self.findings.add(root.place, text, "`clipbench init` writes one to start from.")
         else:
             for key, node in root.value.items():
                 if key == "include":
-                    self.findings.wrong(node.key_place, "there is no include: an experiment is one page to read.")
+                    self.findings.add(node.key_place, "there is no include: an experiment is one page to read.")
                 elif key not in KEYS:
-                    self.findings.wrong(node.key_place, f"unknown section {key!r}.", did_you_mean(key, KEYS))
+                    self.findings.add(node.key_place, f"unknown section {key!r}.", did_you_mean(key, KEYS))
             return dict(root.value)
-        self.findings.stop_if_wrong()
+        self.findings.raise_if_any()
         return {}
 
     def _folder(self) -> str:
         """Where `./file.py:function` is looked up: beside the YAML, or in the `folder` that it names."""
         beside = self.path.absolute().parent
         node = self.sections.get("folder")
-        if node is None or node.value is BROKEN:
+        if node is None or node.value is INVALID:
             return str(beside)
         if not isinstance(node.value, str) or not os.path.isdir(beside / node.value):
-            self.findings.wrong(node.place, f"there is no folder {show(node.plain())}.")
+            self.findings.add(node.place, f"there is no folder {show(node.plain())}.")
             return str(beside)
         return str(beside / node.value)
 
@@ -162,7 +159,7 @@ class _Reading:
             return []
         if node is None:
             remedy = "Name one: `clipbench list` shows what there is."
-            self.findings.wrong(self.root.place, f"there is no `{section}`.", remedy)
+            self.findings.add(self.root.place, f"there is no `{section}`.", remedy)
             return []
         return read_choices(node, KINDS[section], self.folder, self.findings)
 
@@ -174,20 +171,20 @@ class _Reading:
         if node is None:
             return range(DEFAULT_SEEDS)
         seeds = node.plain()
-        if seeds is BROKEN:
+        if seeds is INVALID:
             return None
         if _is_whole(seeds) and seeds >= 1:
             return range(seeds)
         if not isinstance(seeds, list) or not seeds or not all(_is_whole(seed) and seed >= 0 for seed in seeds):
             text = f"expected the number of seeds or a list of them, got {show(seeds)}."
-            self.findings.wrong(node.place, text, "Write seeds: 8, or seeds: [0, 1, 2].")
+            self.findings.add(node.place, text, "Write seeds: 8, or seeds: [0, 1, 2].")
             return None
         for position, seed in enumerate(seeds):
             if seed >= SEEDS:
                 text = f"torch's generators tell seeds apart below 2**32 only, got {seed}."
-                self.findings.wrong(node.value[position].place, text, "Choose a smaller one.")
+                self.findings.add(node.value[position].place, text, "Choose a smaller one.")
             if seed in seeds[:position]:
-                self.findings.wrong(node.value[position].place, f"the seed {seed} is here twice.", "Keep one of them.")
+                self.findings.add(node.value[position].place, f"the seed {seed} is here twice.", "Keep one of them.")
         return seeds
 
     def _check_loss_and_data(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
@@ -197,13 +194,13 @@ class _Reading:
         losses = [loss.name for loss in axes["loss"].values] if "loss" in axes else ["auto"]
         if not data and losses and losses != ["output"]:
             remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
-            self.findings.wrong(self._place("data"), "there are no data to learn from.", remedy)
+            self.findings.add(self._place("data"), "there are no data to learn from.", remedy)
 
     def _check_epoch_steps(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
         fixed = [choice.name for choice in data if not find("data", choice.name, choice.folder).is_stream]
         if fixed and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
             text = f"an epoch of {fixed[0]} is one pass over its training examples."
-            self.findings.wrong(self._place("train.epoch_steps"), text, "Take it out; it is for streams.")
+            self.findings.add(self._place("train.epoch_steps"), text, "Take it out; it is for streams.")
 
     def _check_splits(self, data: Sequence[Choice]) -> None:
         for choice in data:
@@ -221,7 +218,7 @@ class _Reading:
         size = math.prod(sizes) * len(seeds or (0,))
         if size > MOST_TRIALS:
             text = f"this makes {size:,} trials, more than {MOST_TRIALS:,}."
-            self.findings.wrong(Place(str(self.path)), text, "Take fewer seeds, points or options.")
+            self.findings.add(Place(str(self.path)), text, "Take fewer seeds, points or options.")
 
     def _expand(self, section: str, choices: Sequence[Choice]) -> tuple[Component, ...]:
         first: dict[Component, str] = {}
@@ -231,11 +228,11 @@ class _Reading:
                     earlier = self._place(first[component])
                     where = f" at line {earlier.line}" if earlier.line else ""
                     text = f"{component.arm} is here twice, first{where} ({first[component]})."
-                    self.findings.wrong(self._place(choice.key), text, "Keep one of them.")
+                    self.findings.add(self._place(choice.key), text, "Keep one of them.")
                 first.setdefault(component, choice.key)
         return tuple(first)
 
-    def _with_baseline(self, options: ReportOptions, arms: Sequence[Component]) -> ReportOptions:
+    def _with_baseline(self, options: ReportSection, arms: Sequence[Component]) -> ReportSection:
         names = list(dict.fromkeys(itertools.chain.from_iterable((arm.name, arm.label, arm.arm) for arm in arms)))
         if options.baseline is None:
             if "none" not in names:
@@ -243,7 +240,7 @@ class _Reading:
             return options.model_copy(update={"baseline": "none" if "none" in names else None})
         if options.baseline not in names:
             text = f"no arm is called {options.baseline!r}."
-            self.findings.wrong(self._place("report.baseline"), text, did_you_mean(options.baseline, names))
+            self.findings.add(self._place("report.baseline"), text, did_you_mean(options.baseline, names))
         return options
 
     def _remark(self, choices: Mapping[str, Sequence[Choice]], rates_move: bool) -> None:

@@ -19,7 +19,7 @@ from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Option
 
 
-class Misfit(ValueError):
+class InvalidValue(ValueError):
     """A value that an option does not take: `text` says what was expected and got, `remedy` the way out."""
 
     def __init__(self, text: str, remedy: str = "") -> None:
@@ -28,13 +28,15 @@ class Misfit(ValueError):
         self.remedy = remedy
 
 
-def fit(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
+def validate(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
     """The value as the annotation has it: an int where a float is expected becomes one."""
     readable = _readable(annotation)
     if _holds_mapping(value):
-        raise Misfit(f"expected {phrase(readable)}, got {show(value)}.", "An option is a single value or a list.")
+        raise InvalidValue(
+            f"expected {describe_type(readable)}, got {show(value)}.", "An option is a single value or a list."
+        )
     if not infinite and _infinite(value):
-        raise Misfit(f"expected {phrase(readable)}, got {show(value)}.", "Write a finite number.")
+        raise InvalidValue(f"expected {describe_type(readable)}, got {show(value)}.", "Write a finite number.")
     try:
         return _validated(value, readable)
     except ValidationError as error:
@@ -42,18 +44,18 @@ def fit(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
     try:
         return _validated(_whole(value), readable)  # 1e4 steps
     except ValidationError:
-        raise _misfit(value, readable, first) from None
+        raise _invalid(value, readable, first) from None
 
 
-def fit_default(option: Option) -> Any:
+def validate_default(option: Option) -> Any:
     """A default as if a user had written it, so that `0` and `0.0` are one trial."""
     try:
-        return fit(_listed(option.default), option.annotation, infinite=True)
-    except (Misfit, TypeError, ValueError):
+        return validate(_listed(option.default), option.annotation, infinite=True)
+    except (InvalidValue, TypeError, ValueError):
         return option.default
 
 
-def stated(option: Option, own: bool) -> Any:
+def effective_annotation(option: Option, own: bool) -> Any:
     """The annotation to hold a user's value to, where the author wrote none told by the default.
 
     A user's own function takes any value of YAML there, but a whole number is one with its float default.
@@ -67,7 +69,7 @@ def stated(option: Option, own: bool) -> Any:
 _FREE_FLOAT = float | bool | str | list[Any] | None
 
 
-def takes_whole(annotation: Any) -> bool:
+def takes_integers(annotation: Any) -> bool:
     """Whether of all numbers only whole ones fit."""
     kinds = _members(annotation)
     return int in kinds and float not in kinds and Any not in kinds
@@ -86,7 +88,7 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def phrase(annotation: Any) -> str:
+def describe_type(annotation: Any) -> str:
     """What an annotation takes, in words."""
     members = _members(annotation)
     words = list(dict.fromkeys(_word(member) for member in members if member is not type(None)))
@@ -119,7 +121,7 @@ def _word(member: Any) -> str:
     inner = [part for part in typing.get_args(member) if part is not Ellipsis]
     if _is_sequence(member):
         many = {"a whole number": "whole numbers", "a number": "numbers", "text": "words"}
-        items = phrase(inner[0]) if inner else ""
+        items = describe_type(inner[0]) if inner else ""
         length = (
             f"{len(inner)} " if typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member) else ""
         )
@@ -196,12 +198,12 @@ def _readable(annotation: Any) -> Any:
     return annotation
 
 
-def _misfit(value: Any, annotation: Any, error: ValidationError) -> Misfit:
+def _invalid(value: Any, annotation: Any, error: ValidationError) -> InvalidValue:
     details = error.errors(include_url=False, include_input=False, include_context=False)
     limits = [detail["msg"] for detail in details if detail["type"] in _LIMITS]
     if limits:
-        return Misfit(f"{re.sub(r'^[A-Z][a-z]+ should', 'must', limits[0])}, got {show(value)}.")
-    return Misfit(f"expected {phrase(annotation)}, got {show(value)}.", _way_out(value, annotation))
+        return InvalidValue(f"{re.sub(r'^[A-Z][a-z]+ should', 'must', limits[0])}, got {show(value)}.")
+    return InvalidValue(f"expected {describe_type(annotation)}, got {show(value)}.", _way_out(value, annotation))
 
 
 _LIMITS = frozenset(

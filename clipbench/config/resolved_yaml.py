@@ -13,7 +13,7 @@ from clipbench.config.axes import Axis, Range
 from clipbench.config.components import Choice
 from clipbench.config.experiment import Experiment
 from clipbench.config.sections import Section
-from clipbench.config.yaml_scalars import add_core_schema
+from clipbench.config.yaml_nodes import add_core_schema
 from clipbench.core.trial import Component, Training
 
 

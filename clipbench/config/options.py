@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from clipbench.config.arm_options import arm_options
-from clipbench.config.axes import Slot, frozen
-from clipbench.config.coerce import Misfit, fit, fit_default, show, stated, takes_whole
+from clipbench.config.axes import OptionSpec, frozen
+from clipbench.config.values import InvalidValue, effective_annotation, show, takes_integers, validate, validate_default
 from clipbench.plugins.registry import REQUIRED, Option, Plugin
 
 # Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
@@ -24,44 +24,44 @@ NotNegative = Annotated[float, Field(ge=0)]
 NumberOf = Annotated[int, Field(ge=0)]
 
 
-def signature(plugin: Plugin) -> dict[str, Slot]:
+def signature(plugin: Plugin) -> dict[str, OptionSpec]:
     """Every option that a user may set; ValueError or TypeError where a function does not say its own."""
-    slots = {name: _slot(option, plugin) for name, option in plugin.options.items()}
-    return slots | {name: slot for name, slot in _common(plugin).items() if name not in slots}
+    specs = {name: _spec(option, plugin) for name, option in plugin.options.items()}
+    return specs | {name: spec for name, spec in _common(plugin).items() if name not in specs}
 
 
-def _slot(option: Option, plugin: Plugin) -> Slot:
+def _spec(option: Option, plugin: Plugin) -> OptionSpec:
     if plugin.kind == "strategy" and option.name == "threshold":
-        default = REQUIRED if option.default is REQUIRED else fit_threshold(option.default)
-        return Slot("threshold", fit_threshold, NotNegative | None, default)
+        default = REQUIRED if option.default is REQUIRED else validate_threshold(option.default)
+        return OptionSpec("threshold", validate_threshold, NotNegative | None, default)
     own = ":" in plugin.name
-    annotation = stated(option, own)
+    annotation = effective_annotation(option, own)
     option = Option(option.name, annotation, option.default)
-    default = REQUIRED if option.default is REQUIRED else frozen(fit_default(option))
-    reader = partial(_fit_or_default, option=option, infinite=own or plugin.kind == "strategy")
-    return Slot(option.name, reader, annotation, default, option.takes_list, takes_whole(annotation))
+    default = REQUIRED if option.default is REQUIRED else frozen(validate_default(option))
+    reader = partial(_validate_or_default, option=option, infinite=own or plugin.kind == "strategy")
+    return OptionSpec(option.name, reader, annotation, default, option.takes_list, takes_integers(annotation))
 
 
-def _fit_or_default(value: Any, option: Option, infinite: bool) -> Any:
+def _validate_or_default(value: Any, option: Option, infinite: bool) -> Any:
     try:
-        return fit(value, option.annotation, infinite=infinite)
-    except Misfit:
+        return validate(value, option.annotation, infinite=infinite)
+    except InvalidValue:
         # `def f(width: int = None)`: whoever writes a function's own default out is right.
         if is_plain(option.default) and show(value) == show(option.default):
             return option.default
         raise
 
 
-def fit_threshold(value: Any) -> float | None:
+def validate_threshold(value: Any) -> float | None:
     """A threshold is a size: not negative, and null or infinite when it is off."""
     if isinstance(value, int | float) and value < 0:
         remedy = "Write null (or inf) to turn it off."
-        raise Misfit(f"a threshold is a size, and no size is below 0, got {show(value)}.", remedy)
-    number = fit(value, float | None, infinite=True)
+        raise InvalidValue(f"a threshold is a size, and no size is below 0, got {show(value)}.", remedy)
+    number = validate(value, float | None, infinite=True)
     return None if number is None or math.isinf(number) else float(number)
 
 
-def _common(plugin: Plugin) -> dict[str, Slot]:
+def _common(plugin: Plugin) -> dict[str, OptionSpec]:
     if plugin.is_stream:
         return {
             "split.val": _added("split.val", NumberOf, 1000),
@@ -92,17 +92,17 @@ def _common(plugin: Plugin) -> dict[str, Slot]:
     return {}
 
 
-def _added(name: str, annotation: Any, default: Any, quiet: bool = False) -> Slot:
-    reader = partial(fit, annotation=annotation)
-    return Slot(name, reader, annotation, default, whole=takes_whole(annotation), quiet=quiet)
+def _added(name: str, annotation: Any, default: Any, quiet: bool = False) -> OptionSpec:
+    reader = partial(validate, annotation=annotation)
+    return OptionSpec(name, reader, annotation, default, integer=takes_integers(annotation), quiet=quiet)
 
 
-def _standardize(default: bool) -> Slot:
+def _standardize(default: bool) -> OptionSpec:
     def reader(value: Any) -> bool:
-        chosen = fit(value, bool | None)
+        chosen = validate(value, bool | None)
         return default if chosen is None else bool(chosen)
 
-    return Slot("standardize", reader, bool | None, default)
+    return OptionSpec("standardize", reader, bool | None, default)
 
 
 def is_plain(value: Any) -> bool:
