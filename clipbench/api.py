@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from clipbench.commands.devices import Device
 from clipbench.commands.result import Result
-from clipbench.errors import InputError, Place, Problem
+from clipbench.errors import InputError, Place
 
 if TYPE_CHECKING:
     from clipbench.commands.session import Finished, Session, Settings
@@ -229,4 +229,4 @@ def _count(name: str, value: Any, most: int | None = None) -> int:
 
 
 def _wrong(option: str, text: str, remedy: str = "") -> InputError:
-    return InputError([Problem(Place(option), text, remedy)])
+    return InputError.at(Place(option), text, remedy)

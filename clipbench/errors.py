@@ -8,8 +8,9 @@ UnknownName               no plug-in has that name; callers turn it into an Inpu
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, order=True)
@@ -54,9 +55,36 @@ class InputError(ClipbenchError):
         self.problems = sorted(set(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    @classmethod
+    def at(cls, place: Place, text: str, remedy: str = "") -> InputError:
+        """The error of a single problem."""
+        return cls([Problem(place, text, remedy)])
+
     def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
-        """Errors cross process borders whole."""
+        """Keep the problems when the error is sent to another process."""
         return InputError, (self.problems,)
+
+
+@dataclass
+class Findings:
+    """The problems and notes that are gathered while an input is read, so that all of them are reported at once."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, place: Place, text: str, remedy: str = "") -> None:
+        self.problems.append(Problem(place, text, remedy))
+
+    def has_problem_in(self, section: str) -> bool:
+        return any(re.match(rf"{section}\b", problem.place.key) for problem in self.problems)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def raise_if_any(self) -> None:
+        if self.problems:
+            raise InputError(self.problems)
 
 
 class UnknownName(LookupError):

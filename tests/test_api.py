@@ -222,7 +222,8 @@ def test_what_is_not_there_is_said(finished, tmp_path):
 )
 def test_any_value_of_python_takes_the_place_of_one_of_the_yaml(value):
     from clipbench.config.overrides import override
-    from clipbench.config.yaml_nodes import Findings, parse
+    from clipbench.config.yaml_nodes import parse
+    from clipbench.errors import Findings
 
     path, _, words = override("a.b", value).partition("=")
     findings = Findings()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipbench.analysis.report_model import Metric, ReportOptions
 from clipbench.core import measures
-from clipbench.errors import InputError, Problem, did_you_mean
+from clipbench.errors import InputError, did_you_mean
 from clipbench.plugins.registry import catalogue
 
 DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")
@@ -23,11 +23,11 @@ def check(frame: pd.DataFrame, options: ReportOptions) -> None:
         text = f"no trial has the metric {options.metric!r}."
         remedy = did_you_mean(options.metric, known)
         listed = f"Known: {', '.join(known)}."
-        raise InputError([Problem(options.place, text, remedy if remedy == listed else f"{remedy} {listed}")])
+        raise InputError.at(options.place, text, remedy if remedy == listed else f"{remedy} {listed}")
     if _higher(options.metric, options.higher) is None:
         text = f"it is not known whether a higher {options.metric!r} is better."
         remedy = "Declare the metric with @metric(higher_is_better=...)."
-        raise InputError([Problem(options.place, text, remedy)])
+        raise InputError.at(options.place, text, remedy)
 
 
 def of_setting(frame: pd.DataFrame, options: ReportOptions) -> Metric:

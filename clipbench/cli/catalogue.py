@@ -12,7 +12,7 @@ from typing import Any
 from clipbench.config.axes import OptionSpec
 from clipbench.config.options import signature
 from clipbench.config.values import describe_type, show
-from clipbench.errors import InputError, Place, Problem, UnknownName, did_you_mean
+from clipbench.errors import InputError, Place, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
 # What the words of `clipbench list` mean to the registry, and what is said over each list.
@@ -133,7 +133,7 @@ def full_lines(kind: str, name: str) -> Iterator[str]:
     try:
         plugin = find(KINDS[kind][0], name)
     except UnknownName as error:
-        raise InputError([Problem(Place(name), error.text, error.remedy)]) from None
+        raise InputError.at(Place(name), error.text, error.remedy) from None
     formula, reference = formula_of(plugin)
     yield plugin.name
     yield from _wrapped(plugin.summary, "  ")
@@ -182,7 +182,7 @@ def known_kind(kind: str) -> str:
     singular = {registered: plural for plural, (registered, _) in KINDS.items()}
     if kind in KINDS or kind in singular:
         return singular.get(kind, kind)
-    raise InputError([Problem(Place(f"list {kind}"), "is nothing that can be listed.", did_you_mean(kind, KINDS))])
+    raise InputError.at(Place(f"list {kind}"), "is nothing that can be listed.", did_you_mean(kind, KINDS))
 
 
 def _described_option(spec: OptionSpec) -> dict[str, Any]:

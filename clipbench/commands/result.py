@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipbench.errors import InputError, Place, Problem, did_you_mean
+from clipbench.errors import InputError, Place, did_you_mean
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -103,7 +103,7 @@ class Result:
         """Return one of `figures`."""
         if name not in self.figures:
             remedy = did_you_mean(name, self.figures)
-            raise InputError([Problem(Place(f"figure {name!r}"), "there is no figure of this name.", remedy)])
+            raise InputError.at(Place(f"figure {name!r}"), "there is no figure of this name.", remedy)
         return self.figures[name]
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from clipbench.config.resolved_yaml import resolved
 from clipbench.core import measures
 from clipbench.core.records import Records
 from clipbench.core.trial import digest
-from clipbench.errors import InputError, Problem
+from clipbench.errors import InputError
 from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
@@ -203,7 +203,7 @@ def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Pla
     float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
     if device == "mps" and float64:
         place = plan.experiment.place("train.dtype")
-        raise InputError([Problem(place, "float64 is not there on mps.", "Choose `--device cpu`.")])
+        raise InputError.at(place, "float64 is not there on mps.", "Choose `--device cpu`.")
     return plan, device, pool.size if device == "cpu" or settings.workers else 1
 
 

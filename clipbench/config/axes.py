@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipbench.config.values import InvalidValue, show
-from clipbench.config.yaml_nodes import INVALID, Findings, Node
-from clipbench.errors import did_you_mean
+from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.errors import Findings, did_you_mean
 from clipbench.plugins.registry import REQUIRED
 
 MOST_POINTS = 1000

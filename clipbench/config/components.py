@@ -15,9 +15,9 @@ from clipbench.config.arm_options import FOLLOWING, available_arguments, conflic
 from clipbench.config.axes import Axis, OptionSpec, read_axis
 from clipbench.config.options import FIXED, SECTIONS, is_plain, signature
 from clipbench.config.values import show, validate
-from clipbench.config.yaml_nodes import INVALID, Findings, Node
+from clipbench.config.yaml_nodes import INVALID, Node
 from clipbench.core.trial import Component
-from clipbench.errors import UnknownName, did_you_mean
+from clipbench.errors import Findings, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
 CONSTANT = Component.of("constant", warmup=0)  # of a schedule the same as none

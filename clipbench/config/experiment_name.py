@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from clipbench.config.values import show
-from clipbench.config.yaml_nodes import INVALID, Findings, Node
+from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.errors import Findings
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 RESERVED = ("mlflow.db", "mlartifacts")  # what `results/` itself holds

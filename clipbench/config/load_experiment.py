@@ -23,9 +23,9 @@ from clipbench.config.train_section import function_names, read_training, traini
 from clipbench.config.tunable import check_tuned
 from clipbench.config.values import show
 from clipbench.config.yaml_file import read_text
-from clipbench.config.yaml_nodes import INVALID, Findings, Node, parse
+from clipbench.config.yaml_nodes import INVALID, Node, parse
 from clipbench.core.trial import Component
-from clipbench.errors import Place, did_you_mean
+from clipbench.errors import Findings, Place, did_you_mean
 from clipbench.plugins.registry import find
 
 KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clipbench.config.components import Choice
-from clipbench.config.yaml_nodes import Findings, Node
-from clipbench.errors import Place
+from clipbench.config.yaml_nodes import Node
+from clipbench.errors import Findings, Place
 from clipbench.plugins.registry import Plugin, find
 
 

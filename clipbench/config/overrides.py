@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from clipbench.config.yaml_nodes import INVALID, Findings, Node, child_key, parse
-from clipbench.errors import InputError, Place, Problem
+from clipbench.config.yaml_nodes import INVALID, Node, child_key, parse
+from clipbench.errors import Findings, InputError, Place
 
 # A name, an index, or a name in quotes that may hold dots: `sweep.search."optimizer.lr"`.
 _STEP = re.compile(r'\[(\d{1,6})\]|"([^"]+)"|([^.\[\]="]+)')
@@ -49,7 +49,7 @@ def override(path: str, value: Any) -> str:
         text = yaml.safe_dump([_plain(value)], default_flow_style=True, width=math.inf, allow_unicode=True)
     except yaml.YAMLError:
         remedy = "Expected a number, a string, true, false, null, or a list or mapping of them."
-        raise InputError([Problem(Place(f"--set {path}"), f"cannot be {value!r}.", remedy)]) from None
+        raise InputError.at(Place(f"--set {path}"), f"cannot be {value!r}.", remedy) from None
     return f"{path}={text.strip()[1:-1]}"
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from clipbench.config.axes import Axis
 from clipbench.config.components import Choice
-from clipbench.config.yaml_nodes import Findings
-from clipbench.errors import Place
+from clipbench.errors import Findings, Place
 
 
 def check_partition(choice: Choice, place: Callable[[str], Place], findings: Findings) -> None:

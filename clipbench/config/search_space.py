@@ -17,8 +17,8 @@ from clipbench.config.optimizer_check import refusal
 from clipbench.config.options import signature
 from clipbench.config.sections import is_mapping
 from clipbench.config.values import InvalidValue, show, validate
-from clipbench.config.yaml_nodes import INVALID, Findings, Node
-from clipbench.errors import did_you_mean
+from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.errors import Findings, did_you_mean
 from clipbench.plugins.registry import Plugin, find
 
 KINDS = {"optimizer": "optimizer", "clip": "strategy"}  # sections with options that can be searched

@@ -13,8 +13,8 @@ from clipbench.config.claim_language import Expectation, Vocabulary
 from clipbench.config.measure_names import unknown_measure
 from clipbench.config.options import NotNegative
 from clipbench.config.values import InvalidValue, show, takes_integers, validate
-from clipbench.config.yaml_nodes import INVALID, Findings, Node
-from clipbench.errors import did_you_mean
+from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.errors import Findings, did_you_mean
 from clipbench.plugins.registry import REQUIRED
 
 Positive = Annotated[float, Field(gt=0)]

@@ -16,8 +16,9 @@ from clipbench.config.measure_names import unknown_measure
 from clipbench.config.search_space import Space, read_search
 from clipbench.config.sections import Section, is_mapping, read_values, specs
 from clipbench.config.values import InvalidValue, show, validate
-from clipbench.config.yaml_nodes import INVALID, Findings, Node
+from clipbench.config.yaml_nodes import INVALID, Node
 from clipbench.core import measures
+from clipbench.errors import Findings
 
 Direction = Literal["maximize", "minimize"]
 

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from clipbench.errors import InputError, Place, Problem
+from clipbench.errors import InputError, Place
 
 TEMPLATE = """\
 # An experiment: which gradient clipping, at which threshold, does this model need, and does it matter at all?
@@ -57,11 +57,11 @@ def write_template(path: Path, *, force: bool = False) -> None:
     """Write the experiment, and over a file that is there only if told to."""
     place = Place(str(path))
     if path.exists() and not force:
-        raise InputError([Problem(place, "is there already.", "Write over it with --force, or name another file.")])
+        raise InputError.at(place, "is there already.", "Write over it with --force, or name another file.")
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:100] or "experiment"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(TEMPLATE.format(file=shlex.quote(str(path)), name=name), encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError([Problem(place, f"cannot be written: {reason}.")]) from None
+        raise InputError.at(place, f"cannot be written: {reason}.") from None

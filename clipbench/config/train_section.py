@@ -16,9 +16,9 @@ from clipbench.config.measure_names import unknown_measure
 from clipbench.config.options import NotNegative
 from clipbench.config.sections import Positive, Section, is_mapping, refuse_unknown, specs
 from clipbench.config.values import InvalidValue, show, validate
-from clipbench.config.yaml_nodes import INVALID, Findings, Node
+from clipbench.config.yaml_nodes import INVALID, Node
 from clipbench.core.trial import Component, Training
-from clipbench.errors import did_you_mean
+from clipbench.errors import Findings, did_you_mean
 
 AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
 OUTPUT = Component("output", label="output")  # the model's output is the loss

@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from clipbench.config.axes import Axis
-from clipbench.config.yaml_nodes import Findings
 from clipbench.core.trial import Component
-from clipbench.errors import Place
+from clipbench.errors import Findings, Place
 
 TRAINING = ("schedule", "l1", "l2")
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from clipbench.errors import InputError, Place, Problem
+from clipbench.errors import InputError, Place
 
 MOST_BYTES = 1_000_000  # an experiment is one page that a person reads
 
@@ -17,21 +17,17 @@ def read_text(path: Path) -> str:
     place = Place(str(path))
     try:
         if path.is_dir():
-            raise stop(place, "is a folder, not an experiment.", _named("Its experiments", _yaml_names(path)))
+            raise InputError.at(place, "is a folder, not an experiment.", _named("Its experiments", _yaml_names(path)))
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise stop(place, "there is no such file.", _near_files(path)) from None
+        raise InputError.at(place, "there is no such file.", _near_files(path)) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise stop(place, f"cannot be read: {reason}.") from None
+        raise InputError.at(place, f"cannot be read: {reason}.") from None
     if len(content) > MOST_BYTES:
-        raise stop(place, f"is larger than {MOST_BYTES:,} bytes.", "An experiment is one page of YAML.")
+        raise InputError.at(place, f"is larger than {MOST_BYTES:,} bytes.", "An experiment is one page of YAML.")
     return _decode(content, place)
-
-
-def stop(place: Place, text: str, remedy: str = "") -> InputError:
-    return InputError([Problem(place, text, remedy)])
 
 
 def _yaml_names(folder: Path) -> list[str]:
@@ -61,7 +57,7 @@ def _decode(content: bytes, place: Place) -> str:
         line, column = _position(content[: error.start].decode("utf-8-sig", "replace"))
         byte = f"0x{content[error.start]:02x}"
         where = Place(place.file, line, column)
-        raise stop(where, f"the byte {byte} is not UTF-8 text.", "Save the file as UTF-8.") from None
+        raise InputError.at(where, f"the byte {byte} is not UTF-8 text.", "Save the file as UTF-8.") from None
     _refuse_control_characters(text, place.file)
     return text
 
@@ -73,7 +69,7 @@ def _refuse_control_characters(text: str, file: str) -> None:
     found = _CONTROL.search(text)
     if found:
         line, column = _position(text[: found.start()])
-        raise stop(Place(file, line, column), f"the character U+{ord(found[0]):04X} is not allowed in YAML.")
+        raise InputError.at(Place(file, line, column), f"the character U+{ord(found[0]):04X} is not allowed in YAML.")
 
 
 def _position(before: str) -> tuple[int, int]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from clipbench.config.yaml_file import stop
-from clipbench.errors import InputError, Place, Problem
+from clipbench.errors import Findings, InputError, Place
 
 # YAML 1.2's core schema, which reads as people expect: `1e-3` is a number, `no` and `off` are words, a date
 # is text. Beyond it, as in Python: `inf` and `nan` without a dot, `1_000`.
@@ -120,29 +119,6 @@ class Node:
             yield from child.walk()
 
 
-@dataclass
-class Findings:
-    """What is wrong with an experiment, and what is only worth a remark; gathered, raised once."""
-
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, place: Place, text: str, remedy: str = "") -> None:
-        self.problems.append(Problem(place, text, remedy))
-
-    def has_problem_in(self, section: str) -> bool:
-        """Whether anything of a section is wrong, so that not all of it is known."""
-        return any(re.match(rf"{section}\b", problem.place.key) for problem in self.problems)
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def raise_if_any(self) -> None:
-        if self.problems:
-            raise InputError(self.problems)
-
-
 # Other names are quoted where they are part of a path: `sweep.search."optimizer.lr"`.
 _PLAIN = re.compile(r'[^.\[\]"=]*')
 
@@ -195,9 +171,9 @@ def _compose(text: str, file: str, key: str, lines: bool) -> yaml.Node | None:
         # What is never closed is a mistake where it was opened, not at the end of the file.
         open_ended = "end of stream" in str(error.problem) and error.context_mark
         mark = error.context_mark if open_ended else error.problem_mark or error.context_mark
-        raise stop(place(mark), *_syntax(error, text)) from None
+        raise InputError.at(place(mark), *_syntax(error, text)) from None
     except (yaml.YAMLError, UnicodeError) as error:
-        raise stop(Place(file, key=key), f"this is not YAML: {' '.join(str(error).split())}.") from None
+        raise InputError.at(Place(file, key=key), f"this is not YAML: {' '.join(str(error).split())}.") from None
     return composed
 
 
@@ -208,9 +184,9 @@ def _refuse_nesting(text: str, place: Any, loader: Any = None) -> None:
         documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise stop(place(event.start_mark), f"lists and mappings are nested more than {DEEPEST} deep.")
+            raise InputError.at(place(event.start_mark), f"lists and mappings are nested more than {DEEPEST} deep.")
         if documents > 1:
-            raise stop(
+            raise InputError.at(
                 place(event.start_mark),
                 "a second document begins here.",
                 "An experiment is a single YAML document.",
@@ -260,7 +236,7 @@ class _Reader:
         self.count += 1
         if self.count > MOST_VALUES:
             remedy = "An experiment is one page of YAML."
-            raise stop(place, f"more than {MOST_VALUES:,} values, aliases counted each time.", remedy)
+            raise InputError.at(place, f"more than {MOST_VALUES:,} values, aliases counted each time.", remedy)
 
     def _value(self, source: yaml.Node, key: str, place: Place, above: tuple[int, ...]) -> Any:
         kind = source.tag.removeprefix(TAG)

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from clipbench.errors import ClipbenchError, InputError, Place, Problem
+from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.store.atomic_files import turn
 from clipbench.tracking.uri import redact
 
@@ -115,7 +115,7 @@ def _answer(connection: Connection, question: str) -> bool:
 
 
 def _problem(text: str) -> InputError:
-    return InputError([Problem(Place("--storage"), text, WAY_OUT)])
+    return InputError.at(Place("--storage"), text, WAY_OUT)
 
 
 def _reason(error: BaseException) -> str:

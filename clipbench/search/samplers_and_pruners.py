@@ -12,7 +12,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 
 from clipbench.core.trial import digest
-from clipbench.errors import InputError, Place, Problem
+from clipbench.errors import InputError, Place
 from clipbench.planning.contender import Hyperparameter
 
 # Points that are drawn at random before a model of the objective says where to look; those of the YAML count.
@@ -113,9 +113,9 @@ def check_sampler(name: str, hyperparameters: Sequence[Hyperparameter], place: P
     if len(numbers) < 2:
         words = ", ".join(param.path for param in hyperparameters)
         text = f"cmaes needs two numbers to search, and here is {words}."
-        raise InputError([Problem(place, text, "Write sampler: tpe, or sampler: gp.")])
+        raise InputError.at(place, text, "Write sampler: tpe, or sampler: gp.")
     try:
         import cmaes  # noqa: F401 - Optuna asks for it late, amid a search
     except ImportError:
         text = "cmaes is not installed."
-        raise InputError([Problem(place, text, "Type `pip install 'clipbench[cmaes]'`.")]) from None
+        raise InputError.at(place, text, "Type `pip install 'clipbench[cmaes]'`.") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clipbench.config.sweep_section import Sweep
 from clipbench.core import measures
 from clipbench.core.trial import digest
-from clipbench.errors import InputError, Problem
+from clipbench.errors import InputError
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.store.sweep_file import SearchObjective
@@ -109,4 +109,4 @@ def _check_measured(plan: Plan, objectives: Sequence[SearchObjective]) -> None:
         column = measures.final(objective.name)
         if column and column.uses_validation_data and not plan.validates:
             remedy = "Write a split with a validation part, or sweep: {objective: train/loss}."
-            raise InputError([Problem(plan.experiment.place("sweep.objective"), NO_VALIDATION, remedy)])
+            raise InputError.at(plan.experiment.place("sweep.objective"), NO_VALIDATION, remedy)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clipbench.errors import ClipbenchError, InputError, Place, Problem
+from clipbench.errors import ClipbenchError, InputError, Place
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
@@ -73,4 +73,4 @@ def _kind(uri: str, scheme: str) -> str:
 
 
 def _problem(source: str, text: str, remedy: str) -> InputError:
-    return InputError([Problem(Place(source), text, remedy)])
+    return InputError.at(Place(source), text, remedy)

@@ -177,7 +177,7 @@ def test_ranges_stay_known_to_the_sweep(load):
     assert experiment.ranges == {
         "clip[1].threshold": Range(0.1, 10.0, log=True),
         "optimizer.lr": Range(0.01, 1.0, log=True, points=3),
-        "train.epochs": Range(1.0, 3.0, log=False, points=3, whole=True),
+        "train.epochs": Range(1.0, 3.0, log=False, points=3, integer=True),
     }
 
 
