@@ -1,4 +1,4 @@
-"""From the store's records to settings and arms: which trials belong together, as arrays over seeds."""
+"""The trials of a store by setting and arm, as arrays with one entry a seed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 
 from clipbench.analysis.report_model import Metric
 from clipbench.config.tunable import is_tunable
-from clipbench.reporting import numbers
 from clipbench.stats import Floats
 
 Mask = NDArray[np.bool_]
 NAMES = ("data", "model", "optimizer", "lr")
 SECTIONS = ("data.", "model.", "optimizer.", "train.")
-FOLD = "data.fold"  # averaged within its seed, so it makes no setting of its own
+FOLD = "data.fold"  # folds are averaged within their seed, so they are not settings of their own
 MEASURES = ("clip/fired_share", "clip/fraction", "clip/cosine", "grad_norm/pre_p50", "step_us", "epochs_to_target")
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A strategy at one threshold; arrays have one place a seed of the setting, NaN where it has none."""
+    """A strategy at one threshold; arrays have one entry a seed of the setting, NaN if the arm lacks it."""
 
     name: str
     strategy: str
@@ -36,7 +35,7 @@ class Arm:
     diverged: Mask
     measures: Mapping[str, Floats]
     ids: tuple[str, ...] = ()
-    place: tuple[tuple[str, str], ...] = ()  # lr=0.1, where that is chosen for each strategy alone; part of the name
+    place: tuple[tuple[str, str], ...] = ()  # lr=0.1, where each strategy has its own; part of the name
 
     @property
     def tuning(self) -> str:
@@ -44,44 +43,56 @@ class Arm:
 
     @property
     def untuned(self) -> str:
-        """The name without its place: what arms that differ in nothing else share."""
+        """The name without the tuned values."""
         return self.name.removesuffix(f" ({self.tuning})")
 
     @functools.cached_property
     def rank(self) -> tuple[float, float]:
-        """Lowest first: an arm that diverged on fewer seeds, then the better mean (of a criterion turned
-        so that more is better); arms that never ran come last."""
+        """The sort key of the choice: fewer divergences first, then the better mean criterion; untrained arms last."""
         trials = self.present.sum()
         criterion = self.criterion[np.isfinite(self.criterion)]
         return (
             float(self.diverged.sum() / trials) if trials else np.inf,
-            # Means of the same values in another order differ in their last digits and still tie.
+            # Rounded, because the mean of the same values in another order differs in its last digits.
             -float(f"{criterion.mean():.12g}") if criterion.size else np.inf,
         )
 
 
 def settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """The trials by what is the same within a comparison, each group with what sets it apart."""
+    """Group trials that may be compared with each other; with each group the options that differ between groups."""
     axes, codes = splitting(frame, setting_columns(frame))
     groups = [frame[codes == code] for code in range(codes.max(initial=-1) + 1)]
     for group in sorted(groups, key=lambda group: [_sortable(group[axis].iloc[0]) for axis in axes]):
         yield {axis: _text(group[axis].iloc[0]) for axis in axes}, group
 
 
-Open = tuple[dict[str, str], pd.DataFrame, tuple[str, ...]]
+# What differs between settings, the trials of the setting, and the options in which its arms differ.
+OpenSetting = tuple[dict[str, str], pd.DataFrame, tuple[str, ...]]
 
 
-def tuned_settings(frame: pd.DataFrame) -> Iterator[Open]:
-    """The same with what can be tuned left open; without a setting that has nothing to choose."""
+def setting_name(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[str] = ()) -> str:
+    """`digits with mlp/sgd (lr=0.1)`: the components of a setting, and how it differs from the others."""
+    first = frame.iloc[0]
+    names = {key: first.get(key) for key in ("data", "model", "optimizer")}
+    known = {key: str(value) for key, value in names.items() if value is not None and not pd.isna(value)}
+    models = "/".join(known[key] for key in ("model", "optimizer") if key in known)
+    components = " with ".join(part for part in (known.get("data", ""), models) if part)
+    best = [f"each at its best {' and '.join(tuned)}"] if tuned else []
+    rest = ", ".join([*best, *(f"{axis}={value}" for axis, value in axes.items() if axis not in names)])
+    return f"{components} ({rest})" if rest else components
+
+
+def tuned_settings(frame: pd.DataFrame) -> Iterator[OpenSetting]:
+    """Group trials that differ only in what can be tuned; settings in which nothing differs are left out."""
     tunable = [column for column in setting_columns(frame) if is_tunable(column)]
     yield from (found for found in open_settings(frame, tunable) if found[2])
 
 
-def open_settings(frame: pd.DataFrame, columns: Sequence[str], *, name_all: bool = False) -> Iterator[Open]:
-    """Trials that differ in these columns at most, what sets them apart from others, and the columns that do differ.
+def open_settings(frame: pd.DataFrame, columns: Sequence[str], *, name_all: bool = False) -> Iterator[OpenSetting]:
+    """Group trials that differ at most in these columns.
 
-    The name of an arm says where it stands on these: each strategy may take a place of its own. With `name_all` it says
-    so of all that differ, and not only of as many as tell the arms apart.
+    The values of these columns become part of an arm's name: of as many columns as are needed to tell the arms apart,
+    or with `name_all` of all columns that differ.
     """
     frame = frame.reset_index(drop=True)
     for axes, part in settings(frame.drop(columns=list(columns))):
@@ -90,10 +101,16 @@ def open_settings(frame: pd.DataFrame, columns: Sequence[str], *, name_all: bool
         if not (over := varied if name_all else splitting(whole, columns)[0]):
             yield axes, whole, ()
             continue
-        called = tuple(numbers.short(over).values()) if name_all else tuple(over)
+        called = tuple(short_names(over).values()) if name_all else tuple(over)
         places = [tuple(zip(called, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
         names = [f"{arm} ({_words(place)})" for arm, place in zip(whole["arm"], places, strict=True)]
         yield axes, part.assign(arm=names, place=pd.Series(places, part.index)), called
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """The last part of each path if it is unique: `momentum` for `optimizer.momentum`."""
+    tails = [path.rpartition(".")[2] for path in paths]
+    return {path: tail if tails.count(tail) == 1 else path for path, tail in zip(paths, tails, strict=True)}
 
 
 def _words(place: tuple[tuple[str, str], ...]) -> str:
@@ -101,10 +118,10 @@ def _words(place: tuple[tuple[str, str], ...]) -> str:
 
 
 def splitting(frame: pd.DataFrame, columns: Iterable[str]) -> tuple[list[str], NDArray[np.intp]]:
-    """Which of the columns set trials apart, and the group of each row.
+    """The columns that distinguish trials, and the group number of each row.
 
-    A column does so only if it splits what the columns before it did not: `optimizer.momentum`, which only SGD
-    has, adds nothing to `optimizer`.
+    A column counts only if it splits a group of the columns before it: `optimizer.momentum`, which only SGD has, adds
+    nothing to `optimizer`.
     """
     codes, found = np.zeros(len(frame), np.intp), []
     for column in columns:
@@ -116,7 +133,7 @@ def splitting(frame: pd.DataFrame, columns: Iterable[str]) -> tuple[list[str], N
 
 
 def gather(frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | None = None) -> list[Arm]:
-    """The arms of one setting, folds averaged within their seed; their own seeds if none are given."""
+    """The arms of one setting, folds averaged within their seed. `seeds` defaults to the seeds of the frame."""
     cells = _cells(frame, metric)
     seeds = np.unique(frame["seed"]) if seeds is None else seeds
     about = frame.drop_duplicates("arm").sort_values(["strategy", "threshold"], na_position="last")
@@ -124,7 +141,7 @@ def gather(frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | Non
         str(name): cells[name].unstack("seed").reindex(index=about["arm"], columns=seeds).to_numpy(float)
         for name in cells
     }
-    ids = frame.sort_values("id").groupby("arm")["id"].agg(tuple).to_dict()  # whatever the order of the files
+    ids = frame.sort_values("id").groupby("arm")["id"].agg(tuple).to_dict()  # independent of the order of the files
     return [
         _arm(row, {name: table[number] for name, table in tables.items()}, ids[row["arm"]])
         for number, row in enumerate(about.to_dict("records"))
@@ -146,7 +163,7 @@ def codes_of(frame: pd.DataFrame, columns: Iterable[str]) -> NDArray[np.intp]:
 
 
 def _codes(codes: NDArray[np.intp], column: pd.Series) -> NDArray[np.intp]:
-    """Group numbers from 0 that also tell apart the values of the column; missing is a value too."""
+    """Split the groups by the values of a column; a missing value is a value too."""
     values, known = pd.factorize(column, use_na_sentinel=False)
     return np.asarray(np.unique(codes * len(known) + values, return_inverse=True)[1])
 
@@ -164,7 +181,7 @@ def _text(value: object) -> str:
 
 
 def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """One row an arm and seed. A seed counts as diverged if any of its folds did, and only with all of its folds."""
+    """One row an arm and seed. A seed has diverged if any of its folds did; incomplete seeds are left out."""
     values = pd.DataFrame({name: _numbers(frame, name) for name in MEASURES})
     values["value"] = _values(frame, metric)
     values["criterion"] = _numbers(frame, metric.criterion) * metric.criterion_sign
@@ -182,7 +199,7 @@ def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 def _values(frame: pd.DataFrame, metric: Metric) -> Floats:
     values = _numbers(frame, metric.name)
-    if metric.name == "epochs_to_target":  # a mean over those that reached it would flatter the arm
+    if metric.name == "epochs_to_target":  # the mean over the trials that reached it would be too optimistic
         values = np.where(np.isnan(values), _numbers(frame, "epochs"), values)
     return values
 

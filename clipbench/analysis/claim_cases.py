@@ -1,4 +1,4 @@
-"""The cases that a claim speaks of: which arms of which settings are compared, seed by seed."""
+"""The cases of a claim: which arms of which settings are compared, seed by seed."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ Parts = Sequence[pd.DataFrame]
 
 
 class UntestableClaim(ValueError):
-    """A claim that these trials cannot answer, and why."""
+    """A claim that these trials cannot test, and why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Pairings of a claim's sides, one a setting (and threshold, where all are meant), averaged by seed."""
+    """The pairings of the two sides of a claim, one a setting (and threshold, if all are meant)."""
 
     pairings: tuple[Pairing, ...]
-    by_left: tuple[Pairing, ...] = ()  # the thresholds of which the left side's was chosen, beside the right side
+    by_left: tuple[Pairing, ...] = ()  # candidates for the left side's threshold, against the right side
     by_right: tuple[Pairing, ...] = ()
 
     @cached_property
     def ranked(self) -> Floats:
-        """Mean differences over the cases, of the seeds that all of them have; divergences first."""
+        """Mean differences over the cases, for the seeds that all of them have; divergences first."""
         ranks = stats.worst_rank(
             [pairing.differences for pairing in self.pairings],
             [pairing.won for pairing in self.pairings],
@@ -59,7 +59,7 @@ class Cases:
 
     @property
     def finished(self) -> Floats:
-        """Mean differences of the seeds on which everything finished."""
+        """Mean differences of the seeds on which all trials finished."""
         both = np.any([pairing.both_diverged for pairing in self.pairings], axis=0)
         means: Floats = np.mean([pairing.differences for pairing in self.pairings], axis=0)[~both]
         return means
@@ -77,13 +77,13 @@ class Cases:
         return not self.decided_by_divergence and bool(self.holds("=", 0.0).all())
 
     def holds(self, relation: str, margin: float) -> Mask:
-        """Of every case and seed, whether it is as expected."""
+        """Whether each case and seed is as expected."""
         every = np.concatenate([pairing.ranked[np.isfinite(pairing.ranked)] for pairing in self.pairings])
         held: Mask = abs(every) <= margin if relation == "=" else every > margin
         return held
 
     def turned(self) -> Cases:
-        """With the sides exchanged."""
+        """The same with the sides exchanged."""
         return Cases(
             tuple(_turned(pairing) for pairing in self.pairings),
             tuple(_turned(pairing) for pairing in self.by_right),
@@ -91,7 +91,7 @@ class Cases:
         )
 
     def p_after_choice(self, margin: float, *, better: bool) -> float:
-        """p where the threshold of the side that seems better was chosen among several on the same seeds."""
+        """p of the side that seems better, where the test repeats the choice of its threshold; 0 without a choice."""
         candidates = self.by_left if better else tuple(_turned(pairing) for pairing in self.by_right)
         if len(candidates) < 2:
             return 0.0
@@ -109,7 +109,7 @@ class Cases:
 
 
 def cases(frame: pd.DataFrame, expectation: Expectation, options: ReportOptions) -> tuple[Cases, Metric]:
-    """The cases of an expectation; UntestableClaim where there is none."""
+    """The cases of an expectation; raise `UntestableClaim` if there is none."""
     measured = _metric(frame, options)
     seeds = np.unique(frame["seed"])
     found: list[Cases] = []
@@ -129,7 +129,7 @@ def cases(frame: pd.DataFrame, expectation: Expectation, options: ReportOptions)
 
 def _metric(frame: pd.DataFrame, options: ReportOptions) -> Metric:
     if frame.empty:
-        raise UntestableClaim("nothing is trained yet")
+        raise UntestableClaim("no trial has been trained yet")
     options = replace(options, higher={**dict.fromkeys(measures.NEUTRAL, True), **options.higher})
     try:
         metric_choice.check(frame, options)
@@ -139,11 +139,11 @@ def _metric(frame: pd.DataFrame, options: ReportOptions) -> Metric:
 
 
 def _settings(frame: pd.DataFrame, expectation: Expectation) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """The settings that are compared: each with itself, or with what differs in the sections that the sides name."""
+    """Pairs of settings to compare: equal in everything that the two sides do not name differently."""
     sides = _inherited(expectation.left, expectation.right), _inherited(expectation.right, expectation.left)
     left, right = (_within(frame, side) for side in sides)
     if not left.any() or not right.any():
-        raise UntestableClaim("no trial of one of its sides finished")
+        raise UntestableClaim("one of its sides has no finished trial")
     differing = _differing(*sides)
     these, those = (dict(side.options) for side in sides)
     varied = {name for name in {*these, *those} if not same_value(these.get(name), those.get(name, ""))}
@@ -156,9 +156,10 @@ def _settings(frame: pd.DataFrame, expectation: Expectation) -> Iterator[tuple[p
 
 
 def _inherited(side: Side, other: Side) -> Side:
-    """What only the other side says of the setting holds for this one too: `adam.norm > none` is about Adam.
+    """Add what only the other side says about the setting: in `adam.norm > none`, both sides use Adam.
 
-    But not the options of a section in which they differ: `adam.none > sgd.none[lr=0.01]` leaves Adam its own rate.
+    Options of a section in which the sides differ are not added: in `adam.none > sgd.none[lr=0.01]`, Adam keeps its
+    own learning rate.
     """
     side = replace(side, where=tuple((dict(other.where) | dict(side.where)).items()))
     apart = _differing(side, replace(other, where=tuple((dict(side.where) | dict(other.where)).items())))
@@ -183,7 +184,7 @@ def _within(frame: pd.DataFrame, side: Side) -> Mask:
 
 
 def _within_option(column: str, options: Iterable[str]) -> bool:
-    """Whether a column is one of the options, or an option of theirs: `train.noise.scale` of `train.noise`."""
+    """Whether a column is one of the options or below one: `train.noise.scale` is below `train.noise`."""
     return any(column == option or column.startswith(f"{option}.") for option in options)
 
 
@@ -220,7 +221,7 @@ def _sides(expectation: Expectation) -> tuple[Side, Side]:
 
 
 def _same_arms(left: Iterable[Arm], right: Iterable[Arm], sign: int) -> Iterator[Pairing]:
-    """`adam > sgd`: every arm that both have."""
+    """The arms that both sides have, for claims such as `adam > sgd`."""
     others = {arm.name: arm for arm in right}
     for arm in left:
         if arm.name in others and others[arm.name] is not arm:
@@ -228,7 +229,7 @@ def _same_arms(left: Iterable[Arm], right: Iterable[Arm], sign: int) -> Iterator
 
 
 def _every_threshold(left: Sequence[Arm], right: Sequence[Arm], measured: Metric) -> Iterator[Pairing]:
-    """The thresholds that both have; else each of the left beside each of the right."""
+    """The thresholds that both sides have; without any, each of the left with each of the right."""
     shared = {arm.threshold for arm in left} & {arm.threshold for arm in right} - {None}
     for arm in left:
         for other in right:
@@ -239,13 +240,13 @@ def _every_threshold(left: Sequence[Arm], right: Sequence[Arm], measured: Metric
 def _best(side: Side, known: Sequence[Arm], measured: Metric) -> Arm:
     if len(known) > 1 and not measured.criterion:
         raise UntestableClaim(
-            f"{side.text} has several thresholds and no validation data chooses one; name it in the claim"
+            f"{side.text} has several thresholds and there is no validation data to choose one; name it in the claim"
         )
     return min(known, key=lambda arm: arm.rank)
 
 
 def _gain(expectation: Expectation, known: Sequence[Sequence[Arm]], measured: Metric) -> Pairing:
-    """What one difference has over another, seed by seed; a divergence on both sides cancels out."""
+    """The difference of two differences by seed; a divergence on both sides cancels out."""
     left, right = (_difference(side, arms_, measured) for side, arms_ in zip(_sides(expectation), known, strict=True))
     won, lost = left.won | right.lost, left.lost | right.won
     cancelled = (won & lost) | (left.won & right.won) | (left.lost & right.lost)

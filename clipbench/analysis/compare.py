@@ -1,4 +1,4 @@
-"""Records in, report out: chooses thresholds, compares every strategy with the baseline, and judges."""
+"""Build the report of the records: choose thresholds, compare every strategy with the baseline, and judge."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis import arms, claims, metric_choice, notes, pairing, search_result
+from clipbench.analysis import arms, claims, metric_choice, search_result
 from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.arm_choice import SettingArms, group_of
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.pairing import Pairing
+from clipbench.analysis.contrasts import test_arms
 from clipbench.analysis.report_model import (
     ArmResult,
     Contrast,
+    EarlyStops,
+    LeftOut,
     Report,
     ReportOptions,
     Setting,
     TargetEpochs,
     VerdictChange,
 )
-from clipbench.analysis.verdicts import Evidence
-from clipbench.reporting import headline
 from clipbench.stats import Floats
 
 
 @dataclass(frozen=True)
 class JudgedArms:
-    """A group with what the seeds show of each of its arms."""
+    """The arms of a setting with their contrasts and verdicts."""
 
     group: SettingArms
     contrasts: Mapping[str, Contrast]
     verdicts: Mapping[str, str]
-    chances: tuple[str, ...]  # arms that would be better, had their threshold not been chosen among many
+    by_choice: frozenset[str]  # arms that are significant only until the test repeats the choice
 
     def verdict_of(self, arm: Arm) -> str:
         if arm is self.group.baseline:
@@ -57,13 +57,19 @@ def compare(frame: pd.DataFrame, options: ReportOptions | None = None, name: str
     settings = tuple(_settings(trained, options))
     found = search_result.as_found(trained, options)
     answered = claims.answer(found.drop(columns=search_result.open_columns(found, options)), options)
-    missed = notes.of_tuning(settings) if options.tuned and not tuned and not search else ()
-    said = (*notes.of_trials(frame, ours, options.planned, options.swept), *missed)
-    return Report(name, (*tuned, *settings), said, answered, search)
+    return Report(
+        name,
+        settings=(*tuned, *settings),
+        claims=answered,
+        search=search,
+        left_out=_left_out(frame, ours, options),
+        is_empty=ours.empty,
+        is_untuned=options.tuned and not tuned and not search,
+    )
 
 
 def _settings(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting]:
-    """All arms on the same data, model, optimizer and training, but for what a search chose for each of them."""
+    """All arms on the same data, model, optimizer and training, except for what a search chose for each arm."""
     found = search_result.as_found(trained, options)
     for axes, part, over in arms.open_settings(found, search_result.open_columns(found, options), name_all=True):
         if len(part):
@@ -73,7 +79,7 @@ def _settings(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting
 
 
 def _tuned(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting]:
-    """Every strategy at its own best of what can be tuned, where validation data can choose it."""
+    """Every strategy at its best tunable options, if validation data can choose them."""
     for axes, part, over in arms.tuned_settings(trained):
         if metric_choice.of_setting(part, options).criterion:
             yield _setting(part, axes, options, over)
@@ -83,45 +89,70 @@ def _of_experiment(frame: pd.DataFrame, planned: Mapping[str, str] | None) -> pd
     return frame if planned is None or frame.empty else frame[frame["id"].isin(list(planned))]
 
 
+def _left_out(stored: pd.DataFrame, ours: pd.DataFrame, options: ReportOptions) -> LeftOut:
+    """The trials that are in no table; the trials of a search are in its own tables."""
+    swept = options.swept
+    others = stored[~stored["id"].isin(swept.ids)] if swept and len(stored) else stored
+    if ours.empty:
+        return LeftOut(others=len(others))
+    by_status = {status: tuple(_trial_names(ours[ours["status"] == status])) for status in ("failed", "pruned")}
+    done = set(ours["id"])
+    missing = tuple(words for id_, words in (options.planned or {}).items() if id_ not in done)
+    return LeftOut(by_status["failed"], by_status["pruned"], missing, max(0, len(others) - len(ours)))
+
+
+def _trial_names(rows: pd.DataFrame) -> Iterator[str]:
+    """`norm@1.0 seed 3 (RuntimeError: ...)`."""
+    errors = rows["error"] if "error" in rows else [None] * len(rows)
+    for arm, seed, error in zip(rows["arm"], rows["seed"], errors, strict=True):
+        reason = error.strip().splitlines()[-1:] if isinstance(error, str) and error else None
+        yield f"{arm} seed {seed}" + (f" ({_shortened(''.join(reason))})" if reason is not None else "")
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= 100 else f"{line[:99]}…"
+
+
+def _early_stops(frame: pd.DataFrame) -> EarlyStops | None:
+    stopped = frame["stopped_epoch"].dropna() if "stopped_epoch" in frame else frame.iloc[:0, 0]
+    return EarlyStops(len(stopped), len(frame), int(stopped.min()), int(stopped.max())) if len(stopped) else None
+
+
 def _setting(
     frame: pd.DataFrame, axes: Mapping[str, str], options: ReportOptions, tuned: tuple[str, ...] = ()
 ) -> Setting:
     judged = _judged(frame, options)
     measured = judged.group.metric
     rows = [_row(arm, judged) for arm in judged.group.arms]
-    setting = Setting(
+    return Setting(
         axes=axes,
-        words=headline.where(frame, axes, tuned),
+        words=arms.setting_name(frame, axes, tuned),
         metric=measured,
         baseline=next((row.arm for row in rows if row.verdict == verdict.BASELINE), None),
         margin=options.margin,
         seeds=int(frame["seed"].nunique()),
         rows=tuple(sorted(rows, key=_by_strategy)),
         main=tuple(sorted((row for row in rows if row.shown), key=_by_value(measured.sign))),
-        headline="",
-        notes=(),
         otherwise=_otherwise(judged, frame, options),
         target=_target(frame),
         tuned=tuned,
         searched=options.swept is not None,
-    )
-    return replace(
-        setting,
-        headline=headline.sentence(setting),
-        notes=notes.of_comparison(setting, frame, options.baseline, judged.chances),
+        wanted_baseline=options.baseline,
+        early_stops=_early_stops(frame),
+        averages_folds=bool(frame.duplicated(["arm", "seed"]).any()),
     )
 
 
 def _judged(frame: pd.DataFrame, options: ReportOptions) -> JudgedArms:
     group = group_of(frame, options)
-    evidence, contrasts = _evidence(group)
+    evidence, contrasts = test_arms(group)
     verdicts = verdict.judge(evidence, sign=group.metric.sign, chosen=group.chosen, margin=options.margin)
-    chances = tuple(each.arm.name for each in evidence if each.is_chance_of_choice)
-    return JudgedArms(group, contrasts, verdicts, chances)
+    by_choice = frozenset(each.arm.name for each in evidence if each.is_decided_by_choice)
+    return JudgedArms(group, contrasts, verdicts, by_choice)
 
 
 def _otherwise(judged: JudgedArms, frame: pd.DataFrame, options: ReportOptions) -> tuple[VerdictChange, ...] | None:
-    """What the rule for diverged trials decides: the rows that would be judged otherwise without these trials."""
+    """The arms whose verdict would be another without the diverged trials; None if nothing diverged."""
     finished = frame[frame["status"] != "diverged"]
     if len(finished) == len(frame) or judged.group.baseline is None:
         return None
@@ -134,7 +165,7 @@ def _otherwise(judged: JudgedArms, frame: pd.DataFrame, options: ReportOptions) 
 
 
 def _verdict_without(arm: Arm, judged: JudgedArms, without: JudgedArms | None) -> tuple[str, str]:
-    """The arm that would stand for its strategy, and its verdict."""
+    """The arm that would be shown for its strategy, and its verdict."""
     if without is None or without.group.baseline is None:
         return "", verdict.NO_BASELINE
     if arm is judged.group.baseline:
@@ -144,50 +175,6 @@ def _verdict_without(arm: Arm, judged: JudgedArms, without: JudgedArms | None) -
     if not same:
         return "", verdict.NOTHING_LEFT
     return same[0].name, without.verdict_of(same[0])
-
-
-def _evidence(group: SettingArms) -> tuple[list[Evidence], dict[str, Contrast]]:
-    """The family tested against the baseline; arms outside of it get their differences only."""
-    contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
-    family = group.family
-    p_values = [pairing.p_value(group.pairings[arm.name]) for arm in family]
-    corrected = stats.holm(p_values).tolist()
-    after_choice = stats.holm([_p_after_choice(arm, group) for arm in family]).tolist()
-    of_baseline = stats.holm([_p_after_choice_of_baseline(arm, group) for arm in family]).tolist()
-    evidence = []
-    for arm, p, p_holm, p_choice, p_baseline in zip(
-        family, p_values, corrected, after_choice, of_baseline, strict=True
-    ):
-        tested = replace(contrasts[arm.name], p=p, p_holm=p_holm, p_choice=p_choice, p_baseline=p_baseline)
-        contrasts[arm.name] = tested
-        evidence.append(Evidence(arm, group.pairings[arm.name], p_holm, p_choice, p_baseline))
-    return evidence, contrasts
-
-
-def _contrast(arm: Arm, group: SettingArms) -> Contrast:
-    assert group.baseline is not None  # or there were no pairings
-    found = pairing.beside(pairing.contrast(group.pairings[arm.name]), arm, group.baseline, group.epochs)
-    candidates = _candidates(arm, group)
-    is_choice = group.chosen and arm in group.shown and len(candidates) > 1
-    return replace(found, nested=pairing.nested(candidates)) if is_choice else found
-
-
-def _candidates(arm: Arm, group: SettingArms) -> list[Pairing]:
-    """The thresholds among which the arm's was chosen."""
-    return [group.pairings[each.name] for each in group.siblings(arm) if each.name in group.pairings]
-
-
-def _p_after_choice(arm: Arm, group: SettingArms) -> float:
-    chosen = group.pairings[arm.name]
-    return pairing.p_after_choice(chosen, _candidates(arm, group)) if group.chosen else pairing.p_value(chosen)
-
-
-def _p_after_choice_of_baseline(arm: Arm, group: SettingArms) -> float:
-    """The other way round: the best of several baselines looks better than the arm by luck."""
-    if len(group.baselines) < 2 or group.baseline is None:
-        return pairing.p_value(group.pairings[arm.name])
-    candidates = {each.name: pairing.pair(each, arm, group.metric.sign) for each in group.baselines if each is not arm}
-    return pairing.p_after_choice(candidates[group.baseline.name], list(candidates.values()))
 
 
 def _row(arm: Arm, judged: JudgedArms) -> ArmResult:
@@ -212,6 +199,7 @@ def _row(arm: Arm, judged: JudgedArms) -> ArmResult:
         flags=verdict.flags(arm, group.siblings(arm), is_choice=is_shown and group.chosen),
         ids=arm.ids,
         tuning=arm.tuning,
+        decided_by_choice=arm.name in judged.by_choice,
     )
 
 
@@ -224,7 +212,7 @@ def _reach(arm: Arm, epochs: float) -> TargetEpochs:
 
 
 def _target(frame: pd.DataFrame) -> str:
-    """`val/accuracy 0.95`, of the trials of a setting."""
+    """The target of the trials of a setting: `val/accuracy 0.95`."""
     known = [text for text in frame.get("train.target", pd.Series(dtype=object)).dropna() if isinstance(text, str)]
     try:
         measure, value = json.loads(known[0]) if known else ("", "")
@@ -244,7 +232,7 @@ def _by_strategy(row: ArmResult) -> tuple[bool, str, float, str]:
 
 
 def _by_value(sign: int) -> Callable[[ArmResult], tuple[bool, float, float, str]]:
-    """The baseline, then as thresholds are ranked: fewer divergences first, then the better mean."""
+    """The sort key: the baseline, then fewer divergences first, then the better mean."""
 
     def key(row: ArmResult) -> tuple[bool, float, float, str]:
         worse = np.inf if np.isnan(row.value.mean) else -sign * row.value.mean

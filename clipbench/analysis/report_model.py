@@ -1,4 +1,4 @@
-"""What a report says, as plain data: the tree that every format is written from."""
+"""What a report says, as plain data: the tree from which every format is written. Sentences are in `reporting`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from clipbench.core import measures
 from clipbench.errors import Place
+from clipbench.plugins.registry import UNCLIPPED
 from clipbench.stats import Estimate, WinTieLoss
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
@@ -21,48 +22,48 @@ EXPERIMENT = Place("the experiment", key="report.metric")
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report is asked for: the `report` section of the YAML, and what only the plan knows."""
+    """What a report compares: the `report` section of the YAML, and what is known from the plan alone."""
 
     metric: str | None = None  # None: test/accuracy, else test/mse, test/loss or train/loss, as measured
-    baseline: str = "none"  # a strategy, or an arm such as `norm@1.0`
-    margin: float | None = None  # differences within +-margin do not matter; in the metric's own unit
-    higher: Mapping[str, bool] = field(default_factory=dict)  # of the user's metrics: is higher better?
-    planned: Mapping[str, str] | None = None  # id -> words for each trial of the YAML as it is now
+    baseline: str = UNCLIPPED  # a strategy, or an arm such as `norm@1.0`
+    margin: float | None = None  # differences within +-margin are negligible; in the unit of the metric
+    higher: Mapping[str, bool] = field(default_factory=dict)  # of the user's own metrics: whether higher is better
+    planned: Mapping[str, str] | None = None  # id -> description, for each trial of the current YAML
     place: Place = EXPERIMENT
     claims: tuple[tuple[Claim, Expectation], ...] = ()
-    tuned: bool = False  # compare each strategy at its best learning rate too
+    tuned: bool = False  # also compare each strategy at its best learning rate
     swept: SweepDocument | None = None  # the search that found the arms
     norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What is compared, and the validation measure by which thresholds are chosen."""
+    """The metric that is compared, and the validation metric that selects thresholds."""
 
     name: str
     higher_is_better: bool
-    criterion: str | None  # None: there is no validation data, nothing is chosen
-    criterion_sign: int = 1  # turns the criterion so that more is better
+    criterion: str | None  # None: there is no validation data, so no threshold is selected
+    criterion_sign: int = 1  # multiplied by it, a higher criterion is better
 
     @property
     def sign(self) -> int:
-        """Turns values so that more is better."""
+        """The factor that makes higher values better."""
         return 1 if self.higher_is_better else -1
 
     @property
     def is_share(self) -> bool:
-        """Shown in per cent, its differences in percentage points."""
+        """Whether it is shown in per cent, with differences in percentage points."""
         return measures.unit(self.name) == "%"
 
 
 @dataclass(frozen=True)
 class TargetEpochs:
-    """Epochs to the target. The median counts a trial that never got there as later than all others."""
+    """Epochs to the target. In the median, a trial that never reached it counts as later than all others."""
 
-    median: float  # infinite where half of the trials or more never reached it
+    median: float  # infinite if at least half of the trials never reached it
     reached: int
     trials: int
-    restricted: float = math.nan  # the mean, where one that never got there counts with all its epochs
+    restricted: float = math.nan  # restricted mean: a trial that never reached it counts with all its epochs
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
@@ -70,22 +71,22 @@ NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 @dataclass(frozen=True)
 class Contrast:
-    """An arm against the baseline, paired by seed; positive is better."""
+    """The comparison of an arm with the baseline, paired by seed; positive is better."""
 
     difference: Estimate  # over the seeds on which both finished
     dz: float
     rank_biserial: float
     score: WinTieLoss
-    pairs: int  # seeds that both have, diverged ones among them
-    p: float = math.nan  # sign-flip test; NaN where the arm is not in the family
+    pairs: int  # seeds that both have, diverged ones included
+    p: float = math.nan  # sign-flip test; NaN if the arm is not tested
     p_holm: float = math.nan
-    p_choice: float = math.nan  # with the choice of threshold repeated in the test, after Holm
-    p_baseline: float = math.nan  # with the choice among the baseline's repeated, after Holm
-    bootstrap: Estimate = NOTHING  # of the difference, by BCa
-    p_wilcoxon: float = math.nan  # signed ranks, not corrected
-    p_diverged: float = math.nan  # Fisher's exact test of both shares of diverged seeds
+    p_choice: float = math.nan  # the test repeats the choice of threshold; after Holm
+    p_baseline: float = math.nan  # the test repeats the choice of the baseline; after Holm
+    bootstrap: Estimate = NOTHING  # the difference with its BCa bootstrap interval
+    p_wilcoxon: float = math.nan  # signed-rank test, not corrected
+    p_diverged: float = math.nan  # Fisher's exact test of the numbers of diverged seeds
     p_reach: float = math.nan  # log-rank test of the epochs to the target
-    nested: float = math.nan  # the mean difference where each seed's threshold is chosen by the other seeds
+    nested: float = math.nan  # mean difference if the other seeds choose the threshold of each seed
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,12 @@ class ArmResult:
     step_us: float
     reach: TargetEpochs | None
     contrast: Contrast | None  # None for the baseline, and where there is none
-    shown: bool  # in the main table: the strategy's best threshold, or nothing was chosen
+    shown: bool  # in the main table: the strategy's chosen threshold, or every threshold if none was chosen
     verdict: str
     flags: tuple[str, ...]
     ids: tuple[str, ...] = ()  # of its trials
     tuning: str = ""  # `lr=0.1`, where each strategy has its own
+    decided_by_choice: bool = False  # significant only until the test repeats the choice
 
     @property
     def short(self) -> str:
@@ -119,33 +121,44 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class VerdictChange:
-    """A row of the comparison whose verdict depends on the rule that a diverged trial is worse than any other."""
+    """An arm whose verdict would be another if diverged trials were left out instead of ranked last."""
 
     arm: str
     verdict: str
-    arm_without: str  # what would stand for its strategy if diverged trials were left out; empty if nothing
+    arm_without: str  # the arm that would then be shown for its strategy; empty if there is none
     verdict_without: str
+
+
+@dataclass(frozen=True)
+class EarlyStops:
+    """How many trials of a setting stopped before their last epoch, and after which epochs."""
+
+    stopped: int
+    trials: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
 class Setting:
     """One comparison: all arms on the same data, model, optimizer and training options."""
 
-    axes: Mapping[str, str]  # only what varies between the settings of the experiment
+    axes: Mapping[str, str]  # only what differs between the settings of the experiment
     words: str  # "digits with mlp/sgd"
     metric: Metric
-    baseline: str | None  # label of the baseline's arm; None where there is none
+    baseline: str | None  # label of the baseline arm; None if there is none
     margin: float | None
     seeds: int
     rows: tuple[ArmResult, ...]  # every arm: the baseline first, then by strategy and threshold
     main: tuple[ArmResult, ...]  # what is shown first: the baseline, then from the best to the worst
-    headline: str
-    notes: tuple[str, ...]
-    otherwise: tuple[VerdictChange, ...] | None = None  # verdicts that divergence decides; None where nothing diverged
+    otherwise: tuple[VerdictChange, ...] | None = None  # None if nothing diverged
     target: str = ""  # `val/accuracy 0.95`, where one is set
-    tuned: tuple[str, ...] = ()  # axes on which each strategy stands at its own best, such as `lr`
-    searched: bool = False  # the arms are what a search found, on seeds that it never saw
-    equal: str = ""  # what was searched, and yet is the same for all arms here: `lr`
+    tuned: tuple[str, ...] = ()  # what was tuned for each strategy, such as `lr`
+    searched: bool = False  # the arms were found by a search, and trained on seeds that it did not use
+    equal: str = ""  # what was searched, but is the same for all arms of this setting: `lr`
+    wanted_baseline: str = UNCLIPPED  # by `report.baseline`; `baseline` is None if it cannot be used
+    early_stops: EarlyStops | None = None
+    averages_folds: bool = False
 
     @property
     def label(self) -> str:
@@ -154,12 +167,12 @@ class Setting:
 
     @property
     def is_choice(self) -> bool:
-        """Whether its arms are chosen from other settings of the report, and so add no trials."""
+        """Whether its arms are chosen from other settings of the report."""
         return bool(self.tuned) and not self.searched
 
     @property
     def choice(self) -> str:
-        """What was chosen for each strategy on validation data."""
+        """The words for what was chosen for each strategy on validation data."""
         return " and ".join((*self.tuned, "threshold"))
 
     @property
@@ -171,49 +184,44 @@ class Setting:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim of the experiment, and what the trials say about it."""
+    """A claim of the experiment, and what the trials show about it."""
 
     says: str
     expect: str
     metric: Metric | None  # None where it could not be tested
     verdict: str
-    reason: str
-    difference: Estimate  # left minus right, turned so that positive is better
-    p: float
-    p_holm: float  # over all claims
-    pairs: int
-    seeds_needed: float  # of an inconclusive one, for 80 % power; infinite where no number would do
+    difference: Estimate = NOTHING  # left minus right, turned so that positive is better
+    p: float = math.nan
+    p_holm: float = math.nan  # over all claims
+    pairs: int = 0
+    seeds_needed: float = math.nan  # of an inconclusive one, for 80 % power; infinite if no number would do
+    test: str = ""  # what was tested: one of the tests of `claims`; empty if nothing could be tested
+    held: int = 0  # of `cases`: seeds, or seeds of every case where the claim says `always`
+    cases: int = 0
+    margin: float = 0.0
+    untestable: str = ""  # why it could not be tested
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The score by which the search chose a point, beside the same measure on seeds that the search never saw."""
+    """The score by which the search chose a point, and the same metric on seeds that the search did not use."""
 
     measure: Metric
     searched: float  # mean over the search seeds; NaN where nothing was searched
     confirmed: Estimate  # over the fresh seeds
-    optimism: Estimate  # by how much the search promised too much, in the measure's own unit
+    optimism: Estimate  # by how much the search was too optimistic, in the unit of the metric
     verdict: str
 
 
 @dataclass(frozen=True)
-class Flag:
-    """Something to be aware of, and what to type where that helps."""
-
-    words: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True)
 class ContenderResult:
-    """What the search found of one contender, and what of it held."""
+    """What the search found for one contender, and its confirmation on fresh seeds."""
 
     contender: SearchedContender
     promises: tuple[Confirmation, ...]  # one an objective
     fresh: int  # seeds on which it was confirmed
     diverged: int  # of them
     budget: float  # share of all epochs that the search trained
-    flags: tuple[Flag, ...]
 
 
 @dataclass(frozen=True)
@@ -222,8 +230,6 @@ class SearchResult:
 
     swept: SweepDocument
     found: tuple[ContenderResult, ...]  # each setting's baseline first, then from the best to the worst
-    headline: str
-    notes: tuple[str, ...]
 
     @property
     def measures(self) -> tuple[Metric, ...]:
@@ -231,11 +237,23 @@ class SearchResult:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Trials that are in no table."""
+
+    failed: tuple[str, ...] = ()  # `norm@1.0 seed 3 (RuntimeError: ...)`
+    pruned: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # of the current YAML, not trained yet
+    others: int = 0  # in the store, but not of the current YAML
+
+
+@dataclass(frozen=True)
 class Report:
-    """Every setting of one experiment, and what must be said about the trials as a whole."""
+    """Every setting of one experiment, its claims, and the search that found its arms."""
 
     name: str
     settings: tuple[Setting, ...]
-    notes: tuple[str, ...]
     claims: tuple[ClaimResult, ...] = ()
     search: SearchResult | None = None
+    left_out: LeftOut = LeftOut()
+    is_empty: bool = False  # the store holds no trial of the experiment
+    is_untuned: bool = False  # `report.tuned` was asked for, but there was nothing to tune

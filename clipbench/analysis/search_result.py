@@ -1,4 +1,4 @@
-"""What the search promised beside what fresh seeds show, contender by contender."""
+"""The scores of the search compared with the results on fresh seeds, for each contender."""
 
 from __future__ import annotations
 
@@ -20,34 +20,40 @@ from clipbench.analysis.report_model import (
     SearchResult,
     Setting,
 )
-from clipbench.reporting import search_sentences
 from clipbench.stats import Estimate
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
+EDGE = "best at the edge of the range"
+HELD = "held"
+TOO_GOOD = "too good"
+TOO_MODEST = "too modest"
+NOT_CONFIRMED = "not confirmed"
+NOT_SEARCHED = "not searched"
+
 RATE = "lr"
-SAME = 1e-9  # training without chance gives the same on every seed, but for the last digits of a mean
+SAME = 1e-9  # deterministic training gives the same on every seed, except for the last digits of a mean
 
 
 def search_of(swept: SweepDocument | None, records: pd.DataFrame, baseline: str) -> SearchResult | None:
-    """The search, with the fresh seeds that the store's records hold of its winners."""
+    """The search with the confirmation of its winners, from the records of the store."""
     if swept is None:
         return None
     budget = sum(contender.epochs for contender in swept.contenders) or 1
-    every = [_found(contender, swept, records, budget) for contender in swept.contenders]
+    every = [_result(contender, swept, records, budget) for contender in swept.contenders]
     settings = list(dict.fromkeys(contender.setting for contender in swept.contenders))
     found = tuple(sorted(every, key=lambda each: (settings.index(each.contender.setting), *_rank(each, baseline))))
-    return SearchResult(swept, found, search_sentences.headline(swept, found), tuple(search_sentences.notes(swept)))
+    return SearchResult(swept, found)
 
 
 def _rank(found: ContenderResult, baseline: str) -> tuple[bool, float, float]:
-    """The baseline first, then by what fresh seeds show, then by what the search promised."""
+    """The sort key: the baseline first, then by the mean on fresh seeds, then by the score of the search."""
     first = found.promises[0]
     values = (-first.measure.sign * value for value in (first.confirmed.mean, first.searched))
     confirmed, searched = (math.inf if math.isnan(value) else value for value in values)
     return found.contender.name != baseline, confirmed, searched
 
 
-def _found(contender: SearchedContender, swept: SweepDocument, records: pd.DataFrame, budget: int) -> ContenderResult:
+def _result(contender: SearchedContender, swept: SweepDocument, records: pd.DataFrame, budget: int) -> ContenderResult:
     measures = [Metric(each.name, each.higher, None) for each in swept.objectives]
     fresh = [_fresh(records, contender, measure) for measure in measures]
     promises = tuple(
@@ -56,12 +62,11 @@ def _found(contender: SearchedContender, swept: SweepDocument, records: pd.DataF
     )
     seeds = int(fresh[0].present.sum()) if fresh[0] else 0
     diverged = int(fresh[0].diverged.sum()) if fresh[0] else 0
-    flags = tuple(search_sentences.flags(contender, swept, seeds, diverged))
-    return ContenderResult(contender, promises, seeds, diverged, contender.epochs / budget, flags)
+    return ContenderResult(contender, promises, seeds, diverged, contender.epochs / budget)
 
 
 def _fresh(records: pd.DataFrame, contender: SearchedContender, measure: Metric) -> arms.Arm | None:
-    """The winner on the confirm seeds, folds averaged within their seed."""
+    """The winner on the fresh seeds, folds averaged within their seed."""
     if records.empty:
         return None
     mine = records[records["id"].isin(contender.confirmed) & records["status"].isin(("finished", "diverged"))]
@@ -72,13 +77,13 @@ def _fresh(records: pd.DataFrame, contender: SearchedContender, measure: Metric)
 def _promise(contender: SearchedContender, number: int, measure: Metric, confirmed: Estimate) -> Confirmation:
     winner = contender.winning
     searched = winner.score(number) if winner else math.nan
-    # With a diverged lane the score holds a penalty, and is no value of the measure.
+    # If a seed diverged, the score contains a penalty and is not a value of the metric.
     optimism = _optimism(searched if winner and winner.is_steady else math.nan, confirmed, measure.sign)
     return Confirmation(measure, searched, confirmed, optimism, _verdict(contender, confirmed, optimism))
 
 
 def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
-    """What was promised is a number; only the truth is estimated, so the interval is that of the fresh seeds."""
+    """Score minus mean on fresh seeds. The score has no error, so the interval is that of the fresh seeds."""
     if math.isclose(searched, truth.mean, rel_tol=SAME):
         searched = truth.mean
     ends = sorted(sign * (searched - end) for end in (truth.low, truth.high))
@@ -87,22 +92,16 @@ def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
 
 def _verdict(contender: SearchedContender, confirmed: Estimate, optimism: Estimate) -> str:
     if not contender.hyperparameters:
-        return search_sentences.NOT_SEARCHED
+        return NOT_SEARCHED
     if not confirmed.n:
-        return search_sentences.OPEN
+        return NOT_CONFIRMED
     if math.isnan(optimism.half_width):
         return ""
-    return (
-        search_sentences.TOO_GOOD
-        if optimism.low > 0
-        else search_sentences.TOO_MODEST
-        if optimism.high < 0
-        else search_sentences.HELD
-    )
+    return TOO_GOOD if optimism.low > 0 else TOO_MODEST if optimism.high < 0 else HELD
 
 
 def as_found(trained: pd.DataFrame, options: ReportOptions) -> pd.DataFrame:
-    """The trials of what the search found, and of the baseline; all where it searched no learning rate."""
+    """The trials of the winners and the baseline; all trials if the learning rate was not searched."""
     if options.swept is None or RATE not in options.swept.paths or trained.empty:
         return trained
     found = {id_ for contender in options.swept.contenders for id_ in contender.confirmed}
@@ -111,13 +110,13 @@ def as_found(trained: pd.DataFrame, options: ReportOptions) -> pd.DataFrame:
 
 
 def open_columns(trained: pd.DataFrame, options: ReportOptions) -> list[str]:
-    """Columns that would set trials apart, had the search not chosen their values for each strategy."""
+    """The columns whose values the search chose for each strategy; they do not separate settings."""
     known = arms.setting_columns(trained)
     return [path for path in options.swept.paths if path in known] if options.swept else []
 
 
-def at_equal_rates(trained: pd.DataFrame, options: ReportOptions) -> Iterator[arms.Open]:
-    """The settings in which what was found was trained at the learning rate of the baseline too."""
+def at_equal_rates(trained: pd.DataFrame, options: ReportOptions) -> Iterator[arms.OpenSetting]:
+    """The settings in which the winners were also trained at the learning rate of the baseline."""
     others = set(trained["id"]).difference(as_found(trained, options)["id"]) if len(trained) else set()
     if others:
         searched = [path for path in open_columns(trained, options) if path != RATE]
@@ -127,13 +126,11 @@ def at_equal_rates(trained: pd.DataFrame, options: ReportOptions) -> Iterator[ar
 
 
 def with_edges(setting: Setting, swept: SweepDocument | None) -> Setting:
-    """The setting with a flag at each arm that the search found at the edge of its range."""
+    """The setting with a flag for each arm that the search found at the edge of its range."""
     contenders = swept.contenders if swept else ()
     at_edge = {id_ for contender in contenders if contender.edges for id_ in contender.confirmed}
 
     def flagged(row: ArmResult) -> ArmResult:
-        return (
-            replace(row, flags=(search_sentences.EDGE, *row.flags)) if at_edge and at_edge.issuperset(row.ids) else row
-        )
+        return replace(row, flags=(EDGE, *row.flags)) if at_edge and at_edge.issuperset(row.ids) else row
 
     return replace(setting, rows=tuple(map(flagged, setting.rows)), main=tuple(map(flagged, setting.main)))

@@ -10,6 +10,7 @@ from clipbench.analysis.report_model import ReportOptions
 from clipbench.config.resolved_yaml import resolved
 from clipbench.errors import Place
 from clipbench.planning.plan import Plan
+from clipbench.plugins.registry import UNCLIPPED
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def subject_of(plan: Plan, command: str = "run") -> Subject:
     trials = plan.trials
     options = ReportOptions(
         metric=wanted.metric,
-        baseline=wanted.baseline or "none",
+        baseline=wanted.baseline or UNCLIPPED,
         margin=wanted.margin,
         tuned=wanted.tuned,
         higher=plan.higher,

@@ -1,4 +1,4 @@
-"""What is concluded about each arm: its verdict beside the baseline, and its flags."""
+"""The verdict of each arm against the baseline, and its flags."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from clipbench import stats
 from clipbench.analysis.arms import Arm
 from clipbench.analysis.pairing import Pairing, p_value, pair
+from clipbench.plugins.registry import UNCLIPPED
 from clipbench.stats import LEVEL, Floats
 
 BASELINE = "baseline"
@@ -23,21 +24,20 @@ OPEN = "no difference shown"
 NO_BASELINE = "no baseline"
 NOTHING_LEFT = "nothing left to compare"
 
-UNCLIPPED = "none"  # never fires, as it should
 MOSTLY = 0.95
-# With two thresholds each is an edge, which says nothing.
+# Of two thresholds each is at an edge, so the flag would be meaningless.
 EDGE_POINTS = 3
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """An arm of the family and how it stands beside the baseline."""
+    """A tested arm with its pairing and p-values against the baseline."""
 
     arm: Arm
     pairing: Pairing
     p_holm: float
-    p_choice: float  # with the choice of threshold repeated, after Holm
-    p_baseline: float  # with the choice among the baseline's repeated, after Holm
+    p_choice: float  # the test repeats the choice of threshold; after Holm
+    p_baseline: float  # the test repeats the choice of the baseline; after Holm
 
     @property
     def is_better(self) -> bool:
@@ -48,14 +48,14 @@ class Evidence:
         return max(self.p_holm, self.p_baseline) < LEVEL and self.pairing.direction < 0
 
     @property
-    def is_chance_of_choice(self) -> bool:
-        """It would be better or worse, had nothing been the best of many."""
+    def is_decided_by_choice(self) -> bool:
+        """Whether it is significant only until the test repeats the choice."""
         repeated = self.p_choice if self.pairing.direction > 0 else self.p_baseline
         return self.p_holm < LEVEL <= repeated
 
 
 def judge(family: Sequence[Evidence], *, sign: int, chosen: bool, margin: float | None) -> dict[str, str]:
-    """The verdict of every arm of the family. None is best where nothing was chosen on validation data."""
+    """The verdict of every tested arm. No arm is best if nothing was chosen on validation data."""
     verdicts = {each.arm.name: _beside_baseline(each, len(family), margin) for each in family}
     better = [each for each in family if verdicts[each.arm.name] == BETTER]
     if chosen and better:
@@ -82,7 +82,7 @@ def _is_equivalent(pairing: Pairing, margin: float | None) -> bool:
 
 
 def _best_among(better: Sequence[Arm], sign: int) -> Mapping[str, str]:
-    """The best is chosen on validation, like its threshold; the others tie unless shown to be worse."""
+    """The best is chosen on validation data, like its threshold; the others tie unless significantly worse."""
     best, *others = sorted(better, key=lambda arm: arm.rank)
     pairings = [pair(other, best, sign) for other in others]
     p_values = stats.holm([p_value(pairing) for pairing in pairings])
@@ -92,19 +92,19 @@ def _best_among(better: Sequence[Arm], sign: int) -> Mapping[str, str]:
 
 
 def differ(one: str, other: str) -> bool:
-    """Whether two verdicts say different things: of what is not shown, it does not matter why."""
+    """Whether two verdicts differ; `underpowered` and `no difference shown` count as the same."""
     return one != other and not {one, other} <= {OPEN, UNDERPOWERED}
 
 
 def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, ...]:
-    """What a reader must know before using the arm. Siblings are all thresholds of its strategy."""
+    """Warnings about an arm. Siblings are all thresholds of its strategy."""
     fired, left = (_known(arm.measures[name]) for name in ("clip/fired_share", "clip/cosine"))
     never = bool(fired.size and (fired == 0).all())
     found = []
     if never and arm.strategy != UNCLIPPED:
         found.append("never fired")
     if fired.size and fired.mean() > MOSTLY and arm.threshold is not None:
-        # Of a step that is refused, no direction is left.
+        # A refused step leaves an update of zero, whose cosine is 0.
         is_refused = bool(left.size and left.mean() < 1 - MOSTLY)
         found.append("refuses > 95 % of steps" if is_refused else "fires on > 95 % of steps")
     if is_choice and not never and _is_edge(arm.threshold, [each.threshold for each in siblings]):

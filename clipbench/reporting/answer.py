@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from clipbench.analysis import notes, verdicts
+from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import plateau, thresholds
-from clipbench.analysis.report_model import ArmResult, Contrast, Flag, Report, Setting
-from clipbench.reporting import comparison_tables, numbers
+from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting
+from clipbench.reporting import comparison_tables, headline, notes, numbers
+from clipbench.reporting.notes import Flag
 from clipbench.stats import Estimate
 
 HELPS = "clipping helps"
@@ -73,9 +74,9 @@ def answer(setting: Setting) -> Answer:
 def lines(report: Report) -> Iterator[str]:
     """The answer of every setting in a line, for where there are several experiments."""
     for setting in report.settings:
-        yield f"{report.name}: {answer(setting).verdict}. {setting.headline}"
+        yield f"{report.name}: {answer(setting).verdict}. {headline.sentence(setting)}"
     if not report.settings:
-        yield f"{report.name}: {' '.join(report.notes)}"
+        yield f"{report.name}: {' '.join(notes.of_report(report))}"
 
 
 def flags(setting: Setting) -> list[Flag]:
@@ -133,7 +134,7 @@ def _otherwise(setting: Setting) -> Iterator[Reason]:
     """Where the rule for diverged trials decides; that an arm of diverged trials alone would be gone is no news."""
     changes = [each for each in setting.otherwise or () if each.verdict_without != verdicts.NOTHING_LEFT]
     if changes:
-        yield Reason("Depends on", notes.otherwise(changes), WITHOUT_DIVERGED)
+        yield Reason("Depends on", notes.without_diverged(changes), WITHOUT_DIVERGED)
 
 
 def _plateau(setting: Setting, row: ArmResult) -> str:

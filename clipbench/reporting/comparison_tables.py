@@ -149,13 +149,6 @@ def everything(setting: Setting) -> Table[ArmResult]:
 
 def ranks(found: Ranks) -> Table[int]:
     """The strategies by their average rank over several settings; a row is a place in that order."""
-    difference = found.ranking.critical_difference
-
-    def near(place: int) -> str:
-        means = zip(found.strategies, found.ranking.means, strict=True)
-        close = [name for name, mean in means if abs(mean - found.ranking.means[place]) < difference]
-        return numbers.listing([name for name in close if name != found.strategies[place]]) or numbers.NOTHING
-
     columns: tuple[Column[int], ...] = (
         Column("strategy", "A clipping strategy.", lambda place: found.strategies[place], is_text=True),
         Column(
@@ -167,7 +160,7 @@ def ranks(found: Ranks) -> Table[int]:
         Column(
             "not significantly different from",
             "The strategies whose average rank is closer than the critical difference of Nemenyi's test.",
-            value=near,
+            value=lambda place: numbers.listing(found.close_to(found.strategies[place])) or None,
             is_text=True,
         ),
     )

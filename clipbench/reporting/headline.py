@@ -1,11 +1,9 @@
-"""The sentence that answers the experiment's question, and can be quoted."""
+"""One sentence that answers the question of an experiment and can be quoted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-
-import pandas as pd
+from collections.abc import Iterable, Sequence
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Contrast, Setting
@@ -14,7 +12,7 @@ from clipbench.stats import LEVEL
 
 
 def sentence(setting: Setting) -> str:
-    """One sentence that answers the experiment's question for this setting."""
+    """The headline of a setting."""
     where = f"On {setting.words}" if setting.words else "Here"
     if setting.baseline is None:
         return f"{where}, there is no baseline to compare with."
@@ -25,18 +23,6 @@ def sentence(setting: Setting) -> str:
         if rows:
             return f"{where}, {say(setting, rows)}"
     return f"{where}, {_none_better(setting, others)}"
-
-
-def where(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[str] = ()) -> str:
-    """`digits with mlp/sgd (lr=0.1)`: the components, and what else sets this setting apart."""
-    first = frame.iloc[0]
-    names = {key: first.get(key) for key in ("data", "model", "optimizer")}
-    known = {key: str(value) for key, value in names.items() if value is not None and not pd.isna(value)}
-    models = "/".join(known[key] for key in ("model", "optimizer") if key in known)
-    words = " with ".join(part for part in (known.get("data", ""), models) if part)
-    best = [f"each at its best {' and '.join(tuned)}"] if tuned else []
-    rest = ", ".join([*best, *(f"{axis}={value}" for axis, value in axes.items() if axis not in names)])
-    return f"{words} ({rest})" if rest else words
 
 
 def _best(setting: Setting, rows: Sequence[ArmResult]) -> str:
@@ -75,11 +61,11 @@ def _top(setting: Setting, others: Sequence[ArmResult]) -> str:
 
 
 def _p_of(setting: Setting, row: ArmResult, contrast: Contrast) -> str:
-    """With what keeps a small p from being a verdict."""
+    """p, and why a small p does not decide the verdict."""
     if row.verdict == verdicts.NO_EFFECT:
         return f"{numbers.p_clause(contrast.p_holm)}, within the margin"
     if contrast.p_holm < LEVEL <= contrast.p_choice:
-        return f"{numbers.p_clause(contrast.p_choice)} after the choice of its {setting.choice}"
+        return f"{numbers.p_clause(contrast.p_choice)} after correction for the choice of its {setting.choice}"
     return numbers.p_clause(contrast.p_holm)
 
 

@@ -1,30 +1,28 @@
-"""What a search found in words: values of hyperparameters, the sentence that sums it up, what to be aware of."""
+"""The words of a search: values of hyperparameters, headline, flags and notes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from clipbench.analysis.report_model import Confirmation, ContenderResult, Flag, SearchResult
+from clipbench.analysis.arms import short_names
+from clipbench.analysis.report_model import Confirmation, ContenderResult, SearchResult
+from clipbench.analysis.search_result import EDGE, HELD, TOO_GOOD, TOO_MODEST
 from clipbench.reporting import numbers
+from clipbench.reporting.notes import Flag
 from clipbench.store.json_document import Scalar
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDocument
 
 TITLE = "The search"
-EDGE = "best at the edge of the range"
-HELD = "held"
-TOO_GOOD = "too good"
-TOO_MODEST = "too modest"
-OPEN = "not confirmed"
-NOT_SEARCHED = "not searched"
 MEANING = (
-    "Searched: the mean over the search seeds, by which the point was chosen among all that were tried, so it flatters "
-    "the point. Fresh: the same measure on seeds that the search never saw, with half of its 95 % t interval."
+    "Searched: the mean over the search seeds, by which the point was chosen among all that were tried; it is "
+    "therefore too optimistic. Fresh: the same metric on seeds that the search did not use, with half of its 95 % t "
+    "interval."
 )
 
 
 def value(known: Scalar) -> str:
-    """Of a hyperparameter, in four digits, as it would stand in the YAML."""
+    """The value of a hyperparameter in four digits, as written in YAML."""
     if isinstance(known, bool):
         return str(known).lower()
     if isinstance(known, float):
@@ -33,8 +31,8 @@ def value(known: Scalar) -> str:
 
 
 def names(swept: SweepDocument) -> dict[str, str]:
-    """How the searched options are called."""
-    return numbers.short(swept.paths)
+    """The short names of the searched options."""
+    return short_names(swept.paths)
 
 
 def place(point: SearchedPoint, known: Mapping[str, str]) -> str:
@@ -44,13 +42,13 @@ def place(point: SearchedPoint, known: Mapping[str, str]) -> str:
     return ", ".join(f"{known.get(path, path)}={value(found)}" for path, found in point.values.items())
 
 
-def headline(swept: SweepDocument, found: Sequence[ContenderResult]) -> str:
-    """What was tried, what was found, and whether it held, for somebody who reads nothing else."""
-    finished = [each for each in found if each.contender.winning]
+def headline(search: SearchResult) -> str:
+    """One sentence: what was tried, what was found, and whether fresh seeds confirm it."""
+    swept, finished = search.swept, [each for each in search.found if each.contender.winning]
     if not swept.searched:
         return "There was nothing to search."
     if not finished:
-        return "The search has finished no point yet."
+        return "The search has not finished any point yet."
     best = min(finished, key=lambda each: -each.promises[0].measure.sign * each.promises[0].searched)
     return f"The search tried {_tried(swept)} on {_seeds(swept)} and {_best(swept, best)}."
 
@@ -70,7 +68,7 @@ def _seeds(swept: SweepDocument) -> str:
 
 
 def _best(swept: SweepDocument, best: ContenderResult) -> str:
-    assert best.contender.winning is not None  # or it were not the best
+    assert best.contender.winning is not None  # or it would not be the best
     where = place(best.contender.winning, names(swept))
     what = f"rated {best.contender.label} best, at {where}" if len(swept.searched) > 1 else f"found {where}"
     promise = best.promises[0]
@@ -85,62 +83,63 @@ def _held(best: ContenderResult, promise: Confirmation) -> str:
     reached = f"on {numbers.count(best.fresh, 'fresh seed')} it reaches {found}"
     optimism = promise.optimism
     if promise.verdict == HELD:
-        return f"{reached}: the promise held"
+        return f"{reached}, which confirms the search"
     if promise.verdict not in (TOO_GOOD, TOO_MODEST):
         return reached
     size = numbers.estimate(replace(optimism, mean=abs(optimism.mean)), promise.measure).partition(" ")[0]
     unit = " percentage points" if promise.measure.is_share else ""
-    return f"{reached}: the search promised {size}{unit} too {'much' if promise.verdict == TOO_GOOD else 'little'}"
+    direction = "optimistic" if promise.verdict == TOO_GOOD else "pessimistic"
+    return f"{reached}: the search was too {direction} by {size}{unit}"
 
 
 def _percent(promise: Confirmation) -> str:
     return " %" if promise.measure.is_share else ""
 
 
-def flags(contender: SearchedContender, swept: SweepDocument, fresh: int, diverged: int) -> Iterator[Flag]:
-    """What to know of a contender before its row is believed."""
-    known = names(swept)
+def flags(found: ContenderResult, swept: SweepDocument) -> Iterator[Flag]:
+    """Warnings about a contender."""
+    contender, fresh, known = found.contender, found.fresh, names(swept)
     for edge in contender.edges:
         end, name = "upper" if edge.end == "high" else "lower", known.get(edge.path, edge.path)
-        yield Flag(f"{EDGE} ({end} end of {name}). Wider:", edge.remedy)
+        yield Flag(f"{EDGE} ({end} end of {name}). To widen it:", edge.remedy)
     if contender.hyperparameters:
         yield from _of_points(contender, swept)
     if contender.winning and not fresh:
         yield Flag("not confirmed yet")
     if fresh and fresh < len(swept.confirm_seeds):
         yield Flag(f"confirmed on {fresh} of {len(swept.confirm_seeds)} fresh seeds so far")
-    if diverged:
-        yield Flag(f"diverged on {diverged} of {fresh} fresh seeds")
+    if found.diverged:
+        yield Flag(f"diverged on {found.diverged} of {fresh} fresh seeds")
 
 
-def aware(search: SearchResult) -> list[Flag]:
-    """Why the search ended early, then every flag once, with the contenders that it is about."""
+def all_flags(search: SearchResult) -> list[Flag]:
+    """Why the search ended early, then every flag once, with the names of its contenders."""
     about: dict[Flag, list[str]] = {}
     for row in search.found:
-        for flag in row.flags:
+        for flag in flags(row, search.swept):
             about.setdefault(flag, []).append(row.contender.label)
-    stopped = f"the search ended early ({search.swept.stopped}); the same command goes on with it"
-    flags = [Flag(f"{numbers.listing(labels)}: {flag.words}", flag.remedy) for flag, labels in about.items()]
-    return [*([Flag(stopped)] if search.swept.stopped else []), *flags]
+    stopped = f"the search ended early ({search.swept.stopped}); the same command continues it"
+    named = [Flag(f"{numbers.listing(labels)}: {flag.words}", flag.remedy) for flag, labels in about.items()]
+    return [*([Flag(stopped)] if search.swept.stopped else []), *named]
 
 
 def _of_points(contender: SearchedContender, swept: SweepDocument) -> Iterator[Flag]:
     wanted, running, winner = min(swept.trials, contender.size), contender.count("running"), contender.winning
     if contender.tried < wanted:
-        under_way = f", {running} under way" if running else ""
+        under_way = f", {running} running" if running else ""
         yield Flag(f"{contender.tried} of {numbers.count(int(wanted), 'point')} tried{under_way}")
     if winner is None and contender.tried:
         yet = " yet" if contender.tried < wanted else ""
         yield Flag(f"nothing found{yet}: no point was trained to its end")
     if winner and winner.diverged:
         diverged = f"diverged on {winner.diverged} of {winner.lanes} trials of the search"
-        yield Flag(f"{diverged}; its score holds a penalty")
+        yield Flag(f"{diverged}; its score contains a penalty")
 
 
 def notes(swept: SweepDocument) -> Iterator[str]:
-    """How the search went about."""
+    """Notes on how the search was run."""
     pruner = "" if swept.pruner == "none" else f"; pruned by {swept.pruner}"
     points = numbers.count(swept.trials, "point")
     yield f"Sampled by {swept.sampler}{pruner}; {points} for each contender, each trained on {_seeds(swept)}."
     if any(point.diverged for contender in swept.contenders for point in contender.points):
-        yield "In a point's score, a diverged trial counts by a penalty: such scores are no values of the measure."
+        yield "A diverged trial counts as a penalty in the score of a point: such a score is not a value of the metric."

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from clipbench.analysis import search_result
 from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
 from clipbench.reporting import numbers, search_sentences
 from clipbench.reporting.table import Column, Table
@@ -16,11 +17,11 @@ CONTENDER = "A clipping strategy whose options were searched, or that has none t
 FOUND = "The values of the searched options."
 
 PROMISES = {
-    search_sentences.HELD: "The searched score lies within the 95 % interval of the fresh seeds.",
-    search_sentences.TOO_GOOD: "Fresh seeds are worse than the search promised.",
-    search_sentences.TOO_MODEST: "Fresh seeds are better than the search promised.",
-    search_sentences.OPEN: "The fresh seeds are not trained yet.",
-    search_sentences.NOT_SEARCHED: "There was nothing to search.",
+    search_result.HELD: "The searched score lies within the 95 % interval of the fresh seeds.",
+    search_result.TOO_GOOD: "Fresh seeds are worse than the search promised.",
+    search_result.TOO_MODEST: "Fresh seeds are better than the search promised.",
+    search_result.NOT_CONFIRMED: "The fresh seeds are not trained yet.",
+    search_result.NOT_SEARCHED: "There was nothing to search.",
 }
 
 

@@ -1,10 +1,19 @@
 """Statistics of paired seeds, as pure functions on arrays."""
 
-from clipbench.stats.counts import fisher_p, log_rank_p, restricted_mean
-from clipbench.stats.effects import WinTieLoss, cohen_dz, rank_biserial, score
-from clipbench.stats.intervals import Estimate, bootstrap, estimate, nested, standard_error_of
-from clipbench.stats.numbers import LEVEL, Floats
-from clipbench.stats.paired import DRAWS, equivalence_p, sign_flip_p, sign_flip_p_after_choice, wilcoxon_p, worst_rank
+from clipbench.stats.groups import fisher_p, log_rank_p, restricted_mean
+from clipbench.stats.intervals import LEVEL, Estimate, Floats, bootstrap, estimate, nested, standard_error_of
+from clipbench.stats.paired import (
+    DRAWS,
+    WinTieLoss,
+    cohen_dz,
+    equivalence_p,
+    rank_biserial,
+    sign_flip_p,
+    sign_flip_p_after_choice,
+    wilcoxon_p,
+    wins_ties_losses,
+    worst_rank,
+)
 from clipbench.stats.power import MOST_SEEDS, holm, seeds_for_power, seeds_needed, smallest_p
 from clipbench.stats.ranks import Ranking, critical_difference, ranking
 
@@ -28,7 +37,6 @@ __all__ = [
     "rank_biserial",
     "ranking",
     "restricted_mean",
-    "score",
     "seeds_for_power",
     "seeds_needed",
     "sign_flip_p",
@@ -36,5 +44,6 @@ __all__ = [
     "smallest_p",
     "standard_error_of",
     "wilcoxon_p",
+    "wins_ties_losses",
     "worst_rank",
 ]

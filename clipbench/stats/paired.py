@@ -1,27 +1,65 @@
-"""Tests on differences paired by seed, exact where the patterns of signs can be enumerated."""
+"""Effect sizes and tests of differences paired by seed; tests are exact for up to 16 pairs.
+
+The sign-flip test is not scipy's `permutation_test`, because it can repeat the choice among candidates under every
+pattern of signs, and takes a hundredth of the time."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
-from clipbench.stats.numbers import LEVEL, TIE, Floats, finite, nonzero, standard_error, t_quantile
+from clipbench.stats.intervals import LEVEL, Floats, finite, standard_error, t_quantile
 
 # 2**16 sign patterns are enumerated in milliseconds; beyond that they are drawn.
 EXACT_PAIRS = 16
 DRAWS = 49_999
+# Sums of the same numbers in another order differ in their last digits, and count as equal.
+TIE = 1e-10
+
+
+@dataclass(frozen=True)
+class WinTieLoss:
+    """The numbers of pairs that were won, tied and lost."""
+
+    wins: int
+    ties: int
+    losses: int
+
+
+def wins_ties_losses(differences: ArrayLike) -> WinTieLoss:
+    """Count wins, ties and losses; a positive difference is a win."""
+    signs = np.sign(finite(differences))
+    return WinTieLoss(*(int((signs == side).sum()) for side in (1, 0, -1)))
+
+
+def cohen_dz(differences: ArrayLike) -> float:
+    """Mean difference over the standard deviation of the differences; infinite if all are equal."""
+    known = finite(differences)
+    if known.size < 2:
+        return float("nan")
+    mean, error = float(known.mean()), standard_error(known)
+    if error == 0:
+        return float(np.copysign(np.inf, mean)) if mean else 0.0
+    return mean / (error * float(np.sqrt(known.size)))
+
+
+def rank_biserial(differences: ArrayLike) -> float:
+    """Matched-pairs rank-biserial correlation: (ranks won - ranks lost) / all ranks; ties are left out."""
+    ranks = _signed_ranks(differences)
+    return float(ranks.sum() / np.abs(ranks).sum()) if ranks.size else 0.0
 
 
 def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
     """Two-sided p of the paired sign-flip permutation test of the mean.
 
     Exact up to 16 pairs that differ, else (1 + hits) / (1 + draws) with draws from a generator of its own.
-    A pair without a difference contributes nothing whatever its sign, so it is left out.
+    Pairs without a difference are left out: their sign makes no difference.
     """
-    known = nonzero(differences)
+    known = finite(differences)
+    known = known[known != 0]
     if not known.size:
         return 1.0
     sums = np.abs(_signs(known.size, seed) @ known)
@@ -29,14 +67,14 @@ def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
 
 
 def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, seed: int = 0) -> float:
-    """Two-sided p of the sign-flip test where the row was chosen for the largest mean of its criterion.
+    """Two-sided p of the sign-flip test for the row with the largest mean criterion.
 
-    Rows are candidates, columns pairs. The choice is made again under every pattern of signs, so picking
-    the best of many equal candidates is not rewarded, however closely criterion and outcome move together.
+    Rows are candidates, columns are pairs. The choice is repeated under every pattern of signs, so choosing the best
+    of many equal candidates does not lower p, however strongly criterion and outcome are correlated.
 
-    Nor is it punished to have tried what nobody would choose, such as a threshold at which nothing is learned: turned
-    around by signs, such a candidate would look better than anything real. So each is measured in units of its own
-    root mean square, and those that are shown to be worse themselves count as making no difference.
+    Very bad candidates, such as a threshold at which nothing is learned, must not raise p either: with flipped signs
+    they would look better than any real improvement. Therefore each row is divided by its root mean square, and rows
+    that are significantly worse are centred at zero.
     """
     outcomes, chosen_by = np.asarray(differences, float), np.asarray(criteria, float)
     if not outcomes.size:
@@ -47,32 +85,37 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, seed: 
     signs = _signs(outcomes.shape[1], seed)
     chosen = _first_largest(signs @ chosen_by.T)
     sums = np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
-    least = 1 / len(signs)  # what was observed is a pattern too
+    least = 1 / len(signs)  # the observed pattern is one of them
     return min(1.0, 2 * max(least, _tail(sums, observed, TIE * outcomes.shape[1], outcomes.shape[1])))
 
 
 def wilcoxon_p(differences: ArrayLike, seed: int = 0) -> float:
-    """Two-sided p of the signed-rank test: the sign-flip test of the ranks. Pairs without a difference are left out."""
-    known = nonzero(differences)
-    return sign_flip_p(np.sign(known) * average_ranks(np.abs(known)), seed) if known.size else 1.0
+    """Two-sided p of the signed-rank test; pairs without a difference are left out.
+
+    It is the sign-flip test of the signed ranks, which is exact with ties too; `scipy.stats.wilcoxon` is not.
+    """
+    return sign_flip_p(_signed_ranks(differences), seed)
 
 
 def equivalence_p(differences: ArrayLike, margin: float) -> float:
     """p of the two one-sided t tests (TOST) that the mean lies within +-margin."""
+    from scipy.stats import ttest_1samp
+
     known = finite(differences)
     if known.size < 2:
         return float("nan")
-    distance, error = margin - abs(float(known.mean())), standard_error(known)
-    if error == 0:
-        return 0.0 if distance > 0 else 1.0
-    return float(special.stdtr(known.size - 1, -distance / error))
+    if standard_error(known) == 0:
+        return 0.0 if abs(float(known.mean())) < margin else 1.0
+    above = ttest_1samp(known, -margin, alternative="greater").pvalue
+    below = ttest_1samp(known, margin, alternative="less").pvalue
+    return float(max(above, below))
 
 
 def worst_rank(differences: ArrayLike, won: ArrayLike, lost: ArrayLike) -> Floats:
-    """The differences with pairs decided by divergence as gains or losses larger than all others together.
+    """Replace pairs decided by divergence by gains or losses larger than all other differences together.
 
-    A test of the mean then orders outcomes by divergences first and by the differences next. Candidates
-    that are compared with one another go in together, as rows, to get the same size.
+    A test of the mean then orders outcomes by divergences first, then by differences. Candidates that are compared
+    with each other are passed together, as rows, so that they get the same magnitude.
     """
     ranked: Floats = np.array(differences, float)
     magnitude = 2 * np.abs(ranked[np.isfinite(ranked)]).sum() or 1.0
@@ -82,14 +125,14 @@ def worst_rank(differences: ArrayLike, won: ArrayLike, lost: ArrayLike) -> Float
 
 
 def _units(values: Floats) -> Floats:
-    """Each row by its root mean square, which no pattern of signs changes."""
+    """Divide each row by its root mean square, which does not depend on signs."""
     size = np.sqrt((values**2).mean(axis=1, keepdims=True))
     units: Floats = np.divide(values, size, out=np.zeros_like(values), where=size > 0)
     return units
 
 
 def _shown_worse(values: Floats) -> NDArray[np.bool_]:
-    """The rows whose t interval lies below zero, after Bonferroni: of equal candidates hardly ever any."""
+    """The rows whose t interval, corrected by Bonferroni, lies below zero."""
     pairs = values.shape[1]
     if pairs < 2:
         return np.zeros(len(values), bool)
@@ -98,14 +141,14 @@ def _shown_worse(values: Floats) -> NDArray[np.bool_]:
 
 
 def _centred(values: Floats) -> Floats:
-    """Each row around zero, as far as it was around its mean."""
+    """Shift the mean of each row to zero, and keep its spread."""
     pairs = values.shape[1]
     away: Floats = (values - values.mean(axis=1, keepdims=True)) * np.sqrt(pairs / max(pairs - 1, 1))
     return away
 
 
 def _first_largest(sums: Floats) -> NDArray[np.intp]:
-    """The column of the largest sum in each row; of columns that tie but for rounding, the first."""
+    """The column of the largest sum in each row; of sums that are equal up to rounding, the first."""
     largest = sums.max(axis=1, keepdims=True)
     ties = sums >= largest - TIE * np.abs(sums).max(initial=0.0)
     return np.asarray(ties.argmax(axis=1), np.intp)
@@ -118,18 +161,21 @@ def _tail(sums: Floats, observed: float, tolerance: float, pairs: int) -> float:
 
 @lru_cache(maxsize=4)
 def _signs(pairs: int, seed: int) -> Floats:
-    """Patterns of +1 and -1, one a row: all of them, or drawn ones where they are too many."""
+    """Patterns of +1 and -1, one a row: all of them, or random ones if there are too many."""
     if pairs <= EXACT_PAIRS:
         bits = np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1
     else:
         bits = np.random.default_rng(seed).integers(0, 2, (DRAWS, pairs))
     signs: Floats = 1.0 - 2.0 * bits.astype(float)
-    signs.flags.writeable = False  # it is cached and shared
+    signs.flags.writeable = False  # cached, and shared by all calls
     return signs
 
 
-def average_ranks(values: Floats) -> Floats:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: Floats = (last - (counts - 1) / 2)[place].astype(float)
+def _signed_ranks(differences: ArrayLike) -> Floats:
+    """Ranks of the absolute differences with the signs of the differences; ties get their average rank."""
+    from scipy.stats import rankdata
+
+    known = finite(differences)
+    known = known[known != 0]
+    ranks: Floats = np.sign(known) * rankdata(np.abs(known))
     return ranks

@@ -1,4 +1,4 @@
-"""What a number of seeds can show: the correction for many comparisons, the smallest p, and power."""
+"""What a number of seeds can show: Holm's correction, the smallest possible p, and power."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from clipbench.stats.numbers import LEVEL, Floats, t_quantile
+from clipbench.stats.intervals import LEVEL, Floats, t_quantile
 
 MOST_SEEDS = 10_000
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Holm's step-down correction; NaN stays NaN and does not count as a comparison."""
+    """Holm's step-down correction, which scipy lacks; NaN stays NaN and does not count as a comparison."""
     raw = np.asarray(p_values, float)
     corrected: Floats = np.full(raw.shape, np.nan)
     order = [index for index in np.argsort(raw, kind="stable") if not np.isnan(raw[index])]
@@ -24,12 +24,12 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def smallest_p(pairs: int, comparisons: int = 1) -> float:
-    """The smallest two-sided p that so many paired seeds can reach after Holm over the comparisons."""
+    """The smallest two-sided p that a number of paired seeds can reach, after Holm's correction."""
     return min(1.0, max(comparisons, 1) * 2.0 ** (1 - pairs))
 
 
 def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
-    """The fewest paired seeds that can reach p < level after Holm over the comparisons."""
+    """The smallest number of paired seeds that can reach p < level, after Holm's correction."""
     seeds = 1
     while smallest_p(seeds, comparisons) >= level:
         seeds += 1
@@ -37,22 +37,23 @@ def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
 
 
 def seeds_for_power(dz: float, comparisons: int = 1, power: float = 0.8, level: float = LEVEL) -> float:
-    """Paired seeds with which a t test shows an effect of this size that often; infinite where none would do.
+    """The number of paired seeds with which a t test has this power for an effect of this size.
 
-    At the level that Holm leaves to the first of the comparisons; never fewer than the sign-flip test can use.
+    The level is that of the first comparison under Holm's correction. The result is at least `seeds_needed`, and
+    infinite above `MOST_SEEDS`.
     """
     if not np.isfinite(dz):
         return float(seeds_needed(comparisons, level))
     for seeds in _growing(seeds_needed(comparisons, level)):
         critical = t_quantile(seeds, 1 - level / comparisons / 2)
-        # The other tail is left out: it holds less than a hundredth of the power that is asked for.
+        # `nctdtr` is scipy.stats.nct.cdf. The other tail is left out: it has less than a hundredth of the power.
         if 1 - special.nctdtr(seeds - 1, abs(dz) * np.sqrt(seeds), critical) >= power:
             return float(seeds)
     return float("inf")
 
 
 def _growing(first: int) -> Iterator[int]:
-    """Every number up to 100, then steps of one per cent, up to what nobody trains."""
+    """Every number up to 100, then steps of one per cent, up to `MOST_SEEDS`."""
     seeds = first
     while seeds <= MOST_SEEDS:
         yield seeds

@@ -17,7 +17,7 @@ from clipbench.config.sections import Claim
 from clipbench.config.values import InvalidValue
 from clipbench.core.trial import Component
 from clipbench.errors import InputError
-from clipbench.reporting import ReportOptions, compare, figures
+from clipbench.reporting import ReportOptions, claim_evidence, compare, figures
 from clipbench.reporting.formats import html, json_document, markdown, terminal
 from tests.golden_files import check_golden
 from tests.reporting.test_report import arm, diverged, quickstart, trial
@@ -245,7 +245,7 @@ def test_inconclusive_says_how_many_seeds_it_would_take():
     (answered,) = answers(rows, "norm > none").claims
     assert answered.verdict == "inconclusive"
     assert answered.seeds_needed > 8
-    assert "80 % power" in answered.reason
+    assert "80 % power" in claim_evidence.reason(answered)
 
 
 def test_inconclusive_equality_asks_for_the_seeds_that_the_margin_takes():
@@ -267,7 +267,7 @@ def test_always_is_refuted_by_one_counterexample_on_one_seed():
     assert verdict_of(rows, "always(none < norm)") == "supported"
     rows[-1]["test/accuracy"] = 0.1
     (answered,) = answers(rows, "always(norm > none)").claims
-    assert (answered.verdict, answered.reason) == ("refuted", "1 of 16 cases are counterexamples")
+    assert (answered.verdict, claim_evidence.reason(answered)) == ("refuted", "1 of 16 cases are counterexamples")
     assert verdict_of(rows, "norm@1 > none") == "supported"
 
 
@@ -397,11 +397,11 @@ def test_lucky_threshold_of_many_supports_no_claim():
     [
         (arm("none"), "norm > none", "norm has no finished trial"),
         (arm("none") + arm("norm", 1.0), ("norm > none", {"metric": "test/mse"}), "no trial has the metric"),
-        (arm("none") + arm("norm", 1.0), "adam.norm > none", "no trial of one of its sides finished"),
+        (arm("none") + arm("norm", 1.0), "adam.norm > none", "one of its sides has no finished trial"),
         (
             [r | {"val/accuracy": np.nan} for r in arm("none") + arm("norm", 1.0) + arm("norm", 2.0)],
             "norm > none",
-            "norm has several thresholds and no validation data",
+            "norm has several thresholds and there is no validation data",
         ),
         (arm("none", seeds=4) + arm("norm", 1.0)[4:], "norm > none", "no seed has both"),
     ],
@@ -409,7 +409,7 @@ def test_lucky_threshold_of_many_supports_no_claim():
 def test_untestable_says_why(rows, claim, reason):
     (answered,) = answers(rows, claim).claims
     assert answered.verdict == "untestable"
-    assert reason in answered.reason
+    assert reason in claim_evidence.reason(answered)
 
 
 def test_nothing_trained_is_untestable():

@@ -6,7 +6,7 @@ from clipbench import config
 from clipbench.analysis.subject import subject_of
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.planning.plan import Cohort, Plan
-from clipbench.reporting import provenance
+from clipbench.reporting import notes, provenance
 from clipbench.reporting.write import publish
 from tests.reporting.test_figures import stored
 from tests.reporting.test_report import trial as row
@@ -48,7 +48,7 @@ def test_report_is_of_the_plans_trials_and_of_nothing_else_that_the_store_holds(
     (setting,) = report.settings
     assert [(each.arm, each.trials) for each in setting.rows] == [("none", 8), ("norm@0.37", 8)]
     assert set(subject.ids) == {trial.id for trial in confirmed}
-    assert not [note for note in report.notes if "missing" in note or "not trained" in note]
+    assert not [note for note in notes.of_report(report) if "missing" in note or "not trained" in note]
 
 
 def test_provenance_tells_the_trials_seeds_and_not_those_of_the_file(tmp_path):
@@ -65,4 +65,4 @@ def test_trials_that_are_not_there_are_named(tmp_path):
     wanted = trials_of(experiment, [Component.of("none"), norm(0.37)], range(8, 16))
     store = stored(tmp_path / "results", pd.DataFrame(rows_of(wanted[:-1])))
     report = publish(subject_of(Plan(experiment, (Cohort("0", wanted, 10, 100, 20),))), store)
-    assert any("norm@0.37 seed 15" in note for note in report.notes)
+    assert any("norm@0.37 seed 15" in note for note in notes.of_report(report))

@@ -8,7 +8,8 @@ from clipbench import config
 from clipbench.analysis import curves
 from clipbench.analysis.strategy_ranks import combine
 from clipbench.errors import InputError
-from clipbench.reporting import ReportOptions, compare, figures
+from clipbench.reporting import ReportOptions, compare, figures, headline, notes
+from clipbench.reporting.combined import size
 from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown
 from tests.golden_files import check_golden
 from tests.reporting.test_figures import stored
@@ -123,7 +124,7 @@ def test_baseline_may_be_one_arm_at_its_own_best():
 def test_ranks_are_over_tuned_comparisons_where_there_are_any():
     reports = [tuned(rescue(data=f"d{n}") + arm("a", 1.0, lr=0.1, data=f"d{n}"))[1] for n in range(3)]
     assert combine(reports).ranks.blocks == 3
-    assert combine(reports).size == "3 experiments, 12 settings"
+    assert size(combine(reports)) == "3 experiments, 12 settings"
     assert html.render_combined(combine(reports)).count("each at its best lr <span") == 3
 
 
@@ -131,7 +132,7 @@ def test_without_validation_data_nothing_is_tuned_and_it_is_said():
     rows = [{key: value for key, value in r.items() if not key.startswith("val/")} for r in rescue()]
     report = compare(pd.DataFrame(rows), ReportOptions(tuned=True))
     assert not any(setting.tuned for setting in report.settings)
-    assert "Nothing is tuned (`report.tuned`): there is no validation data to choose by." in report.notes
+    assert "Nothing is tuned (`report.tuned`): there is no validation data to choose by." in notes.of_report(report)
 
 
 # The price of choosing
@@ -172,15 +173,17 @@ def test_luck_of_a_choice_among_all_combinations_is_taken_out_and_said():
     only = lucky(("norm", 1.0), ("none", None))
     assert only.main[1].contrast.p_choice > 0.05
     assert only.main[1].verdict == "no difference shown"
-    assert any(note.endswith("when the test repeats the choice of lr and threshold.") for note in only.notes)
-    assert only.headline.endswith("after the choice of its lr and threshold).")
+    assert any(
+        note.endswith("when the test repeats the choice of lr and threshold.") for note in notes.of_setting(only)
+    )
+    assert headline.sentence(only).endswith("after correction for the choice of its lr and threshold).")
 
 
 def test_luck_of_the_baselines_choice_is_taken_out_and_said():
     only = lucky(("none", None), ("norm", 1.0))
     assert only.main[1].contrast.p_baseline > 0.05
     assert only.main[1].verdict == "no difference shown"
-    assert any(f"when the test repeats that of {only.baseline}" in note for note in only.notes)
+    assert any(f"when the test repeats the choice of {only.baseline}" in note for note in notes.of_setting(only))
 
 
 # The YAML

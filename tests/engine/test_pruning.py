@@ -19,7 +19,7 @@ from clipbench import engine
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk
-from clipbench.reporting import compare
+from clipbench.reporting import compare, notes
 from clipbench.store import Store
 from tests.cli_helpers import TIMINGS, write
 
@@ -363,4 +363,4 @@ def test_a_pruned_trial_is_in_no_comparison(tmp_path):
     records = engine.train(trials, ask=PointPruner({trials[0].id: 2}))
     report = compare(pd.DataFrame(records.records))
     assert all(trials[0].id not in row.ids for setting in report.settings for row in setting.rows)
-    assert any("1 trial stopped early by the search" in note for note in report.notes)
+    assert any("1 trial stopped early by the search" in note for note in notes.of_report(report))

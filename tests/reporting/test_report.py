@@ -14,10 +14,9 @@ import pytest
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from clipbench.analysis import notes
 from clipbench.analysis.report_model import Estimate, Metric, TargetEpochs
 from clipbench.errors import InputError
-from clipbench.reporting import ReportOptions, compare, comparison_tables
+from clipbench.reporting import ReportOptions, compare, comparison_tables, headline, notes
 from clipbench.reporting import numbers as formatting
 from clipbench.reporting.formats import csv_table, json_document, markdown, terminal
 from tests.golden_files import check_golden
@@ -223,7 +222,7 @@ def test_helping_strategy_is_best_and_its_equal_ties_and_harm_is_worse():
         "skip@100.0": "no difference shown",
         "zero@0.01": "no difference shown",
     }
-    assert "norm@1.0 beat none" in only.headline
+    assert "norm@1.0 beat none" in headline.sentence(only)
 
 
 def test_baseline_comes_first_then_best_to_worst():
@@ -288,7 +287,7 @@ def test_without_validation_data_all_thresholds_are_shown_and_none_is_best():
     ]
     only = setting(rows)
     assert verdicts(only) == {"none": "baseline", "norm@2.0": "better", "norm@1.0": "better"}
-    assert any("No validation data" in note for note in only.notes)
+    assert any("No validation data" in note for note in notes.of_setting(only))
 
 
 def test_objective_without_data_is_compared_by_its_own_loss():
@@ -305,19 +304,19 @@ def test_objective_without_data_is_compared_by_its_own_loss():
 def test_few_seeds_are_underpowered_and_told_how_many_it_takes():
     only = setting(arm("none", seeds=5) + arm("norm", 1.0, gain=0.1, seeds=5))
     assert verdicts(only)["norm@1.0"] == "underpowered"
-    assert any("use at least 6 seeds" in note for note in only.notes)
+    assert any("use at least 6 seeds" in note for note in notes.of_setting(only))
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "1 seed is too few"), (3, "3 seeds are too few")])
 def test_few_seeds_are_counted_in_words(seeds, words):
-    assert words in setting(arm("none", seeds=seeds) + arm("norm", 1.0, gain=0.1, seeds=seeds)).headline
+    assert words in headline.sentence(setting(arm("none", seeds=seeds) + arm("norm", 1.0, gain=0.1, seeds=seeds)))
 
 
 def test_no_effect_needs_a_margin():
     rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001)
     assert verdicts(setting(rows))["norm@1.0"] == "no difference shown"
     assert verdicts(setting(rows, margin=0.02))["norm@1.0"] == "no effect"
-    assert "clipping does not matter" in setting(rows, margin=0.02).headline
+    assert "clipping does not matter" in headline.sentence(setting(rows, margin=0.02))
 
 
 def test_lucky_threshold_of_many_is_not_called_better():
@@ -329,8 +328,8 @@ def test_lucky_threshold_of_many_is_not_called_better():
     chosen = only.main[1]
     assert chosen.contrast.p_holm < 0.05 < chosen.contrast.p_choice
     assert chosen.verdict == "no difference shown"
-    assert any("repeats the choice" in note for note in only.notes)
-    assert only.headline.endswith("p = 0.12 after the choice of its threshold).")
+    assert any("repeats the choice" in note for note in notes.of_setting(only))
+    assert headline.sentence(only).endswith("p = 0.12 after correction for the choice of its threshold).")
 
 
 @pytest.mark.parametrize("alike", [0.0, 1.0])
@@ -370,7 +369,7 @@ def test_strategy_that_saves_a_diverging_baseline_is_best():
     contrast = row(only, "norm@1.0").contrast
     assert contrast.p == 2 / 2**8
     assert (contrast.score.wins, contrast.pairs, contrast.difference.n) == (8, 8, 0)
-    assert "diverged on 0 of 8 seeds against 8 of 8" in only.headline
+    assert "diverged on 0 of 8 seeds against 8 of 8" in headline.sentence(only)
 
 
 def test_strategy_that_always_diverges_is_worse():
@@ -387,22 +386,24 @@ def test_one_divergence_forbids_to_call_a_strategy_better():
 
 def test_trials_that_stopped_early_are_counted():
     rows = arm("none") + arm("norm", 1.0)
-    assert not any("stopped early" in note for note in setting(rows).notes)
+    assert not any("stopped early" in note for note in notes.of_setting(setting(rows)))
     for epoch, one in zip((4, 4, 9), rows, strict=False):
         one["stopped_epoch"] = epoch
-    assert "3 of 16 trials stopped early, after epoch 4 to 9; their curves end there." in setting(rows).notes
+    assert "3 of 16 trials stopped early, after epoch 4 to 9; their curves end there." in notes.of_setting(
+        setting(rows)
+    )
 
 
 def test_where_both_diverged_they_tie():
     only = setting(diverged("none", None, range(8)) + diverged("norm", 1.0, range(8)))
     assert row(only, "norm@1.0").contrast.score.ties == 8
     assert row(only, "norm@1.0").contrast.p == 1.0
-    assert "no pair of trials finished" in only.headline
+    assert "no pair of trials finished" in headline.sentence(only)
 
 
 def test_rule_for_diverged_trials_is_said_where_it_was_needed():
-    assert any("A diverged trial is worse" in note for note in setting(quickstart()).notes)
-    assert not any("diverged" in note for note in setting(arm("none") + arm("norm", 1.0)).notes)
+    assert any("A diverged trial ranks below" in note for note in notes.of_setting(setting(quickstart())))
+    assert not any("diverged" in note for note in notes.of_setting(setting(arm("none") + arm("norm", 1.0))))
 
 
 def test_verdict_that_the_rule_for_diverged_trials_decides_is_said():
@@ -412,10 +413,8 @@ def test_verdict_that_the_rule_for_diverged_trials_decides_is_said():
     assert [(each.arm, each.verdict, each.verdict_without) for each in only.otherwise] == [
         ("norm@1.0", "no difference shown", "best")
     ]
-    note = (
-        "Were diverged trials left out instead, verdicts would change. norm@1.0: best instead of no difference shown."
-    )
-    assert note in only.notes
+    note = "If diverged trials were left out instead, verdicts would change. norm@1.0: best instead of no difference shown."
+    assert note in notes.of_setting(only)
     assert note in printed(compare(pd.DataFrame(rows)), width=200)
 
 
@@ -424,12 +423,17 @@ def test_threshold_that_only_its_divergence_kept_from_being_chosen_is_named():
     only = setting(rows)
     (change,) = only.otherwise
     assert (change.arm, change.arm_without, change.verdict_without) == ("norm@1.0", "norm@9.0", "best")
-    assert any(note.endswith("norm@1.0, then norm@9.0: best instead of no difference shown.") for note in only.notes)
+    assert any(
+        note.endswith("norm@1.0, then norm@9.0: best instead of no difference shown.")
+        for note in notes.of_setting(only)
+    )
 
 
 def test_verdicts_that_do_not_depend_on_the_rule_are_said_in_a_sentence_and_without_divergence_nothing():
     assert setting(quickstart()).otherwise == ()
-    assert "Were diverged trials left out instead, no verdict would change." in setting(quickstart()).notes
+    assert "If diverged trials were left out instead, no verdict would change." in notes.of_setting(
+        setting(quickstart())
+    )
     assert setting(arm("none") + arm("norm", 1.0)).otherwise is None
 
 
@@ -554,7 +558,7 @@ def test_folds_are_averaged_within_their_seed():
     assert row(folded, "norm@1.0").contrast.difference.low == pytest.approx(
         row(plain, "norm@1.0").contrast.difference.low
     )
-    assert any("folds" in note for note in folded.notes)
+    assert any("folds" in note for note in notes.of_setting(folded))
 
 
 @pytest.mark.parametrize("mean", [-1e-17, -0.0, 0.0, 4e-6])
@@ -578,14 +582,14 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
     planned = {r["id"]: f"{r['arm']} seed {r['seed']}" for r in rows} | {"x": "norm@1.0 seed 8"}
     foreign = [r | {"id": f"{r['id']}old"} for r in arm("value", 3.0)]
     report = compare(pd.DataFrame(rows + foreign), ReportOptions(planned=planned))
-    assert report.notes == (
+    assert notes.of_report(report) == (
         "1 trial failed with an error; the next run trains them again: norm@1.0 seed 1 (RuntimeError: out of memory).",
         "1 trial not trained yet: norm@1.0 seed 8.",
-        "The folder holds 8 other trials that this YAML does not ask for; not shown.",
+        "The results folder also holds 8 other trials that this YAML does not ask for; not shown.",
     )
     (only,) = report.settings
     assert {row.strategy for row in only.rows} == {"none", "norm"}
-    assert "Fewer than 8 pairs of seeds: norm@1.0 7." in only.notes
+    assert "Fewer than 8 pairs of seeds: norm@1.0 7." in notes.of_setting(only)
 
 
 def test_finished_trial_without_a_finite_metric_is_said():
@@ -593,13 +597,13 @@ def test_finished_trial_without_a_finite_metric_is_said():
     rows[9]["test/accuracy"] = np.inf
     only = setting(rows)
     assert row(only, "norm@1.0").value.n == 7
-    assert any("No finite test/accuracy" in note for note in only.notes)
+    assert any("without a finite test/accuracy are left out: norm@1" in note for note in notes.of_setting(only))
 
 
 def test_missing_baseline_is_said_and_nothing_is_compared():
     only = setting(arm("norm", 1.0) + arm("value", 1.0), baseline="none")
     assert set(verdicts(only).values()) == {"no baseline"}
-    assert any("baseline `none` cannot be used" in note for note in only.notes)
+    assert any("baseline `none` cannot be used" in note for note in notes.of_setting(only))
     printed(compare(pd.DataFrame(arm("norm", 1.0))))
 
 
@@ -614,15 +618,15 @@ def test_baseline_may_be_one_arm():
 def test_nothing_trained_is_said(frame):
     report = compare(frame, ReportOptions(metric="test/accuracy", planned={"a": "none seed 0"}))
     assert report.settings == ()
-    assert report.notes == ("No trial of this experiment has been trained yet.",)
+    assert notes.of_report(report) == ("No trial of this experiment has been trained yet.",)
     printed(report), markdown.render(report), csv_table.render(report), json_document.render(report)
 
 
 def test_only_failed_trials_are_named():
     report = compare(pd.DataFrame([r | {"status": "failed"} for r in arm("none")]))
     assert report.settings == ()
-    assert "8 trials failed" in report.notes[0]
-    assert "and 3 more" in report.notes[0]
+    assert "8 trials failed" in notes.of_report(report)[0]
+    assert "and 3 more" in notes.of_report(report)[0]
 
 
 def test_one_seed_has_no_interval_and_still_prints():
@@ -789,7 +793,5 @@ def test_bootstrap_that_holds_zero_is_said_where_t_does_not():
     wide = dataclasses.replace(shown.contrast, bootstrap=Estimate(0.02, -0.01, 0.05, 8))
     changed = dataclasses.replace(only, main=(only.main[0], dataclasses.replace(shown, contrast=wide)))
     (note,) = notes._about_interval(changed)
-    assert (
-        note == "norm@1.0: the bootstrap interval (BCa), +2.0 pp [-1.0, +5.0], holds 0 while the t interval does not."
-    )
+    assert note == "norm@1.0: the bootstrap interval (BCa), +2.0 pp [-1.0, +5.0], contains 0; the t interval does not."
     assert list(notes._about_interval(only)) == []

@@ -51,13 +51,13 @@ def test_strategy_that_diverges_ranks_last_whatever_its_mean():
 def test_strategy_that_some_setting_lacks_is_left_out_and_named():
     every = reports(3) + reports(1, more=arm("c", 1.0))
     assert combine(every).ranks.left_out == ("c",)
-    assert "Not in every setting, and so not ranked: c." in html.render_combined(combine(every))
+    assert "Not ranked, because some setting lacks them: c." in html.render_combined(combine(every))
 
 
 def test_too_few_settings_or_strategies_are_not_ranked():
     assert combine(reports(2)).ranks is None
     assert combine([compare(pd.DataFrame(arm("none") + arm("a", 1.0))) for _ in range(4)]).ranks is None
-    assert "takes at least three settings" in html.render_combined(combine(reports(2)))
+    assert "need at least three settings" in html.render_combined(combine(reports(2)))
 
 
 def test_equal_strategies_share_their_rank():
@@ -74,7 +74,7 @@ def test_bars_span_strategies_that_do_not_differ_significantly():
     bottom = 26 + 24 * len(ranks.strategies)
     assert [drawing.value_at_x(mark.x, bottom) for mark in drawing.marks] == pytest.approx(ranks.ranking.means)
     assert clashes(drawing, font_boxes(drawing)) == []
-    assert "Friedman p = 0.018" in drawn.caption
+    assert "Friedman test: p = 0.018" in drawn.caption
     assert "<path" in drawn.svg
 
 
@@ -100,7 +100,7 @@ def test_without_ranks_and_claims_the_texts_say_why():
     terminal.render_combined(found, console)
     for text in (console.file.getvalue(), markdown.render_combined(found), html.render_combined(found)):
         words = " ".join(text.split())
-        assert "takes at least three settings" in words and "No experiment claims anything." in words
+        assert "need at least three settings" in words and "No experiment makes a claim." in words
         assert "No trial of this experiment has been trained yet." in words
 
 

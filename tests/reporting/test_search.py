@@ -6,7 +6,6 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,11 @@ import yaml
 from scipy import stats as scipy_stats
 
 from clipbench import config
+from clipbench.analysis.search_result import HELD, NOT_CONFIRMED, NOT_SEARCHED, TOO_GOOD, TOO_MODEST
 from clipbench.analysis.strategy_ranks import combine
-from clipbench.reporting import ReportOptions, compare, figures, search_tables
+from clipbench.reporting import ReportOptions, compare, figures, notes, search_tables
 from clipbench.reporting import search_sentences as words
+from clipbench.reporting.combined import size
 from clipbench.reporting.figures.drawing import COLORS
 from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
 from clipbench.store import sweep_file
@@ -58,7 +59,7 @@ def drawn(report):
 
 
 def flags(report, name):
-    return [flag.words for flag in found(report, name).flags]
+    return [flag.words for flag in words.flags(found(report, name), report.search.swept)]
 
 
 # What is written
@@ -89,7 +90,7 @@ def test_tables_are_typeset(scenes, name, tmp_path):
 def test_json_holds_the_whole_search(scenes):
     for name, report in scenes.items():
         told = json.loads(json_document.render(report), parse_constant=pytest.fail)["search"]
-        assert told["headline"] == report.search.headline
+        assert told["headline"] == words.headline(report.search)
         assert len(told["found"]) == len(told["swept"]["contenders"])
         assert told["swept"]["contenders"][1]["points"][0]["values"]["threshold"] > 0, name
     assert json.loads(json_document.render(compare(pd.DataFrame())))["search"] is None
@@ -142,30 +143,30 @@ def test_headline_of_one_contender_is_a_sentence_for_a_stranger(tmp_path):
     written, frame = fake_sweep.thresholds()
     written["contenders"].pop()
     report = report_of(tmp_path, written, frame)
-    assert report.search.headline == (
+    assert words.headline(report.search) == (
         "The search tried 40 thresholds of norm on seeds 0 to 2 and found 0.6024 (val/accuracy 94.78 %); on 8 fresh seeds "
-        "it reaches 93.84 ± 0.78 %: the search promised 0.94 percentage points too much."
+        "it reaches 93.84 ± 0.78 %: the search was too optimistic by 0.94 percentage points."
     )
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "said"),
     [
         ({"contenders": []}, "There was nothing to search."),
         ({"search_seeds": [5]}, "on seed 5 and"),
         ({"search_seeds": [1, 2, 5]}, "on seeds 1, 2, 5 and"),
     ],
 )
-def test_headline_says_what_there_is(change, words, tmp_path):
+def test_headline_says_what_there_is(change, said, tmp_path):
     written, frame = fake_sweep.thresholds()
-    assert words in report_of(tmp_path, written | change, frame).search.headline
+    assert said in words.headline(report_of(tmp_path, written | change, frame).search)
 
 
 def test_one_fresh_seed_has_no_interval_and_so_no_verdict(tmp_path):
     written, frame = fake_sweep.thresholds()
     report = report_of(tmp_path, written, frame[frame["seed"] == 8])
     assert found(report, "norm").promises[0].verdict == ""
-    assert report.search.headline.endswith("on 1 fresh seed it reaches 94.83 %.")
+    assert words.headline(report.search).endswith("on 1 fresh seed it reaches 94.83 %.")
     assert flags(report, "norm") == ["confirmed on 1 of 8 fresh seeds so far"]
 
 
@@ -186,27 +187,28 @@ def test_diverged_trials_are_said_and_a_score_with_a_penalty_is_no_promise(tmp_p
     made[written["contenders"][2]["winner"]]["diverged"] = 1
     report = report_of(tmp_path, written, frame)
     assert flags(report, "norm") == ["diverged on 1 of 8 fresh seeds"]
-    assert flags(report, "value")[1] == "diverged on 1 of 3 trials of the search; its score holds a penalty"
+    assert flags(report, "value")[1] == "diverged on 1 of 3 trials of the search; its score contains a penalty"
     assert found(report, "norm").promises[0].confirmed.n == 7
     assert math.isnan(found(report, "value").promises[0].optimism.mean)
 
 
 def test_best_point_at_the_end_of_a_range_is_flagged_with_what_to_type(scenes):
-    (flag,) = found(scenes["thresholds"], "value").flags
-    assert flag.words == "best at the edge of the range (lower end of threshold). Wider:"
+    report = scenes["thresholds"]
+    (flag,) = words.flags(found(report, "value"), report.search.swept)
+    assert flag.words == "best at the edge of the range (lower end of threshold). To widen it:"
     assert flag.remedy in printed(scenes["thresholds"])  # in one line, to be copied
     assert f"`{flag.remedy}`" in markdown.render(scenes["thresholds"])
 
 
 def test_unfinished_search_says_what_is_missing(scenes):
     report = scenes["unfinished"]
-    assert flags(report, "norm") == ["16 of 40 points tried, 8 under way", "not confirmed yet"]
+    assert flags(report, "norm") == ["16 of 40 points tried, 8 running", "not confirmed yet"]
     assert flags(report, "agc") == ["0 of 40 points tried"]
-    assert "! the search ended early (timeout of 600 s); the same command goes on with it" in printed(report)
+    assert "! the search ended early (timeout of 600 s); the same command continues it" in printed(report)
     assert "fresh seeds" not in "".join(figure.caption for figure in drawn(report).values())
     assert report.settings == ()
-    assert report.notes == (
-        "Nothing that the search found has been trained on fresh seeds yet: there is nothing to compare.",
+    assert notes.of_report(report) == (
+        "Nothing that the search found has been trained on fresh seeds yet, so there is nothing to compare.",
     )
 
 
@@ -220,7 +222,7 @@ def test_no_point_that_was_trained_to_its_end_is_said(tmp_path):
     made = [each | {"state": "pruned"} for each in fake_sweep.points("a", [param()], 40, {})]
     report = report_of(tmp_path, fake_sweep.document(contender("a", [param()], made)), pd.DataFrame())
     assert flags(report, "a") == ["nothing found: no point was trained to its end"]
-    assert report.search.headline == "The search has finished no point yet."
+    assert words.headline(report.search) == "The search has not finished any point yet."
 
 
 def test_shares_of_the_budget_are_of_the_epochs_that_were_trained(scenes):
@@ -292,15 +294,15 @@ def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"report": "val/accuracy"}, "of the same examples chose what is compared here"),
-        ({"drop": True}, "No validation data: of those that are better, none is called best."),
+        ({"report": "val/accuracy"}, "on the same examples, with other seeds, chose what is compared here"),
+        ({"drop": True}, "No validation data: no arm is called best."),
     ],
 )
 def test_what_the_seeds_cannot_say_is_a_note(change, words, tmp_path):
     written, frame = fake_sweep.thresholds()
     frame = frame.drop(columns="val/accuracy") if "drop" in change else frame
     report = report_of(tmp_path, written, frame, metric=change.get("report"))
-    assert any(words in note for note in report.settings[0].notes)
+    assert any(words in note for note in notes.of_setting(report.settings[0]))
 
 
 def test_settings_that_were_not_searched_stay_apart(tmp_path):
@@ -319,7 +321,7 @@ def test_settings_that_were_not_searched_stay_apart(tmp_path):
         "each at its best lr, optimizer=adam", "each at its best lr, optimizer=sgd",
     ]  # fmt: skip
     assert [row.contender.label for row in report.search.found][:2] == ["none (sgd)", "norm (sgd)"]
-    assert "32 points of 4 contenders" in report.search.headline
+    assert "32 points of 4 contenders" in words.headline(report.search)
 
 
 def test_trials_of_the_search_are_not_called_others(tmp_path):
@@ -327,10 +329,12 @@ def test_trials_of_the_search_are_not_called_others(tmp_path):
     ids = [id_ for each in written["contenders"] for point in each["points"] for id_ in point["ids"]]
     trained = pd.DataFrame([row | {"id": id_} for id_ in ids for row in arm("norm", 3.0, seeds=1)])
     report = report_of(tmp_path, written, pd.concat([frame, trained], ignore_index=True))
-    assert report.notes == ()
+    assert notes.of_report(report) == ()
     alien = trained.iloc[:1].assign(id="alien")
     report = report_of(tmp_path, written, pd.concat([frame, trained, alien], ignore_index=True))
-    assert report.notes == ("The folder holds 1 other trial that this YAML does not ask for; not shown.",)
+    assert notes.of_report(report) == (
+        "The results folder also holds 1 other trial that this YAML does not ask for; not shown.",
+    )
 
 
 def test_arm_that_was_found_at_the_edge_says_so_in_the_comparison_too(scenes):
@@ -352,7 +356,7 @@ def test_claims_are_answered_by_what_was_found_whatever_its_learning_rate(tmp_pa
 
 def test_page_of_several_experiments_counts_and_ranks_what_was_found(scenes):
     together = combine([scenes["jointly"], scenes["thresholds"], scenes["unfinished"]])
-    assert together.size == "3 experiments, 2 settings"
+    assert size(together) == "3 experiments, 2 settings"
     assert "All experiments" in html.render_combined(together)
 
 
@@ -551,7 +555,7 @@ def test_scores_of_any_size_are_drawn(scores, tmp_path):
     report = report_of(tmp_path, written, frame)
     for figure in drawn(report).values():
         assert all(math.isfinite(mark.y) for drawing in drawings(figure) for mark in drawing.marks)
-    assert printed(report) and replace(report.search, headline="")
+    assert printed(report) and words.headline(report.search)
 
 
 def test_every_word_of_the_search_is_explained_in_the_pages(scenes):
@@ -562,8 +566,8 @@ def test_every_word_of_the_search_is_explained_in_the_pages(scenes):
         for table in search_tables.tables(report.search)[:2]
         for column in table.columns
     }
-    said = headers - {"contender", "optimism"} | {words.HELD, words.TOO_GOOD, words.TOO_MODEST, words.OPEN}
-    assert [word for word in sorted(said | {words.NOT_SEARCHED}) if f"`{word}`" not in text] == []
+    said = headers - {"contender", "optimism"} | {HELD, TOO_GOOD, TOO_MODEST, NOT_CONFIRMED, NOT_SEARCHED}
+    assert [word for word in sorted(said) if f"`{word}`" not in text] == []
     drawn_ = {name.partition("-")[0] for report in scenes.values() for name in drawn(report)}
     assert [name for name in sorted(drawn_) if f"`search-{name}`" not in text] == []
 

@@ -10,6 +10,7 @@ import pytest
 from clipbench.analysis import curves
 from clipbench.analysis.subject import Subject
 from clipbench.reporting import ReportOptions, compare, figures
+from clipbench.reporting import search_sentences as words
 from clipbench.reporting.formats import html
 from clipbench.reporting.write import publish, write_pictures
 from clipbench.store import sweep_file
@@ -115,7 +116,7 @@ def test_a_report_of_a_search_has_its_figures_and_its_points_as_files(published)
     for path in (store.folder / "figures").iterdir():
         ElementTree.parse(path)
     assert len(pd.read_csv(store.folder / "search.csv")) == 120
-    assert report.search.headline in (store.folder / "report.md").read_text("utf-8")
+    assert words.headline(report.search) in (store.folder / "report.md").read_text("utf-8")
     assert "The search" in (store.folder / "report.html").read_text("utf-8")
     assert json.loads((store.folder / "report.json").read_text("utf-8"))["search"]["swept"]["sampler"] == "tpe"
 

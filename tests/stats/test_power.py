@@ -6,7 +6,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from clipbench import stats
-from clipbench.reporting import compare
+from clipbench.reporting import compare, headline, notes
 from tests.reporting.test_report import GOOD, row, setting, trial, verdicts
 
 SEEDS, STUDIES = 8, 150
@@ -78,13 +78,13 @@ def test_one_lucky_seed_of_one_threshold_makes_no_best_strategy(seeds):
         means = pd.DataFrame(rows).groupby("arm")["test/accuracy"].mean()
         assert means.idxmax() == "norm@0.5" == only.main[1].arm
     assert not set(verdicts(only).values()) & GOOD
-    assert "norm@0.5 beat" not in only.headline
+    assert "norm@0.5 beat" not in headline.sentence(only)
 
 
 def test_too_few_seeds_for_any_verdict_are_said_with_the_number_that_it_takes():
     only = setting(published(3))
     assert verdicts(only)["norm@0.5"] == "underpowered"
-    assert any("3 seeds cannot show p < 0.05" in note and "at least 6 seeds" in note for note in only.notes)
+    assert any("3 seeds cannot show p < 0.05" in note and "at least 6 seeds" in note for note in notes.of_setting(only))
 
 
 def test_what_the_lucky_seed_adds_is_taken_out_by_the_other_seeds():

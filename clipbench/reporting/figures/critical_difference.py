@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clipbench.analysis.strategy_ranks import Ranks
+from clipbench.reporting.combined import ranks_meaning
 from clipbench.reporting.figures.axes import Scale, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
@@ -31,7 +32,7 @@ def figure(ranks: Ranks) -> Figure:
     for number, (first, last) in enumerate(groups):
         y = bottom + 42 + BAR * number
         panel.line([(x(means[first]) - 4, y), (x(means[last]) + 4, y)], "orange", 3)
-    caption = f"{ranks.meaning} An orange bar spans those."
+    caption = f"{ranks_meaning(ranks)} An orange bar spans those."
     return Figure("ranks", "Which strategy ranks where?", caption, (panel,), 1)
 
 

@@ -1,31 +1,38 @@
-"""The report as plain values and as JSON, for programs."""
+"""The report as JSON, for programs: the report tree, with its sentences; what is not a finite number is null."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from clipbench.analysis.report_model import Report
-from clipbench.analysis.strategy_ranks import Combined
+from clipbench.analysis.strategy_ranks import Combined, Ranks
+from clipbench.reporting import claim_evidence, headline, notes, search_sentences
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """The whole report as JSON-able values; what is not a finite number is null."""
-    values = asdict(report)
-    values["settings"] = [
-        {**setting, "main": [row["arm"] for row in setting["main"]]} for setting in values["settings"]
-    ]
-    cleaned = _clean(values)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    """The report as JSON-able values."""
+    values: dict[str, Any] = _plain(Report, report)
+    values["notes"] = notes.of_report(report)
+    for setting, described in zip(report.settings, values["settings"], strict=True):
+        described["main"] = [row.arm for row in setting.main]  # each is one of `rows`
+        described |= {"headline": headline.sentence(setting), "notes": notes.of_setting(setting)}
+    for claim, described in zip(report.claims, values["claims"], strict=True):
+        described["reason"] = claim_evidence.reason(claim)
+    if report.search:
+        values["search"]["headline"] = search_sentences.headline(report.search)
+        values["search"]["notes"] = list(search_sentences.notes(report.search.swept))
+        for contender, described in zip(report.search.found, values["search"]["found"], strict=True):
+            flags = search_sentences.flags(contender, report.search.swept)
+            described["flags"] = [{"words": flag.words, "remedy": flag.remedy} for flag in flags]
+    return values
 
 
 def combined_as_dict(combined: Combined) -> dict[str, Any]:
     """Every report, and the ranks over them; null where nothing can be ranked."""
-    ranks = _clean(asdict(combined.ranks)) if combined.ranks else None
+    ranks = _plain(Ranks, combined.ranks) if combined.ranks else None
     return {"experiments": [as_dict(report) for report in combined.reports], "ranks": ranks}
 
 
@@ -33,9 +40,5 @@ def render(report: Report) -> str:
     return json.dumps(as_dict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value
+def _plain(kind: type[Any], value: object) -> Any:
+    return json.loads(TypeAdapter(kind).dump_json(value))

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from clipbench.analysis.report_model import Report
-from clipbench.reporting import comparison_tables, legend, search_tables
+from clipbench.reporting import comparison_tables, legend, search_sentences, search_tables
+from clipbench.reporting import headline as headlines
 from clipbench.reporting.numbers import NOTHING
 from clipbench.reporting.table import Table
 
@@ -40,9 +41,13 @@ def render(report: Report) -> str:
     name = re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
     lines = [HEADER]
     for number, setting in enumerate(report.settings):
-        lines += _tables(comparison_tables.tables(setting, full=False), setting.headline, f"tab:{name}-{number + 1}")
+        lines += _tables(
+            comparison_tables.tables(setting, full=False), headlines.sentence(setting), f"tab:{name}-{number + 1}"
+        )
     if report.search:
-        lines += _tables(search_tables.tables(report.search), report.search.headline, f"tab:{name}-search")
+        lines += _tables(
+            search_tables.tables(report.search), search_sentences.headline(report.search), f"tab:{name}-search"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -6,9 +6,20 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clipbench.analysis.report_model import Flag, Report, SearchResult, Setting
-from clipbench.analysis.strategy_ranks import NO_CLAIMS, Combined
-from clipbench.reporting import answer, claim_evidence, comparison_tables, legend, search_sentences, search_tables
+from clipbench.analysis.report_model import Report, SearchResult, Setting
+from clipbench.analysis.strategy_ranks import Combined
+from clipbench.reporting import (
+    answer,
+    claim_evidence,
+    comparison_tables,
+    headline,
+    legend,
+    notes,
+    search_sentences,
+    search_tables,
+)
+from clipbench.reporting import combined as combined_words
+from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
 
 # A user's names must not open a table cell, a link, HTML or emphasis.
@@ -23,40 +34,40 @@ def render(report: Report) -> str:
         lines += [*_setting(setting), ""]
     lines += _search(report.search) if report.search else []
     lines += _claims(report)
-    lines += [line for note in report.notes for line in (f"> {_escape(note)}", "")]
+    lines += [line for note in notes.of_report(report) for line in (f"> {_escape(note)}", "")]
     lines += _list("How to read this:", [_escape(line) for line in legend.of_report(report)])
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
 def render_combined(combined: Combined) -> str:
     """Several experiments as one document: answers, ranks, all claims."""
-    lines = ["# All experiments", "", combined.size, "", "## Answers", ""]
+    lines = ["# All experiments", "", combined_words.size(combined), "", "## Answers", ""]
     lines += [f"- {_escape(line)}" for report in combined.reports for line in answer.lines(report)]
     lines += ["", "## Ranks", ""]
     lines += [*_table(comparison_tables.ranks(combined.ranks)), ""] if combined.ranks else []
-    lines += [_escape(combined.about_ranks), "", f"## {claim_evidence.TITLE}", ""]
+    lines += [_escape(combined_words.about_ranks(combined)), "", f"## {claim_evidence.TITLE}", ""]
     claims = [(report.name, each) for report in combined.reports for each in report.claims]
     if claims:
         lines += ["| experiment | verdict | claim | expected | evidence |", "| --- | --- | --- | --- | --- |"]
         lines += [_line((name, c.verdict, c.says, c.expect, claim_evidence.sentence(c))) for name, c in claims]
-    lines += ["", _escape(claim_evidence.MEANING if claims else NO_CLAIMS)]
+    lines += ["", _escape(claim_evidence.MEANING if claims else combined_words.NO_CLAIMS)]
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
 def _setting(setting: Setting) -> Iterator[str]:
     if setting.axes:
         yield from (f"## {_escape(setting.label)}", "")
-    yield from (f"**{_escape(setting.headline)}**", "")
+    yield from (f"**{_escape(headline.sentence(setting))}**", "")
     for table in comparison_tables.tables(setting):
         yield from (f"### {_escape(table.title)}", "", *_table(table), "")
-    yield from _remarks(answer.flags(setting), setting.notes)
+    yield from _remarks(answer.flags(setting), notes.of_setting(setting))
 
 
 def _search(search: SearchResult) -> Iterator[str]:
-    yield from (f"## {search_sentences.TITLE}", "", f"**{_escape(search.headline)}**", "")
+    yield from (f"## {search_sentences.TITLE}", "", f"**{_escape(search_sentences.headline(search))}**", "")
     for table in search_tables.tables(search):
         yield from (f"### {_escape(table.title)}", "", *_table(table), "")
-    yield from _remarks(search_sentences.aware(search), search.notes)
+    yield from _remarks(search_sentences.all_flags(search), list(search_sentences.notes(search.swept)))
 
 
 def _remarks(flags: Sequence[Flag], notes: Sequence[str]) -> Iterator[str]:

@@ -11,10 +11,21 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
-from clipbench.analysis import claims, verdicts
-from clipbench.analysis.report_model import Flag, Report, SearchResult, Setting
-from clipbench.analysis.strategy_ranks import NO_CLAIMS, Combined
-from clipbench.reporting import answer, claim_evidence, comparison_tables, legend, search_sentences, search_tables
+from clipbench.analysis import claims, search_result, verdicts
+from clipbench.analysis.report_model import Report, SearchResult, Setting
+from clipbench.analysis.strategy_ranks import Combined
+from clipbench.reporting import (
+    answer,
+    claim_evidence,
+    comparison_tables,
+    headline,
+    legend,
+    notes,
+    search_sentences,
+    search_tables,
+)
+from clipbench.reporting import combined as combined_words
+from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
 
 STYLES = {
@@ -28,9 +39,9 @@ STYLES = {
     claims.REFUTED: "bold red",
     claims.INCONCLUSIVE: "yellow",
     claims.UNTESTABLE: "dim",
-    search_sentences.HELD: "green",
-    search_sentences.TOO_GOOD: "yellow",
-    search_sentences.TOO_MODEST: "cyan",
+    search_result.HELD: "green",
+    search_result.TOO_GOOD: "yellow",
+    search_result.TOO_MODEST: "cyan",
 }
 WIDE_HEADER = 12
 
@@ -42,7 +53,7 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
     if report.search:
         _search(report.search, console)
     _claims(report, console)
-    for note in report.notes:
+    for note in notes.of_report(report):
         _line("Note: ", note, console, "yellow")
     for line in legend.of_report(report, full=full):
         _line("", line, console, "dim")
@@ -50,7 +61,7 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
 
 def render_combined(combined: Combined, console: Console) -> None:
     """Print several experiments together: answers, ranks, all claims."""
-    console.print(Text(f"All experiments: {combined.size}", "bold"))
+    console.print(Text(f"All experiments: {combined_words.size(combined)}", "bold"))
     console.print()
     for report in combined.reports:
         for line in answer.lines(report):
@@ -59,31 +70,31 @@ def render_combined(combined: Combined, console: Console) -> None:
     if combined.ranks:
         console.print(_table(comparison_tables.ranks(combined.ranks)))
         console.print()
-    _line("", combined.about_ranks, console, "dim")
+    _line("", combined_words.about_ranks(combined), console, "dim")
     console.print()
     claiming = [report for report in combined.reports if report.claims]
     for report in claiming:
         console.print(Text(f"{claim_evidence.TITLE} of {report.name}"))
         _answered(report, console)
-    _line("", claim_evidence.MEANING if claiming else NO_CLAIMS, console, "dim")
+    _line("", claim_evidence.MEANING if claiming else combined_words.NO_CLAIMS, console, "dim")
 
 
 def _setting(setting: Setting, console: Console, *, full: bool) -> None:
-    console.print(Text(setting.headline, "bold"))
+    console.print(Text(headline.sentence(setting), "bold"))
     console.print()
     for table in comparison_tables.tables(setting, full=full):
         console.print(_table(table))
         console.print()
-    _remarks(answer.flags(setting), setting.notes, console)
+    _remarks(answer.flags(setting), notes.of_setting(setting), console)
 
 
 def _search(search: SearchResult, console: Console) -> None:
-    _line("", search.headline, console, "bold")
+    _line("", search_sentences.headline(search), console, "bold")
     console.print()
     for table in search_tables.tables(search):
         console.print(_table(table))
         console.print()
-    _remarks(search_sentences.aware(search), search.notes, console)
+    _remarks(search_sentences.all_flags(search), list(search_sentences.notes(search.swept)), console)
 
 
 def _remarks(flags: Sequence[Flag], notes: Sequence[str], console: Console) -> None:

@@ -8,18 +8,21 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from clipbench.analysis import claims, verdicts
+from clipbench.analysis import claims, search_result, verdicts
 from clipbench.analysis.report_model import Report, Setting
-from clipbench.analysis.strategy_ranks import NO_CLAIMS, Combined
+from clipbench.analysis.strategy_ranks import Combined
 from clipbench.reporting import (
     answer,
     claim_evidence,
     comparison_tables,
+    headline,
     legend,
+    notes,
     numbers,
     search_sentences,
     search_tables,
 )
+from clipbench.reporting import combined as combined_words
 from clipbench.reporting.figures import Figure, critical_difference
 from clipbench.reporting.provenance import Provenance
 from clipbench.reporting.table import Table
@@ -40,16 +43,16 @@ TONES = {
     verdicts.WORSE: "bad",
     verdicts.UNDERPOWERED: "open",
     verdicts.BASELINE: "base",
-    search_sentences.HELD: "good",
-    search_sentences.TOO_GOOD: "open",
+    search_result.HELD: "good",
+    search_result.TOO_GOOD: "open",
 }
 SIGNS = {
     "good": "▲",
     "bad": "▼",
     "open": "?",
-    search_sentences.HELD: "✓",
-    search_sentences.TOO_GOOD: "↓",
-    search_sentences.TOO_MODEST: "↑",
+    search_result.HELD: "✓",
+    search_result.TOO_GOOD: "↓",
+    search_result.TOO_MODEST: "↑",
 }
 # Which figures of a search stand below which of its tables.
 BELOW = {"promises": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}
@@ -79,7 +82,7 @@ def render(
 
 def render_combined(combined: Combined) -> str:
     """The page of several experiments."""
-    return _write("combined.html", title="All experiments", size=combined.size, combined=combined, no_claims=NO_CLAIMS)
+    return _write("combined.html", title="All experiments", size=combined_words.size(combined), combined=combined)
 
 
 def _write(template: str, **context: Any) -> str:
@@ -102,6 +105,9 @@ def _environment() -> Environment:
     modules = (answer, claim_evidence, comparison_tables, critical_difference, legend, search_sentences, search_tables)
     environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
     environment.globals |= {
+        "headlines": headline,
+        "remarks": notes,
+        "combined_words": combined_words,
         "asset": lambda name: Markup(_asset(name)),
         "tone": lambda word: TONES.get(word, "plain"),
         "sign": lambda word: SIGNS.get(word, SIGNS.get(TONES.get(word, ""), "")),

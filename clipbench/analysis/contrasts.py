@@ -1,0 +1,87 @@
+"""The comparison of every arm of a setting with the baseline: effects, tests, corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from clipbench import stats
+from clipbench.analysis import pairing
+from clipbench.analysis.arm_choice import SettingArms
+from clipbench.analysis.arms import Arm
+from clipbench.analysis.pairing import Pairing
+from clipbench.analysis.report_model import Contrast
+from clipbench.analysis.verdicts import Evidence
+from clipbench.stats import Estimate
+
+
+def test_arms(group: SettingArms) -> tuple[list[Evidence], dict[str, Contrast]]:
+    """Test the arms of the main table against the baseline; the other arms get their differences only."""
+    compared = [arm for arm in group.arms if arm.name in group.pairings]
+    bootstraps = stats.bootstrap([group.pairings[arm.name].finished for arm in compared])
+    contrasts = {arm.name: _contrast(arm, group, interval) for arm, interval in zip(compared, bootstraps, strict=True)}
+    family = group.family
+    p_values = [pairing.p_value(group.pairings[arm.name]) for arm in family]
+    corrected = stats.holm(p_values).tolist()
+    after_choice = stats.holm([_p_after_choice(arm, group) for arm in family]).tolist()
+    of_baseline = stats.holm([_p_after_choice_of_baseline(arm, group) for arm in family]).tolist()
+    evidence = []
+    for arm, p, p_holm, p_choice, p_baseline in zip(
+        family, p_values, corrected, after_choice, of_baseline, strict=True
+    ):
+        tested = replace(contrasts[arm.name], p=p, p_holm=p_holm, p_choice=p_choice, p_baseline=p_baseline)
+        contrasts[arm.name] = tested
+        evidence.append(Evidence(arm, group.pairings[arm.name], p_holm, p_choice, p_baseline))
+    return evidence, contrasts
+
+
+def _contrast(arm: Arm, group: SettingArms, bootstrap: Estimate) -> Contrast:
+    assert group.baseline is not None  # or there were no pairings
+    found = group.pairings[arm.name]
+    counts = (int(mask.sum()) for side in (arm, group.baseline) for mask in (side.diverged, side.present))
+    times, other_times = (side.measures["epochs_to_target"][side.present] for side in (arm, group.baseline))
+    candidates = _candidates(arm, group)
+    is_choice = group.chosen and arm in group.shown and len(candidates) > 1
+    return Contrast(
+        difference=stats.estimate(found.finished),
+        dz=stats.cohen_dz(found.finished),
+        rank_biserial=stats.rank_biserial(found.ranked),
+        score=stats.wins_ties_losses(found.ranked),
+        pairs=found.pairs,
+        bootstrap=bootstrap,
+        p_wilcoxon=stats.wilcoxon_p(found.ranked),
+        p_diverged=stats.fisher_p(*counts),
+        p_reach=stats.log_rank_p(times, other_times, group.epochs) if group.has_target else np.nan,
+        nested=_nested(candidates) if is_choice else np.nan,
+    )
+
+
+def _nested(candidates: Sequence[Pairing]) -> float:
+    """The mean difference if the other seeds choose the threshold of each seed, among those that never diverged."""
+    outcomes = np.array([candidate.differences for candidate in candidates])
+    criteria = np.array([candidate.criteria for candidate in candidates])
+    seeds = np.isfinite(outcomes).any(axis=0) & np.isfinite(criteria).any(axis=0)
+    whole = np.isfinite(outcomes[:, seeds]).all(axis=1) & np.isfinite(criteria[:, seeds]).all(axis=1)
+    if whole.sum() < 2 or seeds.sum() < 2:
+        return np.nan
+    return float(stats.nested(outcomes[whole][:, seeds], criteria[whole][:, seeds]).mean())
+
+
+def _candidates(arm: Arm, group: SettingArms) -> list[Pairing]:
+    """The thresholds among which that of the arm was chosen."""
+    return [group.pairings[each.name] for each in group.siblings(arm) if each.name in group.pairings]
+
+
+def _p_after_choice(arm: Arm, group: SettingArms) -> float:
+    chosen = group.pairings[arm.name]
+    return pairing.p_after_choice(chosen, _candidates(arm, group)) if group.chosen else pairing.p_value(chosen)
+
+
+def _p_after_choice_of_baseline(arm: Arm, group: SettingArms) -> float:
+    """The same for the choice of the baseline: the best of several baselines looks better than the arm by chance."""
+    if len(group.baselines) < 2 or group.baseline is None:
+        return pairing.p_value(group.pairings[arm.name])
+    candidates = {each.name: pairing.pair(each, arm, group.metric.sign) for each in group.baselines if each is not arm}
+    return pairing.p_after_choice(candidates[group.baseline.name], list(candidates.values()))

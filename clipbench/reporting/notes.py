@@ -1,0 +1,172 @@
+"""The notes of a report and of its settings: trials that were left out, and limits of what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from clipbench import stats
+from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting, VerdictChange
+from clipbench.reporting import numbers
+from clipbench.stats import LEVEL, Estimate
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A warning about an arm, and the option that helps if there is one."""
+
+    words: str
+    remedy: str = ""
+
+
+def of_report(report: Report) -> tuple[str, ...]:
+    """Notes on the trials as a whole: every trial that is in no table, counted and named."""
+    return (*_about_left_out(report), *_about_tuning(report))
+
+
+def of_setting(setting: Setting) -> tuple[str, ...]:
+    """Notes on one comparison; each appears only where it applies."""
+    return (
+        *_about_baseline(setting),
+        *_about_choice(setting),
+        *_about_power(setting),
+        *_about_interval(setting),
+        *_about_divergence(setting),
+        *_about_stopping(setting),
+        *_about_pairs(setting),
+    )
+
+
+def _about_left_out(report: Report) -> Iterable[str]:
+    left_out = report.left_out
+    if report.is_empty and report.search:
+        yield "Nothing that the search found has been trained on fresh seeds yet, so there is nothing to compare."
+    elif report.is_empty:
+        yield "No trial of this experiment has been trained yet."
+    if left_out.failed:
+        names, failed = numbers.listing(left_out.failed), numbers.count(len(left_out.failed), "trial")
+        yield f"{failed} failed with an error; the next run trains them again: {names}."
+    if left_out.pruned:
+        pruned = numbers.count(len(left_out.pruned), "trial")
+        yield f"{pruned} stopped early by the search: {numbers.listing(left_out.pruned)}."
+    if left_out.missing:
+        yield f"{numbers.count(len(left_out.missing), 'trial')} not trained yet: {numbers.listing(left_out.missing)}."
+    if left_out.others:
+        others = numbers.count(left_out.others, "other trial")
+        yield f"The results folder also holds {others} that this YAML does not ask for; not shown."
+
+
+def _about_tuning(report: Report) -> Iterable[str]:
+    if not report.is_untuned or not report.settings:
+        return
+    if all(setting.metric.criterion is None for setting in report.settings):
+        yield "Nothing is tuned (`report.tuned`): there is no validation data to choose by."
+    else:
+        yield "Nothing is tuned (`report.tuned`): all trials have the same learning rate and the same other options."
+
+
+def _about_baseline(setting: Setting) -> Iterable[str]:
+    if setting.baseline is None:
+        several = any(row.strategy == setting.wanted_baseline for row in setting.rows)
+        why = "it has several thresholds; name one arm" if several else "it has no finished trial here"
+        yield f"The baseline `{setting.wanted_baseline}` cannot be used: {why}. Nothing is compared."
+
+
+def _about_choice(setting: Setting) -> Iterable[str]:
+    criterion = setting.metric.criterion
+    if criterion is None and setting.searched:
+        yield "No validation data: no arm is called best."
+    elif criterion is None:
+        yield "No validation data: no threshold is chosen, all are shown, and no arm is called best."
+    elif criterion == setting.metric.name and setting.searched:
+        yield (
+            f"{criterion} on the same examples, with other seeds, chose what is compared here: values may be too "
+            "optimistic."
+        )
+    elif criterion == setting.metric.name:
+        yield f"{criterion} chose the thresholds and is also reported: values are too optimistic."
+    for row in setting.main:
+        if row.decided_by_choice and row.contrast:
+            yield _not_significant_after_choice(setting, row, row.contrast)
+
+
+def _not_significant_after_choice(setting: Setting, row: ArmResult, found: Contrast) -> str:
+    is_better = found.p_choice >= LEVEL
+    word, p = ("better", found.p_choice) if is_better else ("worse", found.p_baseline)
+    whose = f"the choice of {setting.choice}" if is_better else f"the choice of {setting.baseline}"
+    return (
+        f"{row.arm} is not called {word}: its {numbers.p_clause(found.p_holm)} becomes "
+        f"{numbers.p_value(p)} when the test repeats {whose}."
+    )
+
+
+def _about_power(setting: Setting) -> Iterable[str]:
+    comparisons = sum(row.contrast is not None for row in setting.main)
+    if not comparisons or stats.smallest_p(setting.seeds, comparisons) < LEVEL:
+        return
+    reachable = numbers.p_value(stats.smallest_p(setting.seeds, comparisons))
+    yield (
+        f"{numbers.count(setting.seeds, 'seed')} cannot reach p < 0.05 after Holm's correction for "
+        f"{numbers.count(comparisons, 'comparison')} (smallest possible p: {reachable}); "
+        f"use at least {stats.seeds_needed(comparisons)} seeds."
+    )
+
+
+def _about_interval(setting: Setting) -> Iterable[str]:
+    """Where only the t interval excludes 0. The opposite means little: with few seeds BCa is too narrow."""
+    for row in setting.main:
+        if row.contrast and _excludes_zero(row.contrast.difference) and not _excludes_zero(row.contrast.bootstrap):
+            bootstrap = numbers.interval(row.contrast.bootstrap, setting.metric)
+            yield f"{row.arm}: the bootstrap interval (BCa), {bootstrap}, contains 0; the t interval does not."
+
+
+def _excludes_zero(value: Estimate) -> bool:
+    return value.low > 0 or value.high < 0
+
+
+def _about_divergence(setting: Setting) -> Iterable[str]:
+    diverged = [row for row in setting.main if row.diverged]
+    if diverged:
+        counts = ", ".join(f"{row.arm} {numbers.diverged(row)}{_fisher(row)}" for row in diverged)
+        yield (
+            f"Diverged: {counts}. A diverged trial ranks below every finished trial: it loses its pair in p and w-t-l. "
+            "Means, differences, intervals and dz use the finished seeds."
+        )
+    if setting.otherwise is not None:
+        yield without_diverged(setting.otherwise)
+
+
+def _fisher(row: ArmResult) -> str:
+    return f" ({numbers.p_clause(row.contrast.p_diverged)}, Fisher)" if row.contrast else ""
+
+
+def without_diverged(changes: Sequence[VerdictChange]) -> str:
+    """Whether the verdicts depend on the rule that diverged trials rank last."""
+    if not changes:
+        return "If diverged trials were left out instead, no verdict would change."
+    return f"If diverged trials were left out instead, verdicts would change. {'; '.join(map(_change, changes))}."
+
+
+def _change(each: VerdictChange) -> str:
+    at = f", then {each.arm_without}" if each.arm_without not in ("", each.arm) else ""
+    return f"{each.arm}{at}: {each.verdict_without} instead of {each.verdict}"
+
+
+def _about_stopping(setting: Setting) -> Iterable[str]:
+    if stops := setting.early_stops:
+        epochs = f"after epoch {stops.first}" + (f" to {stops.last}" if stops.last > stops.first else "")
+        trials = numbers.count(stops.trials, "trial")
+        yield f"{stops.stopped} of {trials} stopped early, {epochs}; their curves end there."
+
+
+def _about_pairs(setting: Setting) -> Iterable[str]:
+    short = [
+        f"{row.arm} {row.contrast.pairs}" for row in setting.main if row.contrast and row.contrast.pairs < setting.seeds
+    ]
+    if short:
+        yield f"Fewer than {setting.seeds} pairs of seeds: {', '.join(short)}."
+    without = [row.arm for row in setting.main if row.value.n < row.trials - row.diverged]
+    if without:
+        yield f"Finished trials without a finite {setting.metric.name} are left out: {numbers.listing(without)}."
+    if setting.averages_folds:
+        yield "Trials of the same arm and seed (folds) are averaged first."
