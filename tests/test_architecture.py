@@ -47,7 +47,7 @@ HOMES = {
     "ray": ("execution/ray.py",),
     "typer": ("cli/",),
     "yaml": ("config/",),
-    "pydantic": ("config/", "store/", "analysis/subject_cache.py", "reporting/formats/json_document.py"),
+    "pydantic": ("config/", "store/", "analysis/subject_cache.py", "reporting/formats/json_report.py"),
     "pyarrow": ("store/",),
     "scipy": ("stats/",),
     "matplotlib": ("reporting/figures/drawing.py",),

@@ -89,11 +89,11 @@ def report(
 
 def _show(finished: Sequence[Finished], combined: Combined, layout: Format) -> None:
     """One experiment in full; several together, but for the formats that are tables."""
-    from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown
+    from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown
 
     together = len(finished) > 1
     if layout is Format.json:
-        say_json(json_document.combined_as_dict(combined))
+        say_json(json_report.combined_as_dict(combined))
     elif layout is Format.terminal and together:
         _print_combined(combined)
     elif layout is Format.terminal:
@@ -179,7 +179,7 @@ def _print_combined(combined: Combined) -> None:
 
 
 def _document(finished: Finished, session: Session, problem: str | None) -> dict[str, Any]:
-    from clipbench.reporting.formats import json_document
+    from clipbench.reporting.formats import json_report
 
     mirror = session.mirror
     return {
@@ -191,5 +191,5 @@ def _document(finished: Finished, session: Session, problem: str | None) -> dict
         "failed": list(finished.failed),
         "mlflow": {"pushed": mirror.pushed, "pending": mirror.pending, "problem": problem} if mirror else None,
         "notes": list(finished.notes),
-        "report": json_document.as_dict(finished.report),
+        "report": json_report.as_dict(finished.report),
     }

@@ -15,7 +15,7 @@ from clipbench.analysis.strategy_ranks import Combined
 from clipbench.analysis.subject import Subject
 from clipbench.reporting import figures, provenance
 from clipbench.reporting.figures import Figure
-from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
+from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown, search_csv
 from clipbench.store import Store, run_history
 from clipbench.store.atomic_files import write_whole
 from clipbench.store.sweep_file import SweepDocument
@@ -41,7 +41,7 @@ def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) 
         ("report.md", markdown.render(report)),
         ("table.csv", csv_table.render(report)),
         ("table.tex", latex.render(report)),
-        ("report.json", json_document.render(report)),
+        ("report.json", json_report.render(report)),
         ("report.html", page),
     ):
         store.write_text(name, text)

@@ -18,7 +18,7 @@ from clipbench.config.values import InvalidValue
 from clipbench.core.trial import Component
 from clipbench.errors import InputError
 from clipbench.reporting import ReportOptions, claim_evidence, compare, figures
-from clipbench.reporting.formats import html, json_document, markdown, terminal
+from clipbench.reporting.formats import html, json_report, markdown, terminal
 from tests.golden_files import check_golden
 from tests.reporting.test_report import arm, diverged, quickstart, trial
 
@@ -456,7 +456,7 @@ def test_terminal_and_markdown_say_what_they_said():
 def test_html_and_json_hold_every_claim():
     report = answers(quickstart(), *CLAIMS)
     page = html.render(report, figures.draw(report, {}))
-    claims = json.loads(json_document.render(report))["claims"]
+    claims = json.loads(json_report.render(report))["claims"]
     assert [claim["verdict"] for claim in claims] == [each.verdict for each in report.claims]
     for each in report.claims:
         assert each.expect.replace(">", "&gt;") in page

@@ -10,7 +10,7 @@ from clipbench.analysis.strategy_ranks import combine
 from clipbench.errors import InputError
 from clipbench.reporting import ReportOptions, compare, figures, headline, notes
 from clipbench.reporting.combined import size
-from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown
+from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown
 from tests.golden_files import check_golden
 from tests.reporting.test_figures import stored
 from tests.reporting.test_report import arm, diverged, printed, row, trial, verdicts
@@ -48,7 +48,7 @@ def test_it_stands_beside_the_comparison_at_equal_learning_rates_which_says_the_
     ]  # fmt: skip
     assert row(report.settings[-1], "norm@1.0").verdict == "best"
     plain = compare(pd.DataFrame(rescue()), name="study")
-    assert json_document.as_dict(report)["settings"][1:] == json_document.as_dict(plain)["settings"]
+    assert json_report.as_dict(report)["settings"][1:] == json_report.as_dict(plain)["settings"]
 
 
 def test_terminal_says_what_it_said():
@@ -65,7 +65,7 @@ def test_every_format_takes_it(tmp_path):
     assert len(figures.across(report)[0].cells) == 1
     assert "each at its best lr" in html.render(report, drawn, across=figures.across(report))
     assert "4 settings · 16 arms · 8 seeds · 128 trials" in html.render(report, drawn)
-    for render in (markdown.render, csv_table.render, latex.render, json_document.render):
+    for render in (markdown.render, csv_table.render, latex.render, json_report.render):
         assert "norm@1.0 (lr=0.1)" in render(report)
 
 

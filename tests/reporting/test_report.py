@@ -18,7 +18,7 @@ from clipbench.analysis.report_model import Estimate, Metric, TargetEpochs
 from clipbench.errors import InputError
 from clipbench.reporting import ReportOptions, compare, comparison_tables, headline, notes
 from clipbench.reporting import numbers as formatting
-from clipbench.reporting.formats import csv_table, json_document, markdown, terminal
+from clipbench.reporting.formats import csv_table, json_report, markdown, terminal
 from tests.golden_files import check_golden
 
 GOOD = {"best", "tied with best", "better"}
@@ -156,7 +156,7 @@ def test_csv_has_every_arm_in_full_precision():
 
 
 def test_json_is_strict_and_whole():
-    document_ = json.loads(json_document.render(compare(quickstart(), name="quickstart")), parse_constant=pytest.fail)
+    document_ = json.loads(json_report.render(compare(quickstart(), name="quickstart")), parse_constant=pytest.fail)
     (only,) = document_["settings"]
     assert document_["name"] == "quickstart"
     assert len(only["rows"]) == 11
@@ -191,7 +191,7 @@ def test_a_thousand_trials_take_less_than_three_seconds():
     frame = pd.DataFrame(rows)
     began = time.perf_counter()
     report = compare(frame)
-    printed(report), markdown.render(report), csv_table.render(report), json_document.render(report)
+    printed(report), markdown.render(report), csv_table.render(report), json_report.render(report)
     assert len(frame) > 950
     assert time.perf_counter() - began < 3  # 0.4 s on a quiet machine
 
@@ -206,7 +206,7 @@ def test_records_read_back_from_parquet_give_the_same_report(tmp_path):
     frame = quickstart()
     frame.to_parquet(tmp_path / "records.parquet")
     again = compare(pd.read_parquet(tmp_path / "records.parquet").sample(frac=1, random_state=0))
-    assert json_document.render(again) == json_document.render(compare(frame))
+    assert json_report.render(again) == json_report.render(compare(frame))
 
 
 # What is concluded
@@ -619,7 +619,7 @@ def test_nothing_trained_is_said(frame):
     report = compare(frame, ReportOptions(metric="test/accuracy", planned={"a": "none seed 0"}))
     assert report.settings == ()
     assert notes.of_report(report) == ("No trial of this experiment has been trained yet.",)
-    printed(report), markdown.render(report), csv_table.render(report), json_document.render(report)
+    printed(report), markdown.render(report), csv_table.render(report), json_report.render(report)
 
 
 def test_only_failed_trials_are_named():

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from clipbench.analysis.strategy_ranks import combine
 from clipbench.reporting import compare, comparison_tables
 from clipbench.reporting.figures import critical_difference
-from clipbench.reporting.formats import html, json_document, markdown, terminal
+from clipbench.reporting.formats import html, json_report, markdown, terminal
 from clipbench.reporting.write import write_combined
 from tests.analysis.test_claims import answers
 from tests.golden_files import check_golden
@@ -105,10 +105,10 @@ def test_without_ranks_and_claims_the_texts_say_why():
 
 
 def test_json_holds_every_report_and_the_ranks():
-    found = json.loads(json.dumps(json_document.combined_as_dict(named()), allow_nan=False))
+    found = json.loads(json.dumps(json_report.combined_as_dict(named()), allow_nan=False))
     assert [each["name"] for each in found["experiments"]] == ["study0", "study1", "study2"]
     assert found["ranks"]["strategies"] == ["b", "a", "none"]
-    assert json_document.combined_as_dict(combine(reports(1)))["ranks"] is None
+    assert json_report.combined_as_dict(combine(reports(1)))["ranks"] is None
 
 
 def test_ranks_name_what_is_not_significantly_different():

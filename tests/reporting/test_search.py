@@ -20,7 +20,7 @@ from clipbench.reporting import ReportOptions, compare, figures, notes, search_t
 from clipbench.reporting import search_sentences as words
 from clipbench.reporting.combined import size
 from clipbench.reporting.figures.drawing import COLORS
-from clipbench.reporting.formats import csv_table, html, json_document, latex, markdown, search_csv
+from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown, search_csv
 from clipbench.store import sweep_file
 from tests import fake_sweep, pages
 from tests.docs.test_examples import BASE
@@ -89,11 +89,11 @@ def test_tables_are_typeset(scenes, name, tmp_path):
 
 def test_json_holds_the_whole_search(scenes):
     for name, report in scenes.items():
-        told = json.loads(json_document.render(report), parse_constant=pytest.fail)["search"]
+        told = json.loads(json_report.render(report), parse_constant=pytest.fail)["search"]
         assert told["headline"] == words.headline(report.search)
         assert len(told["found"]) == len(told["swept"]["contenders"])
         assert told["swept"]["contenders"][1]["points"][0]["values"]["threshold"] > 0, name
-    assert json.loads(json_document.render(compare(pd.DataFrame())))["search"] is None
+    assert json.loads(json_report.render(compare(pd.DataFrame())))["search"] is None
 
 
 def test_csv_has_a_row_a_point_in_full_precision(scenes):
@@ -268,8 +268,8 @@ def test_what_was_found_is_compared_at_the_learning_rate_of_the_baseline_too(tmp
     report = report_of(tmp_path, written, together, planned={id_: id_ for id_ in together["id"]}, tuned=True)
     first, second = report.settings
     assert (
-        json_document.as_dict(report)["settings"][0]
-        == json_document.as_dict(report_of(tmp_path, written, frame))["settings"][0]
+        json_report.as_dict(report)["settings"][0]
+        == json_report.as_dict(report_of(tmp_path, written, frame))["settings"][0]
     )
     assert (first.label, second.label) == ("each at its best lr", f"lr={rate:g}")
     assert [row.strategy for row in second.main] == ["none", "norm", "zclip"]

@@ -66,8 +66,8 @@ def test_every_figure_stands_on_the_page_once(pages):
 
 def test_the_answer_stands_before_the_search_and_what_it_promised_before_its_figures(pages):
     page = pages["thresholds"][pages["thresholds"].index("<main>") :]
-    places = [page.index(words) for words in ('id="s0"', 'id="search"', "promised 0.94", 'id="search-promises"')]
-    places += [page.index(words) for words in ("Wider: <code>--set", 'id="search-history"', 'id="reproduce"')]
+    places = [page.index(words) for words in ('id="s0"', 'id="search"', "optimistic by 0.94", 'id="search-promises"')]
+    places += [page.index(words) for words in ("To widen it: <code>--set", 'id="search-history"', 'id="reproduce"')]
     assert places == sorted(places)
 
 
