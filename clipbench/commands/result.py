@@ -57,7 +57,9 @@ class Result:
     @property
     def headlines(self) -> tuple[str, ...]:
         """The conclusion of each setting, in a sentence."""
-        return tuple(setting.headline for each in self._finished for setting in each.report.settings)
+        from clipbench.reporting.headline import sentence
+
+        return tuple(sentence(setting) for each in self._finished for setting in each.report.settings)
 
     @property
     def trained(self) -> int:
@@ -167,19 +169,20 @@ def _as_html(finished: Finished) -> str:
 
 def _shown(report: Report) -> Iterator[tuple[str, Table[ArmResult], list[str]]]:
     """The headline, the comparison table and the remarks of each setting, as many as fit a notebook."""
-    from clipbench.reporting import answer, comparison_tables
+    from clipbench.reporting import answer, comparison_tables, notes
+    from clipbench.reporting.headline import sentence
 
     for number, setting in enumerate(report.settings[:MOST_SETTINGS], start=1):
-        headline = f"{setting.label}: {setting.headline}" if setting.label else setting.headline
-        notes = [
+        headline = f"{setting.label}: {sentence(setting)}" if setting.label else sentence(setting)
+        remarks = [
             *(f"{flag.words} {flag.remedy}".strip() for flag in answer.flags(setting)),
-            *(f"Note: {note}" for note in setting.notes),
+            *(f"Note: {note}" for note in notes.of_setting(setting)),
         ]
         if number == len(report.settings):
-            notes += [f"Note: {note}" for note in report.notes]
+            remarks += [f"Note: {note}" for note in notes.of_report(report)]
         elif number == MOST_SETTINGS:
-            notes.append(f"The full report has {len(report.settings) - number} more settings.")
-        yield headline, comparison_tables.comparison(setting), notes
+            remarks.append(f"The full report has {len(report.settings) - number} more settings.")
+        yield headline, comparison_tables.comparison(setting), remarks
 
 
 def _written(table: Table[ArmResult]) -> DataFrame:
