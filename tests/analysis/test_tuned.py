@@ -62,7 +62,7 @@ def test_every_format_takes_it(tmp_path):
     report = compare(store.records(), ReportOptions(tuned=True), name="study")
     drawn = figures.draw(report, curves.read(store, report))
     assert [figure.name for figure in drawn[0]] == ["differences", "cost", "curves", "norms"]
-    assert len(figures.across(report)[0].cells) == 1
+    assert len(figures.across(report)[0].panels) == 1
     assert "each at its best lr" in html.render(report, drawn, across=figures.across(report))
     assert "4 settings · 16 arms · 8 seeds · 128 trials" in html.render(report, drawn)
     for render in (markdown.render, csv_table.render, latex.render, json_report.render):

@@ -84,7 +84,9 @@ def test_one_lucky_seed_of_one_threshold_makes_no_best_strategy(seeds):
 def test_too_few_seeds_for_any_verdict_are_said_with_the_number_that_it_takes():
     only = setting(published(3))
     assert verdicts(only)["norm@0.5"] == "underpowered"
-    assert any("3 seeds cannot show p < 0.05" in note and "at least 6 seeds" in note for note in notes.of_setting(only))
+    assert any(
+        "3 seeds cannot reach p < 0.05" in note and "at least 6 seeds" in note for note in notes.of_setting(only)
+    )
 
 
 def test_what_the_lucky_seed_adds_is_taken_out_by_the_other_seeds():
