@@ -32,7 +32,7 @@ def test_experiment_says_what_it_is_and_bears_a_name_of_its_own(file):
 
 
 @pytest.mark.parametrize("stem", ["1-medical-images", "2-images", "3-zeroing"])
-def test_the_articles_own_data_take_the_place_of_digits_as_readme_says(stem):
+def test_the_articles_own_data_take_the_place_of_digits_as_its_page_says(stem):
     experiment = config.load(ROOT / "articles" / f"{stem}.yaml", ["data.name=openml:mnist_784"])
     assert [data.name for data in experiment.data if data] == ["openml:mnist_784"]
 
@@ -56,7 +56,7 @@ def test_long_paper_is_reproduced(file, tmp_path):
     assert set(found.values()) == {"supported"}, found
 
 
-# What README says of the articles; those of `0-exploding` and the others take longer and are in `make papers`.
+# What the page on the articles says; those of `0-exploding` and the others take longer and are in `make papers`.
 SETTLED = {
     "0-vanishing": {"refuted": ("0.2", "3.1")},
     "3-initial-scale": {"refuted": ("3.5",)},
@@ -65,7 +65,7 @@ SETTLED = {
 
 
 @pytest.mark.parametrize("stem", SETTLED)
-def test_claim_of_an_article_is_settled_as_readme_says(stem, tmp_path):
+def test_claim_of_an_article_is_settled_as_its_page_says(stem, tmp_path):
     found = verdicts(ROOT / "articles" / f"{stem}.yaml", tmp_path)
     for verdict, numbers in SETTLED[stem].items():
         mine = {says: each for says, each in found.items() if says.startswith(numbers)}
@@ -74,6 +74,6 @@ def test_claim_of_an_article_is_settled_as_readme_says(stem, tmp_path):
 
 
 @pytest.mark.slow
-def test_clipping_stops_gradients_from_exploding_as_readme_says(tmp_path):
+def test_clipping_stops_gradients_from_exploding_as_its_page_says(tmp_path):
     found = verdicts(ROOT / "articles" / "0-exploding.yaml", tmp_path)
     assert {each for says, each in found.items() if says.startswith(("0.1", "3.1"))} == {"supported"}

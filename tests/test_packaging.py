@@ -65,7 +65,8 @@ def test_the_console_script_is_installed():
 def test_the_version_is_the_same_everywhere():
     assert clipbench.__version__ == PROJECT["version"] == metadata.version("clipbench")
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == PROJECT["version"]
+    unreleased, latest, *_ = re.findall(r"^## \[(.+?)\]", changes, re.MULTILINE)
+    assert (unreleased, latest) == ("Unreleased", PROJECT["version"])
 
 
 def test_every_folder_of_code_is_a_package():
