@@ -442,6 +442,8 @@ def test_file_has_a_title_and_a_description_and_a_panel_its_label(made_up):
         root = ElementTree.fromstring(figure.svg)
         assert root.attrib["role"] == "img"
         assert root.find(f"{name}title").text == figure.title
+        colored = [part.attrib for part in root.iter() if "class" in part.attrib]
+        assert colored and all(part["color"] == COLORS[part["class"]] for part in colored)
         assert all(panel.description in root.find(f"{name}desc").text for panel in figure.panels)
         assert {part.tag.removeprefix(name) for part in root.iter()} <= {
             "svg", "title", "desc", "path", "rect", "text", "g",
@@ -523,7 +525,7 @@ def test_every_shape_has_a_colour_that_themes_know(every_drawing):
     style = resources.files("clipbench.reporting.formats.html").joinpath("templates/style.css").read_text("utf-8")
     for drawing in every_drawing:
         for shape in drawing.shapes:
-            assert shape.look["color"] == COLORS[shape.color]
+            assert shape.color in COLORS
             assert f"svg .{shape.color} {{ color: var(--{shape.color}); }}" in style
 
 

@@ -181,4 +181,5 @@ def x_axis(
             panel.text(place, bottom + 16, text, "middle")
             free = place + half + 4
     if label:
-        panel.text((x.start + x.end) / 2, bottom + 32, label, "middle")
+        middle = min((x.start + x.end) / 2, panel.width - width_of(label, SMALL) / 2)
+        panel.text(middle, bottom + 32, label, "middle")

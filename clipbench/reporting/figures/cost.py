@@ -12,7 +12,7 @@ from clipbench.reporting import numbers
 from clipbench.reporting.figures.axes import Axes, metric_label, scale, shown, spans_decades
 from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, Point, shortened, staircase, width_of
 
-WIDTH, HEIGHT, LEFT, FLOOR, TOP = 400.0, 268.0, 48.0, 222.0, 40.0
+WIDTH, HEIGHT, LEFT, FLOOR, TOP = 360.0, 268.0, 48.0, 222.0, 40.0
 LONGEST = 150.0  # width of a label
 Box = tuple[float, float, float, float]
 

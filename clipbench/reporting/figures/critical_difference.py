@@ -9,7 +9,7 @@ from clipbench.reporting.combined import ranks_meaning
 from clipbench.reporting.figures.axes import Scale, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
-WIDTH, ROW, TOP, BAR = 420.0, 24.0, 26.0, 9.0
+WIDTH, ROW, TOP, BAR = 360.0, 24.0, 26.0, 9.0
 
 
 def figure(ranks: Ranks) -> Figure:

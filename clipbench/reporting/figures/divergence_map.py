@@ -10,7 +10,7 @@ from clipbench.reporting import numbers
 from clipbench.reporting.figures.axes import Scale, scale, x_axis
 from clipbench.reporting.figures.drawing import SMALL, TEXT, Figure, Panel, left_margin, shortened
 
-WIDTH, ROW, TOP, SIDE = 400.0, 30.0, 8.0, 11.0
+WIDTH, ROW, TOP, SIDE = 360.0, 30.0, 8.0, 11.0
 ALONE = 36.0  # width of the column of strategies without a threshold
 
 
@@ -46,6 +46,7 @@ def _tiles(panel: Panel, rows: Sequence[ArmResult], x: Scale | None, alone: floa
     for row, place in zip(rows, places, strict=True):
         panel.box(place - half, y - SIDE, 2 * half, 2 * SIDE, "paper")
         opacity = 0.2 + 0.7 * row.diverged / row.trials
-        panel.box(place - half, y - SIDE, 2 * half, 2 * SIDE, "orange" if row.diverged else "gray", opacity)
+        color, title = "orange" if row.diverged else "gray", f"{row.arm}: {numbers.diverged(row)} diverged"
+        panel.box(place - half, y - SIDE, 2 * half, 2 * SIDE, color, opacity, title)
         if half > 7:
             panel.text(place, y + 4, str(row.diverged), "middle", SMALL, "ink", bold=bool(row.diverged))

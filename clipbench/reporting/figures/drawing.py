@@ -42,11 +42,11 @@ class Panel:
     def line(self, points: Iterable[Point], color: str, width: float = 1.5, dash: str = "") -> None:
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         look = f'fill="none" stroke="currentColor" stroke-width="{width:g}"{dashes} stroke-linejoin="round"'
-        self.shapes.append(f'<path {_color(color)} d="{_path(points)}" {look}/>')
+        self.shapes.append(f'<path class="{color}" d="{_path(points)}" {look}/>')
 
     def area(self, points: Iterable[Point], color: str, opacity: float = 0.2) -> None:
         self.shapes.append(
-            f'<path {_color(color)} d="{_path(points)}Z" fill="currentColor" fill-opacity="{opacity:g}"/>'
+            f'<path class="{color}" d="{_path(points)}Z" fill="currentColor" fill-opacity="{opacity:g}"/>'
         )
 
     def box(
@@ -54,7 +54,7 @@ class Panel:
     ) -> None:
         shape = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill-opacity="{opacity:g}"'
         tip = f"<title>{_text(title)}</title>" if title else ""
-        self.shapes.append(f'<rect {_color(color)} {shape} fill="currentColor">{tip}</rect>')
+        self.shapes.append(f'<rect class="{color}" {shape} fill="currentColor">{tip}</rect>')
 
     def mark(self, x: float, y: float, color: str, shape: str = "circle", title: str = "", size: float = 4.0) -> None:
         """A data point as a circle, ring, square, diamond or cross; `title` is shown when the pointer rests on it."""
@@ -62,7 +62,7 @@ class Panel:
         look = 'fill="none" stroke="currentColor" stroke-width="2"' if is_open else 'fill="currentColor"'
         tip = f"<title>{_text(title)}</title>" if title else ""
         place = f'data-mark="{shape}" transform="translate({x:.1f} {y:.1f})"'
-        self.shapes.append(f'<path {_color(color)} {place} d="{_outline(shape, size)}" {look}>{tip}</path>')
+        self.shapes.append(f'<path class="{color}" {place} d="{_outline(shape, size)}" {look}>{tip}</path>')
 
     def text(
         self,
@@ -78,14 +78,14 @@ class Panel:
         """Words whose start, middle or end is at x, as `anchor` says."""
         look = f'text-anchor="{anchor}"' + (' font-weight="600"' if bold else "")
         place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"'
-        self.shapes.append(f'<text {_color(color)} {place} fill="currentColor" {look}>{_text(words)}</text>')
+        self.shapes.append(f'<text class="{color}" {place} fill="currentColor" {look}>{_text(words)}</text>')
 
     def heading(self, words: str) -> None:
         self.text(0, 14, shortened(words, 0.9 * self.width, TITLE), size=TITLE, color="ink", bold=True)
 
     @property
     def svg(self) -> str:
-        """An element of an HTML page."""
+        """An element of an HTML page, whose style sheet says what colour each class has."""
         label = _text(f"{self.title}. {self.description}")
         box = f'viewBox="0 0 {self.width:g} {self.height:g}"'
         return f'<svg {box} role="img" aria-label="{label}" font-family="{FONT}">{"".join(self.shapes)}</svg>\n'
@@ -108,7 +108,10 @@ class Figure:
         size = f'viewBox="0 0 {sheet.width:g} {sheet.height:g}" width="{sheet.width:g}" height="{sheet.height:g}"'
         words = f"<title>{_text(self.title)}</title><desc>{_text(sheet.description)}</desc>"
         opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="{FONT}">{words}'
-        return "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', opening, *sheet.shapes, "</svg>"]) + "\n"
+        shapes = "\n".join(sheet.shapes)
+        for name, color in COLORS.items():
+            shapes = shapes.replace(f'class="{name}"', f'class="{name}" color="{color}"')
+        return f'<?xml version="1.0" encoding="UTF-8"?>\n{opening}\n{shapes}\n</svg>\n'
 
     @property
     def png(self) -> bytes:
@@ -173,10 +176,6 @@ def _outline(shape: str, size: float) -> str:
         "diamond": f"M0 -{d}L{d} 0L0 {d}L-{d} 0Z",
         "square": f"M-{s} -{s}H{s}V{s}H-{s}Z",
     }.get(shape, f"M-{s} 0a{s} {s} 0 1 0 {2 * size:g} 0a{s} {s} 0 1 0 -{2 * size:g} 0Z")
-
-
-def _color(name: str) -> str:
-    return f'class="{name}" color="{COLORS[name]}"'
 
 
 def _path(points: Iterable[Point]) -> str:

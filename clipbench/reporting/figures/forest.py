@@ -10,7 +10,7 @@ from clipbench.reporting import numbers
 from clipbench.reporting.figures.axes import Scale, scale, shown, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
-WIDTH, ROW, TOP = 400.0, 38.0, 26.0
+WIDTH, ROW, TOP = 360.0, 38.0, 26.0
 LOOKS = {
     verdicts.BEST: ("green", "circle"),
     verdicts.TIED: ("green", "circle"),

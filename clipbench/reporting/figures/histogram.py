@@ -12,7 +12,7 @@ from clipbench.reporting import numbers
 from clipbench.reporting.figures.axes import Axes, Scale, scale, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
-WIDTH, TOP, FLOOR, ROW = 400.0, 34.0, 174.0, 24.0
+WIDTH, TOP, FLOOR, ROW = 360.0, 34.0, 174.0, 24.0
 Rules = Mapping[str, Sequence[ArmResult]]
 
 

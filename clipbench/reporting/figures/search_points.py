@@ -125,8 +125,8 @@ def history(search: SearchResult, number: int) -> Figure | None:
         return None
     known = scores(search, number)
     fresh = (
-        " Gray band: the best point on fresh seeds, with its 95 % interval; where the line ends above that (below it "
-        "for a loss), the search promised too much."
+        " Gray band: the best point on fresh seeds, with its 95 % interval. If the line ends on the better side of the "
+        "band, the search promised too much."
     )
     caption = (
         f"Mean {known.metric.name} over the search seeds of each point, in the order in which they were tried. "
