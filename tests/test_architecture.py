@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -63,6 +64,11 @@ MOST_LINES = 300
 # Modules that are hidden by their one function all the same.
 HIDDEN: dict[str, set[str]] = {}
 
+# Files that still name rules; this must shrink.
+RULES_NAMED = ("analysis/report_model.py", "analysis/subject.py", "analysis/verdicts.py")
+# Names of rules that mean nothing else.
+COINED = {"autoclip", "zclip", "adagc", "agc", "halve", "centralize"}
+
 FILES = sorted(ROOT.rglob("*.py"))
 every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
 
@@ -110,6 +116,58 @@ def test_imports_run_one_way(file):
         if package != "clipbench" or target == part(file) or target.startswith("__"):
             continue
         assert part(file) == "__init__" or level(target) < level(part(file)), f"{part(file)} imports {target}"
+
+
+def test_no_module_imports_itself_through_others():
+    """Imports for type checking count too: two modules that know each other are one, or need a third."""
+    modules = {".".join(("clipbench", *file.relative_to(ROOT).with_suffix("").parts)): file for file in FILES}
+    graph = {
+        name.removesuffix(".__init__"): {
+            target if target in modules or f"{target}.__init__" in modules else target.rpartition(".")[0]
+            for target in imports(file)
+            if target.startswith("clipbench.")
+        }
+        for name, file in modules.items()
+        if file != ROOT / "__init__.py"  # which every import of a module runs first
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises a CycleError that names the modules
+
+
+def test_rules_are_named_only_where_they_are_written():
+    """What other code needs to know of a rule is a fact that the rule declares, not a comparison with its name."""
+    from clipbench.plugins import registry
+
+    rules = set(registry.catalogue("strategy"))
+    words = {word for word in rules if "_" not in word and word not in COINED}  # that may mean something else
+    for file in FILES:
+        if within(file, ("plugins/strategies/", *RULES_NAMED)):
+            continue
+        tree = parsed(file)
+        literals = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in rules - words]
+        found = [ast.unparse(node) for node in literals]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare):  # clip.name == "none", arm.strategy in ("norm", "value")
+                sides = [ast.unparse(side) for side in (node.left, *node.comparators)]
+                about_rule = any(side.endswith(("name", "names", "strategy", "arm")) for side in sides)
+                found += [side for side in sides if about_rule and _names(side, rules)]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("Component.of", "find", "registry.find"):
+                found += [ast.unparse(each) for each in node.args if _names(ast.unparse(each), rules)]
+            elif isinstance(node, ast.Tuple | ast.List | ast.Set):  # a list of rules
+                several = [each.value for each in node.elts if isinstance(each, ast.Constant) and each.value in rules]
+                found += several if len(several) > 1 else []
+            elif isinstance(node, ast.Assign) and not within(file, ("plugins/registry.py",)):
+                found += (
+                    [ast.unparse(node)] if isinstance(node.value, ast.Constant) and node.value.value in rules else []
+                )
+            elif isinstance(node, ast.AnnAssign | ast.keyword) and node.value is not None:
+                target = node.arg if isinstance(node, ast.keyword) else ast.unparse(node.target)
+                found += [target] if target == "baseline" and _names(ast.unparse(node.value), rules) else []
+        assert not found, f"{file.relative_to(ROOT)} names rules: {found}"
+    assert [name for name, rule in registry.catalogue("strategy").items() if not rule.clips] == [registry.UNCLIPPED]
+
+
+def _names(source: str, rules: set[str]) -> bool:
+    return any(f"{quote}{rule}{quote}" in source for rule in rules for quote in "'\"")
 
 
 def test_what_users_import_is_light():

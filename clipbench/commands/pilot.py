@@ -15,9 +15,10 @@ from clipbench.core.trial import Component, Trial
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.pilot.results import GradientStatistics, Proposal
 from clipbench.planning.plan import Plan
+from clipbench.plugins.registry import UNCLIPPED
 
 PERCENTS = (1, 10, 50, 90, 99, 100)
-NONE = Component.of("none")
+NONE = Component.of(UNCLIPPED)
 
 
 @dataclass(frozen=True)

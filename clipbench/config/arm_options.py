@@ -51,8 +51,8 @@ def why_missing(plugin: Plugin, option: str) -> str:
         return f"{plugin.name} looks at each {plugin.facts['per']}; it has no `per`."
     if option not in ADDED:
         return ""
-    if plugin.name == "none":
-        return f"none does nothing; it has no `{option}`."
+    if not plugin.clips:
+        return f"{plugin.name} does nothing; it has no `{option}`."
     if plugin.facts.get("on") == "weights":
         return f"{plugin.name} acts on the weights, after the step; it has no `{option}`."
     if "threshold" not in plugin.options and option in ("warmup", "schedule", "noise", "delta"):
@@ -105,7 +105,7 @@ def _specs(plugin: Plugin) -> Iterator[OptionSpec]:
             kind="schedule",
             words=FOLLOWED,
         )
-    if plugin.name == "none" or weights:
+    if not plugin.clips or weights:
         return
     yield OptionSpec("scope", validate_scope, Scope, "batch", quiet=True, words=SCOPES)
     if per != "step":

@@ -26,7 +26,7 @@ from clipbench.config.yaml_file import read_text
 from clipbench.config.yaml_nodes import INVALID, Node, parse
 from clipbench.core.trial import Component
 from clipbench.errors import Findings, Place, did_you_mean
-from clipbench.plugins.registry import find
+from clipbench.plugins.registry import UNCLIPPED, find
 
 KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}
 KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
@@ -235,9 +235,10 @@ class _Reading:
     def _with_baseline(self, options: ReportSection, arms: Sequence[Component]) -> ReportSection:
         names = list(dict.fromkeys(itertools.chain.from_iterable((arm.name, arm.label, arm.arm) for arm in arms)))
         if options.baseline is None:
-            if "none" not in names:
-                self.findings.note("There is no arm `none` and no report.baseline: arms are compared with nothing.")
-            return options.model_copy(update={"baseline": "none" if "none" in names else None})
+            if UNCLIPPED in names:
+                return options.model_copy(update={"baseline": UNCLIPPED})
+            self.findings.note(f"There is no arm `{UNCLIPPED}` and no report.baseline: arms are compared with nothing.")
+            return options
         if options.baseline not in names:
             text = f"no arm is called {options.baseline!r}."
             self.findings.add(self._place("report.baseline"), text, did_you_mean(options.baseline, names))
@@ -250,11 +251,9 @@ class _Reading:
                 text = "the learning rate has no schedule, and so the threshold has none."
                 self.findings.note(f"{choice.key}.schedule: {name}: {text}")
             # What follows the norms that were has no such 0: the 0th percentile is the smallest of them.
-            follows = find("strategy", choice.name, choice.folder).facts.get("init")
-            if not follows and 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
-                what = (
-                    "everything is clipped away" if choice.name != "halve" else "every weight is halved at every step"
-                )
+            facts = find("strategy", choice.name, choice.folder).facts
+            if not facts.get("init") and 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
+                what = facts.get("at_zero", "everything is clipped away")
                 self.findings.note(f"{choice.key}.threshold: threshold 0: {what}.")
         for choice in choices["optimizer"]:
             if 0.0 in dict(choice.axes).get("lr", Axis(())).values:

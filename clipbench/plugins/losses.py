@@ -44,7 +44,7 @@ def l1(output: Tensor, target: Tensor) -> Tensor:
 
 @loss()
 def huber(output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
-    """Squared near zero, linear beyond `delta`.
+    """Squared error near zero, absolute error beyond `delta`.
 
     mean(e^2 / 2 where |e| <= d, else d (|e| - d / 2))
     """
@@ -62,7 +62,7 @@ def bce(output: Tensor, target: Tensor) -> Tensor:
 
 @loss(metrics=("accuracy",))
 def logistic(output: Tensor, target: Tensor) -> Tensor:
-    """Logistic loss of one score and a target of 0 or 1: `bce` by its other name.
+    """Logistic loss of one score and a target of 0 or 1: another name of `bce`.
 
     mean(log(1 + exp(-z))), z = (2 y - 1) o
     """
@@ -71,7 +71,7 @@ def logistic(output: Tensor, target: Tensor) -> Tensor:
 
 @loss(metrics=("accuracy",))
 def huberised(output: Tensor, target: Tensor, tau: Annotated[float, Gt(0), Lt(1)] = 0.2689414213699951) -> Tensor:
-    """Logistic loss, but linear where its slope would pass `tau`: what clipping each example's slope descends on.
+    """Logistic loss, but linear where its slope would exceed `tau`: clipping each example minimizes this loss.
 
     mean(log(1 + exp(-z)) where sigmoid(-z) <= t, else -t z - log(1 - t) - t log(t / (1 - t)))    Menon et al. 2020
     """
@@ -82,7 +82,7 @@ def huberised(output: Tensor, target: Tensor, tau: Annotated[float, Gt(0), Lt(1)
 
 @loss(metrics=("accuracy",))
 def partially_huberised(output: Tensor, target: Tensor, tau: Annotated[float, Gt(1)] = 2.0) -> Tensor:
-    """Cross entropy, but linear in the probability p of the right class where p < 1 / `tau`: bounded, and so robust.
+    """Cross entropy, but linear in the probability p of the true class where p < 1 / `tau`: bounded, and so robust.
 
     mean(-log p where p >= 1 / t, else -t p + log t + 1)    Menon et al. 2020, PHuber; of one score or of class scores
     """
@@ -95,5 +95,5 @@ def partially_huberised(output: Tensor, target: Tensor, tau: Annotated[float, Gt
 
 
 def _margin(output: Tensor, target: Tensor) -> Tensor:
-    """How far one score is on the side of its target of 0 or 1."""
+    """Return the margin of one score: positive if it is on the side of its target of 0 or 1."""
     return (2 * target.to(output.dtype) - 1) * output.reshape(target.shape)

@@ -10,7 +10,7 @@ from clipbench.plugins.registry import metric
 
 @metric(higher_is_better=True)
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Share of examples whose largest score is the target's (or, of a single score, on the right side of 0).
+    """Share of examples whose largest score is that of the target; a single score must have the right sign.
 
     mean(argmax(o) = y)
     """
@@ -52,11 +52,11 @@ def mae(output: Tensor, target: Tensor) -> Tensor:
 
 @metric(higher_is_better=True)
 def balanced_accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over the classes that are there of the share of each that is recognized: rare classes count as much.
+    """Mean recall over the classes in the data: rare classes count as much as others.
 
     mean_c(right of c / all of c)
     """
-    chosen, true = _one_column_a_class(output, target, both=True)
+    chosen, true = _one_hot_columns(output, target, both=True)
     there = true.sum(0)
     recalls = (chosen * true).sum(0) / there.clamp(min=1)
     return (recalls * (there > 0)).sum() / (there > 0).sum()
@@ -64,19 +64,19 @@ def balanced_accuracy(output: Tensor, target: Tensor) -> Tensor:
 
 @metric(higher_is_better=True)
 def f1(output: Tensor, target: Tensor) -> Tensor:
-    """Harmonic mean of precision and recall: of class 1 for one score, else the mean over classes or labels.
+    """Harmonic mean of precision and recall: of class 1 for one score, otherwise the mean over classes or labels.
 
     2 TP / (2 TP + FP + FN)
     """
-    chosen, true = _one_column_a_class(output, target, both=False)
+    chosen, true = _one_hot_columns(output, target, both=False)
     sizes = chosen.sum(0) + true.sum(0)
     scores = 2 * (chosen * true).sum(0) / sizes.clamp(min=1)
-    known = (sizes > 0) | (target.ndim == output.ndim)  # a class that nobody names is none; a label is there always
+    known = (sizes > 0) | (target.ndim == output.ndim)  # a class that does not occur is left out, a label is not
     return (scores * known).sum() / known.sum().clamp(min=1)
 
 
-def _one_column_a_class(output: Tensor, target: Tensor, both: bool) -> tuple[Tensor, Tensor]:
-    """What was chosen and what is true, as columns of 0 and 1; one a label, with `both` also one for its absence."""
+def _one_hot_columns(output: Tensor, target: Tensor, both: bool) -> tuple[Tensor, Tensor]:
+    """Return predictions and targets as columns of 0 and 1, one per class or label; `both`: also of its absence."""
     if output.shape != target.shape and output.shape[-1] > 1:
         names = torch.arange(output.shape[-1], device=output.device)
         chosen, true = output.argmax(-1).unsqueeze(-1) == names, target.unsqueeze(-1) == names

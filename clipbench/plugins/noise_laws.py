@@ -1,4 +1,4 @@
-"""Noise laws: independent draws of a size, centred, in float64, since float32 would cut heavy tails off."""
+"""Noise laws: independent centered draws, in float64, since float32 would cut off heavy tails."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Positive = Annotated[float, Gt(0)]
 
 @noise()
 def normal(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
-    """Gaussian, of variance `scale` squared.
+    """Gaussian with variance `scale` squared.
 
     N(0, s^2)
     """
-    # In float32, five times as fast: its tails end at 5.7 deviations, where one draw in 10^8 would be.
+    # In float32, five times as fast: its tails end at 5.7 standard deviations, which one draw in 10^8 exceeds.
     return scale * torch.randn(*size, generator=generator).double()
 
 
 @noise()
 def uniform(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
-    """Uniform, of variance `scale` squared.
+    """Uniform with variance `scale` squared.
 
     U(-sqrt(3) s, sqrt(3) s)
     """
@@ -37,7 +37,7 @@ def uniform(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Te
 
 @noise()
 def laplace(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
-    """Laplace, whose tails are exponential, of variance `scale` squared.
+    """Laplace, with exponential tails and variance `scale` squared.
 
     s (E1 - E2) / sqrt(2)           E: exponential
     """
@@ -46,7 +46,7 @@ def laplace(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Te
 
 @noise()
 def student(size: Sequence[int], generator: Generator, df: Positive = 3.0, scale: Scale = 1.0) -> Tensor:
-    """Student's t: of variance s^2 df / (df - 2) where `df` is above 2, of none below.
+    """Student's t: variance s^2 df / (df - 2) if `df` is above 2, otherwise no finite variance.
 
     s sqrt(df (U^(-2/df) - 1)) cos(2 pi V)      Bailey 1994
     """
@@ -56,7 +56,7 @@ def student(size: Sequence[int], generator: Generator, df: Positive = 3.0, scale
 
 @noise()
 def cauchy(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Tensor:
-    """Cauchy, of no mean and no variance: half of the draws are within `scale` of its median 0.
+    """Cauchy, without mean and variance: half of the draws are within `scale` of the median 0.
 
     s tan(pi (U - 1/2))
     """
@@ -65,7 +65,7 @@ def cauchy(size: Sequence[int], generator: Generator, scale: Scale = 1.0) -> Ten
 
 @noise()
 def weibull(size: Sequence[int], generator: Generator, shape: Positive = 0.2, scale: Scale = 1.0) -> Tensor:
-    """Weibull, less its mean, of variance `scale` squared: heavy to the right where its `shape` c is below 1.
+    """Weibull minus its mean, with variance `scale` squared: a heavy right tail if `shape` c is below 1.
 
     s (E^(1/c) - mean) / deviation      Gorbunov et al. 2020, arXiv:2005.10785, with c = 0.2
     """
@@ -75,7 +75,7 @@ def weibull(size: Sequence[int], generator: Generator, shape: Positive = 0.2, sc
 
 @noise()
 def burr(size: Sequence[int], generator: Generator, c: Positive = 1.0, d: Positive = 2.3, scale: Scale = 1.0) -> Tensor:
-    """Burr of type XII, less its mean, of variance `scale` squared: its tail is a power, and c d must be above 2.
+    """Burr type XII minus its mean, with variance `scale` squared and a power-law tail; c d must be above 2.
 
     s ((U^(-1/d) - 1)^(1/c) - mean) / deviation     Gorbunov et al. 2020, arXiv:2005.10785, with c = 1, d = 2.3
     """
@@ -90,9 +90,9 @@ def burr(size: Sequence[int], generator: Generator, c: Positive = 1.0, d: Positi
 def pareto(
     size: Sequence[int], generator: Generator, alpha: Annotated[float, Gt(1)] = 1.5, scale: Scale = 1.0
 ) -> Tensor:
-    """Pareto, less its mean: of variance s^2 alpha / ((alpha - 1)^2 (alpha - 2)) above 2, of none up to 2.
+    """Pareto minus its mean: variance s^2 alpha / ((alpha - 1)^2 (alpha - 2)) if `alpha` is above 2, else infinite.
 
-    s (U^(-1/alpha) - alpha / (alpha - 1))      alpha above 1: below there is no mean to take away
+    s (U^(-1/alpha) - alpha / (alpha - 1))      alpha must be above 1, where the mean is finite
     """
     return scale * (_positive(size, generator) ** (-1 / alpha) - alpha / (alpha - 1))
 
@@ -101,7 +101,7 @@ def pareto(
 def levy(
     size: Sequence[int], generator: Generator, alpha: Annotated[float, Gt(0), Le(2)] = 1.5, scale: Scale = 1.0
 ) -> Tensor:
-    """Symmetric Lévy alpha-stable: `alpha: 2` is Gaussian of variance 2 s^2, 1 is Cauchy; no variance below 2.
+    """Symmetric Lévy alpha-stable: `alpha: 2` is Gaussian with variance 2 s^2, 1 is Cauchy; no variance below 2.
 
     s sin(a V) / cos(V)^(1/a) (cos((1 - a) V) / E)^((1 - a) / a)    Chambers, Mallows and Stuck 1976
     """

@@ -1,4 +1,4 @@
-"""Optimizers: torch's own. They work element by element, so they train many stacked models as they train one."""
+"""Optimizers of torch. They work element by element, so they train many stacked models as they train one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from clipbench.plugins.registry import Plugin
 
-# How a step is carried out, which the engine decides, and `maximize`, which a loss's sign says better.
+# Options of the implementation, which the engine sets, and `maximize`, which the sign of a loss replaces.
 HIDDEN = ("foreach", "fused", "capturable", "differentiable", "maximize")
 
 
@@ -82,7 +82,7 @@ rmsprop = elementwise(
 rprop = elementwise(
     "rprop",
     torch.optim.Rprop,
-    """Steps that depend on signs of the gradient alone, each element with a size of its own.
+    """Steps that depend on signs of the gradient alone, each element with its own step size.
 
     Riedmiller and Braun 1993; torch.optim.Rprop""",
 )

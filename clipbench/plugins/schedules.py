@@ -1,4 +1,4 @@
-"""Schedules: by what a learning rate is multiplied at each step, as functions of the step and of how many there are."""
+"""Schedules: the factor of the learning rate at each step, as functions of the step and the number of steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Share = Annotated[float, Ge(0)]
 
 @schedule()
 def constant(step: int, steps: int) -> float:
-    """The same at every step.
+    """The same factor at every step.
 
     1
     """
@@ -23,7 +23,7 @@ def constant(step: int, steps: int) -> float:
 
 @schedule()
 def linear(step: int, steps: int, final: Share = 0.0) -> float:
-    """Straight down to `final`, which would be reached one step after the last.
+    """Decrease linearly to `final`, which is reached one step after the last.
 
     1 + (final - 1) t / T           torch.optim.lr_scheduler.LinearLR
     """
@@ -32,7 +32,7 @@ def linear(step: int, steps: int, final: Share = 0.0) -> float:
 
 @schedule()
 def cosine(step: int, steps: int, final: Share = 0.0) -> float:
-    """Half a cosine wave down to `final`, which would be reached one step after the last.
+    """Decrease along half a cosine wave to `final`, which is reached one step after the last.
 
     final + (1 - final) (1 + cos(pi t / T)) / 2     Loshchilov and Hutter 2016, arXiv:1608.03983; CosineAnnealingLR
     """
@@ -41,7 +41,7 @@ def cosine(step: int, steps: int, final: Share = 0.0) -> float:
 
 @schedule()
 def step(step: int, steps: int, every: Annotated[int, Ge(1)], gamma: Share = 0.1) -> float:
-    """Times `gamma` after every so many steps.
+    """Multiply by `gamma` every `every` steps.
 
     gamma^floor(t / every)          torch.optim.lr_scheduler.StepLR
     """
@@ -50,7 +50,7 @@ def step(step: int, steps: int, every: Annotated[int, Ge(1)], gamma: Share = 0.1
 
 @schedule()
 def exponential(step: int, steps: int, final: Annotated[float, Gt(0)] = 0.01) -> float:
-    """By the same factor at each step down to `final`, which would be reached one step after the last.
+    """Multiply by the same factor at each step, down to `final`, which is reached one step after the last.
 
     final^(t / T)                   torch.optim.lr_scheduler.ExponentialLR
     """
@@ -59,7 +59,7 @@ def exponential(step: int, steps: int, final: Annotated[float, Gt(0)] = 0.01) ->
 
 @schedule()
 def power(step: int, steps: int, exponent: float = 0.5, scale: Annotated[float, Gt(0)] = 1.0) -> float:
-    """A power of the step: 1 / sqrt(t) as it is, 1 / t with `exponent: 1`, slower with a larger `scale`.
+    """Decrease as a power of the step: 1 / sqrt(t) by default, 1 / t with `exponent: 1`; slower with a large `scale`.
 
     (1 + t / scale)^(-exponent)     Robbins and Monro 1951
     """

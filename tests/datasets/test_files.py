@@ -110,9 +110,9 @@ def test_missing_inputs_are_refused_or_imputed_by_the_training_part(load, tmp_pa
 WRONG = {
     "no target": ({"target": "rsk"}, "target: there is no column 'rsk'. Did you mean 'risk'?"),
     "no such feature": ({"features": ("agge",)}, "features: there is no column 'agge'. Did you mean 'age'"),
-    "far off": ({"drop": ("zzz",)}, "There are: age, weight, smokes, city, risk, ill"),
-    "nothing left": ({"features": ("ill",)}, "no column is left to learn from"),
-    "words as numbers": ({"task": "numbers"}, "the target holds what is no number"),
+    "far off": ({"drop": ("zzz",)}, "Columns: age, weight, smokes, city, risk, ill"),
+    "nothing left": ({"features": ("ill",)}, "there are no input columns left"),
+    "words as numbers": ({"task": "numbers"}, "the target has values that are not numbers"),
     "words among several": (
         {"target": ("risk", "ill")},
         "the target 'ill' holds text, and several targets are numbers",
@@ -131,9 +131,9 @@ def test_wrong_columns_are_said(load, name):
 @pytest.mark.parametrize(
     "content, expected",
     [
-        ("", "is no CSV file"),
+        ("", "is not a CSV file"),
         ("a,b\n", "the table has no rows"),
-        ("a,b\n1,2,3\n4,5\n1,2,3,4\n", "is no CSV file"),
+        ("a,b\n1,2,3\n4,5\n1,2,3,4\n", "is not a CSV file"),
         ("a,b\n1,\n2,1\n", "1 of 2 examples have no target"),
         (
             "name,b\n" + "\n".join(f"n{i},{i % 2}" for i in range(60)),
@@ -150,8 +150,8 @@ def test_broken_tables_are_said(load, tmp_path, content, expected):
 
 def test_what_is_no_file_of_its_kind_is_said(load, tmp_path):
     (tmp_path / "odd").write_bytes(b"\xff\xfe\x00 nothing of the kind")
-    for name, expected in (("csv", "CSV"), ("parquet", "Parquet"), ("npz", ".npz"), ("text", "text in UTF-8")):
-        with pytest.raises(DataProblem, match=f"is no {expected}"):
+    for name, expected in (("csv", "a CSV"), ("parquet", "a Parquet"), ("npz", "an .npz"), ("text", "a UTF-8 text")):
+        with pytest.raises(DataProblem, match=f"is not {expected} file"):
             load(name, path="odd")
 
 
@@ -214,7 +214,7 @@ def test_plain_arrays_are_split_like_any_other_data(load, tmp_path):
     np.savez(tmp_path / "plain.npz", a=np.arange(100.0).reshape(50, 2), b=np.arange(50) % 2, extra=np.zeros(3))
     loaded = load("npz", path="plain.npz", inputs="a", targets="b")
     assert [len(part[0]) for part in (loaded.train, loaded.val, loaded.test)] == [30, 10, 10]
-    with pytest.raises(DataProblem, match="holds a, b, extra, and neither x and y nor train_images"):
+    with pytest.raises(DataProblem, match="has a, b, extra, but neither x and y nor train_images"):
         load("npz", path="plain.npz")
     np.savez(tmp_path / "evil.npz", x=np.array([{"a": 1}], dtype=object), y=np.zeros(1))
     with pytest.raises(DataProblem, match="plain arrays"):

@@ -150,7 +150,7 @@ def test_rare_classes_are_as_rare_as_asked_for_in_every_part():
     loaded = datasets.load(C("imbalanced", classes=3, minority=0.05, **PARTS))
     for _, y in (loaded.train, loaded.val, loaded.test):
         np.testing.assert_allclose(np.bincount(y) / len(y), [0.9, 0.05, 0.05], atol=0.01)
-    with pytest.raises(ValueError, match="leave less"):
+    with pytest.raises(ValueError, match="minority must be at most 1 / classes"):
         function("data", "imbalanced")(classes=4, minority=0.5)
 
 

@@ -128,7 +128,7 @@ def test_an_unknown_option_of_a_library_is_refused(tmp_path):
 
 def test_without_its_library_hf_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(DataProblem, match=r"Type: pip install 'clipbench\[hf\]'"):
+    with pytest.raises(DataProblem, match=r"Install it: pip install 'clipbench\[hf\]'"):
         dataset.load(Component.of("hf:ylecun/mnist", **PARTS))
 
 

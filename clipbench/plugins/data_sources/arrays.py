@@ -1,4 +1,4 @@
-"""Arrays in files of the user's: NumPy's .npz."""
+"""Arrays in NumPy .npz files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from clipbench.plugins.registry import DataProblem, File, dataset
 
-# How the arrays of a part are called: MedMNIST's way, Keras' way, and ours.
+# Names of the arrays of a part: those of MedMNIST, of Keras, and ours.
 LAYOUTS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("{}_x", "{}_y"))
 PARTS = ("train", "val", "test")
 
@@ -19,15 +19,15 @@ PARTS = ("train", "val", "test")
 def npz(
     path: File, inputs: str = "x", targets: str = "y", flat: bool = False, shares: Mapping[str, float] | None = None
 ) -> Any:
-    """An .npz file of arrays `x` and `y`, or of parts: train_images, train_labels, val_images, ... as MedMNIST's.
+    """An .npz file of arrays `x` and `y`, or of parts: train_images, train_labels, val_images, ... as in MedMNIST.
 
-    Bytes are taken for images: in [0, 1], as [C, H, W], or flat. A missing val part is taken from the training part.
+    Bytes are read as images in [0, 1], as [C, H, W] or flat. A missing val part is split from the training part.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataProblem(f"{path} is no .npz file of plain arrays: {error}") from None
+        raise DataProblem(f"{path} is not an .npz file of plain arrays: {error}") from None
     if inputs in arrays and targets in arrays:
         return _images(arrays[inputs], flat), _labels(arrays[targets])
     for x, y in LAYOUTS:
@@ -38,9 +38,9 @@ def npz(
                 part: (_images(arrays[a], flat), _labels(arrays[b])) for part, (a, b) in there.items()
             }
             return {"val": (shares or {}).get("val", 0.2) or None, **found}
-    held = ", ".join(sorted(arrays)) or "nothing"
-    text = f"{path} holds {held}, and neither {inputs} and {targets} nor train_images and train_labels."
-    raise DataProblem(f"{text} Name them: inputs, targets.")
+    held = ", ".join(sorted(arrays)) or "no arrays"
+    text = f"{path} has {held}, but neither {inputs} and {targets} nor train_images and train_labels."
+    raise DataProblem(f"{text} Set the options inputs and targets.")
 
 
 def _images(x: np.ndarray, flat: bool) -> np.ndarray:
@@ -54,7 +54,7 @@ def _images(x: np.ndarray, flat: bool) -> np.ndarray:
 
 
 def _labels(y: np.ndarray) -> np.ndarray:
-    """A column of whole numbers is one of classes; several of 0 and 1 are labels."""
+    """Return the targets: a column of whole numbers is a class, several columns of 0 and 1 are labels."""
     if y.dtype.kind in "iub" and y.ndim == 2:
         return y[:, 0] if y.shape[1] == 1 else y.astype(float) if np.isin(y, (0, 1)).all() else y
     if y.dtype.kind in "US":

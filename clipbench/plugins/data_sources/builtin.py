@@ -1,4 +1,4 @@
-"""Tables and images that ship with scikit-learn, and generated regression problems: nothing to download."""
+"""Tables and images included in scikit-learn, and generated regression problems: no download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataset()
 def digits(rows: bool = False) -> Arrays:
-    """1797 grey images of handwritten digits, 8 x 8 pixels in [0, 1], flat or as sequences of rows; 10 classes.
+    """1797 gray images of handwritten digits, 8 x 8 pixels in [0, 1], flat or as sequences of rows; 10 classes.
 
     sklearn.datasets.load_digits
     """
@@ -27,7 +27,7 @@ def digits(rows: bool = False) -> Arrays:
 
 @dataset(standardize=True)
 def breast_cancer() -> Arrays:
-    """569 tumours, 30 measurements each; benign or malignant.
+    """569 tumors with 30 measurements each; benign or malignant.
 
     sklearn.datasets.load_breast_cancer
     """
@@ -39,7 +39,7 @@ def breast_cancer() -> Arrays:
 
 @dataset(standardize=True)
 def diabetes() -> Arrays:
-    """442 patients, 10 measurements each; the progress of the disease after a year, a real number.
+    """442 patients with 10 measurements each; the target is the disease progression after a year, a real number.
 
     sklearn.datasets.load_diabetes
     """
@@ -51,7 +51,7 @@ def diabetes() -> Arrays:
 
 @dataset(standardize=True)
 def wine() -> Arrays:
-    """178 wines, 13 measurements each; 3 cultivars.
+    """178 wines with 13 measurements each; 3 cultivars.
 
     sklearn.datasets.load_wine
     """
@@ -63,7 +63,7 @@ def wine() -> Arrays:
 
 @dataset()
 def noise_regression(samples: int = 100, features: int = 10, seed: int = 0) -> Arrays:
-    """Inputs and targets of independent N(0, 1) noise: there is nothing to learn.
+    """Inputs and targets are independent N(0, 1) noise: there is nothing to learn.
 
     x, y ~ N(0, 1)
     """

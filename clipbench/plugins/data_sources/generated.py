@@ -1,4 +1,4 @@
-"""Problems made by a formula: boundaries that are hard to draw, labels that lie, classes that are rare."""
+"""Generated problems: curved boundaries, wrong labels, rare classes, heavy-tailed noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def spirals(
     noise: Annotated[float, Ge(0)] = 0.05,
     seed: int = 0,
 ) -> Arrays:
-    """Spirals that wind around one another, one a class: two features in [-1, 1] and noise.
+    """Intertwined spirals, one per class: two features in [-1, 1] plus noise.
 
     x = r (cos a, sin a) + noise N(0, 1), a = 2 pi (turns r + class / classes)
     """
@@ -44,7 +44,7 @@ def long_servedio(
     test: Size = 500,
     seed: int = 0,
 ) -> Mapping[str, Arrays]:
-    """Six narrow clouds, on which flipped training labels lead every convex loss astray; all other labels are true.
+    """Six narrow clouds on which flipped training labels mislead every convex loss; all other labels are true.
 
     +-(1, 0), +-(g, 5 g) of weight 1/8, +-(g, -g) of 1/4; y = [x_1 > 0]    Long, Servedio 2010; Menon et al. 2020
     """
@@ -70,14 +70,14 @@ def label_noise(
     flip: Share = 0.2,
     seed: int = 0,
 ) -> Mapping[str, Arrays]:
-    """Classes with training labels that are flipped to another one with the probability `flip`; others are true.
+    """Classes whose training labels are changed to another class with probability `flip`; other labels are true.
 
     sklearn.datasets.make_classification; 60 % for training, 20 % each for val and test
     """
     x, y = _classification(samples, features, classes, None, seed)
     draw = np.random.default_rng(seed)
-    lies = np.where(draw.uniform(size=samples) < flip, (y + draw.integers(1, classes, samples)) % classes, y)
-    return {name: (x[part], (lies if name == "train" else y)[part]) for name, part in _three_parts(samples).items()}
+    noisy = np.where(draw.uniform(size=samples) < flip, (y + draw.integers(1, classes, samples)) % classes, y)
+    return {name: (x[part], (noisy if name == "train" else y)[part]) for name, part in _three_parts(samples).items()}
 
 
 @dataset(standardize=True, metrics=("accuracy", "balanced_accuracy", "f1"))
@@ -88,12 +88,12 @@ def imbalanced(
     minority: Annotated[float, Gt(0), Le(0.5)] = 0.05,
     seed: int = 0,
 ) -> Arrays:
-    """Classes of which all but the first are rare: `minority` is the share of each of them.
+    """Classes of which all but the first are rare: `minority` is the share of each rare class.
 
     sklearn.datasets.make_classification
     """
     if minority * classes > 1:
-        raise ValueError(f"{classes - 1} classes of {minority:g} leave less than that to the first one")
+        raise ValueError(f"minority must be at most 1 / classes = {1 / classes:g}, got {minority:g}")
     weights = [1 - minority * (classes - 1), *[minority] * (classes - 1)]
     return _classification(samples, features, classes, weights, seed)
 
@@ -105,7 +105,7 @@ def multilabel(
     labels: Annotated[int, Ge(2)] = 5,
     seed: int = 0,
 ) -> Arrays:
-    """Several yes-or-no labels for each example, a target of 0 or 1 each.
+    """Several binary labels for each example, each with a target of 0 or 1.
 
     sklearn.datasets.make_multilabel_classification
     """
@@ -125,7 +125,7 @@ def heavy_tails(
     yaml_folder: str = "",
     **law_options: float,
 ) -> Mapping[str, Arrays]:
-    """Linear regression with noise of a law in the training targets alone; the law's own options beside the others.
+    """Linear regression with noise of a law in the training targets only; the options of the law are given as well.
 
     y = x w + s xi, x, w ~ N(0, 1)    the laws are those of `train.noise`; 60 % for training, 20 % each for val and test
     """
@@ -138,7 +138,7 @@ def heavy_tails(
     plugin = find("noise", law, yaml_folder)
     for name in set(law_options) - set(plugin.options):
         known = ", ".join(name for name in plugin.options if name != "scale")
-        raise DataProblem(f"the law {law} has no option {name!r}; it has {known or 'none'}.")
+        raise DataProblem(f"the law {law} has no option {name!r}; it has {known or 'no options'}.")
     xi = plugin.function((samples, 1), generator, **law_options)
     parts = _three_parts(samples)
     noisy = {"train": (x[parts["train"]], (y + scale * np.asarray(xi, float))[parts["train"]])}
@@ -146,7 +146,7 @@ def heavy_tails(
 
 
 def _three_parts(samples: int) -> dict[str, slice]:
-    """Three fifths for training, a fifth each for val and test."""
+    """Return the slices of the parts: 60 % for training, 20 % each for val and test."""
     ends = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
     return {name: slice(round(low * samples), round(high * samples)) for name, (low, high) in ends.items()}
 

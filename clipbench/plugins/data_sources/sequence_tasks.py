@@ -1,4 +1,4 @@
-"""Streams of sequences that a network has to remember something of: fresh ones at every step."""
+"""Sequence tasks that need memory, as streams: new sequences at every step."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clipbench.plugins.registry import dataset
 
 Batch = tuple[Tensor, Tensor]
 
-SYMBOLS = 6  # of `temporal_order`: two that matter, four that distract
+SYMBOLS = 6  # of `temporal_order`: two relevant ones, four distractors
 DIGITS = 8  # of `copy`
 
 
 @dataset()
 def temporal_order(generator: Generator, batch_size: int, length: Annotated[int, Ge(10)] = 20) -> Batch:
-    """Six one-hot symbols, two of which matter, near the start and the middle: which two, and in which order?
+    """One-hot symbols; the class is which two relevant symbols are near the start and the middle, in their order.
 
     class = v_0 + 2 v_1             Hochreiter and Schmidhuber 1997; Pascanu et al. 2013, arXiv:1211.5063
     """
@@ -31,7 +31,7 @@ def temporal_order(generator: Generator, batch_size: int, length: Annotated[int,
 
 @dataset()
 def adding(generator: Generator, batch_size: int, length: Annotated[int, Ge(2)] = 50) -> Batch:
-    """Numbers from 0 to 1, two of them marked, one in each half: what is their sum?
+    """Numbers from 0 to 1, two of which are marked, one in each half; the target is their sum.
 
     y = v_i + v_j                   Hochreiter and Schmidhuber 1997; as in Le et al. 2015, arXiv:1504.00941
     """
@@ -48,7 +48,7 @@ def adding(generator: Generator, batch_size: int, length: Annotated[int, Ge(2)] 
 def copy(
     generator: Generator, batch_size: int, length: Annotated[int, Ge(1)] = 10, delay: Annotated[int, Ge(1)] = 20
 ) -> Batch:
-    """Eight symbols, a long blank, then a signal: repeat what was there, in order. A target for each time step.
+    """Symbols out of eight, a long blank, then a signal to repeat them in order. A target for each time step.
 
     y = (blank ..., s_1 ... s_n)    Hochreiter and Schmidhuber 1997; as in Arjovsky et al. 2016, arXiv:1511.06464
     """

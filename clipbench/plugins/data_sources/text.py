@@ -1,4 +1,4 @@
-"""Text as sequences of characters: each is to be told from those before it."""
+"""Text as sequences of characters; the task is to predict each from those before it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def text(
     characters: Annotated[int, Ge(1)] | None = 100_000,
     shares: Mapping[str, float] | None = None,
 ) -> dict[str, Arrays]:
-    """Windows of `length` characters of a file, each to be told from those before; without a `path`, Python's own help.
+    """Windows of `length` characters of a file; the targets are the next characters. Without `path`: Python's help.
 
-    The first `characters` of the file, in UTF-8, are cut in order: train, val, test. Those that the training part does
-    not have are one symbol.
+    The first `characters` of the file, in UTF-8, are cut in order: train, val, test. Characters that do not occur in
+    the training part are one symbol.
     """
     content = _content(path)[:characters]
     held_out = {"val": 0.2, "test": 0.2, **(shares or {})}
@@ -48,11 +48,11 @@ def _content(path: str) -> str:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except (UnicodeDecodeError, OSError) as error:
-        raise DataProblem(f"{path} is no text in UTF-8: {error}") from None
+        raise DataProblem(f"{path} is not a UTF-8 text file: {error}") from None
 
 
 def _windows(content: str, vocabulary: Mapping[str, int], length: int) -> Arrays:
-    """One after another, the next beginning with the last one's last target."""
+    """Return consecutive windows; each starts with the last target of the previous one."""
     codes = np.array([vocabulary.get(character, len(vocabulary)) for character in content])
     count = (len(codes) - 1) // length
     return codes[: count * length].reshape(count, length), codes[1 : count * length + 1].reshape(count, length)

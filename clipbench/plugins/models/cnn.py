@@ -27,13 +27,13 @@ def cnn(
     pool: Literal["max", "average"] = "max",
     pool_after: Literal["each", "last"] = "each",
 ) -> nn.Module:
-    """Convolutions with ReLU and 2 x 2 pooling, after each or after the last, then one hidden layer (0: none).
+    """Convolutions with ReLU and 2 x 2 pooling, after each or only the last, then one hidden layer (0: none).
 
-    head(relu(W flatten(pool(relu(conv(x)))))       flat inputs are read as one square grey image
+    head(relu(W flatten(pool(relu(conv(x)))))       flat inputs are read as one square gray image
     """
     depth, height, width = _image(inputs)
     margin = kernel // 2 if padding == "same" else 0
-    layers: OrderedDict[str, nn.Module] = OrderedDict(_opened(inputs))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(_unflatten(inputs))
     for number, wide in enumerate(channels, start=1):
         layers[f"conv{number}"] = nn.Conv2d(depth, wide, kernel, padding=margin)
         layers[f"relu{number}"] = nn.ReLU()
@@ -42,7 +42,7 @@ def cnn(
             layers[f"pool{number}"] = nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2)
             height, width = height // 2, width // 2
     if min(height, width) < 1:
-        raise ValueError(f"{len(channels)} layers leave nothing of an image of the shape {_image(inputs)}")
+        raise ValueError(f"{len(channels)} layers reduce an image to nothing; its shape is {_image(inputs)}")
     layers["flatten"] = nn.Flatten()
     flat = depth * height * width
     if hidden:
@@ -59,11 +59,11 @@ def resnet(
     blocks: Whole = 1,
     groups: Whole = 4,
 ) -> nn.Module:
-    """Residual blocks with group normalization, which sees one example at a time; each new width halves the image.
+    """Residual blocks with group normalization; each new width halves the image.
 
     relu(x + norm(conv(relu(norm(conv(x))))))   He et al. 2016, arXiv:1512.03385; Wu and He 2018, arXiv:1803.08494
     """
-    layers: OrderedDict[str, nn.Module] = OrderedDict(_opened(inputs))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(_unflatten(inputs))
     layers["stem"] = nn.Conv2d(_image(inputs)[0], channels[0], 3, padding=1, bias=False)
     depth = channels[0]
     for stage, wide in enumerate(channels, start=1):
@@ -79,7 +79,7 @@ def resnet(
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions and a shortcut."""
 
     def __init__(self, depth: int, wide: int, groups: int, step: int) -> None:
         super().__init__()
@@ -96,10 +96,10 @@ class ResidualBlock(nn.Module):
 
 
 def _image(inputs: int | tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width: of grey images that are flat or have rows, too."""
+    """Return channels, height and width; gray images may have no channels or be flat."""
     if isinstance(inputs, tuple):
         if len(inputs) not in (2, 3):
-            raise ValueError(f"an image has rows and columns, and may have channels; the data have the shape {inputs}")
+            raise ValueError(f"an image must have 2 or 3 dimensions, got data of the shape {inputs}")
         depth, height, width = inputs if len(inputs) == 3 else (1, *inputs)
         return depth, height, width
     side = math.isqrt(inputs)
@@ -108,8 +108,8 @@ def _image(inputs: int | tuple[int, ...]) -> tuple[int, int, int]:
     return 1, side, side
 
 
-def _opened(inputs: int | tuple[int, ...]) -> dict[str, nn.Module]:
-    """The layer that makes images with channels of examples without."""
+def _unflatten(inputs: int | tuple[int, ...]) -> dict[str, nn.Module]:
+    """Return the layer that adds channels to images without, if it is needed."""
     depth, height, width = _image(inputs)
     if isinstance(inputs, tuple):
         return {} if len(inputs) == 3 else {"image": nn.Unflatten(1, (depth, height))}

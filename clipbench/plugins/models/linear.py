@@ -1,4 +1,4 @@
-"""Models without a nonlinearity."""
+"""Linear models, also deep ones."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def linear_net(
     std: float | None = None,
     bias: bool = True,
 ) -> nn.Module:
-    """A deep linear network: layers without activation, whose gradients explode or vanish with depth.
+    """A deep linear network: layers without activations, whose gradients explode or vanish with depth.
 
-    W_L ... W_2 W_1 x               `std`: all weights N(0, std) and biases 0, instead of torch's default
+    W_L ... W_2 W_1 x               `std`: all weights N(0, std), biases 0; else torch's default
     """
     features = math.prod(inputs) if isinstance(inputs, tuple) else inputs
     sizes = [features, *hidden]

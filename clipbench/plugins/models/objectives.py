@@ -1,7 +1,7 @@
-"""Objectives without data: models whose output is the loss, as `train: {loss: output}` wants it.
+"""Objectives without data: models whose output is the loss, for `train: {loss: output}`.
 
-`start` is a number or a list of them; with `dim`, so many from its first to its last. `scatter` is the deviation of
-where seeds start around it, without which all seeds of an objective without noise are the same.
+`start` is a number or a list; with `dim`, that many numbers from its first to its last. `scatter` is the standard
+deviation of the seeds' starting points around it; without it all seeds are the same, unless there is noise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Count = Annotated[int, Ge(1)]
 
 
 class ObjectiveFunction(nn.Module):
-    """A function of a point `x`, which is what is trained. In float64, so that no digit of the start is lost."""
+    """A function of a point `x`, the only parameter; in float64, so that the start keeps all of its digits."""
 
     def __init__(self, start: Point, dim: int | None, scatter: float, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Bowl(ObjectiveFunction):
 def quadratic(
     start: Point = 1.0, dim: Count | None = None, scatter: Scatter = 0.0, curvature: Point = 1.0
 ) -> nn.Module:
-    """A bowl; curvatures that differ make it ill-conditioned.
+    """A quadratic bowl; different curvatures make it ill-conditioned.
 
     sum(a x^2) / 2                  `curvature` may be a list, from the first coordinate to the last
     """
@@ -57,7 +57,7 @@ def quadratic(
 
 @model()
 def power(start: Point = 1.0, dim: Count | None = None, scatter: Scatter = 0.0, exponent: float = 4.0) -> nn.Module:
-    """Flat at its minimum and steeper than a bowl outside, where `exponent` is above 2.
+    """A power of the distance: flat at its minimum and steep far away if `exponent` is above 2.
 
     sum(|x|^p)
     """
@@ -66,7 +66,7 @@ def power(start: Point = 1.0, dim: Count | None = None, scatter: Scatter = 0.0, 
 
 @model()
 def scalar_rnn(start: Point = 1.5, scatter: Scatter = 0.0, steps: Count = 50) -> nn.Module:
-    """One linear recurrent unit over many steps: its gradient explodes above 1 and vanishes below.
+    """One linear recurrent unit over many steps: its gradient explodes above w = 1 and vanishes below.
 
     (w^T - 1)^2 / 2                 Pascanu et al. 2013, arXiv:1211.5063, section 2.3
     """
@@ -75,24 +75,24 @@ def scalar_rnn(start: Point = 1.5, scatter: Scatter = 0.0, steps: Count = 50) ->
 
 @model()
 def rosenbrock(start: Sequence[float] = (-1.2, 1.0), scatter: Scatter = 0.0) -> nn.Module:
-    """A curved valley, which is found at once and followed slowly.
+    """The Rosenbrock function: a curved valley that is found quickly and followed slowly.
 
     sum(100 (x[i+1] - x[i]^2)^2 + (1 - x[i])^2)     Rosenbrock 1960
     """
     if len(start) < 2:
-        raise ValueError(f"start needs two coordinates or more, got {len(start)}")
+        raise ValueError(f"start must have at least 2 coordinates, got {len(start)}")
     return ObjectiveFunction(
         start, None, scatter, lambda x: (100 * (x[1:] - x[:-1] ** 2).square() + (1 - x[:-1]).square()).sum()
     )
 
 
 def evenly(values: Point, dim: int | None) -> Tensor:
-    """The numbers as they are; with `dim`, that many, evenly from the first to the last."""
+    """Return the numbers; with `dim`, that many, evenly spaced from the first to the last."""
     listed = [values] if isinstance(values, int | float) else list(values)
     if not listed:
-        raise ValueError("a point needs a coordinate")
+        raise ValueError("a point must have at least one coordinate")
     if dim is None or dim == len(listed):
         return torch.tensor(listed, dtype=torch.float64)
     if len(listed) > 2:
-        raise ValueError(f"{len(listed)} numbers are not {dim}; two are a first and a last")
+        raise ValueError(f"expected {dim} numbers, or a first and a last, got {len(listed)}")
     return torch.linspace(listed[0], listed[-1], dim, dtype=torch.float64)

@@ -1,8 +1,8 @@
 """Recurrent networks and a transformer, for sequences of vectors or of tokens.
 
-An example is [time, features], or whole numbers [time], the tokens, which go through an embedding. An image is read row
-by row, and so are flat inputs where they make a square; other flat inputs are read number by number. Where the data
-have a target for each step, so has the output: [batch, time, classes].
+An example is [time, features], or [time] of whole numbers, the tokens, which are embedded. An image is read row by row,
+and so are flat inputs that form a square; other flat inputs are read number by number. If the data have a target for
+each step, so has the output: [batch, time, classes].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clipbench.plugins.registry import model
 Whole = Annotated[int, Ge(1)]
 Inputs = int | tuple[int, ...]
 GIVEN = ("tokens", "every_step")
-# What the initialisations of arXiv:1211.5063 draw with, if nobody says.
+# Default standard deviations of the initializations of arXiv:1211.5063.
 STDS = {"basic": 0.1, "smart": 0.01, "sigmoid": 0.01}
 SMART_ENTRIES, SMART_RADIUS = 15, 0.95
 
@@ -38,16 +38,16 @@ def rnn(
     std: Annotated[float, Gt(0)] | None = None,
     embedding: Whole = 16,
 ) -> nn.Module:
-    """A plain recurrent network, which answers from its last state, or from each where the data ask at every step.
+    """A plain recurrent network; its output is computed from the last state, or from each if each step has a target.
 
     h_t = a(W_in x_t + W_rec h_t-1 + b)       Elman 1990; torch.nn.RNN
 
     `init` is torch's `default` or one of arXiv:1211.5063, all with biases 0: `basic`, all weights N(0, std), std 0.1;
-    `sigmoid`, the same with std 0.01; `smart`, W_in and W_out N(0, std), std 0.01, and W_rec with 15 entries a unit and
-    the spectral radius 0.95.
+    `sigmoid`, the same with std 0.01; `smart`, W_in and W_out N(0, std), std 0.01, and W_rec with 15 entries per unit
+    and spectral radius 0.95.
     """
     if init == "default" and std is not None:
-        raise ValueError("std belongs to init basic, smart or sigmoid")
+        raise ValueError("std needs init: basic, smart or sigmoid")
     steps, features, _ = _steps(inputs, tokens, embedding)
     if activation == "sigmoid":
         cells: nn.RNN = SigmoidRNN(features, hidden, layers, batch_first=True)
@@ -55,7 +55,7 @@ def rnn(
         cells = nn.RNN(features, hidden, layers, nonlinearity=activation, batch_first=True)
     network = Recurrent(steps, cells, nn.Linear(hidden, outputs), every_step)
     if init != "default":
-        _initialise(network, STDS[init] if std is None else std, smart=init == "smart")
+        _initialize(network, STDS[init] if std is None else std, smart=init == "smart")
     return network
 
 
@@ -69,7 +69,7 @@ def gru(
     layers: Whole = 1,
     embedding: Whole = 16,
 ) -> nn.Module:
-    """Gated recurrent units, which answer from the last state, or from each where the data ask at every step.
+    """Gated recurrent units; the output is computed from the last state, or from each if each step has a target.
 
     h_t = (1 - z) n + z h_t-1                 Cho et al. 2014, arXiv:1406.1078; torch.nn.GRU
     """
@@ -88,7 +88,7 @@ def lstm(
     layers: Whole = 1,
     embedding: Whole = 16,
 ) -> nn.Module:
-    """Long short-term memory, which answers from the last state, or from each where the data ask at every step.
+    """Long short-term memory; the output is computed from the last state, or from each if each step has a target.
 
     h_t = o tanh(c_t), c_t = f c_t-1 + i g    Hochreiter and Schmidhuber 1997; torch.nn.LSTM
     """
@@ -109,12 +109,12 @@ def transformer(
     hidden: Whole = 64,
     causal: bool | None = None,
 ) -> nn.Module:
-    """A small transformer: pre-norm blocks over learned positions; it answers from the mean, or at every step.
+    """A small transformer: pre-norm blocks and learned positions; its output is that of the mean, or of each step.
 
     x + attention(norm(x)), x + mlp(norm(x))  Vaswani et al. 2017, arXiv:1706.03762; pre-norm: arXiv:2002.04745
 
-    `causal`: a step sees none that come later; if not said, where the data ask at every step. A causal one answers
-    from its last step instead of the mean.
+    `causal`: a step attends to no later step; the default is whether each step has a target. A causal transformer
+    uses the last step instead of the mean.
     """
     if width % heads:
         raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
@@ -126,7 +126,7 @@ def transformer(
 
 
 class Recurrent(nn.Module):
-    """Cells over the steps of an example, and a head on their state."""
+    """Recurrent layers over the steps of an example, and a head on their state."""
 
     def __init__(self, steps: nn.Module, cells: nn.RNNBase, head: nn.Linear, every_step: bool) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Recurrent(nn.Module):
 
 
 class SigmoidRNN(nn.RNN):
-    """`nn.RNN` with sigmoid units, which it does not offer."""
+    """`nn.RNN` with sigmoid units, which torch does not have."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         lasts = []
@@ -157,7 +157,7 @@ class SigmoidRNN(nn.RNN):
 
 
 class TransformerBlock(nn.Module):
-    """Attention between steps, then a hidden layer at each of them."""
+    """Attention between steps, then a hidden layer at each step."""
 
     def __init__(self, width: int, heads: int, hidden: int, causal: bool) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks over the steps of an example and their positions."""
+    """Transformer blocks over the steps of an example and their positions."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class Transformer(nn.Module):
 
 
 def _steps(inputs: Inputs, tokens: int, embedding: int) -> tuple[nn.Module, int, int]:
-    """What makes [batch, time, features] of an example; how many features, and how long it is."""
+    """Return the layer that turns examples into [batch, time, features], the number of features, and the length."""
     if isinstance(inputs, tuple) and len(inputs) == 2:
         return nn.Identity(), inputs[1], inputs[0]
     if isinstance(inputs, tuple) and len(inputs) == 3:
@@ -214,13 +214,13 @@ def _steps(inputs: Inputs, tokens: int, embedding: int) -> tuple[nn.Module, int,
 
 
 class Rows(nn.Module):
-    """An image [channels, height, width] from top to bottom."""
+    """The rows of an image [channels, height, width], from top to bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)
 
 
-def _initialise(network: Recurrent, std: float, smart: bool) -> None:
+def _initialize(network: Recurrent, std: float, smart: bool) -> None:
     for name, parameter in network.named_parameters():
         if name.startswith("steps."):
             continue
@@ -234,7 +234,7 @@ def _initialise(network: Recurrent, std: float, smart: bool) -> None:
 
 @torch.no_grad()
 def _sparse(weight: Tensor) -> None:
-    """A few entries a unit, scaled to the spectral radius."""
+    """Set a few entries per unit, scaled to the spectral radius."""
     size = len(weight)
     entries = torch.rand(size, size).argsort(1)[:, : min(SMART_ENTRIES, size)]
     weight.zero_().scatter_(1, entries, torch.randn(entries.shape))

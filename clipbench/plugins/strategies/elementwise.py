@@ -1,4 +1,4 @@
-"""Rules that change elements one by one."""
+"""Rules that change each element separately."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def value(g: Tensor, threshold: Tensor, lower: NotPositive | None = None, upper:
 
     clamp(g, -c, c)                 Mikolov 2012; torch.nn.utils.clip_grad_value_
 
-    `lower` and `upper` each take the place of one end; without a threshold, the end that is not given is open
+    `lower` and `upper` each replace one bound; without a threshold, a bound that is not given is infinite
     (Chainer GradientHardClipping, Paddle ClipGradByValue).
     """
     low = -threshold if lower is None else torch.full_like(threshold, lower)
@@ -31,7 +31,7 @@ def value(g: Tensor, threshold: Tensor, lower: NotPositive | None = None, upper:
 
 @strategy(per="element", search=(1e-3, 1e1), loose=math.inf)
 def zero(g: Tensor, threshold: Tensor) -> Tensor:
-    """Set every element that is larger than `threshold` to zero, and every NaN.
+    """Set every element whose absolute value is above `threshold` to zero, and every NaN.
 
     g where |g| <= c, else 0        princeton-vl/lietorch GradClip
     """
@@ -40,7 +40,7 @@ def zero(g: Tensor, threshold: Tensor) -> Tensor:
 
 @strategy(per="element", search=(1e-4, 1e0), loose=math.inf)
 def one_sided(g: Tensor, threshold: Tensor) -> Tensor:
-    """Bound the elements from above only.
+    """Bound every element from above only.
 
     min(g, c)                       the upper half of a hard clamp, as in Chainer's GradientHardClipping
     """
@@ -49,7 +49,7 @@ def one_sided(g: Tensor, threshold: Tensor) -> Tensor:
 
 @strategy(per="element", search=(1e-4, 1e-1))
 def sign_step(g: Tensor, threshold: Tensor) -> Tensor:
-    """Replace large elements by a step of fixed size and drop the small ones.
+    """Replace elements whose absolute value is above `threshold` by steps of that size; set the others to zero.
 
     c sign(g) where |g| > c, else 0     a thresholded sign step; compare signSGD, arXiv:1802.04434
     """
@@ -58,27 +58,27 @@ def sign_step(g: Tensor, threshold: Tensor) -> Tensor:
 
 @strategy(per="element", search=(1e-2, 1e0), loose=1.0)
 def relative(g: Tensor, model_m: Tensor, threshold: Tensor) -> Tensor:
-    """Clamp every element to a fraction of the model's largest one.
+    """Clamp every element to the fraction `threshold` of the largest absolute element of the model.
 
-    clamp(g, -r M, r M), M = max |g|    the threshold follows the gradient; r >= 1 does nothing
+    clamp(g, -r M, r M), M = max |g|    the limit follows the gradient; r >= 1 does nothing
     """
     return _within(g, threshold * model_m)
 
 
 @strategy(per="element", search=(1e-4, 1e0))
 def tanh(g: Tensor, threshold: Tensor) -> Tensor:
-    """Squash every element into (-threshold, threshold), small ones hardly at all.
+    """Squash every element smoothly into (-threshold, threshold).
 
     c tanh(g / c)                   a smooth clamp; compare HeavyBall's trust_region_clip_
 
-    It changes every element at every threshold, and turns an infinite one into c.
+    It changes every element at every threshold; an infinite element becomes c.
     """
     return torch.where(g == 0, g, threshold * torch.tanh(g / threshold))
 
 
 @strategy(per="element")
 def sign(g: Tensor) -> Tensor:
-    """Keep nothing of an element but its sign: the learning rate is the size of every step.
+    """Replace every element by its sign: the learning rate is the size of every step.
 
     sign(g)                         Bernstein et al. 2018, arXiv:1802.04434; optax.scale_by_sign
 
@@ -89,7 +89,7 @@ def sign(g: Tensor) -> Tensor:
 
 @strategy(per="element")
 def centralize(g: Tensor, row_mean: Tensor) -> Tensor:
-    """Not a clip: move every row of a matrix, and every filter, to the mean 0; biases stay as they are.
+    """Subtract the mean from every row of a matrix and every filter; biases do not change. Not a clipping rule.
 
     g_u - mean(g_u)                 Yong et al. 2020, arXiv:2004.01461; optax.centralize
     """

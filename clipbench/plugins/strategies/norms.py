@@ -1,4 +1,4 @@
-"""Rules that look at a norm and scale: one coefficient for the whole model, each tensor or each unit."""
+"""Rules that scale by a norm: one coefficient for the whole model, each tensor or each unit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Eps = Annotated[float, Ge(0)]
 
 @strategy(per="model", clips=False)
 def none(n: Tensor) -> Scaling:
-    """Leave the gradient as it is: the baseline.
+    """Leave the gradient unchanged: the baseline.
 
     g
     """
@@ -45,11 +45,11 @@ def tensor_norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
 
 @strategy(per="unit", search=(1e-3, 1e0), loose=math.inf)
 def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3) -> Scaling:
-    """Adaptive clipping: bound each unit's gradient norm by a fraction of its weights' norm.
+    """Adaptive gradient clipping: bound the gradient norm of each unit by a fraction of the norm of its weights.
 
     g_u * c max(w_u, eps) / n_u where n_u > c max(w_u, eps)      Brock et al. 2021, arXiv:2102.06171; timm
 
-    A unit is a row of a matrix, a filter, or a whole bias. The authors leave the last layer alone:
+    A unit is a row of a matrix, a filter, or a whole bias. The authors do not clip the last layer:
     `exclude: [head]`.
     """
     limit = threshold * w.clamp(min=eps)
@@ -58,7 +58,7 @@ def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3) -> Scaling:
 
 @strategy(per="model", search=(1e-3, 1e1), bounds=True, threshold_is_norm=True)
 def normalize(n: Tensor, threshold: Tensor | float = 1.0) -> Scaling:
-    """Always scale the gradient to the norm `threshold`, small ones up as well as large ones down.
+    """Always scale the gradient to the norm `threshold`, small gradients up and large ones down.
 
     c g / (n + 1e-6)                Hazan et al. 2015, arXiv:1507.02030; optax.normalize_by_update_norm
     """
@@ -78,9 +78,9 @@ def rms(n: Tensor, size: Tensor, threshold: Tensor) -> Scaling:
 
 @strategy(per="model", search=(1e-2, 1e2), bounds=True, threshold_is_norm=True)
 def soft_norm(n: Tensor, threshold: Tensor) -> Scaling:
-    """Scale the gradient smoothly to a norm below `threshold`: by half where its norm is at the threshold.
+    """Scale the gradient smoothly to a norm below `threshold`: by half where its norm equals the threshold.
 
-    g * c / (c + n)                 the smooth twin of `norm`, within a factor of 2; Zhang et al. 2020, arXiv:1905.11881
+    g * c / (c + n)                 a smooth form of `norm`, within a factor of 2; Zhang et al. 2020, arXiv:1905.11881
     """
     coefficient = 1 / (1 + torch.where(n > 0, n / threshold, n))
     return coefficient, coefficient < 1

@@ -1,4 +1,4 @@
-"""Rules that refuse a step as a whole. NaN is refused too: written as `n <= c`, never as `n > c`."""
+"""Rules that skip a whole step. The condition is `n <= c`, not `n > c`, so that NaN is skipped too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clipbench.plugins.registry import strategy
 
 @strategy(per="step", search=(1e-1, 1e2), loose=math.inf, refuses=True, threshold_is_norm=True)
 def skip(n: Tensor, threshold: Tensor) -> Tensor:
-    """Do not step at all when the norm is over `threshold`: weights and optimizer state stay as they were.
+    """Skip the step if the norm is above `threshold`: weights and optimizer state do not change.
 
     step if n <= c                  Megatron-LM grad_norm_skip_threshold
     """
@@ -21,7 +21,7 @@ def skip(n: Tensor, threshold: Tensor) -> Tensor:
 
 @strategy(per="step", refuses=True)
 def skip_nonfinite(n: Tensor) -> Tensor:
-    """Do not step at all when the gradient, or its norm, is not finite: everything stays as it was.
+    """Skip the step if the gradient or its norm is not finite: weights and optimizer state do not change.
 
     step if n is finite             optax.apply_if_finite, without its limit; loss scalers of mixed precision
     """
@@ -30,7 +30,7 @@ def skip_nonfinite(n: Tensor) -> Tensor:
 
 @strategy(per="element", search=(1e-1, 1e2), loose=math.inf, refuses=True, bounds=True, threshold_is_norm=True)
 def drop(g: Tensor, model_n: Tensor, threshold: Tensor) -> Tensor:
-    """Step with a zero gradient when the norm is over `threshold`: momentum and weight decay still move.
+    """Step with a zero gradient if the norm is above `threshold`: momentum and weight decay still act.
 
     g where n <= c, else 0          axlearn clip_by_global_norm(drop_norm=c)
     """

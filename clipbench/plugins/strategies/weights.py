@@ -1,4 +1,4 @@
-"""Rules that leave the gradient alone and bound the weights, after every step of the optimizer."""
+"""Rules that change the weights after every step of the optimizer, and not the gradient."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def max_norm(w: Tensor, threshold: Tensor, eps: Eps = 1e-7) -> tuple[Tensor, Ten
     per="element", on="weights", search=(1e-4, 1e0), loose=math.inf, at_zero="every weight is halved at every step"
 )
 def halve(new: Tensor, old: Tensor, g: Tensor, threshold: Tensor) -> Tensor:
-    """Set a weight whose gradient is larger than `threshold` to minus half of itself; all others take their step.
+    """Set a weight whose absolute gradient is above `threshold` to minus half its value; the others take their step.
 
     -w_old / 2 where |g| > c, else w    a reading of "set it to minus half", compare iRPROP's backtracking
     """
