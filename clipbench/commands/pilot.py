@@ -86,7 +86,7 @@ def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str],
     with WorkerPool(settings.workers) as pool:
         path = find_experiment(experiment, settings.results)
         plan, device, pool.size = planned(pool, path, settings)
-        rules = pool.call("clipbench.pilot.rules:candidates", tuple(strategies), plan.experiment.folder)
+        rules = pool.call("clipbench.pilot.propose:candidates", tuple(strategies), plan.experiment.folder)
         plan = _unclipped(plan)
         for note in plan.notes:
             progress.note(note)

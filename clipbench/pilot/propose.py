@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.config.options import signature
 from clipbench.core.trial import Component
 from clipbench.engine.clipping.rule import COMMON, initial_state
+from clipbench.errors import InputError, Place, Problem, UnknownName
 from clipbench.pilot.results import GradientStatistics, Proposal, SuggestedThreshold
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
@@ -37,6 +39,28 @@ UNITS = {"step": "steps", "model": "steps", "tensor": "tensors", "unit": "units"
 Effect = tuple[float, float]  # the share on which a rule fires, and the part of the norm that it leaves at the median
 Effects = Callable[[Sequence[float]], list[Effect]]  # of each threshold
 FIRED, KEPT = 0, 1
+
+
+def candidates(names: Sequence[str], folder: str) -> list[Component]:
+    """Return the named strategies, or all that clip, with default options and without a threshold."""
+    found, problems = [], []
+    for name in names or [name for name, plugin in registry.catalogue("strategy").items() if plugin.clips]:
+        try:
+            found.append(_candidate(registry.find("strategy", name, folder), folder))
+        except UnknownName as error:
+            problems.append(Problem(Place(f"--strategy {name}"), error.text, error.remedy))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _candidate(plugin: Plugin, folder: str) -> Component:
+    if "per" not in plugin.facts:
+        remedy = "Decorate it with @clipbench.strategy(per=...)."
+        raise UnknownName(f"{plugin.name} does not declare where it looks.", remedy)
+    slots = [slot for slot in signature(plugin).values() if slot.name != "threshold"]
+    options = {slot.name: slot.default for slot in slots if not slot.required and not slot.quiet}
+    return Component.of(plugin.name, source=plugin.source, folder=folder if plugin.source else "", **options)
 
 
 def propose(rules: Sequence[Component], seen: Sequence[GradientStatistics]) -> list[Proposal]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from clipbench import datasets
 from clipbench.core.trial import Trial
 from clipbench.engine.chunk_training import ChunkResult, ChunkTraining, Progress, padded
-from clipbench.engine.clipping.lane_groups import norms_of_units
+from clipbench.engine.clipping.lane_groups import norms_of_units, units_of
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.model.stacked import StackedTensors
 from clipbench.pilot.results import Arrays, GradientStatistics
@@ -37,8 +37,8 @@ class PilotTraining(ChunkTraining):
     def __init__(self, trials: Sequence[Trial], workspace: Workspace) -> None:
         super().__init__(trials, workspace)
         grads = workspace.grads
-        self._units = _units(grads)
-        self._weights = _units(workspace.params)
+        self._units = units_of(grads, grads)
+        self._weights = units_of(workspace.params, grads)
         units = sum(unit.shape[1] for unit in self._units.values())
         self.every = math.ceil(self.length.steps / min(MOST_STEPS, max(MOST_NUMBERS // units, 16)))
         recorded = math.ceil(self.length.steps / self.every)
@@ -96,13 +96,6 @@ class PilotTraining(ChunkTraining):
             for name, unit in self._units.items()
         ]
         return torch.cat([mean.flatten(1) for mean in means], dim=1).index_select(1, self._sample)
-
-
-def _units(blocks: StackedTensors) -> dict[str, Tensor]:
-    """Return each tensor as [lanes, units, elements]; a unit is a row of a matrix, a filter or a whole bias."""
-    return {
-        name: block.view(blocks.lanes, block.shape[1] if block.dim() > 2 else 1, -1) for name, block in blocks.items()
-    }
 
 
 def _sizes(units: Mapping[str, Tensor]) -> Arrays:

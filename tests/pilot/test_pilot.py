@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from clipbench import config
-from clipbench.pilot.rules import candidates
+from clipbench.pilot.propose import candidates
 from clipbench.plugins import registry
 from tests.cli_helpers import experiment, invoke, train, write
 

@@ -1,1 +1,1 @@
-"""ChunkClipping rules applied to many lanes: which lanes form a group, where a rule looks, and what it did."""
+"""Clipping rules applied to many lanes: how lanes are grouped, where a rule looks, and what it did."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from clipbench.core.trial import Component, Trial
-from clipbench.engine.clipping.lane_groups import ElementGroup, LaneGroup, ModelGroup, PlacesGroup, StepGroup
+from clipbench.engine.clipping.lane_groups import ElementGroup, LaneGroup, ModelGroup, PlacesGroup, StepGroup, place_of
 from clipbench.engine.clipping.on_updates import OptimizerUpdates
 from clipbench.engine.clipping.on_weights import WeightsGroup
 from clipbench.engine.clipping.rule import Rule
@@ -48,7 +48,7 @@ def grouping_key(clip: Component) -> GroupingKey:
     plugin = registry.of("strategy", clip)
     if not plugin.clips or options.get("threshold", math.inf) is None:
         return OFF
-    per = str(options.get("per") or plugin.facts["per"])
+    per = place_of(clip)
     place = "part" if per == "model" and (options.get("exclude") or clips_updates(clip)) else per
     if plugin.facts.get("on") == "weights":
         place = "weights"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -155,14 +155,9 @@ class PlacesGroup(LaneGroup):
 
     def __init__(self, arms: Sequence[Component], lanes: slice, names: Sequence[str], *blocks: Any) -> None:
         super().__init__(arms, lanes, names, *blocks)
-        options = arms[0].as_dict()
-        plugin = registry.of("strategy", arms[0])
-        self._per = str(options.get("per") or plugin.facts["per"])
-        shapes = {name: blocks[1][name].shape[1:] for name in names}
-        # A unit is a row of a matrix or a filter; a bias is one unit.
-        rows = {n: shape[0] if self._per == "unit" and len(shape) > 1 else 1 for n, shape in shapes.items()}
-        self._units = {name: g.view(self.count, rows[name], -1) for name, g in self.grads.items()}
-        self._unit_weights = {name: w.view(self.count, rows[name], -1) for name, w in self.weights.items()}
+        self._per = place_of(arms[0])
+        self._units = units_of(self.grads, blocks[1], self._per)
+        self._unit_weights = units_of(self.weights, blocks[1], self._per)
         sizes = [g.shape[2] for g in self._units.values() for _ in range(g.shape[1])]
         self._sizes = self.post.new_tensor([sum(sizes)] if self._per == "model" else sizes)
         self._coefficient = self.post.new_ones(self.count, len(self._sizes))
@@ -280,6 +275,17 @@ class StepGroup(LaneGroup):
         steps[:, POST] = torch.where(refused > 0, 0.0, steps[:, PRE])
         steps[:, COSINE] = torch.where(refused > 0, (steps[:, PRE] == 0).to(refused.dtype), 1.0)
         steps[:, FIRED] = refused
+
+
+def place_of(arm: Component) -> str:
+    """Return where the rule of an arm looks: model, tensor, unit, element or step."""
+    return str(arm.as_dict().get("per") or registry.of("strategy", arm).facts["per"])
+
+
+def units_of(tensors: Mapping[str, Tensor], like: StackedTensors, per: str = "unit") -> dict[str, Tensor]:
+    """Return views [lanes, units, elements]: a unit is a row of a matrix, a filter, or a whole tensor otherwise."""
+    rows = {name: like[name].shape[1] if per == "unit" and like[name].dim() > 2 else 1 for name in tensors}
+    return {name: tensor.view(len(tensor), rows[name], -1) for name, tensor in tensors.items()}
 
 
 def norms_of_units(units: dict[str, Tensor], p: float, to_scale: Tensor | None = None) -> Tensor:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from clipbench.core.trial import Component
-from clipbench.engine.clipping.lane_groups import LaneGroup, norms_of_units
+from clipbench.engine.clipping.lane_groups import LaneGroup, norms_of_units, place_of, units_of
 from clipbench.engine.model.stacked import StackedTensors, lane_norms
 from clipbench.engine.telemetry import COSINE, FIRED, FRACTION, POST, PRE
-from clipbench.plugins import registry
 
 
 class WeightsGroup(LaneGroup):
@@ -22,10 +21,8 @@ class WeightsGroup(LaneGroup):
         self, arms: Sequence[Component], lanes: slice, names: Sequence[str], params: StackedTensors, *arguments: Any
     ) -> None:
         super().__init__(arms, lanes, names, params, *arguments)
-        self._per = str(arms[0].as_dict().get("per") or registry.of("strategy", arms[0]).facts["per"])
-        shapes = {name: params[name].shape[1:] for name in names}
-        rows = {n: shape[0] if self._per == "unit" and len(shape) > 1 else 1 for n, shape in shapes.items()}
-        self._units = {name: w.view(self.count, rows[name], -1) for name, w in self.weights.items()}
+        self._per = place_of(arms[0])
+        self._units = units_of(self.weights, params, self._per)
         self._widths = [unit.shape[1] for unit in self._units.values()]
         self._sizes = self.post.new_tensor([u.shape[2] for u in self._units.values() for _ in range(u.shape[1])])
         self._old = torch.empty_like(self._concatenated(self.weights)) if self.rule.needs("old") else None

@@ -1,1 +1,1 @@
-"""A compiler for training steps: traces a function, rewrites its graph, and runs it as a fixed list of kernels."""
+"""A compiler for training steps: it traces a function, rewrites its graph and runs it as a list of kernels."""

@@ -1,1 +1,1 @@
-"""Gradients of many lanes: vectorised where the model allows it, lane after lane where not."""
+"""Gradients of many lanes: vectorised where the model allows it, one lane after another otherwise."""

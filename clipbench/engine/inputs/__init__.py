@@ -1,1 +1,1 @@
-"""What goes into a step: the examples of each batch, and noise on the gradient."""
+"""The inputs of a step: the examples of each batch, and noise on the gradient."""

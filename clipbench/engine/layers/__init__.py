@@ -1,1 +1,1 @@
-"""PyTorch layers in forms that stay fast under `vmap` over many models."""
+"""PyTorch layers in forms that are fast under `vmap` over many models."""
