@@ -1,4 +1,4 @@
-"""Kernels that round the end of a tensor in another way than its midst are found by trying."""
+"""Operators that round the last elements of a tensor differently from the others are found by trying them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,43 @@ def test_kernels_of_one_formula_are_not(function):
     assert not check.position_dependent
 
 
-def test_what_is_named_gives_other_bits_to_the_last_lane_alone():
-    """Not on every machine: where one formula does it all, nothing is named."""
+@pytest.mark.parametrize("function", [torch.sigmoid, torch.tanh, F.silu, torch.exp, F.relu])
+def test_an_operator_is_named_exactly_where_lanes_alone_have_other_bits(function):
+    """Which operators these are depends on the machine."""
     x = torch.randn(7, 501, generator=torch.Generator().manual_seed(0)) * 3
     with InvarianceCheck(7) as check:
-        together = torch.sigmoid(x)
-    alone = torch.stack([torch.sigmoid(lane) for lane in x])
-    differ = (together != alone).any()
-    assert bool(check.position_dependent) or not differ
+        together = function(x)
+    alone = torch.stack([function(lane) for lane in x])
+    assert bool(check.position_dependent) == bool((together != alone).any())
+
+
+@pytest.fixture(scope="module")
+def operators():
+    """Elementwise operators on any machine: one rounds what is left of its registers of 16 numbers up, one does not."""
+    library = torch.library.Library("invariance_tests", "DEF")
+    for name, rounds in (("rounds_the_rest", True), ("rounds_nothing", False)):
+        library.define(f"{name}(Tensor x) -> Tensor", tags=(torch.Tag.pointwise,))
+
+        def compute(x: torch.Tensor, rounds: bool = rounds) -> torch.Tensor:
+            result = x.clone()
+            rest = result.view(-1)[x.numel() - x.numel() % 16 :]
+            if rounds:
+                rest.copy_(rest.nextafter(torch.tensor(torch.inf)))
+            return result
+
+        library.impl(name, compute, "CPU")
+    yield torch.ops.invariance_tests
+    library._destroy()
+
+
+def test_an_operator_that_rounds_the_rest_of_a_tensor_is_named(operators):
+    with InvarianceCheck(3) as check:
+        operators.rounds_the_rest(torch.randn(3, 5))
+        operators.rounds_nothing(torch.randn(3, 5))
+    assert check.position_dependent == {"invariance_tests.rounds_the_rest.default"}
+    with InvarianceCheck(3) as check:
+        operators.rounds_the_rest(torch.randn(3, UNROLLED))
+    assert not check.position_dependent, "each lane fills whole registers"
 
 
 @pytest.mark.parametrize(
