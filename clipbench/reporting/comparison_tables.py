@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from clipbench.analysis import verdicts
-from clipbench.analysis.report_model import ArmResult, Setting
+from clipbench.analysis.report_model import ArmResult, Metric, Setting
 from clipbench.analysis.strategy_ranks import Ranks
 from clipbench.reporting import numbers
-from clipbench.reporting.table import Column, Table
+from clipbench.reporting.table import Column, Table, mean_column, share_column
 
 P_HOLM: Column[ArmResult] = Column(
     "p (Holm)",
@@ -43,19 +43,11 @@ GRADIENT_NORM: Column[ArmResult] = Column(
     value=lambda row: row.grad_norm,
     text=numbers.number,
 )
-CLIPPED: Column[ArmResult] = Column(
-    "clipped",
-    "Share of steps on which the rule fired, over all seeds.",
-    value=lambda row: row.fired_share,
-    text=numbers.share,
-    exact=lambda share: 100 * share,
+CLIPPED: Column[ArmResult] = share_column(
+    "clipped", "Share of steps on which the rule fired, over all seeds.", lambda row: row.fired_share
 )
-CLIPPED_ELEMENTS: Column[ArmResult] = Column(
-    "elements",
-    "Share of the gradient's elements that the rule changed.",
-    value=lambda row: row.fraction,
-    text=numbers.share,
-    exact=lambda share: 100 * share,
+CLIPPED_ELEMENTS: Column[ArmResult] = share_column(
+    "elements", "Share of the gradient's elements that the rule changed.", lambda row: row.fraction
 )
 STEP_TIME: Column[ArmResult] = Column(
     "step",
@@ -185,7 +177,7 @@ def _about_arms(setting: Setting) -> str:
     marked = "" if setting.is_choice else " (*)"
     return (
         f"A clipping strategy at one threshold. Chosen for each strategy{marked}: the {setting.choice} with the best "
-        f"mean {setting.metric.criterion}; what diverged on more seeds ranks below."
+        f"mean {setting.metric.criterion}; a threshold that diverged on more seeds ranks below."
     )
 
 
@@ -193,41 +185,33 @@ def metric(setting: Setting) -> Column[ArmResult]:
     """The metric that is compared."""
     measure = setting.metric
     better = "higher" if measure.higher_is_better else "lower"
-    missed = " A trial that never reached the target counts with all its epochs, so such a mean is too small."
-    return Column(
-        measure.name,
-        f"Mean over seeds ± half its 95 % t interval; {better} is better."
-        f"{missed if measure.name == 'epochs_to_target' else ''}",
-        value=lambda row: row.value,
-        text=lambda value: numbers.estimate(value, measure),
-        exact=lambda value: numbers.scale(measure) * value.mean,
-        unit="%" if measure.is_share else "",
-    )
+    meaning = f"Mean over seeds ± half-width of its 95 % t interval; {better} is better."
+    if measure.name == "epochs_to_target":
+        meaning += " A trial that never reached the target counts with all its epochs, so such a mean is too small."
+    return mean_column(measure.name, meaning, measure, lambda row: row.value)
 
 
 def criterion(name: str) -> Column[ArmResult]:
     """The validation measure by which thresholds are chosen."""
-    scale = 100 if name.endswith("accuracy") else 1
+    measure = Metric(name, True, None)
     return Column(
         name,
-        "Mean over seeds, by which each strategy's threshold is chosen; test data chooses nothing.",
-        value=lambda row: scale * row.criterion,
+        "Mean over seeds, by which each strategy's threshold is chosen; test data is not used for the choice.",
+        value=lambda row: numbers.scale(measure) * row.criterion,
         text=numbers.number,
-        unit="%" if scale == 100 else "",
+        unit="%" if measure.is_share else "",
     )
 
 
 def difference(setting: Setting) -> Column[ArmResult]:
     """The difference to the baseline, paired by seed."""
-    measure = setting.metric
-    return Column(
+    return mean_column(
         f"vs {setting.versus}",
-        f"Mean difference to {setting.baseline or 'the baseline'}, paired by seed, ± half its 95 % t interval; "
-        "positive is better, whatever the metric.",
-        value=lambda row: row.contrast and row.contrast.difference,
-        text=lambda value: numbers.estimate(value, measure, signed=True),
-        exact=lambda value: numbers.scale(measure) * value.mean,
-        unit="pp" if measure.is_share else "",
+        f"Mean difference to {setting.baseline or 'the baseline'}, paired by seed, ± half-width of its 95 % t "
+        "interval; positive is better, whatever the metric.",
+        setting.metric,
+        lambda row: row.contrast.difference if row.contrast else None,
+        is_difference=True,
     )
 
 
@@ -240,13 +224,13 @@ def verdict(setting: Setting) -> Column[ArmResult]:
     words = {
         verdicts.BASELINE: "The arm that all others are compared with.",
         verdicts.NO_BASELINE: "There is no baseline to compare with.",
-        verdicts.BEST: f"{better}, and the first of those on validation data.",
+        verdicts.BEST: f"{better}, and the best of those on validation data.",
         verdicts.TIED: "Better than the baseline too, and not shown to be worse than the best.",
         verdicts.BETTER: f"{better}, but shown to be worse than the best, if one is called best.",
         verdicts.WORSE: "Worse than the baseline (p < 0.05).",
-        verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05: its 90 % interval does).",
-        verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever they show.",
+        verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05: the 90 % interval does).",
+        verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever the results.",
         verdicts.OPEN: "Neither a difference nor its absence is shown.",
     }
-    meaning = "What the seeds show, after correction for the number of comparisons."
+    meaning = "The conclusion, after correction for the number of comparisons."
     return Column("verdict", meaning, value=lambda row: row.verdict, is_text=True, words=words)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clipbench.analysis import search_result
 from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
 from clipbench.reporting import numbers, search_sentences
-from clipbench.reporting.table import Column, Table
+from clipbench.reporting.table import Column, Table, mean_column, share_column
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint
 
 MOST_COLUMNS = 2  # of options, each with a column of its own; more are written into one column
@@ -44,33 +44,29 @@ def tables(search: SearchResult) -> list[Table[ContenderResult] | Table[FrontPoi
 def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
     """One objective: what the search promised, and what fresh seeds show."""
     measure = search.measures[number]
-    scale = numbers.scale(measure)
     seeds = numbers.seeds(search.swept.search_seeds)
     columns: tuple[Column[ContenderResult], ...] = (
         _contender(),
         *_values(search),
-        Column(
+        mean_column(
             "searched",
             f"Mean over the search seeds ({seeds}) at the best point, by which it was chosen.",
-            value=lambda row: row.promises[number].searched,
-            text=lambda mean: numbers.mean(mean, measure),
-            exact=lambda mean: scale * mean,
+            measure,
+            lambda row: row.promises[number].searched,
         ),
-        Column(
+        mean_column(
             "fresh",
-            "Mean over seeds that the search did not use ± half its 95 % t interval.",
-            value=lambda row: row.promises[number].confirmed,
-            text=lambda value: numbers.estimate(value, measure),
-            exact=lambda value: scale * value.mean,
+            "Mean over seeds that the search did not use ± half-width of its 95 % t interval.",
+            measure,
+            lambda row: row.promises[number].confirmed,
         ),
-        Column(
+        mean_column(
             "optimism",
             "Searched minus fresh; positive where the search promised too much. A little is to be expected: the best "
             "of many noisy scores is partly luck.",
-            value=lambda row: row.promises[number].optimism,
-            text=lambda value: numbers.estimate(value, measure, signed=True),
-            exact=lambda value: scale * value.mean,
-            unit="pp" if measure.is_share else "",
+            measure,
+            lambda row: row.promises[number].optimism,
+            is_difference=True,
         ),
         Column(
             "promise",
@@ -104,12 +100,10 @@ def effort(search: SearchResult) -> Table[ContenderResult]:
             value=lambda row: sum(bool(point.diverged) for point in row.contender.points),
         ),
         _count("failed", "Points whose training ended with an error.", "failed"),
-        Column(
+        share_column(
             "budget",
             "Share of all epochs of the search; a pruned point counts with the epochs that it was trained for.",
-            value=lambda row: row.budget,
-            text=numbers.share,
-            exact=lambda share: 100 * share,
+            lambda row: row.budget,
         ),
     )
     rows = tuple(row for row in search.found if row.contender.hyperparameters)
@@ -128,8 +122,12 @@ def importances(search: SearchResult) -> Table[ContenderResult]:
 def pareto(search: SearchResult) -> Table[FrontPoint]:
     """Of several objectives: the points that no other point of their contender beats in all of them."""
     names = search_sentences.names(search.swept)
+
+    def label(row: FrontPoint) -> str:
+        return f"{row.contender.label} *" if row.point.number == row.contender.winner else row.contender.label
+
     columns: tuple[Column[FrontPoint], ...] = (
-        Column("contender", CONTENDER, value=lambda row: row.contender.label + _star(row), is_text=True),
+        Column("contender", CONTENDER, value=label, is_text=True),
         Column(
             "point",
             "Number of the point in the order of the search; * marks the one that was confirmed.",
@@ -163,20 +161,10 @@ def _beats(one: SearchedPoint, other: SearchedPoint, measures: Sequence[Metric])
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 
-def _star(row: FrontPoint) -> str:
-    return " *" if row.point.number == row.contender.winner else ""
-
-
 def _score(number: int, measure: Metric) -> Column[FrontPoint]:
     better = "higher" if measure.higher_is_better else "lower"
-    return Column(
-        measure.name,
-        f"Mean over the search seeds; {better} is better.",
-        value=lambda row: row.point.score(number),
-        text=lambda score: numbers.mean(score, measure),
-        exact=lambda score: numbers.scale(measure) * score,
-        unit="%" if measure.is_share else "",
-    )
+    meaning = f"Mean over the search seeds; {better} is better."
+    return mean_column(measure.name, meaning, measure, lambda row: row.point.score(number))
 
 
 def _contender() -> Column[ContenderResult]:
@@ -218,10 +206,8 @@ def _count(title: str, meaning: str, *states: str) -> Column[ContenderResult]:
 
 
 def _importance(path: str, name: str) -> Column[ContenderResult]:
-    return Column(
+    return share_column(
         name,
         "Share of the differences between points that the option explains, as Optuna estimates it.",
-        value=lambda row: row.contender.importances.get(path, math.nan),
-        text=numbers.share,
-        exact=lambda share: 100 * share,
+        lambda row: row.contender.importances.get(path, math.nan),
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from clipbench.reporting.numbers import NOTHING
+from clipbench.analysis.report_model import Metric
+from clipbench.reporting import numbers
+from clipbench.stats import Estimate
 
 RowT = TypeVar("RowT")
 
@@ -72,6 +74,36 @@ class Table(Generic[RowT]):
 def _cell(column: Column[RowT], row: RowT) -> Cell:
     value = column.value(row)
     if value is None:
-        return Cell(column, NOTHING, "" if column.is_text else math.nan, "")
+        return Cell(column, numbers.NOTHING, "" if column.is_text else math.nan, "")
     text = column.text(value)
     return Cell(column, text, column.exact(value), column.words.get(text, ""))
+
+
+def mean_column(
+    title: str,
+    meaning: str,
+    measure: Metric,
+    value: Callable[[RowT], Estimate | float | None],
+    *,
+    is_difference: bool = False,
+) -> Column[RowT]:
+    """A column of means of a measure, with their intervals where they are known.
+
+    Accuracies are shown in per cent, their differences in percentage points and with a sign.
+    """
+
+    def mean(found: Estimate | float) -> float:
+        return found.mean if isinstance(found, Estimate) else found
+
+    def text(found: Estimate | float) -> str:
+        if isinstance(found, Estimate):
+            return numbers.estimate(found, measure, signed=is_difference)
+        return numbers.mean(found, measure)
+
+    unit = ("pp" if is_difference else "%") if measure.is_share else ""
+    return Column(title, meaning, value, text, exact=lambda found: numbers.scale(measure) * mean(found), unit=unit)
+
+
+def share_column(title: str, meaning: str, value: Callable[[RowT], float]) -> Column[RowT]:
+    """A column of shares, shown in per cent."""
+    return Column(title, meaning, value, numbers.share, exact=lambda share: 100 * share)

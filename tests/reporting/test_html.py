@@ -345,5 +345,5 @@ def test_point_of_a_figure_says_its_values_when_it_is_touched(phone):
 def test_definitions_are_shown_by_pointer_and_keyboard_and_hidden_by_escape(phone):
     found, _ = phone
     assert found["shown"] and "paired by seed" in found["tip"]
-    assert "t interval" in found["cell"] and "In full: 9" in found["cell"]
+    assert "t interval" in found["cell"] and "Exact value: 9" in found["cell"]
     assert found["hidden"]

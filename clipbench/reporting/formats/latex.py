@@ -13,7 +13,7 @@ from clipbench.reporting.numbers import NOTHING
 from clipbench.reporting.table import Table
 
 HEADER = "% Needs \\usepackage{booktabs}. Written by clipbench; numbers are means over seeds."
-# What TeX takes for a command, and signs that its text fonts lack.
+# Characters that are special in TeX, and characters that its text fonts lack.
 SIGNS = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -31,13 +31,13 @@ SIGNS = {
     '"': r"\textquotedbl{}",
 } | {sign: f"\\{sign}" for sign in "&%$#_"}
 SPECIAL = re.compile("|".join(map(re.escape, SIGNS)))
-# What is neither ASCII nor a letter that every font has.
+# Neither ASCII nor a letter that every font has.
 UNKNOWN = re.compile(r"[^\x20-\x7e\u00a1-\u017f]")
 NEGATIVE = re.compile(r"(?<![\w.])-(?=[\d.$])")
 
 
 def render(report: Report) -> str:
-    """A table environment for each table of every setting, but those of every threshold, and of the search."""
+    """Return a table environment for each table of the settings and of the search, but those of every threshold."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
     lines = [HEADER]
     for number, setting in enumerate(report.settings):
@@ -74,7 +74,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def text(value: str) -> str:
-    """Text that TeX typesets as it stands, a minus as a minus."""
+    """Escape text for TeX, and turn the hyphen before a number into a minus sign."""
     signed = NEGATIVE.sub("\0", " ".join(value.split()))
     escaped = SPECIAL.sub(lambda found: SIGNS[found[0]], signed)
     parts = escaped.split("\0")

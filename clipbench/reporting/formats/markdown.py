@@ -22,8 +22,8 @@ from clipbench.reporting import combined as combined_words
 from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
 
-# A user's names must not open a table cell, a link, HTML or emphasis.
 BLANKS = re.compile(r"\n{3,}")
+# A user's names must not open a table cell, a link, HTML or emphasis.
 SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 
 
@@ -80,7 +80,7 @@ def _flag(flag: Flag) -> str:
 
 
 def _code(text: str) -> str:
-    """What is to be typed, sign by sign; more backticks around it than it has."""
+    """A command as inline code, in a fence of more backticks than it holds."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{' '.join(text.split())}{fence}"
 

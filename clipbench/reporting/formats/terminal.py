@@ -1,4 +1,4 @@
-"""The report on a terminal, within 80 columns; colour repeats what the words say and is never alone."""
+"""The report on a terminal, within 80 columns; colour only repeats what the words say."""
 
 from __future__ import annotations
 
@@ -145,12 +145,12 @@ def _table(table: Table[Any]) -> rich.table.Table:
 
 
 def _header(name: str) -> str:
-    """`val/accuracy %` in two lines: the column is as wide as its numbers need."""
+    """Break `val/accuracy %` into two lines, so that the column is only as wide as its numbers."""
     return name.replace("/", "/\n") if len(name) > WIDE_HEADER else name
 
 
 def _line(mark: str, text: str, console: Console, style: str) -> None:
-    """A paragraph with its mark hanging in the margin."""
+    """Print a paragraph with its mark in the margin."""
     lines = textwrap.wrap(text, console.width - len(mark), break_on_hyphens=False) or [""]
     body = "\n".join([lines[0], *(" " * len(mark) + line for line in lines[1:])])
     console.print(Text(mark, style) + Text(body, style if style in ("dim", "bold") else ""), soft_wrap=True)

@@ -30,7 +30,7 @@ from clipbench.reporting.table import Table
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# The colour and the sign of a verdict's badge; the word itself says what they say.
+# The colour and the sign of a verdict's badge; both only repeat the word.
 TONES = {
     answer.HELPS: "good",
     answer.TOO_FEW: "open",

@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table")) {
   }));
 }
 
-// What a number means: one tip for the page, by pointer, touch or keyboard; Escape hides it.
+// Explanations: one tooltip for the whole page, shown by pointer, touch or keyboard; Escape hides it.
 const tip = document.createElement("div");
 tip.id = "tip";
 tip.role = "tooltip";
@@ -37,7 +37,7 @@ function explanation(target) {
   const cell = target.closest("td");
   const header = cell && cell.closest("table").tHead.rows[0].cells[cell.cellIndex].firstElementChild;
   if (!header || !header.dataset.tip) return null;
-  const exact = cell.dataset.value ? ` In full: ${cell.dataset.value}.` : "";
+  const exact = cell.dataset.value ? ` Exact value: ${cell.dataset.value}.` : "";
   return [cell, `${header.textContent}: ${header.dataset.tip}${exact}`];
 }
 
