@@ -139,24 +139,25 @@ def everything(setting: Setting) -> Table[ArmResult]:
     return Table("everything", "Every strategy and threshold", tuple(columns), setting.rows)
 
 
-def ranks(found: Ranks) -> Table[int]:
-    """The strategies by their average rank over several settings; a row is a place in that order."""
-    columns: tuple[Column[int], ...] = (
-        Column("strategy", "A clipping strategy.", lambda place: found.strategies[place], is_text=True),
+def ranks(found: Ranks) -> Table[str]:
+    """The strategies by their average rank over several settings."""
+    means = dict(zip(found.strategies, found.ranking.means, strict=True))
+    columns: tuple[Column[str], ...] = (
+        Column("strategy", "A clipping strategy.", value=lambda strategy: strategy, is_text=True),
         Column(
             "average rank",
             "Mean of the ranks of the strategy over the settings; 1 is best.",
-            value=lambda place: found.ranking.means[place],
+            value=lambda strategy: means[strategy],
             text=lambda mean: f"{mean:.2f}",
         ),
         Column(
             "not significantly different from",
             "The strategies whose average rank is closer than the critical difference of Nemenyi's test.",
-            value=lambda place: numbers.listing(found.close_to(found.strategies[place])) or None,
+            value=lambda strategy: numbers.listing(found.close_to(strategy)) or None,
             is_text=True,
         ),
     )
-    return Table("ranks", "Ranks", columns, tuple(range(len(found.strategies))))
+    return Table("ranks", "Ranks", columns, found.strategies)
 
 
 def arm(setting: Setting, *, mark: bool = False) -> Column[ArmResult]:

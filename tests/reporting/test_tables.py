@@ -5,14 +5,13 @@ import math
 import pandas as pd
 import pytest
 
-from clipbench.analysis import verdicts
+from clipbench.analysis import search_result, verdicts
 from clipbench.reporting import (
     ReportOptions,
     compare,
     comparison_tables,
     legend,
     numbers,
-    search_sentences,
     search_tables,
 )
 from clipbench.reporting.formats import html, latex, markdown
@@ -63,7 +62,8 @@ def test_every_verdict_and_every_promise_has_a_meaning(reports):
     named = {getattr(verdicts, name) for name in ("BASELINE", "NO_BASELINE", "BEST", "TIED", "BETTER", "WORSE")}
     named |= {verdicts.NO_EFFECT, verdicts.UNDERPOWERED, verdicts.OPEN}
     assert set(comparison_tables.verdict(setting).words) == named
-    promised = {getattr(search_sentences, name) for name in ("HELD", "TOO_GOOD", "TOO_MODEST", "OPEN", "NOT_SEARCHED")}
+    promised = {search_result.HELD, search_result.TOO_GOOD, search_result.TOO_MODEST}
+    promised |= {search_result.NOT_CONFIRMED, search_result.NOT_SEARCHED}
     assert set(search_tables.PROMISES) == promised
 
 
