@@ -124,17 +124,13 @@ def report(
 
     `seeds`, `set` and `results` are those of `run`.
     """
-    from clipbench.analysis.strategy_ranks import combine
-    from clipbench.reporting.write import write_combined
     from clipbench.search import confirmed_report
 
     if not experiments:
         raise _wrong("report", "expected at least one experiment, got none.")
     settings = _settings("", **_checked(seeds, set, "auto", "auto", results, None, False))
     with _importing_from_here():
-        found = [confirmed_report.report(os.fspath(each), settings, grid=grid) for each in experiments]
-    if len(found) > 1:
-        write_combined(combine([each.report for each in found]), settings.results)
+        found, _, _ = confirmed_report.reports([os.fspath(each) for each in experiments], settings, grid=grid)
     return Result(found)
 
 

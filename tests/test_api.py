@@ -127,10 +127,10 @@ def test_a_result_shows_its_headline_and_its_table(finished):
 
 def test_text_of_a_user_is_shown_as_text(finished):
     (whole,) = finished[2]._finished
-    setting = dataclasses.replace(whole.report.settings[0], headline="<script>alert(1)</script>", notes=("a <i> b",))
+    setting = dataclasses.replace(whole.report.settings[0], words="<script>alert(1)</script>")
     report = dataclasses.replace(whole.report, name="<b>", settings=(setting,))
     page = Result([dataclasses.replace(whole, report=report)])._repr_html_()
-    assert "<script" not in page and "&lt;script&gt;" in page and "&lt;i&gt;" in page and "<h4>&lt;b&gt;</h4>" in page
+    assert "<script" not in page and "&lt;script&gt;" in page and "<h4>&lt;b&gt;</h4>" in page
 
 
 def test_many_settings_are_counted_instead_of_shown(finished):
@@ -211,7 +211,7 @@ def test_what_is_not_there_is_said(finished, tmp_path):
         clipbench.run(tmp_path / "nope.yaml")
     with pytest.raises(clipbench.InputError, match="expected at least one experiment, got none"):
         clipbench.report()
-    with pytest.raises(clipbench.ClipbenchError, match="nothing is trained yet"):
+    with pytest.raises(clipbench.ClipbenchError, match="nothing has been trained yet"):
         clipbench.report(finished[0], results=tmp_path / "r")
     with pytest.raises(clipbench.InputError, match="Did you mean `thresholds`"):
         finished[2].figure("treshold")

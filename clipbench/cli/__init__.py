@@ -8,22 +8,27 @@ import signal
 import sys
 from types import FrameType
 
-from clipbench.cli import machine_commands, mlflow_commands, pilot_command, run_commands, sweep_command, write_commands  # noqa: F401 - each declares its commands
 from clipbench.cli.app import PANELS, app
+
+# Each declares its commands, in the order of `--help`.
+# ruff: isort: off
+from clipbench.cli import run_command, sweep_command, report_command  # noqa: F401
+from clipbench.cli import pilot_command, write_commands, mlflow_commands, machine_commands  # noqa: F401
+# ruff: isort: on
 
 __all__ = ["PANELS", "app", "main"]
 
 
 def main() -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file may have characters that a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    # `package.module:function` is found in the folder where the user stands, as it is for `python -m`. At the end, so
-    # that no file there hides a library's.
+    # Find `package.module:function` in the current folder, as `python -m` does; last, so that no file there hides a
+    # library.
     sys.path.append(os.getcwd())
     signal.signal(signal.SIGTERM, _interrupt)
     app()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Being asked to end is like Ctrl-C: what is saved stays, and the way to go on is said."""
+    """Treat SIGTERM as Ctrl-C: finished trials stay saved, and the message says how to continue."""
     raise KeyboardInterrupt

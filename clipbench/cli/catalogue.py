@@ -1,4 +1,4 @@
-"""What there is to choose from, as text: a reference page for each kind of plug-in, or one of them in full."""
+"""The text of `clipbench list`: the components of each kind, or one of them in full."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ from clipbench.config.values import describe_type, show
 from clipbench.errors import InputError, Place, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
-# What the words of `clipbench list` mean to the registry, and what is said over each list.
+# The registry's name for each word of `clipbench list`, and a remark above each list.
 KINDS = {
     "strategies": ("strategy", "the arms of `clip`"),
     "models": ("model", ""),
     "data": (
         "data",
-        "also: split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit, resize, folds, corrupt; a stream: split",
+        "all take split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit, resize, folds, corrupt; streams: split",
     ),
-    "optimizers": ("optimizer", "torch.optim's own"),
-    "losses": ("loss", "of `train.loss`; `output` when the model's output is the loss"),
-    "metrics": ("metric", "of `train.metrics`"),
-    "schedules": ("schedule", "of `train.schedule`; every one also takes warmup: steps"),
-    "noise": ("noise", "of `train.noise`: the laws of what is added to gradients"),
+    "optimizers": ("optimizer", "from torch.optim"),
+    "losses": ("loss", "for `train.loss`; `output` where the output of the model is the loss"),
+    "metrics": ("metric", "for `train.metrics`"),
+    "schedules": ("schedule", "for `train.schedule`; all take warmup: steps"),
+    "noise": ("noise", "for `train.noise`: distributions of the noise added to gradients"),
 }
 COMMON = ("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "warmup")
-
-
-# Strategies by the file that they stand in, what most people look for first.
+# Files of strategies in the order in which they are listed: the common ones first.
 FAMILIES = ("norms", "elementwise", "skipping", "adaptive", "weights")
 LETTERS = (
-    "g: the gradient, or an element of it; n: its norm where the rule looks, at the whole model, each tensor or each "
-    "unit (a row of a matrix, a filter, a bias); w: the norm of the weights there; c: the threshold. search: "
-    "thresholds that are worth a try; off at: the one at which the rule does nothing."
+    "g: the gradient or one of its elements; n: the norm of the gradient of the model, of each tensor or of each unit "
+    "(a row of a matrix, a filter, a bias); w: the norm of the weights of the same; c: the threshold. search: the "
+    "range of thresholds to search; off at: the threshold that never clips."
 )
 WIDTH = 80
 
 
 def families(kind: str) -> list[tuple[str, list[Plugin]]]:
-    """Plug-ins in the order in which they are shown; strategies under a sentence of each family's."""
+    """The components of a kind in the order of the list; strategies by families, each with its sentence."""
     plugins = list(catalogue(KINDS[kind][0]).values())
     if kind != "strategies":
         return [("", plugins)]
@@ -54,7 +52,7 @@ def families(kind: str) -> list[tuple[str, list[Plugin]]]:
 
 
 def list_lines(kind: str) -> Iterator[str]:
-    """A heading, then a few lines for each plug-in of a kind."""
+    """A heading, then a few lines for each component of a kind."""
     _, remark = KINDS[kind]
     yield from _wrapped(f"{kind}: {remark}" if remark else kind, "")
     if kind == "strategies":
@@ -69,7 +67,7 @@ def list_lines(kind: str) -> Iterator[str]:
 
 
 def _entry(plugin: Plugin, width: int) -> Iterator[str]:
-    """The name beside the formula; under it what the plug-in does, its options, and where it is from."""
+    """The name and the formula; below them what the component does, its options and its reference."""
     formula, reference = formula_of(plugin)
     name, indent = f"  {plugin.name:{width}}  ", " " * (width + 4)
     strategy = plugin.kind == "strategy"
@@ -84,12 +82,12 @@ def _entry(plugin: Plugin, width: int) -> Iterator[str]:
 
 
 def _facts(plugin: Plugin) -> Iterator[str]:
-    """Of a strategy: where it looks, if no option says it, and the thresholds that matter."""
+    """Where a strategy acts, if no option says it, and its special thresholds."""
     facts = plugin.facts
     if facts.get("on") == "weights":
-        yield "on the weights, after the step"
+        yield "acts on the weights, after the step"
     if facts.get("per") in ("element", "step"):
-        yield "each element" if facts["per"] == "element" else "the whole step"
+        yield "per element" if facts["per"] == "element" else "per step"
     if facts.get("search"):
         yield "search {:g} to {:g}".format(*facts["search"])
     if facts.get("loose") is not None:
@@ -97,17 +95,17 @@ def _facts(plugin: Plugin) -> Iterator[str]:
 
 
 def _common_options() -> Iterator[str]:
-    """What clipbench adds to the rules' own options."""
+    """The options that clipbench adds to those of the rules."""
     added = {
         spec.name: spec
         for plugin in catalogue("strategy").values()
         for spec in signature(plugin).values()
         if spec.name not in plugin.options
     }
-    yield "\nOptions that rules take beside their own, where they mean something:\n"
+    yield "\nCommon options of the rules, where they apply:\n"
     width = max(map(len, added))
     for spec in added.values():
-        default = "of the rule" if spec.name == "per" else _default(spec)
+        default = "by rule" if spec.name == "per" else _default(spec)
         yield from _wrapped(f"{takes(spec)}; default {default}", " " * (width + 4), f"  {spec.name:{width}}  ")
 
 
@@ -123,13 +121,13 @@ def _wrapped(text: str, indent: str, first: str | None = None) -> Iterator[str]:
 
 
 def _sentence(plugin: Plugin) -> str:
-    """The first sentence of the file that a plug-in stands in."""
+    """The first sentence of the module of a component."""
     text = (sys.modules[plugin.function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " ")
     return re.split(r"(?<=\.)\s", text)[0]
 
 
 def full_lines(kind: str, name: str) -> Iterator[str]:
-    """Everything about one plug-in: its docstring, and what each of its options takes."""
+    """One component in full: its docstring and its options."""
     try:
         plugin = find(KINDS[kind][0], name)
     except UnknownName as error:
@@ -151,7 +149,7 @@ def full_lines(kind: str, name: str) -> Iterator[str]:
 
 
 def described(kind: str) -> list[dict[str, Any]]:
-    """The same as plain values, for `--json`."""
+    """The components of a kind as plain values, for `--json`."""
     return [_described(plugin, family) for family, plugins in families(kind) for plugin in plugins]
 
 
@@ -178,11 +176,11 @@ def _described(plugin: Plugin, family: str) -> dict[str, Any]:
 
 
 def known_kind(kind: str) -> str:
-    """The kind that a word of the command line means: `strategy` is `strategies` too."""
+    """Return the kind for a word of the command line: `strategy` means `strategies`."""
     singular = {registered: plural for plural, (registered, _) in KINDS.items()}
     if kind in KINDS or kind in singular:
         return singular.get(kind, kind)
-    raise InputError.at(Place(f"list {kind}"), "is nothing that can be listed.", did_you_mean(kind, KINDS))
+    raise InputError.at(Place(f"list {kind}"), "unknown kind of component.", did_you_mean(kind, KINDS))
 
 
 def _described_option(spec: OptionSpec) -> dict[str, Any]:
@@ -191,7 +189,7 @@ def _described_option(spec: OptionSpec) -> dict[str, Any]:
 
 
 def formula_of(plugin: Plugin) -> tuple[str, str]:
-    """The indented line under the first one of a docstring, and the reference behind it."""
+    """The formula and the reference, which are the second paragraph of a docstring."""
     parts = plugin.doc.split("\n\n")
     if plugin.kind == "data" or len(parts) < 2:
         return "", ""
@@ -200,20 +198,20 @@ def formula_of(plugin: Plugin) -> tuple[str, str]:
 
 
 def paragraphs_of(plugin: Plugin) -> list[str]:
-    """What a docstring says after its formula; of data, after the first sentence."""
+    """The paragraphs of a docstring after its formula; for data, after its first one."""
     parts = plugin.doc.split("\n\n")[1 if plugin.kind == "data" else 2 :]
     return [" ".join(part.split()) for part in parts]
 
 
 def takes(spec: OptionSpec) -> str:
-    """What an option takes, and within which bounds."""
+    """The type of an option and its bounds."""
     return spec.words or ", ".join([describe_type(spec.annotation), *_bounds(spec.annotation)])
 
 
 def _bounds(annotation: Any) -> Iterator[str]:
     words = {"ge": "at least", "gt": "over", "le": "at most", "lt": "below"}
     origin = typing.get_origin(annotation)
-    inside = isinstance(origin, type) and issubclass(origin, list | tuple | dict)  # bounds of items are not its own
+    inside = isinstance(origin, type) and issubclass(origin, list | tuple | dict)  # with bounds of items
     for part in () if inside else typing.get_args(annotation):
         yield from _bounds(part)
     for known in getattr(annotation, "__metadata__", ()):

@@ -9,38 +9,45 @@ from typing import Annotated
 import typer
 
 from clipbench.cli.app import MACHINE, app, say, say_json
-from clipbench.cli.options import Devices, Json, Results, TrackingUri, Workers
+from clipbench.cli.options import DeviceOption, Json, Results, TrackingUri, Workers
 from clipbench.commands.devices import Device
 
 
 @app.command(rich_help_panel=MACHINE)
 def bench(
     model: Annotated[
-        list[str] | None, typer.Option("--model", metavar="NAME", help="mlp, cnn, rnn and transformer, if not said.")
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="NAME", help="Model to measure; can be repeated.  [default: mlp, cnn, rnn, transformer]"
+        ),
     ] = None,
-    lanes: Annotated[int, typer.Option("--lanes", min=8, help="Trials at once, a multiple of 8.")] = 64,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Each measures the loop, then the cohort.")] = 3,
-    device: Devices = Device.auto,
+    lanes: Annotated[
+        int, typer.Option("--lanes", min=8, metavar="N", help="Trials trained at once, a multiple of 8.")
+    ] = 64,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, metavar="N", help="Repetitions; each measures the loop, then the cohort.")
+    ] = 3,
+    device: DeviceOption = Device.auto,
     workers: Workers = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure this machine: the cohort engine beside the plain PyTorch loop, in turns."""
+    """Measure training speed, and that of a plain PyTorch loop."""
     from clipbench.commands import bench
 
-    figures = []
+    speeds = []
     if not as_json:
         say([bench.HEADER])
-    for figure in bench.measure(model or bench.MODELS, lanes, rounds, device.value, workers):  # type: ignore[arg-type]
-        figures.append(asdict(figure))
+    for speed in bench.measure(model or bench.MODELS, lanes, rounds, device.value, workers):  # type: ignore[arg-type]
+        speeds.append(asdict(speed))
         if not as_json:
-            say([bench.line(figure)])
+            say([bench.line(speed)])
     if as_json:
-        say_json(figures)
+        say_json(speeds)
 
 
 @app.command(rich_help_panel=MACHINE)
 def doctor(results: Results = Path("results"), tracking_uri: TrackingUri = None, as_json: Json = False) -> None:
-    """Show device, versions, the MLflow store, and what is optional and missing."""
+    """Show the device, the versions of libraries and the MLflow store."""
     from clipbench.commands.doctor import examine
     from clipbench.commands.session import Settings
 

@@ -1,4 +1,4 @@
-"""The commands around MLflow: push, pull, ui."""
+"""The commands around MLflow: push, pull and ui."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 from clipbench.cli.app import TRACKING, app, complain, say
 from clipbench.cli.options import Results, TrackingUri
 
-Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A YAML file, or the name of an experiment.")]
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Experiment file, or name of an experiment.")]
 
 
 @app.command(rich_help_panel=TRACKING)
 def push(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
-    """Send what MLflow does not have yet."""
+    """Send to MLflow what it does not have yet."""
     from clipbench.commands.run import push
     from clipbench.commands.session import Settings
 
@@ -33,12 +33,15 @@ def pull(experiment: Name, results: Results = Path("results"), tracking_uri: Tra
     from clipbench.commands.session import Settings
 
     name, trials = pull(experiment, Settings(results=results, tracking_uri=tracking_uri))
-    say([f"{name}: {trials} trials that were not here. Next: clipbench report {name}"])
+    say([f"{name}: {trials} trials downloaded from MLflow. Next: clipbench report {name}"])
 
 
 @app.command(rich_help_panel=TRACKING, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def ui(context: typer.Context, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
-    """Open MLflow's own UI on the store; other options, such as --port, are passed on to `mlflow ui`."""
+    """Open the MLflow UI on the results.
+
+    Other options, such as --port, are passed on to `mlflow ui`.
+    """
     from clipbench.commands.session import Settings
     from clipbench.tracking.uri import ui_command
 

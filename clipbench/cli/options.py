@@ -1,12 +1,15 @@
-"""Options that several commands take, declared once."""
+"""The options that several commands take, each declared once."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shlex
 import sys
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,15 +20,6 @@ if TYPE_CHECKING:
     from clipbench.commands.session import Settings
 
 
-class Format(StrEnum):
-    terminal = "terminal"
-    markdown = "markdown"
-    html = "html"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
-
-
 def _workers(text: str) -> int | None:
     if text == "auto":
         return None
@@ -34,45 +28,73 @@ def _workers(text: str) -> int | None:
     return int(text)
 
 
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Replace a value of the YAML; repeatable."),
-]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, metavar="N", help="Train seeds 0 to N-1.")]
-Json = Annotated[bool, typer.Option("--json", help="One machine-readable document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
-Devices = Annotated[Device, typer.Option("--device", help="What trains; auto is a GPU if there is one.")]
+ExperimentFile = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="Experiment file.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Training device; auto picks a GPU if there is one.")]
 Workers = Annotated[
     str,
-    typer.Option("--workers", metavar="N|auto", callback=_workers, help="Processes; auto is one per core on a CPU."),
+    typer.Option(
+        "--workers", metavar="N|auto", callback=_workers, help="Worker processes; auto starts one per core on a CPU."
+    ),
 ]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of all results.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, metavar="N", help="Use the seeds 0 to N-1.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the YAML; can be repeated."),
+]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of all results.")]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
         "--tracking-uri",
         metavar="URI",
-        help="MLflow; else MLFLOW_TRACKING_URI, else SQLite in the results folder.",
+        help="MLflow tracking URI; else MLFLOW_TRACKING_URI, else SQLite in the results folder.",
     ),
 ]
-NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Mirror nothing to MLflow.")]
+NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Do not log to MLflow.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 
 
-def settings_of(
-    device: Device,
-    workers: str,
-    seeds: int | None,
-    sets: list[str] | None,
-    results: Path,
-    tracking_uri: str | None,
-    no_mlflow: bool,
-) -> Settings:
-    """The options of every command that trains, as the library takes them."""
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the shared options of a command that trains say."""
+
+    settings: Settings
+    as_json: bool
+    quiet: bool
+
+
+def trains(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of all commands that train; it takes what they say as its parameter `options`."""
+    own, shared = (inspect.signature(each, eval_str=True).parameters for each in (command, _training_options))
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        command(options=_training_options(**{name: given.pop(name) for name in shared}), **given)
+
+    parameters = [each for each in own.values() if each.name != "options"]
+    typed: Any = with_options
+    typed.__signature__ = inspect.Signature([*parameters, *shared.values()])
+    return with_options
+
+
+def _training_options(
+    *,
+    device: DeviceOption = Device.auto,
+    workers: Workers = "auto",
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = Path("results"),
+    tracking_uri: TrackingUri = None,
+    no_mlflow: NoMlflow = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> TrainingOptions:
     with uninterrupted():
         from clipbench.commands.session import Settings
         from clipbench.tracking.uri import redact
 
-    return Settings(
+    settings = Settings(
         device=device.value,
         workers=workers,  # type: ignore[arg-type]  # a number or None, by the option's callback
         seeds=seeds,
@@ -82,3 +104,4 @@ def settings_of(
         mirror=not no_mlflow,
         command=redact(shlex.join(["clipbench", *sys.argv[1:]])),
     )
+    return TrainingOptions(settings, as_json, quiet)

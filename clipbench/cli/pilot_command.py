@@ -1,4 +1,4 @@
-"""The command pilot: percentiles of gradients, and thresholds as YAML to paste."""
+"""The command pilot: percentiles of unclipped gradients, and thresholds as YAML to paste."""
 
 from __future__ import annotations
 
@@ -6,82 +6,62 @@ import json
 import math
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json, uninterrupted
-from clipbench.cli.options import (
-    Devices,
-    Json,
-    NoMlflow,
-    Quiet,
-    Results,
-    Seeds,
-    Sets,
-    TrackingUri,
-    Workers,
-    settings_of,
-)
-from clipbench.commands.devices import Device
+from clipbench.cli.options import ExperimentFile, TrainingOptions, trains
 
 if TYPE_CHECKING:
-    from clipbench.commands.pilot import Pilot, Piloted
+    from clipbench.commands.pilot import Pilot, PilotSetting
     from clipbench.pilot.results import Proposal
 
-# What fits a terminal.
-MOST_TENSORS = 12
-MOST_LETTERS = 25
+MOST_TENSORS = 12  # that a terminal lists
+MOST_LETTERS = 25  # of the name of a tensor
 
 
 @app.command(rich_help_panel=WRITING)
+@trains
 def pilot(
-    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment.")],
+    experiment: ExperimentFile,
+    options: TrainingOptions,
     strategies: Annotated[
         list[str] | None,
-        typer.Option("--strategy", metavar="NAME", help="Propose thresholds for this one; repeatable. Else for all."),
+        typer.Option("--strategy", metavar="NAME", help="Propose thresholds for this strategy only; can be repeated."),
     ] = None,
-    device: Devices = Device.auto,
-    workers: Workers = "auto",
-    seeds: Seeds = None,
-    sets: Sets = None,
-    results: Results = Path("results"),
-    tracking_uri: TrackingUri = None,
-    no_mlflow: NoMlflow = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Train without clipping, show how large gradients are, and propose thresholds as YAML to paste."""
+    """Train without clipping and propose thresholds as YAML to paste.
+
+    Also prints the percentiles of gradient norms and elements. MLflow is not used.
+    """
     with uninterrupted():
-        from clipbench.commands import pilot
+        from clipbench.commands.pilot import pilot
         from clipbench.commands.progress import make_progress
 
-    # MLflow's options are taken as by all commands that train; a pilot is mirrored nowhere.
-    settings = settings_of(device, workers, seeds, sets, results, tracking_uri, no_mlflow)
-    found = pilot.pilot(experiment, settings, strategies or (), make_progress(quiet=quiet))
-    if as_json:
+    found = pilot(experiment, options.settings, strategies or (), make_progress(quiet=options.quiet))
+    if options.as_json:
         say_json(_document(found))
     else:
         for number, setting in enumerate(found.settings):
-            say(["", ""] if number and not quiet else [])
-            say(_yaml(setting) if quiet else _lines(setting))
+            say(["", ""] if number and not options.quiet else [])
+            say(_yaml(setting) if options.quiet else _lines(setting))
     for failure in found.failed:
         complain(failure)
     if found.failed:
         raise typer.Exit(FAILED)
 
 
-def _lines(setting: Piloted) -> Iterator[str]:
-    """One setting for a terminal: what was trained, the percentiles, and the YAML."""
-    yield from _opening(setting)
+def _lines(setting: PilotSetting) -> Iterator[str]:
+    """One setting as text: what was trained, the percentiles, and the YAML."""
+    yield from _heading(setting)
     yield ""
     yield from _table(setting)
     yield ""
     yield from _yaml(setting)
 
 
-def _opening(setting: Piloted) -> Iterator[str]:
+def _heading(setting: PilotSetting) -> Iterator[str]:
     first, seeds = setting.trials[0], len(setting.trials)
     labels = [part.label for part in (first.data, first.model, first.optimizer) if part]
     yield from textwrap.wrap(", ".join(labels), 80)
@@ -89,43 +69,43 @@ def _opening(setting: Piloted) -> Iterator[str]:
     if setting.diverged:
         steps = setting.diverged.values()
         when = f"at step {min(steps)}" if len(set(steps)) == 1 else f"between steps {min(steps)} and {max(steps)}"
-        yield f"{len(steps)} of {seeds} diverged without clipping, {when}; all below is of the steps before."
+        yield f"{len(steps)} of {seeds} diverged without clipping, {when}; the steps before are measured."
     if setting.every > 1:
-        yield f"Percentiles and thresholds are of every {_ordinal(setting.every)} step, from the first on."
+        yield f"Percentiles and thresholds use every {_ordinal(setting.every)} step, starting with the first."
 
 
-def _table(setting: Piloted) -> Iterator[str]:
+def _table(setting: PilotSetting) -> Iterator[str]:
     from clipbench.commands.pilot import PERCENTS
 
     rows = [row for row in setting.rows if row.count]
-    tensors = len(setting.seen[0].names) if setting.seen else 0
+    tensors = len(setting.statistics[0].names) if setting.statistics else 0
     shown = rows if tensors <= MOST_TENSORS else rows[:-tensors]
     if not shown:
-        yield "No step was finite: there is nothing to measure."
+        yield "No finite step, nothing to measure."
         return
     width = max(len(_shortened(row.name)) for row in shown)
     heads = ["max" if percent == 100 else f"{percent} %" for percent in PERCENTS]
     yield f"{'before clipping':{width}} " + "".join(f"{head:>9}" for head in heads)
     for row in shown:
         yield f"{_shortened(row.name):{width}} " + "".join(f"{_size(value):>9}" for value in row.values)
-    chosen, parameters = setting.seen[0].elements["g"].shape[1], setting.seen[0].parameters
+    chosen, parameters = setting.statistics[0].elements["g"].shape[1], setting.statistics[0].parameters
     if chosen < parameters:
-        yield f"elements: absolute values of {chosen:,} of {parameters:,}, drawn once"
+        yield f"elements: absolute values of {chosen:,} of {parameters:,}, chosen at random"
 
 
 def _shortened(name: str) -> str:
-    """The end of a tensor's name says more than its beginning."""
+    """Shorten the name of a tensor and keep its end, which tells more."""
     return name if len(name) <= MOST_LETTERS else f"norm, ...{name[9 - MOST_LETTERS :]}"
 
 
-def _yaml(setting: Piloted) -> Iterator[str]:
+def _yaml(setting: PilotSetting) -> Iterator[str]:
     """The section `clip` of an experiment."""
     yield "clip:"
     yield "  - none"
     for proposal in setting.proposals:
-        said = _said(proposal)
-        if said:
-            yield f"  # {said}"
+        comment = _comment(proposal)
+        if comment:
+            yield f"  # {comment}"
         yield f"  - {_arm(proposal)}"
 
 
@@ -138,16 +118,16 @@ def _arm(proposal: Proposal) -> str:
 
 def _number(value: float) -> str:
     text = f"{value:g}"
-    return text.replace("e", ".0e") if "e" in text and "." not in text else text  # 1e-05 is a word in YAML
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text  # 1e-05 is a string in YAML
 
 
-def _said(proposal: Proposal) -> str:
+def _comment(proposal: Proposal) -> str:
     shares = ", ".join(_percent(level.share) for level in proposal.levels)
     if proposal.by == "fires":
         return f"fires on {shares} of {proposal.unit}"
     if proposal.by == "keeps":
         return f"leaves {shares} of the norm, at the median step"
-    return "its threshold is no size: its search range" if proposal.levels else ""
+    return "the search range of the rule" if proposal.levels else ""
 
 
 def _percent(share: float) -> str:
@@ -176,7 +156,7 @@ def _document(found: Pilot) -> dict[str, Any]:
     }
 
 
-def _setting(setting: Piloted) -> dict[str, Any]:
+def _setting(setting: PilotSetting) -> dict[str, Any]:
     from clipbench.commands.pilot import PERCENTS
 
     first = setting.trials[0]

@@ -1,4 +1,4 @@
-"""The commands that help to write an experiment: init, check, list, schema."""
+"""The commands that help to write an experiment: init, check, list and schema."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from clipbench.errors import InputError
 
 @app.command(rich_help_panel=WRITING)
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("experiment.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("experiment.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented experiment to start from."""
     from clipbench.config.template import write_template
@@ -26,16 +26,15 @@ def init(
 
 @app.command(rich_help_panel=WRITING)
 def check(
-    experiments: Annotated[list[Path], typer.Argument(metavar="EXPERIMENT.yaml", help="The files to check.")],
+    experiments: Annotated[list[Path], typer.Argument(metavar="EXPERIMENT.yaml", help="Experiment files.")],
     sets: Sets = None,
     seeds: Seeds = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Validate experiments, and say everything that is wrong at once."""
+    """Validate experiments and report all mistakes at once."""
     from clipbench import config
-    from clipbench.cli.summary import problem_values, summary, summary_lines
-    from clipbench.cli.sweep_summary import sweep_lines, sweep_values
+    from clipbench.cli.experiment_summary import problem_values, summary, summary_lines, sweep_lines, sweep_values
 
     documents: list[dict[str, Any]] = []
     for path in experiments:
@@ -56,12 +55,16 @@ def check(
 @app.command(name="list", rich_help_panel=WRITING)
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="strategies, models, data, optimizers, losses or metrics; else all.")
+        str | None,
+        typer.Argument(help="strategies, models, data, optimizers, losses, metrics, schedules or noise; default: all."),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One of them, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of one of them, to show it in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what there is: formulas, options, references; or one of them in full."""
+    """List strategies, models, data sets and all other components.
+
+    Each with its formula, its options and its reference.
+    """
     from clipbench.cli import catalogue
 
     kinds = [catalogue.known_kind(kind)] if kind else list(catalogue.KINDS)

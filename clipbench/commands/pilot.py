@@ -1,4 +1,4 @@
-"""From an experiment file to percentiles of its gradients without clipping, and thresholds to try."""
+"""The pilot: train without clipping, take percentiles of the gradients, and propose thresholds."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NONE = Component.of(UNCLIPPED)
 
 
 @dataclass(frozen=True)
-class Row:
-    """Percentiles of one kind of size, over `count` of them."""
+class Percentiles:
+    """Percentiles of one quantity over `count` values."""
 
     name: str
     count: int
@@ -31,41 +31,41 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Piloted:
-    """One setting: data, model, training and optimizer, over all seeds."""
+class PilotSetting:
+    """What was measured and proposed for one setting (data, model, training options, optimizer), over all seeds."""
 
     trials: tuple[Trial, ...]
-    seen: tuple[GradientStatistics, ...]
+    statistics: tuple[GradientStatistics, ...]
     proposals: tuple[Proposal, ...]
 
     @property
     def diverged(self) -> dict[int, int]:
-        """The step, from 1, at which each seed that did diverged."""
-        return {w.trial.seed: w.diverged_step for w in self.seen if w.diverged_step}
+        """The step, counted from 1, at which a seed diverged, of the seeds that did."""
+        return {each.trial.seed: each.diverged_step for each in self.statistics if each.diverged_step}
 
     @property
     def steps(self) -> int:
-        return sum(watched.steps for watched in self.seen)
+        return sum(each.steps for each in self.statistics)
 
     @property
     def every(self) -> int:
-        return max((watched.every for watched in self.seen), default=1)
+        return max((each.every for each in self.statistics), default=1)
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        return tuple(Row(name, values.size, _percentiles(values)) for name, values in self._sizes())
+    def rows(self) -> tuple[Percentiles, ...]:
+        return tuple(Percentiles(name, values.size, _percentiles(values)) for name, values in self._quantities())
 
-    def _sizes(self) -> Iterator[tuple[str, np.ndarray]]:
+    def _quantities(self) -> Iterator[tuple[str, np.ndarray]]:
         for place in ("model", "tensor", "unit"):
             yield f"norm, {place}", self._all(place, "n")
         yield "largest element", self._all("model", "m")
-        yield "elements", np.concatenate([np.abs(watched.elements["g"]).ravel() for watched in self.seen] or [_NOTHING])
-        for number, name in enumerate(self.seen[0].names if self.seen else ()):
-            norms = [watched.places["tensor"]["n"][:, number] for watched in self.seen]
+        yield "elements", np.concatenate([np.abs(each.elements["g"]).ravel() for each in self.statistics] or [_NOTHING])
+        for number, name in enumerate(self.statistics[0].names if self.statistics else ()):
+            norms = [each.places["tensor"]["n"][:, number] for each in self.statistics]
             yield f"norm, {name}", np.concatenate(norms)
 
     def _all(self, place: str, kind: str) -> np.ndarray:
-        return np.concatenate([watched.places[place][kind].ravel() for watched in self.seen] or [_NOTHING])
+        return np.concatenate([each.places[place][kind].ravel() for each in self.statistics] or [_NOTHING])
 
 
 _NOTHING = np.empty(0)
@@ -73,10 +73,10 @@ _NOTHING = np.empty(0)
 
 @dataclass(frozen=True)
 class Pilot:
-    """What a pilot came to."""
+    """The result of a pilot."""
 
     plan: Plan
-    settings: tuple[Piloted, ...]
+    settings: tuple[PilotSetting, ...]
     failed: Sequence[str]
     device: str
 
@@ -95,7 +95,7 @@ def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str],
         for trials in _settings(plan):
             mine = tuple(seen[trial.id] for trial in trials if trial.id in seen)
             proposals = pool.call("clipbench.pilot.propose:propose", rules, mine) if mine else []
-            found.append(Piloted(trials, mine, tuple(proposals)))
+            found.append(PilotSetting(trials, mine, tuple(proposals)))
     return Pilot(plan, tuple(found), failed, device)
 
 

@@ -25,7 +25,7 @@ START_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Preview:
+class RunPreview:
     """What a run would do."""
 
     plan: Plan
@@ -53,7 +53,7 @@ def run(session: Session, path: str | Path) -> Finished:
     return Finished(subject, report, store.folder, session.trained, session.failed, device, plan.notes)
 
 
-def preview(path: str | Path, settings: Settings) -> Preview:
+def preview(path: str | Path, settings: Settings) -> RunPreview:
     """What `run` would do, how long that takes and how much memory, from a short timing."""
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
@@ -69,7 +69,7 @@ def preview(path: str | Path, settings: Settings) -> Preview:
         largest = max((cohort.lane_bytes for cohort in plan.cohorts), default=0)
         needed = pool.size * (WORKER_BYTES + lanes * largest)
     reused = sum(trial.id in done for trial in plan.trials)
-    return Preview(plan, reused, chunks, pool.size, device, seconds, needed)
+    return RunPreview(plan, reused, chunks, pool.size, device, seconds, needed)
 
 
 def report(experiment: str | Path, settings: Settings) -> Finished:
@@ -78,7 +78,7 @@ def report(experiment: str | Path, settings: Settings) -> Finished:
     subject = _known(path, settings) or _planned_subject(path, settings)
     store = Store(settings.results / subject.name)
     if not store.folder.is_dir():
-        raise ClipbenchError(f"{store.folder}: nothing is trained yet. Type `clipbench run {experiment}` first.")
+        raise ClipbenchError(f"{store.folder}: nothing has been trained yet. Run `clipbench run {experiment}` first.")
     return Finished(subject, publish(subject, store), store.folder)
 
 
@@ -110,7 +110,7 @@ def push(experiment: str | Path, settings: Settings) -> tuple[str, Pushed]:
     """Send to MLflow what it lacks of an experiment; its name, and what was sent."""
     folder = settings.results / _name(experiment, settings.results)
     if not folder.is_dir():
-        raise ClipbenchError(f"{folder}: nothing is trained yet. Type `clipbench run {experiment}` first.")
+        raise ClipbenchError(f"{folder}: nothing has been trained yet. Run `clipbench run {experiment}` first.")
     invocation = Invocation(command=settings.command, git_commit=git_commit(), version=__version__)
     return folder.name, sync.push(folder, folder.name, settings.uri, settings.artifacts, invocation)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipbench import config
 from clipbench.analysis import subject_cache
+from clipbench.analysis.strategy_ranks import Combined, combine
 from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
 from clipbench.commands import run
@@ -14,13 +16,24 @@ from clipbench.config.resolved_yaml import resolved
 from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Plan
-from clipbench.reporting.write import publish
+from clipbench.reporting.write import publish, write_combined, write_pictures
 from clipbench.search.confirm import confirming, recalled
 from clipbench.search.settings import search_settings
 from clipbench.store import Store, sweep_file
 from clipbench.store.sweep_file import SweepDocument
 
 COMMAND = "sweep"
+
+
+def reports(
+    experiments: Sequence[str | Path], settings: Settings, *, grid: bool = False, png: bool = False
+) -> tuple[list[Finished], Combined, Path | None]:
+    """The report of each experiment, all of them together, and the page that compares them if there are several."""
+    finished = [report(experiment, settings, grid=grid) for experiment in experiments]
+    for each in finished if png else ():
+        write_pictures(each.subject, Store(each.folder), each.swept)
+    combined = combine([each.report for each in finished])
+    return finished, combined, write_combined(combined, settings.results) if len(finished) > 1 else None
 
 
 def report(experiment: str | Path, settings: Settings, *, grid: bool = False) -> Finished:

@@ -85,7 +85,7 @@ def sweep(session: Session, path: str | Path, asking: SweepOptions) -> Finished:
 def left_out(contenders: Sequence[Contender]) -> list[str]:
     """The arms of the YAML that are outside of what is searched."""
     arms = dict.fromkeys(arm for contender in contenders for arm in contender.left_out)
-    return [f"{', '.join(arms)}: outside of what is searched, and so no part of the sweep."] if arms else []
+    return [f"{', '.join(arms)}: outside the search range, not part of the sweep."] if arms else []
 
 
 def _prepared(pool: WorkerPool, plan: Plan, asking: SweepOptions) -> tuple[SearchSettings, tuple[Contender, ...]]:

@@ -103,7 +103,7 @@ def test_check_says_what_an_experiment_amounts_to():
         "  data       digits",
         "  model      mlp",
         "  optimizer  sgd(lr=0.1, momentum=0.9)",
-        "  train      20 epochs, batches of 64, the loss that the targets ask for",
+        "  train      20 epochs, batch size 64, default loss",
         "  arm        none",
         "  arm        norm at 0, 1",
         "  note       clip[1].threshold: threshold 0: everything is clipped away.",
@@ -155,11 +155,13 @@ def test_check_says_what_a_sweep_would_search(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP)
     lines = run("check", path).stdout.splitlines()
-    assert lines[lines.index("  sweep      20 points of each on 1 seed by gp, the best on 8 others") + 1 :] == [
+    assert lines[
+        lines.index("  sweep      20 points per arm on 1 seed, sampler gp; the best confirmed on 8 fresh seeds") + 1 :
+    ] == [
         "  search     none: lr 0.01 to 1 (log)",
         "  search     norm: threshold 0.01 to 100 (log), lr 0.01 to 1 (log), clip.p of 1.0, inf",
         "  search     value: threshold 0.1 to 1, lr 0.01 to 1 (log)",
-        "  note       norm@off, norm@0.0: outside of what is searched, and left out of a sweep.",
+        "  note       norm@off, norm@0.0: outside the search range, not part of a sweep.",
     ]
 
 

@@ -141,7 +141,7 @@ def test_several_experiments_are_reported_on_one_page(finished):
     path, results, _ = finished
     said = invoke("report", path, "small", "--results", results)
     assert said.stdout.startswith("All experiments: 2 experiments, 2 settings") and said.stdout.count("- small: ") == 2
-    assert "together" in said.stderr and (results / "report.html").is_file()
+    assert "Combined report: " in said.stderr and (results / "report.html").is_file()
     assert (results / "report.md").read_text("utf-8").startswith("# All experiments")
     document = invoke("report", path, path, "--results", results, "--json").stdout
     assert len(json.loads(document)["experiments"]) == 2
@@ -150,7 +150,7 @@ def test_several_experiments_are_reported_on_one_page(finished):
 
 def test_report_before_any_run_says_what_to_do(tmp_path):
     said = invoke("report", write(tmp_path), "--results", tmp_path / "r")
-    assert said.exit_code == 1 and "nothing is trained yet" in said.stderr and "clipbench run" in said.stderr
+    assert said.exit_code == 1 and "nothing has been trained yet" in said.stderr and "clipbench run" in said.stderr
     assert not (tmp_path / "r").exists()
 
 

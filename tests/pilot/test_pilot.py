@@ -138,7 +138,7 @@ def test_divergence_without_clipping_is_a_result(tmp_path):
     path = write(tmp_path, model={"name": "linear_net", "std": 2.0}, optimizer={"name": "sgd", "lr": 1e9}, clip=ARMS)
     said = invoke("pilot", path, "--strategy", "norm")
     assert said.exit_code == 0, said.stderr
-    assert "3 of 3 diverged without clipping, " in said.stdout and "all below is of the steps before." in said.stdout
+    assert "3 of 3 diverged without clipping, " in said.stdout and "the steps before are measured." in said.stdout
     document = json.loads(invoke("pilot", path, "--strategy", "norm", "--json").stdout)
     [setting] = document["settings"]
     assert set(setting["diverged"]) == {"0", "1", "2"}

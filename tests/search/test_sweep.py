@@ -305,7 +305,7 @@ def test_everything_that_diverges_still_has_scores_and_a_table(tmp_path):
 def test_dry_run_says_what_would_be_searched_and_leaves_nothing_behind(tmp_path):
     path = variant(tmp_path)
     shown = invoke("sweep", path, "--results", tmp_path / "results", "--dry-run").stdout
-    assert "threshold from 0.01 to 100 (log)" in shown
+    assert "threshold 0.01 to 100 (log)" in shown
     assert "seeds 4 to 9" in shown
     assert not (tmp_path / "results").exists()
     document = json.loads(invoke("sweep", path, "--results", tmp_path / "results", "--dry-run", "--json").stdout)

@@ -1,0 +1,139 @@
+"""The command run: train what is missing and print the comparison, or with --dry-run what would be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json, uninterrupted
+from clipbench.cli.options import ExperimentFile, TrainingOptions, trains
+
+if TYPE_CHECKING:
+    from clipbench.commands.run import RunPreview
+    from clipbench.commands.session import Finished, Session
+
+
+@app.command(rich_help_panel=MAIN)
+@trains
+def run(
+    experiment: ExperimentFile,
+    options: TrainingOptions,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be trained and how long it would take.")
+    ] = False,
+) -> None:
+    """Train what is missing, compare the arms and write the report.
+
+    Results are logged to MLflow too. After an interruption, the same command continues.
+    """
+    if dry_run:
+        _preview(experiment, options)
+        return
+    with uninterrupted():
+        from clipbench.commands.run import run
+
+    train(options, lambda session: run(session, experiment))
+
+
+def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None:
+    """Do the work of a command that trains, print its report, and wait for MLflow."""
+    with uninterrupted():
+        from clipbench.cli.report_command import print_report
+        from clipbench.commands.progress import make_progress
+        from clipbench.commands.session import Session
+
+    with Session(options.settings, make_progress(quiet=options.quiet)) as session:
+        finished = work(session)
+        if not options.as_json and not options.quiet:
+            print_report(finished)
+        if session.mirror and session.mirror.pending and not options.quiet:
+            pending = session.mirror.pending
+            complain(f"Sending {pending} trials to MLflow. Press Ctrl-C to leave them to the next command.")
+        problem = session.finish()
+    if problem and problem not in session.told:
+        complain(f"note: {problem}")
+    if options.as_json:
+        say_json(_document(finished, session, problem))
+    for failure in finished.failed:
+        complain(f"{failure} Run the same command to retry.")
+    if finished.failed:
+        raise typer.Exit(FAILED)
+
+
+def _document(finished: Finished, session: Session, problem: str | None) -> dict[str, Any]:
+    from clipbench.reporting.formats import json_report
+
+    mirror = session.mirror
+    return {
+        "experiment": finished.subject.name,
+        "folder": str(finished.folder),
+        "device": finished.device,
+        "trials": len(finished.subject.ids),
+        "trained": finished.trained,
+        "failed": list(finished.failed),
+        "mlflow": {"pushed": mirror.pushed, "pending": mirror.pending, "problem": problem} if mirror else None,
+        "notes": list(finished.notes),
+        "report": json_report.as_dict(finished.report),
+    }
+
+
+def _preview(experiment: Path, options: TrainingOptions) -> None:
+    with uninterrupted():
+        from clipbench.commands.run import preview
+
+    found = preview(experiment, options.settings)
+    if options.as_json:
+        say_json(_preview_document(found))
+    else:
+        say(_preview_lines(found))
+
+
+def _preview_lines(preview: RunPreview) -> Iterator[str]:
+    from clipbench.cli.experiment_summary import count, summary_lines
+    from clipbench.commands.progress import duration
+
+    yield from summary_lines(preview.plan.experiment)
+    document = _preview_document(preview)
+    how = "looped" if any(cohort.loop_reason for cohort in preview.plan.cohorts) else "vectorised"
+    yield f"  done       {preview.done} of {len(preview.plan.trials)} trials"
+    yield (
+        f"  to train   {document['missing']} trials in {count(len(preview.chunks), 'chunk')} of {how} lanes, "
+        f"{count(preview.workers, 'worker')} on {preview.device}"
+    )
+    yield f"  time       about {duration(preview.seconds)}"
+    yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
+    yield f"  p          {document['smallest_p_sentence']}"
+    yield from (f"  note       {note}" for note in preview.plan.notes if note not in preview.plan.experiment.notes)
+
+
+def _preview_document(preview: RunPreview) -> dict[str, Any]:
+    from clipbench import stats
+    from clipbench.cli.experiment_summary import count, summary
+
+    experiment = preview.plan.experiment
+    strategies = {arm.label for arm in experiment.arms}
+    comparisons, seeds = max(1, len(strategies) - 1), len(experiment.seeds)
+    smallest = stats.smallest_p(seeds, comparisons)
+    sentence = (
+        f"with {count(seeds, 'seed')} and {count(comparisons, 'comparison')}, "
+        f"the smallest p after Holm is {smallest:.3g}"
+    )
+    if smallest >= stats.LEVEL:
+        sentence += f"; p < {stats.LEVEL} takes {stats.seeds_needed(comparisons)} seeds"
+    return {
+        **summary(experiment),
+        "trials": len(preview.plan.trials),
+        "done": preview.done,
+        "missing": sum(len(chunk.trials) for chunk in preview.chunks),
+        "cohorts": len(preview.plan.cohorts),
+        "chunks": len(preview.chunks),
+        "workers": preview.workers,
+        "device": preview.device,
+        "seconds": preview.seconds,
+        "bytes": preview.bytes,
+        "smallest_p": smallest,
+        "smallest_p_sentence": sentence,
+    }
