@@ -273,7 +273,7 @@ def test_list_of_one_shows_its_reference_and_what_options_take():
     assert "search 0.01 to 100; off at inf" in shown
     shown = run("list", "strategies", "value").stdout
     assert "lower      a number or null, at most 0; default null" in shown
-    assert "take the place of one end" in shown
+    assert "each replace one bound" in shown
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -287,7 +287,7 @@ def test_list_of_rules_as_json_says_where_they_look_and_what_they_are_from():
     found = json.loads(run("list", "strategies", "agc", "--json").stdout)["strategies"]
     assert [rule["name"] for rule in found] == ["agc"]
     assert found[0]["looks_at"] == "unit" and found[0]["search"] == [0.001, 1.0] and found[0]["off_at"] == "inf"
-    assert "Brock" in found[0]["reference"] and found[0]["family"].startswith("Rules that look at a norm")
+    assert "Brock" in found[0]["reference"] and found[0]["family"].startswith("Rules that scale by a norm")
 
 
 @pytest.mark.parametrize(

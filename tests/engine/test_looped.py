@@ -275,7 +275,7 @@ def test_a_layer_without_gradient_stays_as_it_was():
         ("returns_a_tuple", "mse", "must return a tensor, got tuple"),
         ("returns_no_module", "mse", "must return a torch.nn.Module, got function"),
         ("all_frozen", "mse", "no parameters to train"),
-        ("plain", "tests.toys:loss_per_example", "one number"),
+        ("plain", "tests.toys:loss_per_example", "must be a scalar"),
     ],
 )
 def test_what_is_no_model_is_refused_in_words(model, loss, says):

@@ -138,13 +138,10 @@ def test_04_a_comparison_with_nan_skips_and_zeros_are_put_and_not_multiplied():
 
 
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.facts["init"]])
-def test_05_a_rule_says_in_which_order_it_remembers(name):
+def test_05_a_rule_says_which_norms_it_stores(name):
     text = " ".join(RULES[name].doc.split())
-    assert "emembers" in text or "remember" in text
-    assert any(
-        words in text
-        for words in ("as it was before clipping", "as they were before", "as it is after clipping", "refused or not")
-    )
+    assert "Stores the" in text or "then stores the" in text
+    assert any(words in text for words in ("before clipping", "after clipping", "even of a skipped step"))
 
 
 def test_06_few_norms_equal_norms_and_zeros_limit_nothing():

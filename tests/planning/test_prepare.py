@@ -82,7 +82,7 @@ MISTAKES = {
     "a loss for real targets on classes": ({"train": {"loss": "./own.py:bad_loss"}}, "train.loss", "nonsense"),
     "a loss that is no scalar": ({"train": {"loss": "./own.py:vector_loss"}}, "train.loss", "vector_loss"),
     "a schedule that goes nowhere": ({"train": {"schedule": "./own.py:no_rate"}}, "train.schedule", "None"),
-    "a schedule below 0": ({"train": {"schedule": "./own.py:below"}}, "train.schedule", "negative"),
+    "a schedule below 0": ({"train": {"schedule": "./own.py:below"}}, "train.schedule", "at least 0, got -1"),
     "an early stop without validation data": (
         {"data": {"name": "digits", "split": {"val": 0}}, "train": {"early_stop": 3}},
         "train.early_stop",
