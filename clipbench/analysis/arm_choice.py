@@ -1,9 +1,10 @@
-"""The arms of one setting: which of them stands for its strategy, which is the baseline, and their pairings."""
+"""The arms of one setting: which threshold is chosen for each strategy, and which arm is the baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,15 @@ from clipbench.analysis.report_model import Metric, ReportOptions
 
 @dataclass(frozen=True)
 class SettingArms:
-    """The arms of one setting, which of them stand for their strategy, and the pairings with the baseline."""
+    """The arms of one setting, those of the main table, and their pairings with the baseline."""
 
     arms: tuple[Arm, ...]
-    shown: tuple[Arm, ...]
+    shown: tuple[Arm, ...]  # in the main table: the chosen threshold of each strategy, or every arm
     baseline: Arm | None
-    baselines: tuple[Arm, ...]  # among which the baseline was chosen
+    baselines: tuple[Arm, ...]  # the candidates among which the baseline was chosen
     pairings: Mapping[str, Pairing]
     metric: Metric
-    epochs: float  # within which a target could be reached; NaN where there is none
+    epochs: float  # within which the target could be reached; NaN without a target
 
     @property
     def has_target(self) -> bool:
@@ -39,8 +40,10 @@ class SettingArms:
     def family(self) -> tuple[Arm, ...]:
         return tuple(arm for arm in self.shown if arm.name in self.pairings)
 
-    def siblings(self, arm: Arm) -> list[Arm]:
-        return [each for each in self.arms if each.strategy == arm.strategy]
+    @cached_property
+    def by_strategy(self) -> Mapping[str, list[Arm]]:
+        """The thresholds of each strategy."""
+        return _by_strategy(self.arms)
 
 
 def group_of(frame: pd.DataFrame, options: ReportOptions) -> SettingArms:
@@ -62,13 +65,13 @@ def _stands_for(arm: Arm, baseline: Arm, baselines: Sequence[Arm]) -> bool:
 
 
 def _baselines(all_arms: Sequence[Arm], name: str, *, chosen: bool) -> tuple[Arm, ...]:
-    """The arms of that name, or else of that strategy; none where several could be meant and nothing chooses."""
+    """The arms with that name, or else of that strategy; none if there are several and no validation data."""
     named = [arm for arm in all_arms if arm.untuned == name] or [arm for arm in all_arms if arm.strategy == name]
     return tuple(named) if chosen or len(named) == 1 else ()
 
 
 def _epochs(frame: pd.DataFrame) -> float:
-    """How long a target was watched for; NaN where there is none."""
+    """The number of epochs within which the target could be reached; NaN without a target."""
     columns = [column for column in ("train.target", "epochs_to_target") if column in frame]
     if not columns or not frame[columns].notna().to_numpy().any():
         return np.nan
@@ -77,8 +80,12 @@ def _epochs(frame: pd.DataFrame) -> float:
 
 
 def _choose(all_arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """The best threshold of each strategy; of equals the smallest, as the arms come sorted."""
-    by_strategy: dict[str, list[Arm]] = {}
+    """The best threshold of each strategy; of equal ones the smallest, because arms are sorted."""
+    return tuple(min(candidates, key=lambda arm: arm.rank) for candidates in _by_strategy(all_arms).values())
+
+
+def _by_strategy(all_arms: Iterable[Arm]) -> dict[str, list[Arm]]:
+    found: dict[str, list[Arm]] = {}
     for arm in all_arms:
-        by_strategy.setdefault(arm.strategy, []).append(arm)
-    return tuple(min(candidates, key=lambda arm: arm.rank) for candidates in by_strategy.values())
+        found.setdefault(arm.strategy, []).append(arm)
+    return found

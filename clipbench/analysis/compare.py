@@ -196,7 +196,7 @@ def _row(arm: Arm, judged: JudgedArms) -> ArmResult:
         contrast=judged.contrasts.get(arm.name),
         shown=is_shown,
         verdict=judged.verdict_of(arm),
-        flags=verdict.flags(arm, group.siblings(arm), is_choice=is_shown and group.chosen),
+        flags=verdict.flags(arm, group.by_strategy[arm.strategy], is_choice=is_shown and group.chosen),
         ids=arm.ids,
         tuning=arm.tuning,
         decided_by_choice=arm.name in judged.by_choice,

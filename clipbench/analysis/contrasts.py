@@ -71,7 +71,7 @@ def _nested(candidates: Sequence[Pairing]) -> float:
 
 def _candidates(arm: Arm, group: SettingArms) -> list[Pairing]:
     """The thresholds among which that of the arm was chosen."""
-    return [group.pairings[each.name] for each in group.siblings(arm) if each.name in group.pairings]
+    return [group.pairings[each.name] for each in group.by_strategy[arm.strategy] if each.name in group.pairings]
 
 
 def _p_after_choice(arm: Arm, group: SettingArms) -> float:

@@ -1,4 +1,4 @@
-"""What happened during training, summed up over the seeds of an arm: medians and 10-90 % ranges."""
+"""Curves over training, summarised over the seeds of an arm: medians and 10-90 % ranges."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MOST_POINTS = 60
 NORMS = ("grad_norm/pre", "grad_norm/post")
 LOSS = "train/loss"
 BINS, FEWEST_VALUES = 40, 20
-OUTERMOST = (0.001, 0.999)  # a few norms at the end of a divergence would squeeze all others into a bar
+OUTERMOST = (0.001, 0.999)  # a few huge norms of a divergence would leave one bar for all others
 Key = tuple[str, ...]  # the trials of an arm
 Codes = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A measure over epochs or steps; at each place the quantiles over what was measured there."""
+    """The quantiles of a measure over the seeds, by epoch or step."""
 
     x: Floats
     low: Floats
@@ -40,11 +40,11 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many values lie in each bin of a log axis; the outermost bins hold what lies beyond."""
+    """The number of values in each bin of a log axis; the outermost bins include all values beyond."""
 
     edges: Floats
     counts: Floats
-    sorted: Floats  # every positive value, so that any threshold can be held against them
+    sorted: Floats  # all positive values
     zeros: int = 0
 
     def share_above(self, value: float) -> float:
@@ -54,7 +54,7 @@ class Histogram:
 
 @dataclass(frozen=True, eq=False)
 class ArmCurves:
-    """How the trials of an arm went: a curve a measure, and all norms of its gradients before clipping."""
+    """The curves of an arm, and the distribution of its gradient norms before clipping."""
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
     norms: Histogram | None = None
@@ -64,7 +64,7 @@ CurvesByArm = Mapping[Key, ArmCurves]
 
 
 def read(store: Store, report: Report) -> CurvesByArm:
-    """The courses of the arms in the first table of each setting."""
+    """The curves of the arms in the main table of each setting."""
     keys = {id_: row.ids for setting in report.settings for row in setting.main for id_ in row.ids}
     if not keys:
         return {}
@@ -79,7 +79,7 @@ def read(store: Store, report: Report) -> CurvesByArm:
 
 
 def _arms(frame: pd.DataFrame, keys: Mapping[str, Key]) -> Codes:
-    """The number of each row's arm. Every id is looked up once, and not once a row."""
+    """The number of each row's arm. Every id is looked up once, not once a row."""
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
     codes, ids = pd.factorize(frame["id"])
     of_ids = np.array([numbers[keys[str(id_)]] for id_ in ids], np.intp)
@@ -87,7 +87,7 @@ def _arms(frame: pd.DataFrame, keys: Mapping[str, Key]) -> Codes:
 
 
 def _norms(steps: pd.DataFrame, report: Report, arms: Codes, keys: Mapping[str, Key]) -> dict[Key, Histogram]:
-    """Of the baselines, over all their seeds and steps."""
+    """The gradient norms of the baselines over all seeds and steps."""
     if NORMS[0] not in steps:
         return {}
     baselines = {row.ids for setting in report.settings for row in setting.main if row.verdict == verdicts.BASELINE}
@@ -102,7 +102,7 @@ def _norms(steps: pd.DataFrame, report: Report, arms: Codes, keys: Mapping[str, 
 
 
 def histogram_of(values: Floats) -> Histogram | None:
-    """Bins of equal width on a log axis; None where there are too few values to speak of a distribution."""
+    """Bins of equal width on a log axis; None if there are too few values."""
     positive = np.sort(values[values > 0])
     if positive.size < FEWEST_VALUES or positive[0] == positive[-1]:
         return None
@@ -132,7 +132,7 @@ def _curves(
 
 
 def _places(x: np.ndarray) -> Floats:
-    """Where each value is drawn: at its own place, or where those are too many, at the end of its window."""
+    """The position of each value: its own, or the end of its window if there are too many positions."""
     window = -(-int(x.max()) // MOST_POINTS)
     places: Floats = np.minimum(-(-x.astype(np.int64) // window) * window, x.max()).astype(float)
     return places

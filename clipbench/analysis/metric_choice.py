@@ -1,4 +1,4 @@
-"""Which measure is compared, which way it is better, and which validation measure chooses the thresholds."""
+"""The metric that is compared, its direction, and the validation metric that chooses thresholds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULTS = ("test/accuracy", "test/mse", "test/loss", "train/loss")
 
 
 def check(frame: pd.DataFrame, options: ReportOptions) -> None:
-    """Refuse a metric that no trial has, or that does not say which way it is better."""
+    """Raise an error for a metric that no trial has or whose direction is unknown."""
     if options.metric is None or frame.empty:
         return
     known = sorted(_comparable(frame, options.higher))
@@ -31,7 +31,7 @@ def check(frame: pd.DataFrame, options: ReportOptions) -> None:
 
 
 def of_setting(frame: pd.DataFrame, options: ReportOptions) -> Metric:
-    """The metric of one setting; the default depends on what was measured there."""
+    """The metric of one setting; the default depends on what was measured."""
     name = options.metric or _first(DEFAULTS, frame) or DEFAULTS[0]
     criterion = _criterion(name, frame)
     higher = bool(_higher(name, options.higher))
@@ -40,7 +40,7 @@ def of_setting(frame: pd.DataFrame, options: ReportOptions) -> Metric:
 
 
 def _criterion(name: str, frame: pd.DataFrame) -> str | None:
-    """`test/accuracy` is chosen by `val/accuracy`; what is no measure of data, as `step_us`, by the default's twin."""
+    """`val/accuracy` for `test/accuracy`; for a metric without data, such as `step_us`, that of the default metric."""
     part, _, measure = name.rpartition("/")
     if part not in measures.PARTS:
         default = _first(DEFAULTS, frame) or ""

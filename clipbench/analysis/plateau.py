@@ -1,4 +1,4 @@
-"""How wide the choice of a threshold is: the thresholds within one standard error of the best one."""
+"""The plateau of a strategy: the thresholds within one standard error of the best one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from clipbench.analysis.report_model import ArmResult, Setting
 
 
 def thresholds(setting: Setting, strategy: str) -> tuple[ArmResult, ...]:
-    """The rows of a strategy that have a threshold, in its order."""
+    """The rows of a strategy with a threshold, sorted by it."""
     rows = [row for row in setting.rows if row.strategy == strategy and row.threshold is not None]
     return tuple(sorted(rows, key=lambda row: row.threshold or 0.0))
 
 
 def plateau(setting: Setting, strategy: str) -> tuple[ArmResult, ...]:
-    """The neighbours of the best threshold whose mean is within one standard error of its mean, with itself.
+    """The best threshold and its neighbours whose mean is within one standard error of the best mean.
 
-    A threshold that diverged more often than the best one ends the plateau.
+    The plateau ends at a threshold that diverged more often than the best one.
     """
     rows = thresholds(setting, strategy)
     best = _best(setting, rows)
@@ -38,7 +38,7 @@ def plateau(setting: Setting, strategy: str) -> tuple[ArmResult, ...]:
 
 
 def _best(setting: Setting, rows: tuple[ArmResult, ...]) -> ArmResult | None:
-    """The chosen one; where nothing was chosen, the one with the best mean."""
+    """The chosen threshold; if none was chosen, that with the best mean."""
     finite = [row for row in rows if math.isfinite(row.value.mean)]
     chosen = [row for row in finite if row.shown] if setting.metric.criterion else finite
     fewest = min((row.diverged for row in chosen), default=0)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from clipbench.config.claim_language import Expectation
+from clipbench.config.sections import Claim
 from clipbench.core import measures
 from clipbench.errors import Place
 from clipbench.plugins.registry import UNCLIPPED
 from clipbench.stats import Estimate, WinTieLoss
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
-
-if TYPE_CHECKING:
-    from clipbench.config.claim_language import Expectation
-    from clipbench.config.sections import Claim
 
 EXPERIMENT = Place("the experiment", key="report.metric")
 

@@ -1,4 +1,4 @@
-"""Subject: what a report is of. Trials by their names, what is asked of them, and how to train them again."""
+"""What a report is about: the trials of a plan, the options of the report, and the command that trains them."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from clipbench.plugins.registry import UNCLIPPED
 
 @dataclass(frozen=True)
 class Subject:
-    """All that a report needs to know of a plan; the numbers come from the store."""
+    """Everything that a report needs from a plan; the results come from the store."""
 
     name: str
-    options: ReportOptions  # `planned` names every trial that the report is of
+    options: ReportOptions  # `planned` names every trial
     seeds: tuple[int, ...]
-    command: str  # that trains these trials
-    yaml: str  # the experiment, every default filled in
+    command: str  # the command that trains these trials
+    yaml: str  # the experiment with all defaults
 
     @property
     def ids(self) -> Collection[str]:
         return (self.options.planned or {}).keys()
 
     def read_from(self, file: Path) -> Subject:
-        """The same, of another file that says the same."""
+        """The same subject, read from another file with the same content."""
         place = Place(str(file), key=self.options.place.key)
         return replace(self, options=replace(self.options, place=place))
 
 
 def subject_of(plan: Plan, command: str = "run") -> Subject:
-    """The subject of a plan's trials, whichever they are: all of a grid, or the few that a search has confirmed.
+    """The subject of the trials of a plan: all of a grid, or those that a search has confirmed.
 
-    Its trials and seeds are the plan's own, so a plan whose cohorts hold other trials or other seeds than those of the
-    YAML (`replace(plan, cohorts=...)`) is reported as it is: `publish(subject_of(plan, "sweep"), store)`. `command` is
-    what trains them.
+    Trials and seeds are those of the plan's cohorts, even where these differ from the YAML: `subject_of(replace(plan,
+    cohorts=...), "sweep")`.
     """
     experiment = plan.experiment
     wanted = experiment.report

@@ -1,4 +1,4 @@
-"""What to use, how sure that is, and what it costs: the report for whoever has two minutes."""
+"""The short answer of a setting: what to use, how certain that is, and what it costs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ NO_MATTER = "clipping does not matter"
 TOO_FEW = "too few seeds to tell"
 NOTHING = "nothing to compare"
 NESTED = (
-    "The same difference without the optimism of choosing on the seeds that are reported: for each seed, the threshold "
-    "that the other seeds find best on validation data."
+    "The same difference without the bias of choosing the threshold on the reported seeds: for each seed, the "
+    "threshold is that with the best validation result on the other seeds."
 )
-PLATEAU = "One standard error of the best mean: how far it would move by chance if other seeds were drawn."
-FLAGS = "What to know before using this arm; never a reason by itself to reject it."
+PLATEAU = "One standard error of the best mean: how much it varies by chance between sets of seeds."
+FLAGS = "Warnings about this arm. They are not by themselves reasons to reject it."
 WITHOUT_DIVERGED = (
-    "A diverged trial is ranked below every trial that finished. This says what would be concluded if such trials were "
-    "left out of every number and every choice."
+    "A diverged trial ranks below every finished trial. This is what would be concluded if diverged trials were left "
+    "out of all numbers and choices."
 )
 FLAG_WORDS = {
     "fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)",
-    "refuses > 95 % of steps": "refuses > 95 % of steps (what it shows was learned on the few others)",
+    "refuses > 95 % of steps": "refuses > 95 % of steps (its results were learned from the few others)",
 }
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A line of evidence, and what its numbers mean."""
+    """A line of evidence, and the meaning of its numbers."""
 
     term: str
     words: str
@@ -45,23 +45,23 @@ class Reason:
 
 @dataclass(frozen=True)
 class Answer:
-    """A verdict in words, the advice that follows from it, and its reasons."""
+    """A verdict, the advice that follows from it, and its reasons."""
 
     verdict: str
     advice: str
-    arm: str  # what to use; empty where nothing is advised
+    arm: str  # the arm to use; empty if none is recommended
     reasons: tuple[Reason, ...]
 
 
 def answer(setting: Setting) -> Answer:
-    """The advice that the comparison of a setting supports."""
+    """The answer that the comparison of a setting supports."""
     others = [row for row in setting.main if row.verdict not in (verdicts.BASELINE, verdicts.NO_BASELINE)]
     words = {row.verdict for row in others}
     good = [row for row in others if row.verdict in (verdicts.BEST, verdicts.BETTER)]
     if good:
         return _use(setting, good[0])
     if not others:
-        return Answer(NOTHING, "There is no pair of a strategy and a baseline.", "", ())
+        return Answer(NOTHING, "There is no strategy that can be compared with a baseline.", "", ())
     if words <= {verdicts.UNDERPOWERED}:
         return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_nearest(setting, others[0])))
     baseline = setting.baseline or ""
@@ -72,7 +72,7 @@ def answer(setting: Setting) -> Answer:
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The answer of every setting in a line, for where there are several experiments."""
+    """The answer of every setting in one line, for pages of several experiments."""
     for setting in report.settings:
         yield f"{report.name}: {answer(setting).verdict}. {headline.sentence(setting)}"
     if not report.settings:
@@ -80,7 +80,7 @@ def lines(report: Report) -> Iterator[str]:
 
 
 def flags(setting: Setting) -> list[Flag]:
-    """One for each row of the comparison that has something to be aware of."""
+    """One flag for each row of the comparison that has a warning."""
     return [Flag(f"{row.arm}: {', '.join(_flag_words(row))}") for row in setting.main if row.flags]
 
 
@@ -112,7 +112,7 @@ def _reasons(setting: Setting, row: ArmResult) -> Iterator[Reason]:
 
 
 def _nearest(setting: Setting, row: ArmResult) -> Iterator[Reason]:
-    """Of what is not advised, only how it did."""
+    """The evidence about an arm that is not recommended."""
     if row.contrast:
         for reason in _effect(setting, row, row.contrast):
             yield replace(reason, words=f"{row.arm}: {reason.words}")
@@ -131,7 +131,7 @@ def _effect(setting: Setting, row: ArmResult, contrast: Contrast) -> Iterator[Re
 
 
 def _otherwise(setting: Setting) -> Iterator[Reason]:
-    """Where the rule for diverged trials decides; that an arm of diverged trials alone would be gone is no news."""
+    """The verdicts that depend on diverged trials, except of arms that have no other trials."""
     changes = [each for each in setting.otherwise or () if each.verdict_without != verdicts.NOTHING_LEFT]
     if changes:
         yield Reason("Depends on", notes.without_diverged(changes), WITHOUT_DIVERGED)

@@ -1,4 +1,4 @@
-"""How numbers are written for people: digits by what the interval supports, p-values, units."""
+"""Formatting of numbers: as many digits as the interval supports, p-values, units."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def estimate(value: Estimate, metric: Metric, *, signed: bool = False) -> str:
 
 
 def mean(value: float, metric: Metric) -> str:
-    """A mean whose interval is not known, in as many digits as others have."""
+    """A mean without an interval, in four significant digits."""
     return estimate(Estimate(value, math.nan, math.nan, 1), metric)
 
 
 def interval(value: Estimate, metric: Metric) -> str:
-    """`+0.3 pp [-0.2, +0.8]`: a difference with the ends of its interval, for sentences."""
+    """`+0.3 pp [-0.2, +0.8]`: a difference with the ends of its interval."""
     unit = " pp" if metric.is_share else ""
     if math.isnan(value.half_width):
         return f"{number(value.mean * scale(metric), signed=True)}{unit}"
@@ -46,7 +46,7 @@ def interval(value: Estimate, metric: Metric) -> str:
 
 
 def single(value: float, metric: Metric) -> str:
-    """A value of the metric that has no interval."""
+    """A value of the metric without an interval."""
     return number(value * scale(metric))
 
 
@@ -63,7 +63,7 @@ def margin(value: float, metric: Metric) -> str:
 
 
 def number(value: float, *, signed: bool = False) -> str:
-    """Three significant digits, without an exponent where that is readable."""
+    """Three significant digits, without an exponent for numbers of ordinary size."""
     if math.isnan(value):
         return NOTHING
     if math.isinf(value):
@@ -76,7 +76,7 @@ def number(value: float, *, signed: bool = False) -> str:
 
 
 def _rounded(value: float, decimals: int, sign: str) -> str:
-    """What rounds to zero has no side: `+0.00` and never `-0.00`."""
+    """Zero is never negative: `+0.00`, not `-0.00`."""
     return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
@@ -95,7 +95,7 @@ def p_clause(p: float) -> str:
 
 
 def share(value: float) -> str:
-    """Per cent. Neither `0 %` nor `100 %` unless it is exactly that."""
+    """Per cent; `0 %` and `100 %` only if exact."""
     if math.isnan(value):
         return NOTHING
     percent = 100 * value
@@ -117,7 +117,7 @@ def diverged(row: ArmResult) -> str:
 
 
 def reach(value: TargetEpochs | None) -> str:
-    """`7`, `7 (2 never)`, or `never (8/8)`; never a mean over those that made it."""
+    """`7`, `7 (2 never)` or `never (8/8)`: the median, and how many never reached the target."""
     if value is None or not value.trials:
         return NOTHING
     missed = value.trials - value.reached
@@ -134,7 +134,7 @@ def count(n: int, noun: str) -> str:
 
 
 def listing(names: Sequence[str]) -> str:
-    """All names of a short list, else the first and how many more."""
+    """All names of a short list; of a long one the first five and how many more."""
     rest = len(names) - MOST_NAMED
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:MOST_NAMED])} and {rest} more"
 
@@ -153,7 +153,7 @@ def seeds(numbers: Sequence[int]) -> str:
 
 
 def scale(metric: Metric) -> int:
-    """What a value of the metric is multiplied with to be shown."""
+    """The factor by which a value of the metric is multiplied for display."""
     return 100 if metric.is_share else 1
 
 
@@ -162,12 +162,12 @@ def _is_extreme(value: float) -> bool:
 
 
 def _size(mean: float, half_width: float) -> float:
-    """By what the digits are chosen: a mean of rounding errors says nothing beside its interval."""
+    """The size that determines the format: of a mean near zero, that of its interval."""
     return mean if math.isnan(half_width) else max(abs(mean), half_width)
 
 
 def _decimals(half_width: float, mean: float) -> int:
-    """Two significant digits of the half width; four of the mean where there is no width."""
+    """Decimals for two significant digits of the half width; without one, for four of the mean."""
     if half_width > 0 and not math.isnan(half_width):
         wanted = 1 - _exponent(half_width, 1)
     else:
@@ -176,5 +176,5 @@ def _decimals(half_width: float, mean: float) -> int:
 
 
 def _exponent(value: float, decimals: int) -> int:
-    """Of ten, once the value is rounded: 9.99 has the digits of 10."""
+    """The exponent of ten after rounding: that of 9.99 is 1 with one decimal."""
     return int(f"{value:.{decimals}e}".partition("e")[2])

@@ -1,4 +1,4 @@
-"""How a report came to be, so that it can be made again: commands, trials, seeds, device, versions then and now."""
+"""How to reproduce a report: commands, trials, seeds, device, and versions at training and now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_COMMANDS = 5
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of what is needed to make it again, and what it means."""
+    """One fact needed to reproduce the report, and its meaning."""
 
     term: str
     words: str
@@ -27,32 +27,32 @@ class Fact:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What somebody else needs to train the same trials."""
+    """Everything that is needed to train the same trials."""
 
     command: str
     facts: tuple[Fact, ...] = ()
-    yaml: str = ""  # the experiment, every default filled in
+    yaml: str = ""  # the experiment with all defaults
 
 
 def of(subject: Subject, records: pd.DataFrame, known: Sequence[TrainingRun] = ()) -> Provenance:
-    """The provenance of the subject's trials: from them, and from what the store knows of the commands before."""
+    """The provenance of the trials of a subject: from their records, and from the commands that the store lists."""
     facts = (
         *_commands(known),
         Fact("trials", f"{len(subject.ids)} ({len(subject.seeds)} seeds: {_seeds(subject.seeds)})", TRIALS),
         Fact("content hash", digest(sorted(subject.ids)), HASH),
-        Fact("trained on", _used(records, "device"), "The device that records of these trials name."),
+        Fact("trained on", _used(records, "device"), "The devices in the records of these trials."),
         Fact("engine", _used(records, "engine"), ENGINE),
         *_versions(known),
     )
     return Provenance(subject.command, tuple(fact for fact in facts if fact.words), subject.yaml)
 
 
-TRIALS = "Trainings of one arm with one seed. A seed fixes initial weights, batches and noise."
-HASH = "Of the names of all trials, each the hash of its options, its data and the user's own code."
-ENGINE = "How trials were trained: as one tensor program (plan, graph, vmap), or one after another (loop)."
-TYPED = "As it was typed; what was trained before it was not trained again."
-THEN = "Installed when these trials were trained. Other versions may train to other last digits."
-NOW = "Installed when this page was written; they computed its statistics."
+TRIALS = "A trial is one training of one arm with one seed. The seed determines initial weights, batches and noise."
+HASH = "Hash of the ids of all trials. Each id is the hash of the trial's options, its data and the user's own code."
+ENGINE = "How trials were trained: together, as one tensor program (plan, graph, vmap), or one after another (loop)."
+TYPED = "The command as typed. Trials that were already trained were not trained again."
+THEN = "Versions at training. With other versions, results may differ in their last digits."
+NOW = "Versions when this page was written and its statistics were computed."
 
 
 def _commands(known: Sequence[TrainingRun]) -> Iterator[Fact]:
@@ -62,15 +62,15 @@ def _commands(known: Sequence[TrainingRun]) -> Iterator[Fact]:
 
 
 def _versions(known: Sequence[TrainingRun]) -> Iterator[Fact]:
-    """Then and now in one line where they are the same."""
+    """Versions at training and now, in one line if they are the same."""
     now = _environment(run_history.versions(), run_history.python(), run_history.machine())
     then = list(dict.fromkeys(_environment(run.versions, run.python, run.machine) for run in known))
     if then == [now]:
-        yield Fact("versions", now, f"{THEN} The same wrote this page.")
+        yield Fact("versions", now, f"{THEN} The same versions wrote this page.")
         return
     for words in then:
         yield Fact("trained with", words, THEN)
-    yield Fact("reported with", now if then else f"{now}; those of the training are not known", NOW)
+    yield Fact("reported with", now if then else f"{now}; the versions at training are not known", NOW)
 
 
 def _environment(versions: Mapping[str, str], python: str, machine: str) -> str:

@@ -1,4 +1,4 @@
-"""A report of what a store holds of a subject, and its files."""
+"""Write the files of a report beside the records that it compares."""
 
 from __future__ import annotations
 
@@ -25,12 +25,10 @@ POINTS = "search.csv"
 
 
 def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) -> Report:
-    """Compare the subject's trials, and write the report in every format beside their records.
+    """Compare the trials of a subject, and write the report in every format beside their records.
 
-    With `swept` the subject's trials are what that search found, on fresh seeds, and the report tells of both.
-
-    Whoever has a plan writes `publish(subject_of(plan), store)`. Trials that the store lacks are said to be missing;
-    trials that the subject does not name, such as those of a search, are no part of the comparison.
+    With `swept`, the trials are what that search found, trained on fresh seeds, and the report includes the search. A
+    note lists trials that the store lacks. Trials that the subject does not name are not compared.
     """
     records = store.records()
     report = _report(subject, records, swept)

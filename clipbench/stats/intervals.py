@@ -12,7 +12,7 @@ from scipy import special  # scipy.stats takes much longer to import: the functi
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
-ROWS_AT_ONCE = 64  # for each, the bootstrap keeps 9,999 resamples in memory: 1 MB with 8 seeds
+ROWS_AT_ONCE = 64  # each has 9,999 resamples in memory at once: 640 kB with 8 seeds
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,22 @@ def bootstrap(samples: Sequence[ArrayLike], level: float = LEVEL) -> list[Estima
     It is the t interval if all values are equal or there are fewer than three: there is nothing to resample.
     """
     known = [finite(sample) for sample in samples]
-    by_size: dict[int, list[int]] = {}
-    for number, values in enumerate(known):
-        if values.size > 2 and standard_error(values):
-            by_size.setdefault(values.size, []).append(number)
     intervals = [estimate(values, level) for values in known]
+    by_size: dict[int, list[int]] = {}
+    for number, interval in enumerate(intervals):
+        if interval.n > 2 and interval.half_width > 0:
+            by_size.setdefault(interval.n, []).append(number)
     for numbers in by_size.values():
         for start in range(0, len(numbers), ROWS_AT_ONCE):
             chunk = numbers[start : start + ROWS_AT_ONCE]
-            low, high = _bca(np.array([known[number] for number in chunk]), level)
-            for row, number in enumerate(chunk):
-                intervals[number] = replace(intervals[number], low=float(low[row]), high=float(high[row]))
+            ends = _bca(np.array([known[number] for number in chunk]), level)
+            for number, low, high in zip(chunk, *ends, strict=True):
+                intervals[number] = replace(intervals[number], low=float(low), high=float(high))
     return intervals
 
 
 def _bca(rows: Floats, level: float) -> tuple[Floats, Floats]:
-    """All rows are resampled alike, in one call: a call for each row takes seven times as long."""
+    """All rows are resampled alike, in one call: a call for each row takes four times as long."""
     from scipy.stats import bootstrap
 
     # In C order, so that sums do not depend on how many rows there are, and ties with the mean stay ties.

@@ -1,4 +1,4 @@
-"""How to make a report again: what was typed, with which versions, then and now."""
+"""How to reproduce a report: the commands as typed, and the versions at training and now."""
 
 import json
 
@@ -69,7 +69,7 @@ def test_versions_are_one_line_where_nothing_changed_and_two_where_something_did
 def test_store_that_knows_no_run_says_so(published):
     subject, store, _ = published
     found = dict(words(provenance.of(subject, store.records())))
-    assert found["reported with"].endswith("; those of the training are not known")
+    assert found["reported with"].endswith("; the versions at training are not known")
 
 
 def test_page_shows_them_each_with_its_meaning(published):
