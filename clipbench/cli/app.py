@@ -1,4 +1,4 @@
-"""The application: how help is laid out, and how an error becomes a message and an exit code."""
+"""The application: the layout of `--help`, printing, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAILED, INTERRUPTED = 3, 130
 
 
 class Commands(TyperGroup):
-    """Where an error becomes its message and its exit code; a user's mistake never shows a traceback."""
+    """Turn errors into messages and exit codes; a mistake of a user never shows a traceback."""
 
     def invoke(self, context: Any) -> Any:
         try:
@@ -41,7 +41,7 @@ class Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
     def format_commands(self, context: Any, formatter: Any) -> None:
-        """The panels in the order of PANELS."""
+        """Write the panels in the order of PANELS."""
         for panel in PANELS:
             commands = [(name, self.commands[name]) for name in self.list_commands(context)]
             rows = [
@@ -57,7 +57,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    rich_markup_mode=None,  # rich panels would take three quarters of the time that `--help` has
+    rich_markup_mode=None,  # rich's panels would make `--help` several times slower
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -65,7 +65,7 @@ app = typer.Typer(
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for what is imported here: amid an import, CPython may lose it and keep a lock for ever."""
+    """Delay Ctrl-C until the imports inside are done: CPython may lose it in an import and keep a lock."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -77,7 +77,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print to whoever reads; once nobody does, as after `head`, what follows goes nowhere and the work goes on."""
+    """Print lines to stdout; if it is closed, as by `head`, drop them and go on."""
     try:
         for line in lines:
             print(line)
@@ -95,7 +95,7 @@ def say_json(document: Any) -> None:
 
 
 def _strict(value: Any) -> Any:
-    """JSON has no infinity; it is said as text."""
+    """Replace numbers that JSON does not have by strings."""
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

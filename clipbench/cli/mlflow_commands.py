@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Experiment file
 @app.command(rich_help_panel=TRACKING)
 def push(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Send to MLflow what it does not have yet."""
-    from clipbench.commands.run import push
+    from clipbench.commands.push_pull import push
     from clipbench.commands.session import Settings
 
     name, pushed = push(experiment, Settings(results=results, tracking_uri=tracking_uri, command="clipbench push"))
@@ -29,7 +29,7 @@ def push(experiment: Name, results: Results = Path("results"), tracking_uri: Tra
 @app.command(rich_help_panel=TRACKING)
 def pull(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Rebuild a results folder from MLflow."""
-    from clipbench.commands.run import pull
+    from clipbench.commands.push_pull import pull
     from clipbench.commands.session import Settings
 
     name, trials = pull(experiment, Settings(results=results, tracking_uri=tracking_uri))

@@ -1,4 +1,4 @@
-"""How fast this machine trains cohorts, beside the plain PyTorch loop as people run it, measured in turns."""
+"""The command bench: the speed of cohorts and of a plain PyTorch loop on this machine, measured in turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 
 MODELS = ("mlp", "cnn", "rnn", "transformer")
-# What each kind of model trains on: small images; short sequences in small batches, as in arXiv:1211.5063; nothing.
+# Data and training options by kind of model: small images; short sequences in small batches, as in arXiv:1211.5063;
+# an objective without data.
 IMAGES = "data: digits\ntrain: {epochs: 10, batch_size: 64, evaluate_every: 10}"
 SEQUENCES = (
     "data: {name: temporal_order, length: 20, split: {val: 0, test: 64}}\n"
@@ -25,7 +26,7 @@ SETTINGS = {
     **dict.fromkeys(("rnn", "gru", "lstm", "transformer"), SEQUENCES),
     **dict.fromkeys(("quadratic", "power", "scalar_rnn", "rosenbrock"), NOTHING),
 }
-# Rules of all kinds, so that the cost of clipping and telemetry is in the figure.
+# Rules of all kinds, so that the speed includes the cost of clipping and telemetry.
 EXPERIMENT = """
 name: bench
 model: {model}
@@ -55,7 +56,7 @@ class Speed:
     loop: float  # with torch's default threads
     loop_one_thread: float
     cohort: float
-    # Over the faster of the two loops; median of the rounds' ratios: machines are noisy, neighbours in time alike.
+    # Cohort over the faster loop: median of the ratios of rounds, since the speed of a machine drifts between rounds.
     ratio: float
     engine: str
 
@@ -68,7 +69,7 @@ def line(speed: Speed) -> str:
 
 
 def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers: int | None) -> Iterator[Speed]:
-    """A figure per model. The loops run in a process of their own, once with torch's default threads, once with one."""
+    """Measure each model. The plain loop runs in its own process, with torch's default threads and with one thread."""
     with WorkerPool(1) as alone, WorkerPool(workers) as pool:
         device = alone.call("clipbench.commands.devices:choose", device)
         if device != "cpu" and not workers:
@@ -99,14 +100,14 @@ def _plan(pool: WorkerPool, model: str, lanes: int) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.yaml"
         setting = SETTINGS.get(model, IMAGES)
-        lr = 1e-6 if setting == NOTHING else 0.05  # an objective that explodes would end early
+        lr = 1e-6 if setting == NOTHING else 0.05  # an objective that diverges would end early
         path.write_text(EXPERIMENT.format(model=model, setting=setting, lr=lr, seeds=max(1, lanes // ARMS)))
         plan: Plan = pool.call("clipbench.planning.build:prepare", str(path))
         return plan
 
 
 def _train(pool: WorkerPool, chunks: Sequence[Chunk], device: str) -> tuple[float, str]:
-    """Seconds, and how the gradient was computed."""
+    """Return the seconds, and the engine that computed the gradients."""
     start, engine = time.perf_counter(), ""
     for event in pool.train(chunks, device):
         if event.error:

@@ -1,4 +1,4 @@
-"""What this machine has for clipbench."""
+"""The command doctor: device, versions of libraries, MLflow store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIONAL = {
 
 
 def examine(uri: str) -> dict[str, str]:
-    """Findings by name, in the order in which they are shown."""
+    """Return findings by name, in the order in which they are printed."""
     with WorkerPool(1) as pool:
         device = str(pool.call("clipbench.commands.devices:describe"))
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,4 +1,4 @@
-"""The plain PyTorch loop as people write it, one model at a time: what the cohort engine is measured beside."""
+"""The plain PyTorch training loop, one model at a time, to which `bench` compares the engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WARM_UP = 20
 
 
 def steps_per_second(trial: Trial, seconds: float, device: str = "cpu", threads: int = 0) -> float:
-    """Steps of one model, clipped by norm, without any telemetry; 0 threads are as many as torch takes by default."""
+    """Measure the steps of one model, clipped by norm, without telemetry; 0 threads means torch's default."""
     torch.set_num_threads(threads or cores())
     loaded = datasets.load(trial.data) if trial.data else None
     model = build_model(trial.model, loaded, trial.seed).to(device)
@@ -43,7 +43,7 @@ def steps_per_second(trial: Trial, seconds: float, device: str = "cpu", threads:
 
 
 def _loss(output: Tensor, target: Tensor) -> Tensor:
-    if output.ndim > 2:  # a class at every step
+    if output.ndim > 2:  # classes at every time step
         output, target = output.flatten(0, -2), target.flatten()
     return F.cross_entropy(output, target)
 

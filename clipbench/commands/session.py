@@ -1,4 +1,4 @@
-"""A command that trains: its options, and training into a store, with MLflow's mirror beside it."""
+"""What commands that train share: their options, training into a store, and the mirror in MLflow beside it."""
 
 from __future__ import annotations
 
@@ -60,39 +60,39 @@ class Settings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run came to."""
+    """The result of a command that trains or reports."""
 
     subject: Subject
     report: Report
     folder: Path
     trained: int = 0
-    failed: Sequence[str] = ()  # what went wrong, a line each
+    failed: Sequence[str] = ()  # errors of trials that failed, a line each
     device: str = ""
     notes: Sequence[str] = ()  # of the plan
-    swept: SweepDocument | None = None  # the search that the report is of
+    swept: SweepDocument | None = None  # the search, if there was one
 
 
 class SearchCallbacks(Protocol):
-    """A search that training is part of."""
+    """What a search adds to the training of its trials."""
 
     @property
     def choose_pruned(self) -> ChoosePruned | None:
-        """Says at the end of epochs which trials go no further; None: nobody asks."""
+        """Chooses at the end of epochs the trials to prune; None if nothing is pruned."""
 
     def tagged(self, records: Records) -> Records:
-        """Records that say to which search they belong."""
+        """Return the records with the names of the searches that they belong to."""
 
 
 @dataclass
 class Session:
-    """One command under way. Its report can be shown before the mirror has sent everything."""
+    """One command that trains. Its report can be shown before the mirror has sent everything."""
 
     settings: Settings
     progress: Progress
     mirror: Mirror | None = field(default=None, init=False)
-    told: str = field(default="", init=False)  # of the mirror's problems
+    told: str = field(default="", init=False)  # the problem of the mirror that was printed
     trained: int = field(default=0, init=False)
-    _failed: Counter[str] = field(default_factory=Counter, init=False)  # trials, by what went wrong
+    _failed: Counter[str] = field(default_factory=Counter, init=False)  # number of trials by error
 
     def __enter__(self) -> Session:
         return self
@@ -110,16 +110,16 @@ class Session:
 
     @property
     def uri(self) -> str:
-        """Of the mirror, empty if there is none. Ask early: a wrong one is said before anything starts."""
+        """The MLflow tracking URI, empty without a mirror. Read it early: a wrong one raises before anything starts."""
         return self.settings.uri if self.settings.mirror else ""
 
     @property
     def failed(self) -> list[str]:
-        """What went wrong, a line each."""
+        """The errors of trials that failed, a line each."""
         return [f"{n} {'trial' if n == 1 else 'trials'} failed: {error}" for error, n in self._failed.items()]
 
     def begin(self, plan: Plan, store: Store, uri: str, device: str) -> None:
-        """What comes before any training: the YAML beside the trials, what must be said, the mirror."""
+        """Prepare training: write the YAML beside the trials, show the notes of the plan, start the mirror."""
         store.write_text("experiment.yaml", resolved(plan.experiment))
         for note in plan.notes:
             self.progress.note(note)
@@ -127,19 +127,19 @@ class Session:
             self.mirror = self._start_mirror(plan, store, uri, device)
 
     def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str) -> None:
-        """Train what the store does not hold of a plan."""
+        """Train the trials of a plan that the store does not have."""
         chunks = plan.chunks(store.done(), pool.size, device)
         missing = sum(len(chunk.trials) for chunk in chunks)
         if missing:
-            self.say_begun(plan, store, missing, device)
+            self.record_start(plan, store, missing, device)
         self.progress.start(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
         try:
             self.train(pool, chunks, store, device)
         finally:
             self.progress.stop()
 
-    def say_begun(self, plan: Plan, store: Store, trials: int, device: str) -> None:
-        """Keep beside the trials what trains them; said first, so that it is there however the command ends."""
+    def record_start(self, plan: Plan, store: Store, trials: int, device: str) -> None:
+        """Add the command to the history of the store, before training, so that it is there however training ends."""
         run_history.add(
             store, run_history.begun(self.settings.command, trials, device, _content_hash(plan), git_commit())
         )
@@ -152,7 +152,7 @@ class Session:
         device: str,
         search: SearchCallbacks | None = None,
     ) -> None:
-        """Train chunks, and save what becomes of them."""
+        """Train chunks and save their records."""
         for event in pool.train(chunks, device, choose_pruned=search.choose_pruned if search else None):
             self.progress.advance(event.lane_steps)
             if event.records:
@@ -166,7 +166,7 @@ class Session:
                 self.progress.note(self.told)
 
     def finish(self, status: str = "FINISHED", patience: float = 30.0) -> str | None:
-        """Wait until the mirror has sent the rest, as long as it makes progress; return what it could not do."""
+        """Wait until the mirror has sent the rest, as long as it makes progress; return its problem, if any."""
         return self.mirror.finish(patience, status).problem if self.mirror else None
 
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
@@ -184,7 +184,7 @@ class Session:
 
 
 def find_experiment(experiment: str | Path, results: Path) -> Path:
-    """The file of an experiment that is named by its path, or by its name once it has run."""
+    """Return the file of an experiment, given its path, or its name if it has run."""
     path = Path(experiment)
     ran = results / path.name / "experiment.yaml"
     if path.is_file() or path.suffix or len(path.parts) > 1 or not ran.is_file():
@@ -197,13 +197,13 @@ def store_of(plan: Plan, results: Path) -> Store:
 
 
 def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
-    """The plan, the device, and how many workers serve it: a GPU is kept busy by one."""
+    """Return the plan, the device and the number of workers; one worker is enough for a GPU."""
     device = pool.call("clipbench.commands.devices:choose", settings.device)
     plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
     float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
     if device == "mps" and float64:
         place = plan.experiment.place("train.dtype")
-        raise InputError.at(place, "float64 is not there on mps.", "Choose `--device cpu`.")
+        raise InputError.at(place, "float64 is not available on mps.", "Choose `--device cpu`.")
     return plan, device, pool.size if device == "cpu" or settings.workers else 1
 
 

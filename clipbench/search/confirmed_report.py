@@ -10,7 +10,7 @@ from clipbench.analysis import subject_cache
 from clipbench.analysis.strategy_ranks import Combined, combine
 from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
-from clipbench.commands import run
+from clipbench.commands import report as grid_report
 from clipbench.commands.session import Finished, Settings, find_experiment, planned
 from clipbench.config.resolved_yaml import resolved
 from clipbench.errors import InputError
@@ -41,7 +41,7 @@ def report(experiment: str | Path, settings: Settings, *, grid: bool = False) ->
     path = find_experiment(experiment, settings.results)
     found = None if grid else _confirmed(path, settings)
     if found is None:
-        return run.report(experiment, settings)
+        return grid_report.report(experiment, settings)
     subject, known, store = found
     return Finished(subject, publish(subject, store, known), store.folder, swept=known)
 
@@ -85,7 +85,7 @@ def _planned(path: Path, settings: Settings, store: Store, known: SweepDocument)
         except InputError:
             finalists = None  # there is nothing to search any more, or nothing to judge it by
     if finalists is None:
-        run.keep(store, plan, subject_of(plan), settings)
+        grid_report.keep_subject(store, plan, subject_of(plan), settings)
         return None
     subject = subject_of(confirming(plan, search, finalists), COMMAND)
     keep(store, plan, subject, settings)

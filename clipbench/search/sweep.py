@@ -137,7 +137,7 @@ class _Course:
         if not trials:
             return
         trials *= len(self.search.seeds)
-        self.session.say_begun(self.plan, self.store, trials, self.device)
+        self.session.record_start(self.plan, self.store, trials, self.device)
         self.session.progress.start(lane_steps, trials, 0)
         self._unfinished = {study.name: study.unfinished for study in self.studies}
         self._stand()

@@ -164,7 +164,7 @@ OTHERS = {
 def test_another_yaml_has_another_report_and_is_planned_once(swept, tmp_path, monkeypatch, other):
     _, results, _, _ = swept
     path = write(tmp_path, **{**SEARCH, **OTHERS[other]})
-    monkeypatch.setattr("clipbench.commands.run.planned", lambda *_: pytest.fail("it was planned twice"))
+    monkeypatch.setattr("clipbench.commands.report.planned", lambda *_: pytest.fail("it was planned twice"))
     shown = invoke("report", path, "--results", results)
     assert shown.exit_code == 0, shown.stderr
     assert "fresh seeds" not in shown.stdout
