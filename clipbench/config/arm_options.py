@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Lt
 
 from clipbench.config.axes import Axis, OptionSpec
 from clipbench.config.values import InvalidValue, show, validate
-from clipbench.core.trial import Component
+from clipbench.core.trial import ADDED_OPTIONS, AGAINST_LR, FOLLOW_LR, Component
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Plugin
 
@@ -21,12 +21,11 @@ Scope = Literal["batch", "sample"] | dict[Literal["shards"], Annotated[int, Ge(1
 Noise = Annotated[float, Ge(0)]
 Delta = Annotated[float, Gt(0), Lt(1)] | None
 
-ADDED = ("after", "warmup", "schedule", "scope", "noise", "delta")
 # Schedules of a threshold that follow the learning rate.
-FOLLOWING = ("follow_lr", "against_lr")
+FOLLOWING = (FOLLOW_LR, AGAINST_LR)
 
 SCOPES = "batch, sample or {shards: n}"
-FOLLOWED = "a schedule, follow_lr, against_lr or null"
+FOLLOWED = f"a schedule, {FOLLOW_LR}, {AGAINST_LR} or null"
 
 Conflict = tuple[str, str, str]  # option, problem, remedy
 
@@ -49,7 +48,7 @@ def why_missing(plugin: Plugin, option: str) -> str:
     """Why a rule has no such option although others have it; empty if none has."""
     if option == "per":
         return f"{plugin.name} looks at each {plugin.facts['per']}; it has no `per`."
-    if option not in ADDED:
+    if option not in ADDED_OPTIONS:
         return ""
     if not plugin.clips:
         return f"{plugin.name} does nothing; it has no `{option}`."

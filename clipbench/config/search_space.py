@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from clipbench.config.arm_options import ADDED
 from clipbench.config.axes import KINDS as RANGES
 from clipbench.config.axes import OptionSpec, Range, frozen, is_range, read_axis, read_range
 from clipbench.config.components import Choice
@@ -18,14 +17,13 @@ from clipbench.config.options import signature
 from clipbench.config.sections import is_mapping
 from clipbench.config.values import InvalidValue, show, validate
 from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.core.trial import ARM_OPTIONS
 from clipbench.errors import Findings, did_you_mean
 from clipbench.plugins.registry import Plugin, find
 
 KINDS = {"optimizer": "optimizer", "clip": "strategy"}  # sections with options that can be searched
 OTHERS = ("data", "model", "train")
 PATH = re.compile(r"((optimizer|clip)(?:\[\d{1,6}\])?)\.(.+)")
-# Options of arms that clipbench adds: they tell strategies apart, which are compared.
-COMPARED = ("per", "exclude", *ADDED)
 
 Space = Range | tuple[Any, ...]
 Choices = Mapping[str, Sequence[Choice]]
@@ -140,7 +138,7 @@ def _nobody_has(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -
     if not named:
         keys = list(dict.fromkeys(choice.key for choice in choices))
         return f"the YAML has no {where}.", f"There is {', '.join(keys)}."
-    if section == "clip" and option in COMPARED:
+    if section == "clip" and option in ARM_OPTIONS:
         return f"`{option}` tells strategies apart, and these are compared, not searched.", "Write it as a list there."
     names = list(dict.fromkeys(choice.name for choice in named))
     nobody = f"{names[0]} has no" if len(names) == 1 else f"none of {', '.join(names)} has an"

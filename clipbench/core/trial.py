@@ -12,6 +12,12 @@ from typing import Any, Union
 # Part of every trial's id. Raise it when the same options would train to other numbers.
 FORMAT = 1
 
+# Options that clipbench adds to an arm where they mean something for its rule, unless the rule has one of that name.
+ADDED_OPTIONS = ("after", "warmup", "schedule", "scope", "noise", "delta")
+ARM_OPTIONS = ("per", "exclude", *ADDED_OPTIONS)
+# Schedules of a threshold: the factor of the learning rate, and one over it.
+FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"
+
 Value = Union[bool, int, float, str, None, tuple["Value", ...], "Component"]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clipbench.config.options import signature
 from clipbench.core.trial import Component
-from clipbench.engine.clipping.rule import COMMON, initial_state
+from clipbench.engine.clipping.rule import initial_state, rule_options
 from clipbench.errors import InputError, Place, Problem, UnknownName
 from clipbench.pilot.results import GradientStatistics, Proposal, SuggestedThreshold
 from clipbench.plugins import registry
@@ -161,7 +161,7 @@ class _Replay:
 
     def __init__(self, rule: Component, plugin: Plugin, seen: Sequence[GradientStatistics], p: float) -> None:
         self._plugin, self._p = plugin, p
-        self._options = {k: v for k, v in rule.without("threshold").options if k in plugin.options or k not in COMMON}
+        self._options = rule_options(rule, plugin)
         self.per = str(rule.as_dict().get("per") or plugin.facts["per"])
         self._steps = max(len(recorded.places["model"]["n"]) for recorded in seen)
         self._seen = [self._statistics(recorded) for recorded in seen]

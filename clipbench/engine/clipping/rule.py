@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.core.trial import Component
+from clipbench.core.trial import AGAINST_LR, ARM_OPTIONS, FOLLOW_LR, Component
 from clipbench.engine.schedule_factor import FactorOfStep, factor_of_step
 from clipbench.plugins import registry
+from clipbench.plugins.registry import Plugin
 
-# Options of an arm that the engine handles, unless the rule itself has an option of that name.
-COMMON = ("per", "exclude", "after", "warmup", "schedule", "scope", "noise", "delta")
 State = dict[str, Tensor]
 
 
@@ -24,11 +23,9 @@ class Rule:
     def __init__(self, arms: Sequence[Component], like: Tensor) -> None:
         self._arm = arms[0]
         self._plugin = registry.of("strategy", arms[0])
-        own = self._plugin.options
-        options = arms[0].without("threshold").options
-        self._options: dict[str, Any] = {k: v for k, v in options if k in own or k not in COMMON}
+        self._options: dict[str, Any] = rule_options(arms[0], self._plugin)
         self.threshold: Tensor | None = None
-        if "threshold" in own:
+        if "threshold" in self._plugin.options:
             self.threshold = like.new_tensor([_limit(arm) for arm in arms]).unsqueeze(1)
             self._options["threshold"] = self.threshold
         self._base = like.new_ones(())  # the threshold without warmup and schedule
@@ -109,6 +106,11 @@ class Rule:
         return result
 
 
+def rule_options(arm: Component, plugin: Plugin) -> dict[str, Any]:
+    """Return the options that are passed to the rule of an arm, without the threshold."""
+    return {k: v for k, v in arm.without("threshold").options if k in plugin.options or k not in ARM_OPTIONS}
+
+
 def initial_state(init: Mapping[str, Any], options: Mapping[str, Any], places: Tensor) -> State:
     """Return the initial state of a rule: [lanes, places] for a number, [lanes, places, size] for (size, number).
 
@@ -125,7 +127,7 @@ def initial_state(init: Mapping[str, Any], options: Mapping[str, Any], places: T
 
 def _threshold_factor(schedule: Component, rates: Component | None, steps: int) -> FactorOfStep:
     """Return the factor of the threshold at each step; where the learning rate is 0, that of the step before."""
-    if schedule.name not in ("follow_lr", "against_lr"):
+    if schedule.name not in (FOLLOW_LR, AGAINST_LR):
         return factor_of_step(schedule, steps)
     rate, last = factor_of_step(rates, steps), 1.0
 
@@ -134,7 +136,7 @@ def _threshold_factor(schedule: Component, rates: Component | None, steps: int) 
         last = 1 / (rate(step) or 1 / last)
         return last
 
-    return rate if schedule.name == "follow_lr" else against
+    return rate if schedule.name == FOLLOW_LR else against
 
 
 def _limit(arm: Component) -> float:

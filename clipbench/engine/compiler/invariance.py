@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from clipbench.engine.compiler.memory import contiguous_run
+
 # Kernels unroll twice over the widest register, 16 numbers of float32.
 UNROLLED = 32
 SAMPLE, WINDOW = 2048, 23
@@ -47,7 +49,7 @@ class InvarianceCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _is_whole(self, tensor: Tensor) -> bool:
         """Whether each lane fills whole registers."""
         lane, rest = divmod(tensor.numel(), self._lanes)
-        run = min(_run(tensor), lane)
+        run = min(contiguous_run(tensor), lane)
         return not rest and run > 0 and run % UNROLLED == 0
 
 
@@ -92,13 +94,3 @@ def _kind(value: Any) -> Call:
     return (
         ("tensor", value.dtype, value.dim() > 0) if isinstance(value, Tensor) else (type(value).__name__, repr(value))
     )
-
-
-def _run(tensor: Tensor) -> int:
-    """Return the number of contiguous elements."""
-    run = 1
-    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
-        if size > 1 and stride != run:
-            break
-        run *= size
-    return run

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from clipbench.engine.compiler import trace as graphs
-from clipbench.engine.compiler.memory import same_layout
+from clipbench.engine.compiler.memory import contiguous_run, same_layout
 from clipbench.engine.compiler.trace import RESHAPES, Operation, aten
 
 JOINS = (aten.stack.default, aten.cat.default)
@@ -73,9 +73,9 @@ def part(source: Operation, join: Operation, position: int, whole: Tensor) -> Te
     """Return the memory in the join that a kernel writes to; None where it would be in small pieces."""
     _, target = unviewed(join.args[0][position], places(join, whole)[position])
     layout = graphs.value(source)
-    if target is None or target.shape != layout.shape or target.dtype != layout.dtype or _run(target) < SHORTEST_RUN:
+    if target is None or target.shape != layout.shape or target.dtype != layout.dtype:
         return None
-    return target
+    return target if contiguous_run(target) >= SHORTEST_RUN else None
 
 
 def unviewed(node: Node, target: Tensor) -> tuple[Node, Tensor | None]:
@@ -118,13 +118,3 @@ def _computes(source: Node, root: Mapping[Node, Node]) -> bool:
 
 def _may_scatter(source: Operation, written: Collection[Node]) -> bool:
     return source not in written and (torch.Tag.pointwise in source.target.tags or source.target in SCATTERED)
-
-
-def _run(memory: Tensor) -> int:
-    """Return the number of contiguous elements, in the order in which they are visited."""
-    run = 1
-    for size, stride in zip(reversed(memory.shape), reversed(memory.stride()), strict=True):
-        if size > 1 and stride != run:
-            break
-        run *= size
-    return run
