@@ -8,75 +8,75 @@ from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Metric, Setting
 from clipbench.analysis.strategy_ranks import Ranks
 from clipbench.reporting import numbers
-from clipbench.reporting.table import Column, Table, mean_column, share_column
+from clipbench.reporting.table import Table, TableColumn, mean_column, share_column
 
-P_HOLM: Column[ArmResult] = Column(
+P_HOLM: TableColumn[ArmResult] = TableColumn(
     "p (Holm)",
     "Two-sided paired sign-flip permutation test of the difference, corrected by Holm's method for all rows that are "
     "compared with the baseline.",
     value=lambda row: row.contrast and row.contrast.p_holm,
     text=numbers.p_value,
 )
-EFFECT: Column[ArmResult] = Column(
+EFFECT: TableColumn[ArmResult] = TableColumn(
     "dz",
     "Effect size, Cohen's dz: the mean difference divided by its standard deviation over seeds.",
     value=lambda row: row.contrast and row.contrast.dz,
     text=numbers.effect,
 )
-WINS: Column[ArmResult] = Column(
+WINS: TableColumn[ArmResult] = TableColumn(
     "w-t-l",
     "Seeds won, tied and lost against the baseline; a diverged trial loses.",
     value=lambda row: row.contrast and row.contrast.score,
     text=lambda score: f"{score.wins}-{score.ties}-{score.losses}",
     exact=lambda score: float(score.wins - score.losses),
 )
-DIVERGED: Column[ArmResult] = Column(
+DIVERGED: TableColumn[ArmResult] = TableColumn(
     "diverged",
     "Seeds with an infinite or NaN loss, gradient or weight, of all seeds.",
     value=lambda row: row,
     text=numbers.diverged,
     exact=lambda row: float(row.diverged),
 )
-GRADIENT_NORM: Column[ArmResult] = Column(
+GRADIENT_NORM: TableColumn[ArmResult] = TableColumn(
     "norm",
     "Median gradient norm before clipping, over steps and seeds.",
     value=lambda row: row.grad_norm,
     text=numbers.number,
 )
-CLIPPED: Column[ArmResult] = share_column(
+CLIPPED: TableColumn[ArmResult] = share_column(
     "clipped", "Share of steps on which the rule fired, over all seeds.", lambda row: row.fired_share
 )
-CLIPPED_ELEMENTS: Column[ArmResult] = share_column(
+CLIPPED_ELEMENTS: TableColumn[ArmResult] = share_column(
     "elements", "Share of the gradient's elements that the rule changed.", lambda row: row.fraction
 )
-STEP_TIME: Column[ArmResult] = Column(
+STEP_TIME: TableColumn[ArmResult] = TableColumn(
     "step",
     "Median time of one training step of one trial.",
     value=lambda row: row.step_us,
     text=numbers.number,
     unit="µs",
 )
-REACHED: Column[ArmResult] = Column(
+REACHED: TableColumn[ArmResult] = TableColumn(
     "reached",
     "Seeds that reached the target, of all seeds; a diverged trial does not.",
     value=lambda row: row.reach,
     text=lambda reach: f"{reach.reached} of {reach.trials}",
     exact=lambda reach: float(reach.reached),
 )
-MEDIAN_EPOCHS: Column[ArmResult] = Column(
+MEDIAN_EPOCHS: TableColumn[ArmResult] = TableColumn(
     "median",
     "Median epochs to the target; a seed that did not reach it counts as later than all others.",
     value=lambda row: row.reach,
     text=numbers.reach,
     exact=lambda reach: reach.median,
 )
-MEAN_EPOCHS: Column[ArmResult] = Column(
+MEAN_EPOCHS: TableColumn[ArmResult] = TableColumn(
     "restricted mean",
     "Mean epochs to the target; a seed that did not reach it counts with all its epochs.",
     value=lambda row: row.reach and row.reach.restricted,
     text=numbers.number,
 )
-P_LOG_RANK: Column[ArmResult] = Column(
+P_LOG_RANK: TableColumn[ArmResult] = TableColumn(
     "p (log-rank)",
     "Two-sided log-rank test that the arm and the baseline reach the target at the same rate; seeds are not paired, "
     "and nothing is corrected.",
@@ -142,15 +142,15 @@ def everything(setting: Setting) -> Table[ArmResult]:
 def ranks(found: Ranks) -> Table[str]:
     """The strategies by their average rank over several settings."""
     means = dict(zip(found.strategies, found.ranking.means, strict=True))
-    columns: tuple[Column[str], ...] = (
-        Column("strategy", "A clipping strategy.", value=lambda strategy: strategy, is_text=True),
-        Column(
+    columns: tuple[TableColumn[str], ...] = (
+        TableColumn("strategy", "A clipping strategy.", value=lambda strategy: strategy, is_text=True),
+        TableColumn(
             "average rank",
             "Mean of the ranks of the strategy over the settings; 1 is best.",
             value=lambda strategy: means[strategy],
             text=lambda mean: f"{mean:.2f}",
         ),
-        Column(
+        TableColumn(
             "not significantly different from",
             "The strategies whose average rank is closer than the critical difference of Nemenyi's test.",
             value=lambda strategy: numbers.listing(found.close_to(strategy)) or None,
@@ -160,14 +160,14 @@ def ranks(found: Ranks) -> Table[str]:
     return Table("ranks", "Ranks", columns, found.strategies)
 
 
-def arm(setting: Setting, *, mark: bool = False) -> Column[ArmResult]:
+def arm(setting: Setting, *, mark: bool = False) -> TableColumn[ArmResult]:
     """The name of the arm; with `mark`, followed by `*` where the threshold was chosen."""
 
     def label(row: ArmResult) -> str:
         is_choice = row.shown and setting.metric.criterion and row.verdict != verdicts.BASELINE
         return f"{row.arm} *" if mark and is_choice else row.arm
 
-    return Column("arm", _about_arms(setting), value=label, is_text=True)
+    return TableColumn("arm", _about_arms(setting), value=label, is_text=True)
 
 
 def _about_arms(setting: Setting) -> str:
@@ -182,7 +182,7 @@ def _about_arms(setting: Setting) -> str:
     )
 
 
-def metric(setting: Setting) -> Column[ArmResult]:
+def metric(setting: Setting) -> TableColumn[ArmResult]:
     """The metric that is compared."""
     measure = setting.metric
     better = "higher" if measure.higher_is_better else "lower"
@@ -192,10 +192,10 @@ def metric(setting: Setting) -> Column[ArmResult]:
     return mean_column(measure.name, meaning, measure, lambda row: row.value)
 
 
-def criterion(name: str) -> Column[ArmResult]:
+def criterion(name: str) -> TableColumn[ArmResult]:
     """The validation measure by which thresholds are chosen."""
     measure = Metric(name, True, None)
-    return Column(
+    return TableColumn(
         name,
         "Mean over seeds, by which each strategy's threshold is chosen; test data is not used for the choice.",
         value=lambda row: numbers.scale(measure) * row.criterion,
@@ -204,7 +204,7 @@ def criterion(name: str) -> Column[ArmResult]:
     )
 
 
-def difference(setting: Setting) -> Column[ArmResult]:
+def difference(setting: Setting) -> TableColumn[ArmResult]:
     """The difference to the baseline, paired by seed."""
     return mean_column(
         f"vs {setting.versus}",
@@ -216,7 +216,7 @@ def difference(setting: Setting) -> Column[ArmResult]:
     )
 
 
-def verdict(setting: Setting) -> Column[ArmResult]:
+def verdict(setting: Setting) -> TableColumn[ArmResult]:
     """What is concluded of each arm."""
     is_choice = setting.metric.criterion and not setting.searched
     choice = ", also when the test repeats the choice of the threshold" if is_choice else ""
@@ -234,4 +234,4 @@ def verdict(setting: Setting) -> Column[ArmResult]:
         verdicts.OPEN: "Neither a difference nor its absence is shown.",
     }
     meaning = "The conclusion, after correction for the number of comparisons."
-    return Column("verdict", meaning, value=lambda row: row.verdict, is_text=True, words=words)
+    return TableColumn("verdict", meaning, value=lambda row: row.verdict, is_text=True, words=words)

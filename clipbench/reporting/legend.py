@@ -7,7 +7,7 @@ from typing import Any
 
 from clipbench.analysis.report_model import Report
 from clipbench.reporting import comparison_tables, search_tables
-from clipbench.reporting.table import Column, Table
+from clipbench.reporting.table import Table, TableColumn
 
 
 def of_report(report: Report, *, full: bool = True) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def lines(tables: Iterable[Table[Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*columns, *_verdicts(every))))
 
 
-def line(column: Column[Any]) -> str:
+def line(column: TableColumn[Any]) -> str:
     return f"{column.header}: {column.meaning}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clipbench.analysis import search_result
 from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
 from clipbench.reporting import numbers, search_sentences
-from clipbench.reporting.table import Column, Table, mean_column, share_column
+from clipbench.reporting.table import Table, TableColumn, mean_column, share_column
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint
 
 MOST_COLUMNS = 2  # of options, each with a column of its own; more are written into one column
@@ -45,7 +45,7 @@ def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
     """One objective: what the search promised, and what fresh seeds show."""
     measure = search.measures[number]
     seeds = numbers.seeds(search.swept.search_seeds)
-    columns: tuple[Column[ContenderResult], ...] = (
+    columns: tuple[TableColumn[ContenderResult], ...] = (
         _contender(),
         *_values(search),
         mean_column(
@@ -68,7 +68,7 @@ def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
             lambda row: row.promises[number].optimism,
             is_difference=True,
         ),
-        Column(
+        TableColumn(
             "promise",
             "Whether the searched score agrees with the fresh seeds.",
             value=lambda row: row.promises[number].verdict,
@@ -83,7 +83,7 @@ def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
 
 def effort(search: SearchResult) -> Table[ContenderResult]:
     """What became of the points, and what share of the training each contender took."""
-    columns: tuple[Column[ContenderResult], ...] = (
+    columns: tuple[TableColumn[ContenderResult], ...] = (
         _contender(),
         _count(
             "points",
@@ -94,7 +94,7 @@ def effort(search: SearchResult) -> Table[ContenderResult]:
         ),
         _count("complete", "Points that were trained to their last epoch.", "complete"),
         _count("pruned", "Points that were stopped early because others were better by then.", "pruned"),
-        Column(
+        TableColumn(
             "diverged",
             "Points of which at least one trial diverged.",
             value=lambda row: sum(bool(point.diverged) for point in row.contender.points),
@@ -126,16 +126,16 @@ def pareto(search: SearchResult) -> Table[FrontPoint]:
     def label(row: FrontPoint) -> str:
         return f"{row.contender.label} *" if row.point.number == row.contender.winner else row.contender.label
 
-    columns: tuple[Column[FrontPoint], ...] = (
-        Column("contender", CONTENDER, value=label, is_text=True),
-        Column(
+    columns: tuple[TableColumn[FrontPoint], ...] = (
+        TableColumn("contender", CONTENDER, value=label, is_text=True),
+        TableColumn(
             "point",
             "Number of the point in the order of the search; * marks the one that was confirmed.",
             value=lambda row: row.point.number,
         ),
-        Column("found", FOUND, value=lambda row: search_sentences.place(row.point, names), is_text=True),
+        TableColumn("found", FOUND, value=lambda row: search_sentences.place(row.point, names), is_text=True),
         *(_score(number, measure) for number, measure in enumerate(search.measures)),
-        Column(
+        TableColumn(
             "beaten by",
             "A contender with a point that is no worse in any objective and better in one.",
             value=lambda row: row.beaten_by or None,
@@ -161,17 +161,17 @@ def _beats(one: SearchedPoint, other: SearchedPoint, measures: Sequence[Metric])
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 
-def _score(number: int, measure: Metric) -> Column[FrontPoint]:
+def _score(number: int, measure: Metric) -> TableColumn[FrontPoint]:
     better = "higher" if measure.higher_is_better else "lower"
     meaning = f"Mean over the search seeds; {better} is better."
     return mean_column(measure.name, meaning, measure, lambda row: row.point.score(number))
 
 
-def _contender() -> Column[ContenderResult]:
-    return Column("contender", CONTENDER, value=lambda row: row.contender.label, is_text=True)
+def _contender() -> TableColumn[ContenderResult]:
+    return TableColumn("contender", CONTENDER, value=lambda row: row.contender.label, is_text=True)
 
 
-def _values(search: SearchResult) -> Iterator[Column[ContenderResult]]:
+def _values(search: SearchResult) -> Iterator[TableColumn[ContenderResult]]:
     """One column for each option as long as they are few."""
     names = search_sentences.names(search.swept)
     if len(names) <= MOST_COLUMNS:
@@ -181,10 +181,10 @@ def _values(search: SearchResult) -> Iterator[Column[ContenderResult]]:
     def place(row: ContenderResult) -> str | None:
         return search_sentences.place(row.contender.winning, names) if row.contender.winning else None
 
-    yield Column("found", FOUND, value=place, is_text=True)
+    yield TableColumn("found", FOUND, value=place, is_text=True)
 
 
-def _option(path: str, name: str) -> Column[ContenderResult]:
+def _option(path: str, name: str) -> TableColumn[ContenderResult]:
     def value(row: ContenderResult) -> SearchedPoint | None:
         return row.contender.winning if row.contender.winning and path in row.contender.winning.values else None
 
@@ -192,7 +192,7 @@ def _option(path: str, name: str) -> Column[ContenderResult]:
         found = point.values[path]
         return float(found) if isinstance(found, float | int) else str(found)
 
-    return Column(
+    return TableColumn(
         name,
         f"The value of {path} at the best point.",
         value,
@@ -201,11 +201,11 @@ def _option(path: str, name: str) -> Column[ContenderResult]:
     )
 
 
-def _count(title: str, meaning: str, *states: str) -> Column[ContenderResult]:
-    return Column(title, meaning, value=lambda row: row.contender.count(*states), exact=float)
+def _count(title: str, meaning: str, *states: str) -> TableColumn[ContenderResult]:
+    return TableColumn(title, meaning, value=lambda row: row.contender.count(*states), exact=float)
 
 
-def _importance(path: str, name: str) -> Column[ContenderResult]:
+def _importance(path: str, name: str) -> TableColumn[ContenderResult]:
     return share_column(
         name,
         "Share of the differences between points that the option explains, as Optuna estimates it.",

@@ -20,7 +20,7 @@ def _itself(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Column(Generic[RowT]):
+class TableColumn(Generic[RowT]):
     """A column: its title and unit, what it means, and what its cells hold.
 
     Every format writes `text`. The HTML page sorts by `exact` and shows it on request. The legends, the hints of the
@@ -46,7 +46,7 @@ class Column(Generic[RowT]):
 class Cell:
     """What one row holds in one column."""
 
-    column: Column[Any]
+    column: TableColumn[Any]
     text: str
     exact: float | str
     meaning: str  # of a verdict
@@ -62,7 +62,7 @@ class Table(Generic[RowT]):
 
     name: str  # by which a page links to it
     title: str
-    columns: tuple[Column[RowT], ...]
+    columns: tuple[TableColumn[RowT], ...]
     rows: tuple[RowT, ...]
 
     @cached_property
@@ -71,7 +71,7 @@ class Table(Generic[RowT]):
         return [[_cell(column, row) for column in self.columns] for row in self.rows]
 
 
-def _cell(column: Column[RowT], row: RowT) -> Cell:
+def _cell(column: TableColumn[RowT], row: RowT) -> Cell:
     value = column.value(row)
     if value is None:
         return Cell(column, numbers.NOTHING, "" if column.is_text else math.nan, "")
@@ -86,7 +86,7 @@ def mean_column(
     value: Callable[[RowT], Estimate | float | None],
     *,
     is_difference: bool = False,
-) -> Column[RowT]:
+) -> TableColumn[RowT]:
     """A column of means of a measure, with their intervals where they are known.
 
     Accuracies are shown in per cent, their differences in percentage points and with a sign.
@@ -101,9 +101,9 @@ def mean_column(
         return numbers.mean(found, measure)
 
     unit = ("pp" if is_difference else "%") if measure.is_share else ""
-    return Column(title, meaning, value, text, exact=lambda found: numbers.scale(measure) * mean(found), unit=unit)
+    return TableColumn(title, meaning, value, text, exact=lambda found: numbers.scale(measure) * mean(found), unit=unit)
 
 
-def share_column(title: str, meaning: str, value: Callable[[RowT], float]) -> Column[RowT]:
+def share_column(title: str, meaning: str, value: Callable[[RowT], float]) -> TableColumn[RowT]:
     """A column of shares, shown in per cent."""
-    return Column(title, meaning, value, numbers.share, exact=lambda share: 100 * share)
+    return TableColumn(title, meaning, value, numbers.share, exact=lambda share: 100 * share)

@@ -124,6 +124,7 @@ def test_users_strings_are_escaped_everywhere(name):
         Provenance(f"run {name}", (Fact(name, name, name),), f"name: {name}"),
     )
     assert name not in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
     found = outline(text)
     assert not [tag for tag, _ in found.tags if tag == "img"]
     assert sum(tag == "script" for tag, _ in found.tags) == 1

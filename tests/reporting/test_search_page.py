@@ -1,5 +1,6 @@
 """The section of a search on the page and among the files of a report; in a real browser where there is one."""
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -62,6 +63,17 @@ def test_every_figure_stands_on_the_page_once(pages):
     assert set(re.findall(r'<figure id="search-([\w-]+)"', pages["jointly"])) == set(FIGURES)
     shown = re.findall(r'<figure id="search-([\w-]+)"', pages["objectives"])
     assert shown == ["history", "slices", "history-2", "slices-2", "front"]
+
+
+def test_the_fronts_of_three_objectives_stand_below_the_pareto_table(tmp_path):
+    written, frame = fake_sweep.objectives()
+    (tmp_path / "sweep.json").write_text(json.dumps(written), encoding="utf-8")
+    report = compare(frame, ReportOptions(swept=sweep_file.read(tmp_path / "sweep.json")), name="study")
+    *others, front = figures.of_search(report)
+    more = dataclasses.replace(front, name="front-2")
+    page = html.render(report, figures.draw(report, {}), searched=[*others, front, more])
+    assert re.findall(r'<figure id="search-([\w-]+)"', page)[-2:] == ["front", "front-2"]
+    assert page.index('id="search-pareto"') < page.index('id="search-front"')
 
 
 def test_the_answer_stands_before_the_search_and_what_it_promised_before_its_figures(pages):

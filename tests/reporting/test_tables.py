@@ -15,7 +15,7 @@ from clipbench.reporting import (
     search_tables,
 )
 from clipbench.reporting.formats import html, latex, markdown
-from clipbench.reporting.table import Column, Table
+from clipbench.reporting.table import Table, TableColumn
 from tests.fake_sweep import SCENES
 from tests.reporting.test_html import outline
 from tests.reporting.test_report import arm, printed, quickstart, reaching
@@ -121,8 +121,25 @@ def test_exact_value_is_in_the_unit_that_the_header_names(reports):
     assert comparison_tables.STEP_TIME.header == "step (µs)"
 
 
+def test_columns_of_words_and_counts_are_sorted_by_what_they_mean(reports):
+    """As the page sorts: by how far wins exceed losses, by seeds, by per cent."""
+    (setting,) = reports["quickstart"].settings
+    best = setting.main[1]
+    exact = {cell.column.title: cell.exact for cell in comparison_tables.behaviour(setting).cells[1]}
+    assert exact["w-t-l"] == best.contrast.score.wins - best.contrast.score.losses == 8
+    assert exact["diverged"] == best.diverged and exact["clipped"] == 100 * best.fired_share
+    assert exact["dz"] == best.contrast.dz and exact["norm"] == best.grad_norm and exact["step"] == best.step_us
+    (timed,) = reports["target"].settings
+    reached = {cell.column.title: cell.exact for cell in comparison_tables.target(timed).cells[1]}
+    reach = timed.main[1].reach
+    assert reached["reached"] == reach.reached and reached["median"] == reach.median
+    assert reached["restricted mean"] == reach.restricted and reached["p (log-rank)"] == timed.main[1].contrast.p_reach
+
+
 def test_a_row_without_a_value_has_a_dash_and_no_number():
-    table = Table("a", "A", (Column("b", "Nothing.", lambda row: None), Column("c", "A row.", lambda row: row)), (1.5,))
+    table = Table(
+        "a", "A", (TableColumn("b", "Nothing.", lambda row: None), TableColumn("c", "A row.", lambda row: row)), (1.5,)
+    )
     ((missing, known),) = table.cells
     assert (missing.text, missing.is_finite) == (numbers.NOTHING, False) and math.isnan(missing.exact)
     assert (known.text, known.exact, known.is_finite) == ("1.5", 1.5, True)
