@@ -91,7 +91,7 @@ def test_ties_in_a_maximum_give_their_gradient_to_the_first() -> None:
     ),
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_what_has_no_product_is_left_to_pytorch(call: Callable[[Tensor], Tensor]) -> None:
+def test_unsupported_options_are_left_to_pytorch(call: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(IMAGES)
     with layers_for_many():
         found = call(x)
@@ -116,7 +116,7 @@ def test_many_models_at_once_are_one_after_another() -> None:
             torch.testing.assert_close(together[name][lane], expected, rtol=1e-4, atol=1e-3)
 
 
-def test_the_gradient_of_the_images_is_computed_only_where_somebody_asks() -> None:
+def test_the_gradient_of_the_images_is_computed_only_if_it_is_needed() -> None:
     images, weight = torch.randn(2, 4, 4, 3), torch.randn(5, 2, 3, 3, requires_grad=True)
     output, _ = _convolved(images, weight, (1, 1), (1, 1, 1, 1), (1, 1))
     assert output.grad_fn is not None and [n for n, _ in output.grad_fn.next_functions].count(None) >= 1

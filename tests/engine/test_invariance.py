@@ -12,14 +12,14 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("function", [torch.sigmoid, F.silu, F.mish, F.softplus, F.elu, lambda x: x.abs() ** 1.7])
-def test_kernels_of_two_formulas_are_named(function):
+def test_kernels_with_two_formulas_are_named(function):
     with InvarianceCheck(3) as check:
         function(torch.randn(3, 5))
     assert len(check.position_dependent) == 1
 
 
 @pytest.mark.parametrize("function", [torch.tanh, torch.exp, F.relu, lambda x: x / 3 + x * x, lambda x: x.clamp(max=1)])
-def test_kernels_of_one_formula_are_not(function):
+def test_kernels_with_one_formula_are_not_named(function):
     with InvarianceCheck(3) as check:
         function(torch.randn(3, 5))
     assert not check.position_dependent
@@ -74,13 +74,13 @@ def test_an_operator_that_rounds_the_rest_of_a_tensor_is_named(operators):
         (3, (4, UNROLLED), False),
     ],
 )
-def test_lanes_that_fill_whole_registers_are_the_same_wherever_they_lie(lanes, shape, steady):
+def test_lanes_that_fill_whole_registers_do_not_depend_on_their_position(lanes, shape, steady):
     with InvarianceCheck(lanes) as check:
         torch.sigmoid(torch.randn(shape))
     assert check.position_dependent == (set() if steady else {"aten.sigmoid.default"})
 
 
-def test_parts_of_rows_are_looked_at_as_they_lie():
+def test_parts_of_rows_are_checked_with_their_strides():
     gates = torch.randn(3, 8, 3 * UNROLLED)
     with InvarianceCheck(3) as check:
         torch.sigmoid(gates[:, :, :UNROLLED])
@@ -89,7 +89,7 @@ def test_parts_of_rows_are_looked_at_as_they_lie():
     assert check.position_dependent
 
 
-def test_what_is_written_in_place_is_tried_on_numbers_of_its_own():
+def test_in_place_operators_are_tried_on_other_tensors():
     x, out = torch.ones(3, 5), torch.empty(3, 5)
     with InvarianceCheck(3) as check:
         x.sigmoid_()
@@ -99,7 +99,7 @@ def test_what_is_written_in_place_is_tried_on_numbers_of_its_own():
     assert torch.equal(out, torch.ones(3, 5).sigmoid().sigmoid())
 
 
-def test_what_draws_is_told_apart_from_what_draws_by_a_generator_of_its_own():
+def test_operators_that_draw_are_named_unless_they_have_a_generator():
     with InvarianceCheck(3) as check:
         torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
         assert not check.random

@@ -90,7 +90,7 @@ def assert_as_the_loop(records: Records, trial: Trial, steps: int = STEPS) -> No
 
 
 @pytest.mark.parametrize("model", LOOPED)
-def test_what_cannot_be_stacked_is_looped_and_says_why(model):
+def test_models_that_cannot_be_stacked_are_looped_with_a_reason(model):
     records = engine.train(trials_of(model, train=training(steps=2)))
     assert set(records.records["engine"]) == {"looped"}
     [note] = set(records.records["engine_note"])
@@ -99,7 +99,7 @@ def test_what_cannot_be_stacked_is_looped_and_says_why(model):
 
 
 @pytest.mark.parametrize("model", STACKED)
-def test_what_can_be_stacked_is_stacked(model):
+def test_models_that_can_be_stacked_are_stacked(model):
     records = engine.train(trials_of(model, train=training(steps=2)))
     assert set(records.records["engine"]) <= {"plan", "replay", "eager"}
     assert set(records.records["engine_note"]) == {None}
@@ -151,7 +151,7 @@ def test_both_paths_give_the_same_numbers(dtype, tolerance):
 
 
 @pytest.mark.parametrize("examples", [50, 700])
-def test_examples_that_look_at_one_another_are_evaluated_together(examples):
+def test_examples_that_interact_are_evaluated_together(examples):
     """700 examples are more than go through a model at once."""
     data = C("tests.toys:line", examples=examples, features=3, seed=4)
     trials = [Trial(data, C("tests.toys:compares_examples"), SGD, training(), arm, 1) for arm in ARMS.values()]
@@ -164,7 +164,7 @@ def test_examples_that_look_at_one_another_are_evaluated_together(examples):
 
 
 @pytest.mark.parametrize("model", NOISY)
-def test_noise_is_a_seeds_own_and_comes_again(model):
+def test_noise_depends_on_the_seed_alone(model):
     trials = trials_of(model)
     torch.manual_seed(11)
     once = engine.train(trials)
@@ -188,7 +188,7 @@ def test_arms_of_a_seed_drop_the_same_units_and_seeds_drop_others():
     assert losses[1] != losses[2]
 
 
-def test_noise_is_fresh_at_every_step():
+def test_noise_differs_at_every_step():
     """The whole training set at every step and weights that stand still: only the noise differs."""
     trials = trials_of("with_dropout", C("sgd", lr=0.0), train=training(batch_size=None))
     losses = column(engine.train(trials), trials[0], "train/loss")
@@ -218,7 +218,7 @@ def test_dropout_is_off_in_evaluation():
     assert record(records, trials[0])["test/mse"] == pytest.approx(expected)
 
 
-# What is trained, and what not
+# Parameters that are trained, and those that are not
 
 
 def test_frozen_parameters_stay_as_they_were_and_are_not_counted():
@@ -266,7 +266,7 @@ def test_a_layer_without_gradient_stays_as_it_was():
         np.testing.assert_array_equal(records.weights[trial.id][-6:], idle)
 
 
-# What is no model
+# Invalid models
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_layer_without_gradient_stays_as_it_was():
         ("plain", "tests.toys:loss_per_example", "must be a scalar"),
     ],
 )
-def test_what_is_no_model_is_refused_in_words(model, loss, says):
+def test_an_invalid_model_is_refused_with_a_message(model, loss, says):
     with pytest.raises((TypeError, ValueError), match=says):
         engine.train(trials_of(model, train=training(loss=C(loss))))
 
@@ -300,6 +300,6 @@ def test_a_metric_may_leave_torch(model):
 
 
 @pytest.mark.parametrize("model", ["plain", "looks_at_numbers"])
-def test_a_metric_that_is_no_tensor_is_refused_in_words(model):
+def test_a_metric_that_returns_no_tensor_is_refused_with_a_message(model):
     with pytest.raises(TypeError, match="a_plain_number must return a scalar tensor, got float"):
         engine.train(trials_of(model, train=training(metrics=(C("tests.toys:a_plain_number"),))))

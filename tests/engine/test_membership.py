@@ -15,13 +15,13 @@ def test_advantage_is_counted_by_hand():
     assert advantage(np.array([0.1, 0.2, 0.3, 0.9]), np.array([0.25, 0.5, 0.6, 0.8])) == pytest.approx(0.5)
 
 
-def test_the_same_losses_give_nothing_away_and_larger_ones_of_members_neither():
+def test_equal_losses_and_larger_losses_of_members_have_no_advantage():
     losses = np.array([0.3, 0.1, 0.2])
     assert advantage(losses, losses) == 0.0
     assert advantage(losses + 1, losses) == 0.0
 
 
-def test_members_below_all_others_are_certain():
+def test_losses_of_members_below_all_others_have_advantage_one():
     assert advantage(np.array([0.1, 0.2]), np.array([0.3, 0.4])) == 1.0
 
 
@@ -31,11 +31,11 @@ def test_advantage_is_the_one_sided_distance_of_kolmogorov_and_smirnov():
     assert advantage(members, others) == pytest.approx(ks_2samp(members, others, alternative="greater").statistic)
 
 
-def test_losses_that_are_not_finite_say_nothing():
+def test_the_advantage_of_losses_that_are_not_finite_is_nan():
     assert np.isnan(advantage(np.array([0.1, np.nan]), np.array([0.3])))
 
 
-def test_network_that_learns_noise_by_heart_gives_its_examples_away():
+def test_a_network_that_memorizes_noise_has_a_large_advantage():
     data = C("noise_regression", samples=60, features=30, seed=0)
     few, many = (
         Trial(data, C("mlp", hidden=[64], activation="relu", bias=True), C("adam", lr=0.01), train, C("none"), 0)
@@ -46,7 +46,7 @@ def test_network_that_learns_noise_by_heart_gives_its_examples_away():
     assert much > little + 0.3
 
 
-def test_objective_without_data_has_no_examples_to_give_away():
+def test_an_objective_without_data_has_no_advantage():
     train = Training(epochs=None, steps=3, loss=C("output"))
     trial = Trial(None, C("tests.toys:power", start=1.0), C("sgd", lr=0.1), train, C("none"), 0)
     assert "membership_advantage" not in engine.train([trial]).records

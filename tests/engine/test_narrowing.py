@@ -1,4 +1,4 @@
-"""Lanes that are left go on in smaller workspaces bit for bit as they would have gone on in the wide one."""
+"""Lanes that move to narrower workspaces continue bit for bit as in the wide one."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class RecordingCache(WorkspaceCache):
 
 @pytest.fixture
 def both(monkeypatch) -> Callable[..., Records]:
-    """Trains trials in one workspace and in ever smaller ones, says that they are the same, and returns them."""
+    """Trains trials in one workspace and in ever narrower ones, checks that they are equal, and returns them."""
 
     def train(trials, ask=None, narrows=True):
         found = []
-        for worth in (0.0, 1e12):  # it never pays, and always
+        for worth in (0.0, 1e12):  # never worthwhile, and always
             torch.manual_seed(0)
             monkeypatch.setattr(workspace_cache, "WORTH", worth)
             monkeypatch.setattr(engine, "WORKSPACES", RecordingCache())
@@ -108,7 +108,7 @@ def assert_same(one: Records, other: Records) -> None:
         np.testing.assert_array_equal(weights, other.weights[id_])
 
 
-# What lanes take along
+# State that moves with the lanes
 
 
 EVERY_RULE = [(optimizer, third) for optimizer in ("momentum", "adam") for third in range(3)]
@@ -116,7 +116,7 @@ EVERY_OPTIMIZER = [(optimizer, number % 3) for number, optimizer in enumerate(OP
 
 
 @pytest.mark.parametrize(("optimizer", "third"), sorted({*EVERY_RULE, *EVERY_OPTIMIZER}))
-def test_every_rule_takes_its_memory_along_and_every_optimizer_its_state(both, optimizer, third):
+def test_states_of_rules_and_optimizers_move_with_their_lanes(both, optimizer, third):
     trials = trials_of(optimizers=[optimizer], arms=list(ARMS)[third::3], seeds=(3, 5, 6, 8))
     records = both(trials, Pruner(trials))
     assert set(records.records["status"]) == {"finished", "pruned"}
@@ -126,27 +126,27 @@ REMEMBERING = [name for name, arm in ARMS.items() if registry.find("strategy", a
 
 
 @pytest.mark.parametrize("arm", [*REMEMBERING, "skip", "drop", "halve"])
-def test_a_rule_that_remembers_survives_alone(both, arm):
+def test_a_rule_with_a_state_continues_alone(both, arm):
     trials = trials_of(arms=["none", arm, "value"], seeds=range(4))
     stay = {trial.id for trial in trials if trial.clip == ARMS[arm]}
     records = both(trials, lambda epoch, told: set(told) - stay if epoch == 2 else ())
     assert set(records.records["id"][records.records["status"] == "finished"]) == stay
 
 
-def test_lanes_of_several_optimizers_leave_until_one_serves_them_all(both):
+def test_lanes_of_several_optimizers_end_until_one_optimizer_is_left(both):
     trials = trials_of(optimizers=["momentum", "adam", "rprop"], arms=["none", "skip", "norm", "value"])
     adam = {trial.id for trial in trials if trial.optimizer.name == "adam"}
     both(trials, lambda epoch, told: set(told) - adam if epoch == 1 else list(adam)[:5] if epoch == 3 else ())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_learning_rates_and_thresholds_keep_their_course(both, schedule):
+def test_learning_rates_and_thresholds_keep_their_schedule(both, schedule):
     arms = [C(arm.name, **moves | arm.as_dict()) for arm in (ARMS["norm"], ARMS["value"]) for moves in MOVES.values()]
     trials = trials_of(optimizers=["momentum", "adam"], arms=arms, schedule=SCHEDULES[schedule])
     both(trials, Pruner(trials))
 
 
-def test_a_threshold_goes_on_against_a_rate_of_zero(both):
+def test_a_threshold_keeps_its_schedule_at_a_learning_rate_of_zero(both):
     arm = C("norm", **ARMS["norm"].as_dict(), schedule=C("against_lr"))
     trials = trials_of(arms=["none", arm], seeds=range(4), schedule=C("linear", final=0.0, warmup=0))
     stay = {trial.id for trial in trials if trial.clip == arm}
@@ -154,12 +154,12 @@ def test_a_threshold_goes_on_against_a_rate_of_zero(both):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_rules_on_updates_go_on(both, optimizer):
+def test_rules_on_updates_continue(both, optimizer):
     trials = trials_of(optimizers=[optimizer], arms=[*list(LATE.values())[::2], "none", "norm"])
     both(trials, Pruner(trials))
 
 
-CELLS = {"hidden": 32, "layers": 1, "embedding": 3}  # a multiple of what a register holds
+CELLS = {"hidden": 32, "layers": 1, "embedding": 3}  # a multiple of a register
 WHOLE = {
     "gru of 32": (TOKENS, C("gru", **CELLS)),
     "lstm of 32": (VECTORS, C("lstm", **CELLS)),
@@ -168,18 +168,18 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_goes_on(both, model):
+def test_a_model_continues(both, model):
     trials = trials_of(model, arms=["none", "norm", "value", "autoclip", "skip"])
     both(trials, Pruner(trials))
 
 
-# The others take as long again and more.
+# The others take more than as long again.
 FIRST = ("resnet", "gru, two layers", "gru of 32", "transformer")
 EVERY_MODEL = [pytest.param(model, marks=[] if model in FIRST else pytest.mark.slow) for model in [*NETWORKS, *WHOLE]]
 
 
 @pytest.mark.parametrize("model", EVERY_MODEL)
-def test_every_model_goes_on_unless_its_numbers_depend_on_where_they_lie(both, model):
+def test_every_model_continues_unless_its_numbers_depend_on_their_position(both, model):
     train = long(Training(batch_size=16, loss=C("cross_entropy"), metrics=(C("accuracy"),)), 4)
     parts = (*{**NETWORKS, **WHOLE}[model], OPTIMIZERS["adam"], train)
     trials = [Trial(*parts, ARMS[arm], seed) for arm in CHOSEN for seed in (3, 5)]
@@ -188,14 +188,14 @@ def test_every_model_goes_on_unless_its_numbers_depend_on_where_they_lie(both, m
 
 
 @pytest.mark.parametrize("model", LOOPED)
-def test_models_that_are_trained_one_after_another_go_on_with_their_buffers_and_random_numbers(both, model):
+def test_looped_models_continue_with_their_buffers_and_random_numbers(both, model):
     trials = trials_of((LINE, C(f"tests.toys:{model}")), arms=["none", "norm", "skip", "value"], batch_size=8)
     records = both(trials, Pruner(trials))
     assert set(records.records["engine"]) == {"looped"}
 
 
 @pytest.mark.parametrize("scope", ["sample", FOUR, SEVEN], ids=["sample", "four", "seven"])
-def test_rules_on_parts_of_batches_go_on_with_their_noise(both, scope):
+def test_rules_on_microbatches_continue_with_their_noise(both, scope):
     arms = in_scope(scope)
     private = [C(arm.name, **arm.as_dict(), noise=0.7) for arm in arms if arm.name == "norm" and arm["threshold"]]
     trials = trials_of(arms=[*arms[::3], *private], optimizers=["adam"])
@@ -207,19 +207,19 @@ def test_rules_on_parts_of_batches_go_on_with_their_noise(both, scope):
     "changes",
     [{"noise": NORMAL}, {"noise": C("levy", alpha=1.5, scale=0.05), "dtype": "float64"}, {"batch_size": None}],
 )
-def test_batches_and_noise_of_every_seed_go_on(both, seeds, changes):
+def test_batches_and_noise_of_every_seed_continue(both, seeds, changes):
     trials = trials_of(arms=["none", "norm", "value", "agc", "skip"], seeds=seeds, **changes)
     both(trials, Pruner(trials))
 
 
-def test_noise_on_parts_of_batches_goes_on(both):
+def test_noise_on_microbatches_continues(both):
     arms = [C(ARMS[arm].name, **ARMS[arm].as_dict(), scope=FOUR) for arm in ("norm", "value", "autoclip per tensor")]
     trials = trials_of(arms=arms, seeds=(3, 5, 8), noise=NORMAL)
     both(trials, Pruner(trials))
 
 
 @pytest.mark.parametrize("seeds", [(3, 5, 8), (4,)])
-def test_streams_go_on(both, seeds):
+def test_streams_continue(both, seeds):
     train = Training(batch_size=8, epoch_steps=5, loss=C("cross_entropy"), metrics=(C("accuracy"),))
     model = C("rnn", hidden=5, layers=1, embedding=3, activation="tanh", init="default", std=None)
     clips = [ARMS[arm] for arm in ("none", "norm", "value", "zclip", "skip")]
@@ -227,13 +227,13 @@ def test_streams_go_on(both, seeds):
     both(trials, Pruner(trials))
 
 
-# Whoever leaves, and whenever
+# How and when lanes end
 
 
 STOP = C("val/loss", patience=1, min_delta=0.01)
 
 
-def test_lanes_that_stop_early_leave_with_the_weights_of_that_moment(both):
+def test_lanes_that_stop_early_keep_the_weights_they_stopped_with(both):
     trials = trials_of(
         optimizers=["sgd", "adam", "rmsprop"], arms=["none", "norm", "value"], early_stop=STOP, epochs=12
     )
@@ -242,7 +242,7 @@ def test_lanes_that_stop_early_leave_with_the_weights_of_that_moment(both):
     assert len(stopped) > 2 and len(set(stopped)) > 1 and all(records.records["test/loss"] > 0)
 
 
-def test_a_looped_lane_that_stops_early_leaves_with_its_buffers(both):
+def test_a_looped_lane_that_stops_early_keeps_its_buffers(both):
     trials = trials_of((LINE, C("tests.toys:counts_batches", in_place=True)), early_stop=STOP, batch_size=8, epochs=12)
     slower = [replace(trial, optimizer=C("sgd", lr=1e-6)) for trial in trials]
     both([*trials, *slower])
@@ -253,7 +253,7 @@ def wild(trials: list[Trial], lr: float) -> list[Trial]:
 
 
 @pytest.mark.parametrize("stop", [None, STOP])
-def test_lanes_that_diverge_leave_whenever_it_is_seen(both, monkeypatch, stop):
+def test_lanes_that_diverge_are_left_out_at_the_next_check(both, monkeypatch, stop):
     monkeypatch.setattr(chunk_training, "CHECK_EVERY", 2)
     trials = trials_of(arms=["none", "value", "skip", "autoclip", "norm without head"], early_stop=stop, batch_size=4)
     lost = [trial for lr in (1e3, 1e7, 1e30) for trial in wild(trials[:4], lr)]
@@ -261,7 +261,7 @@ def test_lanes_that_diverge_leave_whenever_it_is_seen(both, monkeypatch, stop):
     assert (records.records["diverged"] == 1).sum() > 5
 
 
-def test_lanes_that_diverge_leave_an_objective_that_is_one_epoch(both, monkeypatch):
+def test_lanes_that_diverge_are_left_out_within_an_epoch(both, monkeypatch):
     monkeypatch.setattr(chunk_training, "CHECK_EVERY", 3)
     train = Training(epochs=None, steps=60, loss=C("output"), save_weights=True, diverge_above=1e6)
     model = C("quadratic", start=[0.5, 2.0], dim=5, scatter=0.1, curvature=[1.0, 10.0])
@@ -272,13 +272,13 @@ def test_lanes_that_diverge_leave_an_objective_that_is_one_epoch(both, monkeypat
     assert any("loss above" in str(cause) for cause in records.records["diverged_cause"])
 
 
-def test_a_chunk_of_which_nobody_is_left_was_narrow_at_its_end(both):
+def test_a_chunk_without_lanes_left_was_narrow_at_its_end(both):
     trials = trials_of()
     records = both(trials, lambda epoch, told: sorted(told)[: 1 + 2 * (epoch == 3)] if epoch < 4 else set(told))
     assert set(records.records["status"]) == {"pruned"}
 
 
-def test_lane_steps_add_up_whoever_leaves(monkeypatch):
+def test_lane_steps_add_up_when_lanes_are_pruned(monkeypatch):
     monkeypatch.setattr(workspace_cache, "WORTH", 1e12)
     monkeypatch.setattr(engine, "WORKSPACES", RecordingCache())
     trials, told = trials_of(optimizers=["momentum", "adam"]), []
@@ -286,30 +286,30 @@ def test_lane_steps_add_up_whoever_leaves(monkeypatch):
     assert sum(told) == len(trials) * EPOCHS * 3 and min(told) >= 0 and engine.WORKSPACES.widths
 
 
-# Optimizers of one's own
+# Optimizers of the user
 
 
 @pytest.mark.parametrize("optimizer", ["Copies", "Downhill", "History"])
-def test_an_optimizer_of_ones_own_goes_on(both, optimizer):
+def test_a_users_optimizer_continues(both, optimizer):
     trials = trials_of(arms=["none", "norm", "skip"], seeds=range(4))
     trials = [replace(trial, optimizer=C(f"tests.toys:{optimizer}", lr=0.02)) for trial in trials]
     both(trials, Pruner(trials))
 
 
-def test_an_optimizer_that_remembers_where_its_weights_lie_is_left_where_it_is(both):
+def test_an_optimizer_that_holds_views_of_its_weights_is_not_moved(both):
     trials = trials_of(arms=["none", "norm"], seeds=range(4))
     trials = [replace(trial, optimizer=C("tests.toys:Flat", lr=0.02)) for trial in trials]
     records = both(trials, Pruner(trials), narrows=False)
     assert set(records.records["status"]) == {"finished", "pruned"}
 
 
-def test_lanes_of_an_optimizer_that_draws_for_all_of_them_stay_together(both):
+def test_lanes_of_an_optimizer_that_draws_random_numbers_for_all_stay_together(both):
     trials = trials_of(arms=["none", "norm"], seeds=range(4))
     trials = [replace(trial, optimizer=C("tests.toys:Jitters", lr=0.02)) for trial in trials]
     both(trials, Pruner(trials), narrows=False)
 
 
-# When it pays
+# When a narrower workspace is used
 
 
 def test_lanes_come_in_few_sizes():
@@ -333,7 +333,7 @@ def test_a_smaller_workspace_is_made_where_it_saves_more_than_it_costs(wide):
     assert kept.narrower(wide, 17, 1e9, {}) is None, "there is no size between"
 
 
-def test_one_that_is_there_is_taken_though_little_is_left_to_train(wide):
+def test_a_cached_workspace_is_used_even_for_few_steps(wide):
     kept = WorkspaceCache()
     narrow = kept.narrower(wide, 12, 1e9, {})
     assert kept.narrower(wide, 9, 1e-6, {}) is narrow
@@ -341,7 +341,7 @@ def test_one_that_is_there_is_taken_though_little_is_left_to_train(wide):
     assert kept.narrower(wide, 8, 1e9, {}).lanes == 8
 
 
-def test_chunks_that_come_again_and_again_pay_for_it_together(wide):
+def test_recurring_chunks_share_the_cost_of_a_new_workspace(wide):
     kept, chunks = WorkspaceCache(), 0
     while chunks < 10:
         missed = {}
@@ -355,7 +355,7 @@ def test_chunks_that_come_again_and_again_pay_for_it_together(wide):
     assert (chunks, found.lanes) == (4, 8), "each loses 0.2 s"
 
 
-def test_where_there_is_no_room_the_wide_one_stays(wide, monkeypatch):
+def test_a_narrow_workspace_does_not_displace_the_wide_one(wide, monkeypatch):
     trials = trials_of(seeds=range(8))
     shape = WorkspaceShape.of(trials, "cpu")
     kept = WorkspaceCache()
@@ -367,7 +367,7 @@ def test_where_there_is_no_room_the_wide_one_stays(wide, monkeypatch):
     assert kept.workspace(shape) is made
 
 
-def test_the_oldest_workspaces_go_where_there_is_no_room(monkeypatch):
+def test_the_oldest_workspaces_are_dropped_first(monkeypatch):
     monkeypatch.setitem(workspace_cache.MOST_BYTES, "cpu", 0)
     kept = WorkspaceCache()
     shapes = [WorkspaceShape.of(trials_of(seeds=range(count)), "cpu") for count in (1, 2, 3)]

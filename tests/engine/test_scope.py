@@ -60,7 +60,7 @@ def assert_as_the_loop(trials, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("scope", ["sample", FOUR, SEVEN], ids=["sample", "four", "seven"])
-def test_every_rule_on_parts_is_the_plain_loop(scope):
+def test_every_rule_on_microbatches_equals_the_plain_loop(scope):
     records = assert_as_the_loop(trials_of(in_scope(scope)))
     assert set(records.records["engine"]) == {"plan"}
 
@@ -73,7 +73,7 @@ def few(scope, **options):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_is_trained_by_parts(model):
+def test_every_model_is_trained_by_microbatches(model):
     for scope in ("sample", FOUR):
         assert_as_the_loop(trials_of(few(scope), model, "adam", steps=4))
 
@@ -94,7 +94,7 @@ def test_batches_of_every_size_are_cut(scope, kind):
 
 
 @pytest.mark.parametrize("model", ["looks_at_numbers", "branches"])
-def test_what_cannot_be_stacked_is_looped_by_parts(model):
+def test_models_that_cannot_be_stacked_are_looped_by_microbatches(model):
     setting = (C("tests.toys:line", examples=50, features=3, seed=4), C(f"tests.toys:{model}"))
     for scope in ("sample", SEVEN):
         records = assert_as_the_loop(trials_of(few(scope), setting, steps=5, batch_size=8)[:4])
@@ -114,7 +114,7 @@ def test_a_trial_does_not_depend_on_its_neighbours(model, scope):
                 np.testing.assert_array_equal(column, steps_of(together, trial)[name], err_msg=f"{trial.arm} {name}")
 
 
-def test_without_a_limit_parts_come_to_the_gradient_of_the_batch():
+def test_unclipped_microbatches_average_to_the_gradient_of_the_batch():
     loose = NORM | {"threshold": 1e9}
     batch, shards, sample = (
         trials_of([C("norm", **loose, scope=s)], drop_last=True) for s in ("batch", SEVEN, "sample")
@@ -134,13 +134,13 @@ def test_networks_of_every_kind_are_trained_example_by_example(model):
 
 
 @pytest.mark.parametrize("scope", ["sample", FOUR], ids=["sample", "four"])
-def test_streams_are_cut_too(scope):
+def test_batches_of_streams_are_cut_too(scope):
     stream = (C("adding", length=6, **{"split.val": 20, "split.test": 20}), C("linear", bias=True))
     assert_as_the_loop(trials_of(few(scope), stream, steps=5, batch_size=6, metrics=()))
 
 
 @pytest.mark.parametrize("model", ["with_dropout", "with_batch_norm", "counts_batches"])
-def test_models_that_are_looped_for_their_memory_or_dice_are_trained_by_parts(model):
+def test_models_looped_for_their_buffers_or_dropout_are_trained_by_microbatches(model):
     setting = (C("tests.toys:line", examples=50, features=3, seed=4), C(f"tests.toys:{model}"))
     arms = [C("norm", **NORM | {"threshold": c}, scope=C("shards", n=2)) for c in (0.1, 1e9)]
     records = engine.train(trials_of(arms, setting, steps=6, batch_size=10, optimizer="sgd"))
@@ -158,7 +158,7 @@ def test_noise_of_the_training_reaches_every_part_and_the_average_once():
         np.testing.assert_allclose(engine.train(parts).steps["grad_norm/pre"], whole["grad_norm/pre"], rtol=1e-10)
 
 
-# What is refused, part by part
+# Refused microbatches
 
 
 def test_parts_that_are_not_finite_are_left_out_by_rules_that_refuse():
@@ -176,7 +176,7 @@ def test_parts_that_are_not_finite_are_left_out_by_rules_that_refuse():
 # Differential privacy
 
 
-def test_noise_is_of_a_generator_of_its_own_and_its_size_is_so_many_thresholds():
+def test_noise_has_its_own_generator_and_a_multiple_of_the_threshold_as_deviation():
     arms = [C("norm", **NORM, scope="sample", noise=z) for z in (0.5, 1.0)]
     arms += [C("norm", **NORM, scope="sample"), C("norm", **NORM | {"threshold": None}, scope="sample", noise=1.0)]
     trials = trials_of([*arms, C("value", threshold=0.1, exclude=(), scope="sample", noise=0.3)], seeds=(3, 4), steps=6)
@@ -225,7 +225,7 @@ def test_dp_sgd_is_opacus(noise):
         assert steps_of(records, trial)["grad_norm/post"][step] == pytest.approx(float(norm), rel=1e-6)
 
 
-def test_epsilon_is_a_published_one():
+def test_epsilon_equals_published_values():
     """The tutorial of TensorFlow Privacy on MNIST: 60000 images, batch 250, noise 1.3, 15 epochs, delta 1e-5."""
     from opacus.accountants.analysis import rdp
 
@@ -239,7 +239,7 @@ def test_epsilon_is_a_published_one():
     assert 0.9 < ours < published
 
 
-def test_a_record_says_epsilon_where_it_can_be_said():
+def test_a_record_has_epsilon_where_it_is_known():
     base = {"scope": "sample", "noise": 1.1}
     arms = {
         "plain": C("norm", **NORM, **base),
@@ -294,7 +294,7 @@ def test_between_two_points_everything_is_stationary(start, end):
 
 
 @pytest.mark.parametrize(("c", "mean"), [(0.1, 1 / 30), (0.5, 1 / 6), (0.9, 0.25)])
-def test_the_clipped_mean_of_a_coin_is_the_published_one(c, mean):
+def test_the_clipped_mean_of_a_coin_equals_the_published_value(c, mean):
     coin = (0.0, 0.0, 0.0, 1.0)
     for arm, expected in ((CLIPPED, mean), (BATCH, 0.25)):
         arm = C("norm", **arm.as_dict() | {"threshold": c})

@@ -113,13 +113,13 @@ def test_noise_reaches_every_parameter_of_every_model(model):
     assert_as_the_loop(trials_of(model, "sgd", ["none", "norm"], train, seeds=(2,)))
 
 
-def test_noise_goes_on_from_block_to_block():
+def test_noise_continues_from_block_to_block():
     train = Training(epochs=None, steps=70, loss=C("output"), noise=NOISES["normal"], dtype="float64")
     wide = C("quadratic", start=1.0, dim=3000, curvature=1.0)  # 21 steps a block
     assert_as_the_loop([Trial(None, wide, OPTIMIZERS["sgd"], train, ARMS["none"], seed) for seed in (0, 5)])
 
 
-def test_noise_moves_no_batch_and_lanes_of_a_seed_share_it():
+def test_noise_does_not_change_batches_and_lanes_of_a_seed_share_it():
     quiet = trials_of("mlp", "sgd", ["none", "norm off"], training("mlp", "float64", 3))
     noisy = [replace(trial, train=replace(trial.train, noise=NOISES["normal"])) for trial in quiet]
     (silent, _), (loud, beside) = ([steps_of(engine.train(t), one) for one in t] for t in (quiet, noisy))
@@ -221,7 +221,7 @@ def test_a_chunk_ends_when_every_lane_has_stopped_or_diverged():
     assert len(told) < 20
 
 
-def test_what_a_lane_does_after_its_stop_is_not_looked_at():
+def test_steps_after_an_early_stop_are_ignored():
     train = Training(
         epochs=6,
         loss=C("output"),
@@ -237,7 +237,7 @@ def test_what_a_lane_does_after_its_stop_is_not_looked_at():
     assert records.records["weight_norm"][0] == pytest.approx(2.0**20)
 
 
-def test_looped_models_stop_with_the_buffers_of_that_moment():
+def test_looped_models_keep_the_buffers_they_stopped_with():
     data = C("tests.toys:line", examples=30)
     train = replace(training("mlp", "float64", 1), steps=None, epochs=20, batch_size=8, early_stop=STOPPING["a margin"])
     model = C("tests.toys:counts_batches", in_place=True)
@@ -259,12 +259,12 @@ def test_looped_models_stop_with_the_buffers_of_that_moment():
 
 @pytest.mark.parametrize("penalty", [{"l1": 0.01}, {"l2": 0.02}, {"l1": 0.003, "l2": 0.004}])
 @pytest.mark.parametrize("model", MODELS)
-def test_penalties_are_part_of_what_training_descends_on(model, penalty):
+def test_penalties_are_part_of_the_training_loss(model, penalty):
     train = replace(training(model, "float64", 15), **penalty)
     assert_as_the_loop(trials_of(model, "momentum", ["none", "norm", "value"], train))
 
 
-def test_penalties_are_no_part_of_what_is_measured_in_eval_mode():
+def test_penalties_are_not_part_of_measures_in_eval_mode():
     train = replace(training("linear", "float64", 1), batch_size=None)
     trial = Trial(*MODELS["linear"], C("sgd", lr=0.0), train, ARMS["none"], 0)
     penalized = replace(trial, train=replace(train, l2=10.0))
@@ -273,12 +273,12 @@ def test_penalties_are_no_part_of_what_is_measured_in_eval_mode():
     assert heavy.steps["train/loss"][0] > plain.steps["train/loss"][0] + 0.1
 
 
-# What the loss never reaches
+# Parameters that do not influence the loss
 
 
 @pytest.mark.parametrize("extra", [{}, {"l2": 0.01}, {"noise": NOISES["normal"]}])
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw"])
-def test_parameters_that_the_loss_never_reaches_are_moved_as_torch_moves_them(optimizer, extra):
+def test_parameters_without_influence_on_the_loss_are_treated_as_in_torch(optimizer, extra):
     data = C("tests.toys:line", examples=30)
     decaying = OPTIMIZERS[optimizer].as_dict() | {"weight_decay": 0.1}
     train = replace(training("mlp", "float64", 10), batch_size=8, save_weights=True, **extra)
@@ -323,7 +323,7 @@ def test_seeds_start_at_the_start_or_scattered_around_it(tmp_path):
 
 
 @pytest.mark.parametrize("start, dim, said", [([], None, "a coordinate"), ([1.0, 2.0, 3.0], 5, "3 numbers are not 5")])
-def test_a_start_that_is_no_point_is_refused(start, dim, said):
+def test_an_invalid_start_is_refused(start, dim, said):
     with pytest.raises(ValueError, match=said):
         registry.find("model", "quadratic").function(start=start, dim=dim)
 
@@ -500,7 +500,7 @@ def test_cauchy_noise_has_the_known_median_and_variance(tmp_path, lr):
     assert_cauchy(tmp_path, lr, 50_000, 24, 0.1)
 
 
-# Targets and limits, where there are no data to pass over
+# Targets and limits without data
 
 
 def test_an_objective_reaches_its_target_in_an_epoch_of_its_own_length(tmp_path):

@@ -64,7 +64,7 @@ def test_percentiles_are_exactly_those_of_the_training_without_clipping(piloted)
     assert setting["percentiles"]["norm, tensor"]["count"] == 4 * len(steps)
 
 
-def test_a_threshold_fires_on_the_share_of_steps_that_is_said(piloted):
+def test_a_threshold_fires_on_the_reported_share_of_steps(piloted):
     norms = piloted[1]["grad_norm/pre"]
     for name in ("norm", "skip"):
         proposed = thresholds_of(piloted[0], name)
@@ -74,7 +74,7 @@ def test_a_threshold_fires_on_the_share_of_steps_that_is_said(piloted):
     assert thresholds_of(piloted[0], "norm")["shares"][0] == pytest.approx(0.9, abs=0.1)
 
 
-def test_a_rule_that_always_acts_is_asked_what_it_leaves(piloted):
+def test_thresholds_of_a_rule_that_always_acts_are_by_the_norm_it_leaves(piloted):
     median = piloted[1]["grad_norm/pre"].median()
     proposed = thresholds_of(piloted[0], "normalize")
     assert proposed["by"] == "keeps"
@@ -95,7 +95,7 @@ def thresholds_of(document, name):
     return next(entry for entry in document["settings"][0]["thresholds"] if entry["strategy"] == name)
 
 
-def test_what_is_proposed_can_be_pasted(piloted, tmp_path):
+def test_proposals_can_be_pasted_into_an_experiment(piloted, tmp_path):
     pasted = yaml.safe_load(piloted[0]["settings"][0]["yaml"])
     path = write(tmp_path, **pasted)
     checked = invoke("check", path)
@@ -104,7 +104,7 @@ def test_what_is_proposed_can_be_pasted(piloted, tmp_path):
     assert names == {"none", *(rule.name for rule in candidates((), ""))}
 
 
-def test_what_is_printed_holds_the_same_yaml(piloted):
+def test_the_printed_text_has_the_same_yaml(piloted):
     said = invoke("pilot", piloted[2], "--workers", "1", "--strategy", "norm", "--strategy", "value")
     assert said.exit_code == 0
     text = said.stdout
@@ -146,7 +146,7 @@ def test_divergence_without_clipping_is_a_result(tmp_path):
     assert all(np.isfinite(list(row.values())).all() for row in setting["percentiles"].values())
 
 
-def test_a_rule_of_ones_own_is_asked_too(tmp_path):
+def test_a_users_rule_has_thresholds_too(tmp_path):
     path = write(tmp_path, clip=ARMS)
     (tmp_path / "own.py").write_text(OWN)
     said = invoke("pilot", path, "--strategy", "./own.py:gentle", "-q")
@@ -179,13 +179,13 @@ def test_an_objective_needs_no_data(tmp_path):
         (["--set", "model=mpl"], "Did you mean `mlp`?"),
     ],
 )
-def test_wrong_input_is_said_before_anything_is_trained(tmp_path, arguments, expected):
+def test_invalid_input_is_reported_before_training(tmp_path, arguments, expected):
     said = invoke("pilot", write(tmp_path, clip=ARMS), *arguments)
     assert said.exit_code == 2
     assert expected in said.stderr and "Traceback" not in said.stderr and said.stdout == ""
 
 
-def test_trials_that_fail_are_said_at_the_end(tmp_path):
+def test_failed_trials_are_reported_at_the_end(tmp_path):
     path = write(tmp_path, model={"name": "./mine.py:net", "looped": True}, clip=ARMS, seeds=1)
     (tmp_path / "always").write_text("raise")
     said = invoke("pilot", path, "--strategy", "norm")

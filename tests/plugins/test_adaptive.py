@@ -74,7 +74,7 @@ def middle(rule: Plugin) -> float:
 @every_rule
 @settings(max_examples=60, deadline=None)
 @given(drawn=courses)
-def test_what_is_remembered_is_finite_whatever_comes(rule, drawn):
+def test_the_state_stays_finite_for_any_gradients(rule, drawn):
     run = Course(rule, middle(rule), 2, torch.float32, **shortened(rule))
     for n in drawn:
         coefficient = run(n)
@@ -86,7 +86,7 @@ def test_what_is_remembered_is_finite_whatever_comes(rule, drawn):
 @every_rule
 @settings(max_examples=40, deadline=None)
 @given(drawn=courses)
-def test_lanes_do_not_know_of_one_another(rule, drawn):
+def test_lanes_are_independent(rule, drawn):
     together = Course(rule, middle(rule), 2, torch.float32, **shortened(rule))
     alone = [Course(rule, middle(rule), 1, torch.float32, **shortened(rule)) for _ in range(2)]
     for n in drawn:
@@ -98,7 +98,7 @@ def test_lanes_do_not_know_of_one_another(rule, drawn):
 @every_rule
 @settings(max_examples=40, deadline=None)
 @given(drawn=courses)
-def test_nothing_that_comes_locks_a_rule_for_ever(rule, drawn):
+def test_no_gradients_lock_a_rule_forever(rule, drawn):
     """Once the norms are usual and steady, a step gets through: refused for no longer than `patience`, and never 0."""
     run = Course(rule, middle(rule), 1, torch.float32, **shortened(rule))
     for n in drawn:
@@ -110,7 +110,7 @@ def test_nothing_that_comes_locks_a_rule_for_ever(rule, drawn):
 
 @every_rule
 @pytest.mark.parametrize("bad", [NAN, INF, 0.0])
-def test_a_norm_that_says_nothing_leaves_what_is_remembered_as_it_was(rule, bad):
+def test_a_norm_that_is_zero_or_not_finite_leaves_the_state_unchanged(rule, bad):
     spoilt, clean = (Course(rule, middle(rule), 1, torch.float64, **shortened(rule)) for _ in range(2))
     for n in (1.0, 1.1, 0.9, 3.0, 1.2, 0.5):
         assert float(spoilt([n])) == float(clean([n]))
@@ -210,7 +210,7 @@ def test_skip_sigma_loses_patience():
     assert [float(run([10.0**k])) for k in range(1, 10)] == [0, 0, 0, 1, 0, 0, 0, 1, 0]
 
 
-# A rule of one's own
+# A rule of the user
 
 
 def weights_after(steps: int, rule: str, **options: Any) -> list[np.ndarray]:
@@ -223,7 +223,7 @@ def weights_after(steps: int, rule: str, **options: Any) -> list[np.ndarray]:
     return [np.concatenate([np.ravel(part) for part in weights[trial.id]]) for trial in trials]
 
 
-def test_an_own_rule_remembers_elements():
+def test_a_users_rule_may_have_a_state_of_elements():
     """U-Clip carries over what it cut off: after three steps of g the third is clip(3 g - what is through)."""
     for one, third in zip(weights_after(1, "none"), weights_after(3, "tests.toys:u_clip", threshold=0.1), strict=True):
         rest = np.zeros_like(one)

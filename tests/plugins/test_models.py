@@ -103,7 +103,7 @@ def test_every_model_of_the_catalogue_is_compared_with_the_loop():
     assert compared == {name for name, plugin in registry.catalogue("model").items() if plugin.given}
 
 
-# What they are
+# Single models
 
 
 def built(name: str, seed: int = 0, **options: object) -> nn.Module:
@@ -204,6 +204,6 @@ def test_digits_by_rows_are_the_flat_ones():
         ("resnet", {"inputs": 30}, "not a square image"),
     ],
 )
-def test_what_cannot_be_built_is_refused_in_words(name, options, says):
+def test_a_model_that_cannot_be_built_is_refused_with_a_message(name, options, says):
     with pytest.raises(ValueError, match=says):
         built(name, **options)

@@ -268,7 +268,7 @@ def test_an_own_optimizer_trains_every_lane_alone(folder):
     np.testing.assert_allclose(mine.weights[trial.id], torchs.weights[other.id], rtol=1e-12)
 
 
-def test_what_is_no_optimizer_is_refused_in_words(folder):
+def test_an_invalid_optimizer_is_refused_with_a_message(folder):
     write(folder, "def nothing(params, lr): return None\n")
     with pytest.raises(TypeError, match=r"must return a torch.optim.Optimizer, got NoneType"):
         train_one(optimizer=own("optimizer", "./own.py:nothing", folder, lr=0.1))
@@ -388,7 +388,7 @@ def test_an_own_rule_gets_every_statistic_that_it_names_at_its_own_place(folder,
 
 
 @pytest.mark.parametrize("per", ["model", "tensor"])
-def test_a_rule_that_does_not_say_where_it_fired_is_refused_in_words(folder, per):
+def test_a_rule_that_does_not_return_where_it_fired_is_refused_with_a_message(folder, per):
     """Of two lanes, one tensor would unpack into two."""
     write(folder, OWN_RULES)
     clip = own("strategy", "./own.py:forgets_fired", folder, per=per, threshold=1.0, exclude=())
@@ -494,7 +494,7 @@ def test_the_same_files_elsewhere_make_the_same_trials(tmp_path):
         ("no such package:data", "neither a module nor a file", "package.module:function"),
     ],
 )
-def test_what_cannot_be_found_is_said_with_what_is_near(folder, name, says, remedy):
+def test_unknown_names_are_refused_with_similar_ones(folder, name, says, remedy):
     write(folder, OWN)
     write(folder, "def data(:\n", "broken.py")
     write(folder, "1 / 0\n", "raises.py")

@@ -146,12 +146,12 @@ def as_a_worker():
     torch.set_flush_denormal(False)
 
 
-# Whatever comes
+# Gradients of any kind
 
 
 @often
 @every_rule
-def test_what_is_finite_stays_finite_whatever_came_before(name, examples):
+def test_finite_gradients_stay_finite_after_any_others(name, examples):
     arms = arms_of(RULES[name])
 
     def claim(drawn: Drawn) -> None:
@@ -167,7 +167,7 @@ def test_what_is_finite_stays_finite_whatever_came_before(name, examples):
 
 @often
 @pytest.mark.parametrize("name", REFUSING)
-def test_who_refuses_lets_nothing_through_that_is_not_finite(name, examples):
+def test_rules_that_refuse_pass_only_finite_gradients(name, examples):
     arms = [arm for arm in arms_of(RULES[name]) if not is_off(arm) and not does_nothing(arm) and not arm["exclude"]]
 
     def claim(drawn: Drawn) -> None:
@@ -179,7 +179,7 @@ def test_who_refuses_lets_nothing_through_that_is_not_finite(name, examples):
 
 @often
 @every_rule
-def test_what_is_zero_stays_zero(name, examples):
+def test_zero_gradients_stay_zero(name, examples):
     arms = arms_of(RULES[name])
 
     def claim(drawn: Drawn) -> None:
@@ -212,7 +212,7 @@ def test_without_a_threshold_or_at_its_loose_one_a_rule_changes_no_bit(name, exa
 
 @often
 @every_rule
-def test_lanes_do_not_know_of_one_another(name, examples):
+def test_lanes_are_independent(name, examples):
     """To the last bit, whatever is in the other lanes: what is not finite, or so large that it needs care."""
     arms = arms_of(RULES[name])
     few = [0, next(lane for lane, arm in enumerate(arms) if arm["exclude"]), -1]
@@ -227,12 +227,12 @@ def test_lanes_do_not_know_of_one_another(name, examples):
     holds(claim, examples)
 
 
-# What is told
+# Telemetry
 
 
 @often
 @every_rule
-def test_what_is_told_of_a_step_is_what_happened_to_the_gradient(name, examples):
+def test_telemetry_describes_what_happened_to_the_gradient(name, examples):
     """Against float64, in which no square overflows; float32's own squares would, from 1.8e19, and vanish below 1e-19."""
     arms = arms_of(RULES[name])
 
@@ -269,7 +269,7 @@ def compare(told: dict[str, np.ndarray], old: np.ndarray, new: np.ndarray, rule:
 
 @often
 @pytest.mark.parametrize("name", BOUNDED)
-def test_what_is_left_is_as_large_as_the_rule_says(name, examples):
+def test_the_clipped_gradient_is_within_the_bound_of_the_rule(name, examples):
     arms = [arm for arm in arms_of(RULES[name]) if not is_off(arm) and not arm["exclude"]]
 
     def claim(drawn: Drawn) -> None:
@@ -336,7 +336,7 @@ def _in_unit(arm: Component, unit: float) -> Component:
 
 @often
 @pytest.mark.parametrize("name", HARD)
-def test_a_hard_rule_has_nothing_left_to_do_a_second_time(name, examples):
+def test_clipping_twice_changes_nothing_more(name, examples):
     """But for the 1e-6 beside the norm, which is a thousandth of the smallest threshold here."""
     arms = [arm for arm in arms_of(RULES[name]) if not arm["exclude"] and arm["threshold"] != 1e-30]
 
@@ -349,12 +349,12 @@ def test_a_hard_rule_has_nothing_left_to_do_a_second_time(name, examples):
     holds(claim, examples, FINITE, longest=2)
 
 
-# Memory
+# State
 
 
 @often
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_what_says_nothing_about_norms_is_not_remembered(name, examples):
+def test_norms_that_are_zero_or_not_finite_are_not_stored(name, examples):
     """Nothing but NaN, or zeros, between two gradients changes nothing of what comes after."""
     arms = [arm for arm in arms_of(RULES[name]) if "patience" not in arm.as_dict()]
     if not arms:
@@ -373,7 +373,7 @@ def test_what_says_nothing_about_norms_is_not_remembered(name, examples):
 
 @often
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_nothing_locks_a_rule_for_ever(name, examples):
+def test_no_gradients_lock_a_rule_forever(name, examples):
     """Once gradients are usual and steady a step gets through at every place, refused `patience` times at most."""
     middle = math.sqrt(math.prod(RULES[name].facts["search"]))
     arms = [arm for arm in arms_of(RULES[name]) if not arm["exclude"] and arm["threshold"] == middle]
@@ -434,7 +434,7 @@ def test_a_dropped_gradient_still_lets_momentum_move_the_weights():
 
 @often
 @pytest.mark.parametrize("name", ON_WEIGHTS)
-def test_a_rule_on_weights_keeps_them_finite_and_says_nothing_of_the_gradient(name, examples):
+def test_a_rule_on_weights_keeps_them_finite_and_reports_an_unclipped_gradient(name, examples):
     arms, plain = arms_of(EVERY[name]), Component.of("none")
 
     def claim(drawn: Drawn) -> None:
@@ -453,6 +453,6 @@ def test_a_rule_on_weights_keeps_them_finite_and_says_nothing_of_the_gradient(na
     holds(claim, examples, FINITE, longest=3)
 
 
-def test_every_rule_is_looked_at():
+def test_every_rule_is_covered():
     assert set(RULES) | set(ON_WEIGHTS) == set(EVERY)
     assert {*SCALING, *IN_UNITS, *HARD, *BOUNDED, *REMEMBERING, *REFUSING} <= set(RULES)

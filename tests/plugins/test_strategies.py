@@ -104,7 +104,7 @@ def test_a_rule_keeps_shape_and_type_and_touches_no_input(rule, dtype):
 @every_rule
 @settings(max_examples=60, deadline=None)
 @given(drawn=lanes)
-def test_what_is_finite_stays_finite_and_zero_stays_zero(rule, drawn):
+def test_finite_gradients_stay_finite_and_zero_stays_zero(rule, drawn):
     g, c = tensors(drawn, rule)
     after = carry_out(rule, g, c)
     assert after.isfinite().all()
@@ -207,7 +207,7 @@ def test_gradients_that_are_not_finite_come_out_as_they_do_elsewhere(name, edge)
     torch.testing.assert_close(after, torch.tensor([AT_ONE[name][edge]]), equal_nan=True)
 
 
-# What single rules are
+# Single rules
 
 
 def drawn_gradient(lanes: int = 5, elements: int = 9, seed: int = 0) -> Tensor:
@@ -327,7 +327,7 @@ def test_a_step_is_refused_over_the_threshold_and_kept_at_it(name):
 @pytest.mark.parametrize(
     "name", ["norm", "tensor_norm", "agc", "normalize", "value", "zero", "one_sided", "skip", "drop"]
 )
-def test_a_hard_rule_has_nothing_left_to_do_a_second_time(name):
+def test_clipping_twice_changes_nothing_more(name):
     g = drawn_gradient()
     once = at(name, g, 0.5)
     torch.testing.assert_close(at(name, once, 0.5), once, rtol=1e-4 if name == "normalize" else 3e-6, atol=0)
