@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipbench.cli.app import MACHINE, app, say, say_json
-from clipbench.cli.options import DeviceOption, Json, Results, TrackingUri, Workers
+from clipbench.cli.shared_options import DeviceOption, Json, Results, TrackingUri, Workers
 from clipbench.commands.devices import Device
 
 

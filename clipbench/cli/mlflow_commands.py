@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipbench.cli.app import TRACKING, app, complain, say
-from clipbench.cli.options import Results, TrackingUri
+from clipbench.cli.shared_options import Results, TrackingUri
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Experiment file, or name of an experiment.")]
 

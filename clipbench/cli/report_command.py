@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbench.cli.app import MAIN, app, complain, say, say_json
-from clipbench.cli.options import Json, Results, Seeds, Sets
+from clipbench.cli.shared_options import Json, Results, Seeds, Sets
 
 if TYPE_CHECKING:
     from clipbench.analysis.strategy_ranks import Combined

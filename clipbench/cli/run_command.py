@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json, uninterrupted
-from clipbench.cli.options import ExperimentFile, TrainingOptions, trains
+from clipbench.cli.shared_options import ExperimentFile, TrainingOptions, trains
 
 if TYPE_CHECKING:
     from clipbench.commands.run import RunPreview

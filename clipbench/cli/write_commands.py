@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipbench.cli.app import WRITING, app, complain, say, say_json
-from clipbench.cli.options import Json, Quiet, Seeds, Sets
+from clipbench.cli.shared_options import Json, Quiet, Seeds, Sets
 from clipbench.errors import InputError
 
 

@@ -57,7 +57,7 @@ def write_template(path: Path, *, force: bool = False) -> None:
     """Write the experiment, and over a file that is there only if told to."""
     place = Place(str(path))
     if path.exists() and not force:
-        raise InputError.at(place, "is there already.", "Write over it with --force, or name another file.")
+        raise InputError.at(place, "already exists.", "Use --force to overwrite it, or name another file.")
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:100] or "experiment"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ class MlflowExperiment:
             return cls(client, experiment)
         names = [one.name for one in client.search_experiments(max_results=1000)]
         near = get_close_matches(name, names, n=3) or sorted(names)[:5]
-        raise ClipbenchError(f"{redact(uri)}: no experiment {name!r}. There is: {', '.join(near)}.")
+        raise ClipbenchError(f"{redact(uri)}: no experiment {name!r}. Known: {', '.join(near)}.")
 
     def name_metric(self, name: str, higher_is_better: bool) -> None:
         """What MLflow's UI shows first."""

@@ -212,7 +212,7 @@ def test_a_store_is_rebuilt_from_mlflow(store, uri, name, results, tmp_path):
 def test_pull_says_which_experiments_there_are(store, name, results, tmp_path):
     fill(store, [0])
     send(store, name, default_uri(results), results)
-    with pytest.raises(ClipbenchError, match=rf"no experiment '{name}s'\. There is: .*{name}"):
+    with pytest.raises(ClipbenchError, match=rf"no experiment '{name}s'\. Known: .*{name}"):
         pull(default_uri(results), f"{name}s", tmp_path / "copy")
 
 
