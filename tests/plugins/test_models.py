@@ -197,10 +197,10 @@ def test_digits_by_rows_are_the_flat_ones():
 @pytest.mark.parametrize(
     "name, options, says",
     [
-        ("cnn", {"inputs": (1, 1, 8, 8)}, "rows and columns"),
-        ("rnn", {"std": 0.1}, "std belongs to init"),
+        ("cnn", {"inputs": (1, 1, 8, 8)}, "must have 2 or 3 dimensions"),
+        ("rnn", {"std": 0.1}, "std needs init"),
         ("transformer", {"width": 10, "heads": 4}, "multiple of heads"),
-        ("cnn", {"inputs": (1, 4, 4), "padding": "none"}, "leave nothing"),
+        ("cnn", {"inputs": (1, 4, 4), "padding": "none"}, "reduce an image of the shape"),
         ("resnet", {"inputs": 30}, "not a square image"),
     ],
 )

@@ -42,7 +42,7 @@ def cnn(
             layers[f"pool{number}"] = nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2)
             height, width = height // 2, width // 2
     if min(height, width) < 1:
-        raise ValueError(f"{len(channels)} layers reduce an image to nothing; its shape is {_image(inputs)}")
+        raise ValueError(f"{len(channels)} layers reduce an image of the shape {_image(inputs)} to nothing")
     layers["flatten"] = nn.Flatten()
     flat = depth * height * width
     if hidden:
