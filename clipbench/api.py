@@ -177,9 +177,11 @@ def _checked(
         raise _wrong("device", f"expected one of {', '.join(Device)}, got {device!r}.")
     if sets is not None and not (isinstance(sets, Mapping) and all(isinstance(path, str) for path in sets)):
         raise _wrong("set", f"expected a mapping, got {sets!r}.", 'Write {"train.epochs": 2}.')
+    from clipbench.config.overrides import plain
+
     return {
         "seeds": None if seeds is None else _count("seeds", seeds),
-        "set": dict(sets or {}),
+        "set": plain(sets or {}),
         "device": str(device),
         "workers": workers if workers == "auto" else _count("workers", workers, MOST_WORKERS),
         "results": os.fspath(results),

@@ -50,7 +50,7 @@ def test_frames_have_the_rows_and_the_names_of_the_files(finished):
     assert set(result.trials["train.epochs"]) == {3} and result.epochs["epoch"].max() == 3
     written = pd.read_csv(folder / "table.csv")
     assert list(result.arms) == list(written) and list(result.arms["arm"]) == list(written["arm"])
-    assert result.trained == 12 and result.failed == ()
+    assert result.trained == 12 and result.failed == () and result.points.empty
 
 
 def test_the_table_is_the_comparison_of_the_report(finished):
@@ -89,7 +89,7 @@ def test_several_reports_are_told_apart_by_the_name_of_their_experiment(finished
     other = write(tmp_path, name="other", seeds=1)
     clipbench.run(other, results=results, mlflow=False, quiet=True)
     both = clipbench.report("other", "small", results=results)
-    assert both.names == ("other", "small") and (results / "report.html").is_file()
+    assert both.points.empty and both.names == ("other", "small") and (results / "report.html").is_file()
     for frame in (both.table, both.arms, both.trials, both.epochs, both.steps):
         assert frame.columns[0] == "experiment" and set(frame["experiment"]) == {"other", "small"}
     assert set(both.figures) >= {f"small/{name}" for name in first.figures}
@@ -103,13 +103,18 @@ def test_a_search_is_a_function_too(tmp_path):
         path, trials=2, set={"sweep": sweep}, results=tmp_path / "r", workers=1, mlflow=False, quiet=True
     )
     assert list(result.table["strategy"].sort_values()) == ["none", "norm"] and set(result.trials["seed"]) == {3, 4}
+    written = pd.read_csv(tmp_path / "r" / "small" / "search.csv")
+    assert list(result.points) == list(written) and list(result.points["point"]) == list(written["point"])
+    assert "The search tried 2 thresholds" in repr(result) and "The search tried 2 thresholds" in result._repr_html_()
     (history,) = json.loads((tmp_path / "r" / "small" / "runs.json").read_text())[:1]
     assert history["command"].startswith(f"clipbench.sweep({str(path)!r}, trials=2, set=")
 
 
 def test_the_run_is_mirrored_to_mlflow_unless_told_otherwise(tmp_path):
     path = write(tmp_path, seeds=1, clip=["none"], train={"epochs": 1})
-    clipbench.run(path, results=tmp_path / "r", quiet=True)
+    clipbench.run(path, set={"optimizer.lr": np.float64(0.05)}, results=tmp_path / "r", quiet=True)
+    (history,) = json.loads((tmp_path / "r" / "small" / "runs.json").read_text())
+    assert "set={'optimizer.lr': 0.05}" in history["command"]
     pushed = invoke("push", "small", "--results", tmp_path / "r")
     assert pushed.stdout.startswith("small: 0 trials"), "all were sent"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clipbench.commands.session import Finished
     from clipbench.reporting.table import Table
     from clipbench.store import Store
+    from clipbench.store.sweep_file import SweepDocument
 
 MOST_SETTINGS = 4  # whose tables a notebook shows
 # The columns of `Result.table` after those that tell settings apart; `Result.arms` has all.
@@ -87,6 +88,11 @@ class Result:
         return self._concat([_claims(each.report) for each in self._finished])
 
     @cached_property
+    def points(self) -> DataFrame:
+        """The points that a search has tried, as in `search.csv`; empty without a search."""
+        return self._concat([_points(each.swept) for each in self._finished])
+
+    @cached_property
     def trials(self) -> DataFrame:
         """One row per trial: its options, its final measures, its status."""
         return self._concat([_store(each).records(each.subject.ids) for each in self._finished])
@@ -150,7 +156,7 @@ class SvgFigure:
 
 
 def _as_text(report: Report) -> str:
-    parts = [report.name]
+    parts = [report.name, *_about_search(report)]
     for headline, table, notes in _shown(report):
         parts += [headline, _written(table).to_string(index=False), *notes]
     return "\n".join(parts)
@@ -159,6 +165,7 @@ def _as_text(report: Report) -> str:
 def _as_html(finished: Finished) -> str:
     """The conclusions and their tables, without a style: a notebook has its own, light or dark."""
     parts = [f"<h4>{escape(finished.report.name)}</h4>"]
+    parts += [f"<p>{escape(line)}</p>" for line in _about_search(finished.report)]
     for headline, table, notes in _shown(finished.report):
         parts.append(f"<p><strong>{escape(headline)}</strong></p>")
         parts.append(_written(table).to_html(index=False, border=0, escape=True))
@@ -183,6 +190,12 @@ def _shown(report: Report) -> Iterator[tuple[str, Table[ArmResult], list[str]]]:
         elif number == MOST_SETTINGS:
             remarks.append(f"The full report has {len(report.settings) - number} more settings.")
         yield headline, comparison_tables.comparison(setting), remarks
+
+
+def _about_search(report: Report) -> list[str]:
+    from clipbench.reporting import search_sentences
+
+    return [search_sentences.headline(report.search)] if report.search else []
 
 
 def _written(table: Table[ArmResult]) -> DataFrame:
@@ -227,6 +240,14 @@ def _claims(report: Report) -> DataFrame:
         for claim in report.claims
     ]
     return pd.DataFrame(rows, columns=pd.Index(CLAIMS))
+
+
+def _points(swept: SweepDocument | None) -> DataFrame:
+    import pandas as pd
+
+    from clipbench.reporting.formats import search_csv
+
+    return search_csv.points(swept).infer_objects() if swept else pd.DataFrame()
 
 
 def _series(finished: Finished, name: str) -> DataFrame:

@@ -46,19 +46,19 @@ def apply(root: Node, sets: Iterable[str], findings: Findings) -> Node:
 def override(path: str, value: Any) -> str:
     """Write `path=value` as `--set` takes it, for a value of Python."""
     try:
-        text = yaml.safe_dump([_plain(value)], default_flow_style=True, width=math.inf, allow_unicode=True)
+        text = yaml.safe_dump([plain(value)], default_flow_style=True, width=math.inf, allow_unicode=True)
     except yaml.YAMLError:
         remedy = "Expected a number, a string, true, false, null, or a list or mapping of them."
         raise InputError.at(Place(f"--set {path}"), f"cannot be {value!r}.", remedy) from None
     return f"{path}={text.strip()[1:-1]}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The numbers of numpy as those of Python, tuples as lists."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 

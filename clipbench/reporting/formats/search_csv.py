@@ -10,12 +10,17 @@ from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDo
 
 
 def render(swept: SweepDocument) -> str:
-    """Return one row for each point: its options, its scores and its state; a missing number is empty."""
+    """Write the points as CSV; a missing number is empty."""
+    return points(swept).to_csv(index=False, lineterminator="\n")
+
+
+def points(swept: SweepDocument) -> pd.DataFrame:
+    """Return one row for each point: its options, its scores and its state."""
     scored = [name for each in swept.objectives for name in (each.name, f"{each.name} deviation")]
     headers = ["contender", "setting", "point", "origin", "state", *swept.paths, *scored]
     headers += ["diverged", "lanes", "epochs", "winner", "ids"]
     rows = [_row(swept, contender, point) for contender in swept.contenders for point in contender.points]
-    return pd.DataFrame(rows, columns=headers, dtype=object).to_csv(index=False, lineterminator="\n")
+    return pd.DataFrame(rows, columns=headers, dtype=object)
 
 
 def _row(swept: SweepDocument, contender: SearchedContender, point: SearchedPoint) -> dict[str, Any]:
