@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from clipbench.commands.devices import Device
+from clipbench.commands.devices import MOST_WORKERS, Device
 from clipbench.commands.result import Result
 from clipbench.errors import InputError, Place
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from clipbench.commands.session import Finished, Session, Settings
 
 PathLike = str | os.PathLike[str]
-
-MOST_WORKERS = 1024
 
 
 def run(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbench.cli.app import uninterrupted
-from clipbench.commands.devices import Device
+from clipbench.commands.devices import MOST_WORKERS, Device
 
 if TYPE_CHECKING:
     from clipbench.commands.session import Settings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def _workers(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
         raise typer.BadParameter(f"expected a number of processes or `auto`, got {text!r}.")
     return int(text)
 

@@ -1,10 +1,12 @@
-"""The devices that can train, and which of them this machine has."""
+"""The devices that can train, which of them this machine has, and how many workers there may be."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 from clipbench.errors import InputError, Place, Problem
+
+MOST_WORKERS = 1024
 
 
 class Device(StrEnum):

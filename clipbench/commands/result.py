@@ -100,12 +100,12 @@ class Result:
     @cached_property
     def epochs(self) -> DataFrame:
         """One row per trial and epoch."""
-        return self._concat([_series(each, "epochs") for each in self._finished])
+        return self._concat([_store(each).epochs(each.subject.ids) for each in self._finished])
 
     @cached_property
     def steps(self) -> DataFrame:
         """One row per trial and step."""
-        return self._concat([_series(each, "steps") for each in self._finished])
+        return self._concat([_store(each).steps(each.subject.ids) for each in self._finished])
 
     def figure(self, name: str) -> SvgFigure:
         """Return one of `figures`."""
@@ -248,14 +248,6 @@ def _points(swept: SweepDocument | None) -> DataFrame:
     from clipbench.reporting.formats import search_csv
 
     return search_csv.points(swept).infer_objects() if swept else pd.DataFrame()
-
-
-def _series(finished: Finished, name: str) -> DataFrame:
-    """The epochs or steps of the trials, each row with its arm and its seed."""
-    store, ids = _store(finished), finished.subject.ids
-    frame = store.epochs(ids) if name == "epochs" else store.steps(ids)
-    missing = [column for column in ("arm", "seed") if column not in frame]
-    return store.records(ids)[["id", *missing]].merge(frame, on="id") if missing else frame
 
 
 def _store(finished: Finished) -> Store:
