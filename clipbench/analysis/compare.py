@@ -15,7 +15,7 @@ from clipbench.analysis import arms, claims, metric_choice, search_result
 from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.arm_choice import SettingArms, group_of
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.contrasts import test_arms
+from clipbench.analysis.contrasts import add_bootstraps, test_arms
 from clipbench.analysis.report_model import (
     ArmResult,
     Contrast,
@@ -122,6 +122,7 @@ def _setting(
     frame: pd.DataFrame, axes: Mapping[str, str], options: ReportOptions, tuned: tuple[str, ...] = ()
 ) -> Setting:
     judged = _judged(frame, options)
+    judged = replace(judged, contrasts=add_bootstraps(judged.contrasts, judged.group))
     measured = judged.group.metric
     rows = [_row(arm, judged) for arm in judged.group.arms]
     return Setting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +14,11 @@ from clipbench.analysis.arms import Arm
 from clipbench.analysis.pairing import Pairing
 from clipbench.analysis.report_model import Contrast
 from clipbench.analysis.verdicts import Evidence
-from clipbench.stats import Estimate
 
 
 def test_arms(group: SettingArms) -> tuple[list[Evidence], dict[str, Contrast]]:
     """Test the arms of the main table against the baseline; the other arms get their differences only."""
-    compared = [arm for arm in group.arms if arm.name in group.pairings]
-    bootstraps = stats.bootstrap([group.pairings[arm.name].finished for arm in compared])
-    contrasts = {arm.name: _contrast(arm, group, interval) for arm, interval in zip(compared, bootstraps, strict=True)}
+    contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
     family = group.family
     p_values = [pairing.p_value(group.pairings[arm.name]) for arm in family]
     corrected = stats.holm(p_values).tolist()
@@ -37,7 +34,14 @@ def test_arms(group: SettingArms) -> tuple[list[Evidence], dict[str, Contrast]]:
     return evidence, contrasts
 
 
-def _contrast(arm: Arm, group: SettingArms, bootstrap: Estimate) -> Contrast:
+def add_bootstraps(contrasts: Mapping[str, Contrast], group: SettingArms) -> dict[str, Contrast]:
+    """Add the bootstrap intervals. No verdict depends on them, and they take longer than everything else."""
+    intervals = stats.bootstrap([group.pairings[name].finished for name in contrasts])
+    pairs = zip(contrasts.items(), intervals, strict=True)
+    return {name: replace(contrast, bootstrap=interval) for (name, contrast), interval in pairs}
+
+
+def _contrast(arm: Arm, group: SettingArms) -> Contrast:
     assert group.baseline is not None  # or there were no pairings
     found = group.pairings[arm.name]
     counts = (int(mask.sum()) for side in (arm, group.baseline) for mask in (side.diverged, side.present))
@@ -50,7 +54,6 @@ def _contrast(arm: Arm, group: SettingArms, bootstrap: Estimate) -> Contrast:
         rank_biserial=stats.rank_biserial(found.ranked),
         score=stats.wins_ties_losses(found.ranked),
         pairs=found.pairs,
-        bootstrap=bootstrap,
         p_wilcoxon=stats.wilcoxon_p(found.ranked),
         p_diverged=stats.fisher_p(*counts),
         p_reach=stats.log_rank_p(times, other_times, group.epochs) if group.has_target else np.nan,

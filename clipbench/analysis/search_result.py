@@ -20,10 +20,10 @@ from clipbench.analysis.report_model import (
     SearchResult,
     Setting,
 )
+from clipbench.analysis.verdicts import AT_EDGE
 from clipbench.stats import Estimate
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
-EDGE = "best at the edge of the range"
 HELD = "held"
 TOO_GOOD = "too good"
 TOO_MODEST = "too modest"
@@ -131,6 +131,6 @@ def with_edges(setting: Setting, swept: SweepDocument | None) -> Setting:
     at_edge = {id_ for contender in contenders if contender.edges for id_ in contender.confirmed}
 
     def flagged(row: ArmResult) -> ArmResult:
-        return replace(row, flags=(EDGE, *row.flags)) if at_edge and at_edge.issuperset(row.ids) else row
+        return replace(row, flags=(AT_EDGE, *row.flags)) if at_edge and at_edge.issuperset(row.ids) else row
 
     return replace(setting, rows=tuple(map(flagged, setting.rows)), main=tuple(map(flagged, setting.main)))

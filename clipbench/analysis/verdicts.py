@@ -24,6 +24,11 @@ OPEN = "no difference shown"
 NO_BASELINE = "no baseline"
 NOTHING_LEFT = "nothing left to compare"
 
+NEVER_FIRED = "never fired"
+MOSTLY_FIRES = "fires on > 95 % of steps"
+MOSTLY_REFUSES = "refuses > 95 % of steps"
+AT_EDGE = "best at the edge of the range"
+
 MOSTLY = 0.95
 # Of two thresholds each is at an edge, so the flag would be meaningless.
 EDGE_POINTS = 3
@@ -102,13 +107,13 @@ def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, .
     never = bool(fired.size and (fired == 0).all())
     found = []
     if never and arm.strategy != UNCLIPPED:
-        found.append("never fired")
+        found.append(NEVER_FIRED)
     if fired.size and fired.mean() > MOSTLY and arm.threshold is not None:
         # A refused step leaves an update of zero, whose cosine is 0.
         is_refused = bool(left.size and left.mean() < 1 - MOSTLY)
-        found.append("refuses > 95 % of steps" if is_refused else "fires on > 95 % of steps")
+        found.append(MOSTLY_REFUSES if is_refused else MOSTLY_FIRES)
     if is_choice and not never and _is_edge(arm.threshold, [each.threshold for each in siblings]):
-        found.append("best at the edge of the range")
+        found.append(AT_EDGE)
     for name, value in arm.place if is_choice else ():
         if _is_edge(_number(value), [_number(dict(each.place)[name]) for each in siblings]):
             found.append(f"best {name} at the edge of its range")

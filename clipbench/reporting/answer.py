@@ -29,8 +29,8 @@ WITHOUT_DIVERGED = (
     "out of all numbers and choices."
 )
 FLAG_WORDS = {
-    "fires on > 95 % of steps": "fires on > 95 % of steps (the threshold acts as the learning rate)",
-    "refuses > 95 % of steps": "refuses > 95 % of steps (its results were learned from the few others)",
+    verdicts.MOSTLY_FIRES: f"{verdicts.MOSTLY_FIRES} (the threshold acts as the learning rate)",
+    verdicts.MOSTLY_REFUSES: f"{verdicts.MOSTLY_REFUSES} (its results were learned from the few others)",
 }
 
 

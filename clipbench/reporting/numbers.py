@@ -139,12 +139,6 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:MOST_NAMED])} and {rest} more"
 
 
-def short(paths: Sequence[str]) -> dict[str, str]:
-    """Options by their last word, `momentum` for `optimizer.momentum`, where that tells them apart."""
-    tails = [path.rpartition(".")[2] for path in paths]
-    return {path: tail if tails.count(tail) == 1 else path for path, tail in zip(paths, tails, strict=True)}
-
-
 def seeds(numbers: Sequence[int]) -> str:
     """`0 to 7`, `3, 5`, `4`."""
     if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from clipbench.analysis.arms import short_names
 from clipbench.analysis.report_model import Confirmation, ContenderResult, SearchResult
-from clipbench.analysis.search_result import EDGE, HELD, TOO_GOOD, TOO_MODEST
+from clipbench.analysis.search_result import HELD, TOO_GOOD, TOO_MODEST
+from clipbench.analysis.verdicts import AT_EDGE
 from clipbench.reporting import numbers
 from clipbench.reporting.notes import Flag
 from clipbench.store.json_document import Scalar
@@ -101,7 +102,7 @@ def flags(found: ContenderResult, swept: SweepDocument) -> Iterator[Flag]:
     contender, fresh, known = found.contender, found.fresh, names(swept)
     for edge in contender.edges:
         end, name = "upper" if edge.end == "high" else "lower", known.get(edge.path, edge.path)
-        yield Flag(f"{EDGE} ({end} end of {name}). To widen it:", edge.remedy)
+        yield Flag(f"{AT_EDGE} ({end} end of {name}). To widen it:", edge.remedy)
     if contender.hyperparameters:
         yield from _of_points(contender, swept)
     if contender.winning and not fresh:

@@ -12,7 +12,7 @@ from scipy import special  # scipy.stats takes much longer to import: the functi
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
-ROWS_AT_ONCE = 64  # each has 9,999 resamples in memory at once: 640 kB with 8 seeds
+ROWS_AT_ONCE = 16  # fastest: with 8 seeds, their 9,999 resamples take 10 MB, which fits into a processor's cache
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,12 @@ def bootstrap(samples: Sequence[ArrayLike], level: float = LEVEL) -> list[Estima
 
 
 def _bca(rows: Floats, level: float) -> tuple[Floats, Floats]:
-    """All rows are resampled alike, in one call: a call for each row takes four times as long."""
+    """All rows are resampled alike, in one call: a call for each row takes three times as long."""
     from scipy.stats import bootstrap
 
-    # In C order, so that sums do not depend on how many rows there are, and ties with the mean stay ties.
+    # Row by row, so that the order of a sum, and with it its last digits, does not depend on the number of rows.
     def mean(values: Floats, axis: int) -> Floats:
-        means: Floats = np.ascontiguousarray(values).mean(axis=axis)
-        return means
+        return np.stack([row.mean(axis=axis) for row in values])
 
     found = bootstrap(
         (rows,), mean, axis=-1, confidence_level=1 - level, method="BCa", rng=np.random.default_rng(0), vectorized=True
