@@ -14,6 +14,7 @@ from clipbench.analysis.strategy_ranks import Combined
 from clipbench.reporting import (
     answer,
     claim_evidence,
+    combined,
     comparison_tables,
     headline,
     legend,
@@ -22,7 +23,6 @@ from clipbench.reporting import (
     search_sentences,
     search_tables,
 )
-from clipbench.reporting import combined as combined_words
 from clipbench.reporting.figures import Figure, critical_difference
 from clipbench.reporting.provenance import Provenance
 from clipbench.reporting.table import Table
@@ -80,9 +80,10 @@ def render(
     )
 
 
-def render_combined(combined: Combined) -> str:
+def render_combined(experiments: Combined) -> str:
     """The page of several experiments."""
-    return _write("combined.html", title="All experiments", size=combined_words.size(combined), combined=combined)
+    size = combined.size(experiments)
+    return _write("combined.html", title="All experiments", size=size, experiments=experiments)
 
 
 def _write(template: str, **context: Any) -> str:
@@ -102,12 +103,20 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    modules = (answer, claim_evidence, comparison_tables, critical_difference, legend, search_sentences, search_tables)
+    modules = (
+        answer,
+        claim_evidence,
+        combined,
+        comparison_tables,
+        critical_difference,
+        headline,
+        legend,
+        notes,
+        search_sentences,
+        search_tables,
+    )
     environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
     environment.globals |= {
-        "headlines": headline,
-        "remarks": notes,
-        "combined_words": combined_words,
         "asset": lambda name: Markup(_asset(name)),
         "tone": lambda word: TONES.get(word, "plain"),
         "sign": lambda word: SIGNS.get(word, SIGNS.get(TONES.get(word, ""), "")),
