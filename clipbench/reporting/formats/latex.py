@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from clipbench.analysis.report_model import Report
-from clipbench.reporting import comparison_tables, legend, search_sentences, search_tables
-from clipbench.reporting import headline as headlines
+from clipbench.reporting import comparison_tables, headline, legend, search_sentences, search_tables
 from clipbench.reporting.numbers import NOTHING
 from clipbench.reporting.table import Table
 
@@ -42,7 +41,7 @@ def render(report: Report) -> str:
     lines = [HEADER]
     for number, setting in enumerate(report.settings):
         lines += _tables(
-            comparison_tables.tables(setting, full=False), headlines.sentence(setting), f"tab:{name}-{number + 1}"
+            comparison_tables.tables(setting, full=False), headline.sentence(setting), f"tab:{name}-{number + 1}"
         )
     if report.search:
         lines += _tables(
@@ -51,11 +50,11 @@ def render(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tables(tables: Sequence[Table[Any]], headline: str, label: str) -> Iterator[str]:
+def _tables(tables: Sequence[Table[Any]], result: str, label: str) -> Iterator[str]:
     """The caption of the first one is the result, and what its numbers mean."""
     first, *others = tables
     meanings = (legend.line(column) for column in first.columns if not column.is_text)
-    yield from _table(first, " ".join((headline, *meanings)), label)
+    yield from _table(first, " ".join((result, *meanings)), label)
     for table in others:
         yield from _table(table, f"{table.title}.", f"{label}-{table.name}")
 

@@ -11,6 +11,7 @@ from clipbench.analysis.strategy_ranks import Combined
 from clipbench.reporting import (
     answer,
     claim_evidence,
+    combined,
     comparison_tables,
     headline,
     legend,
@@ -18,7 +19,6 @@ from clipbench.reporting import (
     search_sentences,
     search_tables,
 )
-from clipbench.reporting import combined as combined_words
 from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
 
@@ -39,18 +39,18 @@ def render(report: Report) -> str:
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
-def render_combined(combined: Combined) -> str:
+def render_combined(experiments: Combined) -> str:
     """Several experiments as one document: answers, ranks, all claims."""
-    lines = ["# All experiments", "", combined_words.size(combined), "", "## Answers", ""]
-    lines += [f"- {_escape(line)}" for report in combined.reports for line in answer.lines(report)]
+    lines = ["# All experiments", "", combined.size(experiments), "", "## Answers", ""]
+    lines += [f"- {_escape(line)}" for report in experiments.reports for line in answer.lines(report)]
     lines += ["", "## Ranks", ""]
-    lines += [*_table(comparison_tables.ranks(combined.ranks)), ""] if combined.ranks else []
-    lines += [_escape(combined_words.about_ranks(combined)), "", f"## {claim_evidence.TITLE}", ""]
-    claims = [(report.name, each) for report in combined.reports for each in report.claims]
+    lines += [*_table(comparison_tables.ranks(experiments.ranks)), ""] if experiments.ranks else []
+    lines += [_escape(combined.about_ranks(experiments)), "", f"## {claim_evidence.TITLE}", ""]
+    claims = [(report.name, each) for report in experiments.reports for each in report.claims]
     if claims:
         lines += ["| experiment | verdict | claim | expected | evidence |", "| --- | --- | --- | --- | --- |"]
         lines += [_line((name, c.verdict, c.says, c.expect, claim_evidence.sentence(c))) for name, c in claims]
-    lines += ["", _escape(claim_evidence.MEANING if claims else combined_words.NO_CLAIMS)]
+    lines += ["", _escape(claim_evidence.MEANING if claims else combined.NO_CLAIMS)]
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 

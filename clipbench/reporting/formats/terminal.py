@@ -17,6 +17,7 @@ from clipbench.analysis.strategy_ranks import Combined
 from clipbench.reporting import (
     answer,
     claim_evidence,
+    combined,
     comparison_tables,
     headline,
     legend,
@@ -24,7 +25,6 @@ from clipbench.reporting import (
     search_sentences,
     search_tables,
 )
-from clipbench.reporting import combined as combined_words
 from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
 
@@ -59,24 +59,24 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
         _line("", line, console, "dim")
 
 
-def render_combined(combined: Combined, console: Console) -> None:
+def render_combined(experiments: Combined, console: Console) -> None:
     """Print several experiments together: answers, ranks, all claims."""
-    console.print(Text(f"All experiments: {combined_words.size(combined)}", "bold"))
+    console.print(Text(f"All experiments: {combined.size(experiments)}", "bold"))
     console.print()
-    for report in combined.reports:
+    for report in experiments.reports:
         for line in answer.lines(report):
             _line("- ", line, console, "")
     console.print()
-    if combined.ranks:
-        console.print(_table(comparison_tables.ranks(combined.ranks)))
+    if experiments.ranks:
+        console.print(_table(comparison_tables.ranks(experiments.ranks)))
         console.print()
-    _line("", combined_words.about_ranks(combined), console, "dim")
+    _line("", combined.about_ranks(experiments), console, "dim")
     console.print()
-    claiming = [report for report in combined.reports if report.claims]
+    claiming = [report for report in experiments.reports if report.claims]
     for report in claiming:
         console.print(Text(f"{claim_evidence.TITLE} of {report.name}"))
         _answered(report, console)
-    _line("", claim_evidence.MEANING if claiming else combined_words.NO_CLAIMS, console, "dim")
+    _line("", claim_evidence.MEANING if claiming else combined.NO_CLAIMS, console, "dim")
 
 
 def _setting(setting: Setting, console: Console, *, full: bool) -> None:
