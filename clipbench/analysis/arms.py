@@ -35,11 +35,11 @@ class Arm:
     diverged: Mask
     measures: Mapping[str, Floats]
     ids: tuple[str, ...] = ()
-    place: tuple[tuple[str, str], ...] = ()  # lr=0.1, where each strategy has its own; part of the name
+    tuned_values: tuple[tuple[str, str], ...] = ()  # lr=0.1, where each strategy has its own; part of the name
 
     @property
     def tuning(self) -> str:
-        return _words(self.place)
+        return _words(self.tuned_values)
 
     @property
     def untuned(self) -> str:
@@ -102,9 +102,9 @@ def open_settings(frame: pd.DataFrame, columns: Sequence[str], *, name_all: bool
             yield axes, whole, ()
             continue
         called = tuple(short_names(over).values()) if name_all else tuple(over)
-        places = [tuple(zip(called, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
-        names = [f"{arm} ({_words(place)})" for arm, place in zip(whole["arm"], places, strict=True)]
-        yield axes, part.assign(arm=names, place=pd.Series(places, part.index)), called
+        tuned_values = [tuple(zip(called, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
+        names = [f"{arm} ({_words(own)})" for arm, own in zip(whole["arm"], tuned_values, strict=True)]
+        yield axes, part.assign(arm=names, tuned_values=pd.Series(tuned_values, part.index)), called
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
@@ -113,8 +113,8 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return {path: tail if tails.count(tail) == 1 else path for path, tail in zip(paths, tails, strict=True)}
 
 
-def _words(place: tuple[tuple[str, str], ...]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in place)
+def _words(tuned_values: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in tuned_values)
 
 
 def splitting(frame: pd.DataFrame, columns: Iterable[str]) -> tuple[list[str], NDArray[np.intp]]:
@@ -225,5 +225,5 @@ def _arm(about: Mapping[Any, Any], arrays: Mapping[str, Floats], ids: tuple[str,
         diverged=arrays["diverged"] > 0,
         measures={measure: arrays[measure] for measure in MEASURES},
         ids=ids,
-        place=about.get("place", ()),
+        tuned_values=about.get("tuned_values", ()),
     )

@@ -114,8 +114,8 @@ def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, .
         found.append(MOSTLY_REFUSES if is_refused else MOSTLY_FIRES)
     if is_choice and not never and _is_edge(arm.threshold, [each.threshold for each in siblings]):
         found.append(AT_EDGE)
-    for name, value in arm.place if is_choice else ():
-        if _is_edge(_number(value), [_number(dict(each.place)[name]) for each in siblings]):
+    for name, value in arm.tuned_values if is_choice else ():
+        if _is_edge(_number(value), [_number(dict(each.tuned_values)[name]) for each in siblings]):
             found.append(f"best {name} at the edge of its range")
     if arm.diverged.any():
         found.append(f"diverged on {arm.diverged.sum()} of {arm.present.sum()}")

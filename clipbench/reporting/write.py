@@ -49,7 +49,7 @@ def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) 
 
 
 def write_combined(combined: Combined, folder: Path) -> Path:
-    """One page of several experiments, beside their folders, as HTML and as Markdown."""
+    """Write the page of several experiments beside their folders, as HTML and Markdown; return its path."""
     write_whole(folder / "report.md", markdown.render_combined(combined).encode(errors="replace"))
     path = folder / "report.html"
     write_whole(path, html.render_combined(combined).encode(errors="replace"))
@@ -57,7 +57,7 @@ def write_combined(combined: Combined, folder: Path) -> Path:
 
 
 def write_pictures(subject: Subject, store: Store, swept: SweepDocument | None = None) -> list[str]:
-    """The figures as PNG too, for where SVG is not taken; the names of the files."""
+    """Write the figures as PNG too; return the names of the files."""
     report = _report(subject, store.records(), swept)
     drawn = figures.draw(report, curves.read(store, report), subject.options.norm_rules)
     named = _by_file(drawn, figures.across(report), figures.of_search(report))
@@ -71,7 +71,7 @@ def _report(subject: Subject, records: pd.DataFrame, swept: SweepDocument | None
 
 
 def _by_file(drawn: Drawn, across: list[Figure], searched: list[Figure]) -> dict[str, Figure]:
-    """Each figure by the name of its file; with several settings, the number of its setting first."""
+    """Each figure by the name of its file, which begins with the number of its setting if there are several."""
     found = {figure.name: figure for figure in across}
     found |= {f"search-{figure.name}": figure for figure in searched}
     return found | {
@@ -82,7 +82,7 @@ def _by_file(drawn: Drawn, across: list[Figure], searched: list[Figure]) -> dict
 
 
 def _write_points(store: Store, swept: SweepDocument | None) -> None:
-    """Of this report only, as the figures."""
+    """Write `search.csv`, or remove that of an earlier report."""
     if swept:
         store.write_text(POINTS, search_csv.render(swept))
     else:
@@ -90,7 +90,7 @@ def _write_points(store: Store, swept: SweepDocument | None) -> None:
 
 
 def _write_figures(store: Store, named: Mapping[str, Figure]) -> None:
-    """A file each, of this report only: an older one's would be taken for current."""
+    """Write a file for each figure, and remove those of an earlier report."""
     for old in (store.folder / "figures").glob("*.[sp][vn]g"):
         if old.suffix == ".png" or old.stem not in named:
             old.unlink()
