@@ -322,7 +322,9 @@ def test_seeds_start_at_the_start_or_scattered_around_it(tmp_path):
     assert stats.kstest(away.ravel(), stats.norm(scale=0.5).cdf).pvalue > 0.01
 
 
-@pytest.mark.parametrize("start, dim, said", [([], None, "at least one coordinate"), ([1.0, 2.0, 3.0], 5, "expected 5 numbers")])
+@pytest.mark.parametrize(
+    "start, dim, said", [([], None, "at least one coordinate"), ([1.0, 2.0, 3.0], 5, "expected 5 numbers")]
+)
 def test_an_invalid_start_is_refused(start, dim, said):
     with pytest.raises(ValueError, match=said):
         registry.find("model", "quadratic").function(start=start, dim=dim)
