@@ -1,1 +1,1 @@
-"""Where chunks are trained: in worker processes of this machine."""
+"""Training in worker processes of this machine: which process trains which chunk, and what happens if one dies."""

@@ -1,4 +1,4 @@
-"""What a worker process does: it waits for work, does it in one thread, and sends back what came of it."""
+"""A worker process: it receives tasks, runs each in one thread, and sends back the results."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 
-from clipbench import engine  # noqa: F401 - imported before anybody waits for it
+from clipbench import engine  # noqa: F401 - imported before the first task comes
 from clipbench.errors import ClipbenchError
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, TRAIN
 
-# Between two messages of progress, in seconds.
-PATIENCE = 0.1
+PROGRESS_SECONDS = 0.1  # between two messages of progress
 
 
 def serve(connection: Connection) -> None:
-    """Answer calls until the parent hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.dup2(2, 1)  # what a user's function prints must not mix with the tables
+    """Run tasks until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    os.dup2(2, 1)  # the prints of a user's function must not mix with the tables
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # One thread each, as many processes as cores: kernels this small gain nothing from more threads.
     torch.set_num_threads(1)
@@ -36,57 +35,57 @@ def serve(connection: Connection) -> None:
             task, arguments = connection.recv()
         except EOFError:
             return
-        connection.send(_outcome(task, arguments, connection))
+        connection.send(_result(task, arguments, connection))
 
 
-def _outcome(task: str, arguments: tuple[Any, ...], connection: Connection) -> tuple[str, Any]:
+def _result(task: str, arguments: tuple[Any, ...], connection: Connection) -> tuple[str, Any]:
     try:
         if task == TRAIN:
-            asks, function, *rest = arguments
-            questions = [_asking(connection)] if asks else []
-            return DONE, _named(function)(*rest, _throttled(connection), *questions)
-        return DONE, _named(task)(*arguments)
+            prunes, function, *rest = arguments
+            at_epoch_end = [_epoch_end(connection)] if prunes else []
+            return DONE, _function(function)(*rest, _progress(connection), *at_epoch_end)
+        return DONE, _function(task)(*arguments)
     except ClipbenchError as error:
         return FAILED, error
-    except Exception as error:  # noqa: BLE001 - whatever a user's function raises becomes a failed trial
+    except Exception as error:  # noqa: BLE001 - any error of a user's function becomes a failed trial
         return FAILED, f"{type(error).__name__}: {error}"
 
 
-def _named(function: str) -> Callable[..., Any]:
-    module, _, name = function.partition(":")
+def _function(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
 
 
-def _throttled(connection: Connection) -> Callable[[int], None]:
-    """Progress in few messages: a cohort of tiny models finishes thousands of epochs a second."""
+def _progress(connection: Connection) -> Callable[[int], None]:
+    """Send progress in few messages: a cohort of tiny models trains thousands of epochs a second."""
     pending, sent = 0, time.monotonic()
 
     def progress(done: int) -> None:
         nonlocal pending, sent
         pending += done
-        if time.monotonic() - sent > PATIENCE:
+        if time.monotonic() - sent > PROGRESS_SECONDS:
             connection.send((PROGRESS, pending))
             pending, sent = 0, time.monotonic()
 
     return progress
 
 
-def _asking(connection: Connection) -> Callable[[int, Any], Any]:
-    """Ask the parent, and wait for its answer."""
+def _epoch_end(connection: Connection) -> Callable[[int, Any], Any]:
+    """Send what was measured at the end of an epoch, and wait for the trials to prune."""
 
-    def ask(epoch: int, told: Any) -> Any:
+    def report(epoch: int, measured: Any) -> Any:
         try:
-            connection.send((EPOCH_END, (epoch, told)))
+            connection.send((EPOCH_END, (epoch, measured)))
             return connection.recv()
-        except (EOFError, OSError):  # the parent has hung up: nobody wants to know what comes of this
+        except (EOFError, OSError):  # the parent has closed the connection
             os._exit(1)
 
-    return ask
+    return report
 
 
 def _die_with_parent() -> None:
-    """A killed parent must not leave workers behind that go on training for nobody."""
+    """End this process when the parent is killed."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,6 +1,6 @@
-"""Worker processes on this machine. One that dies is replaced, and its chunk is trained once more.
+"""A pool of worker processes. A worker that dies is replaced, and its chunk is trained once more.
 
-A chunk that fails is halved until the trial that is to blame is alone: the others do not fail with it.
+A chunk that fails is split in halves until the failing trial is alone, so that the others do not fail with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,23 +25,22 @@ from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, TRAI
 from clipbench.planning.plan import Chunk
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
-# The last three are what making an optimizer and loading a table import: seconds, in each worker anew.
+# The last three would otherwise be imported in each worker, which takes seconds.
 WORKER = "clipbench.execution.worker"
 PRELOAD = ("clipbench.execution.preload", WORKER, "torch._dynamo", "sklearn.datasets", "sklearn.model_selection")
-ATTEMPTS = 2
-# Where so many trials failed alone, it is not they who are to blame, and looking for more of them takes time.
-MOST_ALONE = 32
-IMPATIENCE = 0.5  # seconds
+ATTEMPTS = 2  # of a chunk whose worker dies
+MOST_SINGLE_FAILURES = 32  # after so many, chunks are no longer halved: the trials are not the cause
+INTERRUPT_SECONDS = 0.5  # to wait for the first worker after an interrupt
 WORKER_NAME = "clipbench worker"
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a chunk: progress, its records, or the error that ended it."""
+    """Something that happened to a chunk: progress, its result, or the error that ended it."""
 
     chunk: Chunk
     lane_steps: int = 0
-    records: Any = None  # what the work came to: of training, `Records`
+    records: Any = None  # the result: `Records` of training
     error: str = ""
 
 
@@ -50,26 +49,26 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     chunk: Chunk | None = None
-    told: int = field(default=0)  # lane-steps of the chunk under way
-    question: EpochReport | None = None  # that it waits to have answered
+    progress: int = 0  # reported lane-steps of the current chunk
+    report: EpochReport | None = None  # to which the worker waits for an answer
 
     def begin(self, chunk: Chunk, arguments: tuple[Any, ...]) -> None:
-        self.chunk, self.told, self.question = chunk, 0, None
+        self.chunk, self.progress, self.report = chunk, 0, None
         self.send(TRAIN, arguments)
 
     def answer(self, pruned: Collection[str]) -> None:
-        self.question = None
+        self.report = None
         with suppress(OSError):
             self.connection.send(frozenset(pruned))
 
     def send(self, task: str, arguments: tuple[Any, ...]) -> None:
-        """Hand a task over. That a worker died while it was idle shows when its answer is waited for."""
+        """Send a task. If the worker has died, receiving its reply fails."""
         with suppress(OSError):
             self.connection.send((task, arguments))
 
 
 class WorkerPool:
-    """A pool of workers. Use it as a context: they are gone when it ends, however it ends."""
+    """A pool of workers that ends with its context."""
 
     def __init__(self, workers: int | None = None) -> None:
         methods = multiprocessing.get_all_start_methods()
@@ -78,19 +77,19 @@ class WorkerPool:
             self._context.set_forkserver_preload(list(PRELOAD))
         self.size = workers or cores()
         self._workers: list[_Worker] = []
-        self._failed_alone = 0
+        self._single_failures = 0
 
     def __enter__(self) -> WorkerPool:
-        # In a thread: forking waits until torch is imported, and the parent has imports of its own to do.
-        self._first = threading.Thread(target=self._hire_first, daemon=True)
+        # In a thread: forking waits until torch is imported, while the parent does its own imports.
+        self._first = threading.Thread(target=self._start_first, daemon=True)
         self._first.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Somebody who interrupts does not wait for torch. What is still loading then ends by itself, without a parent.
-        self._first.join(None if error is None else IMPATIENCE)
+        # After an interrupt, do not wait for torch: a process that is still loading ends without its parent.
+        self._first.join(None if error is None else INTERRUPT_SECONDS)
         for worker in self._workers:
             worker.connection.close()
             worker.process.kill()
@@ -98,17 +97,19 @@ class WorkerPool:
             worker.process.join()
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """The result of `package.module:function`, worked out in a worker: for what needs torch."""
+        """Call `package.module:function` in a worker, for what needs torch, and return its result."""
         self._first.join()
         if not self._workers:
-            raise ClipbenchError("No worker process could be started. Is torch installed and whole?")
+            raise ClipbenchError("no worker process could be started. Check that `import torch` works.")
         worker = self._workers[0]
         worker.send(function, arguments)
         while True:
             try:
                 kind, result = worker.connection.recv()
             except (EOFError, OSError):
-                raise ClipbenchError("The process that reads the experiment died. Is there enough memory?") from None
+                raise ClipbenchError(
+                    "the worker process that reads the experiment died. Check that there is enough memory."
+                ) from None
             if kind == FAILED:
                 raise result if isinstance(result, ClipbenchError) else ClipbenchError(str(result))
             if kind == DONE:
@@ -129,7 +130,7 @@ class WorkerPool:
         """
         waiting, order = deque(chunks), _order(chunks)
         while len(self._workers) < min(self.size, len(chunks)):
-            self._workers.append(self._hire())
+            self._workers.append(self._start())
         while True:
             for worker in self._workers:
                 if worker.chunk is None and waiting:
@@ -138,8 +139,8 @@ class WorkerPool:
             busy = {worker.connection: worker for worker in self._workers if worker.chunk}
             if not busy:
                 return
-            if choose_pruned and all(worker.question for worker in busy.values()):
-                _answer(list(busy.values()), choose_pruned, order)
+            if choose_pruned and all(worker.report for worker in busy.values()):
+                _send_pruned(list(busy.values()), choose_pruned, order)
             for connection in wait(list(busy)):
                 yield from self._listen(busy[connection], waiting)  # type: ignore[index]
 
@@ -152,46 +153,46 @@ class WorkerPool:
             yield from self._replace(worker, chunk, waiting)
             return
         if kind == PROGRESS:
-            worker.told += result
+            worker.progress += result
             yield Event(chunk, lane_steps=result)
             return
         if kind == EPOCH_END:
-            worker.question = EpochReport(chunk, *result)
+            worker.report = EpochReport(chunk, *result)
             return
         worker.chunk = None
         if kind == DONE:
-            yield Event(chunk, lane_steps=chunk.lane_steps - worker.told, records=result)
+            yield Event(chunk, lane_steps=chunk.lane_steps - worker.progress, records=result)
         else:
-            yield self._failed(chunk, worker.told, str(result), waiting)
+            yield self._failed(chunk, worker.progress, str(result), waiting)
 
-    def _failed(self, chunk: Chunk, told: int, error: str, waiting: deque[Chunk]) -> Event:
-        """Try each half of a chunk, or give a single trial up."""
-        if len(chunk.trials) > 1 and self._failed_alone < MOST_ALONE:
+    def _failed(self, chunk: Chunk, progress: int, error: str, waiting: deque[Chunk]) -> Event:
+        """Train each half of a chunk that failed, or give up a single trial."""
+        if len(chunk.trials) > 1 and self._single_failures < MOST_SINGLE_FAILURES:
             waiting.extend(chunk.halves())
-            return Event(chunk, lane_steps=-told)
-        self._failed_alone += 1
-        return Event(chunk, lane_steps=chunk.lane_steps - told, error=error)
+            return Event(chunk, lane_steps=-progress)
+        self._single_failures += 1
+        return Event(chunk, lane_steps=chunk.lane_steps - progress, error=error)
 
     def _replace(self, worker: _Worker, chunk: Chunk, waiting: deque[Chunk]) -> Iterator[Event]:
-        """A worker died: by a user's model that crashed, or for want of memory."""
+        """Replace a worker that died, after a crash in a user's model or for lack of memory."""
         worker.process.join()
         code = worker.process.exitcode
-        self._workers[self._workers.index(worker)] = self._hire()
+        self._workers[self._workers.index(worker)] = self._start()
         if chunk.attempt < ATTEMPTS:
             waiting.append(chunk.again())
-            yield Event(chunk, lane_steps=-worker.told)
+            yield Event(chunk, lane_steps=-worker.progress)
         else:
             error = f"the worker process died {ATTEMPTS} times (exit code {code})"
-            yield self._failed(chunk, worker.told, error, waiting)
+            yield self._failed(chunk, worker.progress, error, waiting)
 
-    def _hire_first(self) -> None:
-        # What is started from this thread inherits its mask: no traceback of a child that was interrupted too early.
-        resource_tracker.ensure_running()  # which would lift the mask on its start
+    def _start_first(self) -> None:
+        # Processes started from this thread inherit its signal mask: no traceback if one is interrupted early.
+        resource_tracker.ensure_running()  # its start would reset the mask
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        with suppress(EOFError, OSError):  # interrupted, or ended by somebody; `call` says so
-            self._workers.append(self._hire())
+        with suppress(EOFError, OSError):  # interrupted or killed; `call` reports it
+            self._workers.append(self._start())
 
-    def _hire(self) -> _Worker:
+    def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,), name=WORKER_NAME, daemon=True)
         process.start()
@@ -199,22 +200,22 @@ class WorkerPool:
         return _Worker(process, ours)
 
 
-def _answer(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order: Mapping[str, int]) -> None:
-    """Answer all of them at once."""
-    questions = {worker.question: worker for worker in workers if worker.question}
-    asked = sorted(questions, key=lambda question: min(order[trial.id] for trial in question.chunk.trials))
-    for question, pruned in zip(asked, choose_pruned(asked), strict=True):
-        questions[question].answer(pruned)
+def _send_pruned(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order: Mapping[str, int]) -> None:
+    """Choose the trials to prune from the reports of all workers, and send each worker its own."""
+    by_report = {worker.report: worker for worker in workers if worker.report}
+    reports = sorted(by_report, key=lambda report: min(order[trial.id] for trial in report.chunk.trials))
+    for report, pruned in zip(reports, choose_pruned(reports), strict=True):
+        by_report[report].answer(pruned)
 
 
 def _order(chunks: Sequence[Chunk]) -> dict[str, int]:
-    """Where each trial stands, whatever chunk it will be in."""
+    """The position of each trial, independent of the chunk that it will be in."""
     trials = itertools.chain.from_iterable(chunk.trials for chunk in chunks)
     return {trial.id: number for number, trial in enumerate(trials)}
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -17,7 +17,7 @@ from clipbench.reporting import figures, provenance
 from clipbench.reporting.figures import Figure
 from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown, search_csv
 from clipbench.store import Store, run_history
-from clipbench.store.atomic_files import write_whole
+from clipbench.store.atomic_files import write_atomically
 from clipbench.store.sweep_file import SweepDocument
 
 Drawn = list[list[Figure]]
@@ -50,9 +50,9 @@ def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) 
 
 def write_combined(combined: Combined, folder: Path) -> Path:
     """Write the page of several experiments beside their folders, as HTML and Markdown; return its path."""
-    write_whole(folder / "report.md", markdown.render_combined(combined).encode(errors="replace"))
+    write_atomically(folder / "report.md", markdown.render_combined(combined).encode(errors="replace"))
     path = folder / "report.html"
-    write_whole(path, html.render_combined(combined).encode(errors="replace"))
+    write_atomically(path, html.render_combined(combined).encode(errors="replace"))
     return path
 
 
@@ -62,7 +62,7 @@ def write_pictures(subject: Subject, store: Store, swept: SweepDocument | None =
     drawn = figures.draw(report, curves.read(store, report), subject.options.norm_rules)
     named = _by_file(drawn, figures.across(report), figures.of_search(report))
     for name, figure in named.items():
-        write_whole(store.folder / "figures" / f"{name}.png", figure.png)
+        write_atomically(store.folder / "figures" / f"{name}.png", figure.png)
     return [f"figures/{name}.png" for name in named]
 
 

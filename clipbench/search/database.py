@@ -16,8 +16,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from clipbench.errors import ClipbenchError, InputError, Place
-from clipbench.store.atomic_files import turn
+from clipbench.errors import ClipbenchError, InputError, Place, Problem
+from clipbench.store.atomic_files import wait_for_lock
 from clipbench.tracking.uri import redact
 
 # What pip calls drivers that it knows by another name.
@@ -92,7 +92,7 @@ def alone(engine: Engine) -> Iterator[None]:
     """Among all processes that share a database. A kind without such locks counts on the results folder's."""
     kind, file = engine.dialect.name, engine.url.database
     if kind == "sqlite" and file:
-        with turn(Path(file).with_name(f".{Path(file).name}.lock")):
+        with wait_for_lock(Path(file).with_name(f".{Path(file).name}.lock")):
             yield
     elif kind in ASK:
         with engine.connect() as connection:

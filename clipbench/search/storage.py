@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from clipbench.errors import ClipbenchError
-from clipbench.store.atomic_files import turn, writable
+from clipbench.store.atomic_files import wait_for_lock, writing
 
 JOURNAL = "sweep.journal"
 BLOCK = 2**16
@@ -52,7 +52,7 @@ def reached(url: str | None) -> AbstractContextManager[None]:
 @contextmanager
 def alone(folder: Path, storage: BaseStorage) -> Iterator[None]:
     """The only one that asks for points or takes them over: two that count at once what is left would ask for more."""
-    with turn(folder / ".ask.lock"):
+    with wait_for_lock(folder / ".ask.lock"):
         if isinstance(storage, RDBStorage):
             from clipbench.search import database
 
@@ -63,7 +63,7 @@ def alone(folder: Path, storage: BaseStorage) -> Iterator[None]:
 
 
 def _journal(path: Path) -> JournalStorage:
-    with writable(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         backend = Journal(path)
     try:
@@ -86,7 +86,7 @@ class Journal(JournalFileBackend):
         """Add whole lines. They are not forced onto the disk one by one, which takes longer than training an epoch:
         what a killed process wrote is there all the same, and what a trial came to is in the store."""
         text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
-        with turn(self._lock), writable(self._path), open(self._path, "rb+") as file:  # type: ignore[arg-type]
+        with wait_for_lock(self._lock), writing(self._path), open(self._path, "rb+") as file:  # type: ignore[arg-type]
             file.truncate(_whole(file))
             file.seek(0, os.SEEK_END)
             file.write(text.encode())

@@ -27,7 +27,7 @@ from clipbench.search.settings import SearchSettings, search_settings
 from clipbench.search.storage import alone, check_url, open_storage, reached
 from clipbench.search.study import Study, TriedPoint
 from clipbench.store import Store
-from clipbench.store.atomic_files import turn
+from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking.uri import redact
 
@@ -152,7 +152,7 @@ class _Course:
 
     def confirm(self) -> tuple[Plan, SweepDocument]:
         """Train winners and baseline on fresh seeds; of several processes one does, and the others find it done."""
-        with turn(self.store.folder / ".confirm.lock"):
+        with wait_for_lock(self.store.folder / ".confirm.lock"):
             final = confirming(self.plan, self.search, self._finalists())
             self.session.train_missing(self.pool, final, self.store, self.device)
             return final, self._keep(confirmed=True)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and locks that die with their process."""
+"""Atomic writes, and file locks that the system releases when a process ends."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ import pyarrow as pa
 
 from clipbench.errors import ClipbenchError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MOMENT = 1.0  # seconds
-NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLEAN_UP_SECONDS = 1.0  # longest time that a process holds the lock alone to clean up
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
-def write_whole(path: Path, content: Any) -> None:
-    """Write bytes beside, sync, rename: a reader meets the old file or the new one, never half of one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writable(path):
+def write_atomically(path: Path, content: Any) -> None:
+    """Write a temporary file, sync it and rename it, so that readers see the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(beside, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            os.replace(temporary, path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
-    with writable(path):
+    with writing(path):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def lock(path: Path, taken: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock, alone or with others that share it, or fail with `taken`, where HOLDER is who has it."""
-    with writable(path):
+    """Hold a lock, alone or shared, or raise the error `taken`, where HOLDER becomes the process that holds it."""
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115 - open as long as the lock is held
     with file:
-        if not (_shares(file) if shared else _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+        if not (_lock_shared(file) if shared else _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)):
             file.seek(0)
             pid = file.read().strip()
             raise ClipbenchError(taken.replace("HOLDER", f"process {pid}" if pid else "another process"))
@@ -60,11 +60,11 @@ def lock(path: Path, taken: str, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """Wait for others, then be alone. Where no lock file can be made, nobody waits."""
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold a lock alone, after waiting for it. Do nothing if no lock file can be created."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a")  # noqa: SIM115 - open as long as the turn lasts
+        file = open(path, "a")  # noqa: SIM115 - open as long as the lock is held
     except OSError:
         yield
         return
@@ -74,37 +74,39 @@ def turn(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writable(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into a message that names the file and what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            remedy = "Free some space and run the same command again: what is saved stays."
+        if error.errno in DISK_FULL:
+            remedy = "Free some disk space and run the same command again: saved trials are kept."
         else:
-            remedy = "Choose a folder that can be written with `--results DIR`."
+            remedy = "Choose a writable folder with `--results DIR`."
         raise ClipbenchError(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from error
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Turn the error of an unreadable or damaged file into a message that says what to do."""
     try:
         yield
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
         if isinstance(error, PermissionError):
-            raise ClipbenchError(f"{path}: cannot be read ({error.strerror}). Ask its owner.") from error
+            raise ClipbenchError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
         raise ClipbenchError(
-            f"{path}: is damaged, perhaps copied by half. "
+            f"{path}: the file is damaged or incomplete. "
             "Copy it again, or delete it: the next `clipbench run` trains its trials again."
         ) from error
 
 
-def _shares(file: TextIO) -> bool:
-    """Take a lock that others may share. Whoever cleans up first has it alone, for a moment."""
-    end = time.monotonic() + MOMENT
+def _lock_shared(file: TextIO) -> bool:
+    """Take a shared lock, waiting for a process that holds it alone while it cleans up."""
+    end = time.monotonic() + CLEAN_UP_SECONDS
     while not _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB):
         if time.monotonic() > end:
             return False
-        time.sleep(MOMENT / 20)
+        time.sleep(CLEAN_UP_SECONDS / 20)
     return True
 
 
@@ -114,13 +116,13 @@ def _flock(file: TextIO, operation: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in NO_LOCKS_HERE:
+        if error.errno not in NO_LOCKS:
             raise
     return True
 
 
 def _sync_folder(folder: Path) -> None:
-    """A renamed file survives a power cut only when its folder is on the disk as well."""
+    """Sync a folder: only then a renamed file survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from clipbench.core.records import WHOLE, Records, rank
 from clipbench.errors import ClipbenchError
 from clipbench.store import column_types
-from clipbench.store.atomic_files import lock, readable, remove, turn, write_whole
+from clipbench.store.atomic_files import lock, reading, remove, wait_for_lock, write_atomically
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -98,7 +98,7 @@ class Store:
         for stem, trials in self.stems().items():
             path = self._path("weights", stem)
             if path.exists():
-                with readable(path), np.load(path, allow_pickle=False) as file:
+                with reading(path), np.load(path, allow_pickle=False) as file:
                     wanted = set(trials).intersection(file.files)
                     found |= {trial: file[trial] for trial in sorted(wanted) if ids is None or trial in ids}
         return found
@@ -108,7 +108,7 @@ class Store:
         path = self.folder / name
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise ValueError(f"{name!r} is outside the store's folder")
-        write_whole(path, text.encode(errors="replace"))
+        write_atomically(path, text.encode(errors="replace"))
         return path
 
     @contextmanager
@@ -138,7 +138,7 @@ class Store:
             for stem in other._stems("records"):
                 theirs = other._path(name, stem)
                 if theirs.exists() and self._saved(stem) < other._saved(stem):
-                    write_whole(self._path(name, stem), theirs.read_bytes())
+                    write_atomically(self._path(name, stem), theirs.read_bytes())
         self._renew_columns()
 
     def _save_weights(self, weights: dict[str, np.ndarray], stem: str) -> None:
@@ -147,21 +147,21 @@ class Store:
             return remove(path)
         buffer = io.BytesIO()
         np.savez(buffer, **weights)  # type: ignore[arg-type]  # numpy's stub takes the names for its options
-        write_whole(path, buffer.getbuffer())
+        write_atomically(path, buffer.getbuffer())
 
     def _save_table(self, name: str, stem: str, table: pa.Table) -> None:
         path = self._path(name, stem)
         if not len(table):
             return remove(path)  # a trial that failed at once has no steps
         self._add_columns(name, table.schema)
-        write_whole(path, _parquet(table))
+        write_atomically(path, _parquet(table))
 
     def _add_columns(self, name: str, schema: pa.Schema) -> None:
         if self._with_columns(name, schema) is None:
             return
-        with turn(self.folder / ".columns.lock"):
+        with wait_for_lock(self.folder / ".columns.lock"):
             if merged := self._with_columns(name, schema):
-                write_whole(self._path(name, COLUMNS), _parquet(merged.empty_table()))
+                write_atomically(self._path(name, COLUMNS), _parquet(merged.empty_table()))
 
     def _with_columns(self, name: str, schema: pa.Schema) -> pa.Schema | None:
         """Return the known columns and those of `schema`, or None if none is new."""
@@ -210,7 +210,7 @@ class Store:
         file = _open(path)
         if not {"id", "status"} <= set(file.schema_arrow.names):
             return  # not a file of clipbench
-        with readable(path):
+        with reading(path):
             table = file.read(["id", "status"])
         saved = self._saved(stem)
         for number, (trial, status) in enumerate(zip(*table.to_pydict().values(), strict=True)):
@@ -251,7 +251,7 @@ class Store:
     def _table(self, name: str, stem: str, wanted: Sequence[str] | None = None) -> pa.Table:
         path = self._path(name, stem)
         file = _open(path)
-        with readable(path):
+        with reading(path):
             return file.read(wanted and [column for column in file.schema_arrow.names if column in wanted])
 
     def _join(self, name: str, tables: Iterable[pa.Table], wanted: Sequence[str] | None = None) -> DataFrame:
@@ -294,5 +294,5 @@ def _parquet(table: pa.Table) -> pa.Buffer:
 
 def _open(path: Path) -> pq.ParquetFile:
     # Not `read_table`, which takes a folder called `lr=0.1` for a column.
-    with readable(path):
+    with reading(path):
         return pq.ParquetFile(path, page_checksum_verification=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
 from clipbench.store import json_document
-from clipbench.store.atomic_files import turn
+from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.folder import Store
 from clipbench.store.json_document import DocumentError
 
@@ -66,7 +66,7 @@ def begun(command: str, trials: int, device: str, content_hash: str, git_commit:
 
 def add(store: Store, run: TrainingRun) -> None:
     """Append a run. Several sweeps of one folder may begin at the same time."""
-    with turn(store.folder / f".{FILE}.lock"):
+    with wait_for_lock(store.folder / f".{FILE}.lock"):
         store.write_text(FILE, json_document.dump(WRITTEN, [*read(store), run][-MOST:]))
 
 

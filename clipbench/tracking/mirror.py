@@ -1,4 +1,4 @@
-"""The mirror: a process beside training that sends what appears in the store, and never slows or stops it."""
+"""The mirror: a background process that sends new trials of the store to MLflow while training goes on."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from clipbench.store import Store
 from clipbench.tracking.sync import Invocation, Sender
 from clipbench.tracking.uri import redact
 
-NICE = 10  # training goes first
-LOOK = 0.5  # seconds between two looks into the store
-LONGEST_WAIT = 30.0  # seconds between two tries when MLflow is away
+NICE = 10  # lower priority than training
+POLL_SECONDS = 0.5  # between two reads of the store
+MOST_SECONDS = 30.0  # between two attempts while MLflow is not available
 ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     "OMP_NUM_THREADS": "1",
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class MirrorResult:
-    """How the mirror ended. `problem` says what to do where trials are pending."""
+    """What was sent when the mirror ended. `problem` says what to do if trials are pending."""
 
     pushed: int
     pending: int
@@ -41,38 +41,38 @@ class MirrorResult:
 
 
 class Mirror:
-    """The handle of that process. No method of it raises or waits, but `finish`, which waits."""
+    """The handle of the background process. Its methods never raise, and only `finish` waits."""
 
     def __init__(self, folder: Path, name: str, uri: str, artifacts_root: Path, invocation: Invocation) -> None:
         self.pushed, self.pending = 0, 0
-        self.problem: str | None = None  # while training goes on: show it once
+        self.problem: str | None = None  # shown once while training goes on
         self._name = name
-        self._news = threading.Condition()
-        self._heard = time.monotonic()
+        self._changed = threading.Condition()
+        self._last_message = time.monotonic()
         self._ended = False
-        order = {
+        task = {
             "folder": str(folder.resolve()),
             "name": name,
             "uri": uri,
             "artifacts_root": str(artifacts_root.resolve()),
             "invocation": asdict(invocation),
         }
-        self._process = self._start(order)
+        self._process = self._start(task)
 
     def finish(self, timeout: float = 60.0, status: str = "FINISHED") -> MirrorResult:
-        """Let it send the rest and the files. It is given up after `timeout` seconds without progress."""
-        self._heard = time.monotonic()
-        self._tell(f"{status}\n")
-        with self._news:
-            while not self._ended and (left := self._heard + timeout - time.monotonic()) > 0:
-                self._news.wait(left)
+        """Wait until the rest and the files are sent. Give up after `timeout` seconds without progress."""
+        self._last_message = time.monotonic()
+        self._send(f"{status}\n")
+        with self._changed:
+            while not self._ended and (left := self._last_message + timeout - time.monotonic()) > 0:
+                self._changed.wait(left)
             if not self._ended:
-                self.problem = self._lost(f"made no progress for {timeout:.0f} s")
+                self.problem = self._failure(f"made no progress for {timeout:.0f} s")
         self._clean_up()
         return MirrorResult(self.pushed, self.pending, self.problem)
 
-    def _start(self, order: Mapping[str, Any]) -> subprocess.Popen[str] | None:
-        # The order goes through a pipe: everybody on a machine can read the arguments of a process.
+    def _start(self, task: Mapping[str, Any]) -> subprocess.Popen[str] | None:
+        # The task goes through a pipe: all users of a machine can read the arguments of a process.
         command = [sys.executable, "-P", "-m", "clipbench.tracking.mirror"]
         try:
             process = subprocess.Popen(
@@ -81,20 +81,20 @@ class Mirror:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for training; the mirror is told
+                start_new_session=True,  # Ctrl-C interrupts training only; the mirror gets a message
                 env={**ENVIRONMENT, **os.environ, "PYTHONPATH": _import_path()},
             )
         except OSError as error:
-            self.problem, self._ended = self._lost(f"cannot start ({error})"), True
+            self.problem, self._ended = self._failure(f"cannot start ({error})"), True
             return None
         self._process = process
         self._listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
         self._listener.start()
-        self._tell(json.dumps(order) + "\n")
+        self._send(json.dumps(task) + "\n")
         return process
 
-    def _tell(self, line: str) -> None:
-        with suppress(OSError):  # where it is gone, `_listen` says so
+    def _send(self, line: str) -> None:
+        with suppress(OSError):  # if the process has ended, `_listen` reports it
             if self._process and self._process.stdin:
                 self._process.stdin.write(line)
                 self._process.stdin.flush()
@@ -106,81 +106,80 @@ class Mirror:
             self._listener.join()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe:
-                    with suppress(OSError):  # what was written to it last is lost with it
+                    with suppress(OSError):  # unread input is lost with the process
                         pipe.close()
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
-        said: dict[str, Any] = {}
         for line in process.stdout or ():
-            said = json.loads(line)
-            with self._news:
-                self._heard = time.monotonic()
-                self.pushed, self.pending, self.problem = said["pushed"], said["pending"], said["problem"]
-                self._ended = said["done"]
-                self._news.notify_all()
-        with self._news:
+            state = json.loads(line)
+            with self._changed:
+                self._last_message = time.monotonic()
+                self.pushed, self.pending, self.problem = state["pushed"], state["pending"], state["problem"]
+                self._ended = state["done"]
+                self._changed.notify_all()
+        with self._changed:
             if not self._ended:
-                self.problem, self._ended = self._lost("has ended unexpectedly"), True
-                self._news.notify_all()
+                self.problem, self._ended = self._failure("has ended unexpectedly"), True
+                self._changed.notify_all()
 
-    def _lost(self, what: str) -> str:
+    def _failure(self, what: str) -> str:
         remedy = f"Nothing is lost: `clipbench push {self._name}` sends the rest."
         return f"The MLflow mirror {what}. {self.problem or remedy}"
 
 
-class _Child:
-    """The process itself: looks, sends, says how far it is, until it is told to finish."""
+class _MirrorProcess:
+    """The background process: sends new trials and reports its progress until it is told to finish."""
 
-    def __init__(self, order: Mapping[str, Any], out: TextIO) -> None:
-        self._invocation = Invocation(**order["invocation"])
-        self._folder, self._root = Path(order["folder"]), Path(order["artifacts_root"])
-        self._name, self._uri, self._out = order["name"], order["uri"], out
+    def __init__(self, task: Mapping[str, Any], out: TextIO) -> None:
+        self._invocation = Invocation(**task["invocation"])
+        self._folder, self._root = Path(task["folder"]), Path(task["artifacts_root"])
+        self._name, self._uri, self._out = task["name"], task["uri"], out
         self._sender: Sender | None = None
         self._pushed, self._pending = 0, 0
         self._finish = threading.Event()
         self._status = ""
 
     def run(self) -> None:
-        threading.Thread(target=self._obey, daemon=True).start()
-        wait = LOOK
+        threading.Thread(target=self._wait_for_end, daemon=True).start()
+        wait = POLL_SECONDS
         while True:
             last = self._finish.is_set()
             try:
-                problem = self._pass(last)
-                wait = LOOK
+                problem = self._send_new(last)
+                wait = POLL_SECONDS
             except ClipbenchError as error:
                 sent = self._sender.sent if self._sender else set()
                 self._pending = len(set(Store(self._folder).current_rows()) - sent)
-                problem, wait = str(error), min(2 * wait, LONGEST_WAIT)
-            self._say(problem, done=last)
+                problem, wait = str(error), min(2 * wait, MOST_SECONDS)
+            self._report(problem, done=last)
             if last:
                 return
             self._finish.wait(wait)
 
-    def _pass(self, last: bool) -> str | None:
+    def _send_new(self, last: bool) -> str | None:
         if self._sender is None:
             self._sender = Sender(self._folder, self._name, self._uri, self._root, self._invocation)
         before = self._pushed
         self._sender.send(on_progress=lambda count, total: self._progress(before + count, total - count))
         if not last:
             return None
-        return self._sender.close(self._status, on_file=lambda: self._say(None))[1]
+        return self._sender.close(self._status, on_file=lambda: self._report(None))[1]
 
     def _progress(self, pushed: int, pending: int) -> None:
         self._pushed, self._pending = pushed, pending
-        self._say(None)
+        self._report(None)
 
-    def give_up(self, kind: type[BaseException], error: BaseException, _: object) -> None:
-        """A fault of this program: said in a line, since nobody sees this process's traceback."""
+    def report_error(self, kind: type[BaseException], error: BaseException, _: object) -> None:
+        """Report an unexpected error in one line: the traceback of this process is not shown."""
         reason = redact(f"{kind.__name__}: {error}")
-        self._say(f"The MLflow mirror failed ({reason}). `clipbench push {self._name}` sends the rest.", True)
+        self._report(f"The MLflow mirror failed ({reason}). `clipbench push {self._name}` sends the rest.", True)
 
-    def _say(self, problem: str | None, done: bool = False) -> None:
-        said = {"pushed": self._pushed, "pending": self._pending, "problem": problem, "done": done}
-        print(json.dumps(said), file=self._out, flush=True)
+    def _report(self, problem: str | None, done: bool = False) -> None:
+        state = {"pushed": self._pushed, "pending": self._pending, "problem": problem, "done": done}
+        print(json.dumps(state), file=self._out, flush=True)
 
-    def _obey(self) -> None:
-        """A line says how training ended. The end of the pipe says that the parent was killed."""
+    def _wait_for_end(self) -> None:
+        """Wait for the line that says how training ended, or for the end of the pipe: the parent was killed."""
         self._status = sys.stdin.readline().strip()
         if not self._status:
             os._exit(1)
@@ -188,7 +187,7 @@ class _Child:
 
 
 def _import_path() -> str:
-    """The child imports this very package, and nothing of the folder it happens to stand in."""
+    """The import path of the process: this package, and not the current folder."""
     here = str(Path(__file__).resolve().parent.parent)
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
@@ -196,9 +195,9 @@ def _import_path() -> str:
 def main() -> None:
     os.nice(NICE)
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes nowhere
-    child = _Child(json.loads(sys.stdin.readline()), out)
-    sys.excepthook = child.give_up
+    os.dup2(2, 1)  # discard what libraries print
+    child = _MirrorProcess(json.loads(sys.stdin.readline()), out)
+    sys.excepthook = child.report_error
     child.run()
     os._exit(0)  # without waiting for MLflow's own threads
 

@@ -1,4 +1,4 @@
-"""The tracker: one experiment in an MLflow store. The only file that knows MLflow."""
+"""One experiment of an MLflow server or database. The only module that imports MLflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipbench.errors import ClipbenchError
-from clipbench.store.atomic_files import turn, writable
+from clipbench.store.atomic_files import wait_for_lock, writing
 from clipbench.tracking import trial_to_run
 from clipbench.tracking.uri import database_file, is_server, redact
 
@@ -24,20 +24,20 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # A server that hangs is given up after seconds; MLflow's own defaults wait for many minutes.
+    # Give up a server that hangs after seconds; MLflow's defaults wait for many minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-NOBODY = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset")
-HANGS = ("Read timed out", "ReadTimeout", "ConnectTimeout", "ResponseError")
-PRIMARY = "mlflow.experiment.primaryMetric."
-OVER = ("FINISHED", "FAILED", "KILLED")
+REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset")
+TIMED_OUT = ("Read timed out", "ReadTimeout", "ConnectTimeout", "ResponseError")
+PRIMARY_METRIC = "mlflow.experiment.primaryMetric."
+ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)
 class MlflowRun:
-    """A run as MLflow has it."""
+    """A run in MLflow."""
 
     id: str
     status: str
@@ -45,8 +45,8 @@ class MlflowRun:
     tags: Mapping[str, str]
 
     @property
-    def is_over(self) -> bool:
-        return self.status in OVER
+    def has_ended(self) -> bool:
+        return self.status in ENDED
 
 
 class MlflowExperiment:
@@ -57,35 +57,36 @@ class MlflowExperiment:
 
     @classmethod
     def at(cls, uri: str, name: str, artifacts_root: Path) -> MlflowExperiment:
-        """The experiment of that name, made if need be."""
-        with _one_at_a_time(uri):
+        """Open the experiment of this name; create it if it does not exist."""
+        with _only_process(uri):
             client = _client(uri)
             if experiment := client.get_experiment_by_name(name):
                 if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(experiment.experiment_id)
                 return cls(client, experiment)
-            # A server knows where it keeps artifacts; a database knows nothing.
+            # A server has its own place for artifacts; a database does not.
             location = None if is_server(uri) else artifacts_root.absolute().as_uri()
             made = client.create_experiment(name, artifact_location=location)
             return cls(client, client.get_experiment(made))
 
     @classmethod
     def existing(cls, uri: str, name: str) -> MlflowExperiment:
+        """Open the experiment of this name, or raise an error with similar names."""
         client = _client(uri)
         if experiment := client.get_experiment_by_name(name):
             return cls(client, experiment)
         names = [one.name for one in client.search_experiments(max_results=1000)]
         near = get_close_matches(name, names, n=3) or sorted(names)[:5]
-        raise ClipbenchError(f"{redact(uri)}: no experiment {name!r}. Known: {', '.join(near)}.")
+        raise ClipbenchError(f"{redact(uri)}: unknown experiment {name!r}. Known: {', '.join(near)}.")
 
-    def name_metric(self, name: str, higher_is_better: bool) -> None:
-        """What MLflow's UI shows first."""
+    def set_primary_metric(self, name: str, higher_is_better: bool) -> None:
+        """Set the metric that MLflow's UI shows first."""
         for key, value in (("name", name), ("greaterIsBetter", str(higher_is_better))):
-            if name and self._experiment.tags.get(PRIMARY + key) != value:
-                self._client.set_experiment_tag(self._experiment.experiment_id, PRIMARY + key, value)
+            if name and self._experiment.tags.get(PRIMARY_METRIC + key) != value:
+                self._client.set_experiment_tag(self._experiment.experiment_id, PRIMARY_METRIC + key, value)
 
     def runs(self, tag: str) -> list[MlflowRun]:
-        """The runs that have a tag, oldest first."""
+        """Return the runs that have a tag, the oldest first."""
         found: list[MlflowRun] = []
         token: str | None = ""
         while token is not None:
@@ -105,7 +106,7 @@ class MlflowExperiment:
         return _run(made)
 
     def log(self, run: MlflowRun, params: Mapping[str, str], metrics: Iterable[trial_to_run.Entry], when: int) -> None:
-        """All at once: a call for each number would cost fifty times as much."""
+        """Send params and metrics in one batch: one call per value takes fifty times as long."""
         from mlflow.entities import Metric, Param
 
         self._client.log_batch(
@@ -132,35 +133,35 @@ class MlflowExperiment:
         self._client.delete_run(run.id)
 
     def files(self, run: MlflowRun) -> dict[str, int]:
-        """Path and size of the artifacts, one folder deep."""
+        """Return the path and size of each artifact, one folder deep."""
         listed = self._client.list_artifacts(run.id)
         for folder in [item for item in listed if item.is_dir]:
             listed += self._client.list_artifacts(run.id, folder.path)
         return {item.path: item.file_size for item in listed if not item.is_dir}
 
     def upload(self, run: MlflowRun, folder: Path, path: str) -> None:
-        """Storages have exceptions of their own, of libraries that are not known here."""
+        """Upload a file. Artifact storages raise exceptions of many libraries, all of which become UploadError."""
         try:
             self._client.log_artifact(run.id, str(folder / path), path.rpartition("/")[0] or None)
         except Exception as error:
             raise UploadError(_reason(error)) from error
 
     def download(self, run: MlflowRun, path: str, folder: Path) -> None:
-        """MLflow's storages differ in whether they keep an artifact's folder: `path` is kept here."""
-        with TemporaryDirectory() as beside:
-            found = self._client.download_artifacts(run.id, path, beside)
+        """Download a file to the same path below `folder`."""
+        with TemporaryDirectory() as temporary:
+            found = self._client.download_artifacts(run.id, path, temporary)
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, folder / path)
 
 
 class UploadError(ClipbenchError):
-    """A file could not be sent, though runs can."""
+    """A file could not be uploaded, although runs can be sent."""
 
 
 @contextmanager
 def connection(uri: str, remedy: str) -> Iterator[None]:
-    """What talks to MLflow stands in here: its chatter goes nowhere, its failures say the way out."""
-    with _quietly():
+    """Suppress MLflow's output, and turn its errors into a message with `remedy`."""
+    with _without_output():
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -171,9 +172,9 @@ def connection(uri: str, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    mine = {name: value for name, value in QUIET.items() if name not in os.environ}
-    os.environ.update(mine)
+def _without_output() -> Iterator[None]:
+    added = {name: value for name, value in QUIET.items() if name not in os.environ}
+    os.environ.update(added)
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel("ERROR")
     try:
@@ -181,20 +182,20 @@ def _quietly() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name in mine:
+        for name in added:
             os.environ.pop(name, None)
 
 
 @contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Two processes that make the tables of one fresh SQLite file break it."""
+def _only_process(uri: str) -> Iterator[None]:
+    """Wait for other processes: two that create the tables of one SQLite file at the same time break it."""
     if (path := database_file(uri)) is None:
         yield
         return
-    with writable(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()  # MLflow tries for minutes to open what cannot be opened
-    with turn(path.with_name(f".{path.name}.lock")):
+        path.open("ab").close()  # MLflow retries for minutes if the file cannot be opened
+    with wait_for_lock(path.with_name(f".{path.name}.lock")):
         yield
 
 
@@ -211,14 +212,14 @@ def _run(run: Any) -> MlflowRun:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
+    except (KeyError, OSError):  # the user of a container may have no name
         return "unknown"
 
 
 def _reason(error: Exception) -> str:
     text = redact(str(error))
-    if any(sign in text for sign in HANGS):
-        return "it does not answer in time"
-    if any(sign in text for sign in NOBODY):
-        return "nobody answers"
+    if any(sign in text for sign in TIMED_OUT):
+        return "no response in time"
+    if any(sign in text for sign in REFUSED):
+        return "could not connect"
     return text.strip().partition("\n")[0][:300].rstrip(". ") or type(error).__name__

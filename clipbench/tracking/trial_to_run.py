@@ -1,4 +1,8 @@
-"""What a trial's run in MLflow says: its name, params, tags, metrics and data set, as plain values."""
+"""How a trial becomes a run in MLflow: its name, status, params, tags, metrics and data set, as plain values.
+
+A diverged trial is a finished run: divergence is a result, which the tags `clipbench.status` and
+`clipbench.diverged_cause` and the metrics `diverged` and `diverged_step` tell.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ from clipbench.store.column_types import is_option
 
 TRIAL = "clipbench.trial"
 STATUS = "clipbench.status"
-POINTS = 50  # of a per-step series in MLflow, which stores about ten a millisecond; the Parquet files have all
+POINTS = 50  # sent of a series by step: MLflow stores about ten values a millisecond; the Parquet files have all
 NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 250, 6000, 5000, 36  # MLflow's limits
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any]  # of the records
 Series = Mapping[str, np.ndarray]
 Entry = tuple[str, float, int]  # name, value, epoch or step
 
@@ -28,13 +32,17 @@ def run_name(row: Row) -> str:
     return f"{row.get('arm', row['id'])} seed {row.get('seed', '?')}"
 
 
+def run_status(row: Row) -> str:
+    return "FAILED" if row["status"] == "failed" else "FINISHED"
+
+
 def params(row: Row) -> dict[str, str]:
-    """Every option, as text that is the same each time."""
+    """Return every option as text."""
     return {key(name): str(row[name])[:PARAM_LENGTH] for name in row if is_option(name)}
 
 
 def tags(row: Row) -> dict[str, str]:
-    """The trial, its status, and whatever else is said in words (`diverged_cause`, `error`)."""
+    """Return the trial, its status, and other text values of the records (`diverged_cause`, `error`)."""
     words = {
         key(f"clipbench.{name}"): value[:TAG_LENGTH]
         for name, value in row.items()
@@ -52,7 +60,7 @@ def metrics(row: Row, epochs: Series, steps: Series) -> list[Entry]:
 
 
 def dataset(row: Row) -> tuple[str, str, str] | None:
-    """Name, digest, and how it was made; nothing for an objective without data."""
+    """Return the name, digest and source of the data set, or None for an objective without data."""
     if not row.get("data") or not row.get("fingerprint"):
         return None
     options = {name: str(value) for name, value in row.items() if name.startswith("data.")}
@@ -61,7 +69,7 @@ def dataset(row: Row) -> tuple[str, str, str] | None:
 
 
 def key(name: str) -> str:
-    """A name that MLflow takes: it refuses brackets, and paths that lead elsewhere."""
+    """Return a name that MLflow accepts: no brackets, no path with `..`."""
     clean = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")
     return clean[:NAME_LENGTH] or "_"
 
