@@ -15,7 +15,7 @@ from clipbench.planning.find_contenders import contenders
 from clipbench.planning.plan import Plan
 from clipbench.reporting import ReportOptions, compare
 from clipbench.search import scoring
-from clipbench.search.confirm import Finalist, confirming
+from clipbench.search.confirm import Finalist, confirmation_plan
 from clipbench.search.settings import SearchSettings, search_settings
 from clipbench.search.study import Study, TriedPoint
 
@@ -68,7 +68,7 @@ class Simulated:
         while study.left:
             for point in study.ask(self.search.batch):
                 rows = [self._train(trial) for trial in point.trials]
-                study.tell(point, scoring.outcome(rows, self.search.objectives, study.worst()))
+                study.tell(point, scoring.point_result(rows, self.search.objectives, study.worst()))
         winner = study.winner()
         assert isinstance(winner, TriedPoint)
         return Finalist(contender, winner.point.number, winner.point.values)
@@ -96,7 +96,7 @@ class Simulated:
         return (common + float(self.rng.normal())) / np.sqrt(2)
 
     def _compared(self, seeds: Sequence[int]) -> Report:
-        final = confirming(self.plan, replace(self.search, confirm_seeds=tuple(seeds)), self.finalists)
+        final = confirmation_plan(self.plan, replace(self.search, confirm_seeds=tuple(seeds)), self.finalists)
         rows = [self._train(trial) for trial in final.trials]
         return compare(pd.DataFrame(rows), ReportOptions(baseline="none", metric="test/accuracy"))
 

@@ -8,7 +8,7 @@ import yaml
 
 from clipbench.planning.build import prepare
 from clipbench.planning.find_contenders import contenders
-from clipbench.search.scoring import PointScore
+from clipbench.search.scoring import PointResult
 from clipbench.search.settings import search_settings
 from clipbench.search.storage import open_storage
 from clipbench.search.study import Study
@@ -70,9 +70,9 @@ def study(path: Path, storage=None) -> Study:
     return Study(contender, search, storage or open_storage(path.parent))
 
 
-def told(*scores: float, **changes) -> PointScore:
+def told(*scores: float, **changes) -> PointResult:
     values = {"lanes": 1, "diverged": 0, "epochs": 1, "worst": scores, **changes}
-    return PointScore(scores=scores, deviations=tuple(0.0 for _ in scores), **values)
+    return PointResult(scores=scores, deviations=tuple(0.0 for _ in scores), **values)
 
 
 def minimise(searched: Study, function) -> float:

@@ -49,14 +49,14 @@ def _preview(experiment: Path, options: TrainingOptions, wanted: SweepOptions) -
     with uninterrupted():
         from clipbench.commands.progress import make_progress
         from clipbench.commands.session import Session
-        from clipbench.search.sweep import left_out, preview
+        from clipbench.search.sweep import notes, preview
 
     found = preview(Session(options.settings, make_progress(quiet=True)), experiment, wanted)
     if options.as_json:
         say_json(_document(found))
     else:
         say(_lines(found))
-        for note in (*found.plan.notes, *left_out(found.contenders)):
+        for note in (*found.plan.notes, *notes(found.contenders)):
             complain(f"note: {note}")
 
 

@@ -1,4 +1,4 @@
-"""The search for thresholds: Optuna asks, cohorts train, and winners are confirmed on fresh seeds.
+"""The search for thresholds: Optuna suggests points, cohorts train them, and fresh seeds confirm the best.
 
-This package is the only place that knows Optuna.
+The only package that imports Optuna.
 """

@@ -1,4 +1,7 @@
-"""Who trains a point: of one whose process is gone, somebody else takes it over."""
+"""Several processes that search one study: the lock for asking, heartbeats, and which process has ended.
+
+A point belongs to the process that asked for it. When that process has ended, another one takes the point over.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +13,63 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from optuna.storages import BaseStorage, RDBStorage
+
 from clipbench.errors import ClipbenchError
+from clipbench.store.atomic_files import wait_for_lock
 
-BEAT = 60.0  # seconds between two signs of life
-STALE = 15 * BEAT  # without one, a process on another machine is taken for dead
-
-
-def this_process() -> str:
-    """A name that no other process has, nor had."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def is_gone(owner: str, beat: float | None) -> bool:
-    """Whether the process of that name ended; `beat` is its last sign of life, in seconds since 1970."""
-    host, pid, started = [*owner.rsplit(":", 2), "", ""][:3]
-    if host == socket.gethostname() and pid.isdecimal():
-        return _started(int(pid)) != started
-    return beat is None or time.time() - beat > STALE
+HEARTBEAT_SECONDS = 60.0
+STALE_SECONDS = 15 * HEARTBEAT_SECONDS  # without a heartbeat, a process on another machine is taken for dead
 
 
 @contextmanager
-def heartbeat(sign_of_life: Callable[[], None]) -> Iterator[None]:
-    """Give a sign of life at once, before anything is owned, and again and again, however long a round takes."""
-    sign_of_life()
-    over = threading.Event()
+def exclusive(folder: Path, storage: BaseStorage) -> Iterator[None]:
+    """Wait for the lock for asking and taking over: two processes that count the missing points ask for too many."""
+    with wait_for_lock(folder / ".ask.lock"):
+        if isinstance(storage, RDBStorage):
+            from clipbench.search import database
 
-    def beat() -> None:
-        while not over.wait(BEAT):
-            with suppress(ClipbenchError):  # a storage that is away for a moment; training says it if it is for good
-                sign_of_life()
+            with database.exclusive(storage.engine):
+                yield
+        else:
+            yield
 
-    beating = threading.Thread(target=beat, daemon=True)
-    beating.start()
+
+def process_name() -> str:
+    """Return a name that no other process has or had: host, process id and start time."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid())}"
+
+
+def has_ended(owner: str, heartbeat: float | None) -> bool:
+    """Whether a process has ended, by its name and the time of its last heartbeat in seconds since 1970."""
+    host, pid, started = [*owner.rsplit(":", 2), "", ""][:3]
+    if host == socket.gethostname() and pid.isdecimal():
+        return _start_time(int(pid)) != started
+    return heartbeat is None or time.time() - heartbeat > STALE_SECONDS
+
+
+@contextmanager
+def heartbeats(send: Callable[[], None]) -> Iterator[None]:
+    """Send a heartbeat now, before this process owns a point, and then regularly."""
+    send()
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(HEARTBEAT_SECONDS):
+            with suppress(ClipbenchError):  # a storage that fails for longer is reported by the search itself
+                send()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        over.set()
-        beating.join(BEAT)
+        ended.set()
+        thread.join(HEARTBEAT_SECONDS)
 
 
-def _started(pid: int) -> str:
-    """When a process began, as the system says it: numbers of processes are given again. Empty if there is none."""
+def _start_time(pid: int) -> str:
+    """When a process started, as the system counts it: process ids are reused. Empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -58,7 +77,7 @@ def _started(pid: int) -> str:
 
 
 def _running(pid: int) -> str:
-    """Where a system has no such files."""
+    """The same on a system without `/proc`, which tells only whether the process runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The winners and the baseline on seeds that the search never saw: a plan like any other."""
+"""The confirmation of a search: the winners and the baseline are trained on fresh seeds, which it did not use."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from clipbench.search.settings import SearchSettings
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
 RATE = "lr"
-Content = tuple[object, ...]
+CohortKey = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A contender with what was found for it; without hyperparameters there was nothing to find."""
+    """A contender with its best point, or without a point if it has no hyperparameters."""
 
     contender: Contender
-    number: int | None = None  # of its best point
+    number: int | None = None  # of the best point
     values: Mapping[str, Value] = field(default_factory=dict)
     is_confirmed: bool = False
 
@@ -29,21 +29,23 @@ class Finalist:
         return self.number is not None or not self.contender.hyperparameters
 
     def trials(self, search: SearchSettings) -> tuple[Trial, ...]:
-        """Those that confirm it."""
+        """Return the trials that confirm it."""
         return self.contender.trials(self.values, search.confirm_seeds) if self.is_ready else ()
 
 
-def recalled(search: SearchSettings, contenders: Sequence[Contender], known: SweepDocument) -> list[Finalist] | None:
-    """What an earlier search confirmed; None where it is not the search that the YAML asks for now."""
-    by_label = {each.label: each for each in known.contenders}
+def confirmed_finalists(
+    search: SearchSettings, contenders: Sequence[Contender], document: SweepDocument
+) -> list[Finalist] | None:
+    """Return the finalists that an earlier search confirmed, or None if the YAML now asks for another search."""
+    by_label = {each.label: each for each in document.contenders}
     if set(by_label) != {contender.label for contender in contenders}:
         return None
-    finalists = [_recalled(contender, by_label[contender.label]) for contender in contenders]
+    finalists = [_finalist(contender, by_label[contender.label]) for contender in contenders]
     trials = [tuple(trial.id for trial in finalist.trials(search)) for finalist in finalists]
     return finalists if trials == [by_label[contender.label].confirmed for contender in contenders] else None
 
 
-def _recalled(contender: Contender, known: SearchedContender) -> Finalist:
+def _finalist(contender: Contender, known: SearchedContender) -> Finalist:
     winner = known.winning
     values = (
         {param.path: _value(param, winner.values[param.path]) for param in contender.hyperparameters} if winner else {}
@@ -52,28 +54,28 @@ def _recalled(contender: Contender, known: SearchedContender) -> Finalist:
 
 
 def _value(param: Hyperparameter, known: object) -> Value:
-    """A list is a text in a file."""
+    """Return the value that trials use: in the file, a list is text."""
     if not param.choices:
-        return param.rounded(known)  # type: ignore[arg-type]  # a number, or the trial has another name
+        return param.rounded(known)  # type: ignore[arg-type]  # else the id of the trial differs
     return next((choice for choice in param.choices if choice == known or str(choice) == known), None)
 
 
-def confirming(plan: Plan, search: SearchSettings, finalists: Sequence[Finalist]) -> Plan:
-    """The trials that decide, grouped into the cohorts of the experiment's plan."""
+def confirmation_plan(plan: Plan, search: SearchSettings, finalists: Sequence[Finalist]) -> Plan:
+    """Return a plan of the confirming trials, in the cohorts of the experiment's plan."""
     trials = [trial for finalist in finalists for trial in finalist.trials(search)]
     trials += _baseline(plan, search, trials)
     if plan.experiment.report.tuned:
         trials += [trial for finalist in finalists for trial in _at_equal_rates(finalist, finalists, plan, search)]
-    cohorts = by_content(plan)
+    cohorts = cohorts_by_key(plan)
     chosen: dict[str, dict[str, Trial]] = {}
     for trial in trials:
-        chosen.setdefault(cohorts[content_of(trial)].id, {})[trial.id] = trial
+        chosen.setdefault(cohorts[cohort_key(trial)].id, {})[trial.id] = trial
     together = tuple(
         replace(cohort, trials=tuple(chosen[cohort.id].values())) for cohort in plan.cohorts if cohort.id in chosen
     )
     sweep = plan.experiment.sweep
-    each_at_its_own = bool(sweep and sweep.searches_optimizers)
-    report = plan.experiment.report.model_copy(update={"tuned": each_at_its_own})
+    at_own_rates = bool(sweep and sweep.searches_optimizers)
+    report = plan.experiment.report.model_copy(update={"tuned": at_own_rates})
     experiment = replace(
         plan.experiment,
         seeds=search.confirm_seeds,
@@ -85,7 +87,7 @@ def confirming(plan: Plan, search: SearchSettings, finalists: Sequence[Finalist]
 
 
 def _baseline(plan: Plan, search: SearchSettings, trials: Sequence[Trial]) -> list[Trial]:
-    """The arm that the report compares with, where it is one at a threshold that nobody found."""
+    """Return the trials of the report's baseline, if it is an arm that is not among the finalists."""
     name = plan.experiment.report.baseline
     if any(name in (trial.arm, trial.strategy, trial.clip.name) for trial in trials):
         return []
@@ -94,20 +96,20 @@ def _baseline(plan: Plan, search: SearchSettings, trials: Sequence[Trial]) -> li
     return [replace(trial, seed=seed) for trial in first.values() for seed in search.confirm_seeds]
 
 
-def by_content(plan: Plan) -> dict[Content, Cohort]:
-    """The cohorts, each by what its trials share."""
-    return {content_of(cohort.trials[0]): cohort for cohort in plan.cohorts}
+def cohorts_by_key(plan: Plan) -> dict[CohortKey, Cohort]:
+    """Return the cohorts by what their trials share."""
+    return {cohort_key(cohort.trials[0]): cohort for cohort in plan.cohorts}
 
 
-def content_of(trial: Trial) -> Content:
-    """What trials of a cohort share: one program trains them."""
+def cohort_key(trial: Trial) -> CohortKey:
+    """Return what the trials of a cohort share: one program trains them."""
     return trial.data, trial.model, trial.train, trial.clip.as_dict().get("scope", "batch")
 
 
 def _at_equal_rates(
     finalist: Finalist, finalists: Sequence[Finalist], plan: Plan, search: SearchSettings
 ) -> tuple[Trial, ...]:
-    """The same at the learning rate that was found for the baseline of its setting."""
+    """Return the finalist's trials at the learning rate of the best baseline of its setting."""
     rate = next(
         (
             other.values[RATE]

@@ -1,4 +1,4 @@
-"""The report of a sweep that was confirmed: without Optuna, and without a plan where nothing has changed."""
+"""The report of a confirmed sweep, without Optuna, and without planning if nothing has changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish, write_combined, write_pictures
-from clipbench.search.confirm import confirming, recalled
+from clipbench.search.confirm import confirmation_plan, confirmed_finalists
 from clipbench.search.settings import search_settings
 from clipbench.store import Store, sweep_file
 from clipbench.store.sweep_file import SweepDocument
@@ -37,17 +37,17 @@ def reports(
 
 
 def report(experiment: str | Path, settings: Settings, *, grid: bool = False) -> Finished:
-    """What a sweep confirmed, if there was one of this YAML; else, and with `grid`, the thresholds of the YAML."""
+    """Report the confirmed sweep of a YAML. Without one, or with `grid`, report the thresholds of the YAML."""
     path = find_experiment(experiment, settings.results)
     found = None if grid else _confirmed(path, settings)
     if found is None:
         return grid_report.report(experiment, settings)
-    subject, known, store = found
-    return Finished(subject, publish(subject, store, known), store.folder, swept=known)
+    subject, document, store = found
+    return Finished(subject, publish(subject, store, document), store.folder, swept=document)
 
 
-def keep(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
-    """Keep what was confirmed, so that the next report of it needs no plan."""
+def cache_subject(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
+    """Cache the subject, so that the next report needs no planning."""
     experiment = plan.experiment
     request = Request(experiment.path, experiment.text, settings.sets, settings.seeds, COMMAND)
     subject_cache.keep(store, request, plan, subject)
@@ -60,33 +60,36 @@ def _confirmed(path: Path, settings: Settings) -> tuple[Subject, SweepDocument, 
     try:
         store = Store(settings.results / config.name_of(path, settings.sets))
     except InputError:
-        return None  # planning finds all that is wrong
-    known = sweep_file.read(store.folder / sweep_file.FILE)
-    if known is None or not any(contender.confirmed for contender in known.contenders):
+        return None  # planning reports every mistake
+    document = sweep_file.read(store.folder / sweep_file.FILE)
+    if document is None or not any(contender.confirmed for contender in document.contenders):
         return None
     subject = subject_cache.find(store, Request.of(path, settings.sets, settings.seeds, COMMAND))
-    if subject is None or not _is_of(subject, known):
-        subject = _planned(path, settings, store, known)
-    return (subject, known, store) if subject else None
+    if subject is None or not _is_of(subject, document):
+        subject = _planned(path, settings, store, document)
+    return (subject, document, store) if subject else None
 
 
-def _is_of(subject: Subject, known: SweepDocument) -> bool:
-    """A search that went on may have found something better than what was kept."""
-    return all(trial in subject.ids for contender in known.contenders for trial in contender.confirmed)
+def _is_of(subject: Subject, document: SweepDocument) -> bool:
+    """Whether the cached subject has the winners of the document: a continued search may have found better ones."""
+    return all(trial in subject.ids for contender in document.contenders for trial in contender.confirmed)
 
 
-def _planned(path: Path, settings: Settings, store: Store, known: SweepDocument) -> Subject | None:
-    """None where the YAML asks for another search now, or for none; then its grid is kept, not to be planned again."""
+def _planned(path: Path, settings: Settings, store: Store, document: SweepDocument) -> Subject | None:
+    """Return the subject of a new plan, or None if the YAML now asks for another search, or none.
+
+    Then the subject of its grid is cached, so that the report does not plan again.
+    """
     with WorkerPool(1) as pool:
         plan, _, _ = planned(pool, path, settings)
         try:
             search, contenders = search_settings(plan), pool.call("clipbench.planning.find_contenders:contenders", plan)
-            finalists = recalled(search, contenders, known)
+            finalists = confirmed_finalists(search, contenders, document)
         except InputError:
-            finalists = None  # there is nothing to search any more, or nothing to judge it by
+            finalists = None  # nothing to search, or no objective
     if finalists is None:
         grid_report.keep_subject(store, plan, subject_of(plan), settings)
         return None
-    subject = subject_of(confirming(plan, search, finalists), COMMAND)
-    keep(store, plan, subject, settings)
+    subject = subject_of(confirmation_plan(plan, search, finalists), COMMAND)
+    cache_subject(store, plan, subject, settings)
     return subject

@@ -1,4 +1,4 @@
-"""The points that a search begins with: the YAML's own values, and thresholds that a pilot proposes."""
+"""The first points of a search: the values of the YAML, and thresholds that a pilot proposes."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from clipbench.planning.plan import Plan
 from clipbench.search.study import PILOT, YAML
 
 THRESHOLD = "threshold"
-First = tuple[str, Mapping[str, Value]]  # where it comes from, and the values
+InitialPoint = tuple[str, Mapping[str, Value]]  # origin and values
 
 
-def first_points(
+def initial_points(
     pool: WorkerPool, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
-) -> list[list[First]]:
-    """For each contender. The pilot trains one seed without clipping; where it fails, there is the YAML alone."""
-    given: list[list[First]] = [[(YAML, values) for values in contender.given()] for contender in contenders]
-    asking = [contender for contender in contenders if _threshold(contender)]
-    if not asking:
+) -> list[list[InitialPoint]]:
+    """Return the first points of each contender. The pilot trains one seed without clipping; it may fail."""
+    given: list[list[InitialPoint]] = [[(YAML, values) for values in contender.given()] for contender in contenders]
+    with_threshold = [contender for contender in contenders if _searches_threshold(contender)]
+    if not with_threshold:
         return given
-    proposed = dict(_proposed(pool, plan, asking, seed, device, progress))
+    proposed = dict(_pilot_thresholds(pool, plan, with_threshold, seed, device, progress))
     return [
         [*points, *((PILOT, values) for values in _piloted(contender, proposed.get(id(contender), ())))]
         for contender, points in zip(contenders, given, strict=True)
     ]
 
 
-def _threshold(contender: Contender) -> bool:
+def _searches_threshold(contender: Contender) -> bool:
     return any(param.path == THRESHOLD and not param.choices for param in contender.hyperparameters)
 
 
-def _proposed(
+def _pilot_thresholds(
     pool: WorkerPool, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
 ) -> Iterator[tuple[int, list[float]]]:
-    """Thresholds for each contender, by what a pilot of its own setting saw."""
+    """Yield the thresholds that a pilot of the same setting proposes, for each contender."""
     templates = {id(contender): contender.templates[0] for contender in contenders}
     cohorts = []
     for cohort in plan.cohorts:
@@ -57,7 +57,7 @@ def _proposed(
 
 
 def _piloted(contender: Contender, thresholds: Sequence[float]) -> Iterator[Mapping[str, Value]]:
-    """Each threshold beside the first of the YAML's values for everything else."""
+    """Yield a point for each threshold, with the first values of the YAML for the other hyperparameters."""
     base: Mapping[str, Value] = next(iter(contender.given()), {})
     param = next(param for param in contender.hyperparameters if param.path == THRESHOLD) if thresholds else None
     if param is None or set(base) != {each.path for each in contender.hyperparameters}:

@@ -1,185 +1,116 @@
-"""One round of a search: points of all contenders, cut into chunks, trained at once, and told."""
+"""One round of a search: train points of all contenders together, and tell their studies the results."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from clipbench.commands.session import Session
 from clipbench.config.sweep_section import OF_EPOCHS
-from clipbench.core.records import Records
 from clipbench.core.trial import Trial
-from clipbench.execution.protocol import ChoosePruned, EpochReport
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Cohort, Plan, most_lanes
-from clipbench.search import samplers_and_pruners, scoring
-from clipbench.search.confirm import Content, by_content, content_of
-from clipbench.search.scoring import PointScore, Row
+from clipbench.search import scoring
+from clipbench.search.confirm import CohortKey, cohort_key, cohorts_by_key
+from clipbench.search.point_pruner import PointPruner, StudyPoint
+from clipbench.search.samplers_and_pruners import FEWEST_PAIRS
+from clipbench.search.scoring import PointResult, Row
 from clipbench.search.settings import LOSS, SearchSettings
-from clipbench.search.study import Point, Study
+from clipbench.search.study import Study
 from clipbench.store import Store
 
 DONE = ("finished", "diverged")
 PRUNED = "pruned"
-FEWEST_ALIKE = 2  # points of a rule in a chunk, or it is better off in another one
-STAGE = 2  # seeds of a point that are released at once, after the first few
-
-
-@dataclass(frozen=True)
-class StudyPoint:
-    """A point, and the study that asked for it."""
-
-    study: Study
-    point: Point
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        return self.point.trials
-
-
-class PointPruner:
-    """Decides at the end of an epoch which points go no further. StudyPoint again about an epoch, it says the same."""
-
-    def __init__(self, asked: Sequence[StudyPoint], prunes: bool) -> None:
-        self._asked = {trial.id: each for each in asked for trial in each.trials}
-        self._prunes = prunes
-        self._decided: dict[tuple[str, int, int], bool] = {}
-
-    @property
-    def choose_pruned(self) -> ChoosePruned | None:
-        return self._advise if self._prunes else None
-
-    def _advise(self, questions: Sequence[EpochReport]) -> list[set[str]]:
-        reported = [list(self._report(question)) for question in questions]
-        return [
-            {trial.id for each in points for trial in each.trials if self._is_over(each, question.epoch)}
-            for question, points in zip(questions, reported, strict=True)
-        ]
-
-    def tagged(self, records: Records) -> Records:
-        """The study and the number of the point, as tags in MLflow."""
-        asked = [self._asked[str(id_)] for id_ in records.records["id"]]
-        words = {
-            "study": np.array([each.study.name for each in asked], dtype=object),
-            "point": np.array([str(each.point.number) for each in asked], dtype=object),
-        }
-        return replace(records, records={**records.records, **words})
-
-    def _report(self, question: EpochReport) -> Iterator[StudyPoint]:
-        """Points that the question knows all trials of; what they come to so far is told to their studies.
-
-        Where validation data are not looked at in every epoch, an epoch without them says nothing of a point.
-        """
-        points = {id(self._asked[id_]): self._asked[id_] for id_ in question.measured}
-        for each in points.values():
-            objective = each.study.search.objectives[0]
-            told = [question.measured.get(trial.id) for trial in each.trials]
-            measured = [values for values in told if values is not None and objective.name in values]
-            if len(measured) == len(told):
-                if _key(each, question.epoch) not in self._decided:
-                    score = self._score(each, [values[objective.name] for values in measured])
-                    each.study.report(each.point, question.epoch, score)
-                yield each
-
-    def _score(self, asked: StudyPoint, values: Sequence[float]) -> float:
-        worst = math.nan if np.isfinite(values).all() else asked.study.worst()[0]
-        return scoring.running_score(values, asked.study.search.objectives[0], worst, math.nan)
-
-    def _is_over(self, asked: StudyPoint, epoch: int) -> bool:
-        key = _key(asked, epoch)
-        if key not in self._decided:
-            self._decided[key] = asked.study.should_prune(asked.point)
-        return self._decided[key]
-
-
-def _key(asked: StudyPoint, epoch: int) -> tuple[str, int, int]:
-    return asked.study.name, asked.point.number, epoch
+FEWEST_OF_A_RULE = 2  # points in a chunk: each rule of a chunk costs a call
+SEEDS_PER_STAGE = 2  # after the first stage of the Wilcoxon pruner
 
 
 class Round:
-    """Trains points into the store, and tells their studies what they came to."""
+    """Trains points into the store, and tells their studies the results."""
 
     def __init__(
         self, session: Session, pool: WorkerPool, plan: Plan, store: Store, device: str, search: SearchSettings
     ) -> None:
         self._session, self._pool, self._store = session, pool, store
         self._device, self._search = device, search
-        self._cohorts = by_content(plan)
+        self._cohorts = cohorts_by_key(plan)
 
     def lane_steps(self, study: Study) -> int:
-        """Of one point."""
+        """Return the lane-steps of one point."""
         seeds = len(self._search.seeds)
-        return sum(self._cohorts[content_of(template)].steps * seeds for template in study.contender.templates)
+        return sum(self._cohorts[cohort_key(template)].steps * seeds for template in study.contender.templates)
 
-    def train(self, asked: Sequence[StudyPoint], *, again: bool = False) -> set[str]:
-        """Train what the store lacks; the names of studies of which every point failed.
+    def train(self, points: Sequence[StudyPoint], *, again: bool = False) -> set[str]:
+        """Train the trials that the store lacks. Return the names of the studies whose points all failed.
 
-        `again` says that somebody began with these points: what is pruned of them was pruned by their own study.
+        `again` says that an earlier process began to train these points: their pruned trials stay pruned.
         """
         if self._search.pruner == "wilcoxon":
-            self._in_stages(asked)
+            self._in_stages(points)
         else:
-            self._all_at_once(asked, (*DONE, PRUNED) if again else DONE)
-        rows = self._rows(trial for each in asked for trial in each.trials)
-        outcomes = [(each, self._tell(each, rows)) for each in asked]
-        failing = {each.study.name for each, outcome in outcomes if outcome.failed}
-        return failing - {each.study.name for each, outcome in outcomes if not outcome.failed}
+            self._all_at_once(points, (*DONE, PRUNED) if again else DONE)
+        rows = self._rows(trial for each in points for trial in each.trials)
+        results = [(each, self._tell(each, rows)) for each in points]
+        failing = {each.study.name for each, result in results if result.failed}
+        return failing - {each.study.name for each, result in results if not result.failed}
 
-    def _all_at_once(self, asked: Sequence[StudyPoint], enough: Sequence[str]) -> None:
-        rows = self._rows(trial for each in asked for trial in each.trials)
-        missing = [[trial for trial in each.trials if not _is_there(rows.get(trial.id), enough)] for each in asked]
-        self._train([trials for trials in missing if trials], PointPruner(asked, self._search.pruner in OF_EPOCHS))
-        self._skip(trial for each in asked for trial in each.trials if _is_there(rows.get(trial.id), enough))
+    def _all_at_once(self, points: Sequence[StudyPoint], done: Sequence[str]) -> None:
+        rows = self._rows(trial for each in points for trial in each.trials)
+        missing = [[trial for trial in each.trials if not _has_status(rows.get(trial.id), done)] for each in points]
+        self._train([trials for trials in missing if trials], PointPruner(points, self._search.pruner in OF_EPOCHS))
+        self._skip(trial for each in points for trial in each.trials if _has_status(rows.get(trial.id), done))
 
-    def _in_stages(self, asked: Sequence[StudyPoint]) -> None:
-        """A few seeds of all points, then more of those that are not yet known to be worse than the best one."""
-        alive, start = list(asked), 0
-        length = max(len(each.trials) for each in asked)
+    def _in_stages(self, points: Sequence[StudyPoint]) -> None:
+        """Train a few seeds of all points, then more of those that the pruner does not reject."""
+        alive, start = list(points), 0
+        length = max(len(each.trials) for each in points)
         while alive and start < length:
-            stop = start + (samplers_and_pruners.FEWEST_PAIRS if start == 0 else STAGE)
+            stop = start + (FEWEST_PAIRS if start == 0 else SEEDS_PER_STAGE)
             stage = [StudyPoint(each.study, replace(each.point, trials=each.trials[start:stop])) for each in alive]
             self._all_at_once(stage, DONE)
             for each in stage:
                 self._report_seeds(each, start)
-            over = [each for each in alive if stop < length and each.study.should_prune(each.point)]
-            self._skip(trial for each in over for trial in each.trials[stop:])
-            alive = [each for each in alive if each not in over]
+            pruned = [each for each in alive if stop < length and each.study.should_prune(each.point)]
+            self._skip(trial for each in pruned for trial in each.trials[stop:])
+            alive = [each for each in alive if each not in pruned]
             start = stop
 
-    def _report_seeds(self, asked: StudyPoint, first: int) -> None:
-        rows = self._rows(asked.trials)
-        for number, trial in enumerate(asked.trials):
-            if _is_there(rows.get(trial.id), DONE):
-                found = self._outcome(asked.study, [rows[trial.id]])
-                asked.study.report(asked.point, first + number, found.scores[0])
+    def _report_seeds(self, each: StudyPoint, first: int) -> None:
+        rows = self._rows(each.trials)
+        for number, trial in enumerate(each.trials):
+            if _has_status(rows.get(trial.id), DONE):
+                found = self._result(each.study, [rows[trial.id]])
+                each.study.report(each.point, first + number, found.scores[0])
 
-    def _train(self, points: Sequence[Sequence[Trial]], adviser: PointPruner) -> None:
+    def _train(self, points: Sequence[Sequence[Trial]], pruner: PointPruner) -> None:
         chunks = chunks_of(points, self._cohorts, self._pool.size, self._device)
         if chunks:
-            self._session.train(self._pool, chunks, self._store, self._device, adviser)
+            self._session.train(self._pool, chunks, self._store, self._device, pruner)
 
-    def _tell(self, asked: StudyPoint, rows: Mapping[str, Row]) -> PointScore:
-        there = [rows[trial.id] for trial in asked.trials if trial.id in rows]
-        found = self._outcome(asked.study, there)
-        if self._search.pruner == "wilcoxon" and len(there) < len(asked.trials):
-            found = replace(found, pruned=True)
-        elif len(there) < len(asked.trials):
-            found = replace(found, failed=True)
-        asked.study.tell(asked.point, found)
-        return found
+    def _tell(self, each: StudyPoint, rows: Mapping[str, Row]) -> PointResult:
+        known = [rows[trial.id] for trial in each.trials if trial.id in rows]
+        result = self._result(each.study, known)
+        if self._search.pruner == "wilcoxon" and len(known) < len(each.trials):
+            result = replace(result, pruned=True)
+        elif len(known) < len(each.trials):
+            result = replace(result, failed=True)
+        each.study.tell(each.point, result)
+        return result
 
-    def _outcome(self, study: Study, rows: Sequence[Row]) -> PointScore:
+    def _result(self, study: Study, rows: Sequence[Row]) -> PointResult:
         objectives = self._search.objectives
         diverged = [row["id"] for row in rows if row["status"] == "diverged"]
         needed = bool(diverged) and not all(objective.higher for objective in objectives)
-        return scoring.outcome(rows, objectives, study.worst(), self._initial_loss(diverged) if needed else math.nan)
+        return scoring.point_result(
+            rows, objectives, study.worst(), self._initial_loss(diverged) if needed else math.nan
+        )
 
     def _initial_loss(self, ids: Sequence[str]) -> float:
-        """The largest loss that was there before anything was learned."""
+        """Return the largest loss of a first step."""
         steps = self._store.steps(ids, [LOSS])
         first = steps.loc[steps["step"] == 1, LOSS].to_numpy(float)
         return float(np.max(first[np.isfinite(first)], initial=-math.inf)) if first.size else math.nan
@@ -188,34 +119,34 @@ class Round:
         return {row["id"]: row for row in self._store.rows([trial.id for trial in trials])}
 
     def _skip(self, trials: Iterable[Trial]) -> None:
-        self._session.progress.advance(sum(self._cohorts[content_of(trial)].steps for trial in trials))
+        self._session.progress.advance(sum(self._cohorts[cohort_key(trial)].steps for trial in trials))
 
 
-def _is_there(row: Row | None, enough: Sequence[str]) -> bool:
-    return row is not None and row["status"] in enough
+def _has_status(row: Row | None, statuses: Sequence[str]) -> bool:
+    return row is not None and row["status"] in statuses
 
 
 def chunks_of(
-    points: Iterable[Sequence[Trial]], cohorts: Mapping[Content, Cohort], workers: int, device: str
+    points: Iterable[Sequence[Trial]], cohorts: Mapping[CohortKey, Cohort], workers: int, device: str
 ) -> list[Chunk]:
-    """The trials of a point stay together: only so a point can be judged while it is trained."""
-    parts: dict[Content, list[Sequence[Trial]]] = {}
+    """Distribute points over chunks. The trials of a point stay together, so that it can be pruned."""
+    parts: dict[CohortKey, list[Sequence[Trial]]] = {}
     for trials in points:
-        for content, together in itertools.groupby(sorted(trials, key=_sort_key), content_of):
+        for content, together in itertools.groupby(sorted(trials, key=_sort_key), cohort_key):
             parts.setdefault(content, []).append(list(together))
     cut = [chunk for content, found in parts.items() for chunk in _cut(cohorts[content], found, workers, device)]
     return sorted(cut, key=lambda chunk: -chunk.steps)
 
 
 def _sort_key(trial: Trial) -> str:
-    return repr(content_of(trial))
+    return repr(cohort_key(trial))
 
 
 def _cut(cohort: Cohort, parts: Sequence[Sequence[Trial]], workers: int, device: str) -> Iterator[Chunk]:
-    """As much work for each worker; all chunks of one shape.
+    """Cut points into chunks of the same size, and the same amount of work for each worker.
 
-    Chunks wait for one another at the end of every epoch, and rules differ in what they cost: so each chunk has points
-    of every rule, unless these were too few to be worth another call of it.
+    Chunks wait for one another at the end of every epoch, and the cost of rules differs: so each chunk has points of
+    every rule, unless there are too few of them.
     """
     lanes = max(map(len, parts))
     together = max(1, most_lanes(cohort, device) // lanes)
@@ -223,7 +154,7 @@ def _cut(cohort: Cohort, parts: Sequence[Sequence[Trial]], workers: int, device:
     size = -(-len(parts) // (workers * -(-pieces // workers) if pieces > workers else pieces))
     ordered = sorted(parts, key=lambda part: (repr(part[0].optimizer), part[0].clip.name))
     count = -(-len(parts) // size)
-    is_dealt = size >= FEWEST_ALIKE * len({part[0].clip.name for part in parts})
+    is_mixed = size >= FEWEST_OF_A_RULE * len({part[0].clip.name for part in parts})
     for number in range(count):
-        chosen = ordered[number::count] if is_dealt else ordered[number * size : (number + 1) * size]
+        chosen = ordered[number::count] if is_mixed else ordered[number * size : (number + 1) * size]
         yield Chunk(cohort.id, tuple(itertools.chain.from_iterable(chosen)), size * lanes, cohort.steps)

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners with every option said: their defaults move from one release to the next."""
+"""Optuna's samplers and pruners with all options given: the defaults change between versions of Optuna."""
 
 from __future__ import annotations
 
@@ -15,81 +15,84 @@ from clipbench.core.trial import digest
 from clipbench.errors import InputError, Place
 from clipbench.planning.contender import Hyperparameter
 
-# Points that are drawn at random before a model of the objective says where to look; those of the YAML count.
-STARTUP = 8
-# Before so many points were trained to the end there is no median to stop others by.
-FEWEST_FINISHED = 5
-FEWEST_BESIDE = 3  # of them that know the epoch
-PATIENCE = 4  # this part of all epochs is trained before anything is stopped: what learns slowly may end best
-FEWEST_PAIRS = 4  # of a signed-rank test at 0.1, one-sided: with three no result is that rare
+STARTUP = 8  # random points before the sampler models the objective, those of the YAML included
+# Of the median pruner:
+STARTUP_TRIALS = 5  # points trained to the end before it prunes
+FEWEST_AT_EPOCH = 3  # points with a score at the epoch
+WARM_UP = 4  # one epoch in so many is trained before it prunes: slow learners may end best
+# Of the Wilcoxon pruner: a one-sided signed-rank test of three pairs cannot reach a p-value of 0.1.
+FEWEST_PAIRS = 4
 WILCOXON_LEVEL = 0.1
-REDUCTION = 3
+REDUCTION = 3  # of Hyperband: one point in so many goes on at each rung
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Without Optuna's warnings that say nothing to a user: what it calls experimental has been there for years, and a
-    sampler that does not know constraints learns from the penalty what they would tell it."""
+def without_warnings() -> Iterator[None]:
+    """Suppress warnings of Optuna about experimental features and about samplers that ignore constraints.
+
+    The scores of diverged points hold a penalty, so that these samplers avoid them too.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Constraints have been set, but")
-        warnings.filterwarnings("ignore", "The constraint value is ignored because")  # killed amid telling
+        # Of a point whose process was killed while it stored the result.
+        warnings.filterwarnings("ignore", "The constraint value is ignored because")
         yield
 
 
-@quietly()
-def sampler(name: str, seed: int, asked: int, startup: int = STARTUP) -> BaseSampler:
-    """A sampler for the next points of a study in which `asked` points were asked for before.
+@without_warnings()
+def make_sampler(name: str, seed: int, asked: int, startup: int = STARTUP) -> BaseSampler:
+    """Return a sampler for the next points of a study with `asked` points.
 
-    A sampler that is made again with its first seed would draw its first points again. Before there are `startup`
-    points it draws at random.
+    The seed depends on `asked`: with the same seed, a new sampler would repeat its first points. The first `startup`
+    points are random.
     """
-    here = number(seed, asked)
+    current = seed_from(seed, asked)
     if name == "tpe":
         return TPESampler(
             n_startup_trials=startup,
             n_ei_candidates=24,
             multivariate=True,
             group=False,
-            constant_liar=True,  # points under way count as bad ones: those of a batch lie apart
-            seed=here,
+            constant_liar=True,  # running points count as bad ones, so that the points of a batch differ
+            seed=current,
         )
     if name == "gp":
-        return GPSampler(n_startup_trials=startup, independent_sampler=RandomSampler(seed=here), seed=here)
-    if name == "qmc":  # one sequence, whose place the study remembers
-        fixed = number(seed, 0)
+        return GPSampler(n_startup_trials=startup, independent_sampler=RandomSampler(seed=current), seed=current)
+    if name == "qmc":  # one sequence; the study stores the position in it
+        fixed = seed_from(seed, 0)
         return QMCSampler(
             qmc_type="sobol",
             scramble=True,
             seed=fixed,
-            independent_sampler=RandomSampler(seed=here),
+            independent_sampler=RandomSampler(seed=current),
             warn_asynchronous_seeding=False,
             warn_independent_sampling=False,
         )
     if name == "cmaes":
         return CmaEsSampler(
             n_startup_trials=startup,
-            independent_sampler=RandomSampler(seed=here),
+            independent_sampler=RandomSampler(seed=current),
             warn_independent_sampling=False,
-            seed=here,
+            seed=current,
             consider_pruned_trials=False,
             use_separable_cma=False,
             with_margin=False,
             lr_adapt=False,
         )
-    return RandomSampler(seed=here)
+    return RandomSampler(seed=current)
 
 
-@quietly()
-def pruner(name: str, epochs: int | None) -> BasePruner:
-    """What stops points early; of `wilcoxon` a step is a seed, of the others an epoch, counted from 1.
+@without_warnings()
+def make_pruner(name: str, epochs: int | None) -> BasePruner:
+    """Return a pruner. A step of `wilcoxon` is a seed, of the others an epoch, counted from 1.
 
-    `epochs` is None where training is counted in steps.
+    `epochs` is None if the length of training is given in steps.
     """
     if name == "median":
-        first = max(2, math.ceil((epochs or 0) / PATIENCE))
+        first = max(2, math.ceil((epochs or 0) / WARM_UP))
         return MedianPruner(
-            n_startup_trials=FEWEST_FINISHED, n_warmup_steps=first, interval_steps=1, n_min_trials=FEWEST_BESIDE
+            n_startup_trials=STARTUP_TRIALS, n_warmup_steps=first, interval_steps=1, n_min_trials=FEWEST_AT_EPOCH
         )
     if name == "hyperband":
         return HyperbandPruner(
@@ -100,22 +103,22 @@ def pruner(name: str, epochs: int | None) -> BasePruner:
     return NopPruner()
 
 
-def number(*content: object) -> int:
-    """A seed made of anything."""
+def seed_from(*content: object) -> int:
+    """Return a seed that is a hash of the content."""
     return int(digest(list(content), 8), 16)
 
 
 def check_sampler(name: str, hyperparameters: Sequence[Hyperparameter], place: Place) -> None:
-    """Whether a sampler can search these hyperparameters; raises InputError."""
+    """Raise InputError if a sampler cannot search these hyperparameters."""
     if name != "cmaes":
         return
     numbers = [param for param in hyperparameters if not param.choices]
     if len(numbers) < 2:
         words = ", ".join(param.path for param in hyperparameters)
-        text = f"cmaes needs two numbers to search, and here is {words}."
+        text = f"cmaes needs at least two numeric hyperparameters, got {words}."
         raise InputError.at(place, text, "Write sampler: tpe, or sampler: gp.")
     try:
-        import cmaes  # noqa: F401 - Optuna asks for it late, amid a search
+        import cmaes  # noqa: F401 - Optuna imports it only during the search
     except ImportError:
         text = "cmaes is not installed."
-        raise InputError.at(place, text, "Type `pip install 'clipbench[cmaes]'`.") from None
+        raise InputError.at(place, text, "Run `pip install 'clipbench[cmaes]'`.") from None

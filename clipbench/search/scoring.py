@@ -1,4 +1,4 @@
-"""What a point came to: the mean of its trials' scores, finite whatever happened to them."""
+"""The score of a point: the mean of its trials' scores, finite even if trials diverged."""
 
 from __future__ import annotations
 
@@ -12,61 +12,60 @@ import numpy as np
 from clipbench.store.sweep_file import SearchObjective
 
 Row = Mapping[str, Any]  # a trial's record
-# What a score is where nothing was learned: shares, correlations and their like begin at 0.
-NOTHING_LEARNED = 0.0
-# Beyond, all scores are alike: their squares must stay numbers.
-LARGEST = 1e30
+UNTRAINED = 0.0  # score of an untrained model, for accuracies, correlations and other measures to maximize
+LARGEST = 1e30  # scores are clipped to this, so that their squares are finite
 
 
 @dataclass(frozen=True)
-class PointScore:
-    """A point's scores, one for each objective."""
+class PointResult:
+    """The scores of a point, one for each objective, and how its trials ended."""
 
     scores: tuple[float, ...]
-    deviations: tuple[float, ...]  # of its trials around their mean
+    deviations: tuple[float, ...]  # standard deviation of its trials
     lanes: int
     diverged: int
     epochs: int
-    worst: tuple[float, ...]  # what a trial that diverges later may be held to
+    worst: tuple[float, ...]  # worst score of a trial so far, the penalty of trials that diverge later
     pruned: bool = False
     failed: bool = False
 
     @property
     def diverged_share(self) -> float:
-        """At most 0 where the point is good to use."""
+        """The constraint of Optuna: 0 if no trial diverged."""
         return self.diverged / self.lanes if self.lanes else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> PointScore:
+    def from_dict(cls, values: Mapping[str, Any]) -> PointResult:
         known: dict[str, Any] = {each.name: values[each.name] for each in fields(cls)}
         return cls(**known | {name: tuple(known[name]) for name in ("scores", "deviations", "worst")})
 
 
-def outcome(
+def point_result(
     rows: Sequence[Row], objectives: Sequence[SearchObjective], worst: Sequence[float], initial_loss: float = math.nan
-) -> PointScore:
-    """What a point's trials come to. `worst` is the worst score of the study so far, for each objective.
+) -> PointResult:
+    """Return the result of a point from the records of its trials.
 
-    A diverged trial counts as the worst of these, of the point's own trials and of what knowing nothing gives; so a
-    study's numbers stay finite, and no point is better for having diverged.
+    A diverged trial gets the worst of three scores: of the study so far (`worst`, one for each objective), of the
+    point's other trials, and of an untrained model. So scores stay finite, and divergence never improves a point.
     """
     diverged = np.array([row["status"] == "diverged" for row in rows])
     columns = [_scores(rows, each) for each in objectives]
-    floors = [
-        _floor(each, column[~diverged], before, initial_loss)
+    penalties = [
+        _penalty(each, column[~diverged], before, initial_loss)
         for each, column, before in zip(objectives, columns, worst, strict=True)
     ]
     filled = [
-        np.where(diverged | ~np.isfinite(column), floor, column) for column, floor in zip(columns, floors, strict=True)
+        np.where(diverged | ~np.isfinite(column), penalty, column)
+        for column, penalty in zip(columns, penalties, strict=True)
     ]
     known = [
         worst_of(each, [before, *column[np.isfinite(column) & ~diverged]])
         for each, column, before in zip(objectives, columns, worst, strict=True)
     ]
-    return PointScore(
+    return PointResult(
         scores=tuple(float(column.mean()) for column in filled),
         deviations=tuple(float(column.std(ddof=1)) if len(column) > 1 else 0.0 for column in filled),
         lanes=len(rows),
@@ -79,14 +78,14 @@ def outcome(
 
 
 def running_score(values: Iterable[float], objective: SearchObjective, worst: float, initial_loss: float) -> float:
-    """The same at the end of an epoch: what is not finite has diverged."""
+    """Return the score of a point at the end of an epoch, where values that are not finite have diverged."""
     found = _bounded(values)
     known = found[np.isfinite(found)]
-    return float(np.where(np.isfinite(found), found, _floor(objective, known, worst, initial_loss)).mean())
+    return float(np.where(np.isfinite(found), found, _penalty(objective, known, worst, initial_loss)).mean())
 
 
 def _scores(rows: Sequence[Row], objective: SearchObjective) -> np.ndarray:
-    """A trial that never reached its target took all its epochs without."""
+    """Return the score of each trial. One that never reached its target counts with all its epochs."""
     values = [row.get(objective.name) for row in rows]
     if objective.name == "epochs_to_target":
         values = [row.get("epochs") if value is None else value for row, value in zip(rows, values, strict=True)]
@@ -98,10 +97,10 @@ def _bounded(values: Iterable[float]) -> np.ndarray:
     return np.where(np.isfinite(found), np.clip(found, -LARGEST, LARGEST), found)
 
 
-def _floor(objective: SearchObjective, known: np.ndarray, worst: float, initial_loss: float) -> float:
-    """No better than anything that was seen, nor than a model that was never trained."""
-    untrained = NOTHING_LEARNED if objective.higher else initial_loss
-    return worst_of(objective, [untrained, worst, *known], otherwise=NOTHING_LEARNED)
+def _penalty(objective: SearchObjective, known: np.ndarray, worst: float, initial_loss: float) -> float:
+    """Return the score of a diverged trial: the worst of the known scores and that of an untrained model."""
+    untrained = UNTRAINED if objective.higher else initial_loss
+    return worst_of(objective, [untrained, worst, *known], otherwise=UNTRAINED)
 
 
 def worst_of(objective: SearchObjective, values: Sequence[float], otherwise: float = math.nan) -> float:

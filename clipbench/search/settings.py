@@ -1,4 +1,4 @@
-"""What a search is asked for: the `sweep` section of the YAML with its defaults worked out."""
+"""The settings of a search: the `sweep` section of the YAML with its defaults filled in."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.store.sweep_file import SearchObjective
 
-LAST_SEED = 2**32 - 1  # torch's generators tell no others apart
+LAST_SEED = 2**32 - 1  # torch takes seeds of 32 bits
 LOSS = "train/loss"
-NO_VALIDATION = "there are no validation data to choose by, and test data choose nothing."
+NO_VALIDATION = "the objective needs validation data, and there are none."
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Everything that is decided before the first point is asked for."""
+    """Everything that is fixed before the first point."""
 
     experiment: str
     objectives: tuple[SearchObjective, ...]
-    trials: int  # points of each contender in the end
-    batch: int  # points of each contender in a round
+    trials: int  # total points per contender
+    batch: int  # points per contender and round
     sampler: str
     pruner: str
     seeds: tuple[int, ...]
@@ -33,12 +33,12 @@ class SearchSettings:
     timeout: float | None = None  # seconds of searching
 
     def content(self, contender: Contender) -> str:
-        """A hash of what a study's scores mean: with anything else of it, the study is another one."""
+        """Return a hash of everything that scores depend on. Another hash is another study."""
         return digest([contender.content, list(self.seeds), [[each.name, each.higher] for each in self.objectives]], 8)
 
 
 def search_settings(plan: Plan, trials: int | None = None) -> SearchSettings:
-    """The search that an experiment asks for; `trials` goes before what it says."""
+    """Return the settings of an experiment's search; `trials` overrides the YAML."""
     sweep = plan.experiment.sweep or Sweep(search={})
     seeds = _search_seeds(plan.experiment.seeds, sweep.seeds)
     objectives = _objectives(plan, sweep)
@@ -57,7 +57,7 @@ def search_settings(plan: Plan, trials: int | None = None) -> SearchSettings:
 
 
 def fresh_seeds(used: Collection[int], count: int) -> tuple[int, ...]:
-    """The next numbers after all that were used."""
+    """Return seeds that were not used: the next numbers. They confirm the winners."""
     first = max(used) + 1
     if first + count - 1 <= LAST_SEED:
         return tuple(range(first, first + count))
@@ -66,7 +66,7 @@ def fresh_seeds(used: Collection[int], count: int) -> tuple[int, ...]:
 
 
 def _search_seeds(seeds: Sequence[int], count: int) -> tuple[int, ...]:
-    """Those of the YAML, so that what `run` trained is known already; more of them where these are too few."""
+    """Return the seeds of the YAML, whose trials `run` may have trained, and more if these are too few."""
     missing = count - len(seeds)
     return (*seeds[:count], *(fresh_seeds(seeds, missing) if missing > 0 else ()))
 
@@ -79,7 +79,7 @@ def _objectives(plan: Plan, sweep: Sweep) -> tuple[SearchObjective, ...]:
 
 
 def _default_objective(plan: Plan) -> str:
-    """What thresholds are chosen by in a report too: a validation measure, or the loss where there are no data."""
+    """Return the measure by which reports choose thresholds: on validation data, or the loss if there are no data."""
     if all(trial.data is None for trial in plan.trials):
         return LOSS
     metric = plan.metric.partition("/")[2]
@@ -97,11 +97,10 @@ def _listed(value: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _pruner(plan: Plan, objectives: Sequence[SearchObjective]) -> str:
-    """What can judge while training goes on. Folds are data sets of their own, trained apart: none of them knows what
-    the point comes to."""
+    """Return the default pruner: none if no epoch tells a point's score. Folds are trained in separate cohorts."""
     folded = any(trial.data and "fold" in trial.data.as_dict() for trial in plan.trials)
-    is_early = objectives[0].name.startswith("val/") or objectives[0].name == LOSS
-    return "none" if len(objectives) > 1 or folded or not is_early else "median"
+    is_known_early = objectives[0].name.startswith("val/") or objectives[0].name == LOSS
+    return "none" if len(objectives) > 1 or folded or not is_known_early else "median"
 
 
 def _check_measured(plan: Plan, objectives: Sequence[SearchObjective]) -> None:

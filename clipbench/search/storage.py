@@ -1,16 +1,15 @@
-"""Where studies live: Optuna's journal in the results folder, or a database by its URL."""
+"""Where studies are stored: Optuna's journal in the results folder, or a database given by its URL."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from clipbench.errors import ClipbenchError
@@ -19,47 +18,34 @@ from clipbench.store.atomic_files import wait_for_lock, writing
 JOURNAL = "sweep.journal"
 BLOCK = 2**16
 
-# Progress is in the live table, and a mistake is said with its place: Optuna's own lines would stand between them.
+# Progress and errors are shown by clipbench.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def check_url(url: str | None) -> None:
-    """Whether it is a database's at all; raises InputError."""
+    """Raise InputError if the URL cannot be that of a database."""
     if url is not None:
         from clipbench.search import database
 
-        database.checked(url)
+        database.check(url)
 
 
 def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
-    """The storage of all studies of an experiment."""
+    """Open the storage of all studies of an experiment; create it if it does not exist."""
     if url is None:
         return _journal(folder / JOURNAL)
     from clipbench.search import database
 
-    return database.opened(url)
+    return database.open_database(url)
 
 
-def reached(url: str | None) -> AbstractContextManager[None]:
-    """What talks to the storage stands in here: one that is lost says the way to go on."""
+def connection(url: str | None) -> AbstractContextManager[None]:
+    """Turn the error of a lost database into a message that says how to continue."""
     if url is None:
         return nullcontext()
     from clipbench.search import database
 
-    return database.reached(url)
-
-
-@contextmanager
-def alone(folder: Path, storage: BaseStorage) -> Iterator[None]:
-    """The only one that asks for points or takes them over: two that count at once what is left would ask for more."""
-    with wait_for_lock(folder / ".ask.lock"):
-        if isinstance(storage, RDBStorage):
-            from clipbench.search import database
-
-            with database.alone(storage.engine):
-                yield
-        else:
-            yield
+    return database.connection(url)
 
 
 def _journal(path: Path) -> JournalStorage:
@@ -70,30 +56,32 @@ def _journal(path: Path) -> JournalStorage:
         return JournalStorage(backend)
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        remedy = "Move it away and type the same command: a search begins anew, and no trial is trained twice."
-        raise ClipbenchError(f"{path}: is damaged ({reason}). {remedy}") from None
+        remedy = "Move the file away and run the same command again: the search starts over, but trains no trial twice."
+        raise ClipbenchError(f"{path}: the file is damaged ({reason}). {remedy}") from None
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal, so that a process can be killed amid a line, and with a lock that dies with its process."""
+    """Optuna's journal with a lock that the system releases, and safe against a process killed while it writes."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._path = path
-        self._lock = path.with_name(f".{path.name}.lock")  # type: ignore[assignment]  # Optuna's is used nowhere else
+        self._lock_path = path.with_name(f".{path.name}.lock")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add whole lines. They are not forced onto the disk one by one, which takes longer than training an epoch:
-        what a killed process wrote is there all the same, and what a trial came to is in the store."""
+        """Append whole lines, after removing half a line of a killed process.
+
+        The file is not synced, which would take longer than training an epoch: the system keeps what a killed process
+        wrote, and the results of the trials are in the store.
+        """
         text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
-        with wait_for_lock(self._lock), writing(self._path), open(self._path, "rb+") as file:  # type: ignore[arg-type]
-            file.truncate(_whole(file))
+        with wait_for_lock(self._lock_path), writing(self._path), open(self._path, "rb+") as file:
+            file.truncate(_size_of_whole_lines(file))
             file.seek(0, os.SEEK_END)
             file.write(text.encode())
 
 
-def _whole(file: BinaryIO) -> int:
-    """The size without half a line at the end, which a killed process left: others wait until a line is written."""
+def _size_of_whole_lines(file: BinaryIO) -> int:
     size = file.seek(0, os.SEEK_END)
     while size:
         start = max(0, size - BLOCK)

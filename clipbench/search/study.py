@@ -1,4 +1,4 @@
-"""One contender's study: which points are tried next, and what became of those that were."""
+"""The Optuna study of one contender: the next points to train, and the results of the others."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clipbench.core.trial import Trial, Value
 from clipbench.planning.contender import Contender
-from clipbench.search import concurrency, samplers_and_pruners, scoring
-from clipbench.search.optuna_values import heard, suggest, told
-from clipbench.search.scoring import PointScore
+from clipbench.search import concurrency, scoring
+from clipbench.search.optuna_values import from_optuna, suggest, to_optuna
+from clipbench.search.samplers_and_pruners import STARTUP, make_pruner, make_sampler, seed_from, without_warnings
+from clipbench.search.scoring import PointResult
 from clipbench.search.settings import SearchSettings
 from clipbench.store.sweep_file import PointState
 
-# What is kept of a trial, and of a study, beside what Optuna keeps.
-OWNER, ORIGIN, OUTCOME, REPEATED = "owner", "origin", "outcome", "repeated"
-OPENED, ALIVE = "opened", "alive"
-TRIES = 8  # to find a point that was not tried
-YAML, PILOT, SEARCHED = "yaml", "pilot", "search"  # where a point comes from
+# User attributes of a trial and of a study in Optuna.
+OWNER, ORIGIN, RESULT, REPEATED = "owner", "origin", "outcome", "repeated"
+HAS_FIRST_POINTS, HEARTBEAT = "opened", "alive"
+ATTEMPTS = 8  # to get a point from the sampler that was not tried before
+YAML, PILOT, SEARCHED = "yaml", "pilot", "search"  # the origin of a point
 STATES: dict[TrialState, PointState] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
 FINISHED = tuple(STATES)
-MOST_COUNTED = 4096  # points among which one that was not tried is looked for by going through all
-SEVERAL = 2
+MOST_LISTED = 4096  # a space of at most so many points is searched for an untried one
 
 
 @dataclass(frozen=True)
 class Point:
-    """Values of all hyperparameters, and the trials that try them."""
+    """Values of all hyperparameters, and the trials with these values."""
 
     number: int
     values: Mapping[str, Value]
@@ -50,24 +50,25 @@ class Point:
 
 @dataclass(frozen=True)
 class TriedPoint:
-    """A point and what it came to; `outcome` is None while it is under way."""
+    """A point with its state and its result, which is None while the point is running."""
 
     point: Point
     state: PointState
-    outcome: PointScore | None
+    result: PointResult | None
 
 
 @dataclass
 class Study:
-    """Asks Optuna, tells Optuna. A point that a killed process had asked for is asked again, not lost.
+    """Asks Optuna for points and tells it their results.
 
-    Whoever asks or takes over must be alone with the storage.
+    `ask` and `take_over` are called within `concurrency.exclusive`. Each point is owned by the process that asked for
+    it; `take_over` finds the points of processes that have ended.
     """
 
     contender: Contender
     search: SearchSettings
     storage: BaseStorage
-    _owner: str = field(default_factory=concurrency.this_process, init=False)
+    _owner: str = field(default_factory=concurrency.process_name, init=False)
 
     def __post_init__(self) -> None:
         self.name = f"{self.search.experiment}: {self.contender.label} {self.search.content(self.contender)}"
@@ -79,47 +80,47 @@ class Study:
             storage=self.storage,
             study_name=self.name,
             directions=directions,
-            pruner=samplers_and_pruners.pruner(self.search.pruner, self.contender.templates[0].train.epochs),
+            pruner=make_pruner(self.search.pruner, self.contender.templates[0].train.epochs),
             load_if_exists=True,
         )
         self._trials: dict[int, optuna.trial.Trial] = {}
-        self._reported: defaultdict[int, set[int]] = defaultdict(set)  # steps, by the number of the point
-        self._points: dict[int, Point] = {}  # by their numbers, whose values stay as they are
+        self._reported: defaultdict[int, set[int]] = defaultdict(set)  # reported steps, by the number of the point
+        self._points: dict[int, Point] = {}  # by number
 
     @property
     def total(self) -> int:
-        """Points that will have been tried in the end; fewer where there are no more."""
+        """The number of points at the end of the search, at most all that exist."""
         size = self.contender.size
         return self.search.trials if size is None else min(size, self.search.trials)
 
     @property
     def left(self) -> int:
-        """Points that nobody has asked for yet."""
-        return max(0, self.total - len(self._frozen(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)))
+        """The number of points that no process has asked for yet."""
+        return max(0, self.total - len(self._trials_in(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)))
 
     @property
     def unfinished(self) -> int:
-        """Points that are still to be tried, or under way."""
-        return self.left + len(self._frozen(TrialState.RUNNING))
+        """The number of points that are running or still to be asked for."""
+        return self.left + len(self._trials_in(TrialState.RUNNING))
 
     @property
-    def is_opened(self) -> bool:
-        """Whether its first points are in the queue."""
-        return bool(self._study.user_attrs.get(OPENED))
+    def has_first_points(self) -> bool:
+        """Whether the first points are in the queue."""
+        return bool(self._study.user_attrs.get(HAS_FIRST_POINTS))
 
-    def open(self, first: Iterable[tuple[str, Mapping[str, Value]]]) -> None:
-        """Put points at the head of the queue, each with its origin; where there are few in all, every one of them."""
-        everything = self._every() if (self.contender.size or self.search.trials + 1) <= self.search.trials else ()
+    def enqueue_first(self, first: Iterable[tuple[str, Mapping[str, Value]]]) -> None:
+        """Queue the first points, each with its origin; in a small space, all points."""
+        everything = self._all_points() if (self.contender.size or self.search.trials + 1) <= self.search.trials else ()
         for origin, values in [*first, *((SEARCHED, values) for values in everything)]:
             self._enqueue(origin, values)
-        self._study.set_user_attr(OPENED, True)
+        self._study.set_user_attr(HAS_FIRST_POINTS, True)
 
     def _enqueue(self, origin: str, values: Mapping[str, Value]) -> None:
-        params = {param.path: told(param, values[param.path]) for param in self.contender.hyperparameters}
+        params = {param.path: to_optuna(param, values[param.path]) for param in self.contender.hyperparameters}
         self._study.enqueue_trial(params, user_attrs={ORIGIN: origin}, skip_if_exists=True)
 
-    def _every(self) -> Iterator[dict[str, Value]]:
-        """Every point, where they can be counted."""
+    def _all_points(self) -> Iterator[dict[str, Value]]:
+        """All points of a space without ranges of real numbers."""
         each = [
             param.choices or tuple(range(int(param.low), int(param.high) + 1))
             for param in self.contender.hyperparameters
@@ -127,16 +128,16 @@ class Study:
         paths = [param.path for param in self.contender.hyperparameters]
         yield from (dict(zip(paths, values, strict=True)) for values in itertools.product(*each))
 
-    @samplers_and_pruners.quietly()
+    @without_warnings()
     def ask(self, count: int) -> list[Point]:
-        """The next points, at most so many."""
+        """Return the next points, at most `count`."""
         self._renew_sampler()
         return [self._new_point() for _ in range(min(count, self.left))]
 
-    @samplers_and_pruners.quietly()
+    @without_warnings()
     def take_over(self) -> list[Point]:
-        """The points that processes which are gone had asked for."""
-        orphans = [frozen for frozen in self._frozen(TrialState.RUNNING) if self._is_orphan(frozen)]
+        """Return the running points of processes that have ended; this process owns them from now on."""
+        orphans = [frozen for frozen in self._trials_in(TrialState.RUNNING) if self._is_orphan(frozen)]
         for frozen in orphans:
             self._reported[frozen.number].update(frozen.intermediate_values)
         if orphans:
@@ -145,19 +146,19 @@ class Study:
         return [point for point in points if not self._is_repeated(point)]
 
     def _renew_sampler(self) -> None:
-        asked, seed = len(self._frozen(*TrialState)), samplers_and_pruners.number(self.name, self.search.seeds)
-        self._study.sampler = samplers_and_pruners.sampler(self.search.sampler, seed, asked, self._startup())
+        asked, seed = len(self._trials_in(*TrialState)), seed_from(self.name, self.search.seeds)
+        self._study.sampler = make_sampler(self.search.sampler, seed, asked, self._startup())
 
-    def others(self) -> int:
-        """Points that other processes, which are alive, have under way."""
-        return sum(frozen.number not in self._trials for frozen in self._frozen(TrialState.RUNNING))
+    def running_elsewhere(self) -> int:
+        """The number of points that other processes are running."""
+        return sum(frozen.number not in self._trials for frozen in self._trials_in(TrialState.RUNNING))
 
-    def sign_of_life(self) -> None:
-        """For processes on other machines, which cannot see this one."""
-        self._study.set_user_attr(f"{ALIVE}:{self._owner}", time.time())
+    def send_heartbeat(self) -> None:
+        """Tell processes on other machines that this one is running."""
+        self._study.set_user_attr(f"{HEARTBEAT}:{self._owner}", time.time())
 
     def report(self, point: Point, step: int, score: float) -> None:
-        """What a point comes to so far. One that is trained once more reports what is known already."""
+        """Report a point's score at a step. A step that was reported before is ignored: the point is trained again."""
         if step not in self._reported[point.number]:
             self._reported[point.number].add(step)
             self._trials[point.number].report(score, step)
@@ -165,29 +166,33 @@ class Study:
     def should_prune(self, point: Point) -> bool:
         return self._trials[point.number].should_prune()
 
-    @samplers_and_pruners.quietly()
-    def tell(self, point: Point, outcome: PointScore) -> None:
-        """What became of a point; its numbers are finite, whatever happened to its trials."""
+    @without_warnings()
+    def tell(self, point: Point, result: PointResult) -> None:
+        """Store the result of a point. Its scores are finite even if trials diverged."""
         trial = self._trials.pop(point.number)
-        trial.set_constraint("diverged", outcome.diverged_share)
-        trial.set_user_attr(OUTCOME, outcome.as_dict())
-        if outcome.failed:
+        trial.set_constraint("diverged", result.diverged_share)
+        trial.set_user_attr(RESULT, result.as_dict())
+        if result.failed:
             self._study.tell(point.number, state=TrialState.FAIL)
-        elif outcome.pruned and self.search.pruner != "wilcoxon":  # whose steps are seeds: the mean over them says more
+        elif result.pruned and self.search.pruner != "wilcoxon":  # the mean over its seeds is a score
             self._study.tell(point.number, state=TrialState.PRUNED)
         else:
-            self._study.tell(point.number, values=list(outcome.scores))
+            self._study.tell(point.number, values=list(result.scores))
 
     def tried(self) -> list[TriedPoint]:
-        """Every point that was asked for, in that order."""
-        asked = [frozen for frozen in self._frozen(TrialState.RUNNING, *FINISHED) if REPEATED not in frozen.user_attrs]
+        """Return all points, in the order in which they were asked for."""
+        asked = [
+            frozen for frozen in self._trials_in(TrialState.RUNNING, *FINISHED) if REPEATED not in frozen.user_attrs
+        ]
         paths = {param.path for param in self.contender.hyperparameters}
-        return [self._tried(frozen) for frozen in asked if paths <= frozen.params.keys()]  # or it is being asked for
+        return [
+            self._tried(frozen) for frozen in asked if paths <= frozen.params.keys()
+        ]  # not while another process asks
 
     def worst(self) -> tuple[float, ...]:
-        """The worst score of a trial so far, for each objective; NaN where there is none."""
+        """Return the worst score of a trial so far for each objective, or NaN."""
         known = [
-            frozen.user_attrs[OUTCOME]["worst"] for frozen in self._frozen(*FINISHED) if OUTCOME in frozen.user_attrs
+            frozen.user_attrs[RESULT]["worst"] for frozen in self._trials_in(*FINISHED) if RESULT in frozen.user_attrs
         ]
         return tuple(
             scoring.worst_of(objective, [worst[number] for worst in known])
@@ -195,55 +200,57 @@ class Study:
         )
 
     def winner(self) -> TriedPoint | None:
-        """The best point that was trained to the end; one in which a trial diverged only where there is no other."""
-        complete = [tried for tried in self.tried() if tried.state == "complete" and tried.outcome]
+        """Return the best point that was trained to the end, if possible one without diverged trials."""
+        complete = [tried for tried in self.tried() if tried.state == "complete" and tried.result]
 
         def rank(tried: TriedPoint) -> tuple[float, ...]:
-            assert tried.outcome
-            scores = zip(self.search.objectives, tried.outcome.scores, strict=True)
+            assert tried.result
+            scores = zip(self.search.objectives, tried.result.scores, strict=True)
             costs = (-objective.sign * score for objective, score in scores)
-            return tried.outcome.diverged_share, *costs, tried.point.number
+            return tried.result.diverged_share, *costs, tried.point.number
 
         return min(complete, key=rank, default=None)
 
     def pareto(self) -> list[int]:
-        """Numbers of the points that no other one beats in every objective; none for a single one."""
+        """Return the numbers of the points on the Pareto front, or an empty list for a single objective."""
         if len(self.search.objectives) < 2:
             return []
         return sorted(frozen.number for frozen in self._study.best_trials)
 
     def importances(self) -> dict[str, float]:
-        """How much of the objective's variation each hyperparameter explains, where there are several."""
-        complete = self._frozen(TrialState.COMPLETE)
-        if min(len(self.contender.hyperparameters), len(complete)) < SEVERAL:
+        """Return the share of the objective's variation that each of several hyperparameters explains."""
+        complete = self._trials_in(TrialState.COMPLETE)
+        if min(len(self.contender.hyperparameters), len(complete)) < 2:
             return {}
         first = (lambda trial: trial.values[0]) if len(self.search.objectives) > 1 else None
         try:
             return dict(optuna.importance.get_param_importances(self._study, target=first))
-        except (ValueError, RuntimeError):  # all scores alike: there is nothing to explain
+        except (ValueError, RuntimeError):  # all scores are equal
             return {}
 
-    def _frozen(self, *states: TrialState) -> list[FrozenTrial]:
+    def _trials_in(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
 
     def _startup(self) -> int:
-        """How many points come before a model of the objective. The first ones that were put in the queue lie along
-        one hyperparameter, the threshold: where there are others, points at random tell of these."""
+        """Return the number of points before the sampler models the objective.
+
+        The queued points mostly vary the threshold: other hyperparameters need random points in addition.
+        """
         several = len(self.contender.hyperparameters) > 1
-        queued = [frozen for frozen in self._frozen(*TrialState) if ORIGIN in frozen.user_attrs]
-        return samplers_and_pruners.STARTUP + (len(queued) if several else 0)
+        queued = [frozen for frozen in self._trials_in(*TrialState) if ORIGIN in frozen.user_attrs]
+        return STARTUP + (len(queued) if several else 0)
 
     def _new_point(self) -> Point:
-        """One that nobody has tried. A sampler may come back to a value, where there are few of them."""
-        for _ in range(TRIES):
+        """Return a point that was not tried before. A sampler may repeat values if there are few."""
+        for _ in range(ATTEMPTS):
             point = self._own(self._study.ask())
             if not self._is_repeated(point):
                 return point
-            self._lead_away()
+            self._enqueue_untried()
         return self._own(self._study.ask())
 
     def _is_repeated(self, point: Point) -> bool:
-        """Whether it was tried before; then nobody tries it."""
+        """Whether a point was tried before. If so, it is marked as failed."""
         others = (each.point for each in self.tried() if each.point.number != point.number)
         if not any(other.values == point.values for other in others):
             return False
@@ -251,14 +258,14 @@ class Study:
         self._study.tell(self._trials.pop(point.number), state=TrialState.FAIL)
         return True
 
-    def _lead_away(self) -> None:
-        """Put a point that was not tried in the queue, where all can be counted: a sampler may stay where it is."""
-        if (self.contender.size or MOST_COUNTED + 1) > MOST_COUNTED:
+    def _enqueue_untried(self) -> None:
+        """Queue an untried point if the space is small: a sampler may suggest the same point again and again."""
+        if (self.contender.size or MOST_LISTED + 1) > MOST_LISTED:
             return
         tried = [each.point.values for each in self.tried()]
-        if untried := [values for values in self._every() if values not in tried]:
-            chance = random.Random(samplers_and_pruners.number(self.name, len(tried)))
-            self._enqueue(SEARCHED, chance.choice(untried))
+        if untried := [values for values in self._all_points() if values not in tried]:
+            generator = random.Random(seed_from(self.name, len(tried)))
+            self._enqueue(SEARCHED, generator.choice(untried))
 
     def _own(self, trial: optuna.trial.Trial) -> Point:
         trial.set_user_attr(OWNER, self._owner)
@@ -271,21 +278,21 @@ class Study:
 
     def _made(self, number: int, params: Mapping[str, Any], origin: str) -> Point:
         if number not in self._points:
-            values = {param.path: heard(param, params[param.path]) for param in self.contender.hyperparameters}
+            values = {param.path: from_optuna(param, params[param.path]) for param in self.contender.hyperparameters}
             self._points[number] = Point(number, values, self.contender.trials(values, self.search.seeds), origin)
         return self._points[number]
 
     def _tried(self, frozen: FrozenTrial) -> TriedPoint:
         point = self._made(frozen.number, frozen.params, frozen.user_attrs.get(ORIGIN, SEARCHED))
-        known = frozen.user_attrs.get(OUTCOME)
-        outcome = PointScore.read(known) if known and frozen.state.is_finished() else None
-        state: PointState = "pruned" if outcome and outcome.pruned else STATES.get(frozen.state, "running")
-        return TriedPoint(point, state, outcome)
+        known = frozen.user_attrs.get(RESULT)
+        result = PointResult.from_dict(known) if known and frozen.state.is_finished() else None
+        state: PointState = "pruned" if result and result.pruned else STATES.get(frozen.state, "running")
+        return TriedPoint(point, state, result)
 
     def _is_orphan(self, frozen: FrozenTrial) -> bool:
         if frozen.number in self._trials:
             return False
         owner = frozen.user_attrs.get(OWNER)
-        beat: Any = self._study.user_attrs.get(f"{ALIVE}:{owner}")
-        # Whoever asks is alone until the point is said to be his: one that is nobody's was left by a killed process.
-        return owner is None or concurrency.is_gone(owner, beat)
+        heartbeat: Any = self._study.user_attrs.get(f"{HEARTBEAT}:{owner}")
+        # `ask` holds the lock until the owner is set: a point without an owner was left by a killed process.
+        return owner is None or concurrency.has_ended(owner, heartbeat)

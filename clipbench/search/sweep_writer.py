@@ -1,4 +1,4 @@
-"""`sweep.json`: everything that a report says of a search; written anew after every round."""
+"""Writes `sweep.json` from the studies after every round."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clipbench.store.sweep_file import (
     SweepDocument,
 )
 
-EDGE = 0.02  # of a range: what is found so near its end may lie beyond
+EDGE = 0.02  # share of a range: a best value so near the end suggests a wider range
 
 
 def write(
@@ -31,9 +31,9 @@ def write(
     stopped: str,
     storage: str,
 ) -> SweepDocument:
-    """Put it beside the trials."""
-    of_contenders = {id(study.contender): study for study in studies}
-    known = SweepDocument(
+    """Write the file and return its document."""
+    by_contender = {id(study.contender): study for study in studies}
+    document = SweepDocument(
         format=sweep_file.FORMAT,
         experiment=search.experiment,
         sampler=search.sampler,
@@ -44,10 +44,10 @@ def write(
         objectives=search.objectives,
         storage=storage or JOURNAL,
         stopped=stopped,
-        contenders=tuple(_contender(each, of_contenders.get(id(each.contender)), search) for each in finalists),
+        contenders=tuple(_contender(each, by_contender.get(id(each.contender)), search) for each in finalists),
     )
-    store.write_text(sweep_file.FILE, sweep_file.text(known))
-    return known
+    store.write_text(sweep_file.FILE, sweep_file.text(document))
+    return document
 
 
 def _contender(finalist: Finalist, study: Study | None, search: SearchSettings) -> SearchedContender:
@@ -68,19 +68,19 @@ def _contender(finalist: Finalist, study: Study | None, search: SearchSettings) 
 
 
 def edges(finalist: Finalist) -> Iterator[RangeEdge]:
-    """The hyperparameters whose best value lies at an end of its range, and what to type to widen it."""
+    """Yield the ends of ranges at which the best values lie, with the option that widens the range."""
     for param in finalist.contender.hyperparameters:
         value = finalist.values.get(param.path)
         if param.choices or not isinstance(value, int | float):
             continue
-        place = _place(param, float(value))
-        end = "low" if place <= EDGE else "high"
-        if not EDGE < place < 1 - EDGE and end in param.can_widen:
+        position = _position(param, float(value))
+        end = "low" if position <= EDGE else "high"
+        if not EDGE < position < 1 - EDGE and end in param.can_widen:
             yield RangeEdge(param.path, end, f"--set {_quoted(param.key)}='{_wider(param, end)}'")
 
 
-def _place(param: Hyperparameter, value: float) -> float:
-    """Between 0, the low end of its range, and 1, the high one."""
+def _position(param: Hyperparameter, value: float) -> float:
+    """Return the position of a value between 0, the low end of its range, and 1, the high end."""
     scale = math.log if param.log else float
     return (scale(value) - scale(param.low)) / (scale(param.high) - scale(param.low))
 
@@ -91,7 +91,7 @@ def _wider(param: Hyperparameter, end: str) -> str:
 
 
 def _quoted(key: str) -> str:
-    """As a shell takes it."""
+    """Quote a key for the shell."""
     return f"'{key}'" if '"' in key or " " in key else key
 
 
@@ -108,21 +108,21 @@ def _hyperparameter(param: Hyperparameter) -> SearchedHyperparameter:
 
 
 def _point(tried: TriedPoint) -> SearchedPoint:
-    point, outcome = tried.point, tried.outcome
+    point, result = tried.point, tried.result
     return SearchedPoint(
         number=point.number,
         values={path: _plain(value) for path, value in point.values.items()},
         origin=point.origin,
         state=tried.state,
-        scores=outcome.scores if outcome else (),
-        deviations=outcome.deviations if outcome else (),
-        diverged=outcome.diverged if outcome else 0,
-        lanes=outcome.lanes if outcome else len(point.trials),
-        epochs=outcome.epochs if outcome else 0,
+        scores=result.scores if result else (),
+        deviations=result.deviations if result else (),
+        diverged=result.diverged if result else 0,
+        lanes=result.lanes if result else len(point.trials),
+        epochs=result.epochs if result else 0,
         ids=tuple(trial.id for trial in point.trials),
     )
 
 
 def _plain(value: object) -> Scalar:
-    """A list is a text in a table."""
+    """Return a list as text."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

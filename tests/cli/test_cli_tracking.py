@@ -128,7 +128,7 @@ def test_ui_opens_mlflow_on_the_store_with_the_users_own_options(mirrored):
 
 def test_ui_of_a_server_points_to_its_own(tmp_path):
     said = invoke("ui", "--results", tmp_path, "--tracking-uri", AWAY)
-    assert said.exit_code == 1 and "open it in a browser" in said.stderr and "hunter2" not in said.stderr
+    assert said.exit_code == 1 and "Open it in a browser" in said.stderr and "hunter2" not in said.stderr
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def test_failures_are_in_the_json_too(tmp_path):
 def test_a_model_that_kills_the_process_while_it_is_looked_at_is_a_message(tmp_path):
     (tmp_path / "deadly.py").write_text("import os\ndef net():\n    os._exit(3)\n")
     said = run(write(tmp_path, model="./deadly.py:net"))
-    assert said.exit_code == 1 and "The process that reads the experiment died" in said.stderr
+    assert said.exit_code == 1 and "the worker process that reads the experiment died" in said.stderr
     assert not (tmp_path / "results").exists()
 
 

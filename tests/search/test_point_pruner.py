@@ -3,7 +3,7 @@
 import math
 
 from clipbench.execution.protocol import EpochReport
-from clipbench.search.rounds import PointPruner, StudyPoint
+from clipbench.search.point_pruner import PointPruner, StudyPoint
 from tests.sweep_helpers import bowl, study
 
 LOSS = "train/loss"

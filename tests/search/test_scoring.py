@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from clipbench.search.scoring import PointScore, outcome, running_score
+from clipbench.search.scoring import PointResult, point_result, running_score
 from clipbench.search.settings import fresh_seeds
 from clipbench.store.sweep_file import SearchObjective
 
@@ -25,7 +25,7 @@ def accuracies(*values, status="finished"):
 
 
 def test_a_score_is_the_mean_over_seeds():
-    found = outcome(accuracies(0.9, 0.8, 0.7), [ACCURACY], UNKNOWN)
+    found = point_result(accuracies(0.9, 0.8, 0.7), [ACCURACY], UNKNOWN)
     assert found.scores == (pytest.approx(0.8),)
     assert found.deviations == (pytest.approx(0.1),)
     assert (found.lanes, found.diverged, found.epochs, found.failed) == (3, 0, 20, False)
@@ -33,7 +33,7 @@ def test_a_score_is_the_mean_over_seeds():
 
 
 def test_a_diverged_accuracy_counts_as_nothing_learned():
-    found = outcome([*accuracies(0.9, 0.8), row("diverged")], [ACCURACY], UNKNOWN)
+    found = point_result([*accuracies(0.9, 0.8), row("diverged")], [ACCURACY], UNKNOWN)
     assert found.scores == (pytest.approx(1.7 / 3),)
     assert found.diverged_share == pytest.approx(1 / 3)
     assert found.worst == (0.8,), "what a penalty was is no measure"
@@ -41,8 +41,8 @@ def test_a_diverged_accuracy_counts_as_nothing_learned():
 
 def test_a_diverged_loss_counts_as_the_worst_that_was_seen_and_as_no_better_than_before_training():
     rows = [row(**{"val/loss": 0.5}), row("diverged", **{"val/loss": 1e30})]
-    assert outcome(rows, [LOSS], UNKNOWN, initial_loss=2.3).scores == (pytest.approx(1.4),)
-    assert outcome(rows, [LOSS], (4.5,), initial_loss=2.3).scores == (pytest.approx(2.5),)
+    assert point_result(rows, [LOSS], UNKNOWN, initial_loss=2.3).scores == (pytest.approx(1.4),)
+    assert point_result(rows, [LOSS], (4.5,), initial_loss=2.3).scores == (pytest.approx(2.5),)
 
 
 @given(
@@ -53,7 +53,7 @@ def test_a_diverged_loss_counts_as_the_worst_that_was_seen_and_as_no_better_than
 )
 def test_a_score_is_finite_whatever_was_measured(trials, objective, worst, initial):
     rows = [row("diverged" if diverged else "finished", **{objective.name: value}) for value, diverged in trials]
-    found = outcome(rows, [objective], [worst], initial)
+    found = point_result(rows, [objective], [worst], initial)
     assert math.isfinite(found.scores[0]) and math.isfinite(found.deviations[0])
     assert math.isfinite(running_score([value for value, _ in trials], objective, worst, initial))
 
@@ -61,18 +61,18 @@ def test_a_score_is_finite_whatever_was_measured(trials, objective, worst, initi
 @given(some.lists(some.floats(0, 1), min_size=2, max_size=8), some.sampled_from([ACCURACY, LOSS]), some.floats(0, 1))
 def test_a_point_is_never_better_for_having_diverged(values, objective, initial):
     rows = [row(**{objective.name: value}) for value in values]
-    before = outcome(rows, [objective], UNKNOWN, initial)
-    diverged = outcome([*rows[:-1], row("diverged")], [objective], before.worst, initial)
+    before = point_result(rows, [objective], UNKNOWN, initial)
+    diverged = point_result([*rows[:-1], row("diverged")], [objective], before.worst, initial)
     assert objective.sign * diverged.scores[0] <= objective.sign * before.scores[0] + 1e-12
 
 
 def test_who_never_reached_the_target_took_all_epochs_without():
-    assert outcome([row(epochs_to_target=4), row()], [EPOCHS], UNKNOWN).scores == (12.0,)
+    assert point_result([row(epochs_to_target=4), row()], [EPOCHS], UNKNOWN).scores == (12.0,)
 
 
 def test_an_outcome_survives_its_way_through_a_file():
-    found = outcome(accuracies(0.9, 0.8), [ACCURACY], UNKNOWN)
-    assert PointScore.read(json.loads(json.dumps(found.as_dict()))) == found
+    found = point_result(accuracies(0.9, 0.8), [ACCURACY], UNKNOWN)
+    assert PointResult.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
 def test_fresh_seeds_are_none_of_those_that_were_used():

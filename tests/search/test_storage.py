@@ -6,7 +6,8 @@ import sqlite3
 import pytest
 
 from clipbench.errors import ClipbenchError, InputError
-from clipbench.search.storage import JOURNAL, alone, check_url, open_storage, reached
+from clipbench.search.concurrency import exclusive
+from clipbench.search.storage import JOURNAL, check_url, open_storage
 from clipbench.store.atomic_files import lock
 from tests.cli_helpers import invoke, write
 from tests.sweep_helpers import bowl, study, told
@@ -30,14 +31,14 @@ def test_a_driver_that_is_missing_or_a_server_that_is_away_is_said_without_the_p
         free.bind(("127.0.0.1", 0))
         url = f"{scheme}://me:hunter2@127.0.0.1:{free.getsockname()[1]}/optuna"
     check_url(url)
-    with pytest.raises(ClipbenchError, match=rf"--storage .*(pip install {package}|Is it running)") as found:
+    with pytest.raises(ClipbenchError, match=rf"--storage .*(pip install {package}|Check that the server runs)") as found:
         open_storage(tmp_path, url)
     assert "hunter2" not in str(found.value) and "***@127.0.0.1" in str(found.value)
 
 
 def test_a_file_that_is_no_database_is_said(tmp_path):
     (tmp_path / "notes.txt").write_text("what I had for lunch\n" * 100)
-    with pytest.raises(ClipbenchError, match=r"cannot be opened: file is not a database. Does its folder exist"):
+    with pytest.raises(ClipbenchError, match=r"cannot be opened: file is not a database. Check that its folder exists"):
         open_storage(tmp_path, f"sqlite:///{tmp_path}/notes.txt")
 
 
@@ -48,7 +49,7 @@ def test_a_damaged_journal_is_said_with_what_to_do(tmp_path):
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join([*lines[:3], "garbage\n", *lines[4:]]))
     with pytest.raises(
-        ClipbenchError, match=r"sweep.journal: is damaged \(.*\). Move it away and type the same command"
+        ClipbenchError, match=r"sweep.journal: the file is damaged \(.*\). Move the file away and run the same command"
     ):
         open_storage(tmp_path)
 
@@ -64,7 +65,7 @@ def test_a_database_that_is_lost_amid_a_search_says_how_to_go_on(tmp_path):
     searched = study(bowl(tmp_path), open_storage(tmp_path, url))
     with sqlite3.connect(tmp_path / "optuna.db") as connection:
         connection.execute("DROP TABLE trials")
-    with pytest.raises(ClipbenchError, match=r"Nothing is lost: when it is back, the same command"), reached(url):
+    with pytest.raises(ClipbenchError, match=r"Nothing is lost: the same command continues once"), connection(url):
         searched.ask(1)
 
 
@@ -72,9 +73,9 @@ def test_one_process_at_a_time_asks_also_from_another_folder(tmp_path):
     storage = open_storage(tmp_path, f"sqlite:///{tmp_path}/optuna.db")
     other = open_storage(tmp_path, f"sqlite:///{tmp_path}/optuna.db")
     held = tmp_path / ".optuna.db.lock"
-    with alone(tmp_path / "one", storage), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
+    with exclusive(tmp_path / "one", storage), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
         pass
-    with alone(tmp_path / "two", other), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
+    with exclusive(tmp_path / "two", other), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
         pass
     with lock(held, "taken"):
         pass

@@ -55,7 +55,7 @@ def test_the_same_search_asks_for_the_same_points(tmp_path):
 
 def test_cmaes_needs_two_numbers_and_searches_them(tmp_path):
     plan, _, (contender,) = plan_and_search(bowl(tmp_path, {"sampler": "cmaes"}))
-    with pytest.raises(InputError, match=r"cmaes needs two numbers to search, and here is threshold"):
+    with pytest.raises(InputError, match=r"cmaes needs at least two numeric hyperparameters, got threshold"):
         check_sampler("cmaes", contender.hyperparameters, plan.experiment.place("sweep.sampler"))
     path = bowl(tmp_path, {"sampler": "cmaes", "search": {"optimizer.lr": {"log": [0.1, 1]}}})
     searched = study(path)
@@ -68,8 +68,8 @@ def test_cmaes_needs_two_numbers_and_searches_them(tmp_path):
 
 def test_the_first_points_are_those_that_were_put_in_the_queue(tmp_path):
     searched = study(bowl(tmp_path))
-    searched.open([(YAML, {"threshold": 0.25}), (YAML, {"threshold": 4.0}), (YAML, {"threshold": 0.25})])
-    assert searched.is_opened
+    searched.enqueue_first([(YAML, {"threshold": 0.25}), (YAML, {"threshold": 4.0}), (YAML, {"threshold": 0.25})])
+    assert searched.has_first_points
     points = searched.ask(3)
     assert thresholds(points)[:2] == [0.25, 4.0]
     assert [point.origin for point in points] == ["yaml", "yaml", "search"]
@@ -79,7 +79,7 @@ def test_where_there_are_few_values_every_one_is_tried_once(tmp_path):
     clip = ["none", PACE | {"threshold": 1.0}]
     path = bowl(tmp_path, {"search": {"clip.threshold": [0.5, 1.0, 2.0, 4.0]}}, clip=clip)
     searched = study(path)
-    searched.open([])
+    searched.enqueue_first([])
     assert searched.total == 4
     minimise(searched, smooth)
     assert sorted(tried.point.values["threshold"] for tried in searched.tried()) == [0.5, 1.0, 2.0, 4.0]
@@ -143,10 +143,10 @@ def test_points_of_a_living_process_are_left_alone(tmp_path):
 
 
 def test_a_process_on_another_machine_is_given_time():
-    assert concurrency.is_gone("elsewhere:1:1", None)
-    assert not concurrency.is_gone("elsewhere:1:1", time.time() - 60)
-    assert concurrency.is_gone("elsewhere:1:1", time.time() - 2 * concurrency.STALE)
-    assert not concurrency.is_gone(concurrency.this_process(), None)
+    assert concurrency.has_ended("elsewhere:1:1", None)
+    assert not concurrency.has_ended("elsewhere:1:1", time.time() - 60)
+    assert concurrency.has_ended("elsewhere:1:1", time.time() - 2 * concurrency.STALE_SECONDS)
+    assert not concurrency.has_ended(concurrency.process_name(), None)
 
 
 def test_half_a_line_that_a_killed_process_wrote_is_taken_away(tmp_path):

@@ -201,7 +201,7 @@ def test_a_damaged_file_is_named_with_the_way_out(store, table, damage):
     store.save(chunk([trial(0)]), "a")
     path = store.folder / table / "a.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ClipbenchError, match=r"a\.parquet: is damaged.*Copy it again, or delete it"):
+    with pytest.raises(ClipbenchError, match=r"a\.parquet: the file is damaged or incomplete.*Copy it again, or delete it"):
         store.records(), store.steps()
 
 
@@ -211,7 +211,7 @@ def test_a_flipped_bit_is_noticed(store):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ClipbenchError, match="is damaged"):
+    with pytest.raises(ClipbenchError, match="the file is damaged"):
         store.steps()
 
 
@@ -272,7 +272,7 @@ def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(store):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
     try:
-        with pytest.raises(ClipbenchError, match=r"cannot be written.*Free some space"):
+        with pytest.raises(ClipbenchError, match=r"cannot be written.*Free some disk space"):
             store.save(chunk([trial(1)], steps=5000), "b")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -109,8 +109,8 @@ class Sent:
 
     def __init__(self, uri, name):
         with connection(uri, ""):
-            self._tracker = MlflowExperiment.existing(uri, name)
-        self.client = self._tracker._client
+            self._experiment = MlflowExperiment.existing(uri, name)
+        self.client = self._experiment._client
         self.experiment = self.client.get_experiment_by_name(name)
         runs = self.client.search_runs([self.experiment.experiment_id], max_results=1000)
         self.parents = [run for run in runs if "clipbench.invocation" in run.data.tags]
@@ -158,7 +158,7 @@ def test_the_parent_run_says_which_command_it_was_and_carries_the_files(store, u
     said = {"content_hash": "c0ffee", "git_commit": "abc123", "version": "0.1", "device": "cpu"}
     assert parent.data.tags.items() >= {f"clipbench.{key}": value for key, value in said.items()}.items()
     assert "hunter2" not in str(parent.data.tags)
-    files = sent._tracker.files(next(run for run in sent._tracker.runs("clipbench.invocation")))
+    files = sent._experiment.files(next(run for run in sent._experiment.runs("clipbench.invocation")))
     assert {
         "experiment.yaml",
         "report.md",
@@ -265,9 +265,9 @@ def test_half_a_run_is_deleted_and_sent_again_but_not_that_of_somebody_else(stor
     (one,) = fill(store, [0])
     sender = Sender(store.folder, name, uri, results / "mlartifacts", INVOCATION)
     with connection(uri, ""):
-        half = sender._tracker.start("half", {"clipbench.trial": one, "clipbench.origin": sender._origin})
-        other = sender._tracker.start("half", {"clipbench.trial": "other", "clipbench.origin": "elsewhere"})
-        dead = sender._tracker.start("dead", {"clipbench.invocation": "1", "clipbench.origin": sender._origin})
+        half = sender._experiment.start("half", {"clipbench.trial": one, "clipbench.origin": sender._origin})
+        other = sender._experiment.start("half", {"clipbench.trial": "other", "clipbench.origin": "elsewhere"})
+        dead = sender._experiment.start("dead", {"clipbench.invocation": "1", "clipbench.origin": sender._origin})
     assert send(store, name, uri, results).trials == 1
     sent = Sent(uri, name)
     assert sent.client.get_run(half.id).info.lifecycle_stage == "deleted"

@@ -17,7 +17,7 @@ def test_plain_folders_are_refused_with_the_way_out(uri):
 
 
 def test_an_unknown_scheme_is_refused_without_showing_its_password():
-    with pytest.raises(InputError, match=r"unknown kind of MLflow store `ftp`") as caught:
+    with pytest.raises(InputError, match=r"unknown kind of tracking URI `ftp`") as caught:
         validate_uri("ftp://me:hunter2@host/x", "MLFLOW_TRACKING_URI")
     assert "hunter2" not in str(caught.value) and "MLFLOW_TRACKING_URI" in str(caught.value)
 
@@ -65,7 +65,7 @@ def test_the_ui_gets_absolute_uris_and_no_password_among_its_arguments(tmp_path)
     assert f"file://{tmp_path}/ml%20artifacts" in command
     command, environment = ui_command("postgresql://me:hunter2@host/db", tmp_path)
     assert "hunter2" not in " ".join(command) and "hunter2" in environment["MLFLOW_BACKEND_STORE_URI"]
-    with pytest.raises(ClipbenchError, match=r"http://\*\*\*@host is a server with a UI of its own"):
+    with pytest.raises(ClipbenchError, match=r"http://\*\*\*@host is a server with its own UI"):
         ui_command("http://me:hunter2@host", tmp_path)
 
 

@@ -1,0 +1,88 @@
+"""Which points of a search are pruned at the end of an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from clipbench.core.records import Records
+from clipbench.core.trial import Trial
+from clipbench.execution.protocol import ChoosePruned, EpochReport
+from clipbench.search import scoring
+from clipbench.search.study import Point, Study
+
+
+@dataclass(frozen=True)
+class StudyPoint:
+    """A point and its study."""
+
+    study: Study
+    point: Point
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return self.point.trials
+
+
+class PointPruner:
+    """Reports points to their studies at the end of each epoch, and prunes those that Optuna's pruner rejects.
+
+    Reports of the same epoch get the same answer.
+    """
+
+    def __init__(self, points: Sequence[StudyPoint], prunes: bool) -> None:
+        self._points = {trial.id: each for each in points for trial in each.trials}
+        self._prunes = prunes
+        self._pruned: dict[tuple[str, int, int], bool] = {}  # by study, point and epoch
+
+    @property
+    def choose_pruned(self) -> ChoosePruned | None:
+        return self._choose_pruned if self._prunes else None
+
+    def _choose_pruned(self, reports: Sequence[EpochReport]) -> list[set[str]]:
+        measured = [list(self._report(report)) for report in reports]  # all, before the first one is judged
+        return [
+            {trial.id for each in points for trial in each.trials if self._is_pruned(each, report.epoch)}
+            for report, points in zip(reports, measured, strict=True)
+        ]
+
+    def tagged(self, records: Records) -> Records:
+        """Add the study and the number of the point to the records, as tags for MLflow."""
+        points = [self._points[str(id_)] for id_ in records.records["id"]]
+        tags = {
+            "study": np.array([each.study.name for each in points], dtype=object),
+            "point": np.array([str(each.point.number) for each in points], dtype=object),
+        }
+        return replace(records, records={**records.records, **tags})
+
+    def _report(self, report: EpochReport) -> Iterator[StudyPoint]:
+        """Report to Optuna, and yield, the points whose trials all have the objective in this epoch.
+
+        With `evaluate_every`, an epoch without validation says nothing about a point.
+        """
+        points = {id(self._points[id_]): self._points[id_] for id_ in report.measured}
+        for each in points.values():
+            objective = each.study.search.objectives[0]
+            found = [report.measured.get(trial.id, {}).get(objective.name) for trial in each.trials]
+            values = [value for value in found if value is not None]
+            if len(values) == len(found):
+                if _key(each, report.epoch) not in self._pruned:
+                    each.study.report(each.point, report.epoch, self._score(each, values))
+                yield each
+
+    def _score(self, each: StudyPoint, values: Sequence[float]) -> float:
+        worst = math.nan if np.isfinite(values).all() else each.study.worst()[0]
+        return scoring.running_score(values, each.study.search.objectives[0], worst, math.nan)
+
+    def _is_pruned(self, each: StudyPoint, epoch: int) -> bool:
+        key = _key(each, epoch)
+        if key not in self._pruned:
+            self._pruned[key] = each.study.should_prune(each.point)
+        return self._pruned[key]
+
+
+def _key(each: StudyPoint, epoch: int) -> tuple[str, int, int]:
+    return each.study.name, each.point.number, epoch
