@@ -31,7 +31,9 @@ def test_a_driver_that_is_missing_or_a_server_that_is_away_is_said_without_the_p
         free.bind(("127.0.0.1", 0))
         url = f"{scheme}://me:hunter2@127.0.0.1:{free.getsockname()[1]}/optuna"
     check_url(url)
-    with pytest.raises(ClipbenchError, match=rf"--storage .*(pip install {package}|Check that the server runs)") as found:
+    with pytest.raises(
+        ClipbenchError, match=rf"--storage .*(pip install {package}|Check that the server runs)"
+    ) as found:
         open_storage(tmp_path, url)
     assert "hunter2" not in str(found.value) and "***@127.0.0.1" in str(found.value)
 

@@ -201,7 +201,9 @@ def test_a_damaged_file_is_named_with_the_way_out(store, table, damage):
     store.save(chunk([trial(0)]), "a")
     path = store.folder / table / "a.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ClipbenchError, match=r"a\.parquet: the file is damaged or incomplete.*Copy it again, or delete it"):
+    with pytest.raises(
+        ClipbenchError, match=r"a\.parquet: the file is damaged or incomplete.*Copy it again, or delete it"
+    ):
         store.records(), store.steps()
 
 
