@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from clipbench.errors import ClipbenchError, InputError, Place, Problem
+from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.tracking.uri import redact
 
