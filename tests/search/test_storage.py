@@ -65,8 +65,8 @@ def test_a_journal_that_cannot_be_written_is_said(tmp_path):
 def test_a_database_that_is_lost_amid_a_search_says_how_to_go_on(tmp_path):
     url = f"sqlite:///{tmp_path}/optuna.db"
     searched = study(bowl(tmp_path), open_storage(tmp_path, url))
-    with sqlite3.connect(tmp_path / "optuna.db") as connection:
-        connection.execute("DROP TABLE trials")
+    with sqlite3.connect(tmp_path / "optuna.db") as database:
+        database.execute("DROP TABLE trials")
     with pytest.raises(ClipbenchError, match=r"Nothing is lost: the same command continues once"), connection(url):
         searched.ask(1)
 

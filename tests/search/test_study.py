@@ -136,7 +136,7 @@ def test_points_of_a_living_process_are_left_alone(tmp_path):
         assert other.stdout.readline() == "asked\n"
         searched = study(path)
         assert searched.take_over() == []
-        assert searched.others() == 4
+        assert searched.running_elsewhere() == 4
         assert searched.left == 8
         other.communicate()
     assert len(searched.take_over()) == 4
