@@ -7,7 +7,7 @@ import pytest
 
 from clipbench.errors import ClipbenchError, InputError
 from clipbench.search.concurrency import exclusive
-from clipbench.search.storage import JOURNAL, check_url, open_storage
+from clipbench.search.storage import JOURNAL, check_url, connection, open_storage
 from clipbench.store.atomic_files import lock
 from tests.cli_helpers import invoke, write
 from tests.sweep_helpers import bowl, study, told
