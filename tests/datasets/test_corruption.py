@@ -159,7 +159,7 @@ def test_folds_are_an_axis_and_averaged_within_their_seed(tmp_path):
     said = train(path, tmp_path / "results").output
     records = pd.read_parquet(tmp_path / "results" / "small" / "records")
     assert records.groupby(["data.folds", "data.fold"]).size().to_dict() == {(3, 0): 12, (3, 1): 12, (3, 2): 12}
-    assert "averaged within their seed first" in said and "0 of 6" in said
+    assert "Trials of the same arm and seed (folds) are averaged first." in said.replace("\n", " ") and "0 of 6" in said
     table = pd.read_csv(tmp_path / "results" / "small" / "table.csv")
     means = records.groupby(["arm", "seed"])["test/accuracy"].mean().groupby("arm").mean()
     assert len(table) == 2
