@@ -14,7 +14,7 @@ from clipbench.plugins import registry, user_modules
 Digests = Mapping[str, str]  # of each file or folder, by its whole path
 
 NOWHERE = ""  # the digest of what is not there
-CLIPBENCH = Path(__file__).parent
+CLIPBENCH = Path(__file__).parents[1]
 # What pip installed, and what came with Python and clipbench, which may lie elsewhere.
 INSTALLED = {"site-packages", "dist-packages"}
 STANDARD = (CLIPBENCH, Path(os.__file__).parent)

@@ -122,7 +122,7 @@ def test_another_clipbench_or_another_library_makes_another_plan(mine, monkeypat
         copy = shutil.copytree(source_files.CLIPBENCH, mine.parent / "copy")
         patch.setattr(source_files, "CLIPBENCH", copy)
         assert found(store, mine), "the same code elsewhere is the same"
-        with (copy / "plan.py").open("a") as file:
+        with (copy / "core" / "trial.py").open("a") as file:
             file.write("\n")
         assert found(store, mine) is None
     assert found(store, mine)
