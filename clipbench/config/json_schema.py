@@ -1,8 +1,10 @@
-"""The JSON Schema of the YAML, for editors: sections, and the options of every built-in component."""
+"""The JSON Schema of the YAML, for editors: from the models that validate it, and the options of every plug-in."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 
 from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import KINDS as RANGES
@@ -11,15 +13,14 @@ from clipbench.config.experiment_name import NAME
 from clipbench.config.load_experiment import KINDS
 from clipbench.config.options import signature
 from clipbench.config.search_space import PATH
-from clipbench.config.sections import Claim, ReportSection, Section, specs
+from clipbench.config.sections import Claim, ReportSection, Section
 from clipbench.config.sweep_section import Sweep
-from clipbench.config.train_section import OF_COMPONENTS, EarlyStop, Train
+from clipbench.config.train_section import OF_COMPONENTS, Train
 from clipbench.config.values import json_schema
 from clipbench.plugins.registry import catalogue
 
 Json = dict[str, Any]
 
-_WHOLE = {"type": "integer", "minimum": 1}
 # Paths that an editor may offer.
 _SEARCHED = ("optimizer.lr", "clip.threshold")
 _OF_TRAIN = ("loss", "metric", *OF_COMPONENTS)
@@ -32,29 +33,38 @@ _RANGE = {
     "additionalProperties": False,
     "oneOf": [{"required": ["log"]}, {"required": ["linear"]}],
 }
+_RANGE_REF = {"$ref": "#/$defs/range"}
+
+
+class _Sections(Section):
+    """The sections of the YAML without those that name plug-ins."""
+
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
+    train: Train
+    seeds: PositiveInt | Annotated[list[NonNegativeInt], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+    report: ReportSection
+    sweep: Sweep
+    claims: list[Claim]
+    folder: Annotated[str, Field(description="Where ./file.py:function is looked up.")]
 
 
 def experiment_schema() -> Json:
-    """One document that an editor can check an experiment against while it is written."""
-    sections = {section: _one_or_many({"$ref": f"#/$defs/{kind}"}) for section, kind in KINDS.items()}
-    sections["data"] = {"anyOf": [sections["data"], {"enum": ["none", None]}]}
+    """Return the schema of a whole experiment, against which an editor can check it while it is written."""
+    document: Json = TypeAdapter(_Sections).json_schema()
+    components = {section: _one_or_many(_ref(kind)) for section, kind in KINDS.items()}
+    components["data"] = {"anyOf": [components["data"], {"enum": ["none", None]}]}
+    definitions: Json = document["$defs"]
+    definitions["Train"]["properties"] = _train(definitions["Train"]["properties"])
+    definitions["Sweep"]["properties"]["search"] = _search()
+    kinds = {kind: _component(kind) for kind in (*KINDS.values(), *_OF_TRAIN)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "clipbench experiment",
         "type": "object",
         "additionalProperties": False,
         "required": ["model", "optimizer", "clip"],
-        "properties": {
-            "name": {"type": "string", "pattern": f"^{NAME}$"},
-            **sections,
-            "train": _train(),
-            "seeds": _seeds(),
-            "report": _section(ReportSection),
-            "sweep": _sweep(),
-            "claims": {"type": "array", "items": _section(Claim)},
-            "folder": {"type": "string", "description": "Where ./file.py:function is looked up."},
-        },
-        "$defs": {"range": _RANGE} | {kind: _component(kind) for kind in (*KINDS.values(), *_OF_TRAIN)},
+        "properties": components | document["properties"],
+        "$defs": definitions | {"range": _RANGE} | kinds,
     }
 
 
@@ -73,9 +83,9 @@ def _options(kind: str, name: str) -> Json:
         section, _, part = spec.name.partition(".")
         if part:
             nested = properties.setdefault(section, {"type": "object", "properties": {}, "additionalProperties": False})
-            nested["properties"][part] = _axis(spec)
+            nested["properties"][part] = _option(spec)
         else:
-            properties[spec.name] = _axis(spec)
+            properties[spec.name] = _option(spec)
     return {
         "type": "object",
         "description": plugin.summary,
@@ -85,60 +95,32 @@ def _options(kind: str, name: str) -> Json:
     }
 
 
-def _axis(spec: OptionSpec) -> Json:
-    value = _value(spec)
-    described = {} if spec.required else {"default": spec.default}
-    many = {
-        "type": "array",
-        "items": value if spec.takes_list else {"anyOf": [value, {"$ref": "#/$defs/range"}]},
-    }
-    return {"anyOf": [value, many, {"$ref": "#/$defs/range"}]} | described
-
-
-def _value(spec: OptionSpec) -> Json:
+def _option(spec: OptionSpec) -> Json:
     if spec.kind:
-        return {"anyOf": [{"enum": [None, *FOLLOWING]}, {"$ref": f"#/$defs/{spec.kind}"}]}
-    schema = json_schema(spec.annotation)
-    schema.pop("title", None)
-    return schema
+        value: Json = {"anyOf": [{"enum": [None, *FOLLOWING]}, _ref(spec.kind)]}
+    else:
+        value = json_schema(spec.annotation)
+        value.pop("title", None)
+    return _axis(value, spec.takes_list) | ({} if spec.required else {"default": spec.default})
 
 
-def _train() -> Json:
-    axes = {name: _axis(spec) for name, spec in specs(Train).items() if name not in ("steps", "target")}
-    axes["steps"] = {"anyOf": [_WHOLE, {"$ref": "#/$defs/range"}]}
-    axes["loss"] = _one_or_many({"anyOf": [{"enum": ["output", "auto"]}, {"$ref": "#/$defs/loss"}]})
-    for kind in OF_COMPONENTS:
-        axes[kind] = _one_or_many({"anyOf": [{"type": "null"}, {"$ref": f"#/$defs/{kind}"}]})
-    axes["early_stop"] = _one_or_many({"anyOf": [{"type": "null"}, _WHOLE, _section(EarlyStop)]})
-    axes["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}}
-    axes["target"] = {
-        "type": ["object", "null"],
-        "additionalProperties": {"type": "number"},
-        "maxProperties": 1,
-    }
-    return {"type": "object", "properties": axes, "additionalProperties": False}
+def _axis(value: Json, takes_list: bool = False) -> Json:
+    """A value, a list of values or ranges, or a range."""
+    item = value if takes_list else {"anyOf": [value, _RANGE_REF]}
+    return {"anyOf": [value, {"type": "array", "items": item}, _RANGE_REF]}
 
 
-def _seeds() -> Json:
-    seed = {"type": "integer", "minimum": 0}
-    return {"anyOf": [_WHOLE, {"type": "array", "items": seed, "uniqueItems": True}]}
-
-
-def _section(section: type[Section]) -> Json:
-    return section.model_json_schema()
-
-
-def _sweep() -> Json:
-    schema = _section(Sweep)
-    direction = {"enum": ["maximize", "minimize"]}
-    several: Json = {"type": "array", "minItems": 1, "uniqueItems": True}
-    schema["properties"] |= {
-        "timeout": {"type": ["number", "string", "null"]},
-        "objective": {"anyOf": [{"type": ["string", "null"]}, several | {"items": {"type": "string"}}]},
-        "direction": {"anyOf": [{"type": "null"}, direction, {"type": "array", "minItems": 1, "items": direction}]},
-        "search": _search(),
-    }
-    return schema
+def _train(options: Json) -> Json:
+    """The options of `train`, each of which may be an axis, and those that name plug-ins."""
+    axes = {}
+    for name, value in options.items():
+        described = {key: value.pop(key) for key in ("title", "default") if key in value}
+        axes[name] = _axis(value) | described
+    del axes["steps"]["default"]  # 0 says that `epochs` counts; it is not a number that the YAML takes
+    axes["loss"] = _one_or_many({"anyOf": [{"enum": ["output", "auto"]}, _ref("loss")]})
+    axes |= {kind: _one_or_many({"anyOf": [{"type": "null"}, _ref(kind)]}) for kind in OF_COMPONENTS}
+    axes["metrics"] = {"type": "array", "items": _ref("metric")}
+    return axes
 
 
 def _search() -> Json:
@@ -151,6 +133,10 @@ def _search() -> Json:
         "patternProperties": {f"^{PATH.pattern}$": space},
         "additionalProperties": False,
     }
+
+
+def _ref(kind: str) -> Json:
+    return {"$ref": f"#/$defs/{kind}"}
 
 
 def _one_or_many(item: Json) -> Json:

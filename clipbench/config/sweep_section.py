@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, WithJsonSchema
 
 from clipbench.config.axes import Axis
 from clipbench.config.components import Choice
@@ -21,6 +21,9 @@ from clipbench.core import measures
 from clipbench.errors import Findings
 
 Direction = Literal["maximize", "minimize"]
+Directions = Annotated[tuple[Direction, ...], Field(min_length=1)]
+Objectives = Annotated[tuple[str, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+Seconds = Annotated[float, WithJsonSchema({"type": ["number", "string"]})]  # the YAML may say 10m
 
 # Pruners that stop a point by what its epochs have come to so far.
 OF_EPOCHS = ("median", "hyperband")
@@ -35,10 +38,10 @@ class Sweep(Section):
     batch: PositiveInt = 8
     sampler: Literal["tpe", "gp", "random", "qmc", "cmaes"] = "tpe"
     pruner: Literal["median", "hyperband", "wilcoxon", "none"] | None = None  # None: `median` where it can judge
-    objective: str | tuple[str, ...] | None = None  # None: the validation metric
-    direction: Direction | tuple[Direction, ...] | None = None  # None: that of the measures
+    objective: str | Objectives | None = None  # None: the validation metric
+    direction: Direction | Directions | None = None  # None: that of the measures
     confirm_seeds: PositiveInt = 8
-    timeout: float | None = None  # seconds
+    timeout: Seconds | None = None
     search: dict[str, Any] = Field({})  # a Range or a tuple of values, by the path of an option
 
     @property

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from clipbench.config.axes import Axis, read_axis
 from clipbench.config.components import read_choices
@@ -27,6 +27,14 @@ OF_COMPONENTS = ("schedule", "noise")  # options that are a component, or null
 BatchSize = PositiveInt | Literal["full"]
 
 
+class EarlyStop(Section):
+    """Stop a trial when a measure has not improved in `patience` evaluations."""
+
+    measure: str = "val/loss"
+    patience: PositiveInt
+    min_delta: NotNegative = 0.0
+
+
 class Train(Section):
     """How long and in which batches every trial is trained: either `epochs` or `steps`."""
 
@@ -39,8 +47,8 @@ class Train(Section):
     l1: NotNegative = 0.0
     l2: NotNegative = 0.0
     evaluate_every: PositiveInt = 1
-    early_stop: PositiveInt | dict[str, Any] | None = None
-    target: dict[str, float] | None = None
+    early_stop: PositiveInt | EarlyStop | None = None
+    target: Annotated[dict[str, float], Field(min_length=1, max_length=1)] | None = None
     diverge_above: Positive | None = None
     save_weights: bool = False
 
@@ -153,14 +161,6 @@ def _target(value: Any, metrics: tuple[str, ...]) -> tuple[str, float] | None:
     if problem:
         raise InvalidValue(problem, remedy)
     return str(measure), float(validate(reached, float))
-
-
-class EarlyStop(Section):
-    """When a trial stops: the measure has not got better in so many evaluations."""
-
-    measure: str = "val/loss"
-    patience: PositiveInt
-    min_delta: NotNegative = 0.0
 
 
 def _early_stop(value: Any, metrics: tuple[str, ...]) -> Component | None:

@@ -388,7 +388,7 @@ def test_schema_is_strict_json_with_every_section():
 
 
 def test_schema_knows_the_paths_that_a_sweep_searches():
-    search = experiment_schema()["properties"]["sweep"]["properties"]["search"]
+    search = experiment_schema()["$defs"]["Sweep"]["properties"]["search"]
     [pattern] = search["patternProperties"]
     assert all(re.search(pattern, path) for path in ("optimizer.lr", "optimizer[1].momentum", "clip[12].window"))
     assert not any(
