@@ -39,6 +39,11 @@ def test_a_diverged_accuracy_counts_as_nothing_learned():
     assert found.worst == (0.8,), "what a penalty was is no measure"
 
 
+def test_the_last_score_of_a_diverged_trial_is_not_kept_as_the_worst():
+    rows = [*accuracies(0.9, 0.8), *accuracies(0.1, status="diverged")]
+    assert point_result(rows, [ACCURACY], UNKNOWN).worst == (0.8,)
+
+
 def test_a_diverged_loss_counts_as_the_worst_that_was_seen_and_as_no_better_than_before_training():
     rows = [row(**{"val/loss": 0.5}), row("diverged", **{"val/loss": 1e30})]
     assert point_result(rows, [LOSS], UNKNOWN, initial_loss=2.3).scores == (pytest.approx(1.4),)

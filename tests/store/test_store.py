@@ -17,6 +17,7 @@ import pytest
 from clipbench.core.records import Records
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
+from clipbench.store.atomic_files import write_atomically
 from tests.fake_records import chunk, series, trial
 
 
@@ -328,3 +329,12 @@ def _seconds(action):
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+def test_a_file_is_replaced_and_never_written_over(tmp_path):
+    path, reader = tmp_path / "report.md", tmp_path / "still open elsewhere"
+    write_atomically(path, b"old")
+    os.link(path, reader)
+    write_atomically(path, b"new")
+    assert (path.read_bytes(), reader.read_bytes()) == (b"new", b"old")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.md", "still open elsewhere"]
