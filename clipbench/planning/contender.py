@@ -1,4 +1,4 @@
-"""Contender and Hyperparameter: a strategy on one setting, and the options of it that a sweep searches."""
+"""What a sweep searches: a `Contender`, which is a strategy in one setting, and its hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from dataclasses import dataclass, replace
 from clipbench.config.components import Choice
 from clipbench.core.trial import Component, Trial, Value, digest
 
-DIGITS = 4  # of a searched number: what differs by less trains alike, and reads worse
+DIGITS = 4  # significant digits of a searched number; smaller differences do not change training
 DECADE = 10.0
-MOST_GIVEN = 16  # points that a search begins with
+MOST_GIVEN = 16  # maximum number of the YAML's own points that a search starts with
 
 
 @dataclass(frozen=True)
 class Hyperparameter:
     """One searched option: a number within a range, or one of `choices`."""
 
-    path: str  # column of the records: `threshold`, `lr`, `optimizer.momentum`, `clip.window`
-    key: str  # where it stands in the YAML, as `--set` takes it
-    low: float = 0.0  # of a number
+    path: str  # column in the records: `threshold`, `lr`, `optimizer.momentum`, `clip.window`
+    key: str  # path in the YAML, as `--set` takes it
+    low: float = 0.0  # the range, if it is a number
     high: float = 0.0
     log: bool = False
     whole: bool = False
     choices: tuple[Value, ...] = ()
-    given: tuple[Value, ...] = ()  # the YAML's own values within what is searched; tried first
-    can_widen: tuple[str, ...] = ("low", "high")  # the ends beyond which the option takes values too
+    given: tuple[Value, ...] = ()  # values from the YAML that lie in the range; tried first
+    can_widen: tuple[str, ...] = ("low", "high")  # the ends of the range that can be moved outwards
 
     @property
     def size(self) -> int | None:
-        """How many values it can take, where they can be counted."""
+        """The number of possible values; None for a real number."""
         if self.choices:
             return len(self.choices)
         return int(self.high) - int(self.low) + 1 if self.whole else None
 
     @property
     def middle(self) -> Value:
-        """The value to begin with where the YAML has none of its own."""
+        """The start value if the YAML gives none."""
         if self.choices:
             return self.choices[0]
         return self.rounded(math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2)
 
     def widened(self, end: str) -> tuple[float, float]:
-        """Its range with a decade more at one end, or twice as long."""
+        """Return the range extended at one end: by a decade on a log scale, else to twice its length."""
         low, high = self.low, self.high
         if self.log:
             low, high = (low / DECADE, high) if end == "low" else (low, high * DECADE)
@@ -52,9 +52,9 @@ class Hyperparameter:
         return (math.floor(low) or int(self.log), math.ceil(high)) if self.whole else (low, high)
 
     def rounded(self, value: Value) -> Value:
-        """The value as it is trained: of few digits, within the range, and the YAML's own where it is one of these."""
+        """Round a value to a few digits, clip it to the range, and prefer an equal value from the YAML."""
         if self.choices or not isinstance(value, int | float):
-            return _listed_again(value)
+            return _as_tuples(value)
         for given in self.given:
             if isinstance(given, int | float) and _short(given) == _short(value):
                 return given
@@ -65,15 +65,15 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Contender:
-    """A strategy on one setting: data, model, training and optimizer, and all that is not searched of them."""
+    """A strategy in one setting (data, model, training, optimizer), with everything that the search keeps fixed."""
 
-    name: str  # the strategy's label without what is searched: `norm(per=tensor)`
-    setting: str  # what tells its setting from others of the experiment; empty if there is one
-    templates: tuple[Trial, ...]  # one for each fold; their seed and what is searched of them mean nothing
-    optimizer: Choice  # as the YAML writes it
+    name: str  # label of the strategy without the searched options: `norm(per=tensor)`
+    setting: str  # how its setting differs from the others of the experiment; empty if there is only one
+    templates: tuple[Trial, ...]  # one per fold; seed and searched options are placeholders
+    optimizer: Choice  # as written in the YAML
     clip: Choice
     hyperparameters: tuple[Hyperparameter, ...] = ()
-    left_out: tuple[str, ...] = ()  # arms of the YAML that are outside of what is searched: off, or 0 on a log scale
+    left_out: tuple[str, ...] = ()  # arms of the YAML outside the search space: off, or 0 on a log scale
 
     @property
     def label(self) -> str:
@@ -81,7 +81,7 @@ class Contender:
 
     @property
     def content(self) -> str:
-        """A hash of everything that is fixed: scores belong together as long as it stays the same."""
+        """A hash of everything that is fixed; scores are comparable as long as it is the same."""
         fixed = [
             replace(
                 template,
@@ -95,12 +95,12 @@ class Contender:
 
     @property
     def size(self) -> int | None:
-        """How many points there are, where they can be counted."""
+        """The number of points of the search space; None if it is infinite."""
         sizes = [param.size for param in self.hyperparameters]
         return None if None in sizes else math.prod(size for size in sizes if size)
 
     def trials(self, values: Mapping[str, Value], seeds: Iterable[int]) -> tuple[Trial, ...]:
-        """One for each fold and seed, with these hyperparameter values: the trials that the YAML would make of them."""
+        """Return the trials of a point, one per fold and seed, identical to those of a YAML with these values."""
         first, seeds = self.templates[0], tuple(seeds)
         optimizer = self._component(self.optimizer, first.optimizer, "optimizer", values)
         clip = self._component(self.clip, first.clip, "clip", values)
@@ -111,7 +111,7 @@ class Contender:
         )
 
     def given(self) -> tuple[dict[str, Value], ...]:
-        """Points of the YAML's own values, evenly thinned where there are many; none where it has none."""
+        """Return the points that the YAML lists, evenly thinned to at most `MOST_GIVEN`."""
         if not any(param.given for param in self.hyperparameters):
             return ()
         each = [param.given or (param.middle,) for param in self.hyperparameters]
@@ -121,7 +121,7 @@ class Contender:
         return tuple(self._point(each, place) for place in places)
 
     def _point(self, each: Sequence[Sequence[Value]], place: int) -> dict[str, Value]:
-        """The point at a place of the product, of which the last hyperparameter varies fastest."""
+        """Return one point of the product, in which the last hyperparameter varies fastest."""
         values = []
         for choices in reversed(each):
             place, position = divmod(place, len(choices))
@@ -129,7 +129,7 @@ class Contender:
         return {param.path: value for param, value in zip(self.hyperparameters, reversed(values), strict=True)}
 
     def _searched(self, section: str) -> dict[str, str]:
-        """The searched options of the optimizer or the strategy, each with its hyperparameter's path."""
+        """Return the searched options of the optimizer or the strategy, with the paths of their hyperparameters."""
         places = {param.path: option_of(param.path) for param in self.hyperparameters}
         return {option: path for path, (part, option) in places.items() if part == section}
 
@@ -139,14 +139,14 @@ class Contender:
 
 
 def option_of(path: str) -> tuple[str, str]:
-    """The section and the option of a hyperparameter's path."""
+    """Return the section and the option that a path names."""
     short = {"threshold": ("clip", "threshold"), "lr": ("optimizer", "lr")}
     section, _, option = path.partition(".")
     return short.get(path) or (section, option)
 
 
 def path_of(section: str, option: str) -> str:
-    """The column of the records that an option has."""
+    """Return the column of the records that holds an option."""
     return option if (section, option) in (("clip", "threshold"), ("optimizer", "lr")) else f"{section}.{option}"
 
 
@@ -154,6 +154,6 @@ def _short(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _listed_again(value: object) -> Value:
-    """A list that comes from a file was a tuple."""
-    return tuple(map(_listed_again, value)) if isinstance(value, list | tuple) else value  # type: ignore[return-value]
+def _as_tuples(value: object) -> Value:
+    """Turn lists, which JSON makes of tuples, back into tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What is to be trained: trials, grouped into cohorts, cut into chunks that fit a cache or a device."""
+"""What is trained: trials, grouped into cohorts, which are cut into chunks that fit a CPU cache or a GPU."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass, field, replace
 from clipbench.config import Experiment
 from clipbench.core.trial import Trial, digest
 
-# Weights, gradients, absolute gradients, optimizer state and activations of a chunk together: about what a core
-# keeps close. A constant, and not read from the machine, so that the same plan is cut the same way everywhere.
+# Size limit of a chunk's weights, gradients, optimizer state and activations together: about the cache of a core.
+# A constant, so that a plan is cut into the same chunks on every machine.
 CACHE_BYTES = 12 * 2**20
 FEWEST_LANES, MOST_LANES = 4, 32
-# A chunk keeps the statistics of all its steps until it is saved: some 200 bytes for each step of each lane.
+# A chunk keeps the statistics of all its steps in memory until it is saved: about 200 bytes per step and lane.
 MOST_LANE_STEPS, GPU_MOST_LANE_STEPS = 2**22, 2**24
-# On a GPU more lanes cost next to nothing until it is full.
+# On a GPU, more lanes cost almost nothing until its memory is full.
 GPU_BYTES = 4 * 2**30
 GPU_MOST_LANES = 1024
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Trials that share data, model and training options, and so can be trained as one tensor program."""
+    """Trials with the same data, model and training options, which can be trained as one tensor program."""
 
     id: str
     trials: tuple[Trial, ...]
     parameters: int
-    lane_bytes: int  # what one lane keeps in memory while it trains
+    lane_bytes: int  # memory of one lane during training
     steps: int  # of each trial
-    loop_reason: str = ""  # why it is trained one lane after another; empty if it is not
+    loop_reason: str = ""  # why its lanes are trained one after another; empty if they are vectorised
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Chunk:
 
     cohort: str
     trials: tuple[Trial, ...]
-    lanes: int  # padded to this many, so that chunks of a cohort have one shape
+    lanes: int  # number of lanes after padding; equal for all chunks of a cohort
     steps: int
     attempt: int = 1
 
@@ -55,7 +55,7 @@ class Chunk:
         return replace(self, attempt=self.attempt + 1)
 
     def halves(self) -> tuple[Chunk, Chunk]:
-        """Arms of a kind stay together, so that what is wrong with one of them is soon alone."""
+        """Split the trials in two, similar arms together, so that a faulty arm is isolated after few splits."""
         ordered = sorted(self.trials, key=lambda trial: (repr(trial.optimizer), trial.strategy, trial.arm))
         lanes = -(-len(ordered) // 2)
         parts = (tuple(ordered[:lanes]), tuple(ordered[lanes:]))
@@ -64,15 +64,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment with its data and models looked at: everything that can be said before training."""
+    """An experiment whose data are loaded and whose models are tried: everything known before training."""
 
     experiment: Experiment
     cohorts: tuple[Cohort, ...]
     notes: tuple[str, ...] = ()
-    higher: Mapping[str, bool] = field(default_factory=dict)  # of each metric: is higher better?
+    higher: Mapping[str, bool] = field(default_factory=dict)  # for each metric, whether higher is better
     norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
-    validates: bool = False  # whether there are validation data everywhere
-    sources: Mapping[str, str] | None = None  # digests of the files it was made from; None: nobody knows which
+    validates: bool = False  # whether every data set has a validation part
+    sources: Mapping[str, str] | None = None  # digests of the files that it depends on; None if unknown
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -80,14 +80,14 @@ class Plan:
 
     @property
     def metric(self) -> str:
-        """What arms are compared by, if the YAML does not say."""
+        """The measure by which arms are compared: `report.metric`, or a default."""
         if self.experiment.report.metric:
             return self.experiment.report.metric
         names = [name for name in ("accuracy", "mse") if name in self.higher]
         return f"test/{names[0]}" if names else "train/loss"
 
     def chunks(self, done: Collection[str], workers: int, device: str) -> list[Chunk]:
-        """What is missing, the longest work first so that no worker is left alone with it at the end."""
+        """Return the chunks of all trials that are not done, the longest first, so that all workers end together."""
         cut = [
             chunk
             for cohort in self.cohorts
@@ -97,7 +97,7 @@ class Plan:
 
 
 def most_lanes(cohort: Cohort, device: str) -> int:
-    """How many lanes train well together."""
+    """Return the maximum number of lanes of a chunk."""
     if device == "cpu":
         fitting = min(CACHE_BYTES // cohort.lane_bytes, MOST_LANE_STEPS // cohort.steps)
         return max(FEWEST_LANES, min(MOST_LANES, fitting))
@@ -106,10 +106,10 @@ def most_lanes(cohort: Cohort, device: str) -> int:
 
 
 def _cut(cohort: Cohort, missing: Sequence[Trial], workers: int, device: str) -> Iterator[Chunk]:
-    """Whole seeds together, since lanes of a seed share their batches; as many chunks for each worker."""
+    """Yield chunks of whole seeds, whose lanes share their batches, with equally many chunks for each worker."""
     if not missing:
         return
-    share = -(-len(missing) // workers)  # a worker without work helps nobody
+    share = -(-len(missing) // workers)  # use all workers
     most = min(most_lanes(cohort, device), max(FEWEST_LANES, share))
     seeds = _by_seed(missing)
     arms = max(map(len, seeds))
@@ -126,7 +126,7 @@ def _cut(cohort: Cohort, missing: Sequence[Trial], workers: int, device: str) ->
 
 
 def _by_seed(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Arms of a kind stand together, so that a cut leaves them together."""
+    """Group trials by seed, similar arms next to each other, so that a chunk holds similar arms."""
     seeds: dict[int, list[Trial]] = defaultdict(list)
     for trial in trials:
         seeds[trial.seed].append(trial)

@@ -1,4 +1,4 @@
-"""The files that a plan was made from: data, and the user's own modules. While they stay, so does the plan."""
+"""The files that a plan depends on: data files and the user's own modules. A plan is valid while they are unchanged."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from clipbench.config import Experiment
 from clipbench.plugins import registry, user_modules
 
-Digests = Mapping[str, str]  # of each file or folder, by its whole path
+Digests = Mapping[str, str]  # of each file or folder, by its absolute path
 
-NOWHERE = ""  # the digest of what is not there
+MISSING = ""  # the digest of a file that does not exist
 CLIPBENCH = Path(__file__).parents[1]
-# What pip installed, and what came with Python and clipbench, which may lie elsewhere.
+# Folders of packages that pip installed, and of Python and clipbench themselves.
 INSTALLED = {"site-packages", "dist-packages"}
 STANDARD = (CLIPBENCH, Path(os.__file__).parent)
 
 
 def sources(experiment: Experiment, began: int) -> Digests | None:
-    """Of an experiment whose data are loaded and whose models are built, the digests of the files that decided them.
+    """Return the digests of the files that an experiment depends on, after its data are loaded and models are built.
 
-    None where nobody can know them: a user's own data function reads what it likes, a server's data may change, and
-    what was written after planning `began` (in ns since 1970) may not be what was read.
+    Return None if they cannot be determined: a user's own data function may read any file, the data of a server may
+    change, and a file that was written after planning `began` (in ns since 1970) may differ from what was read.
     """
     plugins = {data: registry.of("data", data) for data in experiment.data if data}
     if any(plugin.source or plugin.facts.get("changes") for plugin in plugins.values()):
@@ -42,12 +42,12 @@ def sources(experiment: Experiment, began: int) -> Digests | None:
 
 
 def digests(paths: Iterable[str]) -> Digests:
-    """Of the content of files, and of folders of files."""
+    """Return the digest of each file or folder."""
     return {path: _digest(Path(path)) for path in sorted(paths)}
 
 
 def version() -> str:
-    """The digest of clipbench itself, so that an edited copy is another version."""
+    """Return the digest of clipbench's own code, which an edit changes."""
     code = sorted(CLIPBENCH.rglob("*.py"))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in code)).hexdigest()
 
@@ -55,7 +55,7 @@ def version() -> str:
 def _digest(path: Path) -> str:
     if not path.is_dir():
         if not path.is_file():
-            return NOWHERE
+            return MISSING
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     listed = [f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in _files(path)]
@@ -63,7 +63,7 @@ def _digest(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or all that a folder holds."""
+    """Return the file itself, or all files of a folder."""
     return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
 
 
@@ -72,8 +72,8 @@ def _written(file: Path) -> int:
 
 
 def _own_modules() -> Iterator[Path]:
-    """The user's modules that are imported here, and what these import: all that neither Python nor pip installed."""
-    # By their dictionaries: asking a lazy module for an attribute may import a library.
+    """Yield the files of imported modules that neither Python nor pip installed: the user's own and their imports."""
+    # Read their dictionaries: `getattr` on a lazy module may import a library.
     modules = {name: getattr(module, "__dict__", {}) for name, module in list(sys.modules.items())}
     packages = {name.partition(".")[0] for name, facts in modules.items() if user_modules.SOURCE in facts}
     for name, facts in modules.items():

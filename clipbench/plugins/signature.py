@@ -1,4 +1,4 @@
-"""What the annotations of a function say, in the form that the registry asks for."""
+"""Annotations of the parameters of a function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotation of each parameter, where all of them can be resolved."""
+    """Return the annotation of each parameter; nothing if one of them cannot be resolved."""
     function = function.func if isinstance(function, functools.partial) else function
     try:
         annotated = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
@@ -20,7 +20,7 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def origins(annotation: Any) -> list[Any]:
-    """What an annotation takes, bare of its arguments: of `list[int] | None`, list and NoneType."""
+    """Return the types of a union without their arguments: list and NoneType for `list[int] | None`."""
     if typing.get_origin(annotation) is typing.Annotated:
         return origins(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

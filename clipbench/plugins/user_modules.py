@@ -1,4 +1,4 @@
-"""The modules of a user's own functions: `package.module`, or a file beside the YAML."""
+"""Import of modules with the user's own functions: `package.module`, or a file beside the YAML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clipbench.errors import UnknownName, did_you_mean
 
-# Where such a module remembers the hash of the file that it was imported from.
+# The attribute of such a module that holds the hash of its file.
 SOURCE = "__clipbench_source__"
 
 
@@ -39,7 +39,7 @@ def file_module(path: Path) -> types.ModuleType:
         raise UnknownName(f"there is no file {path}.", did_you_mean(path.name, near) if near else "")
     content = path.read_bytes()
     source = hashlib.sha256(content).hexdigest()[:16]
-    # The name holds path and content: two experiments' `model.py` do not meet, and an edited file is another one.
+    # The module name depends on path and content: `model.py` of two experiments, or before and after an edit, differ.
     module_name = "clipbench_user_" + hashlib.sha256(str(path).encode() + content).hexdigest()[:16]
     if module_name in sys.modules:
         return sys.modules[module_name]
@@ -58,7 +58,7 @@ def file_module(path: Path) -> types.ModuleType:
 
 
 class _Content(importlib.machinery.SourceFileLoader):
-    """Runs the very bytes that were hashed: a cached .pyc may be of the same second's earlier edit."""
+    """Compile the bytes that were hashed; a cached .pyc may belong to an earlier edit in the same second."""
 
     def __init__(self, name: str, path: Path, content: bytes) -> None:
         super().__init__(name, str(path))
