@@ -3,7 +3,7 @@
 from clipbench.api import report, run, sweep
 from clipbench.commands.result import Result
 from clipbench.errors import ClipbenchError, InputError
-from clipbench.plugins.registry import metric, model, strategy
+from clipbench.plugins.decorators import metric, model, strategy
 
 __version__ = "0.1.0"
 

@@ -176,11 +176,11 @@ def test_what_users_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_plugins_import_only_the_registry_and_libraries():
+def test_plugins_import_only_decorators_the_registry_and_libraries():
     plugins = [file for file in FILES if part(file) == "plugins" and set(PLUGINS) & {*file.parts, file.stem}]
     assert len(plugins) > 10
     known = {name for file in plugins for name in imports(file) if name.startswith("clipbench")}
-    assert {name.rpartition(".")[0] for name in known} == {"clipbench.plugins.registry"}
+    assert {name.rpartition(".")[0] for name in known} == {"clipbench.plugins.decorators", "clipbench.plugins.registry"}
 
 
 @every_file

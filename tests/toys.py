@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipbench.plugins.registry import strategy
+from clipbench.plugins.decorators import strategy
 
 # Objectives without data: the output is the loss.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from clipbench.plugins.registry import loss
+from clipbench.plugins.decorators import loss
 
 
 @loss()

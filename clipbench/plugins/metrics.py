@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clipbench.plugins.registry import metric
+from clipbench.plugins.decorators import metric
 
 
 @metric(higher_is_better=True)

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Generator, Tensor
 
-from clipbench.plugins.registry import noise
+from clipbench.plugins.decorators import noise
 
 Scale = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]

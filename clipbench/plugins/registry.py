@@ -1,4 +1,4 @@
-"""Plug-ins: the decorators that declare them, how they are found by name, and what options they take."""
+"""Plug-ins: what is known of them, and the lookup by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from clipbench.errors import ClipbenchError, UnknownName, did_you_mean
 from clipbench.plugins import user_modules
@@ -20,14 +20,12 @@ from clipbench.plugins.signature import hints, origins
 if TYPE_CHECKING:
     from clipbench.core.trial import Component
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 REQUIRED: Any = inspect.Parameter.empty
 
-# An option that names a file, as seen from the YAML; the function is given its whole path.
+# An option that names a file, relative to the YAML; the function gets the absolute path.
 File = Annotated[str, "a file"]
 
-# Where built-in plug-ins of a kind live, and the arguments that clipbench passes itself; all others are options.
+# The modules of the built-in plug-ins, and the arguments that clipbench passes itself; all others are options.
 HOMES: Mapping[str, str] = {
     "strategy": "clipbench.plugins.strategies",
     "model": "clipbench.plugins.models",
@@ -52,12 +50,10 @@ GIVEN: Mapping[str, frozenset[str]] = {
 }
 # The strategy that changes nothing: the baseline, unless `report.baseline` names another arm.
 UNCLIPPED = "none"
-PLACES = ("model", "tensor", "unit", "element", "step")
-TARGETS = ("gradient", "weights")
 
 
 class DataProblem(ValueError):
-    """The data cannot be used; the text says why."""
+    """The data cannot be used, for the reason that the text gives."""
 
 
 @dataclass(frozen=True)
@@ -141,116 +137,9 @@ class Plugin:
         return self.doc.split("\n\n", 1)[0].replace("\n", " ")
 
 
-def strategy(
-    *,
-    per: str,
-    on: str = "gradient",
-    search: tuple[float, float] | None = None,
-    loose: float | None = None,
-    refuses: bool = False,
-    instead: tuple[str, ...] = (),
-    bounds: bool = False,
-    clips: bool = True,
-    threshold_is_norm: bool = False,
-    at_zero: str = "everything is clipped away",
-    init: Mapping[str, Any] | None = None,
-) -> Callable[[Function], Function]:
-    """Declare a clipping rule. `per` is the place where it looks:
-
-    model, tensor, unit   it returns (coefficient, fired) for each place
-    element               it returns the new elements
-    step                  it returns whether the step is kept
-
-    `on="weights"` declares a rule that changes the weights after the optimizer's step: at elements it is given them
-    as `new`, those before the step as `old` and the gradient as `g`, at the other places their norm as `w`.
-
-    `search` is the range for Optuna; `loose` the threshold at which it does nothing (None: it always acts);
-    `refuses` says that it can skip a whole step, and so survives a gradient that is not finite; `instead` names
-    options that can replace the threshold, which is then infinite; `bounds` says that afterwards the 2-norm over the
-    whole model is at most the threshold (differential privacy needs that); `clips=False` that it changes nothing;
-    `threshold_is_norm` that its threshold is compared with the norm of the whole gradient; `at_zero` what 0 does.
-
-    `init` says what the rule remembers: for each name a number for every place, or (size, number) for a window of
-    them. It is given it as `state` and returns it, changed, after what it returns otherwise.
-    """
-    facts = dict(locals())
-    if per not in PLACES:
-        raise ValueError(f"per must be one of {', '.join(PLACES)}, got {per!r}")
-    if on not in TARGETS or (on == "weights" and per == "step"):
-        raise ValueError(f"on must be one of {', '.join(TARGETS)}, and a step is not refused on weights; got {on!r}")
-    return _declare("strategy", **facts)
-
-
-def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Declare a model: a function of options that returns an `nn.Module`.
-
-    It is given `inputs` and `outputs`. `given` asks for more of what the data show: `tokens`, how many different
-    whole numbers its inputs are (0: they are real numbers), and `every_step`, whether there is a class to tell at
-    every step of a sequence.
-    """
-    return _declare("model", given=given)
-
-
-def dataset(
-    *,
-    standardize: bool = False,
-    loss: str = "",
-    metrics: tuple[str, ...] = (),
-    library: bool = False,
-    changes: bool = False,
-) -> Callable[[Function], Function]:
-    """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test.
-
-    `loss` and `metrics` are taken where nobody names any and the targets alone would choose others. It is given
-    `yaml_folder`, where files that the YAML names are looked up, and `shares`, of val and test, if it names them. A
-    `library` has many data sets, of which its first option names one: `openml:mnist_784`; where it `changes`, a name
-    may mean other data tomorrow.
-
-    One with a parameter `generator` is a stream: it returns one batch (x, y), drawn from that `torch.Generator`, of
-    `batch_size` examples if it has a parameter of that name.
-    """
-    return _declare("data", standardize=standardize, loss=loss, metrics=metrics, library=library, changes=changes)
-
-
-def optimizer(**facts: Any) -> Callable[[Function], Function]:
-    """Declare an optimizer: a function of params, lr and options that returns a `torch.optim.Optimizer`."""
-    return _declare("optimizer", **facts)
-
-
-def loss(*, metrics: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Declare a loss: a function of output and target that returns a scalar tensor.
-
-    `metrics` judge what it trained where nobody names any and the targets alone would choose others.
-    """
-    return _declare("loss", metrics=metrics)
-
-
-def metric(*, higher_is_better: bool) -> Callable[[Function], Function]:
-    """Declare a metric: a function of output and target that returns a scalar tensor."""
-    return _declare("metric", higher_is_better=higher_is_better)
-
-
-def schedule() -> Callable[[Function], Function]:
-    """Declare a schedule: a function of a step, counted from 0, and of all `steps`, that returns a factor."""
-    return _declare("schedule")
-
-
-def noise() -> Callable[[Function], Function]:
-    """Declare a noise law: a function of a size and a generator that returns independent centred draws, float64."""
-    return _declare("noise")
-
-
-def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:
-    def attach(function: Function) -> Function:
-        function.__clipbench__ = Plugin(kind, function.__name__, function, facts)  # type: ignore[attr-defined]
-        return function
-
-    return attach
-
-
 @cache
 def catalogue(kind: str) -> dict[str, Plugin]:
-    """Every built-in plug-in of a kind, in the order in which the files declare them."""
+    """Return all built-in plug-ins of a kind, in the order of their declaration."""
     found = {}
     for module in _modules(HOMES[kind]):
         for value in vars(module).values():

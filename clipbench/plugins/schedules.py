@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from clipbench.plugins.registry import schedule
+from clipbench.plugins.decorators import schedule
 
 Share = Annotated[float, Ge(0)]
 

@@ -89,7 +89,9 @@ def test_the_files_are_read_with_pandas_as_shown(quick, monkeypatch):
 
 
 def test_the_rule_that_shows_how_to_add_one_is_a_rule():
-    code = next(block.text for block in blocks("python") if "clipbench.plugins.registry import strategy" in block.text)
+    code = next(
+        block.text for block in blocks("python") if "clipbench.plugins.decorators import strategy" in block.text
+    )
     found = {}
     exec(compile(code, "README.md", "exec"), found)
     assert found["norm"].__clipbench__.facts["per"] == "model"

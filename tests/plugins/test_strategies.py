@@ -19,7 +19,7 @@ from clipbench import engine
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.clipping.rule import initial_state
-from clipbench.plugins import registry
+from clipbench.plugins import decorators, registry
 from clipbench.plugins.registry import Plugin
 from tests import toys
 
@@ -160,7 +160,7 @@ def test_a_search_range_is_one_that_a_search_can_use(rule):
 
 @every_rule
 def test_a_rule_is_declared_as_the_engine_reads_it(rule):
-    assert rule.facts["per"] in registry.PLACES
+    assert rule.facts["per"] in decorators.PLACES
     assert rule.given, "a rule that looks at nothing"
     for option in rule.options.values():
         assert option.annotation is not Any, f"{rule.name}: {option.name} has no type"

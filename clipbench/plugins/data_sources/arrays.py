@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.plugins.registry import DataProblem, File, dataset
+from clipbench.plugins.decorators import dataset
+from clipbench.plugins.registry import DataProblem, File
 
 # Names of the arrays of a part: those of MedMNIST, of Keras, and ours.
 LAYOUTS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("{}_x", "{}_y"))

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from clipbench.plugins.registry import dataset
+from clipbench.plugins.decorators import dataset
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

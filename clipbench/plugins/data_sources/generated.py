@@ -8,7 +8,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from clipbench.plugins.registry import DataProblem, dataset, find
+from clipbench.plugins.decorators import dataset
+from clipbench.plugins.registry import DataProblem, find
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Size = Annotated[int, Ge(10)]

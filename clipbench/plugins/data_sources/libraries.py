@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.plugins.registry import DataProblem, dataset
+from clipbench.plugins.decorators import dataset
+from clipbench.plugins.registry import DataProblem
 
 # Seconds to wait for a server.
 TIMEOUT = 10

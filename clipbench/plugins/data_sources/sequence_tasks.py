@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Generator, Tensor
 
-from clipbench.plugins.registry import dataset
+from clipbench.plugins.decorators import dataset
 
 Batch = tuple[Tensor, Tensor]
 

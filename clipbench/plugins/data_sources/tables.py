@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from clipbench.plugins.registry import DataProblem, File, dataset
+from clipbench.plugins.decorators import dataset
+from clipbench.plugins.registry import DataProblem, File
 
 Task = Literal["auto", "classes", "numbers"]
 

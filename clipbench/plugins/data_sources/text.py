@@ -8,7 +8,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from clipbench.plugins.registry import DataProblem, File, dataset
+from clipbench.plugins.decorators import dataset
+from clipbench.plugins.registry import DataProblem, File
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

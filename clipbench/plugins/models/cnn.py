@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from clipbench.plugins.registry import model
+from clipbench.plugins.decorators import model
 
 Whole = Annotated[int, Ge(1)]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from clipbench.plugins.registry import model
+from clipbench.plugins.decorators import model
 
 
 @model()

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from torch import nn
 
-from clipbench.plugins.registry import model
+from clipbench.plugins.decorators import model
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU, "silu": nn.SiLU}
 

@@ -13,7 +13,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from clipbench.plugins.registry import model
+from clipbench.plugins.decorators import model
 
 Point = float | Sequence[float]
 Scatter = Annotated[float, Ge(0)]

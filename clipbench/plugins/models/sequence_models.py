@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipbench.plugins.registry import model
+from clipbench.plugins.decorators import model
 
 Whole = Annotated[int, Ge(1)]
 Inputs = int | tuple[int, ...]

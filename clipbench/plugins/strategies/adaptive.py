@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
-from clipbench.plugins.registry import strategy
+from clipbench.plugins.decorators import strategy
 
 State = dict[str, Tensor]
 Scaling = tuple[Tensor, Tensor, State]  # coefficient, fired, state

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from clipbench.plugins.registry import strategy
+from clipbench.plugins.decorators import strategy
 
 NotPositive = Annotated[float, Le(0)]
 NotNegative = Annotated[float, Ge(0)]

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clipbench.plugins.registry import strategy
+from clipbench.plugins.decorators import strategy
 
 Scaling = tuple[Tensor, Tensor]  # coefficient, fired
 P = Annotated[float, Gt(0)]  # of a p-norm; .inf is the largest element

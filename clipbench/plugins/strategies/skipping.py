@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from clipbench.plugins.registry import strategy
+from clipbench.plugins.decorators import strategy
 
 
 @strategy(per="step", search=(1e-1, 1e2), loose=math.inf, refuses=True, threshold_is_norm=True)

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from clipbench.plugins.registry import strategy
+from clipbench.plugins.decorators import strategy
 
 Eps = Annotated[float, Ge(0)]
 

@@ -1,0 +1,139 @@
+"""The decorators that declare plug-ins: functions with a kind and the facts that clipbench needs about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from clipbench.plugins.registry import Plugin
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PLACES = ("model", "tensor", "unit", "element", "step")
+TARGETS = ("gradient", "weights")
+
+
+def strategy(
+    *,
+    per: str,
+    on: str = "gradient",
+    search: tuple[float, float] | None = None,
+    loose: float | None = None,
+    refuses: bool = False,
+    instead: tuple[str, ...] = (),
+    bounds: bool = False,
+    clips: bool = True,
+    threshold_is_norm: bool = False,
+    at_zero: str = "everything is clipped away",
+    init: Mapping[str, Any] | None = None,
+) -> Callable[[Function], Function]:
+    """Declare a clipping rule.
+
+    Parameters
+    ----------
+    per
+        What the rule sees, and therefore returns: at `model`, `tensor` and `unit` (coefficient, fired) for each of
+        them, at `element` the new elements, at `step` whether the step is kept.
+    on
+        `gradient`, or `weights` for a rule that changes the weights after the optimizer's step. At elements that rule
+        gets them as `new`, those before the step as `old` and the gradient as `g`; elsewhere their norm as `w`.
+    search
+        The range of thresholds that a sweep searches by default.
+    loose
+        The threshold at which the rule does nothing; None if it always acts.
+    refuses
+        Whether the rule can skip a whole step, and so survives a gradient that is not finite.
+    instead
+        Options that can replace the threshold, which is then infinite.
+    bounds
+        Whether the 2-norm over the whole model is at most the threshold afterwards, as differential privacy requires.
+    clips
+        False for the rule that changes nothing.
+    threshold_is_norm
+        Whether the threshold is compared with the norm of the whole gradient.
+    at_zero
+        The effect of the threshold 0, in words.
+    init
+        The initial state: for each name a number per place, or (size, number) for a window of numbers. The rule gets
+        it as `state` and returns the new state after its other results.
+    """
+    facts = dict(locals())
+    if per not in PLACES:
+        raise ValueError(f"per must be one of {', '.join(PLACES)}, got {per!r}")
+    if on not in TARGETS or (on == "weights" and per == "step"):
+        raise ValueError(f"on must be one of {', '.join(TARGETS)}, and a step is not refused on weights; got {on!r}")
+    return _declare("strategy", **facts)
+
+
+def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Declare a model: a function of options that returns an `nn.Module`.
+
+    It gets `inputs` and `outputs`, the sizes, if it has parameters of these names. `given` requests further facts
+    about the data: `tokens`, the number of distinct whole numbers in the inputs (0 for real numbers), and `every_step`,
+    whether there is a target at every step of a sequence.
+    """
+    return _declare("model", given=given)
+
+
+def dataset(
+    *,
+    standardize: bool = False,
+    loss: str = "",
+    metrics: tuple[str, ...] = (),
+    library: bool = False,
+    changes: bool = False,
+) -> Callable[[Function], Function]:
+    """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test.
+
+    It gets `yaml_folder`, to which file names in the YAML are relative, and `shares`, those of validation and test
+    data, if it has parameters of these names. A function with a parameter `generator` is a stream: it returns one batch
+    (x, y), drawn from that `torch.Generator`, of `batch_size` examples if it has that parameter.
+
+    Parameters
+    ----------
+    standardize
+        Whether the inputs are scaled to mean 0 and standard deviation 1 by default.
+    loss, metrics
+        The defaults, if they differ from those for this kind of targets.
+    library
+        Whether it has many data sets, of which its first option names one: `openml:mnist_784`.
+    changes
+        Whether the data of a name may change over time.
+    """
+    return _declare("data", standardize=standardize, loss=loss, metrics=metrics, library=library, changes=changes)
+
+
+def optimizer(**facts: Any) -> Callable[[Function], Function]:
+    """Declare an optimizer: a function of params, lr and options that returns a `torch.optim.Optimizer`."""
+    return _declare("optimizer", **facts)
+
+
+def loss(*, metrics: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Declare a loss: a function of output and target that returns a scalar tensor.
+
+    `metrics` are the default metrics, if they differ from those for this kind of targets.
+    """
+    return _declare("loss", metrics=metrics)
+
+
+def metric(*, higher_is_better: bool) -> Callable[[Function], Function]:
+    """Declare a metric: a function of output and target that returns a scalar tensor."""
+    return _declare("metric", higher_is_better=higher_is_better)
+
+
+def schedule() -> Callable[[Function], Function]:
+    """Declare a schedule: a function of `step`, from 0, and of the number of `steps` that returns a factor."""
+    return _declare("schedule")
+
+
+def noise() -> Callable[[Function], Function]:
+    """Declare a noise law: a function of a size and a generator that returns independent centred draws, float64."""
+    return _declare("noise")
+
+
+def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:
+    def attach(function: Function) -> Function:
+        function.__clipbench__ = Plugin(kind, function.__name__, function, facts)  # type: ignore[attr-defined]
+        return function
+
+    return attach
