@@ -12,8 +12,15 @@ from tests.cli_helpers import train
 ROOT = Path(__file__).parent.parent / "experiments"
 FILES = sorted(ROOT.rglob("*.yaml"))
 PAPERS = sorted((ROOT / "papers").glob("*.yaml"))
-# Papers whose experiment takes minutes: `make test-slow` and `make papers` train them whole.
-LONG = {"1-temporal-order", "1-temporal-order-long", "1-temporal-order-slow", "5-label-noise", "6-heavy-tails"}
+# Papers whose experiment takes long: `make test-slow` and `make papers` train them whole.
+LONG = {
+    "2-scalar-rnn",
+    "1-temporal-order",
+    "1-temporal-order-long",
+    "1-temporal-order-slow",
+    "5-label-noise",
+    "6-heavy-tails",
+}
 
 every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
 
@@ -64,7 +71,7 @@ SETTLED = {
 }
 
 
-@pytest.mark.parametrize("stem", SETTLED)
+@pytest.mark.parametrize("stem", [pytest.param("0-vanishing", marks=pytest.mark.slow), *list(SETTLED)[1:]])
 def test_claim_of_an_article_is_settled_as_its_page_says(stem, tmp_path):
     found = verdicts(ROOT / "articles" / f"{stem}.yaml", tmp_path)
     for verdict, numbers in SETTLED[stem].items():

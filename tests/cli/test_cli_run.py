@@ -224,7 +224,12 @@ def slow(tmp_path):
     ("name", "options", "shown"),
     [
         ("SIGINT", ["--no-mlflow"], "--no-mlflow"),
-        ("SIGTERM", ["--tracking-uri", "http://me:hunter2@127.0.0.1:9"], "--tracking-uri http://***@127.0.0.1:9"),
+        pytest.param(
+            "SIGTERM",
+            ["--tracking-uri", "http://me:hunter2@127.0.0.1:9"],
+            "--tracking-uri http://***@127.0.0.1:9",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_interruption_keeps_what_is_saved_and_says_how_to_go_on(slow, name, options, shown):
@@ -232,9 +237,9 @@ def test_an_interruption_keeps_what_is_saved_and_says_how_to_go_on(slow, name, o
     with started("run", path, "--results", results, "--workers", "2", *options) as process:
         until(lambda: len(saved(results / "small")) >= 2)
         process.send_signal(getattr(signal, name))
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == 130 and not stdout
-        until(lambda: not processes(process.mark), seconds=2)
+        until(lambda: not processes(process.mark))
     assert stderr.splitlines()[-1] == (
         "Interrupted. Finished trials are saved. "
         f"To continue: clipbench run {path} --results '{results}' --workers 2 {shown}"

@@ -25,7 +25,7 @@ def test_a_model_that_is_unknown_is_a_wrong_input():
     assert said.exit_code == 2 and "transfromer" in said.stderr and "Traceback" not in said.stderr
 
 
-@pytest.mark.parametrize("model", ["rnn", "quadratic"])
+@pytest.mark.parametrize("model", [pytest.param("rnn", marks=pytest.mark.slow), "quadratic"])
 def test_sequences_and_objectives_are_measured_on_data_that_fit(model):
     (figure,) = json.loads(invoke("bench", "--model", model, "--lanes", "8", "--rounds", "1", "--json").stdout)
     assert figure["engine"] == "plan" and min(figure["loop_one_thread"], figure["cohort"]) > 0

@@ -38,6 +38,7 @@ def kill_often(path, results, times, *options):
     return counts
 
 
+@pytest.mark.slow
 def test_after_three_kills_every_trial_is_there_once_and_the_same(undisturbed, tmp_path):
     path, results = write(tmp_path, **LONGER), tmp_path / "results"
     before = kill_often(path, results, 3, "--no-mlflow")

@@ -12,6 +12,7 @@ import yaml
 import clipbench
 from clipbench import config
 from tests import pages
+from tests.cli_helpers import train
 from tests.pages import blocks
 
 BASE = {"data": "digits", "model": "mlp", "optimizer": "sgd", "clip": ["none"], "seeds": 2}
@@ -43,8 +44,9 @@ def test_every_yaml_block_is_valid(block, examples):
 
 
 @pytest.mark.parametrize("name", [block.file for block in blocks("yaml") if block.file])
-def test_every_example_trains(name, examples):
-    pages.clipbench("run", name, "--no-mlflow", "--workers", "1", folder=examples)
+def test_every_example_trains(name, examples, monkeypatch):
+    monkeypatch.chdir(examples)
+    train(name, "results", "--workers", "1")
     experiment = config.load(examples / name)
     records = pd.read_parquet(examples / "results" / experiment.name / "records")
     assert set(records["status"]) <= {"finished", "diverged"}

@@ -124,6 +124,17 @@ SCHEDULES = {
 JUMPY = ("rprop",)
 
 
+# The full product of rules, optimizers and models is slow. The fast part holds every pair of a rule and a model, and
+# of an optimizer and a model: each optimizer takes its share of the rules, another one with each model.
+whole = pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["share", "whole"])
+
+
+def share(arms: list[str], model: str, optimizer: str, optimizers: list[str]) -> list[str]:
+    """The rules that an optimizer is compared with in the fast tests."""
+    first = (optimizers.index(optimizer) + list(MODELS).index(model)) % len(optimizers)
+    return arms[first :: len(optimizers)]
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
@@ -171,21 +182,28 @@ def assert_same_steps(records, trial: Trial, expected: oracle.Run, tolerance: fl
         )
 
 
+@whole
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("model", MODELS)
-def test_cohort_equals_the_plain_loop_in_float64(model, optimizer):
+def test_cohort_equals_the_plain_loop_in_float64(model, optimizer, whole):
     steps = 20 if model == "cnn" else 50  # the plain loop takes its time
-    trials = trials_of(model, optimizer, list(ARMS), training(model, "float64", steps))
+    arms = list(ARMS) if whole else share(list(ARMS), model, optimizer, list(OPTIMIZERS))
+    trials = trials_of(model, optimizer, arms, training(model, "float64", steps))
     records = engine.train(trials)
     data = datasets.load(trials[0].data)
     for trial in trials:
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(steps), 1e-9)
 
 
-@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in JUMPY])
+SMOOTH = [name for name in OPTIMIZERS if name not in JUMPY]
+
+
+@whole
+@pytest.mark.parametrize("optimizer", SMOOTH)
 @pytest.mark.parametrize("model", MODELS)
-def test_cohort_stays_with_the_plain_loop_in_float32(model, optimizer):
-    trials = trials_of(model, optimizer, CONTINUOUS, training(model, "float32", 20))
+def test_cohort_stays_with_the_plain_loop_in_float32(model, optimizer, whole):
+    arms = CONTINUOUS if whole else ["none", *share(CONTINUOUS, model, optimizer, SMOOTH)]
+    trials = trials_of(model, optimizer, list(dict.fromkeys(arms)), training(model, "float32", 20))
     records = engine.train(trials)
     data = datasets.load(trials[0].data)
     for trial in trials:
@@ -208,10 +226,12 @@ class Shared(ChunkTraining):
         super()._one_step(size)
 
 
+@whole
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 @pytest.mark.parametrize("model", MODELS)
-def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, optimizer):
-    trials = order(trials_of(model, optimizer, list(ARMS), training(model, "float32", 20)))
+def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, optimizer, whole):
+    arms = list(ARMS) if whole else share(list(ARMS), model, optimizer, ["momentum", "adam"])
+    trials = order(trials_of(model, optimizer, arms, training(model, "float32", 20)))
     data = datasets.load(trials[0].data)
     cohort = Shared(trials, Workspace(WorkspaceShape.of(trials, "cpu"), data))
     cohort.attach([oracle.Loop(trial, data) for trial in trials])
@@ -277,6 +297,9 @@ def test_every_rule_and_optimizer_of_the_catalogue_is_compared_with_the_loop():
     assert {arm.name for arm in ARMS.values()} == set(registry.catalogue("strategy"))
     assert {optimizer.name for optimizer in OPTIMIZERS.values()} == set(registry.catalogue("optimizer"))
     assert set(SCHEDULES) == set(registry.catalogue("schedule"))
+    for model in MODELS:
+        shares = [arm for optimizer in OPTIMIZERS for arm in share(list(ARMS), model, optimizer, list(OPTIMIZERS))]
+        assert sorted(shares) == sorted(ARMS)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -101,8 +101,11 @@ def test_models_that_cannot_be_stacked_are_looped_by_microbatches(model):
         assert set(records.records["engine"]) == {"looped"}
 
 
-@pytest.mark.parametrize("scope", ["sample", SEVEN], ids=["sample", "seven"])
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize(
+    ("model", "scope"),
+    [("mlp", "sample"), ("mlp", SEVEN), ("cnn", "sample"), pytest.param("cnn", SEVEN, marks=pytest.mark.slow)],
+    ids=["mlp-sample", "mlp-seven", "cnn-sample", "cnn-seven"],
+)
 def test_a_trial_does_not_depend_on_its_neighbours(model, scope):
     arms = few(scope) + ([C("norm", **NORM, scope=scope, noise=1.0)] if scope == "sample" else [])
     trials = trials_of(arms, model, dtype="float32", seeds=(0, 1))

@@ -142,4 +142,4 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path):
         until(lambda: saved(tmp_path / "r" / "small"))
         assert len(processes(process.mark)) >= 4, "two workers, who loaded torch for them, and their parent"
         process.kill()
-        until(lambda: not processes(process.mark), seconds=2)
+        until(lambda: not processes(process.mark))

@@ -46,6 +46,11 @@ MODELS = {
     "cnn of article 1": (IMAGES, C("cnn", **{**CNN, "padding": "none", "pool": "average", "pool_after": "last"})),
     "cnn of article 2": (IMAGES, C("cnn", **{**CNN, "channels": [4], "hidden": 0, "padding": "none"})),
 }
+# One of every kind, for what takes long; the others are slow tests there.
+KINDS = ("rnn", "rnn sigmoid", "gru", "lstm", "transformer", "deep_mlp", "resnet", "cnn of article 2")
+every_kind = pytest.mark.parametrize(
+    "model", [pytest.param(model, marks=[] if model in KINDS else pytest.mark.slow) for model in MODELS]
+)
 # Rules of every place; the product of all rules with all optimizers is held on simpler models.
 CHOSEN = ("none", "norm", "norm per unit p=1", "norm without head", "agc per tensor", "value", "skip", "autoclip")
 
@@ -73,7 +78,7 @@ def test_cohort_equals_the_plain_loop_by_the_plan(model):
         assert_same_steps(records, trial, oracle.Loop(trial, data).train(15), 1e-8)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@every_kind
 def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model):
     trials = order(trials_of(model, "momentum", "float32", 10))
     data = datasets.load(trials[0].data)
@@ -86,7 +91,7 @@ def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model):
             np.testing.assert_allclose(outcome.steps[:, row, lane], loop.run.column(name), rtol=2e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@every_kind
 def test_a_trial_does_not_depend_on_its_neighbours(model):
     trials = trials_of(model, "momentum", "float32", 6, seeds=(0, 1))
     together = engine.train(trials)
@@ -99,6 +104,7 @@ def test_a_trial_does_not_depend_on_its_neighbours(model):
 
 def test_every_model_of_the_catalogue_is_compared_with_the_loop():
     compared = {model.name for _, model in [*MODELS.values(), *test_engine.MODELS.values()]}
+    assert {MODELS[model][1].name for model in KINDS} == {model.name for _, model in MODELS.values()}
     # The others are objectives without data, and in test_training.py.
     assert compared == {name for name, plugin in registry.catalogue("model").items() if plugin.given}
 

@@ -94,9 +94,9 @@ def test_interrupted_it_says_how_to_go_on_and_leaves_nobody_behind(tmp_path):
     with begin(path, results, "--no-mlflow") as process:
         until(lambda: (results / "small" / JOURNAL).exists() and "RUNNING" in states(results / "small"))
         process.terminate()
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == 130 and not stdout
-        until(lambda: not processes(process.mark), seconds=5)
+        until(lambda: not processes(process.mark))
     assert stderr.splitlines()[-1] == (
         "Interrupted. Finished trials are saved. "
         f"To continue: clipbench sweep {path} --results {results} --workers 1 --no-mlflow"
@@ -104,6 +104,7 @@ def test_interrupted_it_says_how_to_go_on_and_leaves_nobody_behind(tmp_path):
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_two_into_one_folder_train_no_trial_twice_and_a_run_is_told_to_wait(tmp_path):
     path, results = write(tmp_path, **SEARCH), tmp_path / "results"
     with begin(path, results, "--no-mlflow", "--json") as first, begin(path, results, "--no-mlflow") as second:

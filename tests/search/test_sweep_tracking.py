@@ -24,9 +24,9 @@ SEARCH = {
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory):
+def mirrored(tmp_path_factory, with_database):
     root = tmp_path_factory.mktemp("mirrored")
-    path, results = write(root, **SEARCH), root / "results"
+    path, results = write(root, **SEARCH), with_database(root / "results")
     said = invoke("sweep", path, "--results", results, "--workers", "1")
     assert said.exit_code == 0, said.stderr
     return results, Sent(f"sqlite:///{results}/mlflow.db", "small")

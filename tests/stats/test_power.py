@@ -9,7 +9,9 @@ from clipbench import stats
 from clipbench.reporting import compare, headline, notes
 from tests.reporting.test_report import GOOD, row, setting, trial, verdicts
 
-SEEDS, STUDIES = 8, 150
+SEEDS = 8
+# Simulated studies: bounds are those of their number.
+studies = pytest.mark.parametrize("studies", [50, pytest.param(150, marks=pytest.mark.slow)])
 
 
 def study(rng, dz, strategies=1):
@@ -22,9 +24,9 @@ def study(rng, dz, strategies=1):
     return rows
 
 
-def found(dz, strategies=1):
+def found(dz, studies, strategies=1):
     rng = np.random.default_rng([int(100 * dz), strategies])
-    judged = [verdicts(setting(study(rng, dz, strategies)))["s0@1.0"] for _ in range(STUDIES)]
+    judged = [verdicts(setting(study(rng, dz, strategies)))["s0@1.0"] for _ in range(studies)]
     return np.mean([word in GOOD for word in judged])
 
 
@@ -34,18 +36,24 @@ def theory(dz, level):
     return 1 - scipy_stats.nct.cdf(critical, SEEDS - 1, dz * np.sqrt(SEEDS))
 
 
+def error(expected, studies):
+    """Three standard errors of a share."""
+    return 3 * np.sqrt(expected * (1 - expected) / studies)
+
+
+@studies
 @pytest.mark.parametrize("dz", [0.5, 1.0, 1.5])
-def test_effect_is_found_as_often_as_theory_predicts(dz):
+def test_effect_is_found_as_often_as_theory_predicts(dz, studies):
     """The sign-flip test of normal differences has about the power of the t test at the same level."""
     expected = theory(dz, stats.LEVEL)
-    error = 3 * np.sqrt(expected * (1 - expected) / STUDIES)
-    assert found(dz) == pytest.approx(expected, abs=error + 0.04)
+    assert found(dz, studies) == pytest.approx(expected, abs=error(expected, studies) + 0.04)
 
 
-def test_several_strategies_cost_the_power_that_holm_takes():
+@studies
+def test_several_strategies_cost_the_power_that_holm_takes(studies):
     """With three strategies the first step is at a third of the level, which eight seeds barely resolve."""
     expected = theory(1.5, stats.LEVEL / 3)
-    assert expected - 0.12 <= found(1.5, strategies=3) <= theory(1.5, stats.LEVEL)
+    assert expected - error(expected, studies) <= found(1.5, studies, strategies=3) <= theory(1.5, stats.LEVEL)
 
 
 def test_seeds_that_are_advised_give_the_power_that_is_promised():

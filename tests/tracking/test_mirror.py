@@ -26,8 +26,8 @@ def store(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
+def results(tmp_path_factory, with_database):
+    return with_database(tmp_path_factory.mktemp("results"))
 
 
 def start(store, uri, results, name="x"):

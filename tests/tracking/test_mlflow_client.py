@@ -31,9 +31,9 @@ INVOCATION = Invocation(
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """One embedded store for the module: making its tables takes seconds."""
-    return tmp_path_factory.mktemp("the results")
+def results(tmp_path_factory, with_database):
+    """One embedded store for the module."""
+    return with_database(tmp_path_factory.mktemp("the results"))
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
+def server(tmp_path_factory, with_database):
+    server = Server(with_database(tmp_path_factory.mktemp("server")))
     server.start()
     yield server
     server.kill()
@@ -293,6 +293,7 @@ def test_an_experiment_that_was_deleted_comes_back(store, name, results):
     assert send(store, name, uri, results).trials == 1
 
 
+@pytest.mark.slow
 def test_two_processes_start_on_one_fresh_store_and_mlflow_says_nothing_on_our_streams(store, tmp_path):
     """MLflow would report each migration and each run, and break a file that two make tables in."""
     fill(store, [0])

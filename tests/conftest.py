@@ -1,0 +1,25 @@
+"""What tests of several folders share."""
+
+import shutil
+
+import pytest
+
+from clipbench.tracking.uri import default_uri
+
+
+@pytest.fixture(scope="session")
+def with_database(tmp_path_factory):
+    """Put an empty MLflow database into a results folder: a copy, because making its tables takes seconds."""
+    made = tmp_path_factory.mktemp("database")
+
+    def put(results):
+        from clipbench.tracking.mlflow_client import MlflowExperiment, connection
+
+        if not (made / "mlflow.db").exists():
+            with connection(default_uri(made), ""):
+                MlflowExperiment.at(default_uri(made), "empty", made / "mlartifacts")
+        results.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made / "mlflow.db", results)
+        return results
+
+    return put
