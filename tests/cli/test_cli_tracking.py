@@ -14,10 +14,10 @@ AWAY = "http://me:hunter2@127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory):
+def mirrored(tmp_path_factory, with_database):
     """A run with the default store: its file, its results folder, what it said."""
     root = tmp_path_factory.mktemp("mirrored")
-    path, results = write(root), root / "the results"
+    path, results = write(root), with_database(root / "the results")
     said = invoke("run", path, "--results", results)
     assert said.exit_code == 0, said.stderr
     return path, results, said

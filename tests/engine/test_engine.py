@@ -257,11 +257,13 @@ LATE = {
 }
 
 
+@whole
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_after_momentum_every_rule_acts_on_the_update(optimizer):
+def test_after_momentum_every_rule_acts_on_the_update(optimizer, whole):
     data, model = MODELS["mlp"]
     train = training("mlp", "float64", 30)
-    trials = [Trial(data, model, OPTIMIZERS[optimizer], train, arm, 3) for arm in LATE.values()]
+    arms = list(LATE) if whole else share(list(LATE), "mlp", optimizer, ["sgd", "momentum", "adam"])
+    trials = [Trial(data, model, OPTIMIZERS[optimizer], train, LATE[arm], 3) for arm in arms]
     records = engine.train(trials)
     loaded = datasets.load(data)
     for trial in trials:

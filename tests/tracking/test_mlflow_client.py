@@ -333,6 +333,7 @@ def test_a_server_that_is_away_is_named_with_the_way_out_and_without_its_passwor
     assert "hunter2" not in str(it.value)
 
 
+@pytest.mark.slow
 def test_a_server_killed_midway_gets_the_rest_when_it_is_back(store, server, name, results, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     ids = fill(store, range(12))
