@@ -69,7 +69,7 @@ def test_every_python_block_compiles():
         compile(block.text, block.file or "block.py", "exec")
 
 
-def test_the_plain_loop_reproduces_a_trial(tmp_path):
+def test_the_plain_loop_reproduces_a_trial(tmp_path, monkeypatch):
     code = next(block.text for block in blocks("python") if "clip_grad_norm_(" in block.text)
     loop = {}
     exec(compile(code, "README.md", "exec"), loop)
@@ -77,7 +77,8 @@ def test_the_plain_loop_reproduces_a_trial(tmp_path):
         "data: digits\nmodel: mlp\noptimizer: {name: sgd, lr: 0.1, momentum: 0.9}\n"
         "train: {epochs: 2}\nclip: {name: norm, threshold: 0.5}\nseeds: [3]\n"
     )
-    pages.clipbench("run", "loop.yaml", "--no-mlflow", "--workers", "1", folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    train("loop.yaml", "results", "--workers", "1")
     steps = pd.read_parquet(tmp_path / "results/loop/steps").sort_values("step")
     np.testing.assert_allclose(steps["train/loss"], loop["losses"], rtol=1e-4)
 

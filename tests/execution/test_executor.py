@@ -52,7 +52,7 @@ def test_a_worker_that_dies_is_replaced_and_its_lanes_are_trained_again(undistur
     ("how", "words"),
     [
         ("exit", "the worker process died 2 times (exit code 7)"),
-        ("kill", "the worker process died 2 times (exit code -9)"),
+        pytest.param("kill", "the worker process died 2 times (exit code -9)", marks=pytest.mark.slow),
         ("raise", "RuntimeError: the cat sat on the keyboard"),
     ],
 )
