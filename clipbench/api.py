@@ -220,7 +220,7 @@ def _count(name: str, value: Any, most: int | None = None) -> int:
     except TypeError:
         count = 0
     if isinstance(value, bool) or count < 1 or (most and count > most):
-        raise _wrong(name, f"expected a whole number {bounds}, got {value!r}.")
+        raise _wrong(name, f"expected an integer {bounds}, got {value!r}.")
     return count
 
 

@@ -192,16 +192,16 @@ def test_a_plain_script_an_event_loop_and_a_thread_may_call_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"seeds": "x"}, "seeds: expected a whole number of at least 1, got 'x'"),
-        ({"seeds": 0}, "seeds: expected a whole number of at least 1, got 0"),
-        ({"seeds": True}, "seeds: expected a whole number of at least 1, got True"),
-        ({"workers": 0}, "workers: expected a whole number from 1 to 1024, got 0"),
-        ({"workers": "many"}, "workers: expected a whole number from 1 to 1024, got 'many'"),
+        ({"seeds": "x"}, "seeds: expected an integer of at least 1, got 'x'"),
+        ({"seeds": 0}, "seeds: expected an integer of at least 1, got 0"),
+        ({"seeds": True}, "seeds: expected an integer of at least 1, got True"),
+        ({"workers": 0}, "workers: expected an integer from 1 to 1024, got 0"),
+        ({"workers": "many"}, "workers: expected an integer from 1 to 1024, got 'many'"),
         ({"device": "tpu"}, "device: expected one of auto, cpu, cuda, mps, got 'tpu'"),
         ({"set": ["train.epochs=2"]}, "set: expected a mapping, got ['train.epochs=2']"),
         ({"set": {"train.epohcs": 3}}, "epohcs"),
         ({"set": {"train.epochs": object()}}, "--set train.epochs: cannot be <object"),
-        ({"tracking_uri": "ftp://me:hunter2@host"}, "unknown kind of MLflow store `ftp`"),
+        ({"tracking_uri": "ftp://me:hunter2@host"}, "unknown kind of tracking URI `ftp`"),
     ],
 )
 def test_a_wrong_option_is_an_input_error_and_starts_nothing(finished, tmp_path, options, words):

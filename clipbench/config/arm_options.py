@@ -47,16 +47,16 @@ def available_arguments(facts: Mapping[str, Any]) -> tuple[str, ...]:
 def why_missing(plugin: Plugin, option: str) -> str:
     """Why a rule has no such option although others have it; empty if none has."""
     if option == "per":
-        return f"{plugin.name} looks at each {plugin.facts['per']}; it has no `per`."
+        return f"{plugin.name} works on each {plugin.facts['per']} and has no option `per`."
     if option not in ADDED_OPTIONS:
         return ""
     if not plugin.clips:
-        return f"{plugin.name} does nothing; it has no `{option}`."
+        return f"{plugin.name} does not clip and has no option `{option}`."
     if plugin.facts.get("on") == "weights":
-        return f"{plugin.name} acts on the weights, after the step; it has no `{option}`."
+        return f"{plugin.name} acts on the weights after the step and has no option `{option}`."
     if "threshold" not in plugin.options and option in ("warmup", "schedule", "noise", "delta"):
-        return f"{plugin.name} has no threshold, and so no `{option}`."
-    return f"{plugin.name} keeps or refuses the step as a whole; it has no `{option}`."
+        return f"{plugin.name} has no threshold, and therefore no option `{option}`."
+    return f"{plugin.name} accepts or rejects the whole step and has no option `{option}`."
 
 
 def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
@@ -64,16 +64,16 @@ def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
     values = {name: axis.values for name, axis in axes.items() if name not in plugin.options}
     scopes = values.get("scope", ("batch",))
     if values.get("after", (None,)) != (None,) and scopes != ("batch",):
-        yield "after", "an update is of the whole batch, and the scope cuts it into parts.", "Take one of them out."
+        yield "after", "`after` can only be combined with scope: batch.", "Remove one of them."
     if "sample" in scopes and plugin.facts.get("init"):
-        text = f"{plugin.name} remembers what it saw, and of an example there is no step before."
-        yield "scope", text, "Write scope: batch, or {shards: n}: each part remembers its own."
+        text = f"{plugin.name} keeps state between steps, which scope: sample does not support."
+        yield "scope", text, "Write scope: batch, or {shards: n}: each shard keeps its own state."
     if any(values.get("noise", ())) and set(scopes) != {"sample"}:
-        yield "noise", "noise is of DP-SGD, which clips each example.", "Write scope: sample, or take it out."
+        yield "noise", "noise requires scope: sample, as in DP-SGD.", "Write scope: sample, or remove the noise."
     if any(values.get("noise", ())) and any(values.get("warmup", ())):
-        yield "warmup", "noise hides nothing while nothing is clipped.", "Take one of them out."
+        yield "warmup", "warmup cannot be combined with noise: during warmup nothing is clipped.", "Remove one of them."
     if values.get("delta", (None,)) != (None,) and not all(values.get("noise", (0,))):
-        yield "delta", "without noise there is no privacy to account for.", "Take it out, or write noise: 1.0."
+        yield "delta", "delta requires noise.", "Write noise: 1.0, or remove delta."
 
 
 def validate_scope(value: Any) -> str | Component:

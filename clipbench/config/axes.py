@@ -87,7 +87,7 @@ def read_axis(node: Node, spec: OptionSpec, findings: Findings) -> Axis | None:
     if not _is_axis(node, spec):
         return _single(node, spec, findings)
     if not node.value:
-        findings.add(node.place, "an empty list leaves nothing to try.", "Write at least one value.")
+        findings.add(node.place, "the list is empty.", "Write at least one value.")
         return None
     parts = [_single(item, spec, findings) for item in node.value]
     kept = [part for part in parts if part is not None]
@@ -129,9 +129,9 @@ def read_range(node: Node, findings: Findings, *, integer: bool = False) -> Rang
     for name, item in mapping.items():
         if name not in (*KINDS, "points"):
             remedy = did_you_mean(name, (*KINDS, "points"))
-            findings.add(item.key_place, f"a range has no {name!r}.", remedy)
+            findings.add(item.key_place, f"unknown key {name!r} in a range.", remedy)
     if all(kind in mapping for kind in KINDS):
-        findings.add(node.place, "a range is either log or linear, and this one is both.", "Keep one of them.")
+        findings.add(node.place, "a range cannot be both log and linear.", "Keep one of them.")
         return None
     kind = "log" if "log" in mapping else "linear"
     ends = _ends(mapping[kind], kind == "log", findings)
@@ -170,7 +170,7 @@ def _without_doubles(node: Node, axis: Axis, findings: Findings) -> Axis | None:
     for value in axis.values:
         marked = (type(value), value)
         if marked in seen:
-            findings.add(node.place, f"the value {show(value)} is here twice.", "Keep one of them.")
+            findings.add(node.place, f"duplicate value {show(value)}.", "Keep one of them.")
             return None
         seen.add(marked)
     return axis
@@ -189,11 +189,11 @@ def _ends(node: Node, log: bool, findings: Findings) -> tuple[float, float] | No
 
 def _faults(ends: Any, log: bool) -> Iterator[str]:
     if not isinstance(ends, list) or len(ends) != 2 or not all(_is_finite(end) for end in ends):
-        yield "a range goes from one finite number to another"
+        yield "a range needs two finite numbers"
     elif ends[0] >= ends[1]:
-        yield "a range goes from its lower end to its higher one"
+        yield "the first end of a range must be less than the second"
     elif log and ends[0] <= 0:
-        yield "a log range has ends larger than 0"
+        yield "the ends of a log range must be greater than 0"
 
 
 def _is_finite(value: Any) -> bool:
@@ -205,6 +205,6 @@ def _points(node: Node, findings: Findings) -> int | None:
     if points is INVALID:
         return None
     if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= MOST_POINTS:
-        findings.add(node.place, f"expected 1 to {MOST_POINTS} points, got {show(points)}.")
+        findings.add(node.place, f"points must be between 1 and {MOST_POINTS}, got {show(points)}.")
         return None
     return points

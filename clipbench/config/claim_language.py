@@ -103,14 +103,14 @@ class Vocabulary:
         if name in found or len(found) == 1:
             return name if name in found else found[0]
         if found:
-            raise InvalidValue(f"{name!r} may be {' or '.join(found)}.", "Write it in full.")
-        raise InvalidValue(f"there is no option {name!r}.", did_you_mean(name, self.options))
+            raise InvalidValue(f"{name!r} is ambiguous: it may be {' or '.join(found)}.", "Write the full name.")
+        raise InvalidValue(f"unknown option {name!r}.", did_you_mean(name, self.options))
 
     def missing(self, side: Side) -> str:
         """Why this experiment has nothing that a side names; empty if it has."""
         for name, value in side.options:
             if not any(same_value(known, value) for known in self.options[name]):
-                return f"{name} is never {value} here, only {', '.join(self.options[name])}."
+                return f"{name} has no value {value} here, only {', '.join(self.options[name])}."
         absent = [name for _, name in side.where if name not in self.sections]
         if side.strategy and side.strategy not in self.thresholds:
             absent.append(side.strategy)
@@ -148,9 +148,9 @@ def read(text: str, vocabulary: Vocabulary) -> Expectation:
     if bool(found.left.minus) != bool(found.right.minus):
         raise InvalidValue("a difference can only be compared with a difference.", HOW)
     if found.left.minus and found.always:
-        raise InvalidValue("`always` asks for single arms, and a difference is of two.", HOW)
+        raise InvalidValue("`always` does not support differences.", HOW)
     if found.left.measure and found.right.measure:
-        raise InvalidValue("both sides name a measure, and none names arms.", HOW)
+        raise InvalidValue("one side must name arms, but both name a measure.", HOW)
     return found
 
 
@@ -162,7 +162,7 @@ def _split(text: str) -> tuple[str, str, str]:
         if depth == 0 and sign in RELATIONS:
             places.append(place)
     if len(places) != 1:
-        raise InvalidValue(f"expected two sides and one of >, < and = between them, got {text!r}.", HOW)
+        raise InvalidValue(f"expected two sides with one of >, < and = between them, got {text!r}.", HOW)
     (place,) = places
     left, right = text[:place].strip(), text[place + 1 :].strip()
     if not left or not right:
@@ -206,9 +206,7 @@ def _difference(text: str, vocabulary: Vocabulary) -> Side:
         raise InvalidValue(f"expected a difference such as (norm - none), got {text!r}.", HOW)
     left, base = (_side(part.strip(), vocabulary) for part in parts)
     if not left.strategy or not base.strategy or base.where or left.where or left.options or base.options:
-        raise InvalidValue(
-            f"a difference is between two strategies, got {text!r}.", "Write (norm - none)[train.l2=0.001]."
-        )
+        raise InvalidValue(f"a difference takes two strategies, got {text!r}.", "Write (norm - none)[train.l2=0.001].")
     return replace(left, minus=base)
 
 

@@ -69,7 +69,7 @@ def read_choices(node: Node, kind: str, folder: str, findings: Findings) -> list
     """The components of a section, which is one of them or a list."""
     entries = node.value if isinstance(node.value, list) else [node]
     if not entries:
-        findings.add(node.place, "an empty list leaves nothing to try.", f"Name at least one {kind}.")
+        findings.add(node.place, "the list is empty.", f"Name at least one {kind}.")
     found = [choice for entry in entries for choice in _entry(entry, kind, folder, findings)]
     return [choice for choice in found if choice is not None]
 
@@ -148,7 +148,7 @@ def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | No
     if node.value is INVALID:
         return None
     if not isinstance(node.value, str) or not node.value:
-        remedy = "`none` is the name of no clipping." if kind == "strategy" and not node.value else ""
+        remedy = "Write none for no clipping." if kind == "strategy" and not node.value else ""
         findings.add(node.place, f"expected the name of a {kind}, got {show(node.plain())}.", remedy)
         return None
     try:
@@ -159,8 +159,8 @@ def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | No
     except (OSError, ValueError) as error:  # a path that no file can have
         findings.add(node.place, f"{show(node.value)} cannot be looked up: {error}.")
     except SystemExit:
-        text = f"cannot import {node.value!r}: it ends the program."
-        findings.add(node.place, text, "Guard its main part.")
+        text = f"cannot import {node.value!r}: it exits the program."
+        findings.add(node.place, text, 'Move its main part under `if __name__ == "__main__"`.')
     else:
         if kind != "strategy" or _is_rule(plugin, node, findings):
             return plugin
@@ -170,15 +170,17 @@ def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | No
 def _is_rule(plugin: Plugin, node: Node, findings: Findings) -> bool:
     """Whether a function says where it looks, and asks for nothing that there is not; says so if not."""
     if "per" not in plugin.facts:
-        text = f"{node.value} does not say where it looks."
+        text = f"{node.value} does not declare `per`."
         findings.add(node.place, text, "Decorate it with @clipbench.strategy(per=...).")
         return False
     known = available_arguments(plugin.facts)
     asked = sorted(plugin.given - set(known))
     if asked:
         where = " on weights" if plugin.facts.get("on") == "weights" else ""
-        text = f"{node.value} names {', '.join(asked)}, and a rule per {plugin.facts['per']}{where} is not given that."
-        findings.add(node.place, text, f"It may name {', '.join(known)}.")
+        text = (
+            f"{node.value} asks for {', '.join(asked)}, which a strategy per {plugin.facts['per']}{where} is not given."
+        )
+        findings.add(node.place, text, f"Available arguments: {', '.join(known)}.")
     return not asked
 
 
@@ -186,7 +188,7 @@ def _signature(plugin: Plugin, node: Node, findings: Findings) -> dict[str, Opti
     try:
         return signature(plugin)
     except (ValueError, TypeError):  # some functions written in C do not say what they take
-        text = f"the options of {plugin.name!r} cannot be read."
+        text = f"the signature of {plugin.name!r} cannot be read."
         findings.add(node.place, text, "Wrap it in a Python function.")
         return None
 
@@ -229,7 +231,7 @@ def _schedules(node: Node, folder: str, findings: Findings) -> Axis | None:
             read = [one for choice in read_choices(entry, "schedule", folder, findings) for one in choice.components()]
             found += [None if one == CONSTANT else one for one in read]
     if len(set(found)) < len(found):
-        findings.add(node.place, "a schedule is here twice.", "Keep one of them.")
+        findings.add(node.place, "duplicate schedule.", "Keep one of them.")
     return Axis(tuple(found)) if len(findings.problems) == before else None
 
 
@@ -249,7 +251,7 @@ def _refuse_unknown(
 
 def _why_unknown(plugin: Plugin, option: str, specs: Mapping[str, OptionSpec]) -> tuple[str, str]:
     if plugin.is_stream and option in FIXED:
-        return f"{plugin.name} is a stream: every step draws new examples, and `{option}` says nothing of them.", ""
+        return f"{plugin.name} is a stream, which does not support `{option}`.", ""
     if plugin.kind == "strategy" and (text := why_missing(plugin, option)):
         return text, ""
     if option in SECTIONS and plugin.kind == "data":

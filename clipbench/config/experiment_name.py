@@ -21,9 +21,9 @@ def read_name(node: Node | None, path: Path, findings: Findings) -> str:
     if isinstance(node.value, str) and re.fullmatch(NAME, node.value):
         if node.value.lower() not in RESERVED:
             return node.value
-        findings.add(node.place, f"the name {show(node.value)} is taken by MLflow's store.")
+        findings.add(node.place, f"the name {show(node.value)} is reserved for MLflow's store.")
     elif node.value is not INVALID:
-        text = f"a name has up to 100 letters, digits, `.`, `_` and `-`, got {show(node.plain())}."
+        text = f"a name must consist of up to 100 letters, digits, `.`, `_` and `-`, got {show(node.plain())}."
         remedy = "Put it in quotes." if isinstance(node.value, int | float) else ""
         findings.add(node.place, text, remedy)
     return ""

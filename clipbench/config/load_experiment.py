@@ -128,14 +128,16 @@ class _Reading:
     def _sections(self) -> dict[str, Node]:
         root = self.root
         if root.value is None:
-            self.findings.add(root.place, "the file is empty.", "`clipbench init` writes one to start from.")
+            self.findings.add(root.place, "the file is empty.", "`clipbench init` writes an example.")
         elif not isinstance(root.value, dict):
-            text = f"an experiment is a mapping of sections, got {show(root.plain())}."
-            self.findings.add(root.place, text, "`clipbench init` writes one to start from.")
+            text = f"expected a mapping of sections, got {show(root.plain())}."
+            self.findings.add(root.place, text, "`clipbench init` writes an example.")
         else:
             for key, node in root.value.items():
                 if key == "include":
-                    self.findings.add(node.key_place, "there is no include: an experiment is one page to read.")
+                    self.findings.add(
+                        node.key_place, "`include` is not supported.", "Write the experiment in one file."
+                    )
                 elif key not in KEYS:
                     self.findings.add(node.key_place, f"unknown section {key!r}.", did_you_mean(key, KEYS))
             return dict(root.value)
@@ -158,8 +160,8 @@ class _Reading:
         if section == "data" and (node is None or _is_none(node)):
             return []
         if node is None:
-            remedy = "Name one: `clipbench list` shows what there is."
-            self.findings.add(self.root.place, f"there is no `{section}`.", remedy)
+            remedy = "`clipbench list` shows the available names."
+            self.findings.add(self.root.place, f"missing section `{section}`.", remedy)
             return []
         return read_choices(node, KINDS[section], self.folder, self.findings)
 
@@ -181,10 +183,10 @@ class _Reading:
             return None
         for position, seed in enumerate(seeds):
             if seed >= SEEDS:
-                text = f"torch's generators tell seeds apart below 2**32 only, got {seed}."
-                self.findings.add(node.value[position].place, text, "Choose a smaller one.")
+                text = f"seeds must be less than 2**32, got {seed}."
+                self.findings.add(node.value[position].place, text, "Choose a smaller seed.")
             if seed in seeds[:position]:
-                self.findings.add(node.value[position].place, f"the seed {seed} is here twice.", "Keep one of them.")
+                self.findings.add(node.value[position].place, f"duplicate seed {seed}.", "Keep one of them.")
         return seeds
 
     def _check_loss_and_data(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
@@ -194,13 +196,13 @@ class _Reading:
         losses = [loss.name for loss in axes["loss"].values] if "loss" in axes else ["auto"]
         if not data and losses and losses != ["output"]:
             remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
-            self.findings.add(self._place("data"), "there are no data to learn from.", remedy)
+            self.findings.add(self._place("data"), "there are no data to train on.", remedy)
 
     def _check_epoch_steps(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
         fixed = [choice.name for choice in data if not find("data", choice.name, choice.folder).is_stream]
         if fixed and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
-            text = f"an epoch of {fixed[0]} is one pass over its training examples."
-            self.findings.add(self._place("train.epoch_steps"), text, "Take it out; it is for streams.")
+            text = f"epoch_steps is only supported for streams, and {fixed[0]} is not one."
+            self.findings.add(self._place("train.epoch_steps"), text, "Remove it.")
 
     def _check_splits(self, data: Sequence[Choice]) -> None:
         for choice in data:
@@ -217,8 +219,8 @@ class _Reading:
         sizes += [len(axis.values) for axis in (axes or {}).values()]
         size = math.prod(sizes) * len(seeds or (0,))
         if size > MOST_TRIALS:
-            text = f"this makes {size:,} trials, more than {MOST_TRIALS:,}."
-            self.findings.add(Place(str(self.path)), text, "Take fewer seeds, points or options.")
+            text = f"the experiment has {size:,} trials, more than {MOST_TRIALS:,}."
+            self.findings.add(Place(str(self.path)), text, "Use fewer seeds, points or options.")
 
     def _expand(self, section: str, choices: Sequence[Choice]) -> tuple[Component, ...]:
         first: dict[Component, str] = {}
@@ -227,7 +229,7 @@ class _Reading:
                 if component in first:
                     earlier = self._place(first[component])
                     where = f" at line {earlier.line}" if earlier.line else ""
-                    text = f"{component.arm} is here twice, first{where} ({first[component]})."
+                    text = f"duplicate {component.arm}, first{where} ({first[component]})."
                     self.findings.add(self._place(choice.key), text, "Keep one of them.")
                 first.setdefault(component, choice.key)
         return tuple(first)
@@ -237,10 +239,12 @@ class _Reading:
         if options.baseline is None:
             if UNCLIPPED in names:
                 return options.model_copy(update={"baseline": UNCLIPPED})
-            self.findings.note(f"There is no arm `{UNCLIPPED}` and no report.baseline: arms are compared with nothing.")
+            self.findings.note(
+                f"There is no arm `{UNCLIPPED}` and no report.baseline: arms are not compared with a baseline."
+            )
             return options
         if options.baseline not in names:
-            text = f"no arm is called {options.baseline!r}."
+            text = f"unknown arm {options.baseline!r}."
             self.findings.add(self._place("report.baseline"), text, did_you_mean(options.baseline, names))
         return options
 
@@ -248,7 +252,7 @@ class _Reading:
         for choice in choices["clip"]:
             schedules = dict(choice.axes).get("schedule", Axis(())).values
             for name in [one.name for one in schedules if one and one.name in FOLLOWING and not rates_move]:
-                text = "the learning rate has no schedule, and so the threshold has none."
+                text = "the learning rate has no schedule, so the threshold stays constant."
                 self.findings.note(f"{choice.key}.schedule: {name}: {text}")
             # What follows the norms that were has no such 0: the 0th percentile is the smallest of them.
             facts = find("strategy", choice.name, choice.folder).facts

@@ -44,7 +44,7 @@ def refusal(plugin: Plugin, options: dict[str, Any]) -> str:
             warnings.simplefilter("ignore")
             optimizer = plugin.function([parameter], **options)
     except Exception as error:  # noqa: BLE001 - a user's own optimizer may refuse in any way
-        return f"{plugin.name} refuses its options: {' '.join(str(error).split()) or type(error).__name__}."
+        return f"{plugin.name} rejects its options: {' '.join(str(error).split()) or type(error).__name__}."
     if isinstance(optimizer, torch.optim.Optimizer):
         return ""
     return f"{plugin.name} returned {type(optimizer).__name__}, not a torch.optim.Optimizer."

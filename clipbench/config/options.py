@@ -56,7 +56,7 @@ def validate_threshold(value: Any) -> float | None:
     """A threshold is a size: not negative, and null or infinite when it is off."""
     if isinstance(value, int | float) and value < 0:
         remedy = "Write null (or inf) to turn it off."
-        raise InvalidValue(f"a threshold is a size, and no size is below 0, got {show(value)}.", remedy)
+        raise InvalidValue(f"threshold must be at least 0, got {show(value)}.", remedy)
     number = validate(value, float | None, infinite=True)
     return None if number is None or math.isinf(number) else float(number)
 

@@ -111,7 +111,7 @@ def _put(node: Node, path: tuple[str | int, ...], value: Node, place: Place) -> 
 
 def _put_index(node: Node, index: int, rest: tuple[str | int, ...], value: Node, place: Place) -> Node:
     if not isinstance(node.value, list):
-        raise _NoSuchPart(f"{node.key or 'the file'} is no list, so it has no [{index}].", "")
+        raise _NoSuchPart(f"{node.key or 'the file'} is not a list, so it has no [{index}].", "")
     if index >= len(node.value):
         raise _NoSuchPart(f"{node.key} has {len(node.value)} entries, counted from 0.", "")
     items = [_put(item, rest, value, place) if at == index else item for at, item in enumerate(node.value)]

@@ -14,17 +14,16 @@ def check_partition(choice: Choice, place: Callable[[str], Place], findings: Fin
     axes = dict(choice.axes)
     folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
     if len(folds) > 1:
-        text = "folds make an axis themselves, and so cannot be one."
-        findings.add(place(f"{choice.key}.folds"), text, "Write one number.")
+        text = "folds must be a single number."
+        findings.add(place(f"{choice.key}.folds"), text, "Write for example folds: 5.")
         return
-    if any(number is not None and (folds[0] is None or number >= folds[0]) for number in fold):
-        text = (
-            f"a fold is one of {folds[0]} folds, counted from 0." if folds[0] else "there are no folds to choose from."
-        )
-        findings.add(place(f"{choice.key}.fold"), text, "Write folds: 5; every fold is trained then.")
+    wrong = [number for number in fold if number is not None and (folds[0] is None or number >= folds[0])]
+    if wrong:
+        text = f"fold must be at most {folds[0] - 1}, got {wrong[0]}." if folds[0] else "fold requires folds."
+        findings.add(place(f"{choice.key}.fold"), text, "Write folds: 5 to train on every fold.")
         return
     test = 1 / folds[0] if folds[0] else max(axes["split.test"].values)
     held_out = max(axes["split.val"].values) + test
     if held_out >= 1:
-        text = f"val and test take {held_out:g} of the examples, and nothing is left to train on."
+        text = f"the shares of val and test must sum to less than 1, got {held_out:g}."
         findings.add(place(f"{choice.key}.split"), text)

@@ -119,12 +119,12 @@ def _thawed(space: Iterable[Any]) -> Iterator[Any]:
 def _no_path(path: str, choices: Choices) -> tuple[str, str]:
     section = re.split(r"[.\[]", path)[0]
     if section in OTHERS:
-        text = f"every value of {path} would be another setting, and settings are compared, not searched."
-        return text, "Write its values as a list where it stands."
+        text = f"{path} cannot be searched: each of its values is a setting of its own."
+        return text, "Write its values as a list in that section."
     known = list(dict.fromkeys(itertools.chain.from_iterable(_paths(choices, section) for section in KINDS)))
     ends = [each for each in known if each.endswith(f".{path}")]
     remedy = f"Did you mean `{ends[0]}`?" if ends else did_you_mean(path, known)
-    return f"{path!r} is no option's path.", remedy
+    return f"{path!r} is not the path of an option.", remedy
 
 
 def _paths(choices: Choices, section: str) -> Iterator[str]:
@@ -137,9 +137,9 @@ def _nobody_has(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -
     section = _section(where)
     if not named:
         keys = list(dict.fromkeys(choice.key for choice in choices))
-        return f"the YAML has no {where}.", f"There is {', '.join(keys)}."
+        return f"there is no {where}.", f"Known: {', '.join(keys)}."
     if section == "clip" and option in ARM_OPTIONS:
-        return f"`{option}` tells strategies apart, and these are compared, not searched.", "Write it as a list there."
+        return f"`{option}` cannot be searched: each of its values is an arm of its own.", "Write its values as a list."
     names = list(dict.fromkeys(choice.name for choice in named))
     nobody = f"{names[0]} has no" if len(names) == 1 else f"none of {', '.join(names)} has an"
     known = dict.fromkeys(itertools.chain.from_iterable(_own_options(choice, section) for choice in named))
@@ -165,8 +165,8 @@ def _space(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Fi
 
 def _read_range(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> Range | None:
     if "points" in node.value:
-        text = "a search is not held to points: it takes every value of the range."
-        findings.add(node.value["points"].key_place, text, "Take it out.")
+        text = "a searched range has no points: any value of it may be tried."
+        findings.add(node.value["points"].key_place, text, "Remove it.")
     found = read_range(node, findings)
     if found:
         for (_, spec), end in itertools.product(having, _values(node)):
@@ -180,17 +180,17 @@ def _read_range(node: Node, having: Sequence[tuple[Choice, OptionSpec]], finding
 def _read_values(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> tuple[Any, ...]:
     for item in node.value:
         if isinstance(item.value, dict):
-            findings.add(item.place, f"expected a value, got {show(item.plain())}.", "A range stands alone.")
+            findings.add(item.place, f"expected a value, got {show(item.plain())}.", "Write a range outside of a list.")
             return ()
     if len(node.value) < 2:
-        text = f"{show(node.plain())} leaves nothing to search."
-        findings.add(node.place, text, "Write a range, or two values or more.")
+        text = f"expected at least two values, got {show(node.plain())}."
+        findings.add(node.place, text, "Write a range or several values.")
         return ()
     for _, spec in having:
         axis = read_axis(node, replace(spec, takes_list=False), findings)
         if axis and spec.name == "threshold" and None in axis.values:
             item = node.value[axis.values.index(None)]
-            findings.add(item.place, "a threshold that is off is no point of a search.", "Take it out.")
+            findings.add(item.place, "a searched threshold cannot be null.", "Remove it.")
     return tuple(frozen(node.plain()))
 
 

@@ -102,12 +102,10 @@ def is_mapping(node: Node, findings: Findings) -> bool:
     return False
 
 
-def refuse_unknown(node: Node, known: list[str], findings: Findings, later: frozenset[str] = frozenset()) -> None:
-    """Report the keys of a mapping that are not known; `later` are known, but not in this release."""
+def refuse_unknown(node: Node, known: list[str], findings: Findings) -> None:
+    """Report the keys of a mapping that are not known."""
     for name, item in node.value.items():
-        if name in later:
-            findings.add(item.key_place, f"`{name}` is not in this release.", "Take it out.")
-        elif name not in known:
+        if name not in known:
             findings.add(item.key_place, f"{node.key} has no option {name!r}.", did_you_mean(name, known))
 
 
@@ -123,7 +121,7 @@ def read_values(node: Node | None, known: dict[str, OptionSpec], findings: Findi
     values = {name: read_value(item, known[name], findings) for name, item in given.items()}
     missing = [f"`{name}`" for name, spec in known.items() if spec.required and name not in given]
     if missing:
-        findings.add(node.place, f"there is no {' and no '.join(missing)}.")
+        findings.add(node.place, f"missing {' and '.join(missing)}.")
     unreadable = INVALID in values.values()
     return values if len(findings.problems) == before and not unreadable else None
 

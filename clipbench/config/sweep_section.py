@@ -90,12 +90,12 @@ def _objectives(node: Node | None, metrics: tuple[str, ...], findings: Findings)
         name = item.plain()
         problem, remedy = _no_objective(name, metrics) if name is not INVALID else ("", "")
         if not problem and name in found:
-            problem, remedy = f"{name} is here twice.", "Keep one of them."
+            problem, remedy = f"duplicate {name}.", "Keep one of them."
         if problem:
             findings.add(item.place, problem, remedy)
         found.append(name)
     if node and node.value == []:
-        findings.add(node.place, "an empty list leaves nothing to judge by.", "Write objective: val/accuracy.")
+        findings.add(node.place, "the list is empty.", "Write objective: val/accuracy.")
     return tuple(found)
 
 
@@ -112,7 +112,7 @@ def _no_objective(name: Any, metrics: tuple[str, ...]) -> tuple[str, str]:
     column = measures.final(name)
     if column and column.uses_test_data:
         remedy = f"Write {name.replace('test/', 'val/')}." if name.startswith("test/") else "Write val/loss."
-        return f"{name} looks at the test data, and those choose nothing.", remedy
+        return f"{name} uses test data, which must not guide a search.", remedy
     return "", ""
 
 
@@ -125,12 +125,12 @@ def _check_judging(sweep: Sweep, given: Mapping[str, Node], metrics: tuple[str, 
             text = f"there is one direction for {_count(len(objectives), 'objective')}."
         findings.add(given["direction"].place, text, "Write one for each, or leave it out.")
     if len(objectives) > 1 and sweep.pruner not in (None, "none"):
-        text = f"{sweep.pruner} judges by one objective, and there are {len(objectives)}."
+        text = f"{sweep.pruner} supports a single objective, got {len(objectives)}."
         findings.add(given["pruner"].place, text, "Write pruner: none, or leave it out.")
     elif sweep.pruner in OF_EPOCHS:
         for name in objectives:
             if unknown_measure(name, metrics, per_epoch=True)[0]:
-                text = f"{sweep.pruner} judges at the ends of epochs, and {name} is known at the end of training alone."
+                text = f"{sweep.pruner} needs a measure of every epoch, but {name} is only known after training."
                 findings.add(given["pruner"].place, text, "Write pruner: none, or leave it out.")
 
 
@@ -146,11 +146,11 @@ def _check_measured(
     without_data = not choices.get("data") and not findings.has_problem_in("data")
     for name, item in zip(objectives, _items(node), strict=True):
         if name == "epochs_to_target" and axes is not None and None in targets:
-            text = "without a target there is no epochs_to_target."
+            text = "epochs_to_target requires train.target."
             findings.add(item.place, text, "Write train: {target: {val/accuracy: 0.95}}.")
         column = measures.final(name)
         if without_data and column and column.uses_validation_data:
-            text = f"without data there is no {name}."
+            text = f"{name} requires data."
             findings.add(item.place, text, "Write train/loss, or leave it out.")
 
 
@@ -160,13 +160,13 @@ def _remark(sweep: Sweep, data: Sequence[Choice], findings: Findings) -> None:
     pairs = sweep.seeds * (min(folds) if data and len(folds) == len(data) else 1)
     if sweep.pruner == "wilcoxon" and pairs < FEWEST_PAIRS:
         findings.note(
-            f"sweep.pruner: wilcoxon stops nothing by {_count(pairs, 'pair')} of trials. "
+            f"sweep.pruner: wilcoxon cannot prune with {_count(pairs, 'pair')} of trials. "
             f"Write sweep.seeds: {FEWEST_PAIRS} or more."
         )
     if sweep.pruner in OF_EPOCHS and folds and min(folds) > 1:
         findings.note(
-            f"sweep.pruner: {sweep.pruner} stops nothing where there are folds: these are trained apart, and no epoch "
-            "knows what a point comes to. Write sweep.pruner: wilcoxon."
+            f"sweep.pruner: {sweep.pruner} cannot prune with folds, because each fold is trained separately. "
+            "Write sweep.pruner: wilcoxon."
         )
 
 
@@ -197,7 +197,7 @@ def _seconds(value: Any) -> float | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
     seconds = float(found[1]) * _UNITS[found[2]] if found else value
     if isinstance(seconds, bool | str) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise InvalidValue(f"expected a time larger than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
+        raise InvalidValue(f"expected a duration greater than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
     return float(seconds)
 
 

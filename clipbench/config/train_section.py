@@ -93,7 +93,7 @@ def function_names(metrics: Sequence[Component]) -> tuple[str, ...]:
 
 def _refuse_both(given: Mapping[str, Node], findings: Findings) -> None:
     if "epochs" in given and "steps" in given:
-        text = "both epochs and steps say how long to train."
+        text = "epochs and steps cannot both be set."
         findings.add(given["steps"].key_place, text, "Keep one of them.")
 
 
@@ -107,7 +107,7 @@ def _components(node: Node, kind: str, folder: str, findings: Findings) -> tuple
             choices = read_choices(entry, kind, folder, findings)
             found += [component for choice in choices for component in choice.components()]
     if len(set(found)) < len(found):
-        findings.add(node.place, f"a {kind} is here twice.", "Keep one of them.")
+        findings.add(node.place, f"duplicate {kind}.", "Keep one of them.")
     return tuple(found)
 
 
@@ -115,7 +115,7 @@ def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...
     special = {component.name: component for component in (AUTO, OUTPUT)}
     found: list[Component] = []
     if node.value == []:
-        findings.add(node.place, "an empty list leaves nothing to try.", "Name at least one loss.")
+        findings.add(node.place, "the list is empty.", "Name at least one loss.")
     for entry in node.value if isinstance(node.value, list) else [node]:
         name = entry.value.get("name", entry) if isinstance(entry.value, dict) else entry
         if (
@@ -128,7 +128,7 @@ def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...
             choices = read_choices(entry, "loss", folder, findings)
             found += [component for choice in choices for component in choice.components()]
     if len(set(found)) < len(found):
-        findings.add(node.place, "a loss is here twice.", "Keep one of them.")
+        findings.add(node.place, "duplicate loss.", "Keep one of them.")
     return tuple(found)
 
 
@@ -142,7 +142,7 @@ def _metrics(node: Node | None, folder: str, findings: Findings) -> tuple[Compon
     choices = read_choices(node, "metric", folder, findings)
     found = tuple(component for choice in choices for component in choice.components())
     if len(set(function_names(found))) < len(found):
-        findings.add(node.place, "a metric is here twice.", "Keep one of them.")
+        findings.add(node.place, "duplicate metric.", "Keep one of them.")
     return found
 
 

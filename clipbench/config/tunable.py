@@ -28,4 +28,4 @@ def check_tuned(
     varies = any(len(axis.values) > 1 for name, axis in training.items() if name in TRAINING)
     if not varies and not any(one == other for one, other in itertools.combinations(names, 2)):
         text = "there is nothing to tune: no option of an optimizer has several values."
-        findings.add(place, text, "Write optimizer.lr: [0.01, 0.1, 1.0], or take `tuned` out.")
+        findings.add(place, text, "Write optimizer.lr: [0.01, 0.1, 1.0], or remove `tuned`.")

@@ -32,9 +32,7 @@ def validate(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
     """The value as the annotation has it: an int where a float is expected becomes one."""
     readable = _readable(annotation)
     if _holds_mapping(value):
-        raise InvalidValue(
-            f"expected {describe_type(readable)}, got {show(value)}.", "An option is a single value or a list."
-        )
+        raise InvalidValue(f"expected {describe_type(readable)}, got {show(value)}.", "Write a single value or a list.")
     if not infinite and _infinite(value):
         raise InvalidValue(f"expected {describe_type(readable)}, got {show(value)}.", "Write a finite number.")
     try:
@@ -106,10 +104,10 @@ def json_schema(annotation: Any) -> dict[str, Any]:
 
 
 _WORDS: Mapping[Any, str] = {
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
-    str: "text",
+    str: "a string",
     dict: "a mapping",
     Any: "a value",
 }
@@ -120,7 +118,7 @@ def _word(member: Any) -> str:
         return ""
     inner = [part for part in typing.get_args(member) if part is not Ellipsis]
     if _is_sequence(member):
-        many = {"a whole number": "whole numbers", "a number": "numbers", "text": "words"}
+        many = {"an integer": "integers", "a number": "numbers", "a string": "strings"}
         items = describe_type(inner[0]) if inner else ""
         length = (
             f"{len(inner)} " if typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member) else ""
@@ -223,9 +221,9 @@ def _way_out(value: Any, annotation: Any) -> str:
         near = did_you_mean(value, choices)
         return near if near.startswith("Did") else ""
     if bool in members and value.lower() in ("yes", "no", "on", "off", "y", "n", "true", "false"):
-        return "Write true or false." if value.lower() not in ("true", "false") else "It is text: take the quotes away."
+        return "Write true or false." if value.lower() not in ("true", "false") else "Remove the quotes."
     if (int in members or float in members) and _is_number(value):
-        return "It is text: take the quotes away."
+        return "Remove the quotes."
     return ""
 
 

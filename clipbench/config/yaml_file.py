@@ -26,7 +26,7 @@ def read_text(path: Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError.at(place, f"cannot be read: {reason}.") from None
     if len(content) > MOST_BYTES:
-        raise InputError.at(place, f"is larger than {MOST_BYTES:,} bytes.", "An experiment is one page of YAML.")
+        raise InputError.at(place, f"is larger than {MOST_BYTES:,} bytes.", "Make the experiment smaller.")
     return _decode(content, place)
 
 

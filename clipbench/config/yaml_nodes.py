@@ -41,7 +41,7 @@ class Unreadable(Exception):
 
 def scalar(kind: str, text: str) -> Any:
     if kind in _CORE and not re.fullmatch(_CORE[kind][0], text):  # `!!int abc`
-        raise Unreadable(f"{_short(text)} is no {kind}.", "Take the tag away.")
+        raise Unreadable(f"{_short(text)} is not a valid {kind}.", "Remove the tag.")
     if kind == "null":
         return None
     if kind == "bool":
@@ -57,19 +57,19 @@ def _integer(text: str) -> int:
         number = int(digits, 0) if digits[:2] in ("0x", "0o") else int(digits)
         if abs(number) < 2**63:
             return number
-    raise Unreadable(f"{_short(text)} is too large for a whole number.", "Write 1e20 if it is a measure.")
+    raise Unreadable(f"{_short(text)} is too large for an integer.", "Write a float such as 1e20.")
 
 
 def _float(text: str) -> float:
     name = text.lower().lstrip("+-").lstrip(".")
     if name == "nan":
-        text = "NaN is no value: nothing is larger or smaller than it."
-        raise Unreadable(text, "Write null where an option can be off.")
+        text = "NaN is not a valid value."
+        raise Unreadable(text, "Write null to turn an option off.")
     if name == "inf":
         return -math.inf if text.startswith("-") else math.inf
     number = float(text.replace("_", ""))
     if math.isinf(number):
-        raise Unreadable(f"{_short(text)} is too large for a number.", "Write inf if it is meant to be infinite.")
+        raise Unreadable(f"{_short(text)} is too large for a number.", "Write inf for infinity.")
     return number
 
 
@@ -173,7 +173,7 @@ def _compose(text: str, file: str, key: str, lines: bool) -> yaml.Node | None:
         mark = error.context_mark if open_ended else error.problem_mark or error.context_mark
         raise InputError.at(place(mark), *_syntax(error, text)) from None
     except (yaml.YAMLError, UnicodeError) as error:
-        raise InputError.at(Place(file, key=key), f"this is not YAML: {' '.join(str(error).split())}.") from None
+        raise InputError.at(Place(file, key=key), f"invalid YAML: {' '.join(str(error).split())}.") from None
     return composed
 
 
@@ -184,12 +184,14 @@ def _refuse_nesting(text: str, place: Any, loader: Any = None) -> None:
         documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise InputError.at(place(event.start_mark), f"lists and mappings are nested more than {DEEPEST} deep.")
+            raise InputError.at(
+                place(event.start_mark), f"lists and mappings are nested more than {DEEPEST} levels deep."
+            )
         if documents > 1:
             raise InputError.at(
                 place(event.start_mark),
-                "a second document begins here.",
-                "An experiment is a single YAML document.",
+                "found a second document.",
+                "Write each experiment in its own file.",
             )
 
 
@@ -199,18 +201,18 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str]:
     lines = text.splitlines()
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
-        return "a tab indents this line.", "YAML is indented with spaces."
+        return "this line is indented with a tab.", "Use spaces."
     if "cannot start any token" in problem and mark and line[mark.column : mark.column + 1] in ("@", "`", "%"):
-        return f"text cannot begin with {line[mark.column]}.", "Put it in quotes."
+        return f"an unquoted string cannot start with {line[mark.column]}.", "Put it in quotes."
     if "mapping values are not allowed" in problem:
         return (
-            "a colon stands where none can.",
-            "Check the indentation, and put text that holds a colon in quotes.",
+            "unexpected colon.",
+            "Check the indentation, and quote strings that contain a colon.",
         )
     if problem.startswith("found undefined alias"):
         return f"{problem.removeprefix('found ')}.", "An alias `*x` needs its anchor `&x` above it."
     context = f", {error.context}" if error.context and error.context != problem else ""
-    return f"this is not YAML: {problem}{context}.", ""
+    return f"invalid YAML: {problem}{context}.", ""
 
 
 class _Reader:
@@ -235,13 +237,13 @@ class _Reader:
     def _refuse_bomb(self, place: Place) -> None:
         self.count += 1
         if self.count > MOST_VALUES:
-            remedy = "An experiment is one page of YAML."
-            raise InputError.at(place, f"more than {MOST_VALUES:,} values, aliases counted each time.", remedy)
+            remedy = "Make the experiment smaller."
+            raise InputError.at(place, f"more than {MOST_VALUES:,} values, counting each use of an alias.", remedy)
 
     def _value(self, source: yaml.Node, key: str, place: Place, above: tuple[int, ...]) -> Any:
         kind = source.tag.removeprefix(TAG)
         if id(source) in above:
-            return self._broken(place, "an alias here holds itself.", "A value cannot be part of itself.")
+            return self._broken(place, "this alias refers to a value that contains it.", "Remove the alias.")
         above = (*above, id(source))
         if isinstance(source, yaml.ScalarNode) and kind in ("null", "bool", "int", "float", "str", "!"):
             return self._scalar(kind, source.value, place)
@@ -251,7 +253,7 @@ class _Reader:
         if isinstance(source, yaml.MappingNode) and kind == "map":
             return self._mapping(source, key, above)
         shown = source.tag.replace(TAG, "!!")
-        return self._broken(place, f"the tag {shown} is not read here.", "Write plain text, numbers and lists.")
+        return self._broken(place, f"the tag {shown} is not supported.", "Write plain strings, numbers and lists.")
 
     def _broken(self, place: Place, text: str, remedy: str = "") -> Any:
         self.findings.add(place, text, remedy)
@@ -274,7 +276,7 @@ class _Reader:
             if name in nodes:
                 first = nodes[name].key_place
                 where = f" at line {first.line}, column {first.column}" if first.line else ""
-                self.findings.add(place, f"the key {name!r} is here twice, first{where}.", "Keep one of them.")
+                self.findings.add(place, f"duplicate key {name!r}, first{where}.", "Keep one of them.")
                 continue
             nodes[name] = self.node(value_node, key, place, above)
         return nodes
@@ -282,13 +284,13 @@ class _Reader:
     def _name(self, node: yaml.Node, parent: str) -> str | None:
         place = self.place(node, parent)
         if not isinstance(node, yaml.ScalarNode):
-            self.findings.add(place, "a list or mapping cannot be a key.", "Keys are names.")
+            self.findings.add(place, "a list or mapping cannot be a key.", "Write a name.")
         elif node.value == "<<":
-            remedy = "Write the options out: an experiment is one page that can be read."
-            self.findings.add(place, "merge keys `<<` are not read here.", remedy)
+            remedy = "Write out the options."
+            self.findings.add(place, "merge keys `<<` are not supported.", remedy)
         elif node.tag != TAG + "str":
             shown = node.value or "nothing"
-            self.findings.add(place, f"{shown} is used as a key.", "Keys are names; put it in quotes if it is one.")
+            self.findings.add(place, f"keys must be strings, got {shown}.", "Put it in quotes if it is a name.")
         else:
             return str(node.value)
         return None

@@ -28,7 +28,7 @@ def corrupted(parts: dict[str, Arrays], damage: Mapping[str, Any]) -> dict[str, 
     if damage.get("label_flip"):
         y = _flipped(y, damage["label_flip"], _classes(parts), draws["label_flip"])
     if any(damage.get(kind) for kind in ("outliers", "noise", "missing")) and x.dtype.kind != "f":
-        raise DataProblem("only its labels can be corrupted: the inputs are whole numbers.")
+        raise DataProblem("only labels can be corrupted here: the inputs are integers.")
     if damage.get("outliers"):
         x = _with_outliers(x, damage["outliers"], draws["outliers"])
         y = _with_outliers(y, damage["outliers"], draws["outliers"]) if y.dtype.kind == "f" and not is_labels(y) else y
@@ -45,7 +45,7 @@ def _flipped(y: np.ndarray, share: float, classes: int, draw: np.random.Generato
     if is_labels(y):
         return np.where(chosen, 1 - y, y)
     if y.dtype.kind != "i" or classes < 2:
-        raise DataProblem("there are no labels to flip: the targets are no classes.")
+        raise DataProblem("label_flip requires classes, but the targets are real numbers.")
     return np.where(chosen, (y + draw.integers(1, classes, y.shape)) % classes, y)
 
 

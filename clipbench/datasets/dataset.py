@@ -60,9 +60,7 @@ def pair_of(given: Any) -> Arrays:
     try:
         x, y = given
     except (TypeError, ValueError):
-        raise DataProblem(
-            f"it must return (x, y) or a mapping of train, val and test, got {type(given).__name__}."
-        ) from None
+        raise DataProblem(f"expected (x, y) or a mapping of train, val and test, got {type(given).__name__}.") from None
     return inputs_of(x) if is_table(x) else _array(x), targets_of(y) if is_table(y) else _array(y)
 
 
@@ -71,13 +69,13 @@ def _array(values: Any) -> np.ndarray:
     try:
         array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     except ValueError as error:
-        raise DataProblem(f"arrays must hold numbers: {error}") from None
+        raise DataProblem(f"arrays must contain numbers: {error}") from None
     if array.ndim == 0:
-        raise DataProblem(f"arrays need one row an example, got {array!r}.")
+        raise DataProblem(f"arrays need one row per example, got {array!r}.")
     if array.dtype == bool:
         return array.astype(np.int64 if array.ndim == 1 else float)  # several labels are targets of 0 or 1 each
     if array.dtype.kind not in "iuf":
-        raise DataProblem(f"arrays must hold numbers, got {array.dtype}.")
+        raise DataProblem(f"arrays must contain numbers, got {array.dtype}.")
     return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 
@@ -88,13 +86,15 @@ def is_labels(y: np.ndarray) -> bool:
 
 def check(name: str, x: np.ndarray, y: np.ndarray) -> None:
     if len(x) != len(y) or not len(x):
-        raise DataProblem(f"the {name} part has {len(x)} inputs and {len(y)} targets.")
+        raise DataProblem(
+            f"the {name} part needs as many inputs as targets, and at least one, got {len(x)} and {len(y)}."
+        )
     for what, array in (("inputs", x), ("targets", y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            remedy = "Fill or drop them first" + (", or write impute: mean." if what == "inputs" else ".")
-            raise DataProblem(f"the {what} of the {name} part are not all finite. {remedy}")
+            remedy = "Fill or remove them first" + (", or write impute: mean." if what == "inputs" else ".")
+            raise DataProblem(f"the {what} of the {name} part contain NaN or infinite values. {remedy}")
     if np.issubdtype(y.dtype, np.integer) and y.min() < 0:
-        raise DataProblem(f"classes are counted from 0; the {name} part has {int(y.min())}.")
+        raise DataProblem(f"classes must be at least 0, got {int(y.min())} in the {name} part.")
 
 
 def fingerprint_of(parts: Mapping[str, Arrays]) -> str:

@@ -24,7 +24,7 @@ def inputs_of(table: Any) -> np.ndarray:
     frame = table.to_frame() if table.ndim == 1 else table
     columns = [column for name in frame.columns for column in _columns(str(name), frame[name])]
     if not columns:
-        raise DataProblem("there are no columns to learn from.")
+        raise DataProblem("the table has no input columns.")
     return np.column_stack(columns)
 
 
@@ -34,7 +34,7 @@ def _columns(name: str, values: Any) -> list[np.ndarray]:
     words = sorted({str(word) for word in values.dropna()})
     if len(words) > MOST_WORDS:
         example = f"such as {words[0]!r}"
-        raise DataProblem(f"the column {name!r} holds text of {len(words)} kinds, {example}. Leave it out.")
+        raise DataProblem(f"the column {name!r} has {len(words):,} distinct text values, {example}. Remove it.")
     texts = values.astype(object).where(values.notna(), None)
     return [np.array([text is not None and str(text) == word for text in texts], float) for word in words]
 
@@ -44,12 +44,12 @@ def targets_of(table: Any) -> np.ndarray:
     frame = table.to_frame() if table.ndim == 1 else table
     gone = int(frame.isna().any(axis=1).sum())
     if gone:
-        raise DataProblem(f"{gone} of {len(frame)} examples have no target. Take these rows out.")
+        raise DataProblem(f"{gone} of {len(frame)} examples have no target. Remove these rows.")
     if frame.shape[1] == 1 and (found := _classes(frame.iloc[:, 0])) is not None:
         return found
     for name in frame.columns:
         if not _is_numeric(frame[name]):
-            raise DataProblem(f"the target {str(name)!r} holds text, and several targets are numbers.")
+            raise DataProblem(f"the target {str(name)!r} contains text, but several targets must be numbers.")
     return np.asarray(frame.to_numpy(float))
 
 
@@ -61,7 +61,7 @@ def _classes(values: Any) -> np.ndarray | None:
     words = values.astype(str)
     if words.nunique() > MOST_CLASSES:
         raise DataProblem(
-            f"the target {str(values.name)!r} holds text of {words.nunique()} kinds; they are no classes."
+            f"the target {str(values.name)!r} has {words.nunique():,} distinct text values, more than {MOST_CLASSES}."
         )
     return np.unique(words.to_numpy(str), return_inverse=True)[1].astype(np.int64)
 

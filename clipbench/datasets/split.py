@@ -17,14 +17,14 @@ def parts_of(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
     """The parts that a data function gave, or those that its examples are split into."""
     if isinstance(given, Mapping):
         if set(given) - set(PARTS) or "train" not in given:
-            raise DataProblem(f"the mapping needs `train`, and may have `val` and `test`; it has {sorted(given)}.")
+            raise DataProblem(f"expected a mapping with `train` and optionally `val` and `test`, got {sorted(given)}.")
         if options.get("folds") is not None:
-            raise DataProblem("it comes in parts, and folds are of data in one piece.")
+            raise DataProblem("folds are not supported for data that come in parts.")
         parts = {name: pair_of(part) for name, part in given.items() if not isinstance(part, float | None)}
         return parts | _val_of_train(parts, given.get("val"), options.get("split.seed", 0))
     x, y = pair_of(given)
     if len(x) != len(y):
-        raise DataProblem(f"x has {len(x)} examples and y has {len(y)}.")
+        raise DataProblem(f"x and y must have the same length, got {len(x)} and {len(y)}.")
     shares = {name: float(options.get(f"split.{name}", 0.2)) for name in ("test", "val")}
     kept, parts, seed = np.arange(len(x)), {}, options.get("split.seed", 0)
     if options.get("folds") is not None:

@@ -34,7 +34,7 @@ class Stream(Dataset):
         if not self.takes_size:
             return len(self.train[0])
         if asked is None:
-            raise DataProblem("a stream has no end, and so no full batch. Write a number of examples.")
+            raise DataProblem("full batches are not supported for streams. Write a number of examples.")
         return asked
 
     def batch(self, generator: Generator, size: int) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,9 @@ class Stream(Dataset):
         x, y = (_long(torch.as_tensor(values)) for values in given)
         if x.shape != (size, *self.train[0].shape[1:]) or y.shape != (size, *self.train[1].shape[1:]):
             expected = (size, *self.train[0].shape[1:])
-            raise DataProblem(f"batches must have one shape: expected inputs {expected}, got {tuple(x.shape)}.")
+            raise DataProblem(
+                f"all batches must have the same shape: expected inputs {expected}, got {tuple(x.shape)}."
+            )
         return x, y
 
 
@@ -61,7 +63,7 @@ def open_stream(plugin: Plugin, own: Mapping[str, Any], options: Mapping[str, An
     parts = {name: _drawn(function, takes_size, _seed_of(name, seed), size) for name, size in sizes.items() if size}
     first, again = (_first(function, takes_size) for _ in range(2))
     if fingerprint_of({"train": first}) != fingerprint_of({"train": again}):
-        raise DataProblem("it gives other examples for the same seed. Draw them all from `generator`.")
+        raise DataProblem("the stream returns different examples for the same seed. Draw all of them from `generator`.")
     parts["train"] = first
     for name, (x, y) in parts.items():
         check(name, x, y)
@@ -83,12 +85,12 @@ def _drawn(function: Callable[..., Any], takes_size: bool, seed: int, size: int)
     batches = [_call(function, generator, takes_size, size)]
     while (known := sum(len(x) for x, _ in batches)) < size:
         if not known or len(batches) == MOST_CALLS:
-            raise DataProblem(f"{len(batches)} batches of it hold {known} examples, and {size} are needed.")
+            raise DataProblem(f"{len(batches)} batches contain {known} examples, but {size} are needed.")
         batches.append(_call(function, generator, takes_size, size - known))
     try:
         x, y = (np.concatenate(arrays)[:size] for arrays in zip(*batches, strict=True))
     except ValueError as error:
-        raise DataProblem(f"batches must have one shape: {error}.") from None
+        raise DataProblem(f"all batches must have the same shape: {error}.") from None
     return x, y
 
 

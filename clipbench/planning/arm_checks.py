@@ -46,7 +46,7 @@ def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Ite
     for position, arm in enumerate(arms):
         patterns = _excludes(arm)
         if patterns and all(excluded(name, patterns) for name in names):
-            text = f"nothing of {model} is left to clip: its trained parameters are {', '.join(names)}."
+            text = f"exclude matches every trained parameter of {model}: {', '.join(names)}."
             yield ArmProblem(position, "exclude", text)
 
 
@@ -59,10 +59,10 @@ def impossible_scopes(
         if not scope.parts:
             continue
         if not network.has_data:
-            text = "without data there is no batch to cut into parts."
-            yield ArmProblem(position, "scope", text, "Take it out.")
+            text = "scope requires data."
+            yield ArmProblem(position, "scope", text, "Remove it.")
         elif scope.parts > schedule.batch:
-            text = f"batches of {schedule.batch} examples cannot be cut into {scope.parts} parts."
+            text = f"batches of {schedule.batch} examples cannot be split into {scope.parts} shards."
             yield ArmProblem(position, "scope", text)
         elif problem := _refusal(network, example, _smallest(scope, schedule)):
             size = _smallest(scope, schedule)
@@ -76,11 +76,14 @@ def privacy_notes(arms: Sequence[Component], streams: bool) -> Iterator[tuple[in
         if not arm.as_dict().get("noise"):
             continue
         if streams:
-            yield position, "there is no epsilon of a stream, which has no examples to protect."
+            yield position, "epsilon is not computed for a stream, which has no fixed examples."
         elif not is_bounded(arm):
-            yield position, f"there is no epsilon: {arm.label} does not bound the norm of an example's whole gradient."
+            yield (
+                position,
+                f"epsilon is not computed: {arm.label} does not bound the norm of an example's whole gradient.",
+            )
         elif not has_accountant():
-            yield position, "epsilon is not worked out without Opacus. Type `pip install 'clipbench[privacy]'`."
+            yield position, "epsilon is not computed without Opacus. Run `pip install 'clipbench[privacy]'`."
 
 
 def kept_by_parts(scope: Scope, parameters: int) -> int:

@@ -148,7 +148,7 @@ class _Preparation:
             self._try_function("schedule", train.schedule, lambda law: try_schedule(law, steps))
             warmup = train.schedule.as_dict().get("warmup")
             if isinstance(warmup, int) and warmup >= steps:
-                self.notes.append(f"train.schedule: {warmup} steps of warmup, and {steps} in all: it never ends.")
+                self.notes.append(f"train.schedule: warmup takes {warmup} steps, but training has only {steps}.")
         if train.noise:
             self._try_function("noise", train.noise, try_noise)
         return len(self.problems) == before
@@ -167,7 +167,8 @@ class _Preparation:
             return None
         if schedule.epoch_steps == 0 and loaded:
             examples = len(loaded.train[0])
-            self._add_problem("train.batch_size", f"{train.batch_size} is more than the {examples} training examples.")
+            text = f"batch_size must be at most {examples}, the number of training examples, got {train.batch_size}."
+            self._add_problem("train.batch_size", text)
             return None
         return schedule
 
@@ -264,12 +265,12 @@ def _beside(output: Tensor | None, target: Tensor) -> str:
     if output is None:
         return ""
     kind = "real numbers" if target.is_floating_point() else "classes"
-    return f"The model gives {tuple(output.shape)}, and the targets are {kind}, {tuple(target.shape)}."
+    return f"The model returns shape {tuple(output.shape)}, and the targets are {kind} of shape {tuple(target.shape)}."
 
 
 def _no_input(network: Network) -> str:
     takes = inspect.signature(network.module.forward).parameters
-    return "" if takes or not network.has_data else "Its forward takes no input: take the data out."
+    return "" if takes or not network.has_data else "Its forward takes no input; remove the data."
 
 
 def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -> int:

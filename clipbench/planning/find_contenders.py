@@ -39,7 +39,7 @@ def contenders_of(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Cont
     found = [file.contender(group) for group in groups.values()]
     if not any(contender.hyperparameters for contender in found) and not file.problems:
         text = "there is nothing to search: no strategy here has a threshold."
-        remedy = "Name one that has, or write sweep: {search: {optimizer.lr: {log: [0.001, 1]}}}."
+        remedy = "Add one that has, or write sweep: {search: {optimizer.lr: {log: [0.001, 1]}}}."
         file.problems.append(Problem(experiment.place("clip"), text, remedy))
     named = [replace(contender, setting=setting) for contender, setting in zip(found, _settings(found), strict=True)]
     file.problems += _namesakes(experiment, named)
@@ -53,7 +53,7 @@ def _namesakes(experiment: Experiment, found: Sequence[Contender]) -> Iterator[P
     count = Counter(contender.label for contender in found)
     for contender in found:
         if count[contender.label] > 1:
-            text = f"{contender.label} stands here several times, and not all of what is searched is searched of each."
+            text = f"{contender.label} occurs several times, and some options are searched in only one of them."
             remedy = "Write one entry with all of its thresholds, or the path without its index."
             yield Problem(experiment.place(contender.clip.key), text, remedy)
 
@@ -149,7 +149,7 @@ class _File:
 
     def _no_range(self, choice: Choice) -> None:
         key = f"{choice.key}.threshold"
-        text = f"{choice.name} does not say which thresholds are worth a search."
+        text = f"{choice.name} declares no range of thresholds to search."
         remedy = "Write a range: threshold: {log: [0.01, 100]}."
         self.problems.append(Problem(self.experiment.place(key), text, remedy))
 

@@ -199,7 +199,7 @@ def test_check_as_json_is_one_document(tmp_path):
             "line": 7,
             "column": 17,
             "key": "train.epochs",
-            "text": "expected a whole number, got 'x'.",
+            "text": "expected an integer, got 'x'.",
             "remedy": None,
         }
     ]
@@ -258,7 +258,7 @@ def test_list_groups_rules_by_family_with_reference_range_and_common_options():
         assert all(option in said for option in rule.options), name
         assert ("search" in said) == ("threshold" in rule.options), name
     assert shown.index("norm ") < shown.index("zclip ")
-    assert "exclude a list of words; default []" in shown
+    assert "exclude a list of strings; default []" in shown
 
 
 def test_list_of_everything_names_every_kind():
@@ -299,7 +299,7 @@ def test_list_of_rules_as_json_says_where_they_look_and_what_they_are_from():
         ("adagc", "max_norm", -1.0, "must be greater than 0, got -1.0"),
         ("skip_sigma", "patience", -1, "must be greater than or equal to 0, got -1"),
         ("norm", "p", 0, "must be greater than 0, got 0"),
-        ("norm", "exclude", None, "expected a list of words, got null. Leave it out."),
+        ("norm", "exclude", None, "expected a list of strings, got null. Leave it out."),
     ],
 )
 def test_an_option_of_a_rule_has_bounds(tmp_path, rule, option, value, said):
@@ -313,7 +313,7 @@ def test_list_as_json_holds_every_option():
     found = json.loads(run("list", "models", "--json").stdout)
     assert {
         "name": "hidden",
-        "takes": "a list of whole numbers",
+        "takes": "a list of integers",
         "required": False,
         "default": [128],
     } in next(model["options"] for model in found["models"] if model["name"] == "mlp")

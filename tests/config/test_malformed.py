@@ -274,7 +274,7 @@ def test_name_that_no_file_can_have_is_refused(tmp_path):
         ("name: good\n".encode("utf-16"), ":1:1: the byte 0xff is not UTF-8 text. Save the file as UTF-8."),
         (b"data: digits\nname: a\x00b\n", ":2:8: the character U+0000 is not allowed in YAML."),
         (b"\x80" * 1000, ":1:1: the byte 0x80 is not UTF-8 text. Save the file as UTF-8."),
-        (b"[" * 10_000_000, ": is larger than 1,000,000 bytes. An experiment is one page of YAML."),
+        (b"[" * 10_000_000, ": is larger than 1,000,000 bytes. Make the experiment smaller."),
     ],
 )
 def test_bytes_that_are_no_text_are_refused_at_their_place(content, said, tmp_path):

@@ -304,10 +304,10 @@ def test_own_default_may_be_written_out_whatever_its_annotation(load, tmp_path):
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def net(:", "SyntaxError"),
-        ("raise SystemExit(3)", "it ends the program"),
+        ("raise SystemExit(3)", "it exits the program"),
         ("net = 3", "has no function 'net'"),
         ("def nte(): ...", "Did you mean `nte`?"),
-        ("import sys; sys.exit()", "it ends the program"),
+        ("import sys; sys.exit()", "it exits the program"),
     ],
 )
 def test_own_file_that_cannot_be_imported_is_a_placed_mistake(load, tmp_path, code, said):
@@ -361,7 +361,7 @@ def test_baseline_is_none_where_there_is_one(load):
 def test_experiment_without_baseline_says_so(load):
     experiment = load("clip: [{name: norm, threshold: 1}]")
     assert experiment.report.baseline is None
-    assert "compared with nothing" in experiment.notes[0]
+    assert "not compared with a baseline" in experiment.notes[0]
 
 
 @pytest.mark.parametrize("baseline", ["norm", "norm(per=tensor)", "norm@1.0"])
@@ -404,8 +404,8 @@ def test_measures_of_the_end_are_objectives_without_a_pruner_of_epochs(load, pru
 
 
 def test_wilcoxon_on_few_pairs_is_remarked_upon(load):
-    assert "by 4 pairs" in load("sweep: {pruner: wilcoxon, seeds: 4}").notes[0]
-    said = ("sweep.pruner: wilcoxon stops nothing by 3 pairs of trials. Write sweep.seeds: 5 or more.",)
+    assert "with 4 pairs" in load("sweep: {pruner: wilcoxon, seeds: 4}").notes[0]
+    said = ("sweep.pruner: wilcoxon cannot prune with 3 pairs of trials. Write sweep.seeds: 5 or more.",)
     assert load("sweep: {pruner: wilcoxon}").notes == said
     assert load("sweep: {pruner: wilcoxon, seeds: 5}").notes == ()
     assert load("sweep: {pruner: wilcoxon, seeds: 1}", "data: {name: wine, folds: 5}").notes == ()
@@ -414,7 +414,7 @@ def test_wilcoxon_on_few_pairs_is_remarked_upon(load):
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_pruners_of_epochs_on_folds_are_remarked_upon(load, pruner):
     (said,) = load(f"sweep: {{pruner: {pruner}}}", "data: {name: wine, folds: 5}").notes
-    assert said.startswith(f"sweep.pruner: {pruner} stops nothing where there are folds")
+    assert said.startswith(f"sweep.pruner: {pruner} cannot prune with folds")
     assert load(f"sweep: {{pruner: {pruner}}}", "data: {name: wine, folds: 5, fold: 0}").notes == ()
 
 
@@ -465,12 +465,12 @@ def test_set_takes_any_yaml(load):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("train.epochs=x", "--set train.epochs=x: train.epochs: expected a whole number, got 'x'."),
+        ("train.epochs=x", "--set train.epochs=x: train.epochs: expected an integer, got 'x'."),
         ("train.epochs", "--set train.epochs: is not path.to.key=value. Write for example train.epochs=5."),
         ("clip[3].threshold=1", "--set clip[3].threshold=1: clip has 1 entries, counted from 0."),
         ("clip.threshold=1", "is a list, so it has no 'threshold'. Say which one: clip[0].threshold."),
         ("seeds.x=1", "--set seeds.x=1: seeds is a single value, so it has no 'x'."),
-        ("model.hidden=[", "--set model.hidden=[: model.hidden: this is not YAML: "),
+        ("model.hidden=[", "--set model.hidden=[: model.hidden: invalid YAML: "),
         (
             'sweep.search."optimizer.lr"=3',
             '--set sweep.search."optimizer.lr"=3: sweep.search."optimizer.lr": expected a range or a list of values',

@@ -111,8 +111,11 @@ def test_scaling_sees_the_damaged_records_and_not_the_clean_ones():
 @pytest.mark.parametrize(
     "component, expected",
     [
-        (C("tests.toys:line", **PARTS, **{"corrupt.label_flip": 0.1}), "no labels to flip: the targets are no classes"),
-        (C("tests.toys:tokens", **PARTS, **{"corrupt.noise": 0.1}), "the inputs are whole numbers"),
+        (
+            C("tests.toys:line", **PARTS, **{"corrupt.label_flip": 0.1}),
+            "label_flip requires classes, but the targets are real numbers",
+        ),
+        (C("tests.toys:tokens", **PARTS, **{"corrupt.noise": 0.1}), "the inputs are integers"),
     ],
 )
 def test_damage_that_cannot_be_done_is_refused_in_words(component, expected):
@@ -147,7 +150,7 @@ def test_folds_of_real_targets_and_of_rare_classes_are_plain_ones():
 
 
 def test_folds_are_refused_where_they_make_no_sense():
-    with pytest.raises(DataProblem, match="it comes in parts"):
+    with pytest.raises(DataProblem, match="that come in parts"):
         folds("label_noise")
     with pytest.raises(DataProblem, match="4 examples are too few for 5 folds"):
         folds("tests.toys:line", examples=4)
@@ -202,11 +205,11 @@ def test_what_is_no_image_is_not_resized(shape):
 @pytest.mark.parametrize(
     "data, expected",
     [
-        ({"folds": [3, 5]}, "data.folds: folds make an axis themselves"),
+        ({"folds": [3, 5]}, "data.folds: folds must be a single number"),
         ({"folds": 1}, "data.folds: "),
-        ({"fold": 1}, "data.fold: there are no folds to choose from"),
-        ({"folds": 3, "fold": 3}, "data.fold: a fold is one of 3 folds, counted from 0"),
-        ({"folds": 2, "split": {"val": 0.5}}, "nothing is left to train on"),
+        ({"fold": 1}, "data.fold: fold requires folds"),
+        ({"folds": 3, "fold": 3}, "data.fold: fold must be at most 2, got 3"),
+        ({"folds": 2, "split": {"val": 0.5}}, "must sum to less than 1, got 1"),
         ({"corrupt": 0.1}, "Write corrupt: {missing: 0.1}"),
         ({"corrupt": {"mising": 0.1}}, "Did you mean `corrupt.missing`"),
         ({"corrupt": {"missing": 1.0}}, "data.corrupt.missing: "),

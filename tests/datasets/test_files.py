@@ -95,7 +95,7 @@ def test_missing_inputs_are_refused_or_imputed_by_the_training_part(load, tmp_pa
     gone.loc[::7, "weight"] = np.nan
     gone.loc[3, "city"] = None
     gone.to_csv(tmp_path / "gone.csv", index=False)
-    with pytest.raises(DataProblem, match=r"not all finite.*or write impute: mean"):
+    with pytest.raises(DataProblem, match=r"contain NaN or infinite values.*or write impute: mean"):
         load("csv", path="gone.csv")
     for how, middle in (("mean", np.mean), ("median", np.median)):
         loaded = load("csv", path="gone.csv", impute=how)
@@ -115,7 +115,7 @@ WRONG = {
     "words as numbers": ({"task": "numbers"}, "the target has values that are not numbers"),
     "words among several": (
         {"target": ("risk", "ill")},
-        "the target 'ill' holds text, and several targets are numbers",
+        "the target 'ill' contains text, but several targets must be numbers",
     ),
 }
 
@@ -137,9 +137,9 @@ def test_wrong_columns_are_said(load, name):
         ("a,b\n1,\n2,1\n", "1 of 2 examples have no target"),
         (
             "name,b\n" + "\n".join(f"n{i},{i % 2}" for i in range(60)),
-            "the column 'name' holds text of 60 kinds, such as 'n0'",
+            "the column 'name' has 60 distinct text values, such as 'n0'",
         ),
-        ("a,b\n" + "\n".join(f"{i},n{i}" for i in range(120)), "holds text of 120 kinds; they are no classes"),
+        ("a,b\n" + "\n".join(f"{i},n{i}" for i in range(120)), "has 120 distinct text values, more than 100"),
     ],
 )
 def test_broken_tables_are_said(load, tmp_path, content, expected):

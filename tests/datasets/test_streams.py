@@ -192,10 +192,10 @@ class Distance(nn.Module):
         return ((x - self.w) ** 2).sum(1).mean()
 """
 REFUSED = {
-    "careless": "other examples for the same seed",
-    "only_x": "must return .x, y.",
-    "nothing": "hold 0 examples, and 1000 are needed",
-    "with_nan": "the inputs of the val part are not all finite",
+    "careless": "different examples for the same seed",
+    "only_x": "expected .x, y.",
+    "nothing": "contain 0 examples, but 1000 are needed",
+    "with_nan": "the inputs of the val part contain NaN or infinite values",
 }
 
 
@@ -229,7 +229,7 @@ def test_a_broken_stream_is_refused_in_words(own, name):
 def test_batches_of_changing_sizes_are_refused(own):
     stream = datasets.load(own("grows"))
     generator = torch.Generator().manual_seed(0)
-    with pytest.raises(DataProblem, match="batches must have one shape"):
+    with pytest.raises(DataProblem, match="batches must have the same shape"):
         for _ in range(20):
             stream.batch(generator, stream.size(None))
 
@@ -276,11 +276,14 @@ def test_a_model_may_turn_a_stream_into_its_loss(tmp_path):
 @pytest.mark.parametrize(
     "changes, expected",
     [
-        ({"train": {"steps": 5, "batch_size": "full"}}, "train.batch_size: a stream has no end"),
-        ({"data": {"name": "temporal_order", "standardize": True}}, "is a stream: every step draws new examples"),
-        ({"data": {"name": "temporal_order", "split": {"val": 0.2}}}, "data.split.val: expected a whole number"),
+        ({"train": {"steps": 5, "batch_size": "full"}}, "train.batch_size: full batches are not supported for streams"),
+        (
+            {"data": {"name": "temporal_order", "standardize": True}},
+            "is a stream, which does not support `standardize`",
+        ),
+        ({"data": {"name": "temporal_order", "split": {"val": 0.2}}}, "data.split.val: expected an integer"),
         ({"data": {"name": "temporal_order", "length": 9}}, "data.length: "),
-        ({"data": "copy"}, "The model gives (4, 9), and the targets are classes, (4, 40)."),
+        ({"data": "copy"}, "The model returns shape (4, 9), and the targets are classes of shape (4, 40)."),
         ({"data": {"name": "temporal_order", "generator": 1}}, "no option 'generator'"),
     ],
 )

@@ -89,23 +89,25 @@ def test_an_arm_is_called_by_what_it_sets_and_comes_back_from_the_resolved_file(
 
 def test_an_option_at_its_default_makes_no_other_trial(load):
     assert load("{name: norm, threshold: 1.0}").arms == load("{name: norm, threshold: 1.0, after: null}").arms
-    assert "here twice" in refused(load, "{name: norm, threshold: 1.0}", "{name: norm, threshold: 1.0, after: null}")
+    assert "duplicate norm@1.0" in refused(
+        load, "{name: norm, threshold: 1.0}", "{name: norm, threshold: 1.0, after: null}"
+    )
 
 
 REFUSED = {
     "{name: norm, threshold: 1.0, after: momentun}": "Did you mean `momentum`?",
-    "{name: skip, threshold: 1.0, after: momentum}": "skip keeps or refuses the step as a whole; it has no `after`.",
-    "{name: halve, threshold: 1.0, after: momentum}": "halve acts on the weights, after the step; it has no `after`.",
+    "{name: skip, threshold: 1.0, after: momentum}": "skip accepts or rejects the whole step and has no option `after`.",
+    "{name: halve, threshold: 1.0, after: momentum}": "halve acts on the weights after the step and has no option `after`.",
     "{name: norm, threshold: 1.0, warmup: -1}": "must be greater than or equal to 0, got -1.",
     "{name: norm, threshold: 1.0, schedule: folow_lr}": "Did you mean `follow_lr`?",
     "{name: norm, threshold: 1.0, schedule: {name: linear, finl: 0.1}}": "linear has no option 'finl'.",
-    "{name: norm, threshold: 1.0, schedule: [cosine, cosine]}": "a schedule is here twice.",
-    "{name: sign, warmup: 3}": "sign has no threshold, and so no `warmup`.",
-    "{name: weight_clamp, threshold: 1.0, scope: sample}": "weight_clamp acts on the weights, after the step",
-    "{name: none, scope: sample}": "none does nothing; it has no `scope`.",
-    "{name: sign, scope: sample, noise: 1.0}": "sign has no threshold, and so no `noise`.",
-    "{name: skip, threshold: 1.0, scope: sample, noise: 1.0}": "skip keeps or refuses the step as a whole",
-    "{name: none, after: momentum}": "none does nothing; it has no `after`.",
+    "{name: norm, threshold: 1.0, schedule: [cosine, cosine]}": "duplicate schedule.",
+    "{name: sign, warmup: 3}": "sign has no threshold, and therefore no option `warmup`.",
+    "{name: weight_clamp, threshold: 1.0, scope: sample}": "weight_clamp acts on the weights after the step",
+    "{name: none, scope: sample}": "none does not clip and has no option `scope`.",
+    "{name: sign, scope: sample, noise: 1.0}": "sign has no threshold, and therefore no option `noise`.",
+    "{name: skip, threshold: 1.0, scope: sample, noise: 1.0}": "skip accepts or rejects the whole step",
+    "{name: none, after: momentum}": "none does not clip and has no option `after`.",
 }
 
 
@@ -123,13 +125,13 @@ def test_a_rule_that_names_what_its_place_does_not_have_is_refused_before_traini
         "def weighs(old, w): return w, w > 0\n"
     )
     text = refused(load, "{name: './own.py:looks'}", "{name: './own.py:weighs'}")
-    assert "./own.py:looks names g, and a rule per model is not given that." in text
-    assert "./own.py:weighs names old, and a rule per unit on weights is not given that." in text
+    assert "./own.py:looks asks for g, which a strategy per model is not given." in text
+    assert "./own.py:weighs asks for old, which a strategy per unit on weights is not given." in text
 
 
 def test_it_is_said_where_a_threshold_follows_a_learning_rate_that_stays(load):
     [note] = load("none", "{name: norm, threshold: 1.0, schedule: follow_lr}").notes
-    assert note == ("clip[1].schedule: follow_lr: the learning rate has no schedule, and so the threshold has none.")
+    assert note == ("clip[1].schedule: follow_lr: the learning rate has no schedule, so the threshold stays constant.")
 
 
 # What only data and models show
@@ -170,13 +172,13 @@ def test_a_cohort_of_whole_batches_is_what_it_was_without_the_others(plan):
 
 
 UNFIT = {
-    ("train: {batch_size: 3}", ARMS): "clip[1].scope: batches of 3 examples cannot be cut into 4 parts.",
+    ("train: {batch_size: 3}", ARMS): "clip[1].scope: batches of 3 examples cannot be split into 4 shards.",
     ("data: none", "model: './own.py:Bowl'", "train: {loss: output, steps: 3}", ARMS): (
-        "clip[1].scope: without data there is no batch to cut into parts."
+        "clip[1].scope: scope requires data."
     ),
     ("model: './own.py:normed'", ARMS): "./own.py:normed cannot be trained on one example at a time: ValueError",
     ("model: './own.py:frozen'", "clip: {name: norm, threshold: 1, exclude: ['1']}"): (
-        "nothing of ./own.py:frozen is left to clip: its trained parameters are 1.weight, 1.bias."
+        "exclude matches every trained parameter of ./own.py:frozen: 1.weight, 1.bias."
     ),
 }
 
@@ -203,9 +205,7 @@ def test_arms_that_a_model_or_its_data_cannot_bear_are_refused(lines, plan, tmp_
 def test_it_is_said_where_noise_gives_no_epsilon(plan, monkeypatch):
     arms = "clip: [{name: norm, threshold: 1, scope: sample, noise: 1}, {name: value, threshold: 1, scope: sample, noise: 1}]"
     [unbounded] = plan(arms, "report: {baseline: norm}").notes
-    assert unbounded.startswith("clip[1].noise: there is no epsilon: value(scope=sample, noise=1.0) does not bound")
+    assert unbounded.startswith("clip[1].noise: epsilon is not computed: value(scope=sample, noise=1.0) does not bound")
     monkeypatch.setattr(privacy.importlib.util, "find_spec", lambda name: None)
     missing, _ = plan(arms, "report: {baseline: norm}").notes
-    assert (
-        missing == "clip[0].noise: epsilon is not worked out without Opacus. Type `pip install 'clipbench[privacy]'`."
-    )
+    assert missing == "clip[0].noise: epsilon is not computed without Opacus. Run `pip install 'clipbench[privacy]'`."

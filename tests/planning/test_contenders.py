@@ -265,9 +265,7 @@ def mine(n, threshold):
 def test_a_rule_without_a_range_is_a_mistake_with_its_place(plan, tmp_path):
     (tmp_path / "rules.py").write_text(OWN)
     text = said(plan, "clip: [none, {name: './rules.py:mine', threshold: 1}]")
-    assert (
-        "good.yaml:6:51: clip[1].threshold: ./rules.py:mine does not say which thresholds are worth a search." in text
-    )
+    assert "good.yaml:6:51: clip[1].threshold: ./rules.py:mine declares no range of thresholds to search." in text
     assert "Write a range: threshold: {log: [0.01, 100]}." in text
     named = contenders(plan("clip: [none, {name: './rules.py:mine', threshold: {log: [0.1, 10]}}]"))
     assert threshold(named[1]).high == 10
@@ -276,7 +274,7 @@ def test_a_rule_without_a_range_is_a_mistake_with_its_place(plan, tmp_path):
 def test_entries_of_a_strategy_that_nobody_could_tell_apart_are_a_mistake(plan):
     clip = "clip: [{name: autoclip, threshold: 10}, {name: autoclip, threshold: 50}]"
     text = said(plan, clip, "sweep: {search: {'clip[0].window': [10, 100]}}")
-    assert "clip[0]: autoclip stands here several times, and not all of what is searched is searched of each." in text
+    assert "clip[0]: autoclip occurs several times, and some options are searched in only one of them." in text
     [one] = contenders(plan(clip, "sweep: {search: {clip.window: [10, 100]}}"))
     assert threshold(one).given == (10.0, 50.0)
 

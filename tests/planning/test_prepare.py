@@ -101,7 +101,7 @@ MISTAKES = {
     "data with NaN": ({"data": "./own.py:with_nan"}, "data", "finite"),
     "data of unequal lengths": ({"data": "./own.py:unequal"}, "data", "50"),
     "data that are words": ({"data": "./own.py:words"}, "data", "numbers"),
-    "classes below 0": ({"data": "./own.py:negative"}, "data", "counted from 0"),
+    "classes below 0": ({"data": "./own.py:negative"}, "data", "classes must be at least 0, got -1"),
     "data that are no pair": ({"data": "./own.py:three"}, "data", "tuple"),
     "data that are nothing": ({"data": "./own.py:none"}, "data", "NoneType"),
     "data without a training part": ({"data": "./own.py:no_train"}, "data", "train"),
@@ -115,12 +115,12 @@ MISTAKES = {
     "an exclude that leaves nothing": (
         {"clip": ["none", {"name": "norm", "threshold": 1.0, "exclude": ["*"]}]},
         "clip[1].exclude",
-        "nothing of mlp is left to clip",
+        "exclude matches every trained parameter of mlp",
     ),
     "a batch that is larger than the data": (
         {"train": {"batch_size": 5000, "drop_last": True}},
         "train.batch_size",
-        "5000 is more than the 100",
+        "at most 100, the number of training examples, got 5000",
     ),
     "an own file with a syntax error": ({"model": "./broken.py:net"}, "model", "broken.py"),
     "an own file that cannot be imported": ({"model": "./lost.py:net"}, "model", "no_such_library"),
