@@ -68,7 +68,7 @@ class OptionSpec:
     """An option of a section or component: its name, what fits, and what it is when nobody sets it."""
 
     name: str
-    validate: Callable[[Any], Any]  # raises Misfit
+    validate: Callable[[Any], Any]  # raises InvalidValue
     annotation: Any = Any  # what fits, as far as a type can say it
     default: Any = REQUIRED
     takes_list: bool = False  # a list is one value, a list of lists an axis
@@ -102,7 +102,7 @@ def read_axis(node: Node, spec: OptionSpec, findings: Findings) -> Axis | None:
 
 
 def read_value(node: Node, spec: OptionSpec, findings: Findings) -> Any:
-    """The one value of an option that cannot be an axis; BROKEN if it was reported as wrong."""
+    """The one value of an option that cannot be an axis; INVALID if it was reported as wrong."""
     plain = node.plain()
     if plain is INVALID:
         return INVALID

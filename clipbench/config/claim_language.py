@@ -140,7 +140,7 @@ def option_values(parts: Mapping[str, Sequence[Any]], training: Sequence[Trainin
 
 
 def read(text: str, vocabulary: Vocabulary) -> Expectation:
-    """The expectation, or a Misfit that says which word of it is wrong."""
+    """Return the expectation; raise InvalidValue for a word that is wrong."""
     text = text.strip()
     inner = ALWAYS.fullmatch(text)
     left, relation, right = _split(inner[1] if inner else text)

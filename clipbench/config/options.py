@@ -53,7 +53,7 @@ def _validate_or_default(value: Any, option: Option, infinite: bool) -> Any:
 
 
 def validate_threshold(value: Any) -> float | None:
-    """A threshold is a size: not negative, and null or infinite when it is off."""
+    """Return a threshold of at least 0, or None where it is off (null or infinite)."""
     if isinstance(value, int | float) and value < 0:
         remedy = "Write null (or inf) to turn it off."
         raise InvalidValue(f"threshold must be at least 0, got {show(value)}.", remedy)

@@ -1,4 +1,4 @@
-"""Whether a value fits an annotation; if so as what, and if not, why, in a user's words."""
+"""Validate values by type annotations, with error messages for users."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InvalidValue(ValueError):
 
 
 def validate(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
-    """The value as the annotation has it: an int where a float is expected becomes one."""
+    """Return the value converted to the annotation, such as an int to a float; else raise InvalidValue."""
     readable = _readable(annotation)
     if _holds_mapping(value):
         raise InvalidValue(f"expected {describe_type(readable)}, got {show(value)}.", "Write a single value or a list.")
@@ -46,7 +46,7 @@ def validate(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
 
 
 def validate_default(option: Option) -> Any:
-    """A default as if a user had written it, so that `0` and `0.0` are one trial."""
+    """Convert a default like a user's value, so that `0` and `0.0` make the same trial."""
     try:
         return validate(_listed(option.default), option.annotation, infinite=True)
     except (InvalidValue, TypeError, ValueError):
@@ -54,7 +54,7 @@ def validate_default(option: Option) -> Any:
 
 
 def effective_annotation(option: Option, own: bool) -> Any:
-    """The annotation to hold a user's value to, where the author wrote none told by the default.
+    """Return the annotation that values are validated by: the written one, or else the type of the default.
 
     A user's own function takes any value of YAML there, but a whole number is one with its float default.
     """
@@ -68,13 +68,13 @@ _FREE_FLOAT = float | bool | str | list[Any] | None
 
 
 def takes_integers(annotation: Any) -> bool:
-    """Whether of all numbers only whole ones fit."""
+    """Return whether the annotation takes integers but not floats."""
     kinds = _members(annotation)
     return int in kinds and float not in kinds and Any not in kinds
 
 
 def show(value: Any) -> str:
-    """A value as a user would write it in YAML, shortened."""
+    """Return a value as YAML, shortened to 60 characters."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
     elif isinstance(value, list | tuple):
@@ -87,7 +87,7 @@ def show(value: Any) -> str:
 
 
 def describe_type(annotation: Any) -> str:
-    """What an annotation takes, in words."""
+    """Describe in words what an annotation takes."""
     members = _members(annotation)
     words = list(dict.fromkeys(_word(member) for member in members if member is not type(None)))
     choices = [show(choice).strip("'") for member in members for choice in _choices(member)]
@@ -132,7 +132,7 @@ def _choices(member: Any) -> tuple[Any, ...]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The alternatives of a union, bare of what Annotated adds."""
+    """Return the members of a union, without the metadata of Annotated."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _members(typing.get_args(annotation)[0])
@@ -152,7 +152,7 @@ def _validated(value: Any, annotation: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """The value with numbers such as 10.0 as whole ones."""
+    """Return the value with floats such as 10.0 as integers."""
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -182,7 +182,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def _readable(annotation: Any) -> Any:
-    """The annotation without what YAML cannot say: of `float | Tensor`, the float."""
+    """Return the annotation without types that YAML cannot express: `float` for `float | Tensor`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         kept = [part for part in map(_readable, arguments) if part is not Any]

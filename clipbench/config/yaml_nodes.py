@@ -104,7 +104,7 @@ class Node:
         return self.place.key
 
     def plain(self) -> Any:
-        """The value without places; BROKEN when any part of it is."""
+        """The value without places; INVALID if any part of it is."""
         if isinstance(self.value, list):
             return _whole([item.plain() for item in self.value])
         if isinstance(self.value, dict):

@@ -1,6 +1,6 @@
-"""What goes wrong with records, done to the training part on purpose: validation and test stay clean.
+"""Corrupt the training part on purpose; validation and test data stay clean.
 
-Each kind of damage has random numbers of its own, so that a larger share holds all of what a smaller one does.
+Each kind of corruption has its own random numbers, so that a larger share contains a smaller one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from clipbench.datasets.dataset import Arrays, is_labels
 from clipbench.plugins.registry import DataProblem
 
 KINDS = ("label_flip", "outliers", "noise", "missing")
-# How far away an outlier lies, in standard deviations of its column.
+# Distance of an outlier, in standard deviations of its column.
 FAR = 10.0
 
 
 def corrupted(parts: dict[str, Arrays], damage: Mapping[str, Any]) -> dict[str, Arrays]:
-    """`damage` says how much of each kind; `missing` comes last, and what is missing is imputed."""
+    """Corrupt the training part. `damage` gives the amount of each kind; `missing` values come last and are imputed."""
     if not any(damage.get(kind) for kind in KINDS):
         return parts
     seed = damage.get("seed") or 0
@@ -40,7 +40,7 @@ def corrupted(parts: dict[str, Arrays], damage: Mapping[str, Any]) -> dict[str, 
 
 
 def _flipped(y: np.ndarray, share: float, classes: int, draw: np.random.Generator) -> np.ndarray:
-    """Another class, any of them alike, with the probability `share`."""
+    """Replace labels by another class, chosen uniformly, with the probability `share`."""
     chosen = draw.random(y.shape) < share
     if is_labels(y):
         return np.where(chosen, 1 - y, y)
@@ -54,14 +54,14 @@ def _classes(parts: Mapping[str, Arrays]) -> int:
 
 
 def _with_outliers(values: np.ndarray, share: float, draw: np.random.Generator) -> np.ndarray:
-    """Each element is moved far up or far down with the probability `share`."""
+    """Move each element far up or down with the probability `share`."""
     chosen = draw.random(values.shape) < share
     away = FAR * _spread(values) * draw.choice([-1.0, 1.0], values.shape)
     return np.asarray(np.where(chosen, values + away, values), values.dtype)
 
 
 def _imputed(x: np.ndarray, gone: np.ndarray) -> np.ndarray:
-    """What is gone becomes the mean of what is left of its column; 0 where nothing is left."""
+    """Replace missing values by the mean of their column, or by 0 if nothing is left of it."""
     left = (~gone).sum(0)
     means = np.where(gone, 0.0, x).sum(0) / np.maximum(left, 1)
     return np.where(gone, means, x)

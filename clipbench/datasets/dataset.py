@@ -1,4 +1,4 @@
-"""A data set's three parts, and what a model is told of them."""
+"""Dataset: training, validation and test data, and the shapes that a model needs."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Dataset:
 
     @property
     def inputs(self) -> int | tuple[int, ...]:
-        """What a model is told of an example: the number of features, or the shape if it has more axes."""
+        """The number of features of an example, or its shape if it has more axes."""
         shape = self.train[0].shape[1:]
         return int(np.prod(shape)) if len(shape) < 2 else tuple(int(size) for size in shape)
 
     @property
     def tokens(self) -> int:
-        """How many different whole numbers the inputs are; 0 where they are real numbers."""
+        """The number of distinct tokens of integer inputs; 0 for real inputs."""
         return self._largest(0) + 1 if np.issubdtype(self.train[0].dtype, np.integer) else 0
 
     @property
     def every_step(self) -> bool:
-        """Whether there is a class to tell at every step of a sequence."""
+        """Whether every step of a sequence has a class."""
         return self.classes and self.train[1].ndim == 2 and self.train[0].shape[1:2] == self.train[1].shape[1:]
 
     def _largest(self, which: int) -> int:
@@ -65,7 +65,7 @@ def pair_of(given: Any) -> Arrays:
 
 
 def _array(values: Any) -> np.ndarray:
-    """Arrays as they were given: 64-bit numbers are rounded only when training asks for 32 bits."""
+    """Convert to an array. 64-bit floats stay so; training rounds them if it runs in 32 bits."""
     try:
         array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     except ValueError as error:
@@ -80,7 +80,7 @@ def _array(values: Any) -> np.ndarray:
 
 
 def is_labels(y: np.ndarray) -> bool:
-    """Whether real targets are yes or no throughout: labels, for a loss such as `bce`."""
+    """Whether all real targets are 0 or 1: labels, for a loss such as `bce`."""
     return y.dtype.kind == "f" and bool(np.isin(y, (0.0, 1.0)).all())
 
 

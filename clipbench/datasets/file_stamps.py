@@ -1,4 +1,4 @@
-"""Files that the YAML names: where they are, and whether they have changed."""
+"""Paths and modification stamps of the files that the YAML names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clipbench.plugins.registry import DataProblem, Plugin
 
 
 def whole_path(path: str, folder: str) -> str:
-    """Of a path as seen from the YAML's folder; DataProblem if nothing is there."""
+    """Return the absolute path of a path relative to the YAML's folder; raise DataProblem if it does not exist."""
     whole = (Path(folder) / Path(path).expanduser()).resolve()
     if not whole.exists():
         near = sorted(each.name for each in whole.parent.glob("*")) if whole.parent.is_dir() else []
@@ -19,7 +19,7 @@ def whole_path(path: str, folder: str) -> str:
 
 
 def stamps(component: Component, plugin: Plugin) -> tuple[tuple[int, int], ...]:
-    """When the files were written and how long they are: what tells that a content is no longer what was read."""
+    """Return the modification time and size of each file, which change when its content does."""
     named = [value for name, value in component.options if name in plugin.files and value]
     paths = [Path(component.folder) / Path(str(path)).expanduser() for path in named]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in (path.stat() for path in paths if path.exists()))

@@ -1,4 +1,4 @@
-"""Tables of columns as arrays: words become classes or columns of 0 and 1, and what cannot is said by its name."""
+"""Convert pandas tables to arrays: text becomes classes or columns of 0 and 1."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from clipbench.plugins.registry import DataProblem
 
-# A column of more different words than these is taken for names or free text.
+# A column with more distinct text values is refused: it holds names or free text.
 MOST_WORDS = 50
-# Whole numbers of more different values than these are quantities, not classes.
+# Integers with more distinct values are quantities, not classes.
 MOST_CLASSES = 100
 
 
@@ -20,7 +20,7 @@ def is_table(values: Any) -> bool:
 
 
 def inputs_of(table: Any) -> np.ndarray:
-    """Numbers as they are, words as a column for each of them; what is missing stays so, as NaN."""
+    """Return numeric columns as they are and text one-hot encoded; missing values stay NaN."""
     frame = table.to_frame() if table.ndim == 1 else table
     columns = [column for name in frame.columns for column in _columns(str(name), frame[name])]
     if not columns:
@@ -40,7 +40,7 @@ def _columns(name: str, values: Any) -> list[np.ndarray]:
 
 
 def targets_of(table: Any) -> np.ndarray:
-    """One column of words or of few whole numbers as classes from 0, in their order; all others as real numbers."""
+    """Return one column of text or of few integers as classes in sorted order, and all others as real numbers."""
     frame = table.to_frame() if table.ndim == 1 else table
     gone = int(frame.isna().any(axis=1).sum())
     if gone:

@@ -1,4 +1,4 @@
-"""From a data component to its parts: loaded, split, cut, corrupted, scaled, checked and known by their content."""
+"""Load a data set: call its function, split, impute, check, resize, corrupt, standardize, compute the fingerprint."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from clipbench.core.trial import Component, Value
 from clipbench.datasets.corrupt import corrupted
 from clipbench.datasets.dataset import Dataset, check, fingerprint_of
 from clipbench.datasets.file_stamps import stamps, whole_path
-from clipbench.datasets.impute import imputed
-from clipbench.datasets.resize import resized
+from clipbench.datasets.preprocess import imputed, resized, standardized
 from clipbench.datasets.split import parts_of
-from clipbench.datasets.standardize import standardized
 from clipbench.datasets.stream import open_stream
 from clipbench.plugins import registry
 
@@ -23,7 +21,7 @@ SECTIONS = ("split.", "corrupt.")
 
 
 def load(component: Component) -> Dataset:
-    """The data that a component names; kept, since every chunk of a cohort asks for them again."""
+    """Return the data that a component names; cached, because every chunk of a cohort needs them."""
     written = stamps(component, registry.of("data", component))
     return _kept(component, component.folder, written)  # a user's function may read files beside it
 
@@ -34,7 +32,7 @@ def _kept(component: Component, folder: str, written: tuple[tuple[int, int], ...
 
 
 def read(component: Component) -> Dataset:
-    """The same, made anew."""
+    """Return the data that a component names, without the cache."""
     plugin = registry.of("data", component)
     own = {name: value for name, value in component.options if name in plugin.options or not _is_common(name)}
     options = {name: value for name, value in component.options if name not in own}
@@ -57,7 +55,7 @@ def read(component: Component) -> Dataset:
 
 
 def _facts(component: Component, plugin: registry.Plugin, options: Mapping[str, Value]) -> dict[str, Any]:
-    """What the function asks for by naming it."""
+    """Return the arguments that the function asks for by name."""
     shares = {name: options.get(f"split.{name}", 0.2) for name in ("val", "test")}
     facts = {"yaml_folder": component.folder, "shares": shares}
     return {name: fact for name, fact in facts.items() if name in plugin.given}

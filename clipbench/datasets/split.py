@@ -1,4 +1,4 @@
-"""Which examples are for training, validation and test: a partition that is the same for every trial."""
+"""Split examples into training, validation and test parts, the same for every trial."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTS = ("train", "val", "test")
 
 
 def parts_of(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
-    """The parts that a data function gave, or those that its examples are split into."""
+    """Return the parts that a data function gave, or split its examples into parts."""
     if isinstance(given, Mapping):
         if set(given) - set(PARTS) or "train" not in given:
             raise DataProblem(f"expected a mapping with `train` and optionally `val` and `test`, got {sorted(given)}.")
@@ -35,13 +35,13 @@ def parts_of(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
 
 
 def _val_of_train(parts: Mapping[str, Arrays], share: object, seed: int) -> dict[str, Arrays]:
-    """Where a share stands for the val part, it is taken from the training part."""
+    """Split the val part from the training part where it is given as a share."""
     x, y = parts["train"]
     return _split(x, y, np.arange(len(x)), {"val": share}, seed) if isinstance(share, float) else {}
 
 
 def _fold(y: np.ndarray, folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All examples but those of one of `folds` equal parts, and those; classes keep their shares in each."""
+    """Return the indices outside and inside one of `folds` equal parts, stratified by class."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     if len(y) < folds:
@@ -52,7 +52,7 @@ def _fold(y: np.ndarray, folds: int, fold: int, seed: int) -> tuple[np.ndarray, 
 
 
 def _split(x: np.ndarray, y: np.ndarray, kept: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, Arrays]:
-    """Shares of all examples, out of those that are kept; classes keep their shares in each part."""
+    """Split shares of all examples from those that are kept, stratified by class."""
     from sklearn.model_selection import train_test_split
 
     parts = {}
@@ -67,7 +67,7 @@ def _split(x: np.ndarray, y: np.ndarray, kept: np.ndarray, shares: Mapping[str, 
 
 
 def _strata(y: np.ndarray, size: int) -> np.ndarray | None:
-    """The classes to keep the shares of, where each of them has enough examples."""
+    """Return the classes to stratify by, or None if one of them has too few examples."""
     if not _is_classes(y):
         return None
     counts = np.unique(y, return_counts=True)[1]

@@ -1,4 +1,4 @@
-"""Fresh examples at every step, drawn from a generator of the trial's; validation and test are drawn once."""
+"""Streams: new examples at every step, drawn from the trial's generator; validation and test are drawn once."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from clipbench.plugins.registry import DataProblem, Plugin
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-# Fresh examples that validation and test consist of, if nobody says.
+# Default sizes of validation and test.
 SIZES = {"val": 1000, "test": 10000}
-# So many examples say what a batch looks like, and which classes there are.
+# Examples of the first batch, which shows the shapes and classes.
 EXAMPLES = 256
 MOST_CALLS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Stream(Dataset):
-    """Its `train` is a first batch, which shows what batches look like; nothing is trained or measured on it."""
+    """A stream of batches. `train` is an example batch that shows their shapes; it is not trained on."""
 
     function: Callable[..., Any]  # of a generator, and a batch size if it takes one
     takes_size: bool
 
     def size(self, asked: int | None) -> int:
-        """Examples in a batch: as many as are asked for, where the stream can be asked."""
+        """Return the batch size: the one asked for, or that of the stream if it is fixed."""
         if not self.takes_size:
             return len(self.train[0])
         if asked is None:
@@ -52,7 +52,7 @@ class Stream(Dataset):
 
 
 def open_stream(plugin: Plugin, own: Mapping[str, Any], options: Mapping[str, Any]) -> Stream:
-    """The stream with its fixed parts drawn: of `split.seed`, and never what a trial's seed draws."""
+    """Open a stream and draw validation and test by `split.seed`, apart from what the seeds of trials draw."""
 
     def function(**given: Any) -> Any:
         return plugin.function(**given, **own)
@@ -71,7 +71,7 @@ def open_stream(plugin: Plugin, own: Mapping[str, Any], options: Mapping[str, An
 
 
 def _seed_of(name: str, seed: int) -> int:
-    """Generators know 2^32 seeds, and trials have the small ones of them."""
+    """Return a seed of 32 bits; those of trials are small numbers."""
     return zlib.crc32(f"{name} {seed}".encode())
 
 
@@ -80,7 +80,7 @@ def _first(function: Callable[..., Any], takes_size: bool) -> Arrays:
 
 
 def _drawn(function: Callable[..., Any], takes_size: bool, seed: int, size: int) -> Arrays:
-    """So many examples: in one batch where it can be asked for, else in as many as it takes."""
+    """Draw `size` examples: in one batch if the stream takes a size, else in as many as needed."""
     generator = _generator(seed)
     batches = [_call(function, generator, takes_size, size)]
     while (known := sum(len(x) for x, _ in batches)) < size:

@@ -1,4 +1,4 @@
-"""What arms ask of a model, its data and this machine, found out before anything is trained."""
+"""Check what arms need of models and data before anything is trained."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ArmProblem(NamedTuple):
 
 
 def unknown_excludes(arms: Sequence[Component], names: set[str]) -> Iterator[ArmProblem]:
-    """Patterns that match none of all models' parameters."""
+    """Find `exclude` patterns that match no parameter of any model."""
     for position, arm in enumerate(arms if names else ()):
         for pattern in _excludes(arm):
             if not any(excluded(name, (pattern,)) for name in names):
@@ -41,7 +41,7 @@ def unknown_excludes(arms: Sequence[Component], names: set[str]) -> Iterator[Arm
 
 
 def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Iterator[ArmProblem]:
-    """Arms that exclude everything that is trained of a model."""
+    """Find arms that exclude every trained parameter of a model."""
     names = [name for name, parameter in network.module.named_parameters() if parameter.requires_grad]
     for position, arm in enumerate(arms):
         patterns = _excludes(arm)
@@ -53,7 +53,7 @@ def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Ite
 def impossible_scopes(
     arms: Sequence[Component], model: str, network: Network, schedule: TrainingLength, example: Example
 ) -> Iterator[ArmProblem]:
-    """Scopes that cut batches into more parts than there are, or into parts that the model cannot be trained on."""
+    """Find scopes that split batches into too many parts, or into parts that the model cannot be trained on."""
     for position, arm in enumerate(arms):
         scope = Scope.of(scope_of(arm), schedule.batch)
         if not scope.parts:
@@ -71,7 +71,7 @@ def impossible_scopes(
 
 
 def privacy_notes(arms: Sequence[Component], streams: bool) -> Iterator[tuple[int, str]]:
-    """Why arms with noise will have no epsilon."""
+    """Explain why arms with noise have no epsilon."""
     for position, arm in enumerate(arms):
         if not arm.as_dict().get("noise"):
             continue
@@ -87,12 +87,12 @@ def privacy_notes(arms: Sequence[Component], streams: bool) -> Iterator[tuple[in
 
 
 def kept_by_parts(scope: Scope, parameters: int) -> int:
-    """Elements that a lane's parts keep in memory: their gradients, the sizes of these, what a rule makes of them."""
+    """Return the elements that the parts of a lane keep: gradients, their magnitudes, and clipped gradients."""
     return 3 * scope.parts * parameters
 
 
 def by_scope(arms: Sequence[Component]) -> dict[Value, list[Component]]:
-    """Arms that can be trained together; those on whole batches first."""
+    """Group arms that can be trained together, those on whole batches first."""
     groups: dict[Value, list[Component]] = {}
     for arm in sorted(arms, key=lambda arm: scope_of(arm) != BATCH):
         groups.setdefault(scope_of(arm), []).append(arm)

@@ -1,4 +1,4 @@
-"""An experiment made ready: data loaded, models built and tried once; what they show to be wrong, with its place."""
+"""Prepare an experiment: load data, build models, try one step of each, and report what is wrong, with its place."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources
 from clipbench.plugins import registry
 
-AUTO = "auto"  # a loss that nobody named
-OUTPUT = "output"  # the model's own: there are no scores to judge
+AUTO = "auto"  # the loss is chosen by the data
+OUTPUT = "output"  # the model's output is the loss, so there are no metrics
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """One data set, model and training, tried out."""
+    """A combination of data set, model and training that was tried once."""
 
     data: Component | None
     model: Component
@@ -249,7 +249,7 @@ def _example(loaded: Dataset | None, dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 
 def _output(network: Network, example: tuple[Tensor, Tensor]) -> Tensor | None:
-    """What the model says where it alone is without fault, so that what fails is the loss."""
+    """Return the model's output, or None if the model itself fails; with an output, the loss is at fault."""
     if network.loss_is_output:
         return None
     params, states = dict(network.module.named_parameters()), dict(network.module.named_buffers())
@@ -261,7 +261,7 @@ def _output(network: Network, example: tuple[Tensor, Tensor]) -> Tensor | None:
 
 
 def _beside(output: Tensor | None, target: Tensor) -> str:
-    """What a loss was given."""
+    """Describe the inputs of a loss."""
     if output is None:
         return ""
     kind = "real numbers" if target.is_floating_point() else "classes"
