@@ -1,4 +1,4 @@
-"""From a YAML file to an Experiment: read, checked, expanded; every mistake at once, with its place."""
+"""Read, validate and expand a YAML file into an Experiment; report all mistakes at once, with their places."""
 
 from clipbench.config.experiment import Experiment
 from clipbench.config.load_experiment import load, name_of

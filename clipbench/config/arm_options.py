@@ -1,4 +1,4 @@
-"""The options that clipbench adds to every arm, as far as they mean something for its rule."""
+"""The options that clipbench adds to arms, where they apply to the rule."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Conflict = tuple[str, str, str]  # option, problem, remedy
 
 
 def arm_options(plugin: Plugin) -> dict[str, OptionSpec]:
-    """By their names; a rule's own option of the same name goes before."""
+    """Return the added options by name; a rule's own option of the same name takes precedence."""
     return {spec.name: spec for spec in _specs(plugin) if spec.name not in plugin.options}
 
 
 def available_arguments(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a rule may name of clipbench's own arguments, by the place where it looks."""
+    """Return the arguments that clipbench can pass to a rule, depending on `per` and `on`."""
     always = ("state", "step")
     if facts.get("on") == "weights":
         return (*(("new", "old", "g") if facts["per"] == "element" else ()), "w", "size", *always)
@@ -45,7 +45,7 @@ def available_arguments(facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def why_missing(plugin: Plugin, option: str) -> str:
-    """Why a rule has no such option although others have it; empty if none has."""
+    """Return why a rule lacks an option that other rules have; empty if no rule has it."""
     if option == "per":
         return f"{plugin.name} works on each {plugin.facts['per']} and has no option `per`."
     if option not in ADDED_OPTIONS:
@@ -60,7 +60,7 @@ def why_missing(plugin: Plugin, option: str) -> str:
 
 
 def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
-    """What is right alone and means nothing beside the arm's other options."""
+    """Find options that are valid alone but conflict with the arm's other options."""
     values = {name: axis.values for name, axis in axes.items() if name not in plugin.options}
     scopes = values.get("scope", ("batch",))
     if values.get("after", (None,)) != (None,) and scopes != ("batch",):
@@ -77,7 +77,7 @@ def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
 
 
 def validate_scope(value: Any) -> str | Component:
-    """batch, sample, or how many parts a batch is cut into."""
+    """Return `batch`, `sample`, or a component with the number of shards."""
     if isinstance(value, dict) and set(value) == {"shards"}:
         shards = int(validate(value["shards"], Annotated[int, Ge(1)]))
         return "batch" if shards == 1 else Component.of("shards", n=shards, label=f"shards({shards})")

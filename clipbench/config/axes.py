@@ -1,4 +1,4 @@
-"""Axes: a list where one value is expected, or a range; every value makes trials."""
+"""Axes: options with a list or range of values, each of which makes trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = ("log", "linear")
 
 @dataclass(frozen=True)
 class Range:
-    """All values from `low` to `high`: `run` takes its points, `sweep` searches the whole of it."""
+    """All values from `low` to `high`. `run` takes its points, `sweep` searches all of it."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Range:
     integer: bool = False
 
     def values(self) -> tuple[float, ...]:
-        """The points, evenly spaced (in the logarithm if it is `log`); the ends are exact."""
+        """Return the points, evenly spaced (in the logarithm if `log`); the ends are exact."""
         if self.integer:
             return tuple(dict.fromkeys(round(point) for point in self._points()))
         # Six digits read well in a table, and hide that powers differ in the last bit between machines,
@@ -50,13 +50,13 @@ class Range:
         return self.low + share * (self.high - self.low)
 
     def as_dict(self) -> dict[str, Any]:
-        """As the YAML says it."""
+        """Return the range as YAML writes it."""
         return {"log" if self.log else "linear": [self.low, self.high], "points": self.points}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The values that an option takes in turn; one for most options."""
+    """The values of an option; a single one for most options."""
 
     values: tuple[Any, ...]
     ranges: tuple[Range, ...] = ()
@@ -65,17 +65,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """An option of a section or component: its name, what fits, and what it is when nobody sets it."""
+    """An option of a section or component: its name, validation and default."""
 
     name: str
     validate: Callable[[Any], Any]  # raises InvalidValue
-    annotation: Any = Any  # what fits, as far as a type can say it
+    annotation: Any = Any  # the type of its values, as far as a type can express it
     default: Any = REQUIRED
     takes_list: bool = False  # a list is one value, a list of lists an axis
     integer: bool = False  # of numbers, only whole ones fit
     kind: str = ""  # its values are components of this kind, or names beside them
-    words: str = ""  # what fits, where a type says it badly
-    quiet: bool = False  # at its default it is not said anywhere, and no part of a trial's id
+    words: str = ""  # describes the values where a type does not
+    quiet: bool = False  # left out of labels and trial ids at its default
 
     @property
     def required(self) -> bool:
@@ -114,7 +114,7 @@ def read_value(node: Node, spec: OptionSpec, findings: Findings) -> Any:
 
 
 def frozen(value: Any) -> Any:
-    """The value with its lists as tuples: what is hashed does not change."""
+    """Return the value with lists as tuples, so that it can be hashed."""
     return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
 
 
@@ -123,7 +123,7 @@ def is_range(node: Node) -> bool:
 
 
 def read_range(node: Node, findings: Findings, *, integer: bool = False) -> Range | None:
-    """The range that a mapping with `log` or `linear` says; None if it was reported as wrong."""
+    """Return the range of a mapping with `log` or `linear`; None if it was reported as wrong."""
     mapping: dict[str, Node] = node.value
     before = len(findings.problems)
     for name, item in mapping.items():

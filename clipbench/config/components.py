@@ -1,4 +1,4 @@
-"""Components as they are written: a plug-in's name and its options, checked against its signature."""
+"""Read components: the name of a plug-in and its options, checked against its signature."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONSTANT = Component.of("constant", warmup=0)  # of a schedule the same as none
 
 @dataclass(frozen=True)
 class Choice:
-    """A component as it was written: each option with the values that it takes in turn."""
+    """A component of the YAML: each option with all of its values."""
 
     key: str
     name: str
@@ -40,7 +40,7 @@ class Choice:
         return math.prod(len(axis.values) for _, axis in self.axes)
 
     def components(self) -> Iterator[Component]:
-        """Every combination; the option that is written first varies slowest."""
+        """Yield every combination; the option that is written first varies slowest."""
         names = [name for name, _ in self.axes]
         for values in itertools.product(*(axis.values for _, axis in self.axes)):
             yield self.component(dict(zip(names, values, strict=True)))
@@ -52,7 +52,7 @@ class Choice:
         return Component.of(self.name, source=self.source, folder=self.folder, label=label, **said)
 
     def label(self, options: Mapping[str, Any]) -> str:
-        """What it is called with these options: those that are not at their default, in the order of the YAML."""
+        """Return the label: the name and the options that differ from their default, in the order of the YAML."""
         shown = [
             f"{name}={_shown(options[name])}"
             for name in dict.fromkeys([*(name for name, _ in self.axes), *options])
@@ -168,7 +168,7 @@ def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | No
 
 
 def _is_rule(plugin: Plugin, node: Node, findings: Findings) -> bool:
-    """Whether a function says where it looks, and asks for nothing that there is not; says so if not."""
+    """Return whether a function declares `per` and asks only for available arguments; report it if not."""
     if "per" not in plugin.facts:
         text = f"{node.value} does not declare `per`."
         findings.add(node.place, text, "Decorate it with @clipbench.strategy(per=...).")
@@ -218,7 +218,7 @@ def _axes(
 
 
 def _schedules(node: Node, folder: str, findings: Findings) -> Axis | None:
-    """What a threshold follows, in turn; None stands for nothing."""
+    """Read the schedules of a threshold; None stands for a constant one."""
     before, found = len(findings.problems), []
     for entry in node.value if isinstance(node.value, list) else [node]:
         name = entry.value
@@ -238,7 +238,7 @@ def _schedules(node: Node, folder: str, findings: Findings) -> Axis | None:
 def _refuse_unknown(
     plugin: Plugin, given: Mapping[str, Node], specs: Mapping[str, OptionSpec], findings: Findings
 ) -> set[str]:
-    """Report what is no option; gives the names that were probably meant by it."""
+    """Report unknown options; return the names that were probably meant."""
     meant = set()
     for option in given:
         if option not in specs and not plugin.open:

@@ -1,4 +1,4 @@
-"""An experiment: from a YAML file to its validated, expanded choices, every mistake with its place."""
+"""Load an experiment: read, validate and expand a YAML file, reporting mistakes with their places."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class _Reading:
         axes: Mapping[str, Axis] | None,
         seeds: Sequence[int] | None,
     ) -> None:
-        """What is right alone may be wrong beside the rest."""
+        """Check sections against each other."""
         self._check_loss_and_data(choices["data"], axes)
         self._check_splits(choices["data"])
         self._check_epoch_steps(choices["data"], axes)

@@ -1,4 +1,4 @@
-"""Optimizers built once on a parameter of their own: what they refuse is said before anything starts."""
+"""Build each optimizer once on a dummy parameter, to report rejected options before anything starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clipbench.plugins.registry import Plugin, find
 
 
 def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: Findings) -> None:
-    """Report every value that an optimizer's constructor refuses."""
+    """Report every value that an optimizer's constructor rejects."""
     places = {node.key: node.place for node in section.walk()} if section else {}
     for choice in choices:
         plugin = find("optimizer", choice.name, choice.folder)
@@ -26,7 +26,7 @@ def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: 
 
 
 def _one_at_a_time(choice: Choice) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The first combination, then every other value alone: all values without all combinations."""
+    """Yield the first combination, then every other value alone: all values, but not all combinations."""
     first = {name: axis.values[0] for name, axis in choice.axes}
     yield "", first
     for name, axis in choice.axes:

@@ -1,4 +1,4 @@
-"""What a component takes: its function's own signature, and the options that clipbench adds for its kind."""
+"""The options of a component: those of its function's signature, and those that clipbench adds to its kind."""
 
 from __future__ import annotations
 

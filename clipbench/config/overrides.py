@@ -25,7 +25,7 @@ class _Override:
 
 
 class _NoSuchPart(Exception):
-    """The path leads nowhere: `args` are the text and the way out."""
+    """The path does not exist: `args` are the problem and the remedy."""
 
 
 def apply(root: Node, sets: Iterable[str], findings: Findings) -> Node:

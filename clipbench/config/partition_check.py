@@ -1,4 +1,4 @@
-"""How data are parted, as options say it: shares that leave something to train on, and folds as an axis."""
+"""Check the split of data: shares that leave something to train on, and folds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clipbench.errors import Findings, Place
 
 
 def check_partition(choice: Choice, place: Callable[[str], Place], findings: Findings) -> None:
-    """Report what is wrong between the options of one choice of data; `place` finds that of a key."""
+    """Report options of data that conflict; `place` returns the place of a key."""
     axes = dict(choice.axes)
     folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
     if len(folds) > 1:

@@ -1,4 +1,4 @@
-"""What `sweep.search` searches: paths of options, held against the components that have them."""
+"""Read `sweep.search`: paths of options, checked against the components that have them."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ def _plugin(choice: Choice, section: str) -> Plugin:
 
 
 def _validated_space(space: Space, spec: OptionSpec) -> Space:
-    """The space with values as the option has them."""
+    """Return the space with its values validated by the option."""
     if isinstance(space, Range):
         return replace(space, integer=spec.integer)
     return tuple(frozen(spec.validate(value)) for value in _thawed(space))
 
 
 def _thawed(space: Iterable[Any]) -> Iterator[Any]:
-    """Values as YAML has them, where a tuple is a list."""
+    """Yield values as in YAML, with tuples as lists."""
     for value in space:
         yield list(_thawed(value)) if isinstance(value, tuple | list) else value
 
@@ -201,7 +201,7 @@ def _values(node: Node) -> list[Node]:
 
 
 def _try_optimizer(choice: Choice, spec: OptionSpec, node: Node, findings: Findings) -> None:
-    """Report the values that an optimizer's constructor refuses, if it takes those of the YAML."""
+    """Report values that an optimizer's constructor rejects, if it accepts those of the YAML."""
     if not choice.key.startswith("optimizer"):
         return
     plugin, first = _plugin(choice, "optimizer"), {name: axis.values[0] for name, axis in choice.axes}

@@ -1,4 +1,4 @@
-"""The fixed sections of the YAML beside `train` and `sweep`: what report and claims take, declared once."""
+"""The `report` and `claims` sections, and functions to read any section."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 class ReportSection(Section):
-    """What is compared, with which arm, and how small a difference does not matter."""
+    """The metric, the baseline and the margin of the comparison."""
 
     metric: str | None = None
     baseline: str | None = None  # a strategy's label or name, or one arm; None: nothing to compare with
@@ -78,7 +78,7 @@ def read_claims(node: Node | None, metrics: tuple[str, ...], findings: Findings)
 
 
 def read_expectations(node: Node | None, vocabulary: Vocabulary, findings: Findings) -> tuple[Expectation, ...]:
-    """What each claim expects. Names that nobody knows are wrong; those that are not in this experiment a remark."""
+    """Return what each claim expects. Unknown names are problems; names that this experiment lacks are notes."""
     read = []
     for claim in node.value if node else ():
         expected = claim.value["expect"]
@@ -94,7 +94,7 @@ def read_expectations(node: Node | None, vocabulary: Vocabulary, findings: Findi
 
 
 def is_mapping(node: Node, findings: Findings) -> bool:
-    """Whether a node is a mapping of options; says so if it is not."""
+    """Return whether a node is a mapping of options; report it if it is not."""
     if isinstance(node.value, dict):
         return True
     if node.value is not INVALID:

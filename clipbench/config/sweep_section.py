@@ -1,4 +1,4 @@
-"""The `sweep` section: how thresholds, and what else, are searched; what is wrong there, each with its place."""
+"""The `sweep` section: how thresholds and other options are searched."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Sweep(Section):
 
     @property
     def searches_optimizers(self) -> bool:
-        """Whether arms end at learning rates, or other options, of their own."""
+        """Whether each arm may get its own learning rate or other optimizer options."""
         return any(path.startswith("optimizer") for path in self.search)
 
 
@@ -84,7 +84,7 @@ def read_sweep(
 
 
 def _objectives(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> tuple[str, ...]:
-    """The measures that points are judged by, none where the YAML leaves it open."""
+    """Return the measures that points are judged by; none where the YAML names none."""
     found: list[str] = []
     for item in _items(node):
         name = item.plain()
@@ -117,7 +117,7 @@ def _no_objective(name: Any, metrics: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _check_judging(sweep: Sweep, given: Mapping[str, Node], metrics: tuple[str, ...], findings: Findings) -> None:
-    """Directions and pruners are of the objectives that there are."""
+    """Check that directions and pruner fit the objectives."""
     objectives, directions = listed(sweep.objective), listed(sweep.direction)
     if directions and len(directions) != max(1, len(objectives)):
         text = f"there are {len(directions)} directions for {_count(max(1, len(objectives)), 'objective')}."
@@ -141,7 +141,7 @@ def _check_measured(
     axes: Mapping[str, Axis] | None,
     findings: Findings,
 ) -> None:
-    """Whether the objectives are measured here, as far as the YAML alone shows it."""
+    """Check that the objectives are measured, as far as the YAML alone shows it."""
     targets = axes["target"].values if axes and "target" in axes else (None,)
     without_data = not choices.get("data") and not findings.has_problem_in("data")
     for name, item in zip(objectives, _items(node), strict=True):
@@ -155,7 +155,7 @@ def _check_measured(
 
 
 def _remark(sweep: Sweep, data: Sequence[Choice], findings: Findings) -> None:
-    """Say that a pruner will never stop anything."""
+    """Add notes about pruners that cannot prune."""
     folds = [len(axis.values) for choice in data for name, axis in choice.axes if name == "fold"]
     pairs = sweep.seeds * (min(folds) if data and len(folds) == len(data) else 1)
     if sweep.pruner == "wilcoxon" and pairs < FEWEST_PAIRS:
@@ -171,7 +171,7 @@ def _remark(sweep: Sweep, data: Sequence[Choice], findings: Findings) -> None:
 
 
 def listed(value: str | Collection[str] | None) -> tuple[str, ...]:
-    """One or several of what a section says, as several."""
+    """Return one or several names as a tuple."""
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)

@@ -1,4 +1,4 @@
-"""What `report.tuned` may choose for each strategy alone: options that one tunes, and never what is compared."""
+"""Options that `report.tuned` may choose for each strategy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRAINING = ("schedule", "l1", "l2")
 
 
 def is_tunable(column: str) -> bool:
-    """Whether a column of the records is such an option: `lr`, any other of the optimizer, and a few of training."""
+    """Return whether a column of the records is tunable: any option of the optimizer, and a few of training."""
     section, _, option = column.partition(".")
     if section == "train":
         return option.partition(".")[0] in TRAINING

@@ -20,7 +20,7 @@ from clipbench.plugins.registry import Option
 
 
 class InvalidValue(ValueError):
-    """A value that an option does not take: `text` says what was expected and got, `remedy` the way out."""
+    """A value that an option does not take: `text` says what was expected and got, `remedy` what to do."""
 
     def __init__(self, text: str, remedy: str = "") -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""The text of a YAML file, or why it has none."""
+"""Read the text of a YAML file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_BYTES = 1_000_000  # an experiment is one page that a person reads
 
 
 def read_text(path: Path) -> str:
-    """The text of a YAML file, or an InputError that says why there is none."""
+    """Return the text of a YAML file; raise InputError if it cannot be read."""
     place = Place(str(path))
     try:
         if path.is_dir():

@@ -36,7 +36,7 @@ def add_core_schema(resolver: Any) -> None:
 
 
 class Unreadable(Exception):
-    """A scalar that is no value: `args` are the text and the way out."""
+    """A scalar that cannot be read: `args` are the problem and the remedy."""
 
 
 def scalar(kind: str, text: str) -> Any:
