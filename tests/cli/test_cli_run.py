@@ -178,7 +178,7 @@ def test_an_experiment_that_is_not_there_is_a_wrong_input(command, name, tmp_pat
         (["--set", "nonsense"], "nonsense"),
         (["--set", "clip[9].threshold=1"], "clip[9]"),
         (["--tracking-uri", "./mlruns"], "--tracking-uri"),
-        (["--tracking-uri", "ftp://me:hunter2@host"], "unknown kind of MLflow store `ftp`"),
+        (["--tracking-uri", "ftp://me:hunter2@host"], "unknown kind of tracking URI `ftp`"),
         (["--nonsense"], "--nonsense"),
     ],
 )
