@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -214,6 +215,14 @@ def test_only_the_command_line_prints_and_exits(file):
 def test_a_module_says_in_its_first_sentence_what_it_owns(file):
     text = ast.get_docstring(parsed(file)) or ""
     assert len(text.split()) >= 3 and text.splitlines()[0][-1] in ".:;,?", text
+
+
+def test_no_file_and_no_class_has_the_name_of_another():
+    """A name is enough to find what it names; `__init__.py` and `README.md` belong to their folders."""
+    files = Counter(file.name for file in FILES if file.name != "__init__.py")
+    classes = Counter(node.name for file in FILES for node in parsed(file).body if isinstance(node, ast.ClassDef))
+    public = {name: count for name, count in classes.items() if not name.startswith("_")}
+    assert [name for name, count in {**files, **public}.items() if count > 1] == []
 
 
 @every_file

@@ -19,7 +19,7 @@ from clipbench.core.records import Records
 from clipbench.plugins.registry import catalogue
 from clipbench.reporting import ReportOptions, compare, figures, numbers
 from clipbench.reporting.figures import cost, forest, heat_map, thresholds
-from clipbench.reporting.figures.axes import Scale, scale, tick_label
+from clipbench.reporting.figures.chart_axes import Scale, scale, tick_label
 from clipbench.reporting.figures.drawing import COLORS, Panel
 from clipbench.store import Store
 from tests.reporting.test_report import arm, compare_rows, diverged, quickstart, row

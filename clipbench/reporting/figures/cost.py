@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.axes import Axes, metric_label, scale, shown, spans_decades
+from clipbench.reporting.figures.chart_axes import Axes, metric_label, scale, shown, spans_decades
 from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, Point, shortened, staircase, width_of
 
 WIDTH, HEIGHT, LEFT, FLOOR, TOP = 360.0, 268.0, 48.0, 222.0, 40.0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from clipbench.analysis.strategy_ranks import Ranks
 from clipbench.reporting.combined import ranks_meaning
-from clipbench.reporting.figures.axes import Scale, x_axis
+from clipbench.reporting.figures.chart_axes import Scale, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
 WIDTH, ROW, TOP, BAR = 360.0, 24.0, 26.0, 9.0

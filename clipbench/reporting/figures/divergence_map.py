@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.axes import Scale, scale, x_axis
+from clipbench.reporting.figures.chart_axes import Scale, scale, x_axis
 from clipbench.reporting.figures.drawing import SMALL, TEXT, Figure, Panel, left_margin, shortened
 
 WIDTH, ROW, TOP, SIDE = 360.0, 30.0, 8.0, 11.0

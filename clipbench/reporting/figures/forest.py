@@ -7,7 +7,7 @@ import math
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Contrast, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.axes import Scale, scale, shown, x_axis
+from clipbench.reporting.figures.chart_axes import Scale, scale, shown, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
 WIDTH, ROW, TOP = 360.0, 38.0, 26.0

@@ -11,7 +11,7 @@ from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import thresholds
 from clipbench.analysis.report_model import ArmResult, Report, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.axes import spans_decades, tick_label
+from clipbench.reporting.figures.chart_axes import spans_decades, tick_label
 from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, left_margin, shortened, width_of
 
 WIDTH, ROW, TOP, GAP = 330.0, 30.0, 28.0, 6.0

@@ -9,7 +9,7 @@ from clipbench.analysis.curves import CurvesByArm, Histogram
 from clipbench.analysis.plateau import thresholds
 from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.axes import Axes, Scale, scale, x_axis
+from clipbench.reporting.figures.chart_axes import Axes, Scale, scale, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
 WIDTH, TOP, FLOOR, ROW = 360.0, 34.0, 174.0, 24.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clipbench.analysis.report_model import ContenderResult, SearchResult
-from clipbench.reporting.figures.axes import Axes
+from clipbench.reporting.figures.chart_axes import Axes
 from clipbench.reporting.figures.drawing import Figure, Panel, staircase
 from clipbench.reporting.figures.search_points import LEFT, RIGHT, WIDTH, Scores, describe, scores
 from clipbench.store.sweep_file import SearchedPoint

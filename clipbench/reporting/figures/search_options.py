@@ -6,7 +6,7 @@ import math
 
 from clipbench.analysis.report_model import ContenderResult, SearchResult
 from clipbench.reporting import numbers, search_sentences
-from clipbench.reporting.figures.axes import Scale
+from clipbench.reporting.figures.chart_axes import Scale
 from clipbench.reporting.figures.drawing import SMALL, TEXT, Figure, Panel, left_margin, shortened, width_of
 from clipbench.reporting.figures.search_points import Scores, axis, place, scores
 from clipbench.store.sweep_file import SearchedPoint

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
 from clipbench.reporting import numbers, search_sentences
-from clipbench.reporting.figures.axes import Axes, Scale, metric_label, scale, shown, spans_decades
+from clipbench.reporting.figures.chart_axes import Axes, Scale, metric_label, scale, shown, spans_decades
 from clipbench.reporting.figures.drawing import SMALL, TITLE, Figure, Panel, Point, shortened, staircase, width_of
 from clipbench.store.sweep_file import SearchedContender, SearchedHyperparameter, SearchedPoint
 

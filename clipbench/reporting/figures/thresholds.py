@@ -10,7 +10,7 @@ from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import plateau, thresholds
 from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.axes import Axes, Scale, scale, shown, spans_decades, tick_label
+from clipbench.reporting.figures.chart_axes import Axes, Scale, scale, shown, spans_decades, tick_label
 from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, shortened
 
 WIDTH, HEIGHT, LEFT, RIGHT = 330.0, 296.0, 44.0, 318.0

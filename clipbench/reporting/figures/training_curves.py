@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from clipbench.analysis import verdicts
 from clipbench.analysis.curves import LOSS, NORMS, ArmCurves, Curve, CurvesByArm
 from clipbench.analysis.report_model import ArmResult, Setting
-from clipbench.reporting.figures.axes import Axes, Scale, scale, spans_decades
+from clipbench.reporting.figures.chart_axes import Axes, Scale, scale, spans_decades
 from clipbench.reporting.figures.drawing import Figure, Panel
 
 WIDTH, LEFT, RIGHT = 330.0, 44.0, 318.0
