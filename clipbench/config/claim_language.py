@@ -1,4 +1,4 @@
-"""What a claim expects, read from its words: `zero > value`, `adam.norm@1.0 = adam.none`, `always(skip = none)`."""
+"""Parse what a claim expects: `zero > value`, `adam.norm@1.0 = adam.none`, `always(skip = none)`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Side:
     measure: str = ""  # every strategy, by this measure: `parameters`
 
     def holds(self, strategy: str, threshold: float | None) -> bool:
-        """Whether an arm is meant. `norm` is `norm` with other options too, where there is no plain one."""
+        """Whether the side refers to this arm. Without a plain `norm`, it also refers to `norm` with options."""
         if self.strategy and strategy != self.strategy:
             return False
         return self.threshold is None or (threshold is not None and _same(threshold, self.threshold))
@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Expectation:
-    """`left` stands to `right` as the relation says: > is better, < is worse, = is within the margin.
+    """A relation between `left` and `right`: > is better, < is worse, = is within the margin.
 
     `always` asks for it in every setting, at every threshold and on every seed, else on average at the best threshold.
     """
@@ -51,7 +51,7 @@ class Expectation:
 
     @property
     def measure(self) -> str:
-        """What a side names instead of arms; empty if none does."""
+        """The measure that a side names instead of arms; empty if none does."""
         return self.left.measure or self.right.measure
 
 
@@ -81,7 +81,7 @@ class Vocabulary:
         return cls(known, names, elsewhere, options or {})
 
     def strategy(self, name: str) -> str | None:
-        """The label that a name means: its own, or that of the only strategy of this name with options."""
+        """Return the label that a name refers to: the name itself, or that of its only variant with options."""
         if name in self.thresholds:
             return name
         found = [label for label in self.thresholds if label.partition("(")[0] == name]
@@ -90,7 +90,7 @@ class Vocabulary:
         return name
 
     def section(self, text: str) -> tuple[str, str] | None:
-        """The section and the name that a text begins with: `adam.norm` with the optimizer adam."""
+        """Return the section and the name at the start of a text: the optimizer adam for `adam.norm`."""
         for names in (self.sections, self.elsewhere):
             for name, section in names.items():
                 if section != "strategy" and (text == name or text.startswith(f"{name}.")):
@@ -98,7 +98,7 @@ class Vocabulary:
         return None
 
     def column(self, name: str) -> str:
-        """The column of an option, named in full or by its last part: `l2` for `train.l2`."""
+        """Return the column of an option, given in full or by its last part: `l2` for `train.l2`."""
         found = [column for column in self.options if column == name or column.endswith(f".{name}")]
         if name in found or len(found) == 1:
             return name if name in found else found[0]
@@ -107,7 +107,7 @@ class Vocabulary:
         raise InvalidValue(f"unknown option {name!r}.", did_you_mean(name, self.options))
 
     def missing(self, side: Side) -> str:
-        """Why this experiment has nothing that a side names; empty if it has."""
+        """Return why no arm of this experiment matches a side; empty if one does."""
         for name, value in side.options:
             if not any(same_value(known, value) for known in self.options[name]):
                 return f"{name} has no value {value} here, only {', '.join(self.options[name])}."
@@ -127,7 +127,7 @@ class Vocabulary:
 
 
 def option_values(parts: Mapping[str, Sequence[Any]], training: Sequence[Training]) -> dict[str, tuple[str, ...]]:
-    """The values of every option but the arms', by the columns of the records."""
+    """Return the values of all options except those of arms, by column."""
     sections = {**{name: parts[name] for name in ("data", "model", "optimizer")}, "train": training}
     first: dict[str, Any] = {name: found[0] if found else None for name, found in sections.items()}
     values: dict[str, dict[str, None]] = {}
@@ -155,7 +155,7 @@ def read(text: str, vocabulary: Vocabulary) -> Expectation:
 
 
 def _split(text: str) -> tuple[str, str, str]:
-    """Around the relation, which is none of the signs within brackets: `norm(per=tensor) > none[train.l2=0]`."""
+    """Split at the relation sign outside of brackets: `norm(per=tensor) > none[train.l2=0]`."""
     depth, places = 0, []
     for place, sign in enumerate(text):
         depth += (sign in "([") - (sign in ")]")
@@ -189,7 +189,7 @@ def _side(text: str, vocabulary: Vocabulary) -> Side:
 
 
 def _options(text: str, vocabulary: Vocabulary) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """`none[train.l2=0.001]` without its brackets, and what stands in them."""
+    """Split `none[train.l2=0.001]` into the name and the text in brackets."""
     start = _opening(text) if text.endswith("]") else 0
     if start <= 0:
         return text, ()
@@ -200,7 +200,7 @@ def _options(text: str, vocabulary: Vocabulary) -> tuple[str, tuple[tuple[str, s
 
 
 def _difference(text: str, vocabulary: Vocabulary) -> Side:
-    """`(norm - none)`: two arms of the same settings."""
+    """Parse `(norm - none)`: two arms in the same settings."""
     parts = _parts(text[1:-1], " - ") if text.endswith(")") else []
     if len(parts) != 2:
         raise InvalidValue(f"expected a difference such as (norm - none), got {text!r}.", HOW)
@@ -211,7 +211,7 @@ def _difference(text: str, vocabulary: Vocabulary) -> Side:
 
 
 def _opening(text: str) -> int:
-    """Where the bracket was opened that closes a text."""
+    """Return the position of the bracket that matches the last one."""
     depth = 0
     for place in reversed(range(len(text))):
         depth += (text[place] == "]") - (text[place] == "[")
@@ -221,7 +221,7 @@ def _opening(text: str) -> int:
 
 
 def _parts(text: str, separator: str) -> list[str]:
-    """Cut at the separators that stand outside of brackets."""
+    """Split at separators outside of brackets."""
     parts, depth = [""], 0
     for place, sign in enumerate(text):
         depth += (sign in "([") - (sign in ")]")
@@ -233,7 +233,7 @@ def _parts(text: str, separator: str) -> list[str]:
 
 
 def _name(text: str) -> str:
-    """Without the threshold."""
+    """Return the name without the threshold."""
     head, _, tail = text.rpartition("@")
     try:
         float(tail)
@@ -243,12 +243,12 @@ def _name(text: str) -> str:
 
 
 def _same(threshold: float, wanted: float) -> bool:
-    """Thresholds of a range are written as short as tables show them."""
+    """Whether two thresholds are equal, up to the digits that tables show."""
     return threshold == wanted or f"{threshold:.3g}" == f"{wanted:.6g}"
 
 
 def same_value(one: object, other: str) -> bool:
-    """Whether an option's value is the one that a claim writes: 0.1 is 1e-1, True is true, [64] is [ 64 ]."""
+    """Whether a value equals its text in a claim: 0.1 equals 1e-1, True equals true, [64] equals [ 64 ]."""
     try:
         return float(str(one)) == float(other)
     except ValueError:

@@ -33,12 +33,12 @@ Choices = Mapping[str, Sequence[Choice]]
 class SearchedOption:
     """One option of a component that is searched."""
 
-    key: str  # where the YAML says so, as `--set` takes it
-    space: Space  # whose values are as the option has them
+    key: str  # path in the YAML, as `--set` takes it
+    space: Space  # with values of the option's type
 
 
 def searched_options(choice: Choice, section: str, search: Mapping[str, Space]) -> dict[str, SearchedOption]:
-    """The options of one component that `sweep.search` names; a path with an index goes before one without."""
+    """Return the options of one component that `sweep.search` names; a path with an index takes precedence."""
     own = _own_options(choice, section)
     found: dict[str, SearchedOption] = {}
     for path, space in sorted(search.items(), key=lambda item: "[" in item[0]):
@@ -49,7 +49,7 @@ def searched_options(choice: Choice, section: str, search: Mapping[str, Space]) 
 
 
 def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, Space]:
-    """For the path of each option a range or the tuple of its values; what is wrong is among the findings."""
+    """Return a range or a tuple of values for each option path; add mistakes to the findings."""
     found: dict[str, Space] = {}
     for path, item in node.value.items() if is_mapping(node, findings) else ():
         where, option = _parts(path)
@@ -68,7 +68,7 @@ def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, S
 
 
 def takes(choice: Choice, section: str, option: str, value: float) -> bool:
-    """Whether a component would take that value of an option."""
+    """Whether a component accepts a value of an option."""
     try:
         _own_options(choice, section)[option].validate(value)
     except InvalidValue:
@@ -78,7 +78,7 @@ def takes(choice: Choice, section: str, option: str, value: float) -> bool:
 
 
 def _parts(path: str) -> tuple[str, str]:
-    """Of `clip[2].window`, `clip[2]` and `window`; two empty texts if it is no such path."""
+    """Split `clip[2].window` into `clip[2]` and `window`; return two empty strings if it is not such a path."""
     found = PATH.fullmatch(path)
     return (found[1], found[3]) if found else ("", "")
 
@@ -88,14 +88,14 @@ def _section(where: str) -> str:
 
 
 def _own_options(choice: Choice, section: str) -> dict[str, OptionSpec]:
-    """The options that a component's own function takes, and not those that clipbench adds to its kind."""
+    """Return the options of a component's own function, without those that clipbench adds."""
     plugin = _plugin(choice, section)
     specs = {name: spec for name, spec in signature(plugin).items() if name in plugin.options}
     written = dict(choice.axes)
     if plugin.open:
         anything = partial(validate, annotation=Any, infinite=True)
         specs |= {name: OptionSpec(name, anything) for name in written if name not in signature(plugin)}
-    # Where other options stand in for a threshold, there is none.
+    # Other options replace the threshold.
     return {name: spec for name, spec in specs.items() if name != "threshold" or name in written}
 
 
@@ -147,14 +147,14 @@ def _nobody_has(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -
 
 
 def _space(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> Space | None:
-    """What an option may be; None if it was reported as wrong."""
+    """Return the search space of an option; None if it was reported as wrong."""
     if node.plain() is INVALID:
         return None
     if not is_range(node) and not isinstance(node.value, list):
         text = f"expected a range or a list of values, got {show(node.plain())}."
         findings.add(node.place, text, "Write {log: [0.01, 1]}.")
         return None
-    found_here = Findings()  # what several components say alike is one mistake
+    found_here = Findings()  # the same mistake of several components is reported once
     space = _read_range(node, having, found_here) if is_range(node) else _read_values(node, having, found_here)
     if not found_here.problems:
         for choice, spec in having:
@@ -195,7 +195,7 @@ def _read_values(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findin
 
 
 def _values(node: Node) -> list[Node]:
-    """The values that are written: all of a list, the ends of a range."""
+    """Return the values in the YAML: all of a list, the ends of a range."""
     ends = node if isinstance(node.value, list) else next(node.value[kind] for kind in RANGES if kind in node.value)
     return list(ends.value)
 

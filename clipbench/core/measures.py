@@ -28,7 +28,7 @@ class Column:
     uses_test_data: bool = False  # so that no search may choose by it
     uses_validation_data: bool = False
     monitored: bool = False  # may be named by train.target and train.early_stop
-    option: bool = False  # part of what the trial is, and nothing that was measured
+    option: bool = False  # part of the trial's definition, not a measurement
 
     @property
     def named_by(self) -> tuple[str, ...]:

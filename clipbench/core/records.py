@@ -27,11 +27,11 @@ class Records:
     records: Columns
     epochs: Columns
     steps: Columns
-    weights: dict[str, np.ndarray] = field(default_factory=dict)  # final, flat, by trial id, where asked for
+    weights: dict[str, np.ndarray] = field(default_factory=dict)  # final weights, flat, by trial id, if requested
 
     @classmethod
     def failed(cls, trials: Sequence[Trial], error: str) -> Records:
-        """Trials that could not be trained; the next run tries them again."""
+        """Records of trials that could not be trained; the next run tries them again."""
         rows = [{"id": trial.id, "status": "failed", **trial.columns(), "error": error} for trial in trials]
         return cls(as_columns(rows), {}, {})
 
@@ -41,6 +41,6 @@ def rank(status: str) -> int:
 
 
 def as_columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Rows of possibly different keys as columns of one length."""
+    """Turn rows, which may have different keys, into columns of equal length."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}

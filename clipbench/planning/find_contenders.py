@@ -1,4 +1,4 @@
-"""From a plan to its contenders: strategies on settings, and what of each a sweep searches."""
+"""Derive the contenders of a plan, each a strategy in one setting, with the hyperparameters that a sweep searches."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SECTIONS = ("data.", "model.", "optimizer.", "train.")
 
 
 def contenders(plan: Plan) -> tuple[Contender, ...]:
-    """Every strategy on every setting; raises InputError where it cannot be told what is to be searched."""
+    """Return every strategy in every setting; raise InputError if its search space is not defined."""
     return contenders_of(plan.experiment, plan.trials)
 
 
 def contenders_of(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Contender, ...]:
-    """The contenders whose points these trials are."""
+    """Return the contenders to which these trials belong."""
     file = _File(experiment)
     groups: dict[Hashable, list[Trial]] = {}
     for trial in trials:
@@ -49,7 +49,7 @@ def contenders_of(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Cont
 
 
 def _namesakes(experiment: Experiment, found: Sequence[Contender]) -> Iterator[Problem]:
-    """Of two entries of one strategy, an option is searched for one of them alone: nobody could tell them apart."""
+    """Report entries with the same label that differ in what is searched: their results could not be distinguished."""
     count = Counter(contender.label for contender in found)
     for contender in found:
         if count[contender.label] > 1:
@@ -60,14 +60,14 @@ def _namesakes(experiment: Experiment, found: Sequence[Contender]) -> Iterator[P
 
 @dataclass(frozen=True)
 class _Written:
-    """A component as the YAML writes it, and what is searched of it."""
+    """A component as written in the YAML, with its searched options."""
 
     choice: Choice
     searched_options: Mapping[str, SearchedOption]
 
 
 class _File:
-    """What an experiment's file says of the optimizers and strategies of its trials."""
+    """The optimizers and strategies of an experiment, as written in its YAML."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -76,7 +76,7 @@ class _File:
         self.arms = self._written("clip", experiment.arms)
 
     def fixed(self, trial: Trial) -> Hashable:
-        """All of a trial that is the same for the points of its contender."""
+        """Return what all points of a contender have in common."""
         return (
             trial.data and trial.data.without(FOLD),
             trial.model,
@@ -86,7 +86,7 @@ class _File:
         )
 
     def contender(self, group: Sequence[Trial]) -> Contender:
-        # What clips nothing is no point of a search, but may be all that there is.
+        # A trial without a threshold is not a point of the search, unless there are no others.
         trials = [trial for trial in group if trial.threshold is not None] or group
         first = trials[0]
         optimizer, arm = self.optimizers[first.optimizer], self.arms[first.clip]
@@ -129,7 +129,7 @@ class _File:
             self._no_range(self.arms[first.clip].choice)
 
     def _range(self, trials: Sequence[Trial]) -> SearchedOption | None:
-        """That of the YAML, or else of the rule, widened to hold the YAML's other values."""
+        """Return the range of the YAML, or else of the rule, extended to include the other values in the YAML."""
         choices = list({id(choice): choice for choice in (self.arms[trial.clip].choice for trial in trials)}.values())
         ranges = [(choice.key, found) for choice in choices for found in dict(choice.axes)["threshold"].ranges]
         if ranges:
@@ -140,7 +140,7 @@ class _File:
             log = low > 0 and high / low >= WIDE
         else:
             return None
-        # A threshold of 0 is on no log scale, and clips everything away.
+        # A log scale cannot contain the threshold 0.
         held = [
             trial.threshold for trial in trials if trial.threshold is not None and (trial.threshold > 0 or low <= 0)
         ]
@@ -188,7 +188,7 @@ def _within(value: Value, space: Range | tuple[Value, ...]) -> bool:
 
 
 def _settings(found: Sequence[Contender]) -> list[str]:
-    """What tells the setting of each from those of the others, in as few columns as do."""
+    """Describe each setting by as few columns as distinguish it from the others."""
     rows = [_setting(contender) for contender in found]
     names = {name for row in rows for name in row}
     columns = [name for name in NAMES if name in names] + sorted(name for name in names if name.startswith(SECTIONS))
