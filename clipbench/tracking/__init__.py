@@ -1,1 +1,1 @@
-"""The mirror of the store in MLflow: beside training, idempotent, and harmless when it is away."""
+"""MLflow: a background process copies the store to it, without duplicates; training never depends on it."""

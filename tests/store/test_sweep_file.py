@@ -44,6 +44,14 @@ def test_an_infinite_option_is_spelt_as_in_yaml_and_an_infinite_score_is_none(tm
     assert not point.is_steady
 
 
+def test_the_key_of_earlier_versions_is_read(tmp_path):
+    document, _ = fake_sweep.jointly()
+    expected = read(tmp_path, document)
+    for contender in document["contenders"]:
+        contender["knobs"] = contender.pop("hyperparameters")
+    assert read(tmp_path, document) == expected
+
+
 def test_no_file_is_no_search(tmp_path):
     assert sweep_file.read(tmp_path / "sweep.json") is None
 
