@@ -277,8 +277,8 @@ CONFIG = """
 [mypy]
 strict = True
 follow_imports = skip
-[mypy-clipbench,clipbench.api,clipbench.errors,clipbench.commands.*,clipbench.plugins.registry]
-follow_imports = normal
+[mypy-clipbench.*]
+follow_imports = silent
 """
 
 
