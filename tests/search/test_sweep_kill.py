@@ -108,8 +108,12 @@ def test_interrupted_it_says_how_to_go_on_and_leaves_nobody_behind(tmp_path):
 def test_two_into_one_folder_train_no_trial_twice_and_a_run_is_told_to_wait(tmp_path):
     path, results = write(tmp_path, **SEARCH), tmp_path / "results"
     with begin(path, results, "--no-mlflow", "--json") as first, begin(path, results, "--no-mlflow") as second:
-        until(lambda: (results / "small" / ".lock").exists())
+        until(lambda: points(results))
+        for each in (first, second):  # or they end before the run has planned
+            each.send_signal(signal.SIGSTOP)
         told = invoke("run", path, "--results", results, "--no-mlflow")
+        for each in (first, second):
+            each.send_signal(signal.SIGCONT)
         assert told.exit_code == 1 and "is training into this folder" in told.stderr
         assert any(f"process {each.pid} " in told.stderr for each in (first, second))
         (document, stderr), (report, _) = first.communicate(timeout=120), second.communicate(timeout=120)
