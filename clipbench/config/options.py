@@ -46,7 +46,7 @@ def _validate_or_default(value: Any, option: Option, infinite: bool) -> Any:
     try:
         return validate(value, option.annotation, infinite=infinite)
     except InvalidValue:
-        # `def f(width: int = None)`: whoever writes a function's own default out is right.
+        # `def f(width: int = None)`: a function's own default is valid even if its annotation excludes it.
         if is_plain(option.default) and show(value) == show(option.default):
             return option.default
         raise

@@ -60,7 +60,7 @@ def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, S
         named = [choice for choice in choices.get(section, ()) if where in (section, choice.key)]
         having = [(choice, own[option]) for choice in named if option in (own := _own_options(choice, section))]
         if not having and choices.get(section) and not findings.has_problem_in(section):
-            findings.add(item.key_place, *_nobody_has(path, choices[section], named))
+            findings.add(item.key_place, *_unknown_option(path, choices[section], named))
         space = _space(item, having, findings)
         if space is not None:
             found[path] = space
@@ -132,7 +132,7 @@ def _paths(choices: Choices, section: str) -> Iterator[str]:
         yield from (f"{section}.{option}" for option in _own_options(choice, section))
 
 
-def _nobody_has(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -> tuple[str, str]:
+def _unknown_option(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -> tuple[str, str]:
     where, option = _parts(path)
     section = _section(where)
     if not named:
@@ -141,9 +141,9 @@ def _nobody_has(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -
     if section == "clip" and option in ARM_OPTIONS:
         return f"`{option}` cannot be searched: each of its values is an arm of its own.", "Write its values as a list."
     names = list(dict.fromkeys(choice.name for choice in named))
-    nobody = f"{names[0]} has no" if len(names) == 1 else f"none of {', '.join(names)} has an"
+    missing = f"{names[0]} has no" if len(names) == 1 else f"none of {', '.join(names)} has an"
     known = dict.fromkeys(itertools.chain.from_iterable(_own_options(choice, section) for choice in named))
-    return f"{nobody} option {option!r}.", did_you_mean(option, known) if known else ""
+    return f"{missing} option {option!r}.", did_you_mean(option, known) if known else ""
 
 
 def _space(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> Space | None:

@@ -53,7 +53,7 @@ def scalar(kind: str, text: str) -> Any:
 
 def _integer(text: str) -> int:
     digits = text.replace("_", "")
-    if len(digits) < 25:  # Python refuses to read thousands of digits; nobody means them
+    if len(digits) < 25:  # Python refuses to convert thousands of digits
         number = int(digits, 0) if digits[:2] in ("0x", "0o") else int(digits)
         if abs(number) < 2**63:
             return number
@@ -87,7 +87,7 @@ class _Invalid:
         return "what cannot be read"
 
 
-# The value of what could not be read. It was reported once; whoever meets it stays silent.
+# The value of a node that could not be read. The mistake is already reported and must not be reported again.
 INVALID: Any = _Invalid()
 
 

@@ -25,7 +25,7 @@ class Column:
     unit: str = ""
     higher_is_better: bool | None = None  # None: neither, or by the metric
     compared: bool = False  # may be named by report.metric, sweep.objective and claims
-    uses_test_data: bool = False  # so that no search may choose by it
+    uses_test_data: bool = False  # must not be a search objective
     uses_validation_data: bool = False
     monitored: bool = False  # may be named by train.target and train.early_stop
     option: bool = False  # part of the trial's definition, not a measurement
