@@ -17,7 +17,7 @@ from clipbench.reporting import ReportOptions, compare
 from clipbench.search import scoring
 from clipbench.search.confirm import Finalist, confirmation_plan
 from clipbench.search.settings import SearchSettings, search_settings
-from clipbench.search.study import Study, TriedPoint
+from clipbench.search.study import Study
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -63,15 +63,15 @@ class Simulated:
 
     def _searched(self, contender) -> Finalist:
         if not contender.hyperparameters:
-            return Finalist(contender)
+            return Finalist(contender, {})
         study = Study(contender, self.search, optuna.storages.InMemoryStorage())
         while study.left:
             for point in study.ask(self.search.batch):
                 rows = [self._train(trial) for trial in point.trials]
                 study.tell(point, scoring.point_result(rows, self.search.objectives, study.worst()))
         winner = study.winner()
-        assert isinstance(winner, TriedPoint)
-        return Finalist(contender, winner.point.number, winner.point.values)
+        assert winner
+        return Finalist(contender, winner.values)
 
     def _train(self, trial: Trial) -> dict:
         if trial.id in self.rows:

@@ -80,7 +80,7 @@ def minimise(searched: Study, function) -> float:
     while searched.left:
         for point in searched.ask(searched.search.batch):
             searched.tell(point, told(function(point.values["threshold"])))
-    return float(searched.winner().point.values["threshold"])
+    return float(searched.winner().values["threshold"])
 
 
 def smooth(threshold: float) -> float:

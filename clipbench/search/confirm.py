@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from clipbench.core.trial import Trial, Value
-from clipbench.planning.contender import Contender, Hyperparameter
+from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.search.settings import SearchSettings
-from clipbench.store.sweep_file import SearchedContender, SweepDocument
+from clipbench.search.stored_values import from_stored
+from clipbench.store.sweep_file import SearchedPoint, SweepDocument
 
 RATE = "lr"
 CohortKey = tuple[object, ...]
@@ -17,47 +18,44 @@ CohortKey = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Finalist:
-    """A contender with its best point, or without a point if it has no hyperparameters."""
+    """A contender with the values of its best point; without values if it has no hyperparameters."""
 
     contender: Contender
-    number: int | None = None  # of the best point
-    values: Mapping[str, Value] = field(default_factory=dict)
-    is_confirmed: bool = False
+    values: Mapping[str, Value]
 
-    @property
-    def is_ready(self) -> bool:
-        return self.number is not None or not self.contender.hyperparameters
+    def trials(self, search: SearchSettings, **values: Value) -> tuple[Trial, ...]:
+        """Return the trials that confirm it, where `values` replace its own."""
+        return self.contender.trials({**self.values, **values}, search.confirm_seeds)
 
-    def trials(self, search: SearchSettings) -> tuple[Trial, ...]:
-        """Return the trials that confirm it."""
-        return self.contender.trials(self.values, search.confirm_seeds) if self.is_ready else ()
+
+def finalists(contenders: Sequence[Contender], document: SweepDocument) -> list[Finalist]:
+    """Return the contenders that a search found a best point of, and those without hyperparameters."""
+    winners = {each.label: each.winning for each in document.contenders}
+    found = [(contender, winners[contender.label]) for contender in contenders]
+    return [
+        Finalist(contender, _values(contender, best))
+        for contender, best in found
+        if best or not contender.hyperparameters
+    ]
+
+
+def _values(contender: Contender, best: SearchedPoint | None) -> dict[str, Value]:
+    return {param.path: from_stored(param, best.values[param.path]) for param in contender.hyperparameters if best}
+
+
+def confirming_ids(found: Sequence[Finalist], search: SearchSettings) -> dict[str, tuple[str, ...]]:
+    """Return the ids of the trials that confirm each finalist, by its label."""
+    return {each.contender.label: tuple(trial.id for trial in each.trials(search)) for each in found}
 
 
 def confirmed_finalists(
     search: SearchSettings, contenders: Sequence[Contender], document: SweepDocument
 ) -> list[Finalist] | None:
     """Return the finalists that an earlier search confirmed, or None if the YAML now asks for another search."""
-    by_label = {each.label: each for each in document.contenders}
-    if set(by_label) != {contender.label for contender in contenders}:
+    if {each.label for each in document.contenders} != {contender.label for contender in contenders}:
         return None
-    finalists = [_finalist(contender, by_label[contender.label]) for contender in contenders]
-    trials = [tuple(trial.id for trial in finalist.trials(search)) for finalist in finalists]
-    return finalists if trials == [by_label[contender.label].confirmed for contender in contenders] else None
-
-
-def _finalist(contender: Contender, known: SearchedContender) -> Finalist:
-    winner = known.winning
-    values = (
-        {param.path: _value(param, winner.values[param.path]) for param in contender.hyperparameters} if winner else {}
-    )
-    return Finalist(contender, known.winner, values, is_confirmed=True)
-
-
-def _value(param: Hyperparameter, known: object) -> Value:
-    """Return the value that trials use: in the file, a list is text."""
-    if not param.choices:
-        return param.rounded(known)  # type: ignore[arg-type]  # else the id of the trial differs
-    return next((choice for choice in param.choices if choice == known or str(choice) == known), None)
+    found, confirmed = finalists(contenders, document), {each.label: each.confirmed for each in document.contenders}
+    return found if confirming_ids(found, search) == {label: ids for label, ids in confirmed.items() if ids} else None
 
 
 def confirmation_plan(plan: Plan, search: SearchSettings, finalists: Sequence[Finalist]) -> Plan:
@@ -122,4 +120,4 @@ def _at_equal_rates(
     )
     if rate is None or RATE not in finalist.values:
         return ()
-    return finalist.contender.trials({**finalist.values, RATE: rate}, search.confirm_seeds)
+    return finalist.trials(search, **{RATE: rate})

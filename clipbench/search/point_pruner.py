@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from clipbench.core.records import Records
-from clipbench.core.trial import Trial
 from clipbench.execution.protocol import ChoosePruned, EpochReport
 from clipbench.search import scoring
-from clipbench.search.study import Point, Study
-
-
-@dataclass(frozen=True)
-class StudyPoint:
-    """A point and its study."""
-
-    study: Study
-    point: Point
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        return self.point.trials
+from clipbench.search.study import Point
 
 
 class PointPruner:
@@ -33,7 +20,7 @@ class PointPruner:
     Reports of the same epoch get the same answer.
     """
 
-    def __init__(self, points: Sequence[StudyPoint], prunes: bool) -> None:
+    def __init__(self, points: Sequence[Point], prunes: bool) -> None:
         self._points = {trial.id: each for each in points for trial in each.trials}
         self._prunes = prunes
         self._pruned: dict[tuple[str, int, int], bool] = {}  # by study, point and epoch
@@ -54,11 +41,11 @@ class PointPruner:
         points = [self._points[str(id_)] for id_ in records.records["id"]]
         tags = {
             "study": np.array([each.study.name for each in points], dtype=object),
-            "point": np.array([str(each.point.number) for each in points], dtype=object),
+            "point": np.array([str(each.number) for each in points], dtype=object),
         }
         return replace(records, records={**records.records, **tags})
 
-    def _report(self, report: EpochReport) -> Iterator[StudyPoint]:
+    def _report(self, report: EpochReport) -> Iterator[Point]:
         """Report to Optuna, and yield, the points whose trials all have the objective in this epoch.
 
         With `evaluate_every`, an epoch without validation says nothing about a point.
@@ -70,19 +57,19 @@ class PointPruner:
             values = [value for value in found if value is not None]
             if len(values) == len(found):
                 if _key(each, report.epoch) not in self._pruned:
-                    each.study.report(each.point, report.epoch, self._score(each, values))
+                    each.study.report(each, report.epoch, self._score(each, values))
                 yield each
 
-    def _score(self, each: StudyPoint, values: Sequence[float]) -> float:
+    def _score(self, each: Point, values: Sequence[float]) -> float:
         worst = math.nan if np.isfinite(values).all() else each.study.worst()[0]
-        return scoring.running_score(values, each.study.search.objectives[0], worst, math.nan)
+        return scoring.running_score(values, each.study.search.objectives[0], worst)
 
-    def _is_pruned(self, each: StudyPoint, epoch: int) -> bool:
+    def _is_pruned(self, each: Point, epoch: int) -> bool:
         key = _key(each, epoch)
         if key not in self._pruned:
-            self._pruned[key] = each.study.should_prune(each.point)
+            self._pruned[key] = each.study.should_prune(each)
         return self._pruned[key]
 
 
-def _key(each: StudyPoint, epoch: int) -> tuple[str, int, int]:
-    return each.study.name, each.point.number, epoch
+def _key(each: Point, epoch: int) -> tuple[str, int, int]:
+    return each.study.name, each.number, epoch

@@ -16,11 +16,11 @@ from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Cohort, Plan, most_lanes
 from clipbench.search import scoring
 from clipbench.search.confirm import CohortKey, cohort_key, cohorts_by_key
-from clipbench.search.point_pruner import PointPruner, StudyPoint
+from clipbench.search.point_pruner import PointPruner
 from clipbench.search.samplers_and_pruners import FEWEST_PAIRS
 from clipbench.search.scoring import PointResult, Row
 from clipbench.search.settings import LOSS, SearchSettings
-from clipbench.search.study import Study
+from clipbench.search.study import Point, Study
 from clipbench.store import Store
 
 DONE = ("finished", "diverged")
@@ -44,7 +44,7 @@ class Round:
         seeds = len(self._search.seeds)
         return sum(self._cohorts[cohort_key(template)].steps * seeds for template in study.contender.templates)
 
-    def train(self, points: Sequence[StudyPoint], *, again: bool = False) -> set[str]:
+    def train(self, points: Sequence[Point], *, again: bool = False) -> set[str]:
         """Train the trials that the store lacks. Return the names of the studies whose points all failed.
 
         `again` says that an earlier process began to train these points: their pruned trials stay pruned.
@@ -58,47 +58,47 @@ class Round:
         failing = {each.study.name for each, result in results if result.failed}
         return failing - {each.study.name for each, result in results if not result.failed}
 
-    def _all_at_once(self, points: Sequence[StudyPoint], done: Sequence[str]) -> None:
+    def _all_at_once(self, points: Sequence[Point], done: Sequence[str]) -> None:
         rows = self._rows(trial for each in points for trial in each.trials)
         missing = [[trial for trial in each.trials if not _has_status(rows.get(trial.id), done)] for each in points]
         self._train([trials for trials in missing if trials], PointPruner(points, self._search.pruner in OF_EPOCHS))
         self._skip(trial for each in points for trial in each.trials if _has_status(rows.get(trial.id), done))
 
-    def _in_stages(self, points: Sequence[StudyPoint]) -> None:
+    def _in_stages(self, points: Sequence[Point]) -> None:
         """Train a few seeds of all points, then more of those that the pruner does not reject."""
         alive, start = list(points), 0
         length = max(len(each.trials) for each in points)
         while alive and start < length:
             stop = start + (FEWEST_PAIRS if start == 0 else SEEDS_PER_STAGE)
-            stage = [StudyPoint(each.study, replace(each.point, trials=each.trials[start:stop])) for each in alive]
+            stage = [replace(each, trials=each.trials[start:stop]) for each in alive]
             self._all_at_once(stage, DONE)
             for each in stage:
                 self._report_seeds(each, start)
-            pruned = [each for each in alive if stop < length and each.study.should_prune(each.point)]
+            pruned = [each for each in alive if stop < length and each.study.should_prune(each)]
             self._skip(trial for each in pruned for trial in each.trials[stop:])
             alive = [each for each in alive if each not in pruned]
             start = stop
 
-    def _report_seeds(self, each: StudyPoint, first: int) -> None:
+    def _report_seeds(self, each: Point, first: int) -> None:
         rows = self._rows(each.trials)
         for number, trial in enumerate(each.trials):
             if _has_status(rows.get(trial.id), DONE):
                 found = self._result(each.study, [rows[trial.id]])
-                each.study.report(each.point, first + number, found.scores[0])
+                each.study.report(each, first + number, found.scores[0])
 
     def _train(self, points: Sequence[Sequence[Trial]], pruner: PointPruner) -> None:
         chunks = chunks_of(points, self._cohorts, self._pool.size, self._device)
         if chunks:
             self._session.train(self._pool, chunks, self._store, self._device, pruner)
 
-    def _tell(self, each: StudyPoint, rows: Mapping[str, Row]) -> PointResult:
+    def _tell(self, each: Point, rows: Mapping[str, Row]) -> PointResult:
         known = [rows[trial.id] for trial in each.trials if trial.id in rows]
         result = self._result(each.study, known)
         if self._search.pruner == "wilcoxon" and len(known) < len(each.trials):
             result = replace(result, pruned=True)
         elif len(known) < len(each.trials):
             result = replace(result, failed=True)
-        each.study.tell(each.point, result)
+        each.study.tell(each, result)
         return result
 
     def _result(self, study: Study, rows: Sequence[Row]) -> PointResult:

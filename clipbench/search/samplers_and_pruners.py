@@ -28,15 +28,15 @@ REDUCTION = 3  # of Hyperband: one point in so many goes on at each rung
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Suppress warnings of Optuna about experimental features and about samplers that ignore constraints.
+    """Suppress warnings of Optuna about experimental features, samplers that ignore constraints, and repetitions.
 
     The scores of diverged points hold a penalty, so that these samplers avoid them too.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Constraints have been set, but")
-        # Of a point whose process was killed while it stored the result.
-        warnings.filterwarnings("ignore", "The constraint value is ignored because")
+        # Of a point whose process was killed while it stored the result, and of one that is trained again.
+        warnings.filterwarnings("ignore", "The (constraint|reported) value is ignored because")
         yield
 
 

@@ -52,18 +52,10 @@ def point_result(
     point's other trials, and of an untrained model. So scores stay finite, and divergence never improves a point.
     """
     diverged = np.array([row["status"] == "diverged" for row in rows])
-    columns = [_scores(rows, each) for each in objectives]
-    penalties = [
-        _penalty(each, column[~diverged], before, initial_loss)
-        for each, column, before in zip(objectives, columns, worst, strict=True)
-    ]
+    columns = [np.where(diverged, math.nan, _scores(rows, each)) for each in objectives]
     filled = [
-        np.where(diverged | ~np.isfinite(column), penalty, column)
-        for column, penalty in zip(columns, penalties, strict=True)
-    ]
-    known = [
-        worst_of(each, [before, *column[np.isfinite(column) & ~diverged]])
-        for each, column, before in zip(objectives, columns, worst, strict=True)
+        _filled(column, objective, before, initial_loss)
+        for column, objective, before in zip(columns, objectives, worst, strict=True)
     ]
     return PointResult(
         scores=tuple(float(column.mean()) for column in filled),
@@ -71,17 +63,18 @@ def point_result(
         lanes=len(rows),
         diverged=int(diverged.sum()),
         epochs=int(max((row.get("epochs") or 0 for row in rows), default=0)),
-        worst=tuple(known),
+        worst=tuple(
+            worst_of(objective, [before, *column])
+            for column, objective, before in zip(columns, objectives, worst, strict=True)
+        ),
         pruned=any(row["status"] == "pruned" for row in rows),
         failed=any(row["status"] == "failed" for row in rows),
     )
 
 
-def running_score(values: Iterable[float], objective: SearchObjective, worst: float, initial_loss: float) -> float:
+def running_score(values: Iterable[float], objective: SearchObjective, worst: float) -> float:
     """Return the score of a point at the end of an epoch, where values that are not finite have diverged."""
-    found = _bounded(values)
-    known = found[np.isfinite(found)]
-    return float(np.where(np.isfinite(found), found, _penalty(objective, known, worst, initial_loss)).mean())
+    return float(_filled(_bounded(values), objective, worst, math.nan).mean())
 
 
 def _scores(rows: Sequence[Row], objective: SearchObjective) -> np.ndarray:
@@ -97,10 +90,11 @@ def _bounded(values: Iterable[float]) -> np.ndarray:
     return np.where(np.isfinite(found), np.clip(found, -LARGEST, LARGEST), found)
 
 
-def _penalty(objective: SearchObjective, known: np.ndarray, worst: float, initial_loss: float) -> float:
-    """Return the score of a diverged trial: the worst of the known scores and that of an untrained model."""
+def _filled(scores: np.ndarray, objective: SearchObjective, worst: float, initial_loss: float) -> np.ndarray:
+    """Give trials without a finite score the worst of the other scores and that of an untrained model."""
     untrained = UNTRAINED if objective.higher else initial_loss
-    return worst_of(objective, [untrained, worst, *known], otherwise=UNTRAINED)
+    penalty = worst_of(objective, [untrained, worst, *scores], otherwise=UNTRAINED)
+    return np.where(np.isfinite(scores), scores, penalty)
 
 
 def worst_of(objective: SearchObjective, values: Sequence[float], otherwise: float = math.nan) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from clipbench.config.sweep_section import Sweep
+from clipbench.config.sweep_section import Sweep, listed
 from clipbench.core import measures
 from clipbench.core.trial import digest
 from clipbench.errors import InputError
@@ -72,9 +72,9 @@ def _search_seeds(seeds: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def _objectives(plan: Plan, sweep: Sweep) -> tuple[SearchObjective, ...]:
-    names, directions = _listed(sweep.objective), _listed(sweep.direction)
-    names = names or (_default_objective(plan),)
-    known = [direction == "maximize" for direction in directions] or [_is_higher_better(name, plan) for name in names]
+    names = listed(sweep.objective) or (_default_objective(plan),)
+    known = [direction == "maximize" for direction in listed(sweep.direction)]
+    known = known or [bool(measures.higher_is_better(name, plan.higher)) for name in names]
     return tuple(SearchObjective(name, higher) for name, higher in zip(names, known, strict=True))
 
 
@@ -84,16 +84,6 @@ def _default_objective(plan: Plan) -> str:
         return LOSS
     metric = plan.metric.partition("/")[2]
     return f"val/{metric if metric in (*plan.higher, 'loss') else next(iter(plan.higher), 'loss')}"
-
-
-def _is_higher_better(name: str, plan: Plan) -> bool:
-    return bool(measures.higher_is_better(name, plan.higher))
-
-
-def _listed(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _pruner(plan: Plan, objectives: Sequence[SearchObjective]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +17,12 @@ from optuna.trial import FrozenTrial, TrialState
 from clipbench.core.trial import Trial, Value
 from clipbench.planning.contender import Contender
 from clipbench.search import concurrency, scoring
-from clipbench.search.optuna_values import from_optuna, suggest, to_optuna
 from clipbench.search.samplers_and_pruners import STARTUP, make_pruner, make_sampler, seed_from, without_warnings
 from clipbench.search.scoring import PointResult
 from clipbench.search.settings import SearchSettings
-from clipbench.store.sweep_file import PointState
+from clipbench.search.stored_values import from_stored, suggest, to_stored
+from clipbench.store.json_document import Scalar
+from clipbench.store.sweep_file import PointState, SearchedPoint
 
 # User attributes of a trial and of a study in Optuna.
 OWNER, ORIGIN, RESULT, REPEATED = "owner", "origin", "outcome", "repeated"
@@ -38,23 +38,15 @@ FINISHED = tuple(STATES)
 MOST_LISTED = 4096  # a space of at most so many points is searched for an untried one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """Values of all hyperparameters, and the trials with these values."""
 
+    study: Study
     number: int
-    values: Mapping[str, Value]
+    values: Mapping[str, Scalar]  # as they are stored
     trials: tuple[Trial, ...]
     origin: str
-
-
-@dataclass(frozen=True)
-class TriedPoint:
-    """A point with its state and its result, which is None while the point is running."""
-
-    point: Point
-    state: PointState
-    result: PointResult | None
 
 
 @dataclass
@@ -84,7 +76,6 @@ class Study:
             load_if_exists=True,
         )
         self._trials: dict[int, optuna.trial.Trial] = {}
-        self._reported: defaultdict[int, set[int]] = defaultdict(set)  # reported steps, by the number of the point
         self._points: dict[int, Point] = {}  # by number
 
     @property
@@ -116,8 +107,7 @@ class Study:
         self._study.set_user_attr(HAS_FIRST_POINTS, True)
 
     def _enqueue(self, origin: str, values: Mapping[str, Value]) -> None:
-        params = {param.path: to_optuna(param, values[param.path]) for param in self.contender.hyperparameters}
-        self._study.enqueue_trial(params, user_attrs={ORIGIN: origin}, skip_if_exists=True)
+        self._study.enqueue_trial(self._stored(values), user_attrs={ORIGIN: origin}, skip_if_exists=True)
 
     def _all_points(self) -> Iterator[dict[str, Value]]:
         """All points of a space without ranges of real numbers."""
@@ -138,8 +128,6 @@ class Study:
     def take_over(self) -> list[Point]:
         """Return the running points of processes that have ended; this process owns them from now on."""
         orphans = [frozen for frozen in self._trials_in(TrialState.RUNNING) if self._is_orphan(frozen)]
-        for frozen in orphans:
-            self._reported[frozen.number].update(frozen.intermediate_values)
         if orphans:
             self._renew_sampler()
         points = [self._own(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in orphans]
@@ -157,11 +145,10 @@ class Study:
         """Tell processes on other machines that this one is running."""
         self._study.set_user_attr(f"{HEARTBEAT}:{self._owner}", time.time())
 
+    @without_warnings()
     def report(self, point: Point, step: int, score: float) -> None:
         """Report a point's score at a step. A step that was reported before is ignored: the point is trained again."""
-        if step not in self._reported[point.number]:
-            self._reported[point.number].add(step)
-            self._trials[point.number].report(score, step)
+        self._trials[point.number].report(score, step)
 
     def should_prune(self, point: Point) -> bool:
         return self._trials[point.number].should_prune()
@@ -179,15 +166,14 @@ class Study:
         else:
             self._study.tell(point.number, values=list(result.scores))
 
-    def tried(self) -> list[TriedPoint]:
+    def tried(self) -> list[SearchedPoint]:
         """Return all points, in the order in which they were asked for."""
-        asked = [
-            frozen for frozen in self._trials_in(TrialState.RUNNING, *FINISHED) if REPEATED not in frozen.user_attrs
-        ]
         paths = {param.path for param in self.contender.hyperparameters}
         return [
-            self._tried(frozen) for frozen in asked if paths <= frozen.params.keys()
-        ]  # not while another process asks
+            self._searched(frozen)
+            for frozen in self._trials_in(TrialState.RUNNING, *FINISHED)
+            if REPEATED not in frozen.user_attrs and paths <= frozen.params.keys()  # not while another process asks
+        ]
 
     def worst(self) -> tuple[float, ...]:
         """Return the worst score of a trial so far for each objective, or NaN."""
@@ -199,16 +185,15 @@ class Study:
             for number, objective in enumerate(self.search.objectives)
         )
 
-    def winner(self) -> TriedPoint | None:
+    def winner(self) -> SearchedPoint | None:
         """Return the best point that was trained to the end, if possible one without diverged trials."""
-        complete = [tried for tried in self.tried() if tried.state == "complete" and tried.result]
 
-        def rank(tried: TriedPoint) -> tuple[float, ...]:
-            assert tried.result
-            scores = zip(self.search.objectives, tried.result.scores, strict=True)
+        def rank(point: SearchedPoint) -> tuple[float, ...]:
+            scores = zip(self.search.objectives, point.scores, strict=True)
             costs = (-objective.sign * score for objective, score in scores)
-            return tried.result.diverged_share, *costs, tried.point.number
+            return point.diverged_share, *costs, point.number
 
+        complete = (point for point in self.tried() if point.state == "complete" and point.scores)
         return min(complete, key=rank, default=None)
 
     def pareto(self) -> list[int]:
@@ -251,8 +236,7 @@ class Study:
 
     def _is_repeated(self, point: Point) -> bool:
         """Whether a point was tried before. If so, it is marked as failed."""
-        others = (each.point for each in self.tried() if each.point.number != point.number)
-        if not any(other.values == point.values for other in others):
+        if not any(each.values == point.values for each in self.tried() if each.number != point.number):
             return False
         self._trials[point.number].set_user_attr(REPEATED, True)
         self._study.tell(self._trials.pop(point.number), state=TrialState.FAIL)
@@ -262,32 +246,45 @@ class Study:
         """Queue an untried point if the space is small: a sampler may suggest the same point again and again."""
         if (self.contender.size or MOST_LISTED + 1) > MOST_LISTED:
             return
-        tried = [each.point.values for each in self.tried()]
-        if untried := [values for values in self._all_points() if values not in tried]:
+        tried = [each.values for each in self.tried()]
+        if untried := [values for values in self._all_points() if self._stored(values) not in tried]:
             generator = random.Random(seed_from(self.name, len(tried)))
             self._enqueue(SEARCHED, generator.choice(untried))
 
     def _own(self, trial: optuna.trial.Trial) -> Point:
         trial.set_user_attr(OWNER, self._owner)
+        for param in self.contender.hyperparameters:
+            suggest(trial, param)
+        self._trials[trial.number] = trial
         return self._point(trial)
 
-    def _point(self, trial: optuna.trial.Trial) -> Point:
-        params = {param.path: suggest(trial, param) for param in self.contender.hyperparameters}
-        self._trials[trial.number] = trial
-        return self._made(trial.number, params, trial.user_attrs.get(ORIGIN, SEARCHED))
+    def _point(self, trial: optuna.trial.Trial | FrozenTrial) -> Point:
+        """Return the point of a trial of Optuna. It is made once: what it consists of does not change."""
+        if trial.number not in self._points:
+            params, origin = trial.params, trial.user_attrs.get(ORIGIN, SEARCHED)
+            values = {param.path: from_stored(param, params[param.path]) for param in self.contender.hyperparameters}
+            trials = self.contender.trials(values, self.search.seeds)
+            self._points[trial.number] = Point(self, trial.number, self._stored(values), trials, origin)
+        return self._points[trial.number]
 
-    def _made(self, number: int, params: Mapping[str, Any], origin: str) -> Point:
-        if number not in self._points:
-            values = {param.path: from_optuna(param, params[param.path]) for param in self.contender.hyperparameters}
-            self._points[number] = Point(number, values, self.contender.trials(values, self.search.seeds), origin)
-        return self._points[number]
+    def _stored(self, values: Mapping[str, Value]) -> dict[str, Scalar]:
+        return {param.path: to_stored(values[param.path]) for param in self.contender.hyperparameters}
 
-    def _tried(self, frozen: FrozenTrial) -> TriedPoint:
-        point = self._made(frozen.number, frozen.params, frozen.user_attrs.get(ORIGIN, SEARCHED))
-        known = frozen.user_attrs.get(RESULT)
+    def _searched(self, frozen: FrozenTrial) -> SearchedPoint:
+        point, known = self._point(frozen), frozen.user_attrs.get(RESULT)
         result = PointResult.from_dict(known) if known and frozen.state.is_finished() else None
-        state: PointState = "pruned" if result and result.pruned else STATES.get(frozen.state, "running")
-        return TriedPoint(point, state, result)
+        return SearchedPoint(
+            number=point.number,
+            values=point.values,
+            origin=point.origin,
+            state="pruned" if result and result.pruned else STATES.get(frozen.state, "running"),
+            scores=result.scores if result else (),
+            deviations=result.deviations if result else (),
+            diverged=result.diverged if result else 0,
+            lanes=result.lanes if result else len(point.trials),
+            epochs=result.epochs if result else 0,
+            ids=tuple(trial.id for trial in point.trials),
+        )
 
     def _is_orphan(self, frozen: FrozenTrial) -> bool:
         if frozen.number in self._trials:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,19 +18,19 @@ from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish
-from clipbench.search import confirmed_report, sweep_writer
+from clipbench.search import confirmed_report
 from clipbench.search.concurrency import exclusive, heartbeats
-from clipbench.search.confirm import Finalist, confirmation_plan
+from clipbench.search.confirm import confirmation_plan, confirming_ids, finalists
 from clipbench.search.initial_points import initial_points
-from clipbench.search.point_pruner import StudyPoint
 from clipbench.search.rounds import Round
 from clipbench.search.samplers_and_pruners import check_sampler
 from clipbench.search.settings import SearchSettings, search_settings
 from clipbench.search.storage import check_url, connection, open_storage
-from clipbench.search.study import Study, TriedPoint
-from clipbench.store import Store
+from clipbench.search.study import Point, Study
+from clipbench.search.sweep_description import describe
+from clipbench.store import Store, sweep_file
 from clipbench.store.atomic_files import wait_for_lock
-from clipbench.store.sweep_file import SweepDocument
+from clipbench.store.sweep_file import SearchedContender, SweepDocument
 from clipbench.tracking.uri import redact
 
 POLL_SECONDS = 1.0  # between two reads of what other processes have finished
@@ -140,7 +140,7 @@ class _Sweep:
         self.session.record_start(self.plan, self.store, trials, self.device)
         self.session.progress.start(lane_steps, trials, 0)
         self._unfinished = {study.name: study.unfinished for study in self.studies}
-        self._show_progress()
+        self._show_progress(self._document())
         start = time.monotonic()
         try:
             while self._round(work):
@@ -153,9 +153,13 @@ class _Sweep:
     def confirm(self) -> tuple[Plan, SweepDocument]:
         """Train the winners and the baseline on fresh seeds. Other processes wait, and find it done."""
         with wait_for_lock(self.store.folder / ".confirm.lock"):
-            final = confirmation_plan(self.plan, self.search, self._finalists())
+            document = self._document()
+            winners = finalists(self.contenders, document)
+            final = confirmation_plan(self.plan, self.search, winners)
             self.session.train_missing(self.pool, final, self.store, self.device)
-            return final, self._write(confirmed=True)
+            ids = confirming_ids(winners, self.search)
+            contenders = tuple(replace(each, confirmed=ids.get(each.label, ())) for each in document.contenders)
+            return final, self._write(replace(document, contenders=contenders))
 
     def _enqueue_initial_points(self) -> None:
         """Queue the first points of new studies."""
@@ -170,21 +174,20 @@ class _Sweep:
     def _round(self, work: Round) -> bool:
         """Train the next points, or wait for those of other processes. Return whether there may be more."""
         with self._exclusive():
-            orphans = [StudyPoint(study, point) for study in self.studies for point in study.take_over()]
+            orphans = [point for study in self.studies for point in study.take_over()]
             points = orphans or self._next_points()
         if not points and any(study.running_elsewhere() for study in self.studies):
             time.sleep(POLL_SECONDS)
             self._count_others(work, ())
-            self._show_progress()
+            self._show_progress(self._document())
             return True
         if points:
             self._closed |= work.train(points, again=bool(orphans))
             self._count_others(work, points)
-            self._write()
-            self._show_progress()
+            self._show_progress(self._write(self._document()))
         return bool(points)
 
-    def _count_others(self, work: Round, ours: Sequence[StudyPoint]) -> None:
+    def _count_others(self, work: Round, ours: Sequence[Point]) -> None:
         """Advance the progress by the points that other processes have finished."""
         for study in self.studies:
             before, now = self._unfinished[study.name], study.unfinished
@@ -192,46 +195,35 @@ class _Sweep:
             self.session.progress.advance(max(0, theirs) * work.lane_steps(study))
             self._unfinished[study.name] = now
 
-    def _next_points(self) -> list[StudyPoint]:
+    def _next_points(self) -> list[Point]:
         """Ask for the same number of points of each study, so that a timeout treats all alike."""
-        return [
-            StudyPoint(study, point)
-            for study in self.studies
-            if study.name not in self._closed
-            for point in study.ask(self.search.batch)
-        ]
+        opened = (study for study in self.studies if study.name not in self._closed)
+        return [point for study in opened for point in study.ask(self.search.batch)]
 
     def _exclusive(self) -> AbstractContextManager[None]:
         return exclusive(self.store.folder, self.storage)
 
-    def _finalists(self, *, confirmed: bool = False) -> list[Finalist]:
-        winners = {id(study.contender): study.winner() for study in self.studies}
-        return [_finalist(contender, winners.get(id(contender)), confirmed) for contender in self.contenders]
-
-    def _write(self, *, confirmed: bool = False) -> SweepDocument:
+    def _document(self) -> SweepDocument:
         where = redact(self.url) if self.url else ""
-        return sweep_writer.write(
-            self.store, self.search, self._finalists(confirmed=confirmed), self.studies, self.stopped, where
-        )
+        return describe(self.search, self.contenders, self.studies, self.stopped, where)
 
-    def _show_progress(self) -> None:
-        self.session.progress.show([_progress(study) for study in self.studies])
+    def _write(self, document: SweepDocument) -> SweepDocument:
+        self.store.write_text(sweep_file.FILE, sweep_file.text(document))
+        return document
 
-
-def _finalist(contender: Contender, winner: TriedPoint | None, confirmed: bool) -> Finalist:
-    if winner is None:
-        return Finalist(contender, is_confirmed=confirmed)
-    return Finalist(contender, winner.point.number, winner.point.values, confirmed)
+    def _show_progress(self, document: SweepDocument) -> None:
+        totals = [study.total for study in self.studies]
+        self.session.progress.show([_progress(*each) for each in zip(document.searched, totals, strict=True)])
 
 
-def _progress(study: Study) -> StudyProgress:
-    tried, winner = study.tried(), study.winner()
+def _progress(contender: SearchedContender, total: int) -> StudyProgress:
+    winner = contender.winning
     return StudyProgress(
-        label=study.contender.label,
-        best=", ".join(f"{path}={value}" for path, value in winner.point.values.items()) if winner else "",
-        score=winner.result.scores[0] if winner and winner.result else None,
-        tried=sum(each.result is not None for each in tried),
-        total=study.total,
-        pruned=sum(each.state == "pruned" for each in tried),
-        diverged=sum(bool(each.result and each.result.diverged) for each in tried),
+        label=contender.label,
+        best=", ".join(f"{path}={value}" for path, value in winner.values.items()) if winner else "",
+        score=winner.score(0) if winner else None,
+        tried=contender.tried,
+        total=total,
+        pruned=contender.count("pruned"),
+        diverged=sum(point.diverged > 0 for point in contender.points),
     )

@@ -64,6 +64,10 @@ class SearchedPoint:
     ids: tuple[str, ...]
 
     @property
+    def diverged_share(self) -> float:
+        return self.diverged / self.lanes if self.lanes else 0.0
+
+    @property
     def is_steady(self) -> bool:
         """Whether every seed was trained to the end without divergence, so that scores hold no penalty."""
         known = bool(self.scores) and all(map(math.isfinite, self.scores))

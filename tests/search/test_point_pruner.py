@@ -3,7 +3,7 @@
 import math
 
 from clipbench.execution.protocol import EpochReport
-from clipbench.search.point_pruner import PointPruner, StudyPoint
+from clipbench.search.point_pruner import PointPruner
 from tests.sweep_helpers import bowl, study
 
 LOSS = "train/loss"
@@ -13,7 +13,7 @@ def asked_about(searched, measured, epoch=1):
     """The reports of a point of three seeds after an adviser was asked about one epoch."""
     (point,) = searched.ask(1)
     told = {trial.id: values for trial, values in zip(point.trials, measured, strict=True)}
-    adviser = PointPruner([StudyPoint(searched, point)], prunes=True)
+    adviser = PointPruner([point], prunes=True)
     answers = adviser.choose_pruned([EpochReport(None, epoch, told)])
     assert answers == adviser.choose_pruned([EpochReport(None, epoch, told)])
     return searched._study.trials[point.number].intermediate_values

@@ -60,7 +60,7 @@ def test_a_score_is_finite_whatever_was_measured(trials, objective, worst, initi
     rows = [row("diverged" if diverged else "finished", **{objective.name: value}) for value, diverged in trials]
     found = point_result(rows, [objective], [worst], initial)
     assert math.isfinite(found.scores[0]) and math.isfinite(found.deviations[0])
-    assert math.isfinite(running_score([value for value, _ in trials], objective, worst, initial))
+    assert math.isfinite(running_score([value for value, _ in trials], objective, worst))
 
 
 @given(some.lists(some.floats(0, 1), min_size=2, max_size=8), some.sampled_from([ACCURACY, LOSS]), some.floats(0, 1))

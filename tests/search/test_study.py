@@ -49,7 +49,7 @@ def test_the_same_search_asks_for_the_same_points(tmp_path):
         (tmp_path / name).mkdir()
         searched = study(bowl(tmp_path / name))
         minimise(searched, smooth)
-        found.append([tried.point.values for tried in searched.tried()])
+        found.append([tried.values for tried in searched.tried()])
     assert found[0] == found[1]
 
 
@@ -63,7 +63,7 @@ def test_cmaes_needs_two_numbers_and_searches_them(tmp_path):
     while searched.left:
         for point in searched.ask(4):
             searched.tell(point, told((point.values["threshold"] * point.values["lr"] - 1) ** 2))
-    assert len({tuple(tried.point.values.values()) for tried in searched.tried()}) == 12
+    assert len({tuple(tried.values.values()) for tried in searched.tried()}) == 12
 
 
 def test_the_first_points_are_those_that_were_put_in_the_queue(tmp_path):
@@ -82,7 +82,7 @@ def test_where_there_are_few_values_every_one_is_tried_once(tmp_path):
     searched.enqueue_first([])
     assert searched.total == 4
     minimise(searched, smooth)
-    assert sorted(tried.point.values["threshold"] for tried in searched.tried()) == [0.5, 1.0, 2.0, 4.0]
+    assert sorted(tried.values["threshold"] for tried in searched.tried()) == [0.5, 1.0, 2.0, 4.0]
 
 
 def test_a_sampler_that_stays_at_one_of_few_values_is_led_to_the_others(tmp_path):
@@ -90,7 +90,7 @@ def test_a_sampler_that_stays_at_one_of_few_values_is_led_to_the_others(tmp_path
     clip = ["none", PACE | {"threshold": 1.0}]
     searched = study(bowl(tmp_path, {"search": {"clip.threshold": choices}, "trials": 12, "batch": 1}, clip=clip))
     minimise(searched, smooth)
-    assert len({tried.point.values["threshold"] for tried in searched.tried()}) == 12 == len(searched.tried())
+    assert len({tried.values["threshold"] for tried in searched.tried()}) == 12 == len(searched.tried())
 
 
 def test_numbers_have_the_digits_that_a_person_would_type(tmp_path):
@@ -191,10 +191,10 @@ def test_a_point_in_which_a_trial_diverged_wins_only_where_there_is_no_other(tmp
     searched = study(bowl(tmp_path))
     first, second, third = searched.ask(3)
     searched.tell(first, told(0.1, diverged=1))
-    assert searched.winner().point.number == first.number
+    assert searched.winner().number == first.number
     searched.tell(second, told(5.0))
     searched.tell(third, told(4.0, pruned=True))
-    assert searched.winner().point.number == second.number
+    assert searched.winner().number == second.number
 
 
 def test_several_objectives_have_a_front(tmp_path):
@@ -203,7 +203,7 @@ def test_several_objectives_have_a_front(tmp_path):
     for point, scores in zip(points, [(1.0, 4.0), (2.0, 2.0), (3.0, 3.0), (4.0, 1.0)], strict=True):
         searched.tell(point, told(*scores))
     assert searched.pareto() == [points[0].number, points[1].number, points[3].number]
-    assert searched.winner().point.number == points[0].number
+    assert searched.winner().number == points[0].number
 
 
 def test_what_matters_is_told_of_two_hyperparameters_and_not_of_one(tmp_path):

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from clipbench.search.confirm import Finalist
-from clipbench.search.sweep_writer import edges
+from clipbench.search.sweep_description import edges
+from clipbench.store.sweep_file import SearchedPoint
 from tests.cli_helpers import invoke, saved, train, write
 from tests.sweep_helpers import ledger, plan_and_search
 
@@ -208,8 +208,8 @@ def test_no_range_is_widened_beyond_what_an_option_takes(tmp_path):
         "optimizer.momentum": ("high",),
         "lr": ("low", "high"),
     }
-    best = Finalist(none, 0, {"optimizer.momentum": 0.0, "lr": 1.0})
-    assert [(edge.path, edge.end) for edge in edges(best)] == [("lr", "high")]
+    best = SearchedPoint(0, {"optimizer.momentum": 0.0, "lr": 1.0}, "search", "complete", (1.0,), (0.0,), 0, 2, 1, ())
+    assert [(edge.path, edge.end) for edge in edges(none, best)] == [("lr", "high")]
 
 
 def test_wilcoxon_releases_seeds_in_rounds_and_stops_those_that_are_worse(tmp_path):

@@ -79,8 +79,8 @@ class OneByOne:
         self.epochs = 0
         study = optuna.create_study(
             direction="maximize",
-            sampler=samplers_and_pruners.sampler(self.search.sampler, 1, 0),
-            pruner=samplers_and_pruners.pruner(self.search.pruner, contender.templates[0].train.epochs),
+            sampler=samplers_and_pruners.make_sampler(self.search.sampler, 1, 0),
+            pruner=samplers_and_pruners.make_pruner(self.search.pruner, contender.templates[0].train.epochs),
         )
         for values in contender.given():
             study.enqueue_trial(values)

@@ -1,17 +1,16 @@
-"""Writes `sweep.json` from the studies after every round."""
+"""Describes a search as it is written to `sweep.json`, from its studies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-from clipbench.planning.contender import Hyperparameter
-from clipbench.search.confirm import Finalist
+from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.search.settings import SearchSettings
 from clipbench.search.storage import JOURNAL
-from clipbench.search.study import Study, TriedPoint
-from clipbench.store import Store, sweep_file
-from clipbench.store.json_document import Scalar
+from clipbench.search.stored_values import to_stored
+from clipbench.search.study import Study
+from clipbench.store import sweep_file
 from clipbench.store.sweep_file import (
     RangeEdge,
     SearchedContender,
@@ -23,17 +22,12 @@ from clipbench.store.sweep_file import (
 EDGE = 0.02  # share of a range: a best value so near the end suggests a wider range
 
 
-def write(
-    store: Store,
-    search: SearchSettings,
-    finalists: Sequence[Finalist],
-    studies: Sequence[Study],
-    stopped: str,
-    storage: str,
+def describe(
+    search: SearchSettings, contenders: Sequence[Contender], studies: Sequence[Study], stopped: str, storage: str
 ) -> SweepDocument:
-    """Write the file and return its document."""
+    """Return the document of a search, before its winners are confirmed."""
     by_contender = {id(study.contender): study for study in studies}
-    document = SweepDocument(
+    return SweepDocument(
         format=sweep_file.FORMAT,
         experiment=search.experiment,
         sampler=search.sampler,
@@ -44,33 +38,31 @@ def write(
         objectives=search.objectives,
         storage=storage or JOURNAL,
         stopped=stopped,
-        contenders=tuple(_contender(each, by_contender.get(id(each.contender)), search) for each in finalists),
+        contenders=tuple(_contender(each, by_contender.get(id(each))) for each in contenders),
     )
-    store.write_text(sweep_file.FILE, sweep_file.text(document))
-    return document
 
 
-def _contender(finalist: Finalist, study: Study | None, search: SearchSettings) -> SearchedContender:
-    contender = finalist.contender
+def _contender(contender: Contender, study: Study | None) -> SearchedContender:
+    winner = study.winner() if study else None
     return SearchedContender(
         name=contender.name,
         setting=contender.setting,
         label=contender.label,
         study=study.name if study else "",
         hyperparameters=tuple(_hyperparameter(param) for param in contender.hyperparameters),
-        points=tuple(_point(tried) for tried in study.tried()) if study else (),
+        points=tuple(study.tried()) if study else (),
         importances=study.importances() if study else {},
-        winner=finalist.number,
+        winner=winner.number if winner else None,
         pareto=tuple(study.pareto()) if study else (),
-        edges=tuple(edges(finalist)),
-        confirmed=tuple(trial.id for trial in finalist.trials(search)) if finalist.is_confirmed else (),
+        edges=tuple(edges(contender, winner)) if winner else (),
+        confirmed=(),
     )
 
 
-def edges(finalist: Finalist) -> Iterator[RangeEdge]:
+def edges(contender: Contender, winner: SearchedPoint) -> Iterator[RangeEdge]:
     """Yield the ends of ranges at which the best values lie, with the option that widens the range."""
-    for param in finalist.contender.hyperparameters:
-        value = finalist.values.get(param.path)
+    for param in contender.hyperparameters:
+        value = winner.values[param.path]
         if param.choices or not isinstance(value, int | float):
             continue
         position = _position(param, float(value))
@@ -103,26 +95,5 @@ def _hyperparameter(param: Hyperparameter) -> SearchedHyperparameter:
         param.high,
         param.log,
         param.whole,
-        tuple(map(_plain, param.choices)),
+        tuple(map(to_stored, param.choices)),
     )
-
-
-def _point(tried: TriedPoint) -> SearchedPoint:
-    point, result = tried.point, tried.result
-    return SearchedPoint(
-        number=point.number,
-        values={path: _plain(value) for path, value in point.values.items()},
-        origin=point.origin,
-        state=tried.state,
-        scores=result.scores if result else (),
-        deviations=result.deviations if result else (),
-        diverged=result.diverged if result else 0,
-        lanes=result.lanes if result else len(point.trials),
-        epochs=result.epochs if result else 0,
-        ids=tuple(trial.id for trial in point.trials),
-    )
-
-
-def _plain(value: object) -> Scalar:
-    """Return a list as text."""
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

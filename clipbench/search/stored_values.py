@@ -1,0 +1,30 @@
+"""Values of hyperparameters as Optuna and `sweep.json` store them: a list is text."""
+
+from __future__ import annotations
+
+import optuna
+
+from clipbench.core.trial import Value
+from clipbench.planning.contender import Hyperparameter
+from clipbench.store.json_document import Scalar
+
+
+def suggest(trial: optuna.trial.Trial, param: Hyperparameter) -> None:
+    """Let Optuna suggest the value of a hyperparameter, always the same for one trial."""
+    if param.choices:
+        trial.suggest_categorical(param.path, [to_stored(choice) for choice in param.choices])
+    elif param.whole:
+        trial.suggest_int(param.path, int(param.low), int(param.high), log=param.log)
+    else:
+        trial.suggest_float(param.path, param.low, param.high, log=param.log)
+
+
+def to_stored(value: Value) -> Scalar:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def from_stored(param: Hyperparameter, stored: Scalar) -> Value:
+    """Return the value that trials use, or None if it is none of the choices. Numbers have few digits."""
+    if not param.choices:
+        return param.rounded(stored)
+    return next((choice for choice in param.choices if to_stored(choice) == stored), None)
