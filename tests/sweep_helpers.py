@@ -10,7 +10,7 @@ from clipbench.planning.build import prepare
 from clipbench.planning.find_contenders import contenders
 from clipbench.search.scoring import PointResult
 from clipbench.search.settings import search_settings
-from clipbench.search.storage import open_storage
+from clipbench.search.storage import storage_at
 from clipbench.search.study import Study
 
 # After one step the bowl is at its bottom with a pace of 1 / lr.
@@ -67,7 +67,7 @@ def study(path: Path, storage=None) -> Study:
     """The study of `pace`."""
     _, search, contenders = plan_and_search(path)
     (contender,) = [each for each in contenders if each.name != "none"]
-    return Study(contender, search, storage or open_storage(path.parent))
+    return Study(contender, search, storage or storage_at(None).open(path.parent))
 
 
 def told(*scores: float, **changes) -> PointResult:

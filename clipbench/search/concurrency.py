@@ -1,4 +1,4 @@
-"""Several processes that search one study: the lock for asking, heartbeats, and which process has ended.
+"""Several processes that search one study: their heartbeats, and which of them has ended.
 
 A point belongs to the process that asked for it. When that process has ended, another one takes the point over.
 """
@@ -13,26 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from optuna.storages import BaseStorage, RDBStorage
-
 from clipbench.errors import ClipbenchError
-from clipbench.store.atomic_files import wait_for_lock
 
 HEARTBEAT_SECONDS = 60.0
 STALE_SECONDS = 15 * HEARTBEAT_SECONDS  # without a heartbeat, a process on another machine is taken for dead
-
-
-@contextmanager
-def exclusive(folder: Path, storage: BaseStorage) -> Iterator[None]:
-    """Wait for the lock for asking and taking over: two processes that count the missing points ask for too many."""
-    with wait_for_lock(folder / ".ask.lock"):
-        if isinstance(storage, RDBStorage):
-            from clipbench.search import database
-
-            with database.exclusive(storage.engine):
-                yield
-        else:
-            yield
 
 
 def process_name() -> str:

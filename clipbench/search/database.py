@@ -12,11 +12,12 @@ from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from clipbench.errors import ClipbenchError, InputError, Place
+from clipbench.search.storage import StudyStorage
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.tracking.uri import redact
 
@@ -28,82 +29,83 @@ DRIVERS_WITH_TIMEOUT = ("pysqlite", "psycopg2", "psycopg", "pymysql", "mysqldb")
 WAY_OUT = "Write `sqlite:////absolute/path/optuna.db` or `postgresql+psycopg2://user:password@host/database`."
 
 # The database releases the lock of a killed process with its connection. MySQL names locks, PostgreSQL numbers them.
-TRY_LOCK = {
-    "postgresql": "SELECT pg_try_advisory_lock(3239689772)",
-    "mysql": "SELECT GET_LOCK('clipbench', 0)",
-    "mariadb": "SELECT GET_LOCK('clipbench', 0)",
-}
-UNLOCK = {
-    "postgresql": "SELECT pg_advisory_unlock(3239689772)",
-    "mysql": "SELECT RELEASE_LOCK('clipbench')",
-    "mariadb": "SELECT RELEASE_LOCK('clipbench')",
-}
+MYSQL = "SELECT GET_LOCK('clipbench', 0)", "SELECT RELEASE_LOCK('clipbench')"
+POSTGRESQL = "SELECT pg_try_advisory_lock(3239689772)", "SELECT pg_advisory_unlock(3239689772)"
+LOCKS = {"postgresql": POSTGRESQL, "mysql": MYSQL, "mariadb": MYSQL}  # to try a lock, and to release it
 RETRY_SECONDS = 0.1  # a wait inside the driver could not be interrupted
 
 
-def check(url: str) -> URL:
-    """Return the parsed URL, or raise InputError, before anything is started."""
-    try:
-        parsed = make_url(url)
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        raise _problem(f"expected the URL of a database, got {redact(url)!r}.") from None
-    except ImportError:
-        return parsed  # the missing driver is reported when the database is opened
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise _problem(f"a database in memory is lost when the search ends, got {url!r}.")
-    return parsed
+class Database(StudyStorage):
+    """A database with the tables of Optuna."""
 
+    def __init__(self, url: str) -> None:
+        self._url, self.name = url, redact(url)
+        try:
+            self._parsed = make_url(url)
+            self._parsed.get_dialect()
+        except (ArgumentError, NoSuchModuleError, ValueError):
+            raise _problem(f"expected the URL of a database, got {self.name!r}.") from None
+        except ImportError:
+            return  # the missing driver is reported when the database is opened
+        if self._parsed.get_backend_name() == "sqlite" and self._parsed.database in (None, "", ":memory:"):
+            raise _problem(f"a database in memory is lost when the search ends, got {url!r}.")
 
-def open_database(url: str) -> RDBStorage:
-    """Open Optuna's storage in a database; create its tables if they do not exist."""
-    parsed = check(url)
-    backend = parsed.get_backend_name()
-    try:
-        options = TIMEOUTS.get(backend, {}) if parsed.get_driver_name() in DRIVERS_WITH_TIMEOUT else {}
-        # Only one process may create the tables.
-        with exclusive(create_engine(parsed, connect_args=dict(options), poolclass=NullPool)):
-            return RDBStorage(url, engine_kwargs={"connect_args": dict(options)})
-    except ImportError as error:
-        module = error.name or parsed.get_driver_name()
-        remedy = f"Run `pip install {PACKAGES.get(module, module)}`."
-        raise ClipbenchError(f"--storage {redact(url)}: the driver {module} is not installed. {remedy}") from None
-    except SQLAlchemyError as error:
-        remedy = "Check that the server runs, and the user, password and name of the database."
-        if backend == "sqlite":
-            remedy = "Check that its folder exists and is writable, and that the file is a database."
-        raise ClipbenchError(f"--storage {redact(url)}: cannot be opened: {_reason(error)}. {remedy}") from None
-    except RuntimeError as error:  # tables of another version of Optuna
-        remedy = "Choose another database, or install the version of Optuna that created its tables."
-        raise ClipbenchError(f"--storage {redact(url)}: {_reason(error)}. {remedy}") from None
+    def open(self, folder: Path) -> RDBStorage:
+        backend = self._parsed.get_backend_name()
+        try:
+            timeouts = TIMEOUTS.get(backend, {}) if self._parsed.get_driver_name() in DRIVERS_WITH_TIMEOUT else {}
+            options = dict(timeouts)
+            # Only one process may create the tables.
+            with _locked(create_engine(self._parsed, connect_args=options, poolclass=NullPool)):
+                storage = RDBStorage(self._url, engine_kwargs={"connect_args": options})
+        except ImportError as error:
+            module = error.name or self._parsed.get_driver_name()
+            problem = f"the driver {module} is not installed"
+            remedy = f"Run `pip install {PACKAGES.get(module, module)}`."
+        except SQLAlchemyError as error:
+            problem = f"cannot be opened: {_reason(error)}"
+            remedy = "Check that the server runs, and the user, password and name of the database."
+            if backend == "sqlite":
+                remedy = "Check that its folder exists and is writable, and that the file is a database."
+        except RuntimeError as error:  # tables of another version of Optuna
+            problem = _reason(error)
+            remedy = "Choose another database, or install the version of Optuna that created its tables."
+        else:
+            self._engine = storage.engine
+            return storage
+        raise ClipbenchError(f"--storage {self.name}: {problem}. {remedy}")
+
+    @contextmanager
+    def connection(self) -> Iterator[None]:
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            remedy = "Nothing is lost: the same command continues once the database is available."
+            raise ClipbenchError(f"--storage {self.name}: {_reason(error)}. {remedy}") from None
+
+    @contextmanager
+    def exclusive(self, folder: Path) -> Iterator[None]:
+        with super().exclusive(folder), _locked(self._engine):
+            yield
 
 
 @contextmanager
-def connection(url: str) -> Iterator[None]:
-    """Turn the error of a lost database into a message that says how to continue."""
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        remedy = "Nothing is lost: the same command continues once the database is available."
-        raise ClipbenchError(f"--storage {redact(url)}: {_reason(error)}. {remedy}") from None
-
-
-@contextmanager
-def exclusive(engine: Engine) -> Iterator[None]:
+def _locked(engine: Engine) -> Iterator[None]:
     """Wait for a lock among all processes that use the database, if it has such locks."""
     kind, file = engine.dialect.name, engine.url.database
     if kind == "sqlite" and file:
         with wait_for_lock(Path(file).with_name(f".{Path(file).name}.lock")):
             yield
-    elif kind in TRY_LOCK:
+    elif kind in LOCKS:
+        lock, unlock = LOCKS[kind]
         with engine.connect() as connection:
-            while not _query(connection, TRY_LOCK[kind]):
+            while not _query(connection, lock):
                 time.sleep(RETRY_SECONDS)
             try:
                 yield
             finally:
                 with suppress(SQLAlchemyError):  # a lost connection has released its lock
-                    _query(connection, UNLOCK[kind])
+                    _query(connection, unlock)
     else:
         yield
 

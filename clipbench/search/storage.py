@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
@@ -16,48 +17,47 @@ from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock, writing
 
 JOURNAL = "sweep.journal"
-BLOCK = 2**16
 
 # Progress and errors are shown by clipbench.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def check_url(url: str | None) -> None:
-    """Raise InputError if the URL cannot be that of a database."""
-    if url is not None:
-        from clipbench.search import database
-
-        database.check(url)
-
-
-def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
-    """Open the storage of all studies of an experiment; create it if it does not exist."""
+def storage_at(url: str | None) -> StudyStorage:
+    """Return the journal, or the database at a URL. Raise InputError if the URL cannot be that of a database."""
     if url is None:
-        return _journal(folder / JOURNAL)
-    from clipbench.search import database
+        return StudyStorage()
+    from clipbench.search.database import Database
 
-    return database.open_database(url)
+    return Database(url)
 
 
-def connection(url: str | None) -> AbstractContextManager[None]:
-    """Turn the error of a lost database into a message that says how to continue."""
-    if url is None:
+class StudyStorage:
+    """Optuna's journal in the results folder. A `Database` takes its place."""
+
+    name = JOURNAL
+
+    def open(self, folder: Path) -> BaseStorage:
+        """Open the storage of all studies of an experiment; create it if it does not exist."""
+        path = folder / JOURNAL
+        with writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            backend = Journal(path)
+        try:
+            return JournalStorage(backend)
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+            remedy = (
+                "Move the file away and run the same command again: the search starts over, but trains no trial twice."
+            )
+            raise ClipbenchError(f"{path}: the file is damaged ({reason}). {remedy}") from None
+
+    def connection(self) -> AbstractContextManager[None]:
+        """Turn the error of a lost storage into a message that says how to continue."""
         return nullcontext()
-    from clipbench.search import database
 
-    return database.connection(url)
-
-
-def _journal(path: Path) -> JournalStorage:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        backend = Journal(path)
-    try:
-        return JournalStorage(backend)
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        remedy = "Move the file away and run the same command again: the search starts over, but trains no trial twice."
-        raise ClipbenchError(f"{path}: the file is damaged ({reason}). {remedy}") from None
+    def exclusive(self, folder: Path) -> AbstractContextManager[None]:
+        """Wait for the lock for asking: two processes that count the missing points ask for too many."""
+        return wait_for_lock(folder / ".ask.lock")
 
 
 class Journal(JournalFileBackend):
@@ -76,17 +76,9 @@ class Journal(JournalFileBackend):
         """
         text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
         with wait_for_lock(self._lock_path), writing(self._path), open(self._path, "rb+") as file:
-            file.truncate(_size_of_whole_lines(file))
-            file.seek(0, os.SEEK_END)
+            if os.path.getsize(self._path):
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    whole = content.rfind(b"\n") + 1
+                file.truncate(whole)
+                file.seek(whole)
             file.write(text.encode())
-
-
-def _size_of_whole_lines(file: BinaryIO) -> int:
-    size = file.seek(0, os.SEEK_END)
-    while size:
-        start = max(0, size - BLOCK)
-        file.seek(start)
-        if end := file.read(size - start).rfind(b"\n") + 1:
-            return start + end
-        size = start
-    return 0

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-
-from optuna.storages import BaseStorage
 
 from clipbench.analysis.subject import subject_of
 from clipbench.commands.progress import StudyProgress
@@ -19,19 +15,18 @@ from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish
 from clipbench.search import confirmed_report
-from clipbench.search.concurrency import exclusive, heartbeats
+from clipbench.search.concurrency import heartbeats
 from clipbench.search.confirm import confirmation_plan, confirming_ids, finalists
 from clipbench.search.initial_points import initial_points
 from clipbench.search.rounds import Round
 from clipbench.search.samplers_and_pruners import check_sampler
 from clipbench.search.settings import SearchSettings, search_settings
-from clipbench.search.storage import check_url, connection, open_storage
+from clipbench.search.storage import StudyStorage, storage_at
 from clipbench.search.study import Point, Study
 from clipbench.search.sweep_description import describe
 from clipbench.store import Store, sweep_file
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
-from clipbench.tracking.uri import redact
 
 POLL_SECONDS = 1.0  # between two reads of what other processes have finished
 
@@ -55,7 +50,7 @@ class SweepPreview:
 
 def preview(session: Session, path: str | Path, options: SweepOptions) -> SweepPreview:
     """Return what a sweep would search, without training."""
-    check_url(options.storage)
+    storage_at(options.storage)
     with WorkerPool(1) as pool:
         plan, _, _ = planned(pool, path, session.settings)
         return SweepPreview(plan, *_prepared(pool, plan, options))
@@ -64,14 +59,15 @@ def preview(session: Session, path: str | Path, options: SweepOptions) -> SweepP
 def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished:
     """Search, confirm and report. Continue an earlier sweep of the same search."""
     settings, uri = session.settings, session.uri
-    check_url(options.storage)
+    storage = storage_at(options.storage)
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         search, contenders = _prepared(pool, plan, options)
         store = store_of(plan, settings.results)
-        with store.lock(shared=True), connection(options.storage):
-            storage = open_storage(store.folder, options.storage)
-            running = _Sweep(session, pool, plan, device, store, search, contenders, storage, options.storage)
+        with store.lock(shared=True), storage.connection():
+            opened = storage.open(store.folder)
+            studies = [Study(contender, search, opened) for contender in contenders if contender.hyperparameters]
+            running = _Sweep(session, pool, plan, device, store, search, contenders, storage, studies)
             session.begin(plan, store, uri, device)
             for note in notes(contenders):
                 session.progress.note(note)
@@ -110,21 +106,15 @@ class _Sweep:
     store: Store
     search: SearchSettings
     contenders: Sequence[Contender]
-    storage: BaseStorage
-    url: str | None
+    storage: StudyStorage
+    studies: Sequence[Study]
     stopped: str = field(default="", init=False)  # why the search ended early
     _closed: set[str] = field(default_factory=set, init=False)  # studies whose points all fail
     _unfinished: dict[str, int] = field(default_factory=dict, init=False)  # points of each study, when last counted
 
-    @cached_property
-    def studies(self) -> list[Study]:
-        return [
-            Study(contender, self.search, self.storage) for contender in self.contenders if contender.hyperparameters
-        ]
-
     def send_heartbeats(self) -> None:
         """Tell processes on other machines that this one is running."""
-        with connection(self.url):
+        with self.storage.connection():
             for study in self.studies:
                 study.send_heartbeat()
 
@@ -163,7 +153,7 @@ class _Sweep:
 
     def _enqueue_initial_points(self) -> None:
         """Queue the first points of new studies."""
-        with self._exclusive():
+        with self.storage.exclusive(self.store.folder):
             new = [study for study in self.studies if not study.has_first_points]
             contenders = [study.contender for study in new]
             seed, progress = self.search.seeds[0], self.session.progress
@@ -173,7 +163,7 @@ class _Sweep:
 
     def _round(self, work: Round) -> bool:
         """Train the next points, or wait for those of other processes. Return whether there may be more."""
-        with self._exclusive():
+        with self.storage.exclusive(self.store.folder):
             orphans = [point for study in self.studies for point in study.take_over()]
             points = orphans or self._next_points()
         if not points and any(study.running_elsewhere() for study in self.studies):
@@ -200,12 +190,8 @@ class _Sweep:
         opened = (study for study in self.studies if study.name not in self._closed)
         return [point for study in opened for point in study.ask(self.search.batch)]
 
-    def _exclusive(self) -> AbstractContextManager[None]:
-        return exclusive(self.store.folder, self.storage)
-
     def _document(self) -> SweepDocument:
-        where = redact(self.url) if self.url else ""
-        return describe(self.search, self.contenders, self.studies, self.stopped, where)
+        return describe(self.search, self.contenders, self.studies, self.stopped, self.storage.name)
 
     def _write(self, document: SweepDocument) -> SweepDocument:
         self.store.write_text(sweep_file.FILE, sweep_file.text(document))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.search.settings import SearchSettings
-from clipbench.search.storage import JOURNAL
 from clipbench.search.stored_values import to_stored
 from clipbench.search.study import Study
 from clipbench.store import sweep_file
@@ -36,7 +35,7 @@ def describe(
         search_seeds=search.seeds,
         confirm_seeds=search.confirm_seeds,
         objectives=search.objectives,
-        storage=storage or JOURNAL,
+        storage=storage,
         stopped=stopped,
         contenders=tuple(_contender(each, by_contender.get(id(each))) for each in contenders),
     )
@@ -88,12 +87,5 @@ def _quoted(key: str) -> str:
 
 
 def _hyperparameter(param: Hyperparameter) -> SearchedHyperparameter:
-    return SearchedHyperparameter(
-        param.path,
-        param.key,
-        param.low,
-        param.high,
-        param.log,
-        param.whole,
-        tuple(map(to_stored, param.choices)),
-    )
+    choices = tuple(map(to_stored, param.choices))
+    return SearchedHyperparameter(param.path, param.key, param.low, param.high, param.log, param.whole, choices)

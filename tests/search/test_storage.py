@@ -6,8 +6,7 @@ import sqlite3
 import pytest
 
 from clipbench.errors import ClipbenchError, InputError
-from clipbench.search.concurrency import exclusive
-from clipbench.search.storage import JOURNAL, check_url, connection, open_storage
+from clipbench.search.storage import JOURNAL, storage_at
 from clipbench.store.atomic_files import lock
 from tests.cli_helpers import invoke, write
 from tests.sweep_helpers import bowl, study, told
@@ -18,7 +17,7 @@ from tests.sweep_helpers import bowl, study, told
 )
 def test_what_is_no_database_is_a_wrong_input_that_starts_nothing(url, tmp_path):
     with pytest.raises(InputError, match=r"--storage: .*Write `sqlite:////absolute/path/optuna.db` or") as found:
-        check_url(url)
+        storage_at(url)
     assert "hunter2" not in str(found.value)
     said = invoke("sweep", write(tmp_path), "--results", tmp_path / "r", "--storage", url)
     assert said.exit_code == 2 and "hunter2" not in said.stderr
@@ -30,18 +29,18 @@ def test_a_driver_that_is_missing_or_a_server_that_is_away_is_said_without_the_p
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"{scheme}://me:hunter2@127.0.0.1:{free.getsockname()[1]}/optuna"
-    check_url(url)
+    storage = storage_at(url)
     with pytest.raises(
         ClipbenchError, match=rf"--storage .*(pip install {package}|Check that the server runs)"
     ) as found:
-        open_storage(tmp_path, url)
+        storage.open(tmp_path)
     assert "hunter2" not in str(found.value) and "***@127.0.0.1" in str(found.value)
 
 
 def test_a_file_that_is_no_database_is_said(tmp_path):
     (tmp_path / "notes.txt").write_text("what I had for lunch\n" * 100)
     with pytest.raises(ClipbenchError, match=r"cannot be opened: file is not a database. Check that its folder exists"):
-        open_storage(tmp_path, f"sqlite:///{tmp_path}/notes.txt")
+        storage_at(f"sqlite:///{tmp_path}/notes.txt").open(tmp_path)
 
 
 def test_a_damaged_journal_is_said_with_what_to_do(tmp_path):
@@ -53,31 +52,32 @@ def test_a_damaged_journal_is_said_with_what_to_do(tmp_path):
     with pytest.raises(
         ClipbenchError, match=r"sweep.journal: the file is damaged \(.*\). Move the file away and run the same command"
     ):
-        open_storage(tmp_path)
+        storage_at(None).open(tmp_path)
 
 
 def test_a_journal_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ClipbenchError, match=r"cannot be written .* `--results DIR`"):
-        open_storage(tmp_path / "file")
+        storage_at(None).open(tmp_path / "file")
 
 
 def test_a_database_that_is_lost_amid_a_search_says_how_to_go_on(tmp_path):
     url = f"sqlite:///{tmp_path}/optuna.db"
-    searched = study(bowl(tmp_path), open_storage(tmp_path, url))
+    storage = storage_at(url)
+    searched = study(bowl(tmp_path), storage.open(tmp_path))
     with sqlite3.connect(tmp_path / "optuna.db") as database:
         database.execute("DROP TABLE trials")
-    with pytest.raises(ClipbenchError, match=r"Nothing is lost: the same command continues once"), connection(url):
+    with pytest.raises(ClipbenchError, match=r"Nothing is lost: the same command continues once"), storage.connection():
         searched.ask(1)
 
 
 def test_one_process_at_a_time_asks_also_from_another_folder(tmp_path):
-    storage = open_storage(tmp_path, f"sqlite:///{tmp_path}/optuna.db")
-    other = open_storage(tmp_path, f"sqlite:///{tmp_path}/optuna.db")
+    one, other = (storage_at(f"sqlite:///{tmp_path}/optuna.db") for _ in range(2))
+    one.open(tmp_path), other.open(tmp_path)
     held = tmp_path / ".optuna.db.lock"
-    with exclusive(tmp_path / "one", storage), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
+    with one.exclusive(tmp_path / "one"), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
         pass
-    with exclusive(tmp_path / "two", other), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
+    with other.exclusive(tmp_path / "two"), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
         pass
     with lock(held, "taken"):
         pass

@@ -14,7 +14,7 @@ import pytest
 from clipbench.errors import InputError
 from clipbench.search import concurrency
 from clipbench.search.samplers_and_pruners import check_sampler
-from clipbench.search.storage import JOURNAL, open_storage
+from clipbench.search.storage import JOURNAL, storage_at
 from clipbench.search.study import YAML
 from tests.sweep_helpers import BOTTOM, PACE, bowl, minimise, plan_and_search, smooth, study, told
 
@@ -173,8 +173,8 @@ def test_optuna_itself_reads_the_journal(tmp_path):
 
 def test_a_database_takes_the_place_of_the_journal(tmp_path):
     path, url = bowl(tmp_path), f"sqlite:///{tmp_path / 'optuna.db'}"
-    minimise(study(path, open_storage(tmp_path, url)), smooth)
-    assert study(path, open_storage(tmp_path, url)).left == 0
+    minimise(study(path, storage_at(url).open(tmp_path)), smooth)
+    assert study(path, storage_at(url).open(tmp_path)).left == 0
     assert not (tmp_path / JOURNAL).exists()
 
 
