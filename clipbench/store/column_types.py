@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -90,47 +90,30 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _array(name: str, column: np.ndarray) -> pa.Array:
-    kind = column.dtype.kind
+    """Return the values with None for what is missing, as text if they have no other common type."""
     if name in INTEGERS:
-        return _integers(column, INTEGERS[name])
-    if name in TEXT or kind not in "fiub":
-        return _objects(name, [_plain(value) for value in column.tolist()])
-    if _is_free(name):
-        return pa.array(column, from_pandas=True)
-    # A measure is a real number even where all its values happen to be whole.
-    narrow = kind == "b" or (kind == "f" and column.dtype.itemsize <= 4)
-    return pa.array(column.astype(np.float32 if narrow else np.float64), from_pandas=True)
+        return pa.array(column, INTEGERS[name], from_pandas=True)
+    if name not in TEXT and not _mixes_bools(column):
+        with suppress(pa.ArrowException):  # text among numbers
+            array = pa.array(column, _type(name, column.dtype), from_pandas=True)
+            if pa.types.is_null(array.type) or pa.types.is_boolean(array.type) or _is_number(array.type):
+                return array
+    return pa.array([None if value is None or value != value else str(value) for value in column.tolist()], pa.string())
 
 
-def _is_free(name: str) -> bool:
-    """Whether the type is whatever the values are; `lr`, `threshold` and measures are always real numbers."""
-    return is_option(name) and name not in measures.OPTIONS
+def _mixes_bools(column: np.ndarray) -> bool:
+    """Whether an option is on or off in some trials, and a number or text in others."""
+    values = column if column.dtype == object else ()
+    kinds = {type(value) for value in values if value is not None and value == value}
+    return bool in kinds and len(kinds) > 1
 
 
-def _integers(column: np.ndarray, kind: pa.DataType) -> pa.Array:
-    if column.dtype.kind in "iu":
-        return pa.array(column, kind, safe=True)
-    values = [_plain(value) for value in column.tolist()]
-    return pa.array([None if value is None else int(value) for value in values], kind)
+def _type(name: str, dtype: np.dtype) -> pa.DataType | None:
+    """Return the type of a real number for `lr`, `threshold` and measures, even where all values are whole.
 
-
-def _objects(name: str, values: list[Any]) -> pa.Array:
-    kinds = {type(value) for value in values if value is not None}
-    if name in TEXT or not kinds <= {bool, int, float} or (bool in kinds and len(kinds) > 1):
-        return pa.array([_text(value) for value in values], pa.string())
-    if not _is_free(name):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    if not kinds:
-        return pa.nulls(len(values))
-    only = next(iter(kinds)) if len(kinds) == 1 else float
-    return pa.array(values, {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[only])
-
-
-def _plain(value: Any) -> Any:
-    """None for what is missing, and Python's own number for numpy's."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and value != value else value
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else str(value)
+    Other options have the type of their values.
+    """
+    if is_option(name) and name not in measures.OPTIONS:
+        return None
+    narrow = dtype.kind == "b" or (dtype.kind == "f" and dtype.itemsize <= 4)
+    return pa.float32() if narrow else pa.float64()
