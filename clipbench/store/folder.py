@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._seen: dict[str, tuple[tuple[int, int], list[tuple[str, StoredRow]]]] = {}
+        self._seen: dict[str, tuple[tuple[int, int], list[StoredRow]]] = {}
 
     def save(self, records: Records, stem: str) -> None:
         """Write one chunk of trials to files of the name `stem`. The records come last and complete the chunk."""
@@ -62,45 +62,41 @@ class Store:
         """Return the row in use for each trial: that of a whole training, else of a pruned one, else the newest."""
         current: dict[str, StoredRow] = {}
         for stem in self._stems("records"):
-            for trial, row in self._rows(stem):
-                if trial not in current or row.rank >= current[trial].rank:
-                    current[trial] = row
+            for row in self._rows(stem):
+                if row.trial not in current or row.rank >= current[row.trial].rank:
+                    current[row.trial] = row
         return current
 
     def stems(self) -> dict[str, list[str]]:
         """Return the names of the files in use, each with the trials whose current row it has."""
-        stems: dict[str, list[str]] = {}
-        for trial, row in self.current_rows().items():
-            stems.setdefault(row.stem, []).append(trial)
-        return dict(sorted(stems.items()))
+        return {stem: [row.trial for row in rows] for stem, rows in self._files(None).items()}
 
     def records(self, ids: Collection[str] | None = None) -> DataFrame:
         """Return one row per trial: its options, its final values, its status."""
-        return self._join("records", self._records(ids))
+        return self._frame("records", ids)
 
     def rows(self, ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the records as dictionaries of Python values, without the empty ones."""
-        for table in self._records(ids):
+        for table in self._current("records", ids):
             for row in table.to_pylist():
                 yield {name: value for name, value in row.items() if value is not None}
 
     def epochs(self, ids: Collection[str] | None = None) -> DataFrame:
         """Return one row per trial and epoch."""
-        return self._series("epochs", ids)
+        return self._frame("epochs", ids)
 
     def steps(self, ids: Collection[str] | None = None, columns: Sequence[str] | None = None) -> DataFrame:
         """Return one row per trial and step; `columns` selects the measures beside `id` and `step`."""
-        return self._series("steps", ids, columns and ["id", "step", *columns])
+        return self._frame("steps", ids, columns and ["id", "step", *columns])
 
     def weights(self, ids: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """Return the final weights as flat arrays, for the trials that saved them."""
         found: dict[str, np.ndarray] = {}
-        for stem, trials in self.stems().items():
+        for stem, rows in self._files(ids).items():
             path = self._path("weights", stem)
             if path.exists():
                 with reading(path), np.load(path, allow_pickle=False) as file:
-                    wanted = set(trials).intersection(file.files)
-                    found |= {trial: file[trial] for trial in sorted(wanted) if ids is None or trial in ids}
+                    found |= {trial: file[trial] for trial in sorted({row.trial for row in rows}.intersection(file))}
         return found
 
     def write_text(self, name: str, text: str) -> Path:
@@ -153,31 +149,23 @@ class Store:
         path = self._path(name, stem)
         if not len(table):
             return remove(path)  # a trial that failed at once has no steps
-        self._add_columns(name, table.schema)
+        self._add_columns(name, [table.schema])
         write_atomically(path, _parquet(table))
 
-    def _add_columns(self, name: str, schema: pa.Schema) -> None:
-        if self._with_columns(name, schema) is None:
-            return
+    def _add_columns(self, name: str, schemas: Sequence[pa.Schema]) -> None:
         with wait_for_lock(self.folder / ".columns.lock"):
-            if merged := self._with_columns(name, schema):
+            try:
+                known = _open(self._path(name, COLUMNS)).schema_arrow.remove_metadata()
+            except ClipbenchError:  # missing or damaged: rebuilt from the files
+                known = pa.schema([])
+            merged = column_types.unify([known, *schemas])
+            if merged != known:
                 write_atomically(self._path(name, COLUMNS), _parquet(merged.empty_table()))
-
-    def _with_columns(self, name: str, schema: pa.Schema) -> pa.Schema | None:
-        """Return the known columns and those of `schema`, or None if none is new."""
-        try:
-            known = _open(self._path(name, COLUMNS)).schema_arrow.remove_metadata()
-        except ClipbenchError:  # missing or damaged: rebuilt from the files
-            known = pa.schema([])
-        merged = column_types.unify([known, schema])
-        return None if merged == known else merged
 
     def _renew_columns(self) -> None:
         """Add the columns of files that were copied into the folder."""
         for name in TABLES:
-            schemas = [_open(self._path(name, stem)).schema_arrow for stem in self._stems(name)]
-            if schemas:
-                self._add_columns(name, column_types.unify(schemas))
+            self._add_columns(name, [_open(self._path(name, stem)).schema_arrow for stem in self._stems(name)])
 
     def _clean_up(self) -> None:
         """Remove what a killed process left: temporary files, and series without records."""
@@ -193,19 +181,19 @@ class Store:
         """Remove files whose trials all failed or were pruned, and have been trained since in other files."""
         for stem in set(self._stems("records")) - set(self.stems()):
             rows = self._rows(stem)
-            if rows and not any(row.is_whole for _, row in rows):
+            if rows and not any(row.is_whole for row in rows):
                 for name in ("records", *SERIES):
                     remove(self._path(name, stem))
 
-    def _rows(self, stem: str) -> list[tuple[str, StoredRow]]:
-        """Return the trials of a file and their rows, read once: a run asks often while its store grows."""
+    def _rows(self, stem: str) -> list[StoredRow]:
+        """Return the rows of a file, read once: a run asks often while its store grows."""
         stat = self._path("records", stem).stat()
         signature = stat.st_mtime_ns, stat.st_ino
         if self._seen.get(stem, (None,))[0] != signature:
             self._seen[stem] = signature, list(self._read_rows(stem))
         return self._seen[stem][1]
 
-    def _read_rows(self, stem: str) -> Iterator[tuple[str, StoredRow]]:
+    def _read_rows(self, stem: str) -> Iterator[StoredRow]:
         path = self._path("records", stem)
         file = _open(path)
         if not {"id", "status"} <= set(file.schema_arrow.names):
@@ -214,7 +202,7 @@ class Store:
             table = file.read(["id", "status"])
         saved = self._saved(stem)
         for number, (trial, status) in enumerate(zip(*table.to_pydict().values(), strict=True)):
-            yield trial, StoredRow(stem, number, status, saved)
+            yield StoredRow(trial, stem, number, status, saved)
 
     def _saved(self, stem: str) -> int:
         path = self._path("records", stem)
@@ -222,40 +210,38 @@ class Store:
             return 0
         return int((_open(path).schema_arrow.metadata or {}).get(SAVED) or path.stat().st_mtime_ns)
 
-    def _records(self, ids: Collection[str] | None) -> Iterator[pa.Table]:
+    def _files(self, ids: Collection[str] | None) -> dict[str, list[StoredRow]]:
+        """Return the current rows of the trials by the name of their file."""
         wanted = None if ids is None else set(ids)
-        rows: dict[str, list[int]] = {}
-        for trial, row in self.current_rows().items():
-            if wanted is None or trial in wanted:
-                rows.setdefault(row.stem, []).append(row.number)
-        for stem in sorted(rows):
-            yield self._table("records", stem).take(sorted(rows[stem]))
+        files: dict[str, list[StoredRow]] = {}
+        for row in self.current_rows().values():
+            if wanted is None or row.trial in wanted:
+                files.setdefault(row.stem, []).append(row)
+        return dict(sorted(files.items()))
 
-    def _series(self, name: str, ids: Collection[str] | None, wanted: Sequence[str] | None = None) -> DataFrame:
-        return self._join(name, self._current_series(name, ids, wanted), wanted)
-
-    def _current_series(
-        self, name: str, ids: Collection[str] | None, wanted: Sequence[str] | None
+    def _current(
+        self, name: str, ids: Collection[str] | None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        chosen = None if ids is None else set(ids)
-        for stem, trials in self.stems().items():
-            kept = [trial for trial in trials if chosen is None or trial in chosen]
-            if kept and self._path(name, stem).exists():
-                table = self._table(name, stem, wanted)
-                if wanted is None:  # older files lack the arm and the seed
-                    table = column_types.with_arm_and_seed(
-                        table, self._table("records", stem, ["id", *column_types.ARM])
-                    )
-                yield table.filter(pc.is_in(table["id"], pa.array(kept, pa.string())))
+        """Yield what each file has of the trials, or the `columns` of it."""
+        for stem, rows in self._files(ids).items():
+            if name == "records":
+                yield self._table(name, stem).take(sorted(row.number for row in rows))
+            elif self._path(name, stem).exists():
+                table = self._table(name, stem, columns)
+                if columns is None:  # older files lack the arm and the seed
+                    named = self._table("records", stem, ["id", *column_types.ARM])
+                    table = column_types.with_arm_and_seed(table, named)
+                yield table.filter(pc.is_in(table["id"], pa.array([row.trial for row in rows])))
 
-    def _table(self, name: str, stem: str, wanted: Sequence[str] | None = None) -> pa.Table:
+    def _table(self, name: str, stem: str, columns: Sequence[str] | None = None) -> pa.Table:
         path = self._path(name, stem)
         file = _open(path)
         with reading(path):
-            return file.read(wanted and [column for column in file.schema_arrow.names if column in wanted])
+            return file.read(columns and [column for column in file.schema_arrow.names if column in columns])
 
-    def _join(self, name: str, tables: Iterable[pa.Table], wanted: Sequence[str] | None = None) -> DataFrame:
-        frame: DataFrame = column_types.concat(list(tables), column_types.KEYS[name], wanted).to_pandas()
+    def _frame(self, name: str, ids: Collection[str] | None, columns: Sequence[str] | None = None) -> DataFrame:
+        tables = list(self._current(name, ids, columns))
+        frame: DataFrame = column_types.concat(tables, column_types.KEYS[name], columns).to_pandas()
         return frame
 
     def _path(self, name: str, stem: str) -> Path:
@@ -270,6 +256,7 @@ class Store:
 class StoredRow:
     """The place of a trial's row, and its rank among rows of the same trial."""
 
+    trial: str
     stem: str
     number: int
     status: str

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
+from pydantic import BeforeValidator, Field, OnErrorOmit, TypeAdapter, ValidationError, WrapValidator
 
 from clipbench.store import json_document
 from clipbench.store.atomic_files import wait_for_lock
@@ -27,13 +27,6 @@ def _or_empty(value: Any, handler: Callable[[Any], dict[str, str]]) -> dict[str,
         return handler(value)
     except ValidationError:
         return {}
-
-
-def _or_none(value: Any, handler: Callable[[Any], TrainingRun]) -> TrainingRun | None:
-    try:
-        return handler(value)
-    except ValidationError:
-        return None
 
 
 Text = Annotated[str, BeforeValidator(str)]
@@ -54,8 +47,7 @@ class TrainingRun:
     versions: Annotated[Mapping[str, str], WrapValidator(_or_empty)] = field(default_factory=dict)
 
 
-WRITTEN = TypeAdapter(list[TrainingRun])
-READ: TypeAdapter[list[TrainingRun | None]] = TypeAdapter(list[Annotated[TrainingRun | None, WrapValidator(_or_none)]])
+RUNS = TypeAdapter(list[OnErrorOmit[TrainingRun]])
 
 
 def begun(command: str, trials: int, device: str, content_hash: str, git_commit: str) -> TrainingRun:
@@ -67,16 +59,15 @@ def begun(command: str, trials: int, device: str, content_hash: str, git_commit:
 def add(store: Store, run: TrainingRun) -> None:
     """Append a run. Several sweeps of one folder may begin at the same time."""
     with wait_for_lock(store.folder / f".{FILE}.lock"):
-        store.write_text(FILE, json_document.dump(WRITTEN, [*read(store), run][-MOST:]))
+        store.write_text(FILE, json_document.dump(RUNS, [*read(store), run][-MOST:]))
 
 
 def read(store: Store) -> list[TrainingRun]:
     """Return the known runs, the oldest first. What cannot be read is left out."""
     try:
-        entries = json_document.load(READ, (store.folder / FILE).read_text("utf-8"))
+        return json_document.load(RUNS, (store.folder / FILE).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, DocumentError):
         return []
-    return [run for run in entries if run]
 
 
 def versions() -> dict[str, str]:
