@@ -17,7 +17,6 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from clipbench.errors import ClipbenchError, InputError, Place
-from clipbench.search.storage import StudyStorage
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.tracking.uri import redact
 
@@ -35,8 +34,8 @@ LOCKS = {"postgresql": POSTGRESQL, "mysql": MYSQL, "mariadb": MYSQL}  # to try a
 RETRY_SECONDS = 0.1  # a wait inside the driver could not be interrupted
 
 
-class Database(StudyStorage):
-    """A database with the tables of Optuna."""
+class Database:
+    """A database with the tables of Optuna, which takes the place of `SweepJournal`."""
 
     def __init__(self, url: str) -> None:
         self._url, self.name = url, redact(url)
@@ -84,8 +83,8 @@ class Database(StudyStorage):
             raise ClipbenchError(f"--storage {self.name}: {_reason(error)}. {remedy}") from None
 
     @contextmanager
-    def exclusive(self, folder: Path) -> Iterator[None]:
-        with super().exclusive(folder), _locked(self._engine):
+    def exclusive(self) -> Iterator[None]:
+        with _locked(self._engine):
             yield
 
 

@@ -7,7 +7,7 @@ import mmap
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
@@ -16,23 +16,26 @@ from optuna.storages.journal import JournalFileBackend
 from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock, writing
 
+if TYPE_CHECKING:
+    from clipbench.search.database import Database
+
 JOURNAL = "sweep.journal"
 
 # Progress and errors are shown by clipbench.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def storage_at(url: str | None) -> StudyStorage:
+def storage_at(url: str | None) -> SweepJournal | Database:
     """Return the journal, or the database at a URL. Raise InputError if the URL cannot be that of a database."""
     if url is None:
-        return StudyStorage()
+        return SweepJournal()
     from clipbench.search.database import Database
 
     return Database(url)
 
 
-class StudyStorage:
-    """Optuna's journal in the results folder. A `Database` takes its place."""
+class SweepJournal:
+    """Optuna's journal in the results folder. A `Database` has the same methods."""
 
     name = JOURNAL
 
@@ -55,9 +58,9 @@ class StudyStorage:
         """Turn the error of a lost storage into a message that says how to continue."""
         return nullcontext()
 
-    def exclusive(self, folder: Path) -> AbstractContextManager[None]:
-        """Wait for the lock for asking: two processes that count the missing points ask for too many."""
-        return wait_for_lock(folder / ".ask.lock")
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Wait for a lock among the processes that use the storage from other folders, if there can be any."""
+        return nullcontext()
 
 
 class Journal(JournalFileBackend):

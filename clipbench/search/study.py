@@ -53,7 +53,7 @@ class Point:
 class Study:
     """Asks Optuna for points and tells it their results.
 
-    `ask` and `take_over` are called within `StudyStorage.exclusive`. Each point is owned by the process that asked for
+    One process at a time calls `ask` and `take_over`. Each point is owned by the process that asked for
     it; `take_over` finds the points of processes that have ended.
     """
 

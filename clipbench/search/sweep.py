@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipbench.analysis.subject import subject_of
 from clipbench.commands.progress import StudyProgress
@@ -21,12 +23,15 @@ from clipbench.search.initial_points import initial_points
 from clipbench.search.rounds import Round
 from clipbench.search.samplers_and_pruners import check_sampler
 from clipbench.search.settings import SearchSettings, search_settings
-from clipbench.search.storage import StudyStorage, storage_at
+from clipbench.search.storage import SweepJournal, storage_at
 from clipbench.search.study import Point, Study
 from clipbench.search.sweep_description import describe
 from clipbench.store import Store, sweep_file
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
+
+if TYPE_CHECKING:
+    from clipbench.search.database import Database
 
 POLL_SECONDS = 1.0  # between two reads of what other processes have finished
 
@@ -106,7 +111,7 @@ class _Sweep:
     store: Store
     search: SearchSettings
     contenders: Sequence[Contender]
-    storage: StudyStorage
+    storage: SweepJournal | Database
     studies: Sequence[Study]
     stopped: str = field(default="", init=False)  # why the search ended early
     _closed: set[str] = field(default_factory=set, init=False)  # studies whose points all fail
@@ -153,7 +158,7 @@ class _Sweep:
 
     def _enqueue_initial_points(self) -> None:
         """Queue the first points of new studies."""
-        with self.storage.exclusive(self.store.folder):
+        with self._exclusive():
             new = [study for study in self.studies if not study.has_first_points]
             contenders = [study.contender for study in new]
             seed, progress = self.search.seeds[0], self.session.progress
@@ -163,7 +168,7 @@ class _Sweep:
 
     def _round(self, work: Round) -> bool:
         """Train the next points, or wait for those of other processes. Return whether there may be more."""
-        with self.storage.exclusive(self.store.folder):
+        with self._exclusive():
             orphans = [point for study in self.studies for point in study.take_over()]
             points = orphans or self._next_points()
         if not points and any(study.running_elsewhere() for study in self.studies):
@@ -189,6 +194,12 @@ class _Sweep:
         """Ask for the same number of points of each study, so that a timeout treats all alike."""
         opened = (study for study in self.studies if study.name not in self._closed)
         return [point for study in opened for point in study.ask(self.search.batch)]
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Wait for the lock for asking: two processes that count the missing points ask for too many."""
+        with wait_for_lock(self.store.folder / ".ask.lock"), self.storage.exclusive():
+            yield
 
     def _document(self) -> SweepDocument:
         return describe(self.search, self.contenders, self.studies, self.stopped, self.storage.name)
