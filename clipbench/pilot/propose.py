@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -71,30 +72,28 @@ def propose(rules: Sequence[Component], seen: Sequence[GradientStatistics]) -> l
 
 def _proposal(rule: Component, seen: Sequence[GradientStatistics]) -> Proposal:
     plugin = registry.of("strategy", rule)
-    if "threshold" not in plugin.options or not seen:
-        return _from_search(rule, plugin)
-    p = float(rule.as_dict().get("p", 2.0))  # type: ignore[arg-type]
-    if p not in (2.0, math.inf):  # other norms were not recorded
-        return _from_search(rule, plugin)
-    try:
-        return _from_effects(rule, plugin, _Replay(rule, plugin, seen, p))
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a user's rule may raise anything
-        return _from_search(rule, plugin)
+    found = None
+    if "threshold" in plugin.options and seen:
+        p = float(rule.as_dict().get("p", 2.0))  # type: ignore[arg-type]
+        with suppress(RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a user's rule may raise anything
+            if p in (2.0, math.inf):  # other norms were not recorded
+                found = _from_effects(rule, plugin, _Replay(rule, plugin, seen, p))
+    return found or _from_search(rule, plugin)
 
 
-def _from_effects(rule: Component, plugin: Plugin, replay: _Replay) -> Proposal:
+def _from_effects(rule: Component, plugin: Plugin, replay: _Replay) -> Proposal | None:
+    """Return None if the threshold changes neither the share on which the rule fires nor what it leaves."""
     sampled = replay.sampled()
     (most, least_kept), (least, most_kept) = sampled([LOWEST, HIGHEST])
     can_fire, can_keep = most - least > 0.02, most_kept - least_kept > 0.5
     if can_keep and (plugin.facts["loose"] is None or not can_fire):  # it always acts, to a degree
         return Proposal(rule, "keeps", _levels(replay, KEPT, _thresholds(sampled, KEPT, KEEPS, plugin)), "steps")
     if not can_fire:
-        return _from_search(rule, plugin)
+        return None
     # Relative to the largest share on which it can fire: never on elements that are 0, for example.
     shares = [share * most for share in (FIRES_ELEMENTS if replay.per == "element" else FIRES)]
-    return Proposal(
-        rule, "fires", _levels(replay, FIRED, _thresholds(sampled, FIRED, shares, plugin)), UNITS[replay.per]
-    )
+    levels = _levels(replay, FIRED, _thresholds(sampled, FIRED, shares, plugin))
+    return Proposal(rule, "fires", levels, UNITS[replay.per])
 
 
 def _from_search(rule: Component, plugin: Plugin) -> Proposal:

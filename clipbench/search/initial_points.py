@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from clipbench.commands import pilot
 from clipbench.commands.progress import Progress
-from clipbench.core.trial import Component, Value
+from clipbench.core.trial import Value
 from clipbench.execution.worker_pool import WorkerPool
-from clipbench.planning.contender import Contender
+from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.planning.plan import Plan
 from clipbench.search.study import PILOT, YAML
 
@@ -21,47 +21,47 @@ def initial_points(
     pool: WorkerPool, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
 ) -> list[list[InitialPoint]]:
     """Return the first points of each contender. The pilot trains one seed without clipping; it may fail."""
-    given: list[list[InitialPoint]] = [[(YAML, values) for values in contender.given()] for contender in contenders]
-    with_threshold = [contender for contender in contenders if _searches_threshold(contender)]
-    if not with_threshold:
-        return given
-    proposed = dict(_pilot_thresholds(pool, plan, with_threshold, seed, device, progress))
+    thresholds = dict(_pilot_thresholds(pool, plan, contenders, seed, device, progress))
     return [
-        [*points, *((PILOT, values) for values in _piloted(contender, proposed.get(id(contender), ())))]
-        for contender, points in zip(contenders, given, strict=True)
+        [
+            *((YAML, values) for values in contender.given()),
+            *((PILOT, values) for values in _piloted(contender, thresholds.get(contender.label, ()))),
+        ]
+        for contender in contenders
     ]
 
 
-def _searches_threshold(contender: Contender) -> bool:
-    return any(param.path == THRESHOLD and not param.choices for param in contender.hyperparameters)
+def _threshold(contender: Contender) -> Hyperparameter | None:
+    """Return the threshold if a range of it is searched."""
+    params = contender.hyperparameters
+    return next((param for param in params if param.path == THRESHOLD and not param.choices), None)
 
 
 def _pilot_thresholds(
     pool: WorkerPool, plan: Plan, contenders: Sequence[Contender], seed: int, device: str, progress: Progress
-) -> Iterator[tuple[int, list[float]]]:
-    """Yield the thresholds that a pilot of the same setting proposes, for each contender."""
-    templates = {id(contender): contender.templates[0] for contender in contenders}
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield the thresholds that a pilot of the same setting proposes, by the label of the contender."""
+    templates = {contender.label: contender.templates[0] for contender in contenders if _threshold(contender)}
+    if not templates:
+        return
+    unclipped = {trial.id: replace(trial, seed=seed, clip=pilot.NONE) for trial in templates.values()}
     cohorts = []
     for cohort in plan.cohorts:
         known = {trial.id for trial in cohort.trials}
-        chosen = [replace(trial, seed=seed, clip=pilot.NONE) for trial in templates.values() if trial.id in known]
+        chosen = {trial.id: trial for template, trial in unclipped.items() if template in known}
         if chosen:
-            cohorts.append(replace(cohort, trials=tuple({trial.id: trial for trial in chosen}.values())))
+            cohorts.append(replace(cohort, trials=tuple(chosen.values())))
     seen, _ = pilot.gradient_statistics(pool, replace(plan, cohorts=tuple(cohorts), notes=()), device, progress)
-    for contender in contenders:
-        template = replace(templates[id(contender)], seed=seed, clip=pilot.NONE)
-        if template.id in seen:
-            rule: Component = templates[id(contender)].clip.without(THRESHOLD)
-            (proposal,) = pool.call("clipbench.pilot.propose:propose", [rule], (seen[template.id],))
-            yield id(contender), [level.threshold for level in proposal.levels if proposal.by != "search"]
+    for label, template in templates.items():
+        if statistics := seen.get(unclipped[template.id].id):
+            rule = template.clip.without(THRESHOLD)
+            (proposal,) = pool.call("clipbench.pilot.propose:propose", [rule], (statistics,))
+            yield label, [level.threshold for level in proposal.levels if proposal.by != "search"]
 
 
 def _piloted(contender: Contender, thresholds: Sequence[float]) -> Iterator[Mapping[str, Value]]:
     """Yield a point for each threshold, with the first values of the YAML for the other hyperparameters."""
     base: Mapping[str, Value] = next(iter(contender.given()), {})
-    param = next(param for param in contender.hyperparameters if param.path == THRESHOLD) if thresholds else None
-    if param is None or set(base) != {each.path for each in contender.hyperparameters}:
-        return
-    for threshold in thresholds:
-        if param.low <= threshold <= param.high:
-            yield {**base, THRESHOLD: param.rounded(threshold)}
+    param = _threshold(contender)
+    if param and base:
+        yield from ({**base, THRESHOLD: param.rounded(c)} for c in thresholds if param.low <= c <= param.high)

@@ -23,7 +23,7 @@ class PointPruner:
     def __init__(self, points: Sequence[Point], prunes: bool) -> None:
         self._points = {trial.id: each for each in points for trial in each.trials}
         self._prunes = prunes
-        self._pruned: dict[tuple[str, int, int], bool] = {}  # by study, point and epoch
+        self._pruned: dict[tuple[Point, int], bool] = {}  # by point and epoch
 
     @property
     def choose_pruned(self) -> ChoosePruned | None:
@@ -50,13 +50,12 @@ class PointPruner:
 
         With `evaluate_every`, an epoch without validation says nothing about a point.
         """
-        points = {id(self._points[id_]): self._points[id_] for id_ in report.measured}
-        for each in points.values():
+        for each in dict.fromkeys(self._points[id_] for id_ in report.measured):
             objective = each.study.search.objectives[0]
             found = [report.measured.get(trial.id, {}).get(objective.name) for trial in each.trials]
             values = [value for value in found if value is not None]
             if len(values) == len(found):
-                if _key(each, report.epoch) not in self._pruned:
+                if (each, report.epoch) not in self._pruned:
                     each.study.report(each, report.epoch, self._score(each, values))
                 yield each
 
@@ -65,11 +64,6 @@ class PointPruner:
         return scoring.running_score(values, each.study.search.objectives[0], worst)
 
     def _is_pruned(self, each: Point, epoch: int) -> bool:
-        key = _key(each, epoch)
-        if key not in self._pruned:
-            self._pruned[key] = each.study.should_prune(each)
-        return self._pruned[key]
-
-
-def _key(each: Point, epoch: int) -> tuple[str, int, int]:
-    return each.study.name, each.number, epoch
+        if (each, epoch) not in self._pruned:
+            self._pruned[each, epoch] = each.study.should_prune(each)
+        return self._pruned[each, epoch]

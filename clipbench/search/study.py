@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from clipbench.core.trial import Trial, Value
@@ -64,14 +63,10 @@ class Study:
 
     def __post_init__(self) -> None:
         self.name = f"{self.search.experiment}: {self.contender.label} {self.search.content(self.contender)}"
-        directions = [
-            StudyDirection.MAXIMIZE if objective.higher else StudyDirection.MINIMIZE
-            for objective in self.search.objectives
-        ]
         self._study = optuna.create_study(
             storage=self.storage,
             study_name=self.name,
-            directions=directions,
+            directions=["maximize" if objective.higher else "minimize" for objective in self.search.objectives],
             pruner=make_pruner(self.search.pruner, self.contender.templates[0].train.epochs),
             load_if_exists=True,
         )

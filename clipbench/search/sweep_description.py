@@ -25,7 +25,7 @@ def describe(
     search: SearchSettings, contenders: Sequence[Contender], studies: Sequence[Study], stopped: str, storage: str
 ) -> SweepDocument:
     """Return the document of a search, before its winners are confirmed."""
-    by_contender = {id(study.contender): study for study in studies}
+    by_label = {study.contender.label: study for study in studies}
     return SweepDocument(
         format=sweep_file.FORMAT,
         experiment=search.experiment,
@@ -37,7 +37,7 @@ def describe(
         objectives=search.objectives,
         storage=storage,
         stopped=stopped,
-        contenders=tuple(_contender(each, by_contender.get(id(each))) for each in contenders),
+        contenders=tuple(_contender(each, by_label.get(each.label)) for each in contenders),
     )
 
 
