@@ -1,11 +1,10 @@
 """What a parent process and its workers exchange: tasks, progress, and what is measured at the end of an epoch.
 
-A task is `(TRAIN, (prunes, function, trials, device, lanes))` or `(function, arguments)`. A function is named by
-`"package.module:function"`, so that the parent process does not import torch.
-
-A worker replies to TRAIN with `(PROGRESS, lane-steps since the last message)`; where `prunes` is true, also with
-`(EPOCH_END, (epoch, {trial id: {measure: value}}))`, and waits for the ids of the trials to prune. Its last reply to
-any task is `(DONE, result)` or `(FAILED, error)`.
+A task is `(function, arguments, messages)`. The function is named by `"package.module:function"`, so that the parent
+process does not import torch. It is called with the arguments, and with a callback for each of the messages that the
+parent wants before the end: `(PROGRESS, lane-steps since the last message)`, and `(EPOCH_END, (epoch, {trial id:
+{measure: value}}))`, after which the worker waits for the ids of the trials to prune. The last message is
+`(DONE, result)` or `(FAILED, error)`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 
 from clipbench.planning.plan import Chunk
 
-TRAIN = "train"
 PROGRESS, EPOCH_END, DONE, FAILED = "progress", "epoch end", "done", "failed"
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from clipbench import engine  # noqa: F401 - imported before the first task comes
 from clipbench.errors import ClipbenchError
-from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, TRAIN
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS
 
 PROGRESS_SECONDS = 0.1  # between two messages of progress
 
@@ -32,29 +32,23 @@ def serve(connection: Connection) -> None:
     torch.set_flush_denormal(True)
     while True:
         try:
-            task, arguments = connection.recv()
+            task = connection.recv()
         except EOFError:
             return
-        connection.send(_result(task, arguments, connection))
+        connection.send(_result(connection, *task))
 
 
-def _result(task: str, arguments: tuple[Any, ...], connection: Connection) -> tuple[str, Any]:
+def _result(
+    connection: Connection, function: str, arguments: Sequence[Any], messages: Sequence[str]
+) -> tuple[str, Any]:
+    callbacks = [CALLBACKS[message](connection) for message in messages]
+    module, _, name = function.partition(":")
     try:
-        if task == TRAIN:
-            prunes, function, *rest = arguments
-            at_epoch_end = [_epoch_end(connection)] if prunes else []
-            return DONE, _function(function)(*rest, _progress(connection), *at_epoch_end)
-        return DONE, _function(task)(*arguments)
+        return DONE, getattr(importlib.import_module(module), name)(*arguments, *callbacks)
     except ClipbenchError as error:
         return FAILED, error
     except Exception as error:  # noqa: BLE001 - any error of a user's function becomes a failed trial
         return FAILED, f"{type(error).__name__}: {error}"
-
-
-def _function(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
 
 
 def _progress(connection: Connection) -> Callable[[int], None]:
@@ -82,6 +76,9 @@ def _epoch_end(connection: Connection) -> Callable[[int, Any], Any]:
             os._exit(1)
 
     return report
+
+
+CALLBACKS: Mapping[str, Callable[[Connection], Any]] = {PROGRESS: _progress, EPOCH_END: _epoch_end}
 
 
 def _die_with_parent() -> None:

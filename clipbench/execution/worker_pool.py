@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from clipbench.errors import ClipbenchError
-from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, TRAIN, ChoosePruned, EpochReport
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport
 from clipbench.planning.plan import Chunk
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
@@ -52,19 +52,19 @@ class _Worker:
     progress: int = 0  # reported lane-steps of the current chunk
     report: EpochReport | None = None  # to which the worker waits for an answer
 
-    def begin(self, chunk: Chunk, arguments: tuple[Any, ...]) -> None:
+    def begin(self, chunk: Chunk, work: str, device: str, messages: Sequence[str]) -> None:
         self.chunk, self.progress, self.report = chunk, 0, None
-        self.send(TRAIN, arguments)
+        self.send(work, (chunk.trials, device, chunk.lanes), messages)
 
     def answer(self, pruned: Collection[str]) -> None:
         self.report = None
         with suppress(OSError):
             self.connection.send(frozenset(pruned))
 
-    def send(self, task: str, arguments: tuple[Any, ...]) -> None:
+    def send(self, function: str, arguments: Sequence[Any], messages: Sequence[str] = ()) -> None:
         """Send a task. If the worker has died, receiving its reply fails."""
         with suppress(OSError):
-            self.connection.send((task, arguments))
+            self.connection.send((function, arguments, messages))
 
 
 class WorkerPool:
@@ -129,13 +129,13 @@ class WorkerPool:
         so that its input does not depend on timing. A chunk that is trained again reports from its first epoch.
         """
         waiting, order = deque(chunks), _order(chunks)
+        messages = (PROGRESS, EPOCH_END) if choose_pruned else (PROGRESS,)
         while len(self._workers) < min(self.size, len(chunks)):
             self._workers.append(self._start())
         while True:
             for worker in self._workers:
                 if worker.chunk is None and waiting:
-                    chunk = waiting.popleft()
-                    worker.begin(chunk, (choose_pruned is not None, work, chunk.trials, device, chunk.lanes))
+                    worker.begin(waiting.popleft(), work, device, messages)
             busy = {worker.connection: worker for worker in self._workers if worker.chunk}
             if not busy:
                 return

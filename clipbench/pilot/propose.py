@@ -38,7 +38,6 @@ SAMPLED = 2**17
 UNITS = {"step": "steps", "model": "steps", "tensor": "tensors", "unit": "units", "element": "elements"}
 
 Effect = tuple[float, float]  # the share on which a rule fires, and the part of the norm that it leaves at the median
-Effects = Callable[[Sequence[float]], list[Effect]]  # of each threshold
 FIRED, KEPT = 0, 1
 
 
@@ -83,17 +82,15 @@ def _proposal(rule: Component, seen: Sequence[GradientStatistics]) -> Proposal:
 
 def _from_effects(rule: Component, plugin: Plugin, replay: _Replay) -> Proposal | None:
     """Return None if the threshold changes neither the share on which the rule fires nor what it leaves."""
-    sampled = replay.sampled()
-    (most, least_kept), (least, most_kept) = sampled([LOWEST, HIGHEST])
+    (most, least_kept), (least, most_kept) = replay.sampled()([LOWEST, HIGHEST])
     can_fire, can_keep = most - least > 0.02, most_kept - least_kept > 0.5
     if can_keep and (plugin.facts["loose"] is None or not can_fire):  # it always acts, to a degree
-        return Proposal(rule, "keeps", _levels(replay, KEPT, _thresholds(sampled, KEPT, KEEPS, plugin)), "steps")
+        return Proposal(rule, "keeps", _levels(replay, KEPT, KEEPS, plugin), "steps")
     if not can_fire:
         return None
     # Relative to the largest share on which it can fire: never on elements that are 0, for example.
     shares = [share * most for share in (FIRES_ELEMENTS if replay.per == "element" else FIRES)]
-    levels = _levels(replay, FIRED, _thresholds(sampled, FIRED, shares, plugin))
-    return Proposal(rule, "fires", levels, UNITS[replay.per])
+    return Proposal(rule, "fires", _levels(replay, FIRED, shares, plugin), UNITS[replay.per])
 
 
 def _from_search(rule: Component, plugin: Plugin) -> Proposal:
@@ -105,22 +102,19 @@ def _from_search(rule: Component, plugin: Plugin) -> Proposal:
     return Proposal(rule, "search", tuple(SuggestedThreshold(_rounded(float(point)), math.nan) for point in points))
 
 
-def _levels(effects: Effects, column: int, thresholds: Sequence[float]) -> tuple[SuggestedThreshold, ...]:
-    """Return the rounded thresholds with their effect, without duplicates and those without effect."""
-    rounded = sorted({_rounded(threshold) for threshold in thresholds})
-    return tuple(
-        SuggestedThreshold(c, answer[column])
-        for c, answer in zip(rounded, effects(rounded), strict=True)
-        if answer[column]
-    )
+def _levels(replay: _Replay, column: int, targets: Sequence[float], plugin: Plugin) -> tuple[SuggestedThreshold, ...]:
+    """Return the rounded thresholds of the targets with their effect, without duplicates and those without effect."""
+    rounded = sorted({_rounded(threshold) for threshold in _thresholds(replay.sampled(), column, targets, plugin)})
+    answers = [answer[column] for answer in replay(rounded)]
+    return tuple(SuggestedThreshold(c, answer) for c, answer in zip(rounded, answers, strict=True) if answer)
 
 
-def _thresholds(effects: Effects, column: int, targets: Sequence[float], plugin: Plugin) -> list[float]:
+def _thresholds(replay: _Replay, column: int, targets: Sequence[float], plugin: Plugin) -> list[float]:
     sign = -1 if column == FIRED else 1  # a larger threshold fires less, and keeps more
     if plugin.facts["init"]:
         low, high = plugin.facts["search"] or (1e-2, 1e2)
-        return _refined(effects, column, targets, sign, np.geomspace(low / 100, high * 100, GRID))
-    return [_bisected(lambda c: sign * (effects([c])[0][column] - target), LOWEST, HIGHEST) for target in targets]  # noqa: B023
+        return _refined(replay, column, targets, sign, np.geomspace(low / 100, high * 100, GRID))
+    return [_bisected(lambda c: sign * (replay([c])[0][column] - target), LOWEST, HIGHEST) for target in targets]  # noqa: B023
 
 
 def _bisected(excess: Callable[[float], float], low: float, high: float) -> float:
@@ -133,9 +127,9 @@ def _bisected(excess: Callable[[float], float], low: float, high: float) -> floa
     return high
 
 
-def _refined(effects: Effects, column: int, targets: Sequence[float], sign: int, grid: np.ndarray) -> list[float]:
+def _refined(replay: _Replay, column: int, targets: Sequence[float], sign: int, grid: np.ndarray) -> list[float]:
     for _ in range(ROUNDS):
-        answers = sign * np.array([effect[column] for effect in effects(list(grid))])
+        answers = sign * np.array([effect[column] for effect in replay(list(grid))])
         spans = [_span(grid, answers, sign * target) for target in targets]
         grid = np.unique(np.concatenate([np.geomspace(*span, num=GRID // len(targets)) for span in spans]))
     return [span[1] for span in spans]
@@ -160,6 +154,7 @@ class _Replay:
 
     def __init__(self, rule: Component, plugin: Plugin, seen: Sequence[GradientStatistics], p: float) -> None:
         self._plugin, self._p = plugin, p
+        self._on_weights = plugin.facts.get("on") == "weights"
         self._options = rule_options(rule, plugin)
         self.per = str(rule.as_dict().get("per") or plugin.facts["per"])
         self._steps = max(len(recorded.places["model"]["n"]) for recorded in seen)
@@ -210,13 +205,11 @@ class _Replay:
         return list(zip(shares.tolist(), parts.tolist(), strict=True))
 
     def _called(self, statistics: dict[str, Tensor], threshold: Tensor, step: int, **state: Any) -> Any:
-        available = {**statistics, "step": step, "size": self._size(), **state}
+        size = torch.ones(1, dtype=torch.float64) if self.per == "element" else self._sizes
+        available = {**statistics, "step": step, "size": size, **state}
         given = {name: available[name] for name in self._plugin.given}
         given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in given.items()}  # a rule may work in place
         return self._plugin.function(**given, **self._options, threshold=threshold)
-
-    def _size(self) -> Tensor:
-        return torch.ones(1, dtype=torch.float64) if self.per == "element" else self._sizes
 
     def _effect(self, result: Any, statistics: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return for each lane the share of clipped elements, and the part of the norm that is left."""
@@ -224,28 +217,24 @@ class _Replay:
             kept = result.view(-1).double()
             return 1 - kept, kept
         if self.per == "element":
-            old = statistics["new" if self._plugin.facts.get("on") == "weights" else "g"]
+            old = statistics["new" if self._on_weights else "g"]
             return (result != old).double().mean(1), result.norm(dim=1) / old.norm(dim=1).clamp(min=1e-300)
         coefficient, fired = result
-        n = statistics["w" if self._plugin.facts.get("on") == "weights" else "n"]
+        n = statistics["w" if self._on_weights else "n"]
         share = (fired * self._sizes).sum(1) / self._sizes.sum()
         return share, (coefficient * n).norm(dim=1) / n.norm(dim=1).clamp(min=1e-300)
 
     def _statistics(self, recorded: GradientStatistics) -> dict[str, Tensor]:
         """Return the statistics that a rule may use, [recorded steps, places or elements]."""
         whole, elements = recorded.places["model"], recorded.elements
-        weights = self._plugin.facts.get("on") == "weights"
-        known: dict[str, np.ndarray] = {"model_n": whole["m" if math.isinf(self._p) else "n"], "model_m": whole["m"]}
+        norm = "m" if math.isinf(self._p) else "n"
+        known: dict[str, np.ndarray] = {"model_n": whole[norm], "model_m": whole["m"]}
         if self.per == "element":
-            w = np.abs(elements["new" if weights else "old"])
-            known |= {**elements, "n": np.abs(elements["g"]), "m": np.abs(elements["g"]), "w": w}
+            g, w = np.abs(elements["g"]), np.abs(elements["new" if self._on_weights else "old"])
+            known |= {**elements, "n": g, "m": g, "w": w}
         else:
             here = recorded.places["model" if self.per == "step" else self.per]
-            known |= {
-                "n": here["m" if math.isinf(self._p) else "n"],
-                "m": here["m"],
-                "w": here["v" if weights else "w"],
-            }
+            known |= {"n": here[norm], "m": here["m"], "w": here["v" if self._on_weights else "w"]}
         return {name: torch.from_numpy(array) for name, array in known.items()}
 
 
