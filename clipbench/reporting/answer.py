@@ -11,12 +11,11 @@ from clipbench.analysis.plateau import plateau, thresholds
 from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting
 from clipbench.reporting import comparison_tables, headline, notes, numbers
 from clipbench.reporting.notes import Flag
+from clipbench.reporting.tones import HELPS, TOO_FEW
 from clipbench.stats import Estimate
 
-HELPS = "clipping helps"
 NOT_SHOWN = "no benefit shown"
 NO_MATTER = "clipping does not matter"
-TOO_FEW = "too few seeds to tell"
 NOTHING = "nothing to compare"
 NESTED = (
     "The same difference without the bias of choosing the threshold on the reported seeds: for each seed, the "

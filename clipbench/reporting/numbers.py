@@ -45,11 +45,6 @@ def interval(value: Estimate, metric: Metric) -> str:
     return f"{mean}{unit} [{low}, {high}]"
 
 
-def single(value: float, metric: Metric) -> str:
-    """A value of the metric without an interval."""
-    return number(value * scale(metric))
-
-
 def unit(metric: Metric) -> str:
     return f"{metric.name} %" if metric.is_share else metric.name
 

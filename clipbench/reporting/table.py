@@ -41,6 +41,10 @@ class TableColumn(Generic[RowT]):
         """The title with its unit: `test/accuracy %`, `vs none (pp)`."""
         return f"{self.title} %" if self.unit == "%" else f"{self.title} ({self.unit})" if self.unit else self.title
 
+    @property
+    def legend(self) -> str:
+        return f"{self.header}: {self.meaning}"
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -10,10 +10,10 @@ from clipbench.reporting import (
     ReportOptions,
     compare,
     comparison_tables,
-    legend,
     numbers,
     search_tables,
 )
+from clipbench.reporting.chapters import chapters, legend
 from clipbench.reporting.formats import html, latex, markdown
 from clipbench.reporting.table import Table, TableColumn
 from tests.fake_sweep import SCENES
@@ -75,7 +75,7 @@ def test_every_word_that_stands_in_a_column_of_verdicts_is_one_that_it_explains(
 
 def test_legend_has_every_column_and_used_word_once_and_no_other(reports):
     (setting,) = reports["quickstart"].settings
-    lines = legend.of_report(reports["quickstart"])
+    lines = legend(chapters(reports["quickstart"]))
     assert len(lines) == len(set(lines))
     starts = [line.partition(": ")[0] for line in lines]
     headers = {column.header for table in comparison_tables.tables(setting) for column in table.columns}
@@ -83,9 +83,9 @@ def test_legend_has_every_column_and_used_word_once_and_no_other(reports):
 
 
 def test_legend_is_of_the_tables_that_are_shown(reports):
-    brief = legend.of_report(reports["quickstart"], full=False)
+    brief = legend(chapters(reports["quickstart"], full=False))
     assert not any(line.startswith("val/accuracy") for line in brief)
-    assert set(brief) < set(legend.of_report(reports["quickstart"]))
+    assert set(brief) < set(legend(chapters(reports["quickstart"])))
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, *SCENES])

@@ -6,17 +6,12 @@ import math
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Contrast, Setting
-from clipbench.reporting import numbers
+from clipbench.reporting import numbers, tones
 from clipbench.reporting.figures.chart_axes import Scale, scale, shown, x_axis
 from clipbench.reporting.figures.drawing import TEXT, Figure, Panel, left_margin, shortened
 
 WIDTH, ROW, TOP = 360.0, 38.0, 26.0
-LOOKS = {
-    verdicts.BEST: ("green", "circle"),
-    verdicts.TIED: ("green", "circle"),
-    verdicts.BETTER: ("green", "circle"),
-    verdicts.WORSE: ("orange", "diamond"),
-}
+LOOKS = {tones.GOOD: ("green", "circle"), tones.BAD: ("orange", "diamond")}
 OTHERS = ("gray", "ring")
 
 
@@ -54,7 +49,7 @@ def figure(setting: Setting) -> Figure | None:
 
 def _row(panel: Panel, x: Scale, y: float, setting: Setting, row: ArmResult, contrast: Contrast) -> None:
     words, (low, mean, high) = _difference(row, contrast, setting), shown(contrast.difference, setting.metric)
-    color, shape = LOOKS.get(row.verdict, OTHERS)
+    color, shape = LOOKS.get(tones.TONES.get(row.verdict, ""), OTHERS)
     panel.text(0, y - 2, shortened(row.arm, x.start - 8), size=TEXT, color="ink", bold=row.verdict == verdicts.BEST)
     panel.text(0, y + 12, words)
     if math.isfinite(low):

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined, Ranks
-from clipbench.reporting import claim_evidence, headline, notes, search_sentences
+from clipbench.reporting import claim_evidence, notes, search_sentences
+from clipbench.reporting.chapters import chapters
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -18,12 +19,12 @@ def as_dict(report: Report) -> dict[str, Any]:
     values["notes"] = notes.of_report(report)
     for setting, described in zip(report.settings, values["settings"], strict=True):
         described["main"] = [row.arm for row in setting.main]  # each is one of `rows`
-        described |= {"headline": headline.sentence(setting), "notes": notes.of_setting(setting)}
+    searched = [values["search"]] if report.search else []
+    for chapter, described in zip(chapters(report), [*values["settings"], *searched], strict=True):
+        described |= {"headline": chapter.headline, "notes": chapter.notes}
     for claim, described in zip(report.claims, values["claims"], strict=True):
         described["reason"] = claim_evidence.reason(claim)
     if report.search:
-        values["search"]["headline"] = search_sentences.headline(report.search)
-        values["search"]["notes"] = list(search_sentences.notes(report.search.swept))
         for contender, described in zip(report.search.found, values["search"]["found"], strict=True):
             flags = search_sentences.flags(contender, report.search.swept)
             described["flags"] = [{"words": flag.words, "remedy": flag.remedy} for flag in flags]

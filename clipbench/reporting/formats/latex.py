@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from clipbench.analysis.report_model import Report
-from clipbench.reporting import comparison_tables, headline, legend, search_sentences, search_tables
+from clipbench.reporting.chapters import Chapter, chapters
 from clipbench.reporting.numbers import NOTHING
 from clipbench.reporting.table import Table
 
@@ -39,22 +39,16 @@ def render(report: Report) -> str:
     """Return a table environment for each table of the settings and of the search, but those of every threshold."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", report.name) or "comparison"
     lines = [HEADER]
-    for number, setting in enumerate(report.settings):
-        lines += _tables(
-            comparison_tables.tables(setting, full=False), headline.sentence(setting), f"tab:{name}-{number + 1}"
-        )
-    if report.search:
-        lines += _tables(
-            search_tables.tables(report.search), search_sentences.headline(report.search), f"tab:{name}-search"
-        )
+    for chapter in chapters(report, full=False):
+        lines += _tables(chapter, f"tab:{name}-{chapter.key}")
     return "\n".join(lines) + "\n"
 
 
-def _tables(tables: Sequence[Table[Any]], result: str, label: str) -> Iterator[str]:
+def _tables(chapter: Chapter, label: str) -> Iterator[str]:
     """The caption of the first one is the result, and what its numbers mean."""
-    first, *others = tables
-    meanings = (legend.line(column) for column in first.columns if not column.is_text)
-    yield from _table(first, " ".join((result, *meanings)), label)
+    first, *others = chapter.tables
+    meanings = (column.legend for column in first.columns if not column.is_text)
+    yield from _table(first, " ".join((chapter.headline, *meanings)), label)
     for table in others:
         yield from _table(table, f"{table.title}.", f"{label}-{table.name}")
 

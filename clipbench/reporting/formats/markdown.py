@@ -6,19 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clipbench.analysis.report_model import Report, SearchResult, Setting
+from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined
-from clipbench.reporting import (
-    answer,
-    claim_evidence,
-    combined,
-    comparison_tables,
-    headline,
-    legend,
-    notes,
-    search_sentences,
-    search_tables,
-)
+from clipbench.reporting import answer, claim_evidence, combined, comparison_tables, notes
+from clipbench.reporting.chapters import Chapter, chapters, legend
 from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
 
@@ -30,12 +21,11 @@ SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 def render(report: Report) -> str:
     """The whole report as one document."""
     lines = [f"# {_escape(report.name or 'Comparison')}", ""]
-    for setting in report.settings:
-        lines += [*_setting(setting), ""]
-    lines += _search(report.search) if report.search else []
+    shown = chapters(report)
+    lines += [line for chapter in shown for line in (*_chapter(chapter), "")]
     lines += _claims(report)
     lines += [line for note in notes.of_report(report) for line in (f"> {_escape(note)}", "")]
-    lines += _list("How to read this:", [_escape(line) for line in legend.of_report(report)])
+    lines += _list("How to read this:", [_escape(line) for line in legend(shown)])
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
@@ -54,25 +44,14 @@ def render_combined(experiments: Combined) -> str:
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
 
 
-def _setting(setting: Setting) -> Iterator[str]:
-    if setting.axes:
-        yield from (f"## {_escape(setting.label)}", "")
-    yield from (f"**{_escape(headline.sentence(setting))}**", "")
-    for table in comparison_tables.tables(setting):
+def _chapter(chapter: Chapter) -> Iterator[str]:
+    if chapter.title:
+        yield from (f"## {_escape(chapter.title)}", "")
+    yield from (f"**{_escape(chapter.headline)}**", "")
+    for table in chapter.tables:
         yield from (f"### {_escape(table.title)}", "", *_table(table), "")
-    yield from _remarks(answer.flags(setting), notes.of_setting(setting))
-
-
-def _search(search: SearchResult) -> Iterator[str]:
-    yield from (f"## {search_sentences.TITLE}", "", f"**{_escape(search_sentences.headline(search))}**", "")
-    for table in search_tables.tables(search):
-        yield from (f"### {_escape(table.title)}", "", *_table(table), "")
-    yield from _remarks(search_sentences.all_flags(search), list(search_sentences.notes(search.swept)))
-
-
-def _remarks(flags: Sequence[Flag], notes: Sequence[str]) -> Iterator[str]:
-    yield from _list("Be aware:", [_flag(flag) for flag in flags])
-    yield from _list("Notes:", [_escape(note) for note in notes])
+    yield from _list("Be aware:", [_flag(flag) for flag in chapter.flags])
+    yield from _list("Notes:", [_escape(note) for note in chapter.notes])
 
 
 def _flag(flag: Flag) -> str:

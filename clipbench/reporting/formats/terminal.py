@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import rich.box
@@ -12,35 +11,19 @@ from rich.console import Console
 from rich.text import Text
 
 from clipbench.analysis import claims, search_result, verdicts
-from clipbench.analysis.report_model import Report, SearchResult, Setting
+from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined
-from clipbench.reporting import (
-    answer,
-    claim_evidence,
-    combined,
-    comparison_tables,
-    headline,
-    legend,
-    notes,
-    search_sentences,
-    search_tables,
-)
-from clipbench.reporting.notes import Flag
+from clipbench.reporting import answer, claim_evidence, combined, comparison_tables, notes
+from clipbench.reporting.chapters import Chapter, chapters, legend
 from clipbench.reporting.table import Table
+from clipbench.reporting.tones import BAD, BASE, GOOD, OPEN, TONES
 
-STYLES = {
+COLORS = {GOOD: "green", BAD: "red", OPEN: "yellow", BASE: "cyan"}
+STYLES = {verdict: COLORS[tone] for verdict, tone in TONES.items()} | {
     verdicts.BEST: "bold green",
-    verdicts.TIED: "green",
-    verdicts.BETTER: "green",
-    verdicts.WORSE: "red",
-    verdicts.UNDERPOWERED: "yellow",
-    verdicts.BASELINE: "cyan",
     claims.SUPPORTED: "bold green",
     claims.REFUTED: "bold red",
-    claims.INCONCLUSIVE: "yellow",
     claims.UNTESTABLE: "dim",
-    search_result.HELD: "green",
-    search_result.TOO_GOOD: "yellow",
     search_result.TOO_MODEST: "cyan",
 }
 WIDE_HEADER = 12
@@ -48,14 +31,13 @@ WIDE_HEADER = 12
 
 def render(report: Report, console: Console, *, full: bool = True) -> None:
     """Print the report; `full` adds the table of every strategy and threshold."""
-    for setting in report.settings:
-        _setting(setting, console, full=full)
-    if report.search:
-        _search(report.search, console)
+    shown = chapters(report, full=full)
+    for chapter in shown:
+        _chapter(chapter, console)
     _claims(report, console)
     for note in notes.of_report(report):
         _line("Note: ", note, console, "yellow")
-    for line in legend.of_report(report, full=full):
+    for line in legend(shown):
         _line("", line, console, "dim")
 
 
@@ -79,32 +61,19 @@ def render_combined(experiments: Combined, console: Console) -> None:
     _line("", claim_evidence.MEANING if claiming else combined.NO_CLAIMS, console, "dim")
 
 
-def _setting(setting: Setting, console: Console, *, full: bool) -> None:
-    console.print(Text(headline.sentence(setting), "bold"))
+def _chapter(chapter: Chapter, console: Console) -> None:
+    _line("", chapter.headline, console, "bold")
     console.print()
-    for table in comparison_tables.tables(setting, full=full):
+    for table in chapter.tables:
         console.print(_table(table))
         console.print()
-    _remarks(answer.flags(setting), notes.of_setting(setting), console)
-
-
-def _search(search: SearchResult, console: Console) -> None:
-    _line("", search_sentences.headline(search), console, "bold")
-    console.print()
-    for table in search_tables.tables(search):
-        console.print(_table(table))
-        console.print()
-    _remarks(search_sentences.all_flags(search), list(search_sentences.notes(search.swept)), console)
-
-
-def _remarks(flags: Sequence[Flag], notes: Sequence[str], console: Console) -> None:
-    for flag in flags:
+    for flag in chapter.flags:
         _line("! ", flag.words, console, "yellow")
         if flag.remedy:
             console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
-    for note in notes:
+    for note in chapter.notes:
         _line("Note: ", note, console, "yellow")
-    if flags or notes:
+    if chapter.flags or chapter.notes:
         console.print()
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from clipbench.analysis import claims, search_result, verdicts
+from clipbench.analysis import search_result
 from clipbench.analysis.report_model import Report, Setting
 from clipbench.analysis.strategy_ranks import Combined
 from clipbench.reporting import (
@@ -17,35 +17,21 @@ from clipbench.reporting import (
     combined,
     comparison_tables,
     headline,
-    legend,
     notes,
     numbers,
     search_sentences,
     search_tables,
 )
+from clipbench.reporting.chapters import chapters, legend
 from clipbench.reporting.figures import Figure, critical_difference
 from clipbench.reporting.provenance import Provenance
 from clipbench.reporting.table import Table
+from clipbench.reporting.tones import TONES
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# The colour and the sign of a verdict's badge; both only repeat the word.
-TONES = {
-    answer.HELPS: "good",
-    answer.TOO_FEW: "open",
-    claims.SUPPORTED: "good",
-    claims.REFUTED: "bad",
-    claims.INCONCLUSIVE: "open",
-    verdicts.BEST: "good",
-    verdicts.TIED: "good",
-    verdicts.BETTER: "good",
-    verdicts.WORSE: "bad",
-    verdicts.UNDERPOWERED: "open",
-    verdicts.BASELINE: "base",
-    search_result.HELD: "good",
-    search_result.TOO_GOOD: "open",
-}
+# The sign of a verdict's badge, by the verdict or by its tone; it only repeats the word.
 SIGNS = {
     "good": "▲",
     "bad": "▼",
@@ -73,6 +59,7 @@ def render(
         title=report.name or "Comparison",
         size=" · ".join(_size(report)) or "Nothing to compare yet.",
         report=report,
+        legend=legend(chapters(report)),
         figures=figures,
         across=across,
         searched=searched,
@@ -110,7 +97,6 @@ def _environment() -> Environment:
         comparison_tables,
         critical_difference,
         headline,
-        legend,
         notes,
         search_sentences,
         search_tables,
