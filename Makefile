@@ -1,4 +1,4 @@
-# Everything that is done to this repository by hand or by a machine is a verb here; `make` alone lists them.
+# Everything that is done to this repository by hand or by a machine is a target here; `make` alone lists them.
 # It takes make, Python 3.11 or newer, and pip; all else is installed into .venv.
 
 VENV := .venv
@@ -14,13 +14,13 @@ EXPERIMENT ?= experiments/quickstart.yaml
 .DELETE_ON_ERROR:
 .PHONY: help demo papers test lint format types tests test-slow bench pictures clean
 
-help: ## list the verbs
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-demo: $(VENV)/installed ## make the environment, run the quickstart experiment to its table
+demo: $(VENV)/installed ## make the environment, run the quickstart experiment
 	$(BIN)/clipbench run $(EXPERIMENT)
 
-papers: $(VENV)/installed ## train what articles and papers claim, and report which of it holds
+papers: $(VENV)/installed ## train what articles and papers claim, and report which claims are supported
 	@for experiment in experiments/papers/*.yaml experiments/articles/*.yaml; do \
 		echo "== $$experiment"; $(BIN)/clipbench run --quiet --no-mlflow $$experiment || exit 1; \
 	done
@@ -32,7 +32,7 @@ lint: $(VENV)/installed-dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/installed-dev ## put the format right
+format: $(VENV)/installed-dev ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -48,7 +48,7 @@ test-slow: $(VENV)/installed-dev ## run the slow tests, which take minutes
 bench: $(VENV)/installed ## measure the cohort engine beside the plain PyTorch loop
 	$(BIN)/clipbench bench
 
-pictures: $(VENV)/installed ## draw the pictures of the documentation from a real run; takes Chromium
+pictures: $(VENV)/installed ## draw the pictures of the documentation from a real run; requires Chromium
 	$(BIN)/python results/pictures.py
 
 clean: ## remove the environment and caches; results stay

@@ -214,7 +214,7 @@ TABLES = {
     "losses": lambda: formulas("loss", "loss"),
     "metrics": metrics,
     "schedules": lambda: formulas("schedule", "schedule"),
-    "noise": lambda: formulas("noise", "law"),
+    "noise": lambda: formulas("noise", "distribution"),
     "steps": lambda: measured("steps"),
     "epochs": lambda: measured("epochs"),
     "records": lambda: measured("records"),

@@ -56,7 +56,7 @@ def validate_default(option: Option) -> Any:
 def effective_annotation(option: Option, own: bool) -> Any:
     """Return the annotation that values are validated by: the written one, or else the type of the default.
 
-    A user's own function takes any value of YAML there, but a whole number is one with its float default.
+    A user's own function takes any value of YAML there, but an integer is converted to float if the default is a float.
     """
     guess = type(option.default)
     if option.annotation is not Any or guess not in (bool, int, float, str):

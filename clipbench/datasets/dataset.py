@@ -26,7 +26,7 @@ class Dataset:
 
     @property
     def classes(self) -> bool:
-        """Whether the targets are classes: whole numbers."""
+        """Whether the targets are classes: integers."""
         return bool(np.issubdtype(self.train[1].dtype, np.integer))
 
     @property

@@ -142,7 +142,7 @@ class _Preparation:
             self.notes.append(f"train.target: {train.target[0]} {why}")
 
     def _training_works(self, train: Training, steps: int) -> bool:
-        """Ask a schedule for its factors at the ends of training, and a noise law for a few numbers."""
+        """Ask a schedule for its factors at the ends of training, and a noise distribution for a few numbers."""
         before = len(self.problems)
         if train.schedule:
             self._try_function("schedule", train.schedule, lambda law: try_schedule(law, steps))

@@ -1,3 +1,3 @@
 """Everything that a YAML file can name: clipping rules, models, data sources, optimizers, losses, metrics,
-schedules and noise laws.
+schedules and noise distributions.
 """

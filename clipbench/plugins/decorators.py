@@ -69,7 +69,7 @@ def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
     """Declare a model: a function of options that returns an `nn.Module`.
 
     It gets `inputs` and `outputs`, the sizes, if it has parameters of these names. `given` requests further facts
-    about the data: `tokens`, the number of distinct whole numbers in the inputs (0 for real numbers), and `every_step`,
+    about the data: `tokens`, the number of distinct integers in the inputs (0 for real numbers), and `every_step`,
     whether there is a target at every step of a sequence.
     """
     return _declare("model", given=given)
@@ -127,7 +127,7 @@ def schedule() -> Callable[[Function], Function]:
 
 
 def noise() -> Callable[[Function], Function]:
-    """Declare a noise law: a function of a size and a generator that returns independent centred draws, float64."""
+    """Declare noise: a function of a size and a generator that returns independent centred draws, float64."""
     return _declare("noise")
 
 

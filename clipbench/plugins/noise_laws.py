@@ -1,4 +1,4 @@
-"""Noise laws: independent centered draws, in float64, since float32 would cut off heavy tails."""
+"""Noise distributions: independent centered draws, in float64, since float32 would cut off heavy tails."""
 
 from __future__ import annotations
 

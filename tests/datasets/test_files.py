@@ -82,7 +82,7 @@ def test_task_says_whether_whole_numbers_are_classes(load, tmp_path):
         == 50
     )
     (tmp_path / "many.csv").write_text("x,y\n" + "\n".join(f"{i},{i}" for i in range(200)))
-    assert not load("csv", path="many.csv").classes  # 200 different whole numbers are quantities
+    assert not load("csv", path="many.csv").classes  # 200 different integers are quantities
 
 
 def test_other_separators_are_read(load, tmp_path):

@@ -1,4 +1,4 @@
-"""The pages explain every word of the program, and name only commands, options and verbs that exist."""
+"""The pages explain every word of the program, and name only commands, options and make targets that exist."""
 
 import re
 
@@ -94,9 +94,9 @@ def test_every_attribute_of_a_result_is_explained():
     assert set(re.findall(r"`(\w+)[`(]", table)) == public | {"save"}
 
 
-def test_every_verb_of_the_makefile_is_explained_and_there():
-    verbs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
-    assert set(re.findall(r"`(?:\w+=1 )?make ([a-z-]+)", TEXT)) == verbs
+def test_every_target_of_the_makefile_is_explained_and_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+    assert set(re.findall(r"`(?:\w+=1 )?make ([a-z-]+)", TEXT)) == targets
 
 
 def test_the_table_of_folders_has_each_once_and_in_the_order_of_imports():

@@ -11,7 +11,7 @@ from clipbench.core.trial import Component
 from clipbench.engine.model.stacked import StackedTensors
 from clipbench.plugins import registry
 
-# A call of a law costs as much as drawing thousands of numbers: for small models, many steps are drawn at once.
+# A call costs as much as drawing thousands of numbers: for small models, many steps are drawn at once.
 BLOCK = 2**16
 SEEDS = 2**32
 
@@ -60,13 +60,13 @@ def steps_at_once(elements: int) -> int:
 
 
 def try_noise(law: Component) -> None:
-    """Draw a few numbers; raise what the law raises."""
+    """Draw a few numbers; raise what it raises."""
     if not bool(draw(law, (2, 3), generator(0)).isfinite().all()):
         raise ValueError("it must return finite numbers")
 
 
 def draw(law: Component, size: tuple[int, int], generator: Generator) -> Tensor:
-    """Draw [steps, elements] from a law; elements are in the order of the model's trained parameters."""
+    """Draw [steps, elements] from a distribution; elements are in the order of the model's trained parameters."""
     plugin = registry.of("noise", law)
     drawn = plugin.function(size=size, generator=generator, **law.as_dict())
     if not isinstance(drawn, Tensor) or tuple(drawn.shape) != size:

@@ -55,7 +55,7 @@ def _images(x: np.ndarray, flat: bool) -> np.ndarray:
 
 
 def _labels(y: np.ndarray) -> np.ndarray:
-    """Return the targets: a column of whole numbers is a class, several columns of 0 and 1 are labels."""
+    """Return the targets: a column of integers is a class, several columns of 0 and 1 are labels."""
     if y.dtype.kind in "iub" and y.ndim == 2:
         return y[:, 0] if y.shape[1] == 1 else y.astype(float) if np.isin(y, (0, 1)).all() else y
     if y.dtype.kind in "US":

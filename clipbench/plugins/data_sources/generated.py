@@ -126,9 +126,9 @@ def heavy_tails(
     yaml_folder: str = "",
     **law_options: float,
 ) -> Mapping[str, Arrays]:
-    """Linear regression with noise of a law in the training targets only; the options of the law are given as well.
+    """Linear regression with noise in the training targets only; options of the distribution `law` are options too.
 
-    y = x w + s xi, x, w ~ N(0, 1)    the laws are those of `train.noise`; 60 % for training, 20 % each for val and test
+    y = x w + s xi, x, w ~ N(0, 1)    `law` as in `train.noise`; 60 % for training, 20 % each for val and test
     """
     import torch
 

@@ -23,7 +23,7 @@ def csv(
 ) -> Any:
     """A CSV file with a header: `target` is one or several columns (default: the last), all others are inputs.
 
-    Targets of text or few whole numbers are classes unless `task` says otherwise. Text inputs are one-hot encoded.
+    Targets that are text or have few different integers are classes unless `task` says otherwise. Text inputs are one-hot encoded.
     """
     import pandas as pd
 

@@ -1,6 +1,6 @@
 """Recurrent networks and a transformer, for sequences of vectors or of tokens.
 
-An example is [time, features], or [time] of whole numbers, the tokens, which are embedded. An image is read row by row,
+An example is [time, features], or [time] of integers, the tokens, which are embedded. An image is read row by row,
 and so are flat inputs that form a square; other flat inputs are read number by number. If the data have a target for
 each step, so has the output: [batch, time, classes].
 """

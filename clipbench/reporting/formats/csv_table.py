@@ -12,7 +12,7 @@ from clipbench.stats import Estimate, WinTieLoss
 
 
 def render(report: Report) -> str:
-    """Return the table; a missing number is empty, and whole numbers stay whole in a column that lacks some."""
+    """Return the table; a missing number is empty, and integers stay integers in a column with missing values."""
     rows = [as_dict(row, setting) for setting in report.settings for row in setting.rows]
     return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
 
