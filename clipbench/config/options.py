@@ -23,6 +23,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 NumberOf = Annotated[int, Field(ge=0)]
 
+OFF = "Write null (or inf) to turn it off."
+
 
 def signature(plugin: Plugin) -> dict[str, OptionSpec]:
     """Every option that a user may set; ValueError or TypeError where a function does not say its own."""
@@ -32,8 +34,7 @@ def signature(plugin: Plugin) -> dict[str, OptionSpec]:
 
 def _spec(option: Option, plugin: Plugin) -> OptionSpec:
     if plugin.kind == "strategy" and option.name == "threshold":
-        default = REQUIRED if option.default is REQUIRED else validate_threshold(option.default)
-        return OptionSpec("threshold", validate_threshold, NotNegative | None, default)
+        return _threshold_spec(option, plugin.facts.get("largest"))
     own = ":" in plugin.name
     annotation = effective_annotation(option, own)
     option = Option(option.name, annotation, option.default)
@@ -52,13 +53,23 @@ def _validate_or_default(value: Any, option: Option, infinite: bool) -> Any:
         raise
 
 
-def validate_threshold(value: Any) -> float | None:
-    """Return a threshold of at least 0, or None where it is off (null or infinite)."""
+def _threshold_spec(option: Option, largest: float | None) -> OptionSpec:
+    reader = partial(validate_threshold, largest=largest)
+    annotation = NotNegative if largest is None else Annotated[float, Field(ge=0, le=largest)]
+    default = REQUIRED if option.default is REQUIRED else reader(option.default)
+    return OptionSpec("threshold", reader, annotation | None, default)
+
+
+def validate_threshold(value: Any, largest: float | None = None) -> float | None:
+    """Return a threshold from 0 to the largest that the rule accepts, or None where it is off (null or infinite)."""
     if isinstance(value, int | float) and value < 0:
-        remedy = "Write null (or inf) to turn it off."
-        raise InvalidValue(f"threshold must be at least 0, got {show(value)}.", remedy)
+        raise InvalidValue(f"threshold must be at least 0, got {show(value)}.", OFF)
     number = validate(value, float | None, infinite=True)
-    return None if number is None or math.isinf(number) else float(number)
+    if number is None or math.isinf(number):
+        return None
+    if largest is not None and number > largest:
+        raise InvalidValue(f"threshold must be at most {largest:g}, got {show(value)}.", OFF)
+    return float(number)
 
 
 def _common(plugin: Plugin) -> dict[str, OptionSpec]:

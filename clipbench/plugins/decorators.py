@@ -24,6 +24,7 @@ def strategy(
     bounds: bool = False,
     clips: bool = True,
     threshold_is_norm: bool = False,
+    largest: float | None = None,
     at_zero: str = "everything is clipped away",
     init: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
@@ -51,6 +52,8 @@ def strategy(
         False for the rule that changes nothing.
     threshold_is_norm
         Whether the threshold is compared with the norm of the whole gradient.
+    largest
+        The largest threshold that the rule accepts; None if it accepts every number that is at least 0.
     at_zero
         The effect of the threshold 0, in words.
     init

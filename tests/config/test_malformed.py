@@ -99,6 +99,7 @@ MALFORMED = {
     "arm_twice": clip("{name: norm, threshold: [1, 2]}\n  - {name: norm, threshold: 2.0}"),
     "no_threshold": clip("norm"),
     "threshold_negative": clip("{name: norm, threshold: -0.5}"),
+    "threshold_above_100_percent": clip("{name: autoclip, threshold: [50, 150]}"),
     "threshold_nan": clip("{name: norm, threshold: .nan}"),
     "threshold_text": clip("{name: norm, threshold: '1.0'}"),
     "threshold_true": clip("{name: norm, threshold: true}"),

@@ -23,7 +23,8 @@ def csv(
 ) -> Any:
     """A CSV file with a header: `target` is one or several columns (default: the last), all others are inputs.
 
-    Targets that are text or have few different integers are classes unless `task` says otherwise. Text inputs are one-hot encoded.
+    Targets of text, or of few different integers, are classes unless `task` says otherwise. Text inputs are one-hot
+    encoded.
     """
     import pandas as pd
 

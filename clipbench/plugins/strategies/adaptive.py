@@ -25,7 +25,7 @@ WINDOW = {"count": 0.0, "norms": ("window", 0.0)}
 SMALLEST = 1e-8  # of a norm that limits later ones: after a zero they could never grow again
 
 
-@strategy(per="model", search=(1e0, 1e2), loose=100.0, init=WINDOW)
+@strategy(per="model", search=(1e0, 1e2), loose=100.0, largest=100.0, init=WINDOW)
 def autoclip(n: Tensor, threshold: Tensor, state: State, window: Size = 1000) -> Scaling:
     """Scale the gradient to a percentile, `threshold` from 0 to 100, of the norms so far.
 
