@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clipbench.analysis.report_model import Metric
-from clipbench.config.tunable import is_tunable
 from clipbench.stats import Floats
 
 Mask = NDArray[np.bool_]
@@ -58,14 +57,6 @@ class Arm:
         )
 
 
-def settings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """Group trials that may be compared with each other; with each group the options that differ between groups."""
-    axes, codes = splitting(frame, setting_columns(frame))
-    groups = [frame[codes == code] for code in range(codes.max(initial=-1) + 1)]
-    for group in sorted(groups, key=lambda group: [_sortable(group[axis].iloc[0]) for axis in axes]):
-        yield {axis: _text(group[axis].iloc[0]) for axis in axes}, group
-
-
 # What differs between settings, the trials of the setting, and the options in which its arms differ.
 OpenSetting = tuple[dict[str, str], pd.DataFrame, tuple[str, ...]]
 
@@ -82,29 +73,25 @@ def setting_name(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[s
     return f"{components} ({rest})" if rest else components
 
 
-def tuned_settings(frame: pd.DataFrame) -> Iterator[OpenSetting]:
-    """Group trials that differ only in what can be tuned; settings in which nothing differs are left out."""
-    tunable = [column for column in setting_columns(frame) if is_tunable(column)]
-    yield from (found for found in open_settings(frame, tunable) if found[2])
-
-
 def open_settings(frame: pd.DataFrame, columns: Sequence[str], *, name_all: bool = False) -> Iterator[OpenSetting]:
     """Group trials that differ at most in these columns.
 
     The values of these columns become part of an arm's name: of as many columns as are needed to tell the arms apart,
     or with `name_all` of all columns that differ.
     """
-    frame = frame.reset_index(drop=True)
-    for axes, part in settings(frame.drop(columns=list(columns))):
-        whole = frame.loc[part.index]
-        varied = [column for column in columns if whole[column].nunique(dropna=False) > 1]
-        if not (over := varied if name_all else splitting(whole, columns)[0]):
-            yield axes, whole, ()
+    fixed = [column for column in setting_columns(frame) if column not in columns]
+    axes, codes = splitting(frame, fixed)
+    groups = [frame[codes == code] for code in range(codes.max(initial=-1) + 1)]
+    for part in sorted(groups, key=lambda group: [_sortable(group[axis].iloc[0]) for axis in axes]):
+        differing = {axis: _text(part[axis].iloc[0]) for axis in axes}
+        varied = [column for column in columns if part[column].nunique(dropna=False) > 1]
+        if not (over := varied if name_all else splitting(part, columns)[0]):
+            yield differing, part, ()
             continue
         called = tuple(short_names(over).values()) if name_all else tuple(over)
-        tuned_values = [tuple(zip(called, map(_text, values), strict=True)) for values in whole[over].to_numpy(object)]
-        names = [f"{arm} ({_words(own)})" for arm, own in zip(whole["arm"], tuned_values, strict=True)]
-        yield axes, part.assign(arm=names, tuned_values=pd.Series(tuned_values, part.index)), called
+        tuned_values = [tuple(zip(called, map(_text, values), strict=True)) for values in part[over].to_numpy(object)]
+        names = [f"{arm} ({_words(own)})" for arm, own in zip(part["arm"], tuned_values, strict=True)]
+        yield differing, part.assign(arm=names, tuned_values=pd.Series(tuned_values, part.index)), called
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,20 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipbench import stats
 from clipbench.analysis import arms, metric_choice
 from clipbench.analysis.arms import Arm, Mask
-from clipbench.analysis.pairing import Pairing, pair
+from clipbench.analysis.pairing import Pairing, p_after_choice, pair, stacked
 from clipbench.analysis.report_model import Metric, ReportOptions
 from clipbench.config.claim_language import same_value
 from clipbench.core import measures
 from clipbench.errors import InputError
-from clipbench.stats import Estimate, Floats
+from clipbench.stats import Floats
 
 if TYPE_CHECKING:
     from clipbench.config.claim_language import Expectation, Side
-
-Parts = Sequence[pd.DataFrame]
 
 
 class UntestableClaim(ValueError):
@@ -39,42 +37,24 @@ class Cases:
     by_right: tuple[Pairing, ...] = ()
 
     @cached_property
+    def rows(self) -> Pairing:
+        return stacked(self.pairings)
+
+    @cached_property
     def ranked(self) -> Floats:
         """Mean differences over the cases, for the seeds that all of them have; divergences first."""
-        ranks = stats.worst_rank(
-            [pairing.differences for pairing in self.pairings],
-            [pairing.won for pairing in self.pairings],
-            [pairing.lost for pairing in self.pairings],
-        ).mean(axis=0)
-        kept: Floats = ranks[np.isfinite(ranks)]
-        return kept
-
-    @property
-    def pairs(self) -> int:
-        return int(self.ranked.size)
-
-    @property
-    def direction(self) -> float:
-        return float(self.ranked.sum())
+        means: Floats = self.rows.ranked.mean(axis=0)
+        return means[np.isfinite(means)]
 
     @property
     def finished(self) -> Floats:
         """Mean differences of the seeds on which all trials finished."""
-        both = np.any([pairing.both_diverged for pairing in self.pairings], axis=0)
-        means: Floats = np.mean([pairing.differences for pairing in self.pairings], axis=0)[~both]
-        return means
-
-    @property
-    def estimate(self) -> Estimate:
-        return stats.estimate(self.finished)
-
-    @property
-    def decided_by_divergence(self) -> bool:
-        return any(pairing.decided_by_divergence for pairing in self.pairings)
+        means: Floats = self.rows.differences.mean(axis=0)
+        return means[~self.rows.both_diverged.any(axis=0)]
 
     @property
     def is_identical(self) -> bool:
-        return not self.decided_by_divergence and bool(self.holds("=", 0.0).all())
+        return not self.rows.decided_by_divergence and bool(self.holds("=", 0.0).all())
 
     def holds(self, relation: str, margin: float) -> Mask:
         """Whether each case and seed is as expected."""
@@ -84,45 +64,26 @@ class Cases:
 
     def turned(self) -> Cases:
         """The same with the sides exchanged."""
-        return Cases(
-            tuple(_turned(pairing) for pairing in self.pairings),
-            tuple(_turned(pairing) for pairing in self.by_right),
-            tuple(_turned(pairing) for pairing in self.by_left),
-        )
+        sides = (self.pairings, self.by_right, self.by_left)
+        return Cases(*(tuple(pairing.turned() for pairing in side) for side in sides))
 
     def p_after_choice(self, margin: float, *, better: bool) -> float:
         """p of the side that seems better, where the test repeats the choice of its threshold; 0 without a choice."""
-        candidates = self.by_left if better else tuple(_turned(pairing) for pairing in self.by_right)
-        if len(candidates) < 2:
-            return 0.0
-        shift = margin if better else -margin
-        outcomes, criteria = (
-            stats.worst_rank(
-                [getattr(candidate, name) for candidate in candidates],
-                [candidate.won for candidate in candidates],
-                [candidate.lost for candidate in candidates],
-            )
-            for name in ("differences", "criteria")
-        )
-        whole = np.isfinite(outcomes).all(axis=0) & np.isfinite(criteria).all(axis=0)
-        return stats.sign_flip_p_after_choice(outcomes[:, whole] - shift, criteria[:, whole])
+        candidates = self.by_left if better else self.turned().by_left
+        return p_after_choice(candidates, margin if better else -margin) if candidates else 0.0
 
 
 def cases(frame: pd.DataFrame, expectation: Expectation, options: ReportOptions) -> tuple[Cases, Metric]:
     """The cases of an expectation; raise `UntestableClaim` if there is none."""
     measured = _metric(frame, options)
     seeds = np.unique(frame["seed"])
-    found: list[Cases] = []
-    for left, right in _settings(frame, expectation):
-        known = [arms.gather(part, measured, seeds) for part in (left, right)]
-        if expectation.left.minus and expectation.right.minus:
-            found.append(Cases((_gain(expectation, known, measured),)))
-            continue
-        sides = [_arms(each, side) for each, side in zip(known, _sides(expectation), strict=True)]
-        found.append(_cases(expectation, sides, measured))
+    found = [
+        _cases(expectation, arms.gather(left, measured, seeds), arms.gather(right, measured, seeds), measured)
+        for left, right in _settings(frame, expectation)
+    ]
     pairings = tuple(pairing for each in found for pairing in each.pairings)
-    result = Cases(pairings, *((found[0].by_left, found[0].by_right) if len(found) == 1 else ()))
-    if not pairings or not result.pairs:
+    result = replace(found[0], pairings=pairings) if len(found) == 1 else Cases(pairings)
+    if not pairings or not result.ranked.size:
         raise UntestableClaim(f"no seed has both {expectation.left.text} and {expectation.right.text}")
     return result, measured
 
@@ -200,24 +161,28 @@ def _arms(known: Sequence[Arm], side: Side) -> list[Arm]:
     return found
 
 
-def _cases(expectation: Expectation, sides: Sequence[list[Arm]], measured: Metric) -> Cases:
-    left, right = sides
-    if expectation.measure:
-        return Cases(tuple(_every_threshold(left, right, measured)))
-    if not expectation.left.strategy or not expectation.right.strategy:
+def _cases(expectation: Expectation, known: Sequence[Arm], others: Sequence[Arm], measured: Metric) -> Cases:
+    """The cases of one setting of each side."""
+    one, another = expectation.left, expectation.right
+    if one.minus and another.minus:
+        return Cases(
+            (
+                _gain(
+                    _difference(one, one.minus, known, measured), _difference(another, another.minus, others, measured)
+                ),
+            )
+        )
+    left, right = _arms(known, one), _arms(others, another)
+    if not expectation.measure and not (one.strategy and another.strategy):
         return Cases(tuple(_same_arms(left, right, measured.sign)))
-    if expectation.always:
-        return Cases(tuple(_every_threshold(left, right, measured)))
-    mine, other = (_best(side, arms_, measured) for side, arms_ in zip(_sides(expectation), sides, strict=True))
+    if expectation.measure or expectation.always:
+        return Cases(tuple(_every_threshold(left, right, measured.sign)))
+    mine, other = _best(one, left, measured), _best(another, right, measured)
     return Cases(
         (pair(mine, other, measured.sign),),
         tuple(pair(arm, other, measured.sign) for arm in left),
         tuple(pair(mine, arm, measured.sign) for arm in right),
     )
-
-
-def _sides(expectation: Expectation) -> tuple[Side, Side]:
-    return expectation.left, expectation.right
 
 
 def _same_arms(left: Iterable[Arm], right: Iterable[Arm], sign: int) -> Iterator[Pairing]:
@@ -228,13 +193,12 @@ def _same_arms(left: Iterable[Arm], right: Iterable[Arm], sign: int) -> Iterator
             yield pair(arm, others[arm.name], sign)
 
 
-def _every_threshold(left: Sequence[Arm], right: Sequence[Arm], measured: Metric) -> Iterator[Pairing]:
+def _every_threshold(left: Sequence[Arm], right: Sequence[Arm], sign: int) -> Iterator[Pairing]:
     """The thresholds that both sides have; without any, each of the left with each of the right."""
     shared = {arm.threshold for arm in left} & {arm.threshold for arm in right} - {None}
-    for arm in left:
-        for other in right:
-            if not shared or (arm.threshold in shared and arm.threshold == other.threshold):
-                yield pair(arm, other, measured.sign)
+    for arm, other in itertools.product(left, right):
+        if not shared or (arm.threshold in shared and arm.threshold == other.threshold):
+            yield pair(arm, other, sign)
 
 
 def _best(side: Side, known: Sequence[Arm], measured: Metric) -> Arm:
@@ -245,9 +209,13 @@ def _best(side: Side, known: Sequence[Arm], measured: Metric) -> Arm:
     return min(known, key=lambda arm: arm.rank)
 
 
-def _gain(expectation: Expectation, known: Sequence[Sequence[Arm]], measured: Metric) -> Pairing:
+def _difference(side: Side, minus: Side, known: Sequence[Arm], measured: Metric) -> Pairing:
+    mine, base = (_best(each, _arms(known, each), measured) for each in (side, minus))
+    return pair(mine, base, measured.sign)
+
+
+def _gain(left: Pairing, right: Pairing) -> Pairing:
     """The difference of two differences by seed; a divergence on both sides cancels out."""
-    left, right = (_difference(side, arms_, measured) for side, arms_ in zip(_sides(expectation), known, strict=True))
     won, lost = left.won | right.lost, left.lost | right.won
     cancelled = (won & lost) | (left.won & right.won) | (left.lost & right.lost)
     return Pairing(
@@ -257,13 +225,3 @@ def _gain(expectation: Expectation, known: Sequence[Sequence[Arm]], measured: Me
         lost=lost & ~cancelled,
         both_diverged=cancelled,
     )
-
-
-def _difference(side: Side, known: Sequence[Arm], measured: Metric) -> Pairing:
-    assert side.minus is not None
-    mine, base = (_best(each, _arms(known, each), measured) for each in (side, side.minus))
-    return pair(mine, base, measured.sign)
-
-
-def _turned(pairing: Pairing) -> Pairing:
-    return Pairing(-pairing.differences, -pairing.criteria, pairing.lost, pairing.won, pairing.both_diverged)

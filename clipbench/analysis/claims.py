@@ -61,7 +61,9 @@ def _tested(
         return replace(result, untestable=str(why)), None
     margin = _margin(claim, expectation, options)
     finding = _always(expectation, found, margin) if expectation.always else _mean(expectation, found, margin)
-    result = replace(result, metric=measured, difference=found.estimate, pairs=found.pairs, margin=margin)
+    result = replace(
+        result, metric=measured, difference=stats.estimate(found.finished), pairs=found.ranked.size, margin=margin
+    )
     return replace(result, test=finding.test, held=finding.held, cases=finding.cases), finding
 
 
@@ -83,21 +85,21 @@ def _mean(expectation: Expectation, found: Cases, margin: float) -> Finding:
     p = max(stats.sign_flip_p(shifted), turned.p_after_choice(margin, better=is_better))
     effect = stats.cohen_dz(turned.finished - margin)
     held = int((shifted > 0).sum())
-    return Finding(DIFFERENCE, SUPPORTED if is_better else REFUTED, p, held, turned.pairs, effect)
+    return Finding(DIFFERENCE, SUPPORTED if is_better else REFUTED, p, held, turned.ranked.size, effect)
 
 
 def _equal(found: Cases, margin: float) -> Finding:
     """Two tests that exclude each other: that the difference is within the margin, and that it is beyond."""
     if found.is_identical:
         return Finding(IDENTITY, SUPPORTED, is_certain=True)
-    beyond = np.sign(found.direction) * found.ranked - margin
+    beyond = np.sign(found.ranked.sum()) * found.ranked - margin
     differs = stats.sign_flip_p(beyond) if np.nansum(beyond) > 0 else 1.0
     if not margin:
         return Finding(EQUIVALENCE, REFUTED, differs, effect=stats.cohen_dz(found.finished))
-    within = 1.0 if found.decided_by_divergence else stats.equivalence_p(found.finished, margin)
+    within = 1.0 if found.rows.decided_by_divergence else stats.equivalence_p(found.finished, margin)
     tendency = SUPPORTED if within < differs else REFUTED
     # The mean must clear both ends of the margin by a one-sided test each; each may miss in half of the cases.
-    clearance, power = _clearance(found.estimate, margin), (1 + POWER) / 2
+    clearance, power = _clearance(stats.estimate(found.finished), margin), (1 + POWER) / 2
     return Finding(EQUIVALENCE, tendency, min(within, differs), effect=clearance, level=2 * LEVEL, power=power)
 
 

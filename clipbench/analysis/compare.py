@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ import pandas as pd
 from clipbench import stats
 from clipbench.analysis import arms, claims, metric_choice, search_result
 from clipbench.analysis import verdicts as verdict
-from clipbench.analysis.arm_choice import SettingArms, group_of
+from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.contrasts import add_bootstraps, test_arms
+from clipbench.analysis.contrasts import contrasts_of, with_bootstraps
 from clipbench.analysis.report_model import (
     ArmResult,
     Contrast,
@@ -27,23 +27,8 @@ from clipbench.analysis.report_model import (
     TargetEpochs,
     VerdictChange,
 )
-from clipbench.stats import Floats
-
-
-@dataclass(frozen=True)
-class JudgedArms:
-    """The arms of a setting with their contrasts and verdicts."""
-
-    group: SettingArms
-    contrasts: Mapping[str, Contrast]
-    verdicts: Mapping[str, str]
-    by_choice: frozenset[str]  # arms that are significant only until the test repeats the choice
-
-    def verdict_of(self, arm: Arm) -> str:
-        if arm is self.group.baseline:
-            return verdict.BASELINE
-        fallback = verdict.NO_BASELINE if self.group.baseline is None and arm in self.group.shown else ""
-        return self.verdicts.get(arm.name, fallback)
+from clipbench.config.tunable import is_tunable
+from clipbench.stats import LEVEL, Floats
 
 
 def compare(frame: pd.DataFrame, options: ReportOptions | None = None, name: str = "") -> Report:
@@ -80,8 +65,9 @@ def _settings(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting
 
 def _tuned(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting]:
     """Every strategy at its best tunable options, if validation data can choose them."""
-    for axes, part, over in arms.tuned_settings(trained):
-        if metric_choice.of_setting(part, options).criterion:
+    tunable = [column for column in arms.setting_columns(trained) if is_tunable(column)]
+    for axes, part, over in arms.open_settings(trained, tunable):
+        if over and metric_choice.of_setting(part, options).criterion:
             yield _setting(part, axes, options, over)
 
 
@@ -121,20 +107,21 @@ def _early_stops(frame: pd.DataFrame) -> EarlyStops | None:
 def _setting(
     frame: pd.DataFrame, axes: Mapping[str, str], options: ReportOptions, tuned: tuple[str, ...] = ()
 ) -> Setting:
-    judged = _judged(frame, options)
-    judged = replace(judged, contrasts=add_bootstraps(judged.contrasts, judged.group))
-    measured = judged.group.metric
-    rows = [_row(arm, judged) for arm in judged.group.arms]
+    group = SettingArms(frame, options)
+    contrasts = contrasts_of(group)
+    verdicts = verdict.judge(group, contrasts)
+    contrasts = with_bootstraps(contrasts, group)
+    rows = [_row(arm, group, contrasts.get(arm.name), verdicts.get(arm.name, "")) for arm in group.arms]
     return Setting(
         axes=axes,
         words=arms.setting_name(frame, axes, tuned),
-        metric=measured,
-        baseline=next((row.arm for row in rows if row.verdict == verdict.BASELINE), None),
+        metric=group.metric,
+        baseline=group.baseline.name if group.baseline else None,
         margin=options.margin,
         seeds=int(frame["seed"].nunique()),
         rows=tuple(sorted(rows, key=_by_strategy)),
-        main=tuple(sorted((row for row in rows if row.shown), key=_by_value(measured.sign))),
-        otherwise=_otherwise(judged, frame, options),
+        main=tuple(sorted((row for row in rows if row.shown), key=_by_value(group.metric.sign))),
+        otherwise=_otherwise(group, verdicts),
         target=_target(frame),
         tuned=tuned,
         searched=options.swept is not None,
@@ -144,43 +131,36 @@ def _setting(
     )
 
 
-def _judged(frame: pd.DataFrame, options: ReportOptions) -> JudgedArms:
-    group = group_of(frame, options)
-    evidence, contrasts = test_arms(group)
-    verdicts = verdict.judge(evidence, sign=group.metric.sign, chosen=group.chosen, margin=options.margin)
-    by_choice = frozenset(each.arm.name for each in evidence if each.is_decided_by_choice)
-    return JudgedArms(group, contrasts, verdicts, by_choice)
-
-
-def _otherwise(judged: JudgedArms, frame: pd.DataFrame, options: ReportOptions) -> tuple[VerdictChange, ...] | None:
+def _otherwise(group: SettingArms, verdicts: Mapping[str, str]) -> tuple[VerdictChange, ...] | None:
     """The arms whose verdict would be another without the diverged trials; None if nothing diverged."""
-    finished = frame[frame["status"] != "diverged"]
-    if len(finished) == len(frame) or judged.group.baseline is None:
+    finished = group.frame[group.frame["status"] != "diverged"]
+    if len(finished) == len(group.frame) or group.baseline is None:
         return None
-    without = _judged(finished, options) if len(finished) else None
+    without = SettingArms(finished, group.options) if len(finished) else None
+    changed = verdict.judge(without, contrasts_of(without)) if without else {}
+    others = {arm.name: _shown_without(arm, group, without) for arm in group.shown}
     return tuple(
-        VerdictChange(arm.name, judged.verdict_of(arm), *other)
-        for arm in judged.group.shown
-        if verdict.differ((other := _verdict_without(arm, judged, without))[1], judged.verdict_of(arm))
+        VerdictChange(name, verdicts[name], shown, changed.get(shown, fallback))
+        for name, (shown, fallback) in others.items()
+        if verdict.differ(changed.get(shown, fallback), verdicts[name])
     )
 
 
-def _verdict_without(arm: Arm, judged: JudgedArms, without: JudgedArms | None) -> tuple[str, str]:
-    """The arm that would be shown for its strategy, and its verdict."""
-    if without is None or without.group.baseline is None:
+def _shown_without(arm: Arm, group: SettingArms, without: SettingArms | None) -> tuple[str, str]:
+    """The arm that would be shown for the strategy of an arm; if there is none, the verdict that says why."""
+    if without is None or without.baseline is None:
         return "", verdict.NO_BASELINE
-    if arm is judged.group.baseline:
+    if arm is group.baseline:
         return "", verdict.BASELINE
-    shown = [each for each in without.group.shown if each is not without.group.baseline]
-    same = [each for each in shown if each.strategy == arm.strategy and (judged.group.chosen or each.name == arm.name)]
-    if not same:
-        return "", verdict.NOTHING_LEFT
-    return same[0].name, without.verdict_of(same[0])
+    same = [
+        each for each in without.family if each.strategy == arm.strategy and (group.chosen or each.name == arm.name)
+    ]
+    return (same[0].name, "") if same else ("", verdict.NOTHING_LEFT)
 
 
-def _row(arm: Arm, judged: JudgedArms) -> ArmResult:
-    group = judged.group
+def _row(arm: Arm, group: SettingArms, contrast: Contrast | None, judged: str) -> ArmResult:
     is_shown = arm in group.shown
+    by_choice = contrast and contrast.p_holm < LEVEL <= verdict.p_with_choice(contrast, group.pairings[arm.name])
     return ArmResult(
         arm=arm.name,
         strategy=arm.strategy,
@@ -193,14 +173,14 @@ def _row(arm: Arm, judged: JudgedArms) -> ArmResult:
         fraction=_middle(arm.measures["clip/fraction"], np.mean),
         grad_norm=_middle(arm.measures["grad_norm/pre_p50"], np.median),
         step_us=_middle(arm.measures["step_us"], np.median),
-        reach=_reach(arm, group.epochs) if group.has_target else None,
-        contrast=judged.contrasts.get(arm.name),
+        reach=None if np.isnan(group.epochs) else _reach(arm, group.epochs),
+        contrast=contrast,
         shown=is_shown,
-        verdict=judged.verdict_of(arm),
+        verdict=judged,
         flags=verdict.flags(arm, group.by_strategy[arm.strategy], is_choice=is_shown and group.chosen),
         ids=arm.ids,
         tuning=arm.tuning,
-        decided_by_choice=arm.name in judged.by_choice,
+        decided_by_choice=bool(by_choice),
     )
 
 

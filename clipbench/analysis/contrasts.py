@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from clipbench import stats
-from clipbench.analysis import pairing
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.pairing import Pairing
+from clipbench.analysis.pairing import Pairing, p_after_choice, pair
 from clipbench.analysis.report_model import Contrast
-from clipbench.analysis.verdicts import Evidence
 
 
-def test_arms(group: SettingArms) -> tuple[list[Evidence], dict[str, Contrast]]:
-    """Test the arms of the main table against the baseline; the other arms get their differences only."""
+def contrasts_of(group: SettingArms) -> dict[str, Contrast]:
+    """Compare every arm with the baseline, and test those of the main table."""
     contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
-    family = group.family
-    p_values = [pairing.p_value(group.pairings[arm.name]) for arm in family]
-    corrected = stats.holm(p_values).tolist()
-    after_choice = stats.holm([_p_after_choice(arm, group) for arm in family]).tolist()
-    of_baseline = stats.holm([_p_after_choice_of_baseline(arm, group) for arm in family]).tolist()
-    evidence = []
-    for arm, p, p_holm, p_choice, p_baseline in zip(
-        family, p_values, corrected, after_choice, of_baseline, strict=True
-    ):
-        tested = replace(contrasts[arm.name], p=p, p_holm=p_holm, p_choice=p_choice, p_baseline=p_baseline)
-        contrasts[arm.name] = tested
-        evidence.append(Evidence(arm, group.pairings[arm.name], p_holm, p_choice, p_baseline))
-    return evidence, contrasts
+    p = [group.pairings[arm.name].p for arm in group.family]
+    p_holm = stats.holm(p).tolist()
+    p_choice = stats.holm([_p_after_choice(arm, group) for arm in group.family]).tolist()
+    p_baseline = stats.holm([_p_after_choice_of_baseline(arm, group) for arm in group.family]).tolist()
+    for arm, *tested in zip(group.family, p, p_holm, p_choice, p_baseline, strict=True):
+        names = ("p", "p_holm", "p_choice", "p_baseline")
+        contrasts[arm.name] = replace(contrasts[arm.name], **dict(zip(names, tested, strict=True)))
+    return contrasts
 
 
-def add_bootstraps(contrasts: Mapping[str, Contrast], group: SettingArms) -> dict[str, Contrast]:
+def with_bootstraps(contrasts: dict[str, Contrast], group: SettingArms) -> dict[str, Contrast]:
     """Add the bootstrap intervals. No verdict depends on them, and they take longer than everything else."""
     intervals = stats.bootstrap([group.pairings[name].finished for name in contrasts])
     pairs = zip(contrasts.items(), intervals, strict=True)
@@ -43,9 +36,9 @@ def add_bootstraps(contrasts: Mapping[str, Contrast], group: SettingArms) -> dic
 
 def _contrast(arm: Arm, group: SettingArms) -> Contrast:
     assert group.baseline is not None  # or there were no pairings
-    found = group.pairings[arm.name]
-    counts = (int(mask.sum()) for side in (arm, group.baseline) for mask in (side.diverged, side.present))
-    times, other_times = (side.measures["epochs_to_target"][side.present] for side in (arm, group.baseline))
+    found, sides = group.pairings[arm.name], (arm, group.baseline)
+    counts = (int(mask.sum()) for side in sides for mask in (side.diverged, side.present))
+    times, other_times = (side.measures["epochs_to_target"][side.present] for side in sides)
     candidates = _candidates(arm, group)
     is_choice = group.chosen and arm in group.shown and len(candidates) > 1
     return Contrast(
@@ -56,7 +49,7 @@ def _contrast(arm: Arm, group: SettingArms) -> Contrast:
         pairs=found.pairs,
         p_wilcoxon=stats.wilcoxon_p(found.ranked),
         p_diverged=stats.fisher_p(*counts),
-        p_reach=stats.log_rank_p(times, other_times, group.epochs) if group.has_target else np.nan,
+        p_reach=np.nan if np.isnan(group.epochs) else stats.log_rank_p(times, other_times, group.epochs),
         nested=_nested(candidates) if is_choice else np.nan,
     )
 
@@ -78,13 +71,11 @@ def _candidates(arm: Arm, group: SettingArms) -> list[Pairing]:
 
 
 def _p_after_choice(arm: Arm, group: SettingArms) -> float:
-    chosen = group.pairings[arm.name]
-    return pairing.p_after_choice(chosen, _candidates(arm, group)) if group.chosen else pairing.p_value(chosen)
+    return p_after_choice(_candidates(arm, group)) if group.chosen else group.pairings[arm.name].p
 
 
 def _p_after_choice_of_baseline(arm: Arm, group: SettingArms) -> float:
     """The same for the choice of the baseline: the best of several baselines looks better than the arm by chance."""
-    if len(group.baselines) < 2 or group.baseline is None:
-        return pairing.p_value(group.pairings[arm.name])
-    candidates = {each.name: pairing.pair(each, arm, group.metric.sign) for each in group.baselines if each is not arm}
-    return pairing.p_after_choice(candidates[group.baseline.name], list(candidates.values()))
+    if len(group.baselines) < 2:
+        return group.pairings[arm.name].p
+    return p_after_choice([pair(each, arm, group.metric.sign) for each in group.baselines if each is not arm])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import Report
@@ -21,7 +20,6 @@ LOSS = "train/loss"
 BINS, FEWEST_VALUES = 40, 20
 OUTERMOST = (0.001, 0.999)  # a few huge norms of a divergence would leave one bar for all others
 Key = tuple[str, ...]  # the trials of an arm
-Codes = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,40 +63,29 @@ CurvesByArm = Mapping[Key, ArmCurves]
 
 def read(store: Store, report: Report) -> CurvesByArm:
     """The curves of the arms in the main table of each setting."""
-    keys = {id_: row.ids for setting in report.settings for row in setting.main for id_ in row.ids}
-    if not keys:
+    rows = [row for setting in report.settings for row in setting.main]
+    key_of = {id_: row.ids for row in rows for id_ in row.ids}
+    keys = list(dict.fromkeys(key_of.values()))
+    arms = {id_: keys.index(key) for id_, key in key_of.items()}
+    if not arms:
         return {}
     wanted = {LOSS, *(setting.metric.criterion or "" for setting in report.settings)} - {""}
-    epochs, steps = store.epochs(list(keys)), store.steps(list(keys), NORMS)
-    arms = _arms(steps, keys)
-    curves = _curves(epochs, "epoch", sorted(wanted), _arms(epochs, keys), keys)
-    for key, more in _curves(steps, "step", NORMS, arms, keys).items():
-        curves.setdefault(key, {}).update(more)
-    norms = _norms(steps, report, arms, keys)
-    return {key: ArmCurves(found, norms.get(key)) for key, found in curves.items()}
+    epochs, steps = store.epochs(list(arms)), store.steps(list(arms), NORMS)
+    of_epochs, of_steps = _curves(epochs, "epoch", sorted(wanted), arms), _curves(steps, "step", NORMS, arms)
+    norms = _norms(steps, arms, {keys.index(row.ids) for row in rows if row.verdict == verdicts.BASELINE})
+    return {
+        keys[arm]: ArmCurves(of_epochs.get(arm, {}) | of_steps.get(arm, {}), norms.get(arm))
+        for arm in of_epochs.keys() | of_steps.keys()
+    }
 
 
-def _arms(frame: pd.DataFrame, keys: Mapping[str, Key]) -> Codes:
-    """The number of each row's arm. Every id is looked up once, not once a row."""
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
-    codes, ids = pd.factorize(frame["id"])
-    of_ids = np.array([numbers[keys[str(id_)]] for id_ in ids], np.intp)
-    return of_ids[codes] if len(codes) else np.empty(0, np.intp)
-
-
-def _norms(steps: pd.DataFrame, report: Report, arms: Codes, keys: Mapping[str, Key]) -> dict[Key, Histogram]:
+def _norms(steps: pd.DataFrame, arms: Mapping[str, int], baselines: Collection[int]) -> dict[int, Histogram]:
     """The gradient norms of the baselines over all seeds and steps."""
     if NORMS[0] not in steps:
         return {}
-    baselines = {row.ids for setting in report.settings for row in setting.main if row.verdict == verdicts.BASELINE}
-    values, order = steps[NORMS[0]].to_numpy(float), np.argsort(arms, kind="stable")
-    ends = np.searchsorted(arms[order], np.arange(len(set(keys.values())) + 1))
-    found = {}
-    for number, key in enumerate(dict.fromkeys(keys.values())):
-        mine = values[order[ends[number] : ends[number + 1]]] if key in baselines else np.empty(0)
-        if (histogram := histogram_of(mine[np.isfinite(mine)])) is not None:
-            found[key] = histogram
-    return found
+    norms = steps[NORMS[0]].astype(float).groupby(steps["id"].map(arms))
+    found = {arm: histogram_of(np.asarray(each[np.isfinite(each)], float)) for arm, each in norms if arm in baselines}
+    return {arm: histogram for arm, histogram in found.items() if histogram}
 
 
 def histogram_of(values: Floats) -> Histogram | None:
@@ -115,20 +102,15 @@ def histogram_of(values: Floats) -> Histogram | None:
 
 
 def _curves(
-    frame: pd.DataFrame, x: str, measures: Sequence[str], arms: Codes, keys: Mapping[str, Key]
-) -> dict[Key, dict[str, Curve]]:
+    frame: pd.DataFrame, x: str, measures: Sequence[str], arms: Mapping[str, int]
+) -> dict[int, dict[str, Curve]]:
     known = [measure for measure in measures if measure in frame]
     if frame.empty or not known:
         return {}
     values = frame[known].astype(float).where(np.isfinite(frame[known].astype(float)))
-    places = _places(frame[x].to_numpy())
-    groups = values.groupby([arms, places])
+    groups = values.groupby([frame["id"].map(arms), _places(frame[x].to_numpy())])
     table = pd.concat({quantile: groups.quantile(quantile) for quantile in QUANTILES}, axis=1)
-    every = list(dict.fromkeys(keys.values()))
-    return {
-        every[number]: {measure: _curve(part, measure) for measure in known}
-        for number, part in ((code, table.loc[code]) for code in table.index.unique(0))
-    }
+    return {arm: {measure: _curve(table.loc[arm], measure) for measure in known} for arm in table.index.unique(0)}
 
 
 def _places(x: np.ndarray) -> Floats:

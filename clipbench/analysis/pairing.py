@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,10 @@ class Pairing:
         """The differences, where a pair decided by divergence counts more than all others together."""
         return stats.worst_rank(self.differences, self.won, self.lost)
 
+    @cached_property
+    def p(self) -> float:
+        return stats.sign_flip_p(self.ranked)
+
     @property
     def pairs(self) -> int:
         return int(np.isfinite(self.ranked).sum())
@@ -44,6 +48,10 @@ class Pairing:
     @property
     def decided_by_divergence(self) -> bool:
         return bool((self.won | self.lost).any())
+
+    def turned(self) -> Pairing:
+        """The same with the arms exchanged."""
+        return Pairing(-self.differences, -self.criteria, self.lost, self.won, self.both_diverged)
 
 
 def pair(arm: Arm, other: Arm, sign: int) -> Pairing:
@@ -59,20 +67,20 @@ def pair(arm: Arm, other: Arm, sign: int) -> Pairing:
     )
 
 
-def p_value(pairing: Pairing) -> float:
-    return stats.sign_flip_p(pairing.ranked)
+def stacked(pairings: Sequence[Pairing]) -> Pairing:
+    """Several pairings as the rows of one, so that pairs decided by divergence count the same in all of them."""
+    columns = (np.array([getattr(each, column.name) for each in pairings]) for column in fields(Pairing))
+    return Pairing(*columns)
 
 
-def p_after_choice(chosen: Pairing, candidates: Sequence[Pairing]) -> float:
-    """p of the chosen threshold, where the test repeats the choice among all thresholds of the strategy.
+def p_after_choice(candidates: Sequence[Pairing], margin: float = 0.0) -> float:
+    """p that the best candidate is better by more than the margin, where the test repeats the choice among them.
 
-    It uses the seeds that every threshold has.
+    It uses the seeds that every candidate has.
     """
     if len(candidates) == 1:
-        return p_value(chosen)
-    won = np.array([candidate.won for candidate in candidates])
-    lost = np.array([candidate.lost for candidate in candidates])
-    outcomes = stats.worst_rank([candidate.differences for candidate in candidates], won, lost)
-    criteria = stats.worst_rank([candidate.criteria for candidate in candidates], won, lost)
-    whole = np.isfinite(outcomes).all(axis=0) & np.isfinite(criteria).all(axis=0)
-    return stats.sign_flip_p_after_choice(outcomes[:, whole], criteria[:, whole])
+        return stats.sign_flip_p(candidates[0].ranked - margin)
+    every = stacked(candidates)
+    criteria = stats.worst_rank(every.criteria, every.won, every.lost)
+    whole = np.isfinite(every.ranked).all(axis=0) & np.isfinite(criteria).all(axis=0)
+    return stats.sign_flip_p_after_choice(every.ranked[:, whole] - margin, criteria[:, whole])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pandas as pd
 
 from clipbench import stats
 from clipbench.analysis.report_model import ArmResult, Report, Setting
@@ -48,15 +50,14 @@ def _ranked(report: Report) -> Sequence[Setting]:
 
 
 def _ranks(settings: Sequence[Setting]) -> Ranks | None:
-    tables = [_scores(setting) for setting in settings]
-    every = list(dict.fromkeys(name for table in tables for name in table))
-    common = [name for name in every if all(name in table for table in tables)]
-    if len(settings) < FEWEST or len(common) < FEWEST:
+    scores = pd.DataFrame([_scores(setting) for setting in settings])
+    common = scores.dropna(axis="columns")
+    if len(settings) < FEWEST or len(common.columns) < FEWEST:
         return None
-    found = stats.ranking([[table[name] for name in common] for table in tables])
-    order = sorted(range(len(common)), key=lambda at: found.means[at])
-    ranked = Ranking(tuple(found.means[at] for at in order), found.p, found.critical_difference)
-    return Ranks(tuple(common[at] for at in order), ranked, len(settings), tuple(set(every) - set(common)))
+    found = stats.ranking(common)
+    means = pd.Series(found.means, common.columns).sort_values(kind="stable")
+    left_out = tuple(str(name) for name in scores if name not in common)
+    return Ranks(tuple(means.index), replace(found, means=tuple(means.tolist())), len(settings), left_out)
 
 
 def _scores(setting: Setting) -> dict[str, float]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from clipbench.analysis.subject import Subject
+from clipbench.config.resolved_yaml import resolved
 from clipbench.config.yaml_file import read_text
 from clipbench.core.trial import digest
 from clipbench.planning import source_files
@@ -55,6 +56,17 @@ class Request:
         """A hash of everything that determines the plan, except for the files that it was made from."""
         installed = (source_files.version(), run_history.versions(), run_history.python(), run_history.machine())
         return digest([*asdict(self).values(), str(Path(self.path).absolute()), *installed, sys.path])
+
+
+def keep_of_plan(
+    store: Store, plan: Plan, subject: Subject, sets: Sequence[str], seeds: int | None, command: str = "run"
+) -> None:
+    """Save the subject for the next command about the file of a plan, and for one about its copy in the store."""
+    experiment = plan.experiment
+    keep(store, Request(experiment.path, experiment.text, tuple(sets), seeds, command), plan, subject)
+    copy = store.folder / "experiment.yaml"
+    if copy.is_file() and copy.read_text("utf-8") == resolved(experiment):
+        keep(store, Request.of(copy, command=command), plan, subject.read_from(copy))
 
 
 def keep(store: Store, request: Request, plan: Plan, subject: Subject) -> None:

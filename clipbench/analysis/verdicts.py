@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from clipbench import stats
+from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.pairing import Pairing, p_value, pair
+from clipbench.analysis.pairing import Pairing, pair
+from clipbench.analysis.report_model import Contrast
 from clipbench.plugins.registry import UNCLIPPED
 from clipbench.stats import LEVEL, Floats
 
@@ -34,66 +35,40 @@ MOSTLY = 0.95
 EDGE_POINTS = 3
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """A tested arm with its pairing and p-values against the baseline."""
-
-    arm: Arm
-    pairing: Pairing
-    p_holm: float
-    p_choice: float  # the test repeats the choice of threshold; after Holm
-    p_baseline: float  # the test repeats the choice of the baseline; after Holm
-
-    @property
-    def is_better(self) -> bool:
-        return max(self.p_holm, self.p_choice) < LEVEL and self.pairing.direction > 0
-
-    @property
-    def is_worse(self) -> bool:
-        return max(self.p_holm, self.p_baseline) < LEVEL and self.pairing.direction < 0
-
-    @property
-    def is_decided_by_choice(self) -> bool:
-        """Whether it is significant only until the test repeats the choice."""
-        repeated = self.p_choice if self.pairing.direction > 0 else self.p_baseline
-        return self.p_holm < LEVEL <= repeated
+def judge(group: SettingArms, contrasts: Mapping[str, Contrast]) -> dict[str, str]:
+    """The verdicts by arm, of those in the main table. No arm is best if nothing was chosen on validation data."""
+    if group.baseline is None:
+        return {arm.name: NO_BASELINE for arm in group.shown}
+    found = {arm.name: _beside_baseline(arm, group, contrasts[arm.name]) for arm in group.family}
+    better = [arm for arm in group.family if found[arm.name] == BETTER]
+    if group.chosen and better:
+        found |= _best_among(better, group.metric.sign)
+    return {group.baseline.name: BASELINE} | found
 
 
-def judge(family: Sequence[Evidence], *, sign: int, chosen: bool, margin: float | None) -> dict[str, str]:
-    """The verdict of every tested arm. No arm is best if nothing was chosen on validation data."""
-    verdicts = {each.arm.name: _beside_baseline(each, len(family), margin) for each in family}
-    better = [each for each in family if verdicts[each.arm.name] == BETTER]
-    if chosen and better:
-        verdicts.update(_best_among([each.arm for each in better], sign))
-    return verdicts
+def p_with_choice(contrast: Contrast, pairing: Pairing) -> float:
+    """p where the test repeats the choice of what seems better: of the threshold, or of the baseline; after Holm."""
+    return contrast.p_choice if pairing.direction > 0 else contrast.p_baseline
 
 
-def _beside_baseline(evidence: Evidence, comparisons: int, margin: float | None) -> str:
-    if _is_equivalent(evidence.pairing, margin):
+def _beside_baseline(arm: Arm, group: SettingArms, contrast: Contrast) -> str:
+    pairing, margin = group.pairings[arm.name], group.options.margin
+    can_be_equal = margin is not None and not pairing.decided_by_divergence
+    if can_be_equal and stats.equivalence_p(pairing.finished, margin or 0.0) < LEVEL:
         return NO_EFFECT
-    if evidence.is_better:
-        return BETTER
-    if evidence.is_worse:
-        return WORSE
-    if stats.smallest_p(evidence.pairing.pairs, comparisons) >= LEVEL:
-        return UNDERPOWERED
-    return OPEN
+    if pairing.direction and max(contrast.p_holm, p_with_choice(contrast, pairing)) < LEVEL:
+        return BETTER if pairing.direction > 0 else WORSE
+    return UNDERPOWERED if stats.smallest_p(pairing.pairs, len(group.family)) >= LEVEL else OPEN
 
 
-def _is_equivalent(pairing: Pairing, margin: float | None) -> bool:
-    if margin is None or pairing.decided_by_divergence:
-        return False
-    return bool(stats.equivalence_p(pairing.finished, margin) < LEVEL)
-
-
-def _best_among(better: Sequence[Arm], sign: int) -> Mapping[str, str]:
+def _best_among(better: Sequence[Arm], sign: int) -> dict[str, str]:
     """The best is chosen on validation data, like its threshold; the others tie unless significantly worse."""
     best, *others = sorted(better, key=lambda arm: arm.rank)
     pairings = [pair(other, best, sign) for other in others]
-    p_values = stats.holm([p_value(pairing) for pairing in pairings])
-    worse = [p < LEVEL and pairing.direction < 0 for p, pairing in zip(p_values, pairings, strict=True)]
-    names = [other.name for other in others]
-    return {best.name: BEST} | {name: BETTER if is_worse else TIED for name, is_worse in zip(names, worse, strict=True)}
+    p_values = stats.holm([pairing.p for pairing in pairings])
+    beside = zip(others, pairings, p_values, strict=True)
+    found = {other.name: BETTER if p < LEVEL and each.direction < 0 else TIED for other, each, p in beside}
+    return {best.name: BEST} | found
 
 
 def differ(one: str, other: str) -> bool:

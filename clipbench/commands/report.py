@@ -11,7 +11,6 @@ from clipbench.analysis.subject_cache import Request
 from clipbench.commands.session import Finished, Settings, find_experiment, planned, store_of
 from clipbench.errors import ClipbenchError, InputError
 from clipbench.execution.worker_pool import WorkerPool
-from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish
 from clipbench.store import Store
 
@@ -40,11 +39,5 @@ def _planned_subject(path: Path, settings: Settings) -> Subject:
         plan, _, _ = planned(pool, path, settings)
     subject, store = subject_of(plan), store_of(plan, settings.results)
     if store.folder.is_dir():
-        keep_subject(store, plan, subject, settings)
+        subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds)
     return subject
-
-
-def keep_subject(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
-    """Keep the subject of a plan, so that the next report does not plan again."""
-    experiment = plan.experiment
-    subject_cache.keep(store, Request(experiment.path, experiment.text, settings.sets, settings.seeds), plan, subject)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from clipbench.analysis import subject_cache
 from clipbench.analysis.subject import subject_of
-from clipbench.analysis.subject_cache import Request
-from clipbench.commands.report import keep_subject
 from clipbench.commands.session import Finished, Session, Settings, planned, store_of
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
@@ -41,9 +39,7 @@ def run(session: Session, path: str | Path) -> Finished:
         subject, store = subject_of(plan), store_of(plan, settings.results)
         with store.lock():
             session.begin(plan, store, uri, device)
-            keep_subject(store, plan, subject, settings)
-            copy = store.folder / "experiment.yaml"
-            subject_cache.keep(store, Request.of(copy), plan, subject.read_from(copy))
+            subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds)
             session.train_missing(pool, plan, store, device)
     report = publish(subject, store)
     return Finished(subject, report, store.folder, session.trained, session.failed, device, plan.notes)

@@ -12,10 +12,8 @@ from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
 from clipbench.commands import report as grid_report
 from clipbench.commands.session import Finished, Settings, find_experiment, planned
-from clipbench.config.resolved_yaml import resolved
 from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool
-from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish, write_combined, write_pictures
 from clipbench.search.confirm import confirmation_plan, confirmed_finalists
 from clipbench.search.settings import search_settings
@@ -44,16 +42,6 @@ def report(experiment: str | Path, settings: Settings, *, grid: bool = False) ->
         return grid_report.report(experiment, settings)
     subject, document, store = found
     return Finished(subject, publish(subject, store, document), store.folder, swept=document)
-
-
-def cache_subject(store: Store, plan: Plan, subject: Subject, settings: Settings) -> None:
-    """Cache the subject, so that the next report needs no planning."""
-    experiment = plan.experiment
-    request = Request(experiment.path, experiment.text, settings.sets, settings.seeds, COMMAND)
-    subject_cache.keep(store, request, plan, subject)
-    copy = store.folder / "experiment.yaml"
-    if copy.is_file() and copy.read_text("utf-8") == resolved(experiment):
-        subject_cache.keep(store, Request.of(copy, command=COMMAND), plan, subject.read_from(copy))
 
 
 def _confirmed(path: Path, settings: Settings) -> tuple[Subject, SweepDocument, Store] | None:
@@ -88,8 +76,8 @@ def _planned(path: Path, settings: Settings, store: Store, document: SweepDocume
         except InputError:
             finalists = None  # nothing to search, or no objective
     if finalists is None:
-        grid_report.keep_subject(store, plan, subject_of(plan), settings)
+        subject_cache.keep_of_plan(store, plan, subject_of(plan), settings.sets, settings.seeds)
         return None
     subject = subject_of(confirmation_plan(plan, search, finalists), COMMAND)
-    cache_subject(store, plan, subject, settings)
+    subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, COMMAND)
     return subject

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipbench.analysis import subject_cache
 from clipbench.analysis.subject import subject_of
 from clipbench.commands.progress import StudyProgress
 from clipbench.commands.session import Finished, Session, planned, store_of
@@ -16,7 +17,6 @@ from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish
-from clipbench.search import confirmed_report
 from clipbench.search.concurrency import heartbeats
 from clipbench.search.confirm import confirmation_plan, confirming_ids, finalists
 from clipbench.search.initial_points import initial_points
@@ -80,7 +80,7 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
                 running.search_all()
             final, swept = running.confirm()
     subject = subject_of(final, "sweep")
-    confirmed_report.cache_subject(store, plan, subject, settings)
+    subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, "sweep")
     report = publish(subject, store, swept)
     return Finished(subject, report, store.folder, session.trained, session.failed, device, plan.notes, swept)
 
