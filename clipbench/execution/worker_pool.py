@@ -5,7 +5,6 @@ A chunk that fails is split in halves until the failing trial is alone, so that 
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import signal
@@ -128,7 +127,8 @@ class WorkerPool:
         called when all chunks under way have reached the end of an epoch, with their reports in the order of `chunks`,
         so that its input does not depend on timing. A chunk that is trained again reports from its first epoch.
         """
-        waiting, order = deque(chunks), _order(chunks)
+        waiting, trials = deque(chunks), [trial for chunk in chunks for trial in chunk.trials]
+        order = {trial.id: number for number, trial in enumerate(trials)}  # whatever chunk a trial will be in
         messages = (PROGRESS, EPOCH_END) if choose_pruned else (PROGRESS,)
         while len(self._workers) < min(self.size, len(chunks)):
             self._workers.append(self._start())
@@ -206,12 +206,6 @@ def _send_pruned(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order:
     reports = sorted(by_report, key=lambda report: min(order[trial.id] for trial in report.chunk.trials))
     for report, pruned in zip(reports, choose_pruned(reports), strict=True):
         by_report[report].answer(pruned)
-
-
-def _order(chunks: Sequence[Chunk]) -> dict[str, int]:
-    """The position of each trial, independent of the chunk that it will be in."""
-    trials = itertools.chain.from_iterable(chunk.trials for chunk in chunks)
-    return {trial.id: number for number, trial in enumerate(trials)}
 
 
 def cores() -> int:

@@ -63,7 +63,7 @@ def confirmation_plan(plan: Plan, search: SearchSettings, finalists: Sequence[Fi
     trials = [trial for finalist in finalists for trial in finalist.trials(search)]
     trials += _baseline(plan, search, trials)
     if plan.experiment.report.tuned:
-        trials += [trial for finalist in finalists for trial in _at_equal_rates(finalist, finalists, plan, search)]
+        trials += _at_equal_rates(plan, search, finalists)
     cohorts = cohorts_by_key(plan)
     chosen: dict[str, dict[str, Trial]] = {}
     for trial in trials:
@@ -104,20 +104,10 @@ def cohort_key(trial: Trial) -> CohortKey:
     return trial.data, trial.model, trial.train, trial.clip.as_dict().get("scope", "batch")
 
 
-def _at_equal_rates(
-    finalist: Finalist, finalists: Sequence[Finalist], plan: Plan, search: SearchSettings
-) -> tuple[Trial, ...]:
-    """Return the finalist's trials at the learning rate of the best baseline of its setting."""
-    rate = next(
-        (
-            other.values[RATE]
-            for other in finalists
-            if other.contender.name == plan.experiment.report.baseline
-            and other.contender.setting == finalist.contender.setting
-            and RATE in other.values
-        ),
-        None,
-    )
-    if rate is None or RATE not in finalist.values:
-        return ()
-    return finalist.trials(search, **{RATE: rate})
+def _at_equal_rates(plan: Plan, search: SearchSettings, finalists: Sequence[Finalist]) -> list[Trial]:
+    """Return the finalists' trials at the learning rate of the best baseline of their setting."""
+    searched = [(each, each.contender.setting) for each in finalists if RATE in each.values]
+    baseline = plan.experiment.report.baseline
+    rates = {setting: each.values[RATE] for each, setting in searched if each.contender.name == baseline}
+    fair = [each.trials(search, **{RATE: rates[setting]}) for each, setting in searched if setting in rates]
+    return [trial for trials in fair for trial in trials]

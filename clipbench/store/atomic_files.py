@@ -17,7 +17,7 @@ import pyarrow as pa
 from clipbench.errors import ClipbenchError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLEAN_UP_SECONDS = 1.0  # longest time that a process holds the lock alone to clean up
+CLEAN_UP_SECONDS = 1.0  # longest time that a process holds a shared lock alone to clean up
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
@@ -49,10 +49,13 @@ def lock(path: Path, taken: str, *, shared: bool = False) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115 - open as long as the lock is held
     with file:
-        if not (_lock_shared(file) if shared else _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)):
-            file.seek(0)
-            pid = file.read().strip()
-            raise ClipbenchError(taken.replace("HOLDER", f"process {pid}" if pid else "another process"))
+        end = time.monotonic() + (CLEAN_UP_SECONDS if shared else 0)
+        while not _flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB):
+            if time.monotonic() > end:
+                file.seek(0)
+                pid = file.read().strip()
+                raise ClipbenchError(taken.replace("HOLDER", f"process {pid}" if pid else "another process"))
+            time.sleep(CLEAN_UP_SECONDS / 20)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -98,16 +101,6 @@ def reading(path: Path) -> Iterator[None]:
             f"{path}: the file is damaged or incomplete. "
             "Copy it again, or delete it: the next `clipbench run` trains its trials again."
         ) from error
-
-
-def _lock_shared(file: TextIO) -> bool:
-    """Take a shared lock, waiting for a process that holds it alone while it cleans up."""
-    end = time.monotonic() + CLEAN_UP_SECONDS
-    while not _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB):
-        if time.monotonic() > end:
-            return False
-        time.sleep(CLEAN_UP_SECONDS / 20)
-    return True
 
 
 def _flock(file: TextIO, operation: int) -> bool:

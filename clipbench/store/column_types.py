@@ -55,7 +55,8 @@ def concat(tables: Sequence[pa.Table], keys: pa.Schema, wanted: Sequence[str] | 
     for name in wanted or ():
         if name not in schema.names:
             schema = schema.append(pa.field(name, pa.float64()))
-    return pa.concat_tables([_conform(table, schema) for table in tables] or [schema.empty_table()])
+    cast = [table.cast(pa.schema([schema.field(name) for name in table.column_names])) for table in tables]
+    return pa.concat_tables([schema.empty_table(), *cast], promote_options="default")
 
 
 def with_arm_and_seed(series: pa.Table, records: pa.Table) -> pa.Table:
@@ -65,14 +66,6 @@ def with_arm_and_seed(series: pa.Table, records: pa.Table) -> pa.Table:
             rows = pc.index_in(series["id"], records["id"])
             series = series.add_column(position, name, records[name].take(rows))
     return series
-
-
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    arrays = [
-        table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
