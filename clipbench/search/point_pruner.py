@@ -55,13 +55,9 @@ class PointPruner:
             found = [report.measured.get(trial.id, {}).get(objective.name) for trial in each.trials]
             values = [value for value in found if value is not None]
             if len(values) == len(found):
-                if (each, report.epoch) not in self._pruned:
-                    each.study.report(each, report.epoch, self._score(each, values))
+                worst = math.nan if np.isfinite(values).all() else each.study.worst()[0]
+                each.study.report(each, report.epoch, scoring.running_score(values, objective, worst))
                 yield each
-
-    def _score(self, each: Point, values: Sequence[float]) -> float:
-        worst = math.nan if np.isfinite(values).all() else each.study.worst()[0]
-        return scoring.running_score(values, each.study.search.objectives[0], worst)
 
     def _is_pruned(self, each: Point, epoch: int) -> bool:
         if (each, epoch) not in self._pruned:
