@@ -12,7 +12,6 @@ from clipbench.reporting.figures import (
     forest,
     heat_map,
     histogram,
-    search_front,
     search_options,
     search_points,
     thresholds,
@@ -53,9 +52,9 @@ def of_search(report: Report) -> list[Figure]:
         return []
     objectives = range(len(search.measures))
     every = (
-        *(make(search, number) for number in objectives for make in (search_points.history, search_points.slices)),
+        *(make(search, number) for number in objectives for make in (search_points.history, search_options.slices)),
         search_options.importance(search),
         search_options.parallel(search),
-        *(search_front.figure(search, number) for number in objectives[1:]),
+        *(search_points.objectives(search, number) for number in objectives[1:]),
     )
     return [figure for figure in every if figure]

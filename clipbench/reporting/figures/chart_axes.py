@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeVar
 
 from clipbench.analysis.report_model import Metric
 from clipbench.reporting import numbers
 from clipbench.reporting.figures.drawing import SMALL, Panel, Point, width_of
 from clipbench.stats import Estimate
 
+ItemT = TypeVar("ItemT")
 MOST_TICKS = 5
 MOST = 1e250  # what diverged may be as large as a number can be, and there must be room beyond it
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -26,30 +28,25 @@ class Scale:
     start: float
     end: float
     log: bool = False
-    marks: tuple[float, ...] = ()  # what the axis shows, instead of round values
-    names: tuple[str, ...] = ()  # of the places 0, 1, 2 where the values are no numbers
+    labels: tuple[tuple[float, str], ...] = ()  # what the axis shows, instead of round values
 
     def __call__(self, value: float) -> float:
         """The place of a value; one outside the axis is drawn at its edge."""
-        low, high = self._ends
+        low, high = self._position(self.low), self._position(self.high)
         share = min(1.0, max(0.0, (self._position(value) - low) / (high - low)))
         return self.start + share * (self.end - self.start)
-
-    @cached_property
-    def _ends(self) -> Point:
-        return self._position(self.low), self._position(self.high)
 
     def _position(self, value: float) -> float:
         return math.log10(max(value, 1e-300)) if self.log else value
 
     @property
-    def ticks(self) -> list[tuple[float, str]]:
-        if self.names:
-            return [(float(place), name) for place, name in enumerate(self.names)]
-        if self.marks:
-            return [(value, tick_label(float(f"{value:.3g}"))) for value in self.marks]
+    def ticks(self) -> Sequence[tuple[float, str]]:
         values = _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
-        return [(value, tick_label(value)) for value in values]
+        return self.labels or [(value, tick_label(value)) for value in values]
+
+    def at(self, values: Iterable[float]) -> Scale:
+        """The same scale with ticks at these values, in three digits."""
+        return replace(self, labels=tuple((value, tick_label(float(f"{value:.3g}"))) for value in values))
 
 
 def scale(values: Iterable[float], start: float, end: float, *, log: bool = False, pad: float = 0.06) -> Scale:
@@ -111,6 +108,21 @@ def shown(value: Estimate, metric: Metric) -> tuple[float, float, float]:
 def metric_label(metric: Metric, axis: Scale) -> str:
     better = "higher" if metric.higher_is_better else "lower"
     return f"{numbers.unit(metric)}{', log axis' if axis.log else ''} ({better} is better)"
+
+
+def front(items: Iterable[ItemT], place: Callable[[ItemT], Point]) -> list[ItemT]:
+    """The items that no other one beats in both coordinates, of which less is better; the best in the first on top."""
+    found: list[ItemT] = []
+    for item in sorted(items, key=place):
+        if not found or place(item)[1] < place(found[-1])[1]:
+            found.append(item)
+    return found
+
+
+def staircase(points: Sequence[Point]) -> list[Point]:
+    """A line in steps through points: nothing was measured between them."""
+    steps = [corner for (_, y), after in pairwise(points) for corner in ((after[0], y), after)]
+    return [*points[:1], *steps]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Setting
 from clipbench.reporting import numbers
-from clipbench.reporting.figures.chart_axes import Axes, metric_label, scale, shown, spans_decades
-from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, Point, shortened, staircase, width_of
+from clipbench.reporting.figures.chart_axes import Axes, front, metric_label, scale, shown, spans_decades, staircase
+from clipbench.reporting.figures.drawing import SMALL, Figure, Panel, Point, shortened, width_of
 
 WIDTH, HEIGHT, LEFT, FLOOR, TOP = 360.0, 268.0, 48.0, 222.0, 40.0
 LONGEST = 150.0  # width of a label
@@ -22,9 +22,9 @@ def figure(setting: Setting) -> Figure | None:
     rows = [row for row in setting.main if math.isfinite(row.value.mean) and row.step_us > 0]
     if len(rows) < 2:
         return None
-    front = pareto(setting, rows)
+    best = pareto(setting, rows)
     points = "; ".join(f"{row.arm} {numbers.number(row.step_us)} µs, {_value(row, setting)}" for row in rows)
-    names = ", ".join(row.arm for row in front)
+    names = ", ".join(row.arm for row in best)
     description = f"{points}. No other arm is both faster and better than: {names}."
     panel = Panel(WIDTH, HEIGHT, "Cost against quality", description)
     values = {row.arm: shown(row.value, setting.metric) for row in rows}
@@ -32,18 +32,19 @@ def figure(setting: Setting) -> Figure | None:
     y = scale(itertools.chain(*values.values()), FLOOR, TOP, log=log)
     x = scale([row.step_us for row in rows], LEFT, WIDTH - 12, pad=0.18)
     axes = Axes(panel, x, y, metric_label(setting.metric, y), "µs per step of one trial")
-    corners = staircase([(row.step_us, values[row.arm][1]) for row in front])
+    corners = staircase([(row.step_us, values[row.arm][1]) for row in best])
     if len(corners) > 1:
         axes.line(corners, "green", dash="5 3")
     for row in rows:
         low, mean, high = values[row.arm]
-        color = "green" if row in front else "gray"
+        color = "green" if row in best else "gray"
         axes.interval(row.step_us, low, high, color)
-        shape = "square" if row.verdict == verdicts.BASELINE else "circle" if row in front else "ring"
+        shape = "square" if row.verdict == verdicts.BASELINE else "circle" if row in best else "ring"
         title = f"{row.arm}: {setting.metric.name} {_value(row, setting)}, {numbers.number(row.step_us)} µs/step"
         axes.mark(row.step_us, mean, color, shape, title, 5)
     intervals = [[(row.step_us, end) for end in values[row.arm] if math.isfinite(end)] for row in rows]
-    _label(axes, rows, intervals, [list(pair) for pair in itertools.pairwise(corners)])
+    marks = {row.arm: (axes.x(row.step_us), axes.y(values[row.arm][1])) for row in rows}
+    _label(axes, marks, [*intervals, *itertools.pairwise(corners)])
     baseline = " ■ is the baseline." if setting.baseline else ""
     caption = (
         f"Mean {setting.metric.name} with its 95 % interval against the median time of a step. ● and the line: no "
@@ -54,31 +55,24 @@ def figure(setting: Setting) -> Figure | None:
 
 def pareto(setting: Setting, rows: Sequence[ArmResult]) -> list[ArmResult]:
     """The arms that no other arm beats in both time and metric, the fastest first."""
-    front: list[ArmResult] = []
-    for row in sorted(rows, key=lambda row: (row.step_us, -setting.metric.sign * row.value.mean)):
-        if not front or setting.metric.sign * (row.value.mean - front[-1].value.mean) > 0:
-            front.append(row)
-    return front
+    return front(rows, lambda row: (row.step_us, -setting.metric.sign * row.value.mean))
 
 
 def _value(row: ArmResult, setting: Setting) -> str:
     return numbers.estimate(row.value, setting.metric)
 
 
-def _label(
-    axes: Axes, rows: Sequence[ArmResult], intervals: Sequence[Sequence[Point]], lines: Sequence[Sequence[Point]]
-) -> None:
-    """Write a name beside each point where it covers nothing; the others are named when the pointer rests on them."""
-    points = [
-        (axes.x(row.step_us), axes.y(interval[len(interval) // 2][1]))
-        for row, interval in zip(rows, intervals, strict=True)
-    ]
-    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    for line in (*intervals, *lines):
+def _label(axes: Axes, marks: Mapping[str, Point], lines: Sequence[Sequence[Point]]) -> None:
+    """Write a name beside each mark where it covers nothing; the others are named when the pointer rests on them.
+
+    The first of the lines are the intervals of the marks.
+    """
+    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in marks.values()]
+    for line in lines:
         xs, ys = [axes.x(x) for x, _ in line], [axes.y(y) for _, y in line]
         taken.append((min(xs) - 2, min(ys) - 2, max(xs) + 2, max(ys) + 2))
-    for row, (x, y), (_, highest, *_) in zip(rows, points, taken[len(rows) :], strict=False):
-        name = shortened(row.arm, LONGEST, SMALL)
+    for (arm, (x, y)), (_, highest, *_) in zip(marks.items(), taken[len(marks) :], strict=False):
+        name = shortened(arm, LONGEST, SMALL)
         width = width_of(name, SMALL)
         for left, height in _places(x, y, highest + 2, width):
             box = left, height - 9, left + width, height + 2

@@ -17,7 +17,7 @@ def figure(ranks: Ranks) -> Figure:
     names, means = ranks.strategies, ranks.ranking.means
     groups = list(_groups(means, ranks.ranking.critical_difference))
     whole = tuple(float(rank) for rank in range(1, len(names) + 1, max(1, len(names) // 8)))
-    x = Scale(1, len(names), left_margin(names, 170.0, 54.0), WIDTH - 14, marks=whole)
+    x = Scale(1, len(names), left_margin(names, 170.0, 54.0), WIDTH - 14).at(whole)
     bottom = TOP + ROW * len(names)
     words = "; ".join(f"{name} {mean:.2f}" for name, mean in zip(names, means, strict=True))
     panel = Panel(WIDTH, bottom + 50 + BAR * len(groups), "Average ranks", f"Average ranks: {words}.")

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 
 # Okabe and Ito's colours, which people who see red and green alike can tell apart. `style.css` has them for dark pages.
@@ -31,13 +30,19 @@ Point = tuple[float, float]
 
 @dataclass
 class Panel:
-    """One drawing. Each method adds a shape on top; the description is the alternative text."""
+    """One drawing below its heading. Each method adds a shape on top; the description is the alternative text."""
 
     width: float
     height: float
     title: str
     description: str = ""
+    heading: str = ""
     shapes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.heading:
+            words = shortened(self.heading, 0.9 * self.width, TITLE)
+            self.text(0, 14, words, size=TITLE, color="ink", bold=True)
 
     def line(self, points: Iterable[Point], color: str, width: float = 1.5, dash: str = "") -> None:
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
@@ -79,9 +84,6 @@ class Panel:
         look = f'text-anchor="{anchor}"' + (' font-weight="600"' if bold else "")
         place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"'
         self.shapes.append(f'<text class="{color}" {place} fill="currentColor" {look}>{_text(words)}</text>')
-
-    def heading(self, words: str) -> None:
-        self.text(0, 14, shortened(words, 0.9 * self.width, TITLE), size=TITLE, color="ink", bold=True)
 
     @property
     def svg(self) -> str:
@@ -157,12 +159,6 @@ def shortened(text: str, width: float, size: float = TEXT) -> str:
 def left_margin(labels: Sequence[str], most: float, gap: float = 10.0, size: float = TEXT) -> float:
     """Room for the longest of the labels beside an axis, but not more than `most`."""
     return min(most, max(width_of(label, size) for label in labels) + gap)
-
-
-def staircase(points: Sequence[Point]) -> list[Point]:
-    """A line in steps through points: nothing was measured between them."""
-    steps = [corner for (_, y), after in pairwise(points) for corner in ((after[0], y), after)]
-    return [*points[:1], *steps]
 
 
 def _wrapped(text: str, width: float, size: float) -> list[str]:

@@ -102,8 +102,9 @@ def _panel(family: Family, strategy: str) -> Panel:
     names = [shortened(setting.axes[family.axis], 76, SMALL) for setting in family.settings]
     left, bottom = max(24.0, left_margin(names, WIDTH, size=SMALL)), TOP + ROW * len(names)
     width = (WIDTH - left - GAP) / (len(columns) + 1)
-    panel = Panel(WIDTH, bottom + 40, f"{strategy}: {family.axis} by threshold", _description(family, strategy))
-    panel.heading(strategy)
+    panel = Panel(
+        WIDTH, bottom + 40, f"{strategy}: {family.axis} by threshold", _description(family, strategy), strategy
+    )
     edges = [left, *(left + width * place + GAP for place in range(1, len(columns) + 1))]
     for number, (name, setting) in enumerate(zip(names, family.settings, strict=True)):
         y = TOP + ROW * number

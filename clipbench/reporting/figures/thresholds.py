@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import plateau, thresholds
@@ -52,11 +51,10 @@ def _y(rows: Sequence[ArmResult], setting: Setting) -> Scale:
 def _panel(setting: Setting, strategy: str, rows: Sequence[ArmResult], y: Scale) -> Panel:
     fired = "; ".join(f"{tick_label(row.threshold or 0.0)}: {_words(row, setting)}" for row in rows)
     description = f"{numbers.unit(setting.metric)} by threshold: {fired}."
-    panel = Panel(WIDTH, HEIGHT, f"Thresholds of {strategy}", description)
-    panel.heading(strategy)
+    panel = Panel(WIDTH, HEIGHT, f"Thresholds of {strategy}", description, strategy)
     xs = [row.threshold or 0.0 for row in rows]
     x = scale(xs, LEFT, RIGHT, log=min(xs) > 0)
-    x = replace(x, marks=tuple(xs)) if len(xs) <= MOST_NAMED else x
+    x = x.at(xs) if len(xs) <= MOST_NAMED else x
     level = [x(row.threshold or 0.0) for row in plateau(setting, strategy)]
     if level:
         left, right = max(LEFT, level[0] - 9), min(RIGHT, level[-1] + 9)

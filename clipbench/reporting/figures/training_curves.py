@@ -48,7 +48,7 @@ def norms(setting: Setting, curves: CurvesByArm) -> Figure | None:
     known = [(row, arm) for row, arm in _known(setting, curves) if set(NORMS) <= set(arm.curves)]
     if not known:
         return None
-    values = [value for arm in _steady(known) for name in NORMS for value in arm.curves[name].values if value > 0]
+    values = [value for arm in _steady(known) for name in NORMS for value in arm.curves[name].values]
     x = Scale(0, max(x for _, arm in known for x in arm.curves[NORMS[0]].x.tolist()), LEFT, RIGHT)
     y = scale(values, 180, TOPS[0], log=True)
     panels = []
@@ -76,16 +76,14 @@ def _steady(known: Known) -> list[ArmCurves]:
 
 def _panel(title: str, row: ArmResult, arm: ArmCurves, names: Sequence[str], height: float) -> Panel:
     ends = [f"{name} {_first_last(arm.curves[name], _factor(name))}" for name in names if name in arm.curves]
-    panel = Panel(WIDTH, height, title, f"Medians from first to last: {'; '.join(ends)}.")
-    panel.heading(row.arm)
-    return panel
+    return Panel(WIDTH, height, title, f"Medians from first to last: {'; '.join(ends)}.", row.arm)
 
 
 def _scales(name: str, known: Known, top: float) -> tuple[Scale, Scale]:
     xs = [x for _, arm in known if name in arm.curves for x in arm.curves[name].x.tolist()]
     curves = [arm.curves[name] for arm in _steady(known) if name in arm.curves]
     curves = curves or [arm.curves[name] for _, arm in known if name in arm.curves]
-    values = [_factor(name) * value for curve in curves for value in curve.values if math.isfinite(value)]
+    values = [_factor(name) * value for curve in curves for value in curve.values]
     y = scale(values, top + 104, top, log=_factor(name) == 1 and spans_decades(values))
     return Scale(min(xs) if max(xs) > min(xs) else 0, max(xs), LEFT, RIGHT), y
 

@@ -45,12 +45,7 @@ def as_dict(row: ArmResult, setting: Setting) -> dict[str, Any]:
 
 
 def _estimate(prefix: str, value: Estimate) -> dict[str, Any]:
-    return {
-        f"{prefix}mean": value.mean,
-        f"{prefix}low": value.low,
-        f"{prefix}high": value.high,
-        f"{prefix}n": value.n,
-    }
+    return {f"{prefix}{name}": getattr(value, name) for name in ("mean", "low", "high", "n")}
 
 
 def _contrast(contrast: Contrast | None) -> dict[str, Any]:
@@ -63,9 +58,7 @@ def _contrast(contrast: Contrast | None) -> dict[str, Any]:
         "p_baseline_choice": contrast.p_baseline,
         "dz": contrast.dz,
         "rank_biserial": contrast.rank_biserial,
-        "wins": contrast.score.wins,
-        "ties": contrast.score.ties,
-        "losses": contrast.score.losses,
+        **vars(contrast.score),
         "pairs": contrast.pairs,
         "bootstrap_low": contrast.bootstrap.low,
         "bootstrap_high": contrast.bootstrap.high,
