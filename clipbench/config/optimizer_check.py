@@ -38,6 +38,9 @@ def refusal(plugin: Plugin, options: dict[str, Any]) -> str:
     """Why an optimizer cannot be made with these options; empty if it can."""
     import torch
 
+    from clipbench.plugins.without_dynamo import avoid_dynamo
+
+    avoid_dynamo()
     parameter = torch.nn.Parameter(torch.zeros(1))
     try:
         with warnings.catch_warnings():

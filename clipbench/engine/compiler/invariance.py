@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 from clipbench.engine.compiler.memory import contiguous_run
+from clipbench.plugins.without_dynamo import call_directly
 
 # Kernels unroll twice over the widest register, 16 numbers of float32.
 UNROLLED = 32
@@ -51,6 +52,9 @@ class InvarianceCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         lane, rest = divmod(tensor.numel(), self._lanes)
         run = min(contiguous_run(tensor), lane)
         return not rest and run > 0 and run % UNROLLED == 0
+
+
+call_directly(InvarianceCheck.__torch_dispatch__)
 
 
 def depends_on_position(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

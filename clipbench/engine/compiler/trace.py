@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from clipbench.plugins.without_dynamo import call_directly
 
 aten = torch.ops.aten
 
@@ -43,10 +45,10 @@ class Untraceable(Unplannable):
 
 def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> GraphModule:
     """Return the aten graph of `function`; raise where a replay could differ from the function."""
-    # Without a shared mode, every node makes its own to describe its result, which takes half of the time.
-    shared = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
-    with torch.no_grad(), tracing(shared):
-        module = make_fx(function)(*inputs)
+    recorder = _Recorder(inputs)
+    with torch.no_grad(), recorder:
+        results = function(*inputs)
+    module = recorder.module(results)
     nodes = operations(module.graph)
     for node in nodes:
         if torch.Tag.nondeterministic_seeded in node.target.tags:
@@ -55,6 +57,63 @@ def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -
         if root.op != "call_function":
             raise Untraceable(f"the function writes into its argument {root.name}")
     return module
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Write each operator that runs into a graph.
+
+    `make_fx` does that too, but takes twice the time, and imports torch._dynamo, which takes as long as torch itself.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph, self.constants = Graph(), torch.nn.Module()
+        self._nodes: MutableMapping[Tensor, Node] = WeakTensorKeyDictionary()
+        for number, tensor in enumerate(inputs):
+            self._add(tensor, self.graph.placeholder(f"input_{number}"))
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function.decompose(*args, **(kwargs or {}))  # nothing but an operator that consists of others
+        if result is not NotImplemented:
+            return result
+        if function is aten.lift_fresh.default:  # a constant: what is written into it must not stay for the next run
+            function = aten.lift_fresh_copy.default
+        result = function(*args, **(kwargs or {}))
+        if function is aten.detach.default:  # the same values in the same memory
+            self._nodes[result] = self._node(args[0])
+            return result
+        node = self.graph.call_function(function, tree_map(self._node, args), tree_map(self._node, kwargs or {}))
+        self._add(result, node)
+        for number, part in enumerate(result if isinstance(result, list | tuple) else ()):
+            self._add(part, self.graph.call_function(operator.getitem, (node, number)))
+        return result
+
+    def module(self, results: Sequence[Tensor]) -> GraphModule:
+        self.graph.output(tuple(map(self._node, results)))
+        self.graph.eliminate_dead_code()
+        return GraphModule(self.constants, self.graph)
+
+    def _add(self, result: Any, node: Node) -> None:
+        node.meta["val"] = tree_map_only(Tensor, _layout, result)
+        if isinstance(result, Tensor):
+            self._nodes[result] = node
+
+    def _node(self, value: Any) -> Any:
+        """Return the node of a tensor; one that no operator has made is a constant."""
+        if not isinstance(value, Tensor):
+            return value
+        if value not in self._nodes:
+            name = f"constant_{len(list(self.constants.buffers()))}"
+            self.constants.register_buffer(name, value)
+            self._add(value, self.graph.get_attr(name))
+        return self._nodes[value]
+
+
+def _layout(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+call_directly(_Recorder.__torch_dispatch__)
 
 
 def operations(graph: Graph) -> list[Operation]:
@@ -114,7 +173,7 @@ def written(graph: Graph) -> set[Node]:
 
 
 def value(node: Any) -> Any:
-    """Return the fake tensor (shape, type and strides) of a node's result."""
+    """Return an empty tensor with the shape, type and strides of a node's result."""
     return node.meta["val"]
 
 
