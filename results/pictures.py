@@ -17,7 +17,7 @@ from rich.text import Text
 
 HERE = Path(__file__).parent
 EXPERIMENT = HERE.parent / "experiments/quickstart.yaml"
-STYLE = HERE.parent / "clipbench/reporting/formats/html/templates/style.css"
+STYLE = HERE.parent / "clipbench/reporting/formats/templates/style.css"
 SCREEN = "1080,895"  # CSS pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

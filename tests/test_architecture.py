@@ -55,7 +55,7 @@ HOMES = {
     "matplotlib": ("reporting/figures/drawing.py",),
     "resvg_py": ("reporting/figures/drawing.py",),
     "opacus": ("engine/clipping/privacy.py",),
-    "jinja2": ("reporting/formats/html/",),
+    "jinja2": ("reporting/formats/html.py",),
     "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
 }
 # `clipbench --help` must not pay for what it does not use.

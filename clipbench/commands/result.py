@@ -245,9 +245,9 @@ def _claims(report: Report) -> DataFrame:
 def _points(swept: SweepDocument | None) -> DataFrame:
     import pandas as pd
 
-    from clipbench.reporting.formats import search_csv
+    from clipbench.reporting.formats import csv_table
 
-    return search_csv.points(swept).infer_objects() if swept else pd.DataFrame()
+    return csv_table.points(swept).infer_objects() if swept else pd.DataFrame()
 
 
 def _store(finished: Finished) -> Store:

@@ -10,7 +10,7 @@ from clipbench.analysis import verdicts
 from clipbench.analysis.plateau import plateau, thresholds
 from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting
 from clipbench.reporting import comparison_tables, headline, notes, numbers
-from clipbench.reporting.notes import Flag
+from clipbench.reporting.notes import Fact, Flag
 from clipbench.reporting.tones import HELPS, TOO_FEW
 from clipbench.stats import Estimate
 
@@ -34,22 +34,13 @@ FLAG_WORDS = {
 
 
 @dataclass(frozen=True)
-class Reason:
-    """A line of evidence, and the meaning of its numbers."""
-
-    term: str
-    words: str
-    meaning: str
-
-
-@dataclass(frozen=True)
 class Answer:
     """A verdict, the advice that follows from it, and its reasons."""
 
     verdict: str
     advice: str
     arm: str  # the arm to use; empty if none is recommended
-    reasons: tuple[Reason, ...]
+    reasons: tuple[Fact, ...]
 
 
 def answer(setting: Setting) -> Answer:
@@ -58,7 +49,7 @@ def answer(setting: Setting) -> Answer:
     words = {row.verdict for row in others}
     good = [row for row in others if row.verdict in (verdicts.BEST, verdicts.BETTER)]
     if good:
-        return _use(setting, good[0])
+        return Answer(HELPS, "", good[0].arm, tuple(_reasons(setting, good[0])))
     if not others:
         return Answer(NOTHING, "There is no strategy that can be compared with a baseline.", "", ())
     if words <= {verdicts.UNDERPOWERED}:
@@ -87,30 +78,26 @@ def _flag_words(row: ArmResult) -> list[str]:
     return [FLAG_WORDS.get(flag, flag) for flag in row.flags]
 
 
-def _use(setting: Setting, row: ArmResult) -> Answer:
-    return Answer(HELPS, "", row.arm, tuple(_reasons(setting, row)))
-
-
-def _reasons(setting: Setting, row: ArmResult) -> Iterator[Reason]:
+def _reasons(setting: Setting, row: ArmResult) -> Iterator[Fact]:
     if row.contrast:
         yield from _effect(setting, row, row.contrast)
     if row.contrast and math.isfinite(row.contrast.nested):
         nested = Estimate(row.contrast.nested, math.nan, math.nan, row.contrast.difference.n)
         words = f"{numbers.interval(nested, setting.metric)} where the other seeds choose each seed's threshold"
-        yield Reason("Corrected", words, NESTED)
+        yield Fact("Corrected", words, NESTED)
     if words := _plateau(setting, row):
-        yield Reason("How exact", words, PLATEAU)
+        yield Fact("How exact", words, PLATEAU)
     baseline = setting.main[0]
     if baseline.verdict == verdicts.BASELINE and math.isfinite(row.step_us) and baseline.step_us > 0:
         change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time a step"
         steps = f"{numbers.number(row.step_us)} µs, {baseline.arm} {numbers.number(baseline.step_us)} µs"
-        yield Reason("What it costs", f"{change} ({steps})", comparison_tables.STEP_TIME.meaning)
+        yield Fact("What it costs", f"{change} ({steps})", comparison_tables.STEP_TIME.meaning)
     yield from _otherwise(setting)
     if row.flags:
-        yield Reason("Be aware", "; ".join(_flag_words(row)), FLAGS)
+        yield Fact("Be aware", "; ".join(_flag_words(row)), FLAGS)
 
 
-def _nearest(setting: Setting, row: ArmResult) -> Iterator[Reason]:
+def _nearest(setting: Setting, row: ArmResult) -> Iterator[Fact]:
     """The evidence about an arm that is not recommended."""
     if row.contrast:
         for reason in _effect(setting, row, row.contrast):
@@ -118,22 +105,20 @@ def _nearest(setting: Setting, row: ArmResult) -> Iterator[Reason]:
     yield from _otherwise(setting)
 
 
-def _effect(setting: Setting, row: ArmResult, contrast: Contrast) -> Iterator[Reason]:
+def _effect(setting: Setting, row: ArmResult, contrast: Contrast) -> Iterator[Fact]:
     if contrast.difference.n:
         difference = numbers.interval(contrast.difference, setting.metric)
         words = f"{setting.metric.name} {difference} beside {setting.baseline}"
-        yield Reason("How much", words, comparison_tables.difference(setting).meaning)
+        yield Fact("How much", words, comparison_tables.difference(setting).meaning)
     wins = f"better on {contrast.score.wins} of {numbers.count(contrast.pairs, 'seed')}"
-    yield Reason(
-        "How sure", f"{numbers.p_clause(contrast.p_holm)} after Holm; {wins}", comparison_tables.P_HOLM.meaning
-    )
+    yield Fact("How sure", f"{numbers.p_clause(contrast.p_holm)} after Holm; {wins}", comparison_tables.P_HOLM.meaning)
 
 
-def _otherwise(setting: Setting) -> Iterator[Reason]:
+def _otherwise(setting: Setting) -> Iterator[Fact]:
     """The verdicts that depend on diverged trials, except of arms that have no other trials."""
     changes = [each for each in setting.otherwise or () if each.verdict_without != verdicts.NOTHING_LEFT]
     if changes:
-        yield Reason("Depends on", notes.without_diverged(changes), WITHOUT_DIVERGED)
+        yield Fact("Depends on", notes.without_diverged(changes), WITHOUT_DIVERGED)
 
 
 def _plateau(setting: Setting, row: ArmResult) -> str:

@@ -12,6 +12,15 @@ from clipbench.stats import LEVEL, Estimate
 
 
 @dataclass(frozen=True)
+class Fact:
+    """A term with its words, and what they mean: a line of evidence, or what is needed to train the same trials."""
+
+    term: str
+    words: str
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Flag:
     """A warning about an arm, and the option that helps if there is one."""
 

@@ -10,19 +10,11 @@ import pandas as pd
 from clipbench.analysis.subject import Subject
 from clipbench.core.trial import digest
 from clipbench.reporting import numbers
+from clipbench.reporting.notes import Fact
 from clipbench.store import run_history
 from clipbench.store.run_history import TrainingRun
 
 MOST_COMMANDS = 5
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One fact needed to reproduce the report, and its meaning."""
-
-    term: str
-    words: str
-    meaning: str
 
 
 @dataclass(frozen=True)

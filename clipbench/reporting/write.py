@@ -15,7 +15,7 @@ from clipbench.analysis.strategy_ranks import Combined
 from clipbench.analysis.subject import Subject
 from clipbench.reporting import figures, provenance
 from clipbench.reporting.figures import Figure
-from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown, search_csv
+from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown
 from clipbench.store import Store, run_history
 from clipbench.store.atomic_files import write_atomically
 from clipbench.store.sweep_file import SweepDocument
@@ -84,7 +84,7 @@ def _by_file(drawn: Drawn, across: list[Figure], searched: list[Figure]) -> dict
 def _write_points(store: Store, swept: SweepDocument | None) -> None:
     """Write `search.csv`, or remove that of an earlier report."""
     if swept:
-        store.write_text(POINTS, search_csv.render(swept))
+        store.write_text(POINTS, csv_table.render_points(swept))
     else:
         (store.folder / POINTS).unlink(missing_ok=True)
 

@@ -522,7 +522,7 @@ def test_figures_say_with_shape_or_dash_what_they_say_with_colour(made_up):
 
 
 def test_every_shape_has_a_colour_that_themes_know(every_drawing):
-    style = resources.files("clipbench.reporting.formats.html").joinpath("templates/style.css").read_text("utf-8")
+    style = resources.files("clipbench.reporting.formats").joinpath("templates/style.css").read_text("utf-8")
     for drawing in every_drawing:
         for shape in drawing.shapes:
             assert shape.color in COLORS

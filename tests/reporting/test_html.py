@@ -16,7 +16,8 @@ from clipbench.analysis import curves
 from clipbench.analysis.strategy_ranks import combine
 from clipbench.reporting import ReportOptions, compare, figures
 from clipbench.reporting.formats import html
-from clipbench.reporting.provenance import Fact, Provenance
+from clipbench.reporting.notes import Fact
+from clipbench.reporting.provenance import Provenance
 from tests.analysis.test_claims import answers
 from tests.reporting.test_figures import stored
 from tests.reporting.test_report import arm, diverged, quickstart

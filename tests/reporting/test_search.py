@@ -20,7 +20,7 @@ from clipbench.reporting import ReportOptions, compare, figures, notes, search_t
 from clipbench.reporting import search_sentences as words
 from clipbench.reporting.combined import size
 from clipbench.reporting.figures.drawing import COLORS
-from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown, search_csv
+from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown
 from clipbench.store import sweep_file
 from tests import fake_sweep, pages
 from tests.docs.test_examples import BASE
@@ -98,7 +98,7 @@ def test_json_holds_the_whole_search(scenes):
 
 def test_csv_has_a_row_a_point_in_full_precision(scenes):
     report = scenes["jointly"]
-    rows = pd.read_csv(io.StringIO(search_csv.render(report.search.swept)))
+    rows = pd.read_csv(io.StringIO(csv_table.render_points(report.search.swept)))
     assert len(rows) == 120 and rows["winner"].sum() == 3
     best = rows[rows["winner"] & (rows["contender"] == "norm")].iloc[0]
     winner = found(report, "norm").contender.winning

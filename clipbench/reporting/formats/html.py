@@ -1,11 +1,10 @@
-"""The HTML pages: what the templates are given, and how they become one file."""
+"""The report as one HTML file, which opens without a network, on a phone and on paper."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from clipbench.analysis import search_result
@@ -81,10 +80,9 @@ def _write(template: str, **context: Any) -> str:
 def _environment() -> Environment:
     """Templates escape every text, and fail on a name that is not defined."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("clipbench.reporting.formats.html"),
+        loader=PackageLoader(__package__),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -103,17 +101,12 @@ def _environment() -> Environment:
     )
     environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
     environment.globals |= {
-        "asset": lambda name: Markup(_asset(name)),
         "tone": lambda word: TONES.get(word, "plain"),
         "sign": lambda word: SIGNS.get(word, SIGNS.get(TONES.get(word, ""), "")),
         "about_headline": _about_headline,
         "below": _below,
     }
     return environment
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _size(report: Report) -> Iterator[str]:
