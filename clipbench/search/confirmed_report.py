@@ -1,4 +1,4 @@
-"""The report of a confirmed sweep, without Optuna, and without planning if nothing has changed."""
+"""The command report: compare what a store holds, without Optuna, and without planning if nothing has changed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from clipbench.analysis import subject_cache
 from clipbench.analysis.strategy_ranks import Combined, combine
 from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
-from clipbench.commands import report as grid_report
-from clipbench.commands.session import Finished, Settings, find_experiment, planned
-from clipbench.errors import InputError
+from clipbench.commands.session import Finished, Settings, find_experiment, planned, store_of
+from clipbench.errors import ClipbenchError, InputError
 from clipbench.execution.worker_pool import WorkerPool
+from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish, write_combined, write_pictures
 from clipbench.search.confirm import confirmation_plan, confirmed_finalists
 from clipbench.search.settings import search_settings
 from clipbench.store import Store, sweep_file
 from clipbench.store.sweep_file import SweepDocument
 
-COMMAND = "sweep"
+RUN, SWEEP = "run", "sweep"
 
 
 def reports(
@@ -35,49 +35,59 @@ def reports(
 
 
 def report(experiment: str | Path, settings: Settings, *, grid: bool = False) -> Finished:
-    """Report the confirmed sweep of a YAML. Without one, or with `grid`, report the thresholds of the YAML."""
+    """Report the confirmed sweep of an experiment. Without one, or with `grid`, report the thresholds of the YAML.
+
+    `experiment` is a file, or the name of an experiment that has run.
+    """
     path = find_experiment(experiment, settings.results)
-    found = None if grid else _confirmed(path, settings)
-    if found is None:
-        return grid_report.report(experiment, settings)
-    subject, document, store = found
-    return Finished(subject, publish(subject, store, document), store.folder, swept=document)
+    subject, swept = _cached(path, settings, grid=grid) or _planned(path, settings, grid=grid)
+    store = Store(settings.results / subject.name)
+    if not store.folder.is_dir():
+        raise ClipbenchError(f"{store.folder}: nothing has been trained yet. Run `clipbench run {experiment}` first.")
+    return Finished(subject, publish(subject, store, swept), store.folder, swept=swept)
 
 
-def _confirmed(path: Path, settings: Settings) -> tuple[Subject, SweepDocument, Store] | None:
+def _cached(path: Path, settings: Settings, *, grid: bool) -> tuple[Subject, SweepDocument | None] | None:
+    """The subject of an earlier command, if nothing that it was made from has changed."""
     try:
         store = Store(settings.results / config.name_of(path, settings.sets))
+        swept = None if grid else _confirmed(store)
+        request = Request.of(path, settings.sets, settings.seeds, SWEEP if swept else RUN)
     except InputError:
         return None  # planning reports every mistake
-    document = sweep_file.read(store.folder / sweep_file.FILE)
-    if document is None or not any(contender.confirmed for contender in document.contenders):
-        return None
-    subject = subject_cache.find(store, Request.of(path, settings.sets, settings.seeds, COMMAND))
-    if subject is None or not _is_of(subject, document):
-        subject = _planned(path, settings, store, document)
-    return (subject, document, store) if subject else None
+    subject = subject_cache.find(store, request)
+    # A continued search may have found better winners.
+    return (subject, swept) if subject and set(subject.ids).issuperset(_winners(swept)) else None
 
 
-def _is_of(subject: Subject, document: SweepDocument) -> bool:
-    """Whether the cached subject has the winners of the document: a continued search may have found better ones."""
-    return all(trial in subject.ids for contender in document.contenders for trial in contender.confirmed)
-
-
-def _planned(path: Path, settings: Settings, store: Store, document: SweepDocument) -> Subject | None:
-    """Return the subject of a new plan, or None if the YAML now asks for another search, or none.
-
-    Then the subject of its grid is cached, so that the report does not plan again.
-    """
+def _planned(path: Path, settings: Settings, *, grid: bool) -> tuple[Subject, SweepDocument | None]:
+    """The subject of a new plan: of its grid if the YAML now asks for another search, or none."""
     with WorkerPool(1) as pool:
         plan, _, _ = planned(pool, path, settings)
-        try:
-            search, contenders = search_settings(plan), pool.call("clipbench.planning.find_contenders:contenders", plan)
-            finalists = confirmed_finalists(search, contenders, document)
-        except InputError:
-            finalists = None  # nothing to search, or no objective
-    if finalists is None:
-        subject_cache.keep_of_plan(store, plan, subject_of(plan), settings.sets, settings.seeds)
-        return None
-    subject = subject_of(confirmation_plan(plan, search, finalists), COMMAND)
-    subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, COMMAND)
-    return subject
+        store = store_of(plan, settings.results)
+        swept = None if grid else _confirmed(store)
+        final = _confirmation(pool, plan, swept) if swept else None
+    command = SWEEP if final else RUN
+    subject = subject_of(final or plan, command)
+    if store.folder.is_dir():
+        subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, command)
+    return subject, swept if final else None
+
+
+def _confirmed(store: Store) -> SweepDocument | None:
+    """The search of a store, if one of its winners was confirmed."""
+    swept = sweep_file.read(store.folder / sweep_file.FILE)
+    return swept if _winners(swept) else None
+
+
+def _winners(swept: SweepDocument | None) -> list[str]:
+    return [trial for contender in swept.contenders for trial in contender.confirmed] if swept else []
+
+
+def _confirmation(pool: WorkerPool, plan: Plan, swept: SweepDocument) -> Plan | None:
+    try:
+        search, contenders = search_settings(plan), pool.call("clipbench.planning.find_contenders:contenders", plan)
+        finalists = confirmed_finalists(search, contenders, swept)
+    except InputError:
+        return None  # nothing to search, or no objective
+    return confirmation_plan(plan, search, finalists) if finalists is not None else None

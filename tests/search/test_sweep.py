@@ -5,6 +5,8 @@ import json
 import pandas as pd
 import pytest
 
+from clipbench.commands.session import planned
+from clipbench.search import confirmed_report
 from clipbench.search.sweep_description import edges
 from clipbench.store.sweep_file import SearchedPoint
 from tests.cli_helpers import invoke, saved, train, write
@@ -164,9 +166,10 @@ OTHERS = {
 def test_another_yaml_has_another_report_and_is_planned_once(swept, tmp_path, monkeypatch, other):
     _, results, _, _ = swept
     path = write(tmp_path, **{**SEARCH, **OTHERS[other]})
-    monkeypatch.setattr("clipbench.commands.report.planned", lambda *_: pytest.fail("it was planned twice"))
+    plans = []
+    monkeypatch.setattr(confirmed_report, "planned", lambda *given: plans.append(planned(*given)) or plans[-1])
     shown = invoke("report", path, "--results", results)
-    assert shown.exit_code == 0, shown.stderr
+    assert shown.exit_code == 0 and len(plans) == 1, shown.stderr
     assert "fresh seeds" not in shown.stdout
 
 
