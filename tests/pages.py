@@ -194,8 +194,8 @@ def comparison_columns() -> Iterator[str]:
 def search_columns() -> Iterator[str]:
     """The tables of a search with several objectives and options."""
     objectives, jointly = _searched(fake_sweep.objectives), _searched(fake_sweep.jointly)
-    promises, effort, pareto = (search_tables.tables(objectives)[number] for number in (0, 2, 3))
-    return columns((promises, effort, search_tables.importances(jointly), pareto))
+    confirmations, effort, pareto = (search_tables.tables(objectives)[number] for number in (0, 2, 3))
+    return columns((confirmations, effort, search_tables.importances(jointly), pareto))
 
 
 def _searched(scene: Callable[[], tuple[dict[str, Any], pd.DataFrame]]) -> SearchResult:

@@ -206,7 +206,7 @@ class Confirmation:
     measure: Metric
     searched: float  # mean over the search seeds; NaN where nothing was searched
     confirmed: Estimate  # over the fresh seeds
-    optimism: Estimate  # by how much the search was too optimistic, in the unit of the metric
+    bias: Estimate  # searched minus confirmed, positive if the search overestimated; in the unit of the metric
     verdict: str
 
 
@@ -215,7 +215,7 @@ class ContenderResult:
     """What the search found for one contender, and its confirmation on fresh seeds."""
 
     contender: SearchedContender
-    promises: tuple[Confirmation, ...]  # one an objective
+    confirmations: tuple[Confirmation, ...]  # one an objective
     fresh: int  # seeds on which it was confirmed
     diverged: int  # of them
     budget: float  # share of all epochs that the search trained

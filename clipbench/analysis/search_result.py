@@ -24,9 +24,9 @@ from clipbench.analysis.verdicts import AT_EDGE
 from clipbench.stats import Estimate
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
-HELD = "held"
-TOO_GOOD = "too good"
-TOO_MODEST = "too modest"
+CONFIRMED = "confirmed"
+OVERESTIMATED = "overestimated"
+UNDERESTIMATED = "underestimated"
 NOT_CONFIRMED = "not confirmed"
 NOT_SEARCHED = "not searched"
 
@@ -47,7 +47,7 @@ def search_of(swept: SweepDocument | None, records: pd.DataFrame, baseline: str)
 
 def _rank(found: ContenderResult, baseline: str) -> tuple[bool, float, float]:
     """The sort key: the baseline first, then by the mean on fresh seeds, then by the score of the search."""
-    first = found.promises[0]
+    first = found.confirmations[0]
     values = (-first.measure.sign * value for value in (first.confirmed.mean, first.searched))
     confirmed, searched = (math.inf if math.isnan(value) else value for value in values)
     return found.contender.name != baseline, confirmed, searched
@@ -56,13 +56,13 @@ def _rank(found: ContenderResult, baseline: str) -> tuple[bool, float, float]:
 def _result(contender: SearchedContender, swept: SweepDocument, records: pd.DataFrame, budget: int) -> ContenderResult:
     measures = [Metric(each.name, each.higher, None) for each in swept.objectives]
     fresh = [_fresh(records, contender, measure) for measure in measures]
-    promises = tuple(
-        _promise(contender, number, measure, stats.estimate(arm.value) if arm else NOTHING)
+    confirmations = tuple(
+        _confirmation(contender, number, measure, stats.estimate(arm.value) if arm else NOTHING)
         for number, (measure, arm) in enumerate(zip(measures, fresh, strict=True))
     )
     seeds = int(fresh[0].present.sum()) if fresh[0] else 0
     diverged = int(fresh[0].diverged.sum()) if fresh[0] else 0
-    return ContenderResult(contender, promises, seeds, diverged, contender.epochs / budget)
+    return ContenderResult(contender, confirmations, seeds, diverged, contender.epochs / budget)
 
 
 def _fresh(records: pd.DataFrame, contender: SearchedContender, measure: Metric) -> arms.Arm | None:
@@ -74,15 +74,15 @@ def _fresh(records: pd.DataFrame, contender: SearchedContender, measure: Metric)
     return known[0] if known else None
 
 
-def _promise(contender: SearchedContender, number: int, measure: Metric, confirmed: Estimate) -> Confirmation:
+def _confirmation(contender: SearchedContender, number: int, measure: Metric, confirmed: Estimate) -> Confirmation:
     winner = contender.winning
     searched = winner.score(number) if winner else math.nan
     # If a seed diverged, the score contains a penalty and is not a value of the metric.
-    optimism = _optimism(searched if winner and winner.is_steady else math.nan, confirmed, measure.sign)
-    return Confirmation(measure, searched, confirmed, optimism, _verdict(contender, confirmed, optimism))
+    bias = _bias(searched if winner and winner.is_steady else math.nan, confirmed, measure.sign)
+    return Confirmation(measure, searched, confirmed, bias, _verdict(contender, confirmed, bias))
 
 
-def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
+def _bias(searched: float, truth: Estimate, sign: int) -> Estimate:
     """Score minus mean on fresh seeds. The score has no error, so the interval is that of the fresh seeds."""
     if math.isclose(searched, truth.mean, rel_tol=SAME):
         searched = truth.mean
@@ -90,14 +90,14 @@ def _optimism(searched: float, truth: Estimate, sign: int) -> Estimate:
     return Estimate(sign * (searched - truth.mean), ends[0], ends[1], truth.n)
 
 
-def _verdict(contender: SearchedContender, confirmed: Estimate, optimism: Estimate) -> str:
+def _verdict(contender: SearchedContender, confirmed: Estimate, bias: Estimate) -> str:
     if not contender.hyperparameters:
         return NOT_SEARCHED
     if not confirmed.n:
         return NOT_CONFIRMED
-    if math.isnan(optimism.half_width):
+    if math.isnan(bias.half_width):
         return ""
-    return TOO_GOOD if optimism.low > 0 else TOO_MODEST if optimism.high < 0 else HELD
+    return OVERESTIMATED if bias.low > 0 else UNDERESTIMATED if bias.high < 0 else CONFIRMED
 
 
 def as_found(trained: pd.DataFrame, options: ReportOptions) -> pd.DataFrame:

@@ -23,10 +23,10 @@ NO_EFFECT = "no effect"
 UNDERPOWERED = "underpowered"
 OPEN = "no difference shown"
 NO_BASELINE = "no baseline"
-NOTHING_LEFT = "nothing left to compare"
+NOTHING_LEFT = "no finished trials"
 
-NEVER_FIRED = "never fired"
-MOSTLY_FIRES = "fires on > 95 % of steps"
+NEVER_CLIPPED = "never clipped"
+MOSTLY_CLIPS = "clips > 95 % of steps"
 MOSTLY_REFUSES = "refuses > 95 % of steps"
 AT_EDGE = "best at the edge of the range"
 
@@ -82,11 +82,11 @@ def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, .
     never = bool(fired.size and (fired == 0).all())
     found = []
     if never and arm.strategy != UNCLIPPED:
-        found.append(NEVER_FIRED)
+        found.append(NEVER_CLIPPED)
     if fired.size and fired.mean() > MOSTLY and arm.threshold is not None:
         # A refused step leaves an update of zero, whose cosine is 0.
         is_refused = bool(left.size and left.mean() < 1 - MOSTLY)
-        found.append(MOSTLY_REFUSES if is_refused else MOSTLY_FIRES)
+        found.append(MOSTLY_REFUSES if is_refused else MOSTLY_CLIPS)
     if is_choice and not never and _is_edge(arm.threshold, [each.threshold for each in siblings]):
         found.append(AT_EDGE)
     for name, value in arm.tuned_values if is_choice else ():

@@ -61,19 +61,19 @@ STEP = (
     Column("grad_max/pre", "Largest absolute element of the gradient before clipping."),
     Column(
         "clip/fired",
-        "1 where the rule fired. Rules on norms: the norm was above the threshold at any of their places. Elementwise "
+        "1 where the rule clipped. Rules on norms: the norm was above the threshold at any of their places. Elementwise "
         "rules: an element changed. `skip` and `drop`: the step was refused. `normalize`: always.",
     ),
     Column(
         "clip/fraction",
-        "Share of the model's elements at places where the rule fired (rules on norms), or that changed (elementwise "
+        "Share of the model's elements at places where the rule clipped (rules on norms), or that changed (elementwise "
         "rules); 1 where `skip` refused the step.",
         unit="share",
     ),
     Column(
         "clip/cosine",
         "Cosine between the gradient before and after clipping: 1 if its direction is kept. 1 where there was no "
-        "gradient, 0 where nothing of it is left.",
+        "gradient, 0 if the clipped gradient is zero.",
     ),
     Column("grad/nonfinite", "1 where the gradient holds an infinity or NaN."),
 )
@@ -206,7 +206,7 @@ END = (
     Column("stopped_epoch", "The epoch after which `train.early_stop` ended the trial; else empty.", unit="epochs"),
     Column("epsilon", "Privacy budget that an arm with `noise` spent at its `delta`, where it can be computed."),
     Column("engine", "How the trial was trained.", str),
-    Column("engine_note", "Why it was not trained faster.", str),
+    Column("engine_note", "Why the trial could not be vectorised.", str),
     Column("device", "Where the trial was trained.", str),
     Column("error", "Why the trial failed.", str),
 )

@@ -15,7 +15,7 @@ from clipbench.reporting.tones import HELPS, TOO_FEW
 from clipbench.stats import Estimate
 
 NOT_SHOWN = "no benefit shown"
-NO_MATTER = "clipping does not matter"
+NO_EFFECT = "no effect"  # within the margin, which is named
 NOTHING = "nothing to compare"
 NESTED = (
     "The same difference without the bias of choosing the threshold on the reported seeds: for each seed, the "
@@ -28,8 +28,8 @@ WITHOUT_DIVERGED = (
     "out of all numbers and choices."
 )
 FLAG_WORDS = {
-    verdicts.MOSTLY_FIRES: f"{verdicts.MOSTLY_FIRES} (the threshold acts as the learning rate)",
-    verdicts.MOSTLY_REFUSES: f"{verdicts.MOSTLY_REFUSES} (its results were learned from the few others)",
+    verdicts.MOSTLY_CLIPS: f"{verdicts.MOSTLY_CLIPS} (the threshold then sets the step size)",
+    verdicts.MOSTLY_REFUSES: f"{verdicts.MOSTLY_REFUSES} (training used only the remaining steps)",
 }
 
 
@@ -56,7 +56,8 @@ def answer(setting: Setting) -> Answer:
         return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_nearest(setting, others[0])))
     baseline = setting.baseline or ""
     if words <= {verdicts.NO_EFFECT}:
-        return Answer(NO_MATTER, "Every strategy is shown to be within the margin.", baseline, ())
+        within = f"{NO_EFFECT}: within {numbers.margin(setting.margin or 0.0, setting.metric)}"
+        return Answer(within, "Every strategy is shown to be within the margin.", baseline, ())
     advice = "No strategy is shown to be better; with more seeds this may change."
     return Answer(NOT_SHOWN, advice, baseline, tuple(_nearest(setting, others[0])))
 
@@ -83,18 +84,18 @@ def _reasons(setting: Setting, row: ArmResult) -> Iterator[Fact]:
         yield from _effect(setting, row, row.contrast)
     if row.contrast and math.isfinite(row.contrast.nested):
         nested = Estimate(row.contrast.nested, math.nan, math.nan, row.contrast.difference.n)
-        words = f"{numbers.interval(nested, setting.metric)} where the other seeds choose each seed's threshold"
+        words = f"{numbers.interval(nested, setting.metric)} with leave-one-seed-out threshold selection"
         yield Fact("Corrected", words, NESTED)
     if words := _plateau(setting, row):
-        yield Fact("How exact", words, PLATEAU)
+        yield Fact("Threshold range", words, PLATEAU)
     baseline = setting.main[0]
     if baseline.verdict == verdicts.BASELINE and math.isfinite(row.step_us) and baseline.step_us > 0:
-        change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time a step"
+        change = f"{100 * (row.step_us / baseline.step_us - 1):+.0f} % time per step"
         steps = f"{numbers.number(row.step_us)} µs, {baseline.arm} {numbers.number(baseline.step_us)} µs"
-        yield Fact("What it costs", f"{change} ({steps})", comparison_tables.STEP_TIME.meaning)
+        yield Fact("Cost", f"{change} ({steps})", comparison_tables.STEP_TIME.meaning)
     yield from _otherwise(setting)
     if row.flags:
-        yield Fact("Be aware", "; ".join(_flag_words(row)), FLAGS)
+        yield Fact("Warnings", "; ".join(_flag_words(row)), FLAGS)
 
 
 def _nearest(setting: Setting, row: ArmResult) -> Iterator[Fact]:
@@ -108,17 +109,19 @@ def _nearest(setting: Setting, row: ArmResult) -> Iterator[Fact]:
 def _effect(setting: Setting, row: ArmResult, contrast: Contrast) -> Iterator[Fact]:
     if contrast.difference.n:
         difference = numbers.interval(contrast.difference, setting.metric)
-        words = f"{setting.metric.name} {difference} beside {setting.baseline}"
-        yield Fact("How much", words, comparison_tables.difference(setting).meaning)
+        words = f"{setting.metric.name} {difference} compared with {setting.baseline}"
+        yield Fact("Difference", words, comparison_tables.difference(setting).meaning)
     wins = f"better on {contrast.score.wins} of {numbers.count(contrast.pairs, 'seed')}"
-    yield Fact("How sure", f"{numbers.p_clause(contrast.p_holm)} after Holm; {wins}", comparison_tables.P_HOLM.meaning)
+    yield Fact(
+        "Significance", f"{numbers.p_clause(contrast.p_holm)} after Holm; {wins}", comparison_tables.P_HOLM.meaning
+    )
 
 
 def _otherwise(setting: Setting) -> Iterator[Fact]:
     """The verdicts that depend on diverged trials, except of arms that have no other trials."""
     changes = [each for each in setting.otherwise or () if each.verdict_without != verdicts.NOTHING_LEFT]
     if changes:
-        yield Fact("Depends on", notes.without_diverged(changes), WITHOUT_DIVERGED)
+        yield Fact("Effect of diverged trials", notes.without_diverged(changes), WITHOUT_DIVERGED)
 
 
 def _plateau(setting: Setting, row: ArmResult) -> str:

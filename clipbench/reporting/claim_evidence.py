@@ -40,7 +40,8 @@ def _outcome(result: ClaimResult) -> str:
         return result.untestable
     margin = numbers.margin(result.margin, result.metric)
     if result.test == claims.IDENTITY:
-        return f"identical on all {numbers.count(result.pairs, 'seed')}"
+        neither = "" if result.verdict == claims.SUPPORTED else ", so neither is better"
+        return f"identical on all {numbers.count(result.pairs, 'seed')}{neither}"
     if result.test == claims.EQUIVALENCE and not result.margin:
         return "not identical; without a margin, only identical results are equal"
     if result.test == claims.EQUIVALENCE:
@@ -57,5 +58,7 @@ def _advice(seeds: float, pairs: int) -> str:
     if math.isinf(seeds):
         return f"at the observed difference, even {MOST_SEEDS} seeds would not decide it"
     if seeds <= pairs:
-        return "the mean difference alone would decide it, but diverged trials or the choice of a threshold do not"
+        return (
+            "significant for the mean difference alone, but not with diverged trials and threshold selection included"
+        )
     return f"about {seeds:.0f} seeds would decide it (80 % power, if the difference stays the same)"

@@ -19,13 +19,13 @@ P_HOLM: TableColumn[ArmResult] = TableColumn(
 )
 EFFECT: TableColumn[ArmResult] = TableColumn(
     "dz",
-    "Effect size, Cohen's dz: the mean difference divided by its standard deviation over seeds.",
+    "Effect size (Cohen's dz): the mean difference divided by its standard deviation over seeds.",
     value=lambda row: row.contrast and row.contrast.dz,
     text=numbers.effect,
 )
 WINS: TableColumn[ArmResult] = TableColumn(
     "w-t-l",
-    "Seeds won, tied and lost against the baseline; a diverged trial loses.",
+    "Wins-ties-losses against the baseline, over seeds; a diverged trial loses.",
     value=lambda row: row.contrast and row.contrast.score,
     text=lambda score: f"{score.wins}-{score.ties}-{score.losses}",
     exact=lambda score: float(score.wins - score.losses),
@@ -39,12 +39,12 @@ DIVERGED: TableColumn[ArmResult] = TableColumn(
 )
 GRADIENT_NORM: TableColumn[ArmResult] = TableColumn(
     "norm",
-    "Median gradient norm before clipping, over steps and seeds.",
+    "Gradient norm: median before clipping, over steps and seeds.",
     value=lambda row: row.grad_norm,
     text=numbers.number,
 )
 CLIPPED: TableColumn[ArmResult] = share_column(
-    "clipped", "Share of steps on which the rule fired, over all seeds.", lambda row: row.fired_share
+    "clipped", "Share of steps on which the rule clipped, over all seeds.", lambda row: row.fired_share
 )
 CLIPPED_ELEMENTS: TableColumn[ArmResult] = share_column(
     "elements", "Share of the gradient's elements that the rule changed.", lambda row: row.fraction
@@ -79,7 +79,7 @@ MEAN_EPOCHS: TableColumn[ArmResult] = TableColumn(
 P_LOG_RANK: TableColumn[ArmResult] = TableColumn(
     "p (log-rank)",
     "Two-sided log-rank test that the arm and the baseline reach the target at the same rate; seeds are not paired, "
-    "and nothing is corrected.",
+    "and p is not corrected for multiple comparisons.",
     value=lambda row: row.contrast and row.contrast.p_reach,
     text=numbers.p_value,
 )
@@ -90,7 +90,7 @@ def tables(setting: Setting, *, full: bool = True) -> list[Table[ArmResult]]:
     # The other rows of a tuned comparison are in the tables of the settings that it chose from.
     has_more = full and len(setting.rows) > len(setting.main) and not setting.tuned
     is_timed = any(row.reach for row in setting.main)
-    found = [comparison(setting), behaviour(setting), *([target(setting)] if is_timed else [])]
+    found = [comparison(setting), training(setting), *([target(setting)] if is_timed else [])]
     return [*found, *([everything(setting)] if has_more else [])]
 
 
@@ -110,11 +110,11 @@ def _chosen(setting: Setting) -> str:
     return f"each strategy at its best {setting.choice}" if setting.metric.criterion else "every strategy and threshold"
 
 
-def behaviour(setting: Setting) -> Table[ArmResult]:
-    """How the arms of the comparison behave: effect size, divergence, clipping and cost."""
+def training(setting: Setting) -> Table[ArmResult]:
+    """Training statistics of the arms of the comparison: effect size, divergence, clipping and cost."""
     compared = (EFFECT, WINS) if setting.baseline else ()
     columns = (arm(setting), *compared, DIVERGED, GRADIENT_NORM, CLIPPED, STEP_TIME)
-    return Table("behaviour", "Behaviour of the same rows", columns, setting.main)
+    return Table("training", "Training statistics", columns, setting.main)
 
 
 def target(setting: Setting) -> Table[ArmResult]:
@@ -226,12 +226,13 @@ def verdict(setting: Setting) -> TableColumn[ArmResult]:
         verdicts.BASELINE: "The arm that all others are compared with.",
         verdicts.NO_BASELINE: "There is no baseline to compare with.",
         verdicts.BEST: f"{better}, and the best of those on validation data.",
-        verdicts.TIED: "Better than the baseline too, and not shown to be worse than the best.",
-        verdicts.BETTER: f"{better}, but shown to be worse than the best, if one is called best.",
+        verdicts.TIED: "Better than the baseline too, and not significantly worse than the best.",
+        verdicts.BETTER: f"{better}, and significantly worse than the best, if there is one.",
         verdicts.WORSE: "Worse than the baseline (p < 0.05).",
-        verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05: the 90 % interval does).",
+        verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05; equivalently, the 90 % "
+        "interval lies within it).",
         verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever the results.",
-        verdicts.OPEN: "Neither a difference nor its absence is shown.",
+        verdicts.OPEN: "Neither a difference nor equivalence is significant.",
     }
     meaning = "The conclusion, after correction for the number of comparisons."
     return TableColumn("verdict", meaning, value=lambda row: row.verdict, is_text=True, words=words)

@@ -13,7 +13,7 @@ from clipbench.stats import LEVEL
 
 def sentence(setting: Setting) -> str:
     """The headline of a setting."""
-    where = f"On {setting.words}" if setting.words else "Here"
+    where = f"On {setting.words}" if setting.words else "In this experiment"
     if setting.baseline is None:
         return f"{where}, there is no baseline to compare with."
     others = [row for row in setting.main if row.verdict != verdicts.BASELINE]
@@ -28,12 +28,12 @@ def sentence(setting: Setting) -> str:
 def _best(setting: Setting, rows: Sequence[ArmResult]) -> str:
     tied = _with(setting.main, verdicts.TIED)
     also = f" Tied with it: {_labels(tied)}." if tied else ""
-    return f"{rows[0].arm} beat {setting.baseline}: {_evidence(setting, rows[0])}.{also}"
+    return f"{rows[0].arm} is better than {setting.baseline}: {_evidence(setting, rows[0])}.{also}"
 
 
 def _better(setting: Setting, rows: Sequence[ArmResult]) -> str:
-    others = f" So did {_labels(rows[1:])}." if len(rows) > 1 else ""
-    return f"{rows[0].arm} beat {setting.baseline}: {_evidence(setting, rows[0])}.{others}"
+    others = f" Also better: {_labels(rows[1:])}." if len(rows) > 1 else ""
+    return f"{rows[0].arm} is better than {setting.baseline}: {_evidence(setting, rows[0])}.{others}"
 
 
 def _none_better(setting: Setting, others: Sequence[ArmResult]) -> str:
@@ -41,19 +41,21 @@ def _none_better(setting: Setting, others: Sequence[ArmResult]) -> str:
     if all(row.verdict == verdicts.UNDERPOWERED for row in others):
         top = _top(setting, others)
         are = "is" if setting.seeds == 1 else "are"
-        return f"{seeds} {are} too few to show that any strategy beats {setting.baseline}: {top}."
+        return f"{seeds} {are} too few to show that any strategy is better than {setting.baseline}: {top}."
     if all(row.verdict == verdicts.NO_EFFECT for row in others):
         margin = numbers.margin(setting.margin or 0.0, setting.metric)
-        return f"clipping does not matter: every strategy is within {margin} of {setting.baseline} ({seeds})."
+        return f"clipping has no effect: every strategy is within {margin} of {setting.baseline} ({seeds})."
     worse = _with(others, verdicts.WORSE)
     also = f" Worse: {_labels(worse)}." if worse else ""
-    return f"no clipping strategy beat {setting.baseline} ({seeds}; {_top(setting, others)}).{also}"
+    return (
+        f"no clipping strategy is shown to be better than {setting.baseline} ({seeds}; {_top(setting, others)}).{also}"
+    )
 
 
 def _top(setting: Setting, others: Sequence[ArmResult]) -> str:
     measured = [row for row in others if row.contrast and not math.isnan(row.contrast.difference.mean)]
     if not measured:
-        return "no pair of trials finished"
+        return "no seed finished for both arms"
     row = max(measured, key=lambda row: row.contrast.difference.mean if row.contrast else -math.inf)
     assert row.contrast is not None
     difference = numbers.interval(row.contrast.difference, setting.metric)

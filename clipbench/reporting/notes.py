@@ -54,24 +54,25 @@ def _about_left_out(report: Report) -> Iterable[str]:
         yield "No trial of this experiment has been trained yet."
     if left_out.failed:
         names, failed = numbers.listing(left_out.failed), numbers.count(len(left_out.failed), "trial")
-        yield f"{failed} failed with an error; the next run trains them again: {names}."
+        yield f"{failed} failed with an error; rerun the command to retry: {names}."
     if left_out.pruned:
         pruned = numbers.count(len(left_out.pruned), "trial")
         yield f"{pruned} stopped early by the search: {numbers.listing(left_out.pruned)}."
     if left_out.missing:
         yield f"{numbers.count(len(left_out.missing), 'trial')} not trained yet: {numbers.listing(left_out.missing)}."
     if left_out.others:
-        others = numbers.count(left_out.others, "other trial")
-        yield f"The results folder also holds {others} that this YAML does not ask for; not shown."
+        others = numbers.count(left_out.others, "trial")
+        verb, they = ("is", "it is") if left_out.others == 1 else ("are", "they are")
+        yield f"The results folder also contains {others} that {verb} not part of this YAML; {they} not shown."
 
 
 def _about_tuning(report: Report) -> Iterable[str]:
     if not report.is_untuned or not report.settings:
         return
     if all(setting.metric.criterion is None for setting in report.settings):
-        yield "Nothing is tuned (`report.tuned`): there is no validation data to choose by."
+        yield "`report.tuned` has no effect: there is no validation data."
     else:
-        yield "Nothing is tuned (`report.tuned`): all trials have the same learning rate and the same other options."
+        yield "`report.tuned` has no effect: all trials have the same learning rate and the same other options."
 
 
 def _about_baseline(setting: Setting) -> Iterable[str]:
@@ -89,11 +90,11 @@ def _about_choice(setting: Setting) -> Iterable[str]:
         yield "No validation data: no threshold is chosen, all are shown, and no arm is called best."
     elif criterion == setting.metric.name and setting.searched:
         yield (
-            f"{criterion} on the same examples, with other seeds, chose what is compared here: values may be too "
-            "optimistic."
+            f"What is compared here was selected by {criterion} on the same examples, with other seeds: its values may "
+            "be optimistically biased."
         )
     elif criterion == setting.metric.name:
-        yield f"{criterion} chose the thresholds and is also reported: values are too optimistic."
+        yield f"Thresholds were selected by the reported metric, {criterion}: its values are optimistically biased."
     for row in setting.main:
         if row.decided_by_choice and row.contrast:
             yield _not_significant_after_choice(setting, row, row.contrast)
@@ -102,10 +103,10 @@ def _about_choice(setting: Setting) -> Iterable[str]:
 def _not_significant_after_choice(setting: Setting, row: ArmResult, found: Contrast) -> str:
     is_better = found.p_choice >= LEVEL
     word, p = ("better", found.p_choice) if is_better else ("worse", found.p_baseline)
-    whose = f"the choice of {setting.choice}" if is_better else f"the choice of {setting.baseline}"
+    selected = f"{setting.choice} selection" if is_better else f"the selection of {setting.baseline}"
     return (
-        f"{row.arm} is not called {word}: its {numbers.p_clause(found.p_holm)} becomes "
-        f"{numbers.p_value(p)} when the test repeats {whose}."
+        f"{row.arm} is not called {word}: {numbers.p_clause(found.p_holm)}, but after accounting for {selected} "
+        f"{numbers.p_clause(p)}."
     )
 
 
@@ -138,8 +139,8 @@ def _about_divergence(setting: Setting) -> Iterable[str]:
     if diverged:
         counts = ", ".join(f"{row.arm} {numbers.diverged(row)}{_fisher(row)}" for row in diverged)
         yield (
-            f"Diverged: {counts}. A diverged trial ranks below every finished trial: it loses its pair in p and w-t-l. "
-            "Means, differences, intervals and dz use the finished seeds."
+            f"Diverged: {counts}. A diverged trial ranks below every finished trial: it counts as a loss in p and "
+            "w-t-l. Means, differences, intervals and dz use the finished seeds."
         )
     if setting.otherwise is not None:
         yield without_diverged(setting.otherwise)

@@ -41,7 +41,9 @@ def of(subject: Subject, records: pd.DataFrame, known: Sequence[TrainingRun] = (
 
 TRIALS = "A trial is one training of one arm with one seed. The seed determines initial weights, batches and noise."
 HASH = "Hash of the ids of all trials. Each id is the hash of the trial's options, its data and the user's own code."
-ENGINE = "How trials were trained: together, as one tensor program (plan, graph, vmap), or one after another (loop)."
+ENGINE = (
+    "How trials were trained: together, as one tensor program (plan, replay, eager), or one after another (looped)."
+)
 TYPED = "The command as typed. Trials that were already trained were not trained again."
 THEN = "Versions at training. With other versions, results may differ in their last digits."
 NOW = "Versions when this page was written and its statistics were computed."
@@ -50,7 +52,7 @@ NOW = "Versions when this page was written and its statistics were computed."
 def _commands(known: Sequence[TrainingRun]) -> Iterator[Fact]:
     for run in known[-MOST_COMMANDS:]:
         commit = f", commit {run.git_commit[:12]}" if run.git_commit else ""
-        yield Fact(f"typed {run.when[:10]}", f"{run.command} ({numbers.count(run.trials, 'trial')}{commit})", TYPED)
+        yield Fact(f"command ({run.when[:10]})", f"{run.command} ({numbers.count(run.trials, 'trial')}{commit})", TYPED)
 
 
 def _versions(known: Sequence[TrainingRun]) -> Iterator[Fact]:

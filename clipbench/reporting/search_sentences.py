@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from clipbench.analysis.arms import short_names
 from clipbench.analysis.report_model import Confirmation, ContenderResult, SearchResult
-from clipbench.analysis.search_result import HELD, TOO_GOOD, TOO_MODEST
-from clipbench.analysis.verdicts import AT_EDGE
+from clipbench.analysis.search_result import CONFIRMED, OVERESTIMATED, UNDERESTIMATED
 from clipbench.reporting import numbers
 from clipbench.reporting.notes import Flag
 from clipbench.store.json_document import Scalar
@@ -17,8 +16,8 @@ from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDo
 TITLE = "The search"
 MEANING = (
     "Searched: the mean over the search seeds, by which the point was chosen among all that were tried; it is "
-    "therefore too optimistic. Fresh: the same metric on seeds that the search did not use, with half of its 95 % t "
-    "interval."
+    "therefore optimistically biased. Fresh: the same metric on seeds that the search did not use, ± half-width of its "
+    "95 % t interval."
 )
 
 
@@ -50,8 +49,8 @@ def headline(search: SearchResult) -> str:
         return "There was nothing to search."
     if not finished:
         return "The search has not finished any point yet."
-    best = min(finished, key=lambda each: -each.promises[0].measure.sign * each.promises[0].searched)
-    return f"The search tried {_tried(swept)} on {_seeds(swept)} and {_best(swept, best)}."
+    best = min(finished, key=lambda each: -each.confirmations[0].measure.sign * each.confirmations[0].searched)
+    return f"The search tried {_tried(swept)} on {_seeds(swept)}{_best(swept, best)}."
 
 
 def _tried(swept: SweepDocument) -> str:
@@ -71,30 +70,29 @@ def _seeds(swept: SweepDocument) -> str:
 def _best(swept: SweepDocument, best: ContenderResult) -> str:
     assert best.contender.winning is not None  # or it would not be the best
     where = place(best.contender.winning, names(swept))
-    what = f"rated {best.contender.label} best, at {where}" if len(swept.searched) > 1 else f"found {where}"
-    promise = best.promises[0]
-    promised = f"{promise.measure.name} {numbers.mean(promise.searched, promise.measure)}{_percent(promise)}"
-    return f"{what} ({promised}); {_held(best, promise)}"
+    what = f", and the best was {best.contender.label} at {where}" if len(swept.searched) > 1 else f" and found {where}"
+    first = best.confirmations[0]
+    searched = f"{first.measure.name} {numbers.mean(first.searched, first.measure)}{_percent(first)}"
+    return f"{what} ({searched}); {_fresh_score(best, first)}"
 
 
-def _held(best: ContenderResult, promise: Confirmation) -> str:
-    if not promise.confirmed.n:
-        return "that is not confirmed on fresh seeds yet"
-    found = f"{numbers.estimate(promise.confirmed, promise.measure)}{_percent(promise)}"
-    reached = f"on {numbers.count(best.fresh, 'fresh seed')} it reaches {found}"
-    optimism = promise.optimism
-    if promise.verdict == HELD:
+def _fresh_score(best: ContenderResult, confirmation: Confirmation) -> str:
+    if not confirmation.confirmed.n:
+        return "it is not confirmed on fresh seeds yet"
+    found = f"{numbers.estimate(confirmation.confirmed, confirmation.measure)}{_percent(confirmation)}"
+    reached = f"on {numbers.count(best.fresh, 'fresh seed')} it scores {found}"
+    bias = confirmation.bias
+    if confirmation.verdict == CONFIRMED:
         return f"{reached}, which confirms the search"
-    if promise.verdict not in (TOO_GOOD, TOO_MODEST):
+    if confirmation.verdict not in (OVERESTIMATED, UNDERESTIMATED):
         return reached
-    size = numbers.estimate(replace(optimism, mean=abs(optimism.mean)), promise.measure).partition(" ")[0]
-    unit = " percentage points" if promise.measure.is_share else ""
-    direction = "optimistic" if promise.verdict == TOO_GOOD else "pessimistic"
-    return f"{reached}: the search was too {direction} by {size}{unit}"
+    size = numbers.estimate(replace(bias, mean=abs(bias.mean)), confirmation.measure).partition(" ")[0]
+    unit = " percentage points" if confirmation.measure.is_share else ""
+    return f"{reached}: the search {confirmation.verdict} it by {size}{unit}"
 
 
-def _percent(promise: Confirmation) -> str:
-    return " %" if promise.measure.is_share else ""
+def _percent(confirmation: Confirmation) -> str:
+    return " %" if confirmation.measure.is_share else ""
 
 
 def flags(found: ContenderResult, swept: SweepDocument) -> Iterator[Flag]:
@@ -102,7 +100,7 @@ def flags(found: ContenderResult, swept: SweepDocument) -> Iterator[Flag]:
     contender, fresh, known = found.contender, found.fresh, names(swept)
     for edge in contender.edges:
         end, name = "upper" if edge.end == "high" else "lower", known.get(edge.path, edge.path)
-        yield Flag(f"{AT_EDGE} ({end} end of {name}). To widen it:", edge.remedy)
+        yield Flag(f"the best point is at the {end} limit of {name}; to widen the range:", edge.remedy)
     if contender.hyperparameters:
         yield from _of_points(contender, swept)
     if contender.winning and not fresh:
@@ -131,7 +129,7 @@ def _of_points(contender: SearchedContender, swept: SweepDocument) -> Iterator[F
         yield Flag(f"{contender.tried} of {numbers.count(int(wanted), 'point')} tried{under_way}")
     if winner is None and contender.tried:
         yet = " yet" if contender.tried < wanted else ""
-        yield Flag(f"nothing found{yet}: no point was trained to its end")
+        yield Flag(f"no point has finished training{yet}")
     if winner and winner.diverged:
         diverged = f"diverged on {winner.diverged} of {winner.lanes} trials of the search"
         yield Flag(f"{diverged}; its score contains a penalty")

@@ -16,10 +16,10 @@ MOST_COLUMNS = 2  # of options, each with a column of its own; more are written 
 CONTENDER = "A clipping strategy whose options were searched, or that has none to search."
 FOUND = "The values of the searched options."
 
-PROMISES = {
-    search_result.HELD: "The searched score lies within the 95 % interval of the fresh seeds.",
-    search_result.TOO_GOOD: "Fresh seeds are worse than the search promised.",
-    search_result.TOO_MODEST: "Fresh seeds are better than the search promised.",
+AGREEMENT = {
+    search_result.CONFIRMED: "The searched score lies within the 95 % interval of the fresh seeds.",
+    search_result.OVERESTIMATED: "Fresh seeds are worse than the searched score.",
+    search_result.UNDERESTIMATED: "Fresh seeds are better than the searched score.",
     search_result.NOT_CONFIRMED: "The fresh seeds are not trained yet.",
     search_result.NOT_SEARCHED: "There was nothing to search.",
 }
@@ -27,22 +27,22 @@ PROMISES = {
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A point of a contender's Pareto front, and the first contender that beats it in everything."""
+    """A point of a contender's Pareto front, and the first contender that dominates it."""
 
     contender: SearchedContender
     point: SearchedPoint
-    beaten_by: str
+    dominated_by: str
 
 
 def tables(search: SearchResult) -> list[Table[ContenderResult] | Table[FrontPoint]]:
     """The tables in the order in which they are read; only those that have rows."""
-    found = [promises(search, number) for number in range(len(search.measures))]
+    found = [confirmations(search, number) for number in range(len(search.measures))]
     others = (effort(search), importances(search), pareto(search))
     return [*found, *(table for table in others if table.rows)]
 
 
-def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
-    """One objective: what the search promised, and what fresh seeds show."""
+def confirmations(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
+    """One objective: the searched score of each point, and its score on fresh seeds."""
     measure = search.measures[number]
     seeds = numbers.seeds(search.swept.search_seeds)
     columns: tuple[TableColumn[ContenderResult], ...] = (
@@ -52,32 +52,32 @@ def promises(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
             "searched",
             f"Mean over the search seeds ({seeds}) at the best point, by which it was chosen.",
             measure,
-            lambda row: row.promises[number].searched,
+            lambda row: row.confirmations[number].searched,
         ),
         mean_column(
             "fresh",
             "Mean over seeds that the search did not use ± half-width of its 95 % t interval.",
             measure,
-            lambda row: row.promises[number].confirmed,
+            lambda row: row.confirmations[number].confirmed,
         ),
         mean_column(
-            "optimism",
-            "Searched minus fresh; positive where the search promised too much. A little is to be expected: the best "
-            "of many noisy scores is partly luck.",
+            "bias",
+            "Searched minus fresh; positive if the search overestimated the point. Some bias is expected, because "
+            "the best of many noisy scores was selected.",
             measure,
-            lambda row: row.promises[number].optimism,
+            lambda row: row.confirmations[number].bias,
             is_difference=True,
         ),
         TableColumn(
-            "promise",
+            "agreement",
             "Whether the searched score agrees with the fresh seeds.",
-            value=lambda row: row.promises[number].verdict,
+            value=lambda row: row.confirmations[number].verdict,
             is_text=True,
-            words=PROMISES,
+            words=AGREEMENT,
         ),
     )
     head = "The same points by" if number else "What the search found, by"
-    name = f"promises-{number + 1}" if number else "promises"
+    name = f"confirmations-{number + 1}" if number else "confirmations"
     return Table(name, f"{head} {numbers.unit(measure)}", columns, search.found)
 
 
@@ -107,7 +107,7 @@ def effort(search: SearchResult) -> Table[ContenderResult]:
         ),
     )
     rows = tuple(row for row in search.found if row.contender.hyperparameters)
-    return Table("effort", "What the search took", columns, rows)
+    return Table("effort", "Cost of the search", columns, rows)
 
 
 def importances(search: SearchResult) -> Table[ContenderResult]:
@@ -116,7 +116,7 @@ def importances(search: SearchResult) -> Table[ContenderResult]:
     paths = dict.fromkeys(path for row in rows for path in row.contender.importances)
     names = search_sentences.names(search.swept)
     columns = (_contender(), *(_importance(path, names.get(path, path)) for path in paths))
-    return Table("importances", "What mattered", columns, rows)
+    return Table("importances", "Importance of options", columns, rows)
 
 
 def pareto(search: SearchResult) -> Table[FrontPoint]:
@@ -136,13 +136,13 @@ def pareto(search: SearchResult) -> Table[FrontPoint]:
         TableColumn("found", FOUND, value=lambda row: search_sentences.place(row.point, names), is_text=True),
         *(_score(number, measure) for number, measure in enumerate(search.measures)),
         TableColumn(
-            "beaten by",
+            "dominated by",
             "A contender with a point that is no worse in any objective and better in one.",
-            value=lambda row: row.beaten_by or None,
+            value=lambda row: row.dominated_by or None,
             is_text=True,
         ),
     )
-    return Table("pareto", "Pareto table: a choice between objectives", columns, tuple(front_points(search)))
+    return Table("pareto", "Pareto table: trade-off between objectives", columns, tuple(front_points(search)))
 
 
 def front_points(search: SearchResult) -> Iterator[FrontPoint]:

@@ -6,8 +6,10 @@ HELPS = "clipping helps"
 TOO_FEW = "too few seeds to tell"
 GOOD, BAD, OPEN, BASE = "good", "bad", "open", "base"
 TONES = (
-    dict.fromkeys((HELPS, claims.SUPPORTED, search_result.HELD, verdicts.BEST, verdicts.TIED, verdicts.BETTER), GOOD)
+    dict.fromkeys(
+        (HELPS, claims.SUPPORTED, search_result.CONFIRMED, verdicts.BEST, verdicts.TIED, verdicts.BETTER), GOOD
+    )
     | dict.fromkeys((claims.REFUTED, verdicts.WORSE), BAD)
-    | dict.fromkeys((TOO_FEW, claims.INCONCLUSIVE, search_result.TOO_GOOD, verdicts.UNDERPOWERED), OPEN)
+    | dict.fromkeys((TOO_FEW, claims.INCONCLUSIVE, search_result.OVERESTIMATED, verdicts.UNDERPOWERED), OPEN)
     | {verdicts.BASELINE: BASE}
 )

@@ -132,7 +132,7 @@ def test_without_validation_data_nothing_is_tuned_and_it_is_said():
     rows = [{key: value for key, value in r.items() if not key.startswith("val/")} for r in rescue()]
     report = compare(pd.DataFrame(rows), ReportOptions(tuned=True))
     assert not any(setting.tuned for setting in report.settings)
-    assert "Nothing is tuned (`report.tuned`): there is no validation data to choose by." in notes.of_report(report)
+    assert "`report.tuned` has no effect: there is no validation data." in notes.of_report(report)
 
 
 # The price of choosing
@@ -174,9 +174,7 @@ def test_luck_of_a_choice_among_all_combinations_is_taken_out_and_said():
     only = lucky(("norm", 1.0), ("none", None))
     assert only.main[1].contrast.p_choice > 0.05
     assert only.main[1].verdict == "no difference shown"
-    assert any(
-        note.endswith("when the test repeats the choice of lr and threshold.") for note in notes.of_setting(only)
-    )
+    assert any("but after accounting for lr and threshold selection p = " in note for note in notes.of_setting(only))
     assert headline.sentence(only).endswith("after correction for the choice of its lr and threshold).")
 
 
@@ -184,7 +182,9 @@ def test_luck_of_the_baselines_choice_is_taken_out_and_said():
     only = lucky(("none", None), ("norm", 1.0))
     assert only.main[1].contrast.p_baseline > 0.05
     assert only.main[1].verdict == "no difference shown"
-    assert any(f"when the test repeats the choice of {only.baseline}" in note for note in notes.of_setting(only))
+    assert any(
+        f"but after accounting for the selection of {only.baseline} p = " in note for note in notes.of_setting(only)
+    )
 
 
 # The YAML

@@ -87,7 +87,7 @@ def test_page_names_no_address_that_could_be_fetched(quickstart_page):
 def test_answer_stands_before_every_table_and_figure(quickstart_page):
     body = quickstart_page[quickstart_page.index("<body>") :]
     assert body.index("Use <strong>norm@1.0</strong>") < body.index("<table>")
-    assert body.index("beat none") < body.index("<svg")
+    assert body.index("is better than none") < body.index("<svg")
 
 
 def test_every_column_and_every_reason_says_what_it_means(quickstart_page):
@@ -170,7 +170,7 @@ def test_how_exact_the_threshold_must_be_is_said_in_words(thresholds, words):
 
 def test_no_effect_is_an_answer():
     rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001)
-    assert "clipping does not matter" in page(pd.DataFrame(rows), margin=0.02)
+    assert "no effect: within ±2 pp" in page(pd.DataFrame(rows), margin=0.02)
 
 
 def test_nothing_trained_still_makes_a_page():

@@ -53,7 +53,7 @@ def test_entries_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
 def test_command_is_told_as_it_was_typed(published, tmp_path):
     subject, store, _ = published
     found = words(provenance.of(subject, store.records(), [run(when="2026-11-21T03:00:00Z")]))
-    assert found[0] == ("typed 2026-11-21", "clipbench run x.yaml --seeds 2 (16 trials, commit 0123456789ab)")
+    assert found[0] == ("command (2026-11-21)", "clipbench run x.yaml --seeds 2 (16 trials, commit 0123456789ab)")
 
 
 def test_versions_are_one_line_where_nothing_changed_and_two_where_something_did(published):

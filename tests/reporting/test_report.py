@@ -222,7 +222,7 @@ def test_helping_strategy_is_best_and_its_equal_ties_and_harm_is_worse():
         "skip@100.0": "no difference shown",
         "zero@0.01": "no difference shown",
     }
-    assert "norm@1.0 beat none" in headline.sentence(only)
+    assert "norm@1.0 is better than none" in headline.sentence(only)
 
 
 def test_baseline_comes_first_then_best_to_worst():
@@ -316,7 +316,7 @@ def test_no_effect_needs_a_margin():
     rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001)
     assert verdicts(setting(rows))["norm@1.0"] == "no difference shown"
     assert verdicts(setting(rows, margin=0.02))["norm@1.0"] == "no effect"
-    assert "clipping does not matter" in headline.sentence(setting(rows, margin=0.02))
+    assert "clipping has no effect" in headline.sentence(setting(rows, margin=0.02))
 
 
 def test_lucky_threshold_of_many_is_not_called_better():
@@ -328,7 +328,7 @@ def test_lucky_threshold_of_many_is_not_called_better():
     chosen = only.main[1]
     assert chosen.contrast.p_holm < 0.05 < chosen.contrast.p_choice
     assert chosen.verdict == "no difference shown"
-    assert any("repeats the choice" in note for note in notes.of_setting(only))
+    assert any("after accounting for threshold selection" in note for note in notes.of_setting(only))
     assert headline.sentence(only).endswith("p = 0.12 after correction for the choice of its threshold).")
 
 
@@ -398,7 +398,7 @@ def test_where_both_diverged_they_tie():
     only = setting(diverged("none", None, range(8)) + diverged("norm", 1.0, range(8)))
     assert row(only, "norm@1.0").contrast.score.ties == 8
     assert row(only, "norm@1.0").contrast.p == 1.0
-    assert "no pair of trials finished" in headline.sentence(only)
+    assert "no seed finished for both arms" in headline.sentence(only)
 
 
 def test_rule_for_diverged_trials_is_said_where_it_was_needed():
@@ -443,7 +443,7 @@ def test_rule_is_asked_for_also_where_a_whole_arm_diverged(baseline, other):
     make = {"fine": arm, "diverged": lambda *names: diverged(*names, range(8))}
     only = setting(make[baseline]("none", None) + make[other]("norm", 1.0))
     found = {each.arm: each.verdict_without for each in only.otherwise}
-    assert found["norm@1.0"] == ("no baseline" if baseline == "diverged" else "nothing left to compare")
+    assert found["norm@1.0"] == ("no baseline" if baseline == "diverged" else "no finished trials")
 
 
 # Flags
@@ -455,8 +455,8 @@ def test_flags_say_what_a_threshold_does():
     rows += arm("normalize", **{"clip/fired_share": 1.0})
     only = setting(rows)
     assert row(only, "none").flags == ()
-    assert row(only, "a@1.0").flags == ("never fired",)
-    assert row(only, "b@1.0").flags == ("fires on > 95 % of steps",)
+    assert row(only, "a@1.0").flags == ("never clipped",)
+    assert row(only, "b@1.0").flags == ("clips > 95 % of steps",)
     assert row(only, "normalize").flags == ()
 
 
@@ -466,7 +466,7 @@ def test_a_rule_that_refuses_nearly_all_steps_is_not_called_a_learning_rate():
     only = setting(rows + arm("norm", 1.0, **fired, **{"clip/cosine": 1.0}) + arm("value", 1.0, **fired))
     found = {name: row(only, f"{name}@1.0").flags for name in ("drop", "norm", "value")}
     assert found["drop"] == ("refuses > 95 % of steps",)
-    assert found["norm"] == found["value"] == ("fires on > 95 % of steps",)
+    assert found["norm"] == found["value"] == ("clips > 95 % of steps",)
 
 
 def test_best_threshold_at_the_end_of_its_range_is_flagged():
@@ -480,7 +480,7 @@ def test_best_threshold_at_the_end_of_its_range_is_flagged():
 def test_of_thresholds_that_never_fire_the_smallest_is_taken_and_is_no_edge():
     rows = arm("none") + [r for t in (1.0, 2.0, 3.0) for r in arm("a", t, spread=0.0, **{"clip/fired_share": 0.0})]
     assert setting(rows).main[-1].arm == "a@1.0" or setting(rows).main[1].arm == "a@1.0"
-    assert row(setting(rows), "a@1.0").flags == ("never fired",)
+    assert row(setting(rows), "a@1.0").flags == ("never clipped",)
 
 
 # Settings
@@ -583,9 +583,9 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
     foreign = [r | {"id": f"{r['id']}old"} for r in arm("value", 3.0)]
     report = compare(pd.DataFrame(rows + foreign), ReportOptions(planned=planned))
     assert notes.of_report(report) == (
-        "1 trial failed with an error; the next run trains them again: norm@1.0 seed 1 (RuntimeError: out of memory).",
+        "1 trial failed with an error; rerun the command to retry: norm@1.0 seed 1 (RuntimeError: out of memory).",
         "1 trial not trained yet: norm@1.0 seed 8.",
-        "The results folder also holds 8 other trials that this YAML does not ask for; not shown.",
+        "The results folder also contains 8 trials that are not part of this YAML; they are not shown.",
     )
     (only,) = report.settings
     assert {row.strategy for row in only.rows} == {"none", "norm"}
@@ -682,7 +682,7 @@ def test_table_of_the_target_counts_everybody_and_says_what_it_means():
 
 def test_without_a_target_there_is_no_table_of_it():
     (only,) = compare(quickstart()).settings
-    assert [table.name for table in comparison_tables.tables(only)] == ["comparison", "behaviour", "everything"]
+    assert [table.name for table in comparison_tables.tables(only)] == ["comparison", "training", "everything"]
 
 
 def test_mean_epochs_to_target_is_never_over_survivors_alone():

@@ -1,4 +1,4 @@
-"""What the report says of a search: what it promised, what held on fresh seeds, word by word and picture by picture."""
+"""What the report says of a search: what was found, what fresh seeds show, word by word and picture by picture."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ import yaml
 from scipy import stats as scipy_stats
 
 from clipbench import config
-from clipbench.analysis.search_result import HELD, NOT_CONFIRMED, NOT_SEARCHED, TOO_GOOD, TOO_MODEST
+from clipbench.analysis.search_result import CONFIRMED, NOT_CONFIRMED, NOT_SEARCHED, OVERESTIMATED, UNDERESTIMATED
 from clipbench.analysis.strategy_ranks import combine
 from clipbench.reporting import ReportOptions, compare, figures, notes, search_tables
 from clipbench.reporting import search_sentences as words
@@ -111,18 +111,20 @@ def test_csv_has_a_row_a_point_in_full_precision(scenes):
 # What is concluded
 
 
-def test_optimism_is_what_was_promised_minus_what_fresh_seeds_show_with_their_interval(tmp_path):
+def test_bias_is_the_searched_score_minus_that_of_fresh_seeds_with_their_interval(tmp_path):
     written, frame = fake_sweep.thresholds()
-    promise = found(report_of(tmp_path, written, frame), "norm").promises[0]
+    confirmation = found(report_of(tmp_path, written, frame), "norm").confirmations[0]
     mine = frame[frame["strategy"] == "norm"]["val/accuracy"]
     half = scipy_stats.t.ppf(0.975, 7) * scipy_stats.sem(mine)
-    assert promise.confirmed.mean == pytest.approx(mine.mean())
-    assert promise.optimism.mean == pytest.approx(promise.searched - mine.mean())
-    assert promise.optimism.half_width == pytest.approx(half)
+    assert confirmation.confirmed.mean == pytest.approx(mine.mean())
+    assert confirmation.bias.mean == pytest.approx(confirmation.searched - mine.mean())
+    assert confirmation.bias.half_width == pytest.approx(half)
 
 
 @pytest.mark.parametrize(
-    ("gain", "verdict"), [(-0.02, "too good"), (0.0, "held"), (0.02, "too modest")], ids=["worse", "same", "better"]
+    ("gain", "verdict"),
+    [(-0.02, "overestimated"), (0.0, "confirmed"), (0.02, "underestimated")],
+    ids=["worse", "same", "better"],
 )
 @pytest.mark.parametrize("higher", [True, False])
 def test_verdict_follows_the_direction_of_the_measure(gain, verdict, higher, tmp_path):
@@ -134,9 +136,9 @@ def test_verdict_follows_the_direction_of_the_measure(gain, verdict, higher, tmp
     made = fake_sweep.points("norm", [param()], 1, {"threshold": 0.5})
     made[0]["scores"] = [mean - sign * gain]
     written = fake_sweep.document(contender("norm", [param()], made, confirmed), objectives=((name, higher),))
-    promise = found(report_of(tmp_path, written, pd.DataFrame(confirmed)), "norm").promises[0]
-    assert promise.verdict == verdict
-    assert promise.optimism.mean == pytest.approx(-gain, abs=1e-12)
+    confirmation = found(report_of(tmp_path, written, pd.DataFrame(confirmed)), "norm").confirmations[0]
+    assert confirmation.verdict == verdict
+    assert confirmation.bias.mean == pytest.approx(-gain, abs=1e-12)
 
 
 def test_headline_of_one_contender_is_a_sentence_for_a_stranger(tmp_path):
@@ -145,7 +147,7 @@ def test_headline_of_one_contender_is_a_sentence_for_a_stranger(tmp_path):
     report = report_of(tmp_path, written, frame)
     assert words.headline(report.search) == (
         "The search tried 40 thresholds of norm on seeds 0 to 2 and found 0.6024 (val/accuracy 94.78 %); on 8 fresh seeds "
-        "it reaches 93.84 ± 0.78 %: the search was too optimistic by 0.94 percentage points."
+        "it scores 93.84 ± 0.78 %: the search overestimated it by 0.94 percentage points."
     )
 
 
@@ -153,8 +155,8 @@ def test_headline_of_one_contender_is_a_sentence_for_a_stranger(tmp_path):
     ("change", "said"),
     [
         ({"contenders": []}, "There was nothing to search."),
-        ({"search_seeds": [5]}, "on seed 5 and"),
-        ({"search_seeds": [1, 2, 5]}, "on seeds 1, 2, 5 and"),
+        ({"search_seeds": [5]}, "on seed 5, and"),
+        ({"search_seeds": [1, 2, 5]}, "on seeds 1, 2, 5, and"),
     ],
 )
 def test_headline_says_what_there_is(change, said, tmp_path):
@@ -165,8 +167,8 @@ def test_headline_says_what_there_is(change, said, tmp_path):
 def test_one_fresh_seed_has_no_interval_and_so_no_verdict(tmp_path):
     written, frame = fake_sweep.thresholds()
     report = report_of(tmp_path, written, frame[frame["seed"] == 8])
-    assert found(report, "norm").promises[0].verdict == ""
-    assert words.headline(report.search).endswith("on 1 fresh seed it reaches 94.83 %.")
+    assert found(report, "norm").confirmations[0].verdict == ""
+    assert words.headline(report.search).endswith("on 1 fresh seed it scores 94.83 %.")
     assert flags(report, "norm") == ["confirmed on 1 of 8 fresh seeds so far"]
 
 
@@ -177,10 +179,10 @@ def test_folds_of_a_fresh_seed_are_averaged_within_it(tmp_path):
     for each in written["contenders"]:
         each["confirmed"] = [f"{id_}/{k}" for id_ in each["confirmed"] for k in range(3)]
     row = found(report_of(tmp_path, written, folds), "norm")
-    assert (row.fresh, row.promises[0].confirmed.n) == (8, 8)
+    assert (row.fresh, row.confirmations[0].confirmed.n) == (8, 8)
 
 
-def test_diverged_trials_are_said_and_a_score_with_a_penalty_is_no_promise(tmp_path):
+def test_diverged_trials_are_said_and_a_score_with_a_penalty_has_no_bias(tmp_path):
     written, frame = fake_sweep.thresholds()
     frame.loc[frame["strategy"].eq("norm") & frame["seed"].eq(9), ["status", "val/accuracy"]] = ["diverged", np.nan]
     made = written["contenders"][2]["points"]
@@ -188,14 +190,14 @@ def test_diverged_trials_are_said_and_a_score_with_a_penalty_is_no_promise(tmp_p
     report = report_of(tmp_path, written, frame)
     assert flags(report, "norm") == ["diverged on 1 of 8 fresh seeds"]
     assert flags(report, "value")[1] == "diverged on 1 of 3 trials of the search; its score contains a penalty"
-    assert found(report, "norm").promises[0].confirmed.n == 7
-    assert math.isnan(found(report, "value").promises[0].optimism.mean)
+    assert found(report, "norm").confirmations[0].confirmed.n == 7
+    assert math.isnan(found(report, "value").confirmations[0].bias.mean)
 
 
 def test_best_point_at_the_end_of_a_range_is_flagged_with_what_to_type(scenes):
     report = scenes["thresholds"]
     (flag,) = words.flags(found(report, "value"), report.search.swept)
-    assert flag.words == "best at the edge of the range (lower end of threshold). To widen it:"
+    assert flag.words == "the best point is at the lower limit of threshold; to widen the range:"
     assert flag.remedy in printed(scenes["thresholds"])  # in one line, to be copied
     assert f"`{flag.remedy}`" in markdown.render(scenes["thresholds"])
 
@@ -221,7 +223,7 @@ def test_a_space_of_choices_that_is_exhausted_is_not_underfilled(tmp_path):
 def test_no_point_that_was_trained_to_its_end_is_said(tmp_path):
     made = [each | {"state": "pruned"} for each in fake_sweep.points("a", [param()], 40, {})]
     report = report_of(tmp_path, fake_sweep.document(contender("a", [param()], made)), pd.DataFrame())
-    assert flags(report, "a") == ["nothing found: no point was trained to its end"]
+    assert flags(report, "a") == ["no point has finished training"]
     assert words.headline(report.search) == "The search has not finished any point yet."
 
 
@@ -233,7 +235,7 @@ def test_shares_of_the_budget_are_of_the_epochs_that_were_trained(scenes):
     assert norm.contender.epochs == 3 * (20 * 37 + 5 * 3)
 
 
-def test_points_of_the_pareto_table_are_beaten_by_nothing_of_their_own_and_say_who_beats_them(scenes):
+def test_points_of_the_pareto_table_are_not_dominated_by_their_own_contender_and_name_one_that_dominates_them(scenes):
     report = scenes["objectives"]
     peers = list(search_tables.front_points(report.search))
     assert {peer.contender.name for peer in peers} == {"norm", "value"}
@@ -245,8 +247,8 @@ def test_points_of_the_pareto_table_are_beaten_by_nothing_of_their_own_and_say_w
             if other.point is not peer.point
         ]
         assert peer.contender.name not in better
-        assert (peer.beaten_by in better) if better else peer.beaten_by == ""
-    assert any(peer.beaten_by for peer in peers)
+        assert (peer.dominated_by in better) if better else peer.dominated_by == ""
+    assert any(peer.dominated_by for peer in peers)
 
 
 # The comparison of what was found
@@ -294,7 +296,10 @@ def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"report": "val/accuracy"}, "on the same examples, with other seeds, chose what is compared here"),
+        (
+            {"report": "val/accuracy"},
+            "What is compared here was selected by val/accuracy on the same examples, with other seeds",
+        ),
         ({"drop": True}, "No validation data: no arm is called best."),
     ],
 )
@@ -333,7 +338,7 @@ def test_trials_of_the_search_are_not_called_others(tmp_path):
     alien = trained.iloc[:1].assign(id="alien")
     report = report_of(tmp_path, written, pd.concat([frame, trained, alien], ignore_index=True))
     assert notes.of_report(report) == (
-        "The results folder also holds 1 other trial that this YAML does not ask for; not shown.",
+        "The results folder also contains 1 trial that is not part of this YAML; it is not shown.",
     )
 
 
@@ -360,7 +365,7 @@ def test_page_of_several_experiments_counts_and_ranks_what_was_found(scenes):
     assert "All experiments" in html.render_combined(together)
 
 
-def test_training_without_chance_keeps_its_promise(tmp_path):
+def test_the_search_of_deterministic_training_is_confirmed(tmp_path):
     """All seeds are equal then, and the mean of equal numbers differs from them in its last digit."""
     confirmed = [row | {"val/accuracy": 0.1 + 0.2} for row in fresh("norm", 0.5)]
     made = fake_sweep.points("norm", [param()], 1, {"threshold": 0.5})
@@ -368,8 +373,8 @@ def test_training_without_chance_keeps_its_promise(tmp_path):
     report = report_of(
         tmp_path, fake_sweep.document(contender("norm", [param()], made, confirmed)), pd.DataFrame(confirmed)
     )
-    promise = found(report, "norm").promises[0]
-    assert (promise.verdict, promise.optimism.mean) == ("held", 0)
+    confirmation = found(report, "norm").confirmations[0]
+    assert (confirmation.verdict, confirmation.bias.mean) == ("confirmed", 0)
 
 
 # What is drawn
@@ -426,7 +431,7 @@ def test_fresh_seeds_are_a_band_behind_the_history_and_an_interval_at_the_found_
         (square,) = [mark for mark in slice_.marks if mark.color == "green"]
         (diamond,) = [mark for mark in slice_.marks if mark.shape == "diamond"]
         assert square.x == diamond.x
-        assert (square.y > diamond.y) == (row.promises[0].optimism.mean > 0)
+        assert (square.y > diamond.y) == (row.confirmations[0].bias.mean > 0)
         assert min(y for _, y in band.points) < square.y < max(y for _, y in band.points)
 
 
@@ -566,7 +571,7 @@ def test_every_word_of_the_search_is_explained_in_the_pages(scenes):
         for table in search_tables.tables(report.search)[:2]
         for column in table.columns
     }
-    said = headers - {"contender"} | {HELD, TOO_GOOD, TOO_MODEST, NOT_CONFIRMED, NOT_SEARCHED}
+    said = headers - {"contender"} | {CONFIRMED, OVERESTIMATED, UNDERESTIMATED, NOT_CONFIRMED, NOT_SEARCHED}
     assert [word for word in sorted(said) if not re.search(rf"`{re.escape(word)}( %| \(\w+\))?`", text)] == []
     drawn_ = {name.partition("-")[0] for report in scenes.values() for name in drawn(report)}
     assert [name for name in sorted(drawn_) if f"`search-{name}`" not in text] == []

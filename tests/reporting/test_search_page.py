@@ -56,7 +56,7 @@ def test_page_is_well_formed_and_its_contents_lead_somewhere(pages, name):
     seen = outline(pages[name])
     assert len(seen.ids) == len(set(seen.ids))
     assert {link.removeprefix("#") for link in seen.links} <= set(seen.ids)
-    assert {"search", "search-promises", "search-history", "search-slices"} <= set(seen.ids)
+    assert {"search", "search-confirmations", "search-history", "search-slices"} <= set(seen.ids)
 
 
 def test_every_figure_stands_on_the_page_once(pages):
@@ -76,10 +76,15 @@ def test_the_fronts_of_three_objectives_stand_below_the_pareto_table(tmp_path):
     assert page.index('id="search-pareto"') < page.index('id="search-front"')
 
 
-def test_the_answer_stands_before_the_search_and_what_it_promised_before_its_figures(pages):
+def test_the_answer_stands_before_the_search_and_its_table_before_its_figures(pages):
     page = pages["thresholds"][pages["thresholds"].index("<main>") :]
-    places = [page.index(words) for words in ('id="s0"', 'id="search"', "optimistic by 0.94", 'id="search-promises"')]
-    places += [page.index(words) for words in ("To widen it: <code>--set", 'id="search-history"', 'id="reproduce"')]
+    places = [
+        page.index(words)
+        for words in ('id="s0"', 'id="search"', "overestimated it by 0.94", 'id="search-confirmations"')
+    ]
+    places += [
+        page.index(words) for words in ("to widen the range: <code>--set", 'id="search-history"', 'id="reproduce"')
+    ]
     assert places == sorted(places)
 
 

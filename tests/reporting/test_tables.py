@@ -57,14 +57,14 @@ def test_no_table_has_two_columns_of_one_name(tables):
         assert len(headers) == len(set(headers)), table.title
 
 
-def test_every_verdict_and_every_promise_has_a_meaning(reports):
+def test_every_verdict_of_a_comparison_and_of_a_search_has_a_meaning(reports):
     (setting,) = reports["quickstart"].settings
     named = {getattr(verdicts, name) for name in ("BASELINE", "NO_BASELINE", "BEST", "TIED", "BETTER", "WORSE")}
     named |= {verdicts.NO_EFFECT, verdicts.UNDERPOWERED, verdicts.OPEN}
     assert set(comparison_tables.verdict(setting).words) == named
-    promised = {search_result.HELD, search_result.TOO_GOOD, search_result.TOO_MODEST}
-    promised |= {search_result.NOT_CONFIRMED, search_result.NOT_SEARCHED}
-    assert set(search_tables.PROMISES) == promised
+    searched = {search_result.CONFIRMED, search_result.OVERESTIMATED, search_result.UNDERESTIMATED}
+    searched |= {search_result.NOT_CONFIRMED, search_result.NOT_SEARCHED}
+    assert set(search_tables.AGREEMENT) == searched
 
 
 def test_every_word_that_stands_in_a_column_of_verdicts_is_one_that_it_explains(tables):
@@ -125,7 +125,7 @@ def test_columns_of_words_and_counts_are_sorted_by_what_they_mean(reports):
     """As the page sorts: by how far wins exceed losses, by seeds, by per cent."""
     (setting,) = reports["quickstart"].settings
     best = setting.main[1]
-    exact = {cell.column.title: cell.exact for cell in comparison_tables.behaviour(setting).cells[1]}
+    exact = {cell.column.title: cell.exact for cell in comparison_tables.training(setting).cells[1]}
     assert exact["w-t-l"] == best.contrast.score.wins - best.contrast.score.losses == 8
     assert exact["diverged"] == best.diverged and exact["clipped"] == 100 * best.fired_share
     assert exact["dz"] == best.contrast.dz and exact["norm"] == best.grad_norm and exact["step"] == best.step_us

@@ -56,7 +56,7 @@ def test_several_strategies_cost_the_power_that_holm_takes(studies):
     assert expected - error(expected, studies) <= found(1.5, studies, strategies=3) <= theory(1.5, stats.LEVEL)
 
 
-def test_seeds_that_are_advised_give_the_power_that_is_promised():
+def test_the_advised_number_of_seeds_gives_the_stated_power():
     seeds = int(stats.seeds_for_power(1.0))
     rng = np.random.default_rng(7)
     hits = [stats.sign_flip_p(rng.normal(1.0, 1.0, seeds)) < stats.LEVEL for _ in range(1000)]

@@ -59,7 +59,7 @@ def _slice_panel(row: ContenderResult, param: SearchedHyperparameter, known: Obj
     places = {point.number: place(param, point.values.get(param.path)) for point in contender.points}
     x = axis(param, [value for value in places.values() if math.isfinite(value)], LEFT, RIGHT)
     axes = Axes(panel, x, known.axis, known.label, f"{shortened(label, 200)}{', log axis' if x.log else ''}")
-    confirmed = row.promises[known.number].confirmed
+    confirmed = row.confirmations[known.number].confirmed
     found = places.get(-1 if contender.winner is None else contender.winner, math.nan)
     if math.isfinite(found) and math.isfinite(confirmed.mean):
         low, mean, high = shown(confirmed, known.metric)

@@ -79,7 +79,9 @@ class Objective:
 
     def figure(self, name: str, title: str, caption: str, fresh: str, panels: Iterable[Panel]) -> Figure:
         """A figure that each objective has; its caption ends with `fresh` where there are fresh seeds."""
-        confirmed = any(row.promises[self.number].confirmed.n for row in self.search.found if row.contender.winning)
+        confirmed = any(
+            row.confirmations[self.number].confirmed.n for row in self.search.found if row.contender.winning
+        )
         return Figure(
             f"{name}-{self.number + 1}" if self.number else name,
             f"{title} ({self.metric.name})" if len(self.search.measures) > 1 else title,
@@ -93,7 +95,9 @@ def objective(search: SearchResult, number: int, start: float = FLOOR, end: floa
     factor = numbers.scale(metric)
     steady = [factor * p.score(number) for row in search.found for p in row.contender.points if p.is_steady]
     near = _near(steady, metric.sign, log=not metric.is_share and spans_decades(steady))
-    fresh = [end for row in search.found for end in shown(row.promises[number].confirmed, metric) if math.isfinite(end)]
+    fresh = [
+        end for row in search.found for end in shown(row.confirmations[number].confirmed, metric) if math.isfinite(end)
+    ]
     log = not metric.is_share and spans_decades([*near, *fresh])
     return Objective(search, number, scale([*near, *fresh], start, end, log=log), len(near) < len(steady))
 
@@ -151,7 +155,7 @@ def history(search: SearchResult, number: int) -> Figure | None:
     known = objective(search, number)
     fresh = (
         " Gray band: the best point on fresh seeds, with its 95 % interval. If the line ends on the better side of the "
-        "band, the search promised too much."
+        "band, the search overestimated the point."
     )
     caption = (
         f"Mean {known.metric.name} over the search seeds of each point, in the order in which they were tried. "
@@ -167,7 +171,7 @@ def _history_panel(row: ContenderResult, known: Objective) -> Panel:
     panel = Panel(WIDTH, HEIGHT, f"The search of {contender.label}", description, contender.label)
     last = max(swept.trials - 1, *(point.number for point in contender.points))
     axes = Axes(panel, Scale(-0.5, last + 0.5, LEFT, RIGHT), known.axis, known.label, "point")
-    axes.level(*shown(row.promises[known.number].confirmed, known.metric))
+    axes.level(*shown(row.confirmations[known.number].confirmed, known.metric))
     steady = [point for point in contender.points if point.is_steady]
     best = [(point.number, known.height(point)) for point in front(steady, lambda p: (p.number, known.loss(p)))]
     if best:
@@ -182,12 +186,12 @@ def _history_description(row: ContenderResult, names: Mapping[str, str]) -> str:
     counts = f"{contender.tried} points, {contender.count('pruned')} pruned"
     if winner is None:
         return f"{counts}; nothing found."
-    promises = "; ".join(
+    confirmations = "; ".join(
         f"{each.measure.name} {numbers.mean(each.searched, each.measure)} searched, "
         f"{numbers.estimate(each.confirmed, each.measure)} on fresh seeds"
-        for each in row.promises
+        for each in row.confirmations
     )
-    return f"{counts}; found {search_sentences.place(winner, names)} at point {winner.number}: {promises}."
+    return f"{counts}; found {search_sentences.place(winner, names)} at point {winner.number}: {confirmations}."
 
 
 def objectives(search: SearchResult, number: int) -> Figure | None:

@@ -35,12 +35,12 @@ SIGNS = {
     "good": "▲",
     "bad": "▼",
     "open": "?",
-    search_result.HELD: "✓",
-    search_result.TOO_GOOD: "↓",
-    search_result.TOO_MODEST: "↑",
+    search_result.CONFIRMED: "✓",
+    search_result.OVERESTIMATED: "↓",
+    search_result.UNDERESTIMATED: "↑",
 }
 # Which figures of a search stand below which of its tables.
-BELOW = {"promises": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}
+BELOW = {"confirmations": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}
 # Characters that HTML cannot hold, not even as references.
 FORBIDDEN = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -132,7 +132,7 @@ def _about_headline(setting: Setting) -> str:
 
 
 def _below(table: Table[Any], figures: Sequence[Figure]) -> list[Figure]:
-    """The figures that stand below a table of the search: `history-2` below `promises-2`."""
+    """The figures that stand below a table of the search: `history-2` below `confirmations-2`."""
     kind, _, number = table.name.partition("-")
     names = [f"{name}-{number}" if number else name for name in BELOW.get(kind, ())]
     names += [shown.name for shown in figures if kind == "pareto" and shown.name.startswith("front-")]

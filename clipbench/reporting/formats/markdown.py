@@ -50,7 +50,7 @@ def _chapter(chapter: Chapter) -> Iterator[str]:
     yield from (f"**{_escape(chapter.headline)}**", "")
     for table in chapter.tables:
         yield from (f"### {_escape(table.title)}", "", *_table(table), "")
-    yield from _list("Be aware:", [_flag(flag) for flag in chapter.flags])
+    yield from _list("Warnings:", [_flag(flag) for flag in chapter.flags])
     yield from _list("Notes:", [_escape(note) for note in chapter.notes])
 
 
