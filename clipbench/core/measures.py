@@ -61,8 +61,8 @@ STEP = (
     Column("grad_max/pre", "Largest absolute element of the gradient before clipping."),
     Column(
         "clip/fired",
-        "1 where the rule clipped. Rules on norms: the norm was above the threshold at any of their places. Elementwise "
-        "rules: an element changed. `skip` and `drop`: the step was refused. `normalize`: always.",
+        "1 where the rule clipped. Rules on norms: the norm was above the threshold at any of their places. "
+        "Elementwise rules: an element changed. `skip` and `drop`: the step was refused. `normalize`: always.",
     ),
     Column(
         "clip/fraction",
@@ -177,8 +177,8 @@ END = (
     ),
     Column(
         "membership_advantage",
-        "How well the losses tell training examples from test examples: the largest difference between the shares of "
-        "both whose loss is at most some bound, over the first 1,000 examples of each. 0 is guessing, 1 is certainty.",
+        "Success of a membership inference attack by a threshold on the loss: the maximum over thresholds of its true "
+        "minus its false positive rate, on the first 1,000 training and test examples. 0: no better than guessing.",
         higher_is_better=False,
         compared=True,
         uses_test_data=True,
