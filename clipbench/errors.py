@@ -102,4 +102,4 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
     if near:
         return f"Did you mean `{near[0]}`?"
-    return f"Known: {', '.join(known)}." if known else "Nothing is known here."
+    return f"Known: {', '.join(known)}." if known else "No names are available."

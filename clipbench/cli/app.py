@@ -37,7 +37,7 @@ class Commands(TyperGroup):
             complain(str(error))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as interrupt:
-            complain(str(interrupt) or "Interrupted.")
+            complain(str(interrupt) or "Interrupted. Run the same command to continue.")
             raise typer.Exit(INTERRUPTED) from None
 
     def format_commands(self, context: Any, formatter: Any) -> None:

@@ -78,7 +78,7 @@ def sweep_lines(experiment: Experiment) -> Iterator[str]:
         f"  search     {each.name}: {', '.join(map(range_words, each.hyperparameters))}" for each in searched
     )
     for left_out in dict.fromkeys(contender.left_out for contender in searched if contender.left_out):
-        yield f"  note       {', '.join(left_out)}: outside the search range, not part of a sweep."
+        yield f"  note       {', '.join(left_out)}: outside the search range and ignored by `sweep`."
 
 
 def sweep_values(experiment: Experiment) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Experiment file
 
 @app.command(rich_help_panel=TRACKING)
 def push(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
-    """Send to MLflow what it does not have yet."""
+    """Upload results that are missing in MLflow."""
     from clipbench.commands.push_pull import push
     from clipbench.commands.session import Settings
 

@@ -65,7 +65,7 @@ def _heading(setting: PilotSetting) -> Iterator[str]:
     first, seeds = setting.trials[0], len(setting.trials)
     labels = [part.label for part in (first.data, first.model, first.optimizer) if part]
     yield from textwrap.wrap(", ".join(labels), 80)
-    yield f"{setting.steps:,} steps of {seeds} seed{'s' if seeds > 1 else ''}, nothing clipped."
+    yield f"{setting.steps:,} steps of {seeds} seed{'s' if seeds > 1 else ''}, without clipping."
     if setting.diverged:
         steps = setting.diverged.values()
         when = f"at step {min(steps)}" if len(set(steps)) == 1 else f"between steps {min(steps)} and {max(steps)}"
@@ -124,10 +124,10 @@ def _number(value: float) -> str:
 def _comment(proposal: Proposal) -> str:
     shares = ", ".join(_percent(level.share) for level in proposal.levels)
     if proposal.by == "fires":
-        return f"fires on {shares} of {proposal.unit}"
+        return f"clips {shares} of {proposal.unit}"
     if proposal.by == "keeps":
-        return f"leaves {shares} of the norm, at the median step"
-    return "the search range of the rule" if proposal.levels else ""
+        return f"median remaining norm: {shares}"
+    return "no suggestion; the default search range of the rule" if proposal.levels else ""
 
 
 def _percent(share: float) -> str:

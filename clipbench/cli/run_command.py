@@ -51,7 +51,7 @@ def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None
             print_report(finished)
         if session.mirror and session.mirror.pending and not options.quiet:
             pending = session.mirror.pending
-            complain(f"Sending {pending} trials to MLflow. Press Ctrl-C to leave them to the next command.")
+            complain(f"Sending {pending} trials to MLflow. Press Ctrl-C to stop; the next command sends the rest.")
         problem = session.finish()
     if problem and problem not in session.told:
         complain(f"note: {problem}")
@@ -105,7 +105,7 @@ def _preview_lines(preview: RunPreview) -> Iterator[str]:
     )
     yield f"  time       about {duration(preview.seconds)}"
     yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
-    yield f"  p          {document['smallest_p_sentence']}"
+    yield f"  smallest p {document['smallest_p_sentence']}"
     yield from (f"  note       {note}" for note in preview.plan.notes if note not in preview.plan.experiment.notes)
 
 

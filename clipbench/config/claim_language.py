@@ -146,7 +146,9 @@ def read(text: str, vocabulary: Vocabulary) -> Expectation:
     left, relation, right = _split(inner[1] if inner else text)
     found = Expectation(_side(left, vocabulary), relation, _side(right, vocabulary), inner is not None)
     if bool(found.left.minus) != bool(found.right.minus):
-        raise InvalidValue("a difference can only be compared with a difference.", HOW)
+        raise InvalidValue(
+            "a difference can only be compared with a difference.", "Write (norm - none) > (value - none)."
+        )
     if found.left.minus and found.always:
         raise InvalidValue("`always` does not support differences.", HOW)
     if found.left.measure and found.right.measure:

@@ -257,11 +257,11 @@ class _Reading:
             # What follows the norms that were has no such 0: the 0th percentile is the smallest of them.
             facts = find("strategy", choice.name, choice.folder).facts
             if not facts.get("init") and 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
-                what = facts.get("at_zero", "everything is clipped away")
+                what = facts.get("at_zero", "all gradients become zero")
                 self.findings.note(f"{choice.key}.threshold: threshold 0: {what}.")
         for choice in choices["optimizer"]:
             if 0.0 in dict(choice.axes).get("lr", Axis(())).values:
-                self.findings.note(f"{choice.key}.lr: learning rate 0: nothing is learned.")
+                self.findings.note(f"{choice.key}.lr: learning rate 0: the weights do not change.")
 
     def _place(self, key: str) -> Place:
         return locate(self.places, key, str(self.path))

@@ -10,12 +10,12 @@ from clipbench.errors import InputError, Place
 
 TEMPLATE = """\
 # An experiment: which gradient clipping, at which threshold, does this model need, and does it matter at all?
-#   clipbench check {file}     says what is wrong with it
-#   clipbench run {file}       trains what is missing and prints the comparison
+#   clipbench check {file}     checks the file
+#   clipbench run {file}       trains the trials that have no results yet and prints the comparison
 #   clipbench sweep {file}     searches the best threshold of each strategy, and confirms it on fresh seeds
-# `clipbench list` shows the names that can stand here and their options.
+# `clipbench list` shows the available names and their options.
 #
-# Wherever one value is expected, a list makes trials of every value, and so does a range:
+# Wherever one value is expected, a list gives one set of trials per value, and so does a range:
 #   {{log: [0.01, 1.0], points: 5}}   or   {{linear: [0.1, 0.9], points: 3}}
 
 name: {name} # of the folder under results/
@@ -31,7 +31,7 @@ optimizer: {{name: sgd, lr: 0.1, momentum: 0.9}}
 train:
   epochs: 20 # or steps: 1000
   batch_size: 64 # or full
-  # loss: cross_entropy # chosen by the targets if not said
+  # loss: cross_entropy # default: inferred from the targets
   # target: {{val/accuracy: 0.95}} # gives epochs_to_target
 
 clip: # the arms, compared with each other on the same seeds
@@ -41,14 +41,14 @@ clip: # the arms, compared with each other on the same seeds
   - {{name: value, threshold: {{log: [0.001, 0.1], points: 4}}}}
   - {{name: agc, threshold: [0.01, 0.1], exclude: [head]}}
 
-seeds: 8 # or a list; fewer than 6 cannot show much
+seeds: 8 # or a list; at least 6 for p < 0.05, more with several strategies
 
 report:
   metric: test/accuracy
   baseline: none # what every other arm is compared with
   margin: 0.005 # a difference smaller than this does not matter
 
-# What `clipbench sweep` searches beside the thresholds, which it takes from anywhere in their ranges.
+# Options to search in addition to thresholds, which are searched in their whole ranges.
 # sweep: {{trials: 40, seeds: 3, search: {{optimizer.lr: {{log: [0.01, 1.0]}}}}}}
 """
 

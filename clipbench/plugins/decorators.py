@@ -25,7 +25,7 @@ def strategy(
     clips: bool = True,
     threshold_is_norm: bool = False,
     largest: float | None = None,
-    at_zero: str = "everything is clipped away",
+    at_zero: str = "all gradients become zero",
     init: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a clipping rule.

@@ -106,7 +106,7 @@ def test_check_says_what_an_experiment_amounts_to():
         "  train      20 epochs, batch size 64, default loss",
         "  arm        none",
         "  arm        norm at 0, 1",
-        "  note       clip[1].threshold: threshold 0: everything is clipped away.",
+        "  note       clip[1].threshold: threshold 0: all gradients become zero.",
     ]
 
 
@@ -161,7 +161,7 @@ def test_check_says_what_a_sweep_would_search(tmp_path):
         "  search     none: lr 0.01 to 1 (log)",
         "  search     norm: threshold 0.01 to 100 (log), lr 0.01 to 1 (log), clip.p of 1.0, inf",
         "  search     value: threshold 0.1 to 1, lr 0.01 to 1 (log)",
-        "  note       norm@off, norm@0.0: outside the search range, not part of a sweep.",
+        "  note       norm@off, norm@0.0: outside the search range and ignored by `sweep`.",
     ]
 
 

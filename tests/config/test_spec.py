@@ -95,7 +95,7 @@ def test_threshold_that_is_off_is_none(load, off):
 
 def test_threshold_zero_is_allowed_and_remarked_upon(load):
     experiment = load("clip: [none, {name: norm, threshold: [0, 1]}]")
-    assert experiment.notes == ("clip[1].threshold: threshold 0: everything is clipped away.",)
+    assert experiment.notes == ("clip[1].threshold: threshold 0: all gradients become zero.",)
 
 
 def test_norm_of_infinite_order_is_allowed(load):

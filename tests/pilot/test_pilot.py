@@ -108,7 +108,7 @@ def test_the_printed_text_has_the_same_yaml(piloted):
     said = invoke("pilot", piloted[2], "--workers", "1", "--strategy", "norm", "--strategy", "value")
     assert said.exit_code == 0
     text = said.stdout
-    assert text.startswith("digits(limit=100), mlp(hidden=[8]), sgd(lr=0.1)\n24 steps of 3 seeds, nothing clipped.\n")
+    assert text.startswith("digits(limit=100), mlp(hidden=[8]), sgd(lr=0.1)\n24 steps of 3 seeds, without clipping.\n")
     assert max(map(len, text.splitlines())) <= 80
     arms = yaml.safe_load(text[text.index("clip:") :])["clip"]
     assert [arm if isinstance(arm, str) else arm["name"] for arm in arms] == ["none", "norm", "value"]
