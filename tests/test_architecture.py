@@ -45,7 +45,7 @@ PLUGINS = (
 HOMES = {
     "mlflow": ("tracking/mlflow_client.py",),
     "optuna": ("search/",),
-    "sqlalchemy": ("search/database.py", "tracking/mlflow_client.py"),
+    "sqlalchemy": ("search/database.py", "tracking/mlflow_database.py"),
     "ray": ("execution/ray.py",),
     "typer": ("cli/",),
     "yaml": ("config/",),

@@ -68,6 +68,19 @@ def with_arm_and_seed(series: pa.Table, records: pa.Table) -> pa.Table:
     return series
 
 
+def by_trial(series: pa.Table) -> dict[str, dict[str, np.ndarray]]:
+    """Return the numbers of each trial by column."""
+    trials = series["id"].combine_chunks().dictionary_encode()
+    order = np.argsort(trials.indices.to_numpy(), kind="stable")
+    ends = np.cumsum(np.bincount(trials.indices.to_numpy()))
+    numbers = {field.name: series[field.name].to_numpy()[order] for field in series.schema if _is_number(field.type)}
+    rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    return {
+        trial: {name: values[part] for name, values in numbers.items()}
+        for trial, part in zip(trials.dictionary.to_pylist(), rows, strict=True)
+    }
+
+
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if one == other or pa.types.is_null(other):
         return one

@@ -89,6 +89,13 @@ class Store:
         """Return one row per trial and step; `columns` selects the measures beside `id` and `step`."""
         return self._frame("steps", ids, columns and ["id", "step", *columns])
 
+    def arrays(self, name: str, ids: Collection[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Return the numbers of `epochs` or `steps` by trial and column, without the cost of a data frame."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for table in self._current(name, ids):
+            found |= column_types.by_trial(table)
+        return found
+
     def weights(self, ids: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """Return the final weights as flat arrays, for the trials that saved them."""
         found: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""One experiment of an MLflow server or database. The only module that imports MLflow."""
+"""One experiment in MLflow, through its client. The only module that imports MLflow."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from difflib import get_close_matches
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock, writing
-from clipbench.tracking import trial_to_run
+from clipbench.tracking.run_values import INPUT_TAGS, DataInput, MlflowRun, RunValues
 from clipbench.tracking.uri import database_file, is_server, redact
 
 QUIET = {
@@ -32,28 +34,14 @@ QUIET = {
 REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset")
 TIMED_OUT = ("Read timed out", "ReadTimeout", "ConnectTimeout", "ResponseError")
 PRIMARY_METRIC = "mlflow.experiment.primaryMetric."
-ENDED = ("FINISHED", "FAILED", "KILLED")
-
-
-@dataclass(frozen=True)
-class MlflowRun:
-    """A run in MLflow."""
-
-    id: str
-    status: str
-    started: int  # ms since 1970
-    tags: Mapping[str, str]
-
-    @property
-    def has_ended(self) -> bool:
-        return self.status in ENDED
+REQUESTS = 8  # to a server at a time
 
 
 class MlflowExperiment:
-    """One experiment at a tracking URI."""
+    """One experiment at a tracking URI, through MLflow's client."""
 
-    def __init__(self, client: Any, experiment: Any) -> None:
-        self._client, self._experiment = client, experiment
+    def __init__(self, uri: str, id: str) -> None:
+        self._uri, self._id = uri, id
 
     @classmethod
     def at(cls, uri: str, name: str, artifacts_root: Path) -> MlflowExperiment:
@@ -63,27 +51,25 @@ class MlflowExperiment:
             if experiment := client.get_experiment_by_name(name):
                 if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(experiment.experiment_id)
-                return cls(client, experiment)
+                return cls(uri, experiment.experiment_id)
             # A server has its own place for artifacts; a database does not.
             location = None if is_server(uri) else artifacts_root.absolute().as_uri()
-            made = client.create_experiment(name, artifact_location=location)
-            return cls(client, client.get_experiment(made))
+            return cls(uri, client.create_experiment(name, artifact_location=location))
 
     @classmethod
     def existing(cls, uri: str, name: str) -> MlflowExperiment:
         """Open the experiment of this name, or raise an error with similar names."""
         client = _client(uri)
         if experiment := client.get_experiment_by_name(name):
-            return cls(client, experiment)
+            return cls(uri, experiment.experiment_id)
         names = [one.name for one in client.search_experiments(max_results=1000)]
         near = get_close_matches(name, names, n=3) or sorted(names)[:5]
         raise ClipbenchError(f"{redact(uri)}: unknown experiment {name!r}. Known: {', '.join(near)}.")
 
-    def set_primary_metric(self, name: str, higher_is_better: bool) -> None:
-        """Set the metric that MLflow's UI shows first."""
-        for key, value in (("name", name), ("greaterIsBetter", str(higher_is_better))):
-            if name and self._experiment.tags.get(PRIMARY_METRIC + key) != value:
-                self._client.set_experiment_tag(self._experiment.experiment_id, PRIMARY_METRIC + key, value)
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment."""
+        for name, value in tags.items():
+            self._client.set_experiment_tag(self._id, name, value)
 
     def runs(self, tag: str) -> list[MlflowRun]:
         """Return the runs that have a tag, the oldest first."""
@@ -91,42 +77,37 @@ class MlflowExperiment:
         token: str | None = ""
         while token is not None:
             page = self._client.search_runs(
-                [self._experiment.experiment_id],
-                f"tags.`{tag}` LIKE '%'",
-                max_results=1000,
-                page_token=token or None,
+                [self._id], f"tags.`{tag}` LIKE '%'", max_results=1000, page_token=token or None
             )
             found += [_run(run) for run in page]
             token = page.token or None
         return sorted(found, key=lambda run: run.started)
 
-    def start(self, name: str, tags: Mapping[str, str], when: int | None = None) -> MlflowRun:
-        tags = {"mlflow.source.name": "clipbench", "mlflow.user": _user(), **tags}
-        made = self._client.create_run(self._experiment.experiment_id, start_time=when, tags=tags, run_name=name)
-        return _run(made)
+    def send(self, runs: Sequence[RunValues]) -> Iterator[MlflowRun]:
+        """Create runs, and yield each when MLflow has all of it. The status comes last: an ended run is complete."""
+        if not is_server(self._uri):
+            yield from map(self._send, runs)
+            return
+        pool = ThreadPoolExecutor(REQUESTS)
+        try:
+            yield from pool.map(self._send, runs)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def log(self, run: MlflowRun, params: Mapping[str, str], metrics: Iterable[trial_to_run.Entry], when: int) -> None:
-        """Send params and metrics in one batch: one call per value takes fifty times as long."""
-        from mlflow.entities import Metric, Param
+    def add(self, run: MlflowRun, values: RunValues) -> None:
+        """Add tags, params and metrics to a run, and end it if the values say so."""
+        from mlflow.entities import Metric, Param, RunTag
 
         self._client.log_batch(
             run.id,
-            metrics=[Metric(name, value, when, at) for name, value, at in metrics],
-            params=[Param(name, value) for name, value in params.items()],
+            metrics=[Metric(name, value, values.when, at) for name, value, at in values.metrics],
+            params=[Param(name, value) for name, value in values.params.items()],
+            tags=[RunTag(name, value) for name, value in values.tags.items()],
         )
-
-    def log_dataset(self, run: MlflowRun, name: str, digest: str, source: str) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        made = Dataset(name, digest, source_type="code", source=source)
-        used = DatasetInput(made, tags=[InputTag("mlflow.data.context", "train")])
-        self._client.log_inputs(run.id, datasets=[used])
-
-    def end(self, run: MlflowRun, status: str = "FINISHED", when: int | None = None) -> None:
-        self._client.set_terminated(run.id, status, when)
-
-    def tag(self, run: MlflowRun, key: str, value: str) -> None:
-        self._client.set_tag(run.id, key, value)
+        if values.data:
+            self._client.log_inputs(run.id, datasets=[_dataset(values.data)])
+        if values.ended is not None:
+            self._client.set_terminated(run.id, values.status, values.ended)
 
     def delete(self, run: MlflowRun) -> None:
         """MLflow keeps deleted runs until `mlflow gc`."""
@@ -142,7 +123,7 @@ class MlflowExperiment:
     def upload(self, run: MlflowRun, folder: Path, path: str) -> None:
         """Upload a file. Artifact storages raise exceptions of many libraries, all of which become UploadError."""
         try:
-            self._client.log_artifact(run.id, str(folder / path), path.rpartition("/")[0] or None)
+            self._upload(run, folder, path)
         except Exception as error:
             raise UploadError(_reason(error)) from error
 
@@ -153,6 +134,20 @@ class MlflowExperiment:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, folder / path)
 
+    @cached_property
+    def _client(self) -> Any:
+        return _client(self._uri)
+
+    def _send(self, values: RunValues) -> MlflowRun:
+        # The tags come first: if this process is killed, they say what the incomplete run is.
+        tags = {**common_tags(), **values.tags}
+        run = _run(self._client.create_run(self._id, start_time=values.started, tags=tags, run_name=values.name))
+        self.add(run, replace(values, tags={}))
+        return replace(run, status=values.status)
+
+    def _upload(self, run: MlflowRun, folder: Path, path: str) -> None:
+        self._client.log_artifact(run.id, str(folder / path), path.rpartition("/")[0] or None)
+
 
 class UploadError(ClipbenchError):
     """A file could not be uploaded, although runs can be sent."""
@@ -162,12 +157,13 @@ class UploadError(ClipbenchError):
 def connection(uri: str, remedy: str) -> Iterator[None]:
     """Suppress MLflow's output, and turn its errors into a message with `remedy`."""
     with _without_output():
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except Exception as error:
+            # Known by its module: importing MLflow's own exceptions takes seconds, and most runs do without.
+            libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+            if not isinstance(error, OSError) and not libraries & {"mlflow", "sqlalchemy"}:
+                raise
             raise ClipbenchError(f"MLflow at {redact(uri)}: {_reason(error)}. {remedy}") from error
 
 
@@ -205,10 +201,23 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def common_tags() -> dict[str, str]:
+    """Return the tags that every run gets."""
+    return {"mlflow.source.name": "clipbench", "mlflow.user": _user()}
+
+
+def _dataset(data: DataInput) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    made = Dataset(data.name, data.digest, source_type=data.source_type, source=data.source)
+    return DatasetInput(made, tags=[InputTag(name, value) for name, value in INPUT_TAGS.items()])
+
+
 def _run(run: Any) -> MlflowRun:
     return MlflowRun(run.info.run_id, run.info.status, run.info.start_time, run.data.tags)
 
 
+@cache
 def _user() -> str:
     try:
         return getpass.getuser()

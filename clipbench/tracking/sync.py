@@ -8,12 +8,9 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from clipbench.core.records import rank
 from clipbench.core.trial import digest
@@ -21,12 +18,10 @@ from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.folder import STEM, Store
 from clipbench.tracking import trial_to_run
-from clipbench.tracking.mlflow_client import MlflowExperiment, MlflowRun, UploadError, connection
+from clipbench.tracking.mlflow_client import PRIMARY_METRIC, MlflowExperiment, UploadError, connection
+from clipbench.tracking.run_values import TAG_LENGTH, MlflowRun, RunValues
 from clipbench.tracking.trial_to_run import STATUS, TRIAL
 from clipbench.tracking.uri import redact
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 ORIGIN = "clipbench.origin"  # the store and the machine that a run was sent from
 INVOCATION = "clipbench.invocation"
@@ -36,7 +31,7 @@ DOCUMENTS = ("experiment.yaml", "runs.json", *SEARCH, "report.*", "table.*", "se
 PULLED = ("experiment.yaml", "runs.json", *SEARCH)  # the report is rendered again
 PARQUET = ("records", "epochs", "steps", "weights")
 FILE = re.compile(rf"(records|epochs|steps)/{STEM.pattern}\.parquet|weights/{STEM.pattern}\.npz")
-BATCH = 16  # trials read at a time
+BATCH = 32  # trials read and sent at a time
 PUSH_LOCK = ".push.lock"  # contains the name of the last sender
 
 OnProgress = Callable[[int, int], None]  # trials sent, of how many
@@ -56,8 +51,14 @@ class Invocation:
 
     def tags(self) -> dict[str, str]:
         names = ("command", "content_hash", "git_commit", "version", "device")
-        own = {f"clipbench.{name}": redact(getattr(self, name))[: trial_to_run.TAG_LENGTH] for name in names}
-        return own | {"mlflow.source.git.commit": self.git_commit}
+        own = {f"clipbench.{name}": redact(getattr(self, name))[:TAG_LENGTH] for name in names}
+        return {name: value for name, value in {**own, "mlflow.source.git.commit": self.git_commit}.items() if value}
+
+    def experiment_tags(self) -> dict[str, str]:
+        """The metric that MLflow's UI shows first."""
+        if not self.metric:
+            return {}
+        return {f"{PRIMARY_METRIC}name": self.metric, f"{PRIMARY_METRIC}greaterIsBetter": str(self.higher_is_better)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def pull(uri: str, name: str, folder: Path) -> int:
         if not complete:
             raise ClipbenchError(
                 f"{redact(uri)}: experiment {name!r} has no Parquet files to rebuild a store from. "
-                f"MlflowRun `clipbench push {name}` where it was trained."
+                f"Run `clipbench push {name}` where it was trained."
             )
         with store.lock():
             before = set(store.current_rows())
@@ -114,9 +115,11 @@ class Sender:
         self._parent: MlflowRun | None = None  # created when there is something to send
         self._known: dict[str, MlflowRun] | None = None  # the run of each trial in MLflow
         self.sent: set[str] = set()  # the trials in MLflow, of any sender
+        from clipbench.tracking.mlflow_database import open_experiment
+
         with self._connection():
-            self._experiment = MlflowExperiment.at(uri, name, artifacts_root)
-            self._experiment.set_primary_metric(invocation.metric, invocation.higher_is_better)
+            self._experiment: MlflowExperiment = open_experiment(uri, name, artifacts_root)
+            self._experiment.tag(invocation.experiment_tags())
 
     def send(self, ids: Collection[str] | None = None, on_progress: OnProgress | None = None) -> int:
         """Send the trials that MLflow lacks, each as a run, and return their number."""
@@ -138,7 +141,7 @@ class Sender:
         with self._connection():
             files, problem = self._send_files(on_file)
             if self._parent:
-                self._experiment.end(self._parent, status)
+                self._experiment.add(self._parent, RunValues(status=status, ended=_now()))
             return files, problem
 
     def _current_runs(self, ids: Collection[str] | None) -> dict[str, MlflowRun]:
@@ -185,7 +188,7 @@ class Sender:
 
     def _supersede(self, old: MlflowRun | None, new: MlflowRun) -> None:
         if old and self._is_mine(old):
-            self._experiment.tag(old, "clipbench.superseded", new.id)
+            self._experiment.add(old, RunValues(tags={"clipbench.superseded": new.id}))
             self._experiment.delete(old)
 
     def _is_mine(self, run: MlflowRun) -> bool:
@@ -193,37 +196,29 @@ class Sender:
         return run.tags.get(ORIGIN) == self._origin
 
     def _send_batch(self, trials: list[str], known: dict[str, MlflowRun]) -> Iterator[str]:
-        winners = self._store.current_rows()
-        epochs = _by_trial(self._store.epochs(trials))
-        steps = _by_trial(self._store.steps(trials))
+        stored = self._store.current_rows()
+        epochs, steps = (self._store.arrays(name, trials) for name in ("epochs", "steps"))
+        parent = {"mlflow.parentRunId": self._parent_run().id, ORIGIN: self._origin}
+        runs = []
         for row in self._store.rows(trials):
             trial = row["id"]
-            when = winners[trial].saved // 1_000_000  # ms; the same at every attempt
-            run = self._send_trial(row, epochs.get(trial, {}), steps.get(trial, {}), when)
+            saved = stored[trial].saved // 1_000_000  # ms; the same at every attempt
+            values = trial_to_run.run_values(row, epochs.get(trial, {}), steps.get(trial, {}), saved)
+            runs.append(replace(values, tags={**parent, **values.tags}))
+        for run in self._experiment.send(runs):
+            trial = run.tags[TRIAL]
             self._supersede(known.get(trial), run)
             known[trial] = run
             yield trial
-
-    def _send_trial(
-        self, row: trial_to_run.Row, epochs: trial_to_run.Series, steps: trial_to_run.Series, when: int
-    ) -> MlflowRun:
-        """Send one trial. Its status comes last: a run that has ended is complete."""
-        tags = {"mlflow.parentRunId": self._parent_run().id, ORIGIN: self._origin, **trial_to_run.tags(row)}
-        started = when - round(1000 * row.get("seconds", 0))
-        run = self._experiment.start(trial_to_run.run_name(row), tags, started)
-        self._experiment.log(run, trial_to_run.params(row), trial_to_run.metrics(row, epochs, steps), when)
-        if data := trial_to_run.dataset(row):
-            self._experiment.log_dataset(run, *data)
-        self._experiment.end(run, trial_to_run.run_status(row), when)
-        return run
 
     def _parent_run(self) -> MlflowRun:
         if self._parent is None:
             for run in self._experiment.runs(INVOCATION):
                 if not run.has_ended and self._is_mine(run):
-                    self._experiment.end(run, "KILLED")
+                    self._experiment.add(run, RunValues(status="KILLED", ended=_now()))
             tags = {INVOCATION: uuid.uuid4().hex, ORIGIN: self._origin, **self._invocation.tags()}
-            self._parent = self._experiment.start(time.strftime(f"{self._name} %Y-%m-%d %H:%M:%S"), tags)
+            name = time.strftime(f"{self._name} %Y-%m-%d %H:%M:%S")
+            (self._parent,) = self._experiment.send([RunValues(name, _now(), tags=tags)])
         return self._parent
 
     def _send_files(self, on_file: Callable[[], None]) -> tuple[int, str | None]:
@@ -243,7 +238,7 @@ class Sender:
                 f"MLflow at {redact(self._uri)} has the trials, but files could not be uploaded: {error}. "
                 f"They are in {self._store.folder}; `clipbench push {self._name}` tries again."
             )
-        self._experiment.tag(self._parent_run(), FILES, str(len(wanted)))
+        self._experiment.add(self._parent_run(), RunValues(tags={FILES: str(len(wanted))}))
         return len(wanted), None
 
     def _paths(self) -> dict[str, int]:
@@ -268,11 +263,8 @@ def _rank(run: MlflowRun) -> int:
     return rank(run.tags.get(STATUS, ""))
 
 
-def _by_trial(frame: DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    return {
-        str(trial): {name: group[name].to_numpy() for name in group.columns}
-        for trial, group in frame.groupby("id", sort=False)
-    }
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _pull_run(experiment: MlflowExperiment, run: MlflowRun, store: Store) -> None:

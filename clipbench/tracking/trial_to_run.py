@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import posixpath
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,23 +15,37 @@ import numpy as np
 
 from clipbench.core.measures import EPOCH_PREFIX, STEP_PREFIX
 from clipbench.store.column_types import is_option
+from clipbench.tracking.run_values import (
+    DIGEST_LENGTH,
+    NAME_LENGTH,
+    PARAM_LENGTH,
+    TAG_LENGTH,
+    DataInput,
+    Point,
+    RunValues,
+    key,
+)
 
 TRIAL = "clipbench.trial"
 STATUS = "clipbench.status"
-POINTS = 50  # sent of a series by step: MLflow stores about ten values a millisecond; the Parquet files have all
-NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 250, 6000, 5000, 36  # MLflow's limits
+POINTS = 50  # most of a series: a chart shows no more, each costs MLflow 300 bytes, and the Parquet files have all
 
 Row = Mapping[str, Any]  # of the records
 Series = Mapping[str, np.ndarray]
-Entry = tuple[str, float, int]  # name, value, epoch or step
 
 
-def run_name(row: Row) -> str:
-    return f"{row.get('arm', row['id'])} seed {row.get('seed', '?')}"
-
-
-def run_status(row: Row) -> str:
-    return "FAILED" if row["status"] == "failed" else "FINISHED"
+def run_values(row: Row, epochs: Series, steps: Series, ended: int) -> RunValues:
+    """Return what MLflow gets of a trial that ended at a time."""
+    return RunValues(
+        name=f"{row.get('arm', row['id'])} seed {row.get('seed', '?')}",
+        started=ended - round(1000 * row.get("seconds", 0)),
+        ended=ended,
+        status="FAILED" if row["status"] == "failed" else "FINISHED",
+        tags=tags(row),
+        params=params(row),
+        metrics=metrics(row, epochs, steps),
+        data=data_input(row),
+    )
 
 
 def params(row: Row) -> dict[str, str]:
@@ -46,47 +58,45 @@ def tags(row: Row) -> dict[str, str]:
     words = {
         key(f"clipbench.{name}"): value[:TAG_LENGTH]
         for name, value in row.items()
-        if isinstance(value, str) and name != "id" and not is_option(name)
+        if isinstance(value, str) and value and name != "id" and not is_option(name)
     }
     return words | {TRIAL: row["id"]}
 
 
-def metrics(row: Row, epochs: Series, steps: Series) -> list[Entry]:
+def metrics(row: Row, epochs: Series, steps: Series) -> tuple[Point, ...]:
     """Final values by the names that tables use, and the series, whose names begin with `epoch/` or `step/`."""
-    entries = [*_series(epochs, "epoch", EPOCH_PREFIX), *_series(_thinned(steps), "step", STEP_PREFIX)]
     finals = {name: value for name, value in row.items() if not is_option(name) and not isinstance(value, str)}
-    entries += [(name, float(value), 0) for name, value in finals.items()]
-    return [(key(name), value, when) for name, value, when in entries if math.isfinite(value)]
+    found = {
+        (key(name), when): value
+        for name, value, when in (
+            *_series(epochs, "epoch", EPOCH_PREFIX),
+            *_series(steps, "step", STEP_PREFIX),
+            *((name, float(value), 0) for name, value in finals.items() if math.isfinite(value)),
+        )
+    }
+    return tuple((name, value, when) for (name, when), value in found.items())
 
 
-def dataset(row: Row) -> tuple[str, str, str] | None:
-    """Return the name, digest and source of the data set, or None for an objective without data."""
+def data_input(row: Row) -> DataInput | None:
+    """Return the data set, or None for an objective without data."""
     if not row.get("data") or not row.get("fingerprint"):
         return None
     options = {name: str(value) for name, value in row.items() if name.startswith("data.")}
-    made = json.dumps({"tags": {"mlflow.source.name": "clipbench", "data": row["data"], **options}})
-    return row["data"][:NAME_LENGTH], row["fingerprint"][:DIGEST_LENGTH], made
+    source = {"tags": {"mlflow.source.name": "clipbench", "data": row["data"], **options}}
+    return DataInput(row["data"][:NAME_LENGTH], row["fingerprint"][:DIGEST_LENGTH], "code", json.dumps(source))
 
 
-def key(name: str) -> str:
-    """Return a name that MLflow accepts: no brackets, no path with `..`."""
-    clean = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")
-    return clean[:NAME_LENGTH] or "_"
-
-
-def _series(columns: Series, axis: str, prefix: str) -> Iterator[Entry]:
-    whens = columns.get(axis, np.zeros(0)).tolist()
-    for name, values in columns.items():
-        if name not in ("id", axis) and not is_option(name):
-            yield from ((prefix + name, value, when) for value, when in zip(_floats(values), whens, strict=True))
-
-
-def _floats(values: np.ndarray) -> list[float]:
-    numbers: list[float] = values.astype(np.float64).tolist()
-    return numbers
-
-
-def _thinned(steps: Series) -> Series:
-    length = len(steps.get("step", ()))
-    kept = np.unique(np.linspace(0, length - 1, min(length, POINTS)).round().astype(int))
-    return {name: values[kept] for name, values in steps.items()}
+def _series(columns: Series, axis: str, prefix: str) -> Iterator[Point]:
+    """The points that a chart needs: at most POINTS, and none between two that are equal to it."""
+    whens = columns.get(axis, np.zeros(0))
+    kept = np.unique(np.linspace(0, len(whens) - 1, min(len(whens), POINTS)).round().astype(int))
+    for column, every in columns.items():
+        if column in ("id", axis) or is_option(column):
+            continue
+        values = every[kept].astype(np.float64)
+        finite = np.isfinite(values)
+        values, places = values[finite], whens[kept][finite]
+        turns = np.ones(len(values), bool)
+        turns[1:-1] = (values[1:-1] != values[:-2]) | (values[1:-1] != values[2:])
+        name = prefix + column
+        yield from zip([name] * len(values), values[turns].tolist(), places[turns].tolist(), strict=False)

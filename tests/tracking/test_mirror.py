@@ -12,7 +12,7 @@ import pytest
 
 from clipbench.store import Store
 from clipbench.tracking.mirror import Mirror
-from clipbench.tracking.sync import Invocation, push
+from clipbench.tracking.sync import BATCH, Invocation, push
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 from tests.tracking.test_mlflow_client import Sent
@@ -77,17 +77,17 @@ def test_an_interrupted_run_says_so(store, results):
 
 
 def test_killed_midway_it_is_told_and_the_rest_is_sent_later(store, results):
-    uri = default_uri(results)
-    fill(store, range(40), "a")
+    uri, count = default_uri(results), 10 * BATCH
+    store.save(chunk([trial(seed) for seed in range(count)], steps=60), "a")
     mirror = start(store, uri, results, "killed")
     until(lambda: mirror.pushed >= 5)
     os.kill(mirror._process.pid, signal.SIGKILL)
     outcome = mirror.finish()
-    assert outcome.pushed < 40 and "`clipbench push killed` sends the rest" in outcome.problem
+    assert outcome.pushed < count and "`clipbench push killed` sends the rest" in outcome.problem
     rest = push(store.folder, "killed", uri, results / "mlartifacts", INVOCATION)
-    assert 40 - outcome.pushed - 1 <= rest.trials <= 40 - outcome.pushed
+    assert count - outcome.pushed - BATCH <= rest.trials <= count - outcome.pushed
     sent = Sent(uri, "killed")
-    assert len(sent.children) == 40
+    assert len(sent.children) == count
     assert {run.info.status for run in sent.children.values()} == {"FINISHED"}
     counts = {len(run.data.metrics) for run in sent.children.values()}
     assert len(counts) == 1, "every run is whole"
