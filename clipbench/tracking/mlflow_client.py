@@ -42,6 +42,7 @@ class MlflowExperiment:
 
     def __init__(self, uri: str, id: str) -> None:
         self._uri, self._id = uri, id
+        self._known_data: set[DataInput | None] = {None}
 
     @classmethod
     def at(cls, uri: str, name: str, artifacts_root: Path) -> MlflowExperiment:
@@ -85,12 +86,17 @@ class MlflowExperiment:
 
     def send(self, runs: Sequence[RunValues]) -> Iterator[MlflowRun]:
         """Create runs, and yield each when MLflow has all of it. The status comes last: an ended run is complete."""
-        if not is_server(self._uri):
-            yield from map(self._send, runs)
-            return
+        together = []
+        for run in runs:
+            # MLflow fails if two requests create the same data set at the same time.
+            if is_server(self._uri) and run.data in self._known_data:
+                together.append(run)
+            else:
+                yield self._send(run)
+                self._known_data.add(run.data)
         pool = ThreadPoolExecutor(REQUESTS)
         try:
-            yield from pool.map(self._send, runs)
+            yield from pool.map(self._send, together)
         finally:
             pool.shutdown(cancel_futures=True)
 
