@@ -31,7 +31,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset")
+REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset", "Connection aborted")
 TIMED_OUT = ("Read timed out", "ReadTimeout", "ConnectTimeout", "ResponseError")
 PRIMARY_METRIC = "mlflow.experiment.primaryMetric."
 REQUESTS = 8  # to a server at a time
