@@ -24,7 +24,7 @@ class Ranks:
     blocks: int  # settings
     left_out: tuple[str, ...]  # strategies that some setting lacks
 
-    def close_to(self, strategy: str) -> list[str]:
+    def not_significantly_different_from(self, strategy: str) -> list[str]:
         """The strategies that are not significantly different from this one."""
         means = dict(zip(self.strategies, self.ranking.means, strict=True))
         reach = self.ranking.critical_difference

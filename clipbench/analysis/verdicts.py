@@ -21,7 +21,7 @@ BETTER = "better"
 WORSE = "worse"
 NO_EFFECT = "no effect"
 UNDERPOWERED = "underpowered"
-OPEN = "no difference shown"
+NO_DIFFERENCE = "no difference shown"
 NO_BASELINE = "no baseline"
 NOTHING_LEFT = "no finished trials"
 
@@ -58,7 +58,7 @@ def _beside_baseline(arm: Arm, group: SettingArms, contrast: Contrast) -> str:
         return NO_EFFECT
     if pairing.direction and max(contrast.p_holm, p_with_choice(contrast, pairing)) < LEVEL:
         return BETTER if pairing.direction > 0 else WORSE
-    return UNDERPOWERED if stats.smallest_p(pairing.pairs, len(group.family)) >= LEVEL else OPEN
+    return UNDERPOWERED if stats.smallest_p(pairing.pairs, len(group.family)) >= LEVEL else NO_DIFFERENCE
 
 
 def _best_among(better: Sequence[Arm], sign: int) -> dict[str, str]:
@@ -73,7 +73,7 @@ def _best_among(better: Sequence[Arm], sign: int) -> dict[str, str]:
 
 def differ(one: str, other: str) -> bool:
     """Whether two verdicts differ; `underpowered` and `no difference shown` count as the same."""
-    return one != other and not {one, other} <= {OPEN, UNDERPOWERED}
+    return one != other and not {one, other} <= {NO_DIFFERENCE, UNDERPOWERED}
 
 
 def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ class Vocabulary:
 
     thresholds: Mapping[str, tuple[float, ...]]  # of each strategy of the experiment
     sections: Mapping[str, str] = field(default_factory=dict)  # of the names of its data, models and optimizers
-    elsewhere: Mapping[str, str] = field(default_factory=dict)  # of built-in names, by kind
+    built_in: Mapping[str, str] = field(default_factory=dict)  # names of built-in components, with their kinds
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the values of each option, by its column
 
     @classmethod
@@ -77,21 +77,21 @@ class Vocabulary:
             more = (float(threshold),) if isinstance(threshold, int | float) else ()
             known[label] = (*known.get(label, ()), *more)
         names = {part.name: section for section, parts in sections.items() for part in parts if part}
-        elsewhere = {name: kind for kind in (*sections, "strategy") for name in catalogue(kind)}
-        return cls(known, names, elsewhere, options or {})
+        built_in = {name: kind for kind in (*sections, "strategy") for name in catalogue(kind)}
+        return cls(known, names, built_in, options or {})
 
     def strategy(self, name: str) -> str | None:
         """Return the label that a name refers to: the name itself, or that of its only variant with options."""
         if name in self.thresholds:
             return name
         found = [label for label in self.thresholds if label.partition("(")[0] == name]
-        if len(found) == 1 or self.elsewhere.get(name) != "strategy":
+        if len(found) == 1 or self.built_in.get(name) != "strategy":
             return found[0] if len(found) == 1 else None
         return name
 
     def section(self, text: str) -> tuple[str, str] | None:
         """Return the section and the name at the start of a text: the optimizer adam for `adam.norm`."""
-        for names in (self.sections, self.elsewhere):
+        for names in (self.sections, self.built_in):
             for name, section in names.items():
                 if section != "strategy" and (text == name or text.startswith(f"{name}.")):
                     return section, name

@@ -31,16 +31,16 @@ def train(
     device: str = "cpu",
     lanes: int = 0,
     progress: Progress = lambda done: None,
-    ask: ChoosePruned | None = None,
+    choose_pruned: ChoosePruned | None = None,
 ) -> Records:
     """Train one chunk: trials that differ only in arm, seed and optimizer, and whose arms share a scope.
 
-    The chunk is padded to `lanes` lanes, so that few different sizes occur. `ask` gets the measures of all trials at
-    the end of every epoch but the last, and returns the ids of the trials to prune; those stop there.
+    The chunk is padded to `lanes` lanes, so that few different sizes occur. `choose_pruned` gets the measures of all
+    trials at the end of every epoch but the last, and returns the ids of the trials to prune; those stop there.
     """
     chunk = padded(trials, lanes)
     workspace = WORKSPACES.workspace(WorkspaceShape.of(chunk, device))
-    result = ChunkTraining(chunk, workspace, WORKSPACES).run(progress, ask)
+    result = ChunkTraining(chunk, workspace, WORKSPACES).run(progress, choose_pruned)
     about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
     return tabulate.tabulate(result, len(trials), about)
 

@@ -97,9 +97,9 @@ class ChunkTraining:
     def step(self) -> int:
         return self.lanes.step
 
-    def run(self, progress: Progress, ask: ChoosePruned | None = None) -> ChunkResult:
+    def run(self, progress: Progress, choose_pruned: ChoosePruned | None = None) -> ChunkResult:
         """Train until the last epoch, or until every lane has diverged, stopped or was pruned."""
-        pruning = Pruning(ask, self.trials, self.status) if ask else None
+        pruning = Pruning(choose_pruned, self.trials, self.status) if choose_pruned else None
         start = self._begin()
         for epoch in range(self.length.epochs):
             if not self._epoch(epoch, progress):

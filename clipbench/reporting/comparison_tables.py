@@ -153,7 +153,7 @@ def ranks(found: Ranks) -> Table[str]:
         TableColumn(
             "not significantly different from",
             "The strategies whose average rank is closer than the critical difference of Nemenyi's test.",
-            value=lambda strategy: numbers.listing(found.close_to(strategy)) or None,
+            value=lambda strategy: numbers.listing(found.not_significantly_different_from(strategy)) or None,
             is_text=True,
         ),
     )
@@ -232,7 +232,7 @@ def verdict(setting: Setting) -> TableColumn[ArmResult]:
         verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05; equivalently, the 90 % "
         "interval lies within it).",
         verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever the results.",
-        verdicts.OPEN: "Neither a difference nor equivalence is significant.",
+        verdicts.NO_DIFFERENCE: "Neither a difference nor equivalence is significant.",
     }
     meaning = "The conclusion, after correction for the number of comparisons."
     return TableColumn("verdict", meaning, value=lambda row: row.verdict, is_text=True, words=words)

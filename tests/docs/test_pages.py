@@ -82,7 +82,7 @@ def test_every_key_of_the_yaml_is_explained(key):
 
 def test_every_verdict_and_flag_is_explained():
     words = [verdicts.BEST, verdicts.TIED, verdicts.BETTER, verdicts.WORSE, verdicts.NO_EFFECT]
-    words += [verdicts.UNDERPOWERED, verdicts.OPEN, verdicts.NO_BASELINE, verdicts.BASELINE]
+    words += [verdicts.UNDERPOWERED, verdicts.NO_DIFFERENCE, verdicts.NO_BASELINE, verdicts.BASELINE]
     words += ["never clipped", "clips > 95 % of steps", "best at the edge of the range"]
     text = pages.text("results/README.md")
     assert [word for word in words if f"`{word}`" not in text] == []

@@ -81,13 +81,13 @@ class RecordingCache(WorkspaceCache):
 def both(monkeypatch) -> Callable[..., Records]:
     """Trains trials in one workspace and in ever narrower ones, checks that they are equal, and returns them."""
 
-    def train(trials, ask=None, narrows=True):
+    def train(trials, choose_pruned=None, narrows=True):
         found = []
         for worth in (0.0, 1e12):  # never worthwhile, and always
             torch.manual_seed(0)
             monkeypatch.setattr(workspace_cache, "WORTH", worth)
             monkeypatch.setattr(engine, "WORKSPACES", RecordingCache())
-            found.append(engine.train(trials, ask=ask))
+            found.append(engine.train(trials, choose_pruned=choose_pruned))
             widths = engine.WORKSPACES.widths
             assert bool(widths) == (narrows and worth > 0) and widths == sorted(widths, reverse=True)
         assert_same(*found)
@@ -292,7 +292,7 @@ def test_lane_steps_add_up_when_lanes_are_pruned(monkeypatch):
     monkeypatch.setattr(workspace_cache, "WORTH", 1e12)
     monkeypatch.setattr(engine, "WORKSPACES", RecordingCache())
     trials, told = trials_of(optimizers=["momentum", "adam"]), []
-    engine.train(trials, progress=told.append, ask=Pruner(trials))
+    engine.train(trials, progress=told.append, choose_pruned=Pruner(trials))
     assert sum(told) == len(trials) * EPOCHS * 3 and min(told) >= 0 and engine.WORKSPACES.widths
 
 

@@ -76,7 +76,7 @@ def assert_same_trial(one, other, id_: str) -> None:
 def test_a_pruned_trial_ends_with_its_epoch_and_is_never_tested():
     trials = trials_of()
     lost = trials[3].id
-    whole, pruned = engine.train(trials), engine.train(trials, ask=PointPruner({lost: 2}))
+    whole, pruned = engine.train(trials), engine.train(trials, choose_pruned=PointPruner({lost: 2}))
     row = row_of(pruned, lost)
     assert (row["status"], row["epochs"], row["stopped_epoch"], row["diverged"]) == ("pruned", 2, None, 0)
     assert row["test/loss"] is None and row["train/loss"] is None and lost not in pruned.weights
@@ -92,7 +92,7 @@ def test_a_pruned_trial_ends_with_its_epoch_and_is_never_tested():
 def test_who_is_not_pruned_does_not_notice():
     trials = trials_of()
     whole = engine.train(trials)
-    pruned = engine.train(trials, ask=PointPruner({trials[0].id: 1, trials[3].id: 2, trials[4].id: 5}))
+    pruned = engine.train(trials, choose_pruned=PointPruner({trials[0].id: 1, trials[3].id: 2, trials[4].id: 5}))
     for trial in (trials[1], trials[2], trials[5]):
         assert row_of(pruned, trial.id)["status"] == "finished"
         assert_same_trial(pruned, whole, trial.id)
@@ -100,7 +100,7 @@ def test_who_is_not_pruned_does_not_notice():
 
 def test_what_is_told_is_what_the_table_of_epochs_says():
     trials, adviser = trials_of(), PointPruner()
-    records = engine.train(trials, ask=adviser)
+    records = engine.train(trials, choose_pruned=adviser)
     assert list(adviser.told) == [1, 2, 3, 4, 5], "every epoch but the last"
     for epoch, told in adviser.told.items():
         assert set(told) == {trial.id for trial in trials}
@@ -112,14 +112,14 @@ def test_what_is_told_is_what_the_table_of_epochs_says():
 
 def test_what_is_not_measured_in_an_epoch_is_not_told():
     adviser = PointPruner()
-    engine.train(trials_of(replace(TRAIN, evaluate_every=2)), ask=adviser)
+    engine.train(trials_of(replace(TRAIN, evaluate_every=2)), choose_pruned=adviser)
     measured = {epoch: "val/loss" in next(iter(told.values())) for epoch, told in adviser.told.items()}
     assert measured == {1: False, 2: True, 3: False, 4: True, 5: False}
 
 
 def test_a_trial_pruned_between_evaluations_has_no_validation_measure_of_its_end():
     trials = trials_of(replace(TRAIN, evaluate_every=2))
-    records = engine.train(trials, ask=PointPruner({trial.id: 3 for trial in trials}))
+    records = engine.train(trials, choose_pruned=PointPruner({trial.id: 3 for trial in trials}))
     assert set(records.records["status"]) == {"pruned"}
     assert "val/loss" not in records.records and all(records.records["best_val/loss"] > 0)
     assert np.isnan(records.epochs["val/loss"]).reshape(len(trials), 3).tolist() == [[True, False, True]] * len(trials)
@@ -130,7 +130,7 @@ def test_of_a_diverged_trial_nothing_is_told_but_nan_and_of_a_pruned_one_nothing
     wild = [trial.id for trial in trials if trial.optimizer["lr"] == 1e30]
     calm = [trial.id for trial in trials if trial.id not in wild]
     adviser = PointPruner({calm[0]: 2, wild[0]: 3})
-    records = engine.train(trials, ask=adviser)
+    records = engine.train(trials, choose_pruned=adviser)
     assert row_of(records, wild[0])["status"] == row_of(records, wild[1])["status"] == "diverged"
     for told in adviser.told.values():
         assert all(math.isnan(value) for id_ in wild for value in told[id_].values())
@@ -142,7 +142,7 @@ def test_of_a_trial_that_has_stopped_the_last_is_told():
     stop = C("val/loss", patience=1, min_delta=0.0)
     trials, adviser = trials_of(replace(TRAIN, early_stop=stop), lrs=(0.01, 0.0)), PointPruner()
     still = [trial.id for trial in trials if trial.optimizer["lr"] == 0.0]
-    records = engine.train(trials, ask=adviser)
+    records = engine.train(trials, choose_pruned=adviser)
     assert {row_of(records, id_)["stopped_epoch"] for id_ in still} == {2}
     for id_ in still:
         assert adviser.told[5][id_] == adviser.told[2][id_]
@@ -151,14 +151,14 @@ def test_of_a_trial_that_has_stopped_the_last_is_told():
 def test_the_same_trial_twice_in_a_chunk_is_told_once_and_pruned_as_one():
     trials = trials_of()[:1]
     adviser = PointPruner({trials[0].id: 2})
-    records = engine.train(trials, lanes=4, ask=adviser)
+    records = engine.train(trials, lanes=4, choose_pruned=adviser)
     assert list(adviser.told) == [1, 2], "nobody is left to train"
     assert list(records.records["status"]) == ["pruned"] and len(records.steps["step"]) == 6
 
 
 def test_a_chunk_without_anybody_left_ends():
     trials, told = trials_of(replace(TRAIN, epochs=1000)), []
-    engine.train(trials, progress=told.append, ask=PointPruner({trial.id: 2 for trial in trials}))
+    engine.train(trials, progress=told.append, choose_pruned=PointPruner({trial.id: 2 for trial in trials}))
     assert len(told) < 20 and sum(told) == len(trials) * 3000
 
 
@@ -167,7 +167,7 @@ def test_waiting_for_an_answer_is_no_part_of_a_trials_time():
         time.sleep(0.3)
         return ()
 
-    records = engine.train(trials_of(), ask=slow)
+    records = engine.train(trials_of(), choose_pruned=slow)
     assert sum(records.records["seconds"]) < 5 * 0.3
 
 
@@ -351,7 +351,7 @@ def test_nobody_asks_without_an_adviser(undisturbed, tmp_path):
 def test_a_pruned_trial_is_stored_and_trained_again_by_whoever_wants_all_of_it(tmp_path):
     trials, store = trials_of(), Store(tmp_path)
     lost = trials[3].id
-    store.save(engine.train(trials, ask=PointPruner({lost: 2})), "a")
+    store.save(engine.train(trials, choose_pruned=PointPruner({lost: 2})), "a")
     assert store.done() == {trial.id for trial in trials} - {lost}
     assert len(store.epochs({lost})) == 2 and len(store.steps({lost})) == 6
     store.save(engine.train(trials), "b")
@@ -360,7 +360,7 @@ def test_a_pruned_trial_is_stored_and_trained_again_by_whoever_wants_all_of_it(t
 
 def test_a_pruned_trial_is_in_no_comparison(tmp_path):
     trials = trials_of(seeds=(0, 1, 2))
-    records = engine.train(trials, ask=PointPruner({trials[0].id: 2}))
+    records = engine.train(trials, choose_pruned=PointPruner({trials[0].id: 2}))
     report = compare(pd.DataFrame(records.records))
     assert all(trials[0].id not in row.ids for setting in report.settings for row in setting.rows)
     assert any("1 trial stopped early by the search" in note for note in notes.of_report(report))
