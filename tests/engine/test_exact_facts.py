@@ -1,4 +1,4 @@
-"""Closed forms and identities that nobody here chose: what gradient clipping does where it can be worked out by hand."""
+"""Closed forms and identities: what gradient clipping does where the result can be computed by hand."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TestDeterministicToys:
         if status == "finished":
             assert abs(weight(records, trials[0])) < 0.1
 
-    def test_clipped_descent_on_a_quartic_walks_in_from_anywhere(self):
+    def test_clipped_descent_on_a_quartic_converges_from_every_start(self):
         model = C("tests.toys:power", start=10.0, exponent=4, factor=1.0)
         trials, records = objective(model, 0.1, [norm(1.0), C("none")], 94)
         assert weight(records, trials[0]) == pytest.approx(0.6, abs=1e-5)

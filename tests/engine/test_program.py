@@ -200,7 +200,7 @@ def test_a_broken_lane_does_not_touch_the_others(model: type[nn.Module]) -> None
 
 
 class Allocations(TorchDispatchMode):
-    """Counts operators that return memory nobody had before."""
+    """Counts operators that return newly allocated memory."""
 
     def __init__(self) -> None:
         super().__init__()

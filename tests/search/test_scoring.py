@@ -75,7 +75,7 @@ def test_who_never_reached_the_target_took_all_epochs_without():
     assert point_result([row(epochs_to_target=4), row()], [EPOCHS], UNKNOWN).scores == (12.0,)
 
 
-def test_an_outcome_survives_its_way_through_a_file():
+def test_an_outcome_is_the_same_after_writing_and_reading_it():
     found = point_result(accuracies(0.9, 0.8), [ACCURACY], UNKNOWN)
     assert PointResult.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 

@@ -103,7 +103,7 @@ def ask_and_die(path, moment):
     searched = study(path)
     searched.ask(4)
     if moment == "while asking":
-        searched._study.ask()  # nobody has said what is tried
+        searched._study.ask()  # this trial has no values yet
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -89,7 +89,7 @@ def test_killed_while_it_searches_and_while_it_confirms_it_goes_on(tmp_path):
     assert sum(states(results / "small").values()) == 2 * TRIALS
 
 
-def test_interrupted_it_says_how_to_go_on_and_leaves_nobody_behind(tmp_path):
+def test_an_interrupted_sweep_says_how_to_continue_and_leaves_no_process(tmp_path):
     path, results = write(tmp_path, **SEARCH | {"train": {"epochs": 1000}}), tmp_path / "results"
     with begin(path, results, "--no-mlflow") as process:
         until(lambda: (results / "small" / JOURNAL).exists() and "RUNNING" in states(results / "small"))
