@@ -337,7 +337,7 @@ def test_an_adviser_that_breaks_ends_the_training(tmp_path):
         trained(pool, chunks_of(pool, experiment(tmp_path / "one")), broken)
 
 
-def test_without_a_pruner_no_reports_are_sent(undisturbed, tmp_path):
+def test_without_a_pruner_every_trial_finishes(undisturbed, tmp_path):
     with WorkerPool(3) as pool:
         rows, _ = trained(pool, chunks_of(pool, experiment(tmp_path / "one")))
     assert {row["status"] for row in rows.values()} == {"finished"}
