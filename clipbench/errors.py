@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, order=True)
@@ -85,6 +89,28 @@ class Findings:
     def raise_if_any(self) -> None:
         if self.problems:
             raise InputError(self.problems)
+
+    def attempt(self, read: Callable[[], T]) -> T | None:
+        """Return what `read` returns; None if it raises InputError, whose problems are added to these."""
+        try:
+            return read()
+        except InputError as error:
+            self.problems += error.problems
+            return None
+
+
+def gather(read: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """Return what `read` makes of each item; raise one InputError with the problems of all items."""
+    found: list[T] = []
+    problems: list[Problem] = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return found
 
 
 class UnknownName(LookupError):

@@ -27,7 +27,7 @@ from clipbench.analysis.report_model import (
     TargetEpochs,
     VerdictChange,
 )
-from clipbench.config.tunable import is_tunable
+from clipbench.config.sections import is_tunable
 from clipbench.stats import LEVEL, Floats
 
 

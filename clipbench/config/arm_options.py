@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -30,9 +29,23 @@ FOLLOWED = f"a schedule, {FOLLOW_LR}, {AGAINST_LR} or null"
 Conflict = tuple[str, str, str]  # option, problem, remedy
 
 
-def arm_options(plugin: Plugin) -> dict[str, OptionSpec]:
-    """Return the added options by name; a rule's own option of the same name takes precedence."""
-    return {spec.name: spec for spec in _specs(plugin) if spec.name not in plugin.options}
+def arm_options(plugin: Plugin) -> Iterator[OptionSpec]:
+    """Yield the added options that apply to a rule."""
+    per, weights = plugin.facts.get("per"), plugin.facts.get("on") == "weights"
+    if per in ("model", "tensor", "unit"):
+        yield OptionSpec("per", Place, per)
+    yield OptionSpec("exclude", list[str], (), takes_list=True)
+    if "threshold" in plugin.options:
+        yield OptionSpec("warmup", Steps, 0, quiet=True)
+        yield OptionSpec("schedule", str | dict[str, Any] | None, None, quiet=True, kind="schedule", words=FOLLOWED)
+    if not plugin.clips or weights:
+        return
+    yield OptionSpec("scope", Scope, "batch", quiet=True, reader=validate_scope, words=SCOPES)
+    if per != "step":
+        yield OptionSpec("after", After, None, quiet=True)
+        if "threshold" in plugin.options:
+            yield OptionSpec("noise", Noise, 0.0, quiet=True)
+            yield OptionSpec("delta", Delta, None, quiet=True)
 
 
 def available_arguments(facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -86,33 +99,3 @@ def validate_scope(value: Any) -> str | Component:
         remedy = near if near.startswith("Did") else "Write for example scope: {shards: 4}."
         raise InvalidValue(f"expected batch, sample or {{shards: n}}, got {show(value)}.", remedy)
     return str(value)
-
-
-def _specs(plugin: Plugin) -> Iterator[OptionSpec]:
-    per, weights = plugin.facts.get("per"), plugin.facts.get("on") == "weights"
-    if per in ("model", "tensor", "unit"):
-        yield OptionSpec("per", partial(validate, annotation=Place), Place, per)
-    yield OptionSpec("exclude", partial(validate, annotation=list[str]), list[str], (), takes_list=True)
-    if "threshold" in plugin.options:
-        yield _quiet("warmup", Steps, 0, integer=True)
-        yield OptionSpec(
-            "schedule",
-            lambda value: value,
-            str | dict[str, Any] | None,
-            None,
-            quiet=True,
-            kind="schedule",
-            words=FOLLOWED,
-        )
-    if not plugin.clips or weights:
-        return
-    yield OptionSpec("scope", validate_scope, Scope, "batch", quiet=True, words=SCOPES)
-    if per != "step":
-        yield _quiet("after", After, None)
-        if "threshold" in plugin.options:
-            yield _quiet("noise", Noise, 0.0)
-            yield _quiet("delta", Delta, None)
-
-
-def _quiet(name: str, annotation: Any, default: Any, integer: bool = False) -> OptionSpec:
-    return OptionSpec(name, partial(validate, annotation=annotation), annotation, default, integer=integer, quiet=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clipbench.config.measure_names import unknown_measure
+from clipbench.config.measure_names import is_measure
 from clipbench.config.values import InvalidValue
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.errors import did_you_mean
@@ -179,7 +179,7 @@ def _side(text: str, vocabulary: Vocabulary) -> Side:
     rest, where = arms, []
     while rest and vocabulary.strategy(_name(rest)) is None:
         found = vocabulary.section(rest)
-        if found is None and rest == arms and not unknown_measure(rest)[0]:
+        if found is None and rest == arms and is_measure(rest):
             return Side(text, options=options, measure=rest)
         if found is None:
             raise InvalidValue(f"unknown {_name(rest)!r} in a claim.", did_you_mean(_name(rest), vocabulary.known()))

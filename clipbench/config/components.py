@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import Any
 
 from clipbench.config.arm_options import FOLLOWING, available_arguments, conflicts, why_missing
 from clipbench.config.axes import Axis, OptionSpec, read_axis
-from clipbench.config.options import FIXED, SECTIONS, is_plain, signature
-from clipbench.config.values import show, validate
-from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.config.options import FIXED, SECTIONS, signature
+from clipbench.config.values import is_plain, show
+from clipbench.config.yaml_nodes import Node
 from clipbench.core.trial import Component
 from clipbench.errors import Findings, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
 CONSTANT = Component.of("constant", warmup=0)  # of a schedule the same as none
+# Words for schedules of a threshold that are no plug-ins.
+SCHEDULES = {None: CONSTANT} | {name: Component(name, label=name) for name in FOLLOWING}
 
 
 @dataclass(frozen=True)
@@ -65,26 +67,43 @@ class Choice:
         return name not in defaults or bool(defaults[name] != value)
 
 
-def read_choices(node: Node, kind: str, folder: str, findings: Findings) -> list[Choice]:
-    """The components of a section, which is one of them or a list."""
-    entries = node.value if isinstance(node.value, list) else [node]
-    if not entries:
+def read_choices(node: Node, kind: str, folder: str, findings: Findings, words: Iterable[str] = ()) -> list[Choice]:
+    """Return the components of a section, which is one of them or a list; add mistakes in others to the findings.
+
+    `words` are suggested too where a name is unknown.
+    """
+    if not node.items:
         findings.add(node.place, "the list is empty.", f"Name at least one {kind}.")
-    found = [choice for entry in entries for choice in _entry(entry, kind, folder, findings)]
-    return [choice for choice in found if choice is not None]
+    found = []
+    for entry in node.items:
+        name, options = findings.attempt(partial(_name_and_options, entry, kind)) or (None, {})
+        names = name.items or [name] if name else []
+        found += [findings.attempt(partial(_choice, each, entry, options, kind, folder, words)) for each in names]
+    return [choice for choice in found if choice]
 
 
-def _entry(node: Node, kind: str, folder: str, findings: Findings) -> list[Choice | None]:
-    name_node, options = _name_and_options(node, kind, findings)
-    if name_node is None:
-        return []
-    names = name_node.value if isinstance(name_node.value, list) and name_node.value else [name_node]
-    return [_choice(name, node, options, kind, folder, findings) for name in names]
+def read_component_axis(
+    node: Node, kind: str, folder: str, special: Mapping[str | None, Component | None], words: Iterable[str] = ()
+) -> Axis:
+    """Return the values of an option that takes components; `special` names stand for one of them, or for none."""
+    findings, found = Findings(), []
+    if not node.items:
+        findings.add(node.place, "the list is empty.", f"Name at least one {kind}.")
+    for entry in node.items:
+        value = entry.value
+        name = value["name"].value if isinstance(value, dict) and list(value) == ["name"] else value
+        if isinstance(name, str | None) and name in special:
+            found.append(special[name])
+        else:
+            choices = read_choices(entry, kind, folder, findings, () if isinstance(value, list) else words)
+            found += [component for choice in choices for component in choice.components()]
+    if len(set(found)) < len(found):
+        findings.add(node.place, f"duplicate {kind}.", "Keep one of them.")
+    findings.raise_if_any()
+    return Axis(tuple(found))
 
 
-def _name_and_options(node: Node, kind: str, findings: Findings) -> tuple[Node | None, dict[str, Node]]:
-    if node.value is INVALID:
-        return None, {}
+def _name_and_options(node: Node, kind: str) -> tuple[Node, dict[str, Node]]:
     if not isinstance(node.value, dict):
         return node, {}
     if "name" in node.value:
@@ -93,27 +112,25 @@ def _name_and_options(node: Node, kind: str, findings: Findings) -> tuple[Node |
     remedy = "Write {name: ..., and its options}."
     if len(keys) == 1 and (keys[0] in catalogue(kind) or isinstance(node.value[keys[0]].value, dict)):
         remedy = f"Write {{name: {keys[0]}, and its options}}."
-    findings.add(node.place, f"this {kind} has no `name`.", remedy)
-    return None, {}
+    raise node.error(f"this {kind} has no `name`.", remedy)
 
 
-def _choice(
-    name: Node, node: Node, options: dict[str, Node], kind: str, folder: str, findings: Findings
-) -> Choice | None:
-    plugin = _find(name, kind, folder, findings)
-    specs = _signature(plugin, name, findings) if plugin else None
-    if plugin is None or specs is None:
-        return None
-    before = len(findings.problems)
-    given = _flat(options, kind)
+def _choice(name: Node, node: Node, options: dict[str, Node], kind: str, folder: str, words: Iterable[str]) -> Choice:
+    plugin = _find(name, kind, folder, words)
+    specs = _signature(plugin, name)
+    findings, given = Findings(), _flat(options, kind)
     meant = _refuse_unknown(plugin, given, specs, findings)
-    axes = _axes(given, specs, plugin, folder, findings)
+    axes = {}
+    for option, item in given.items():
+        if option in specs or plugin.open:
+            spec = specs.get(option) or OptionSpec(option, infinite=True)
+            if axis := findings.attempt(partial(_axis, item, spec, folder)):
+                axes[option] = axis
     for option, text, remedy in conflicts(plugin, axes) if kind == "strategy" else ():
         findings.add(given[option].key_place, text, remedy)
     _refuse_absent_files(plugin, given, axes, folder, findings)
-    _refuse_missing(plugin, [name for name in specs if name not in given and name not in meant], node, findings)
-    if len(findings.problems) > before or len(axes) < len(given):
-        return None
+    _refuse_missing(plugin, specs, [option for option in specs if option not in {*given, *meant}], node, findings)
+    findings.raise_if_any()
     defaults = {spec.name: spec.default for spec in specs.values() if is_plain(spec.default)}
     # Of a section such as `corrupt`, either nothing is said or all of it: 0 beside 0.1 is a value like any other.
     spoken = {name.partition(".")[0] for name in given if "." in name}
@@ -121,9 +138,18 @@ def _choice(
     for option, default in defaults.items():
         if option not in quiet:
             axes.setdefault(option, Axis((default,), takes_list=specs[option].takes_list))
-    _unfold(axes)
+    folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
+    if isinstance(folds[0], int) and fold == (None,):  # `folds: 3` of data is the axis `fold: [0, 1, 2]`
+        axes["fold"] = Axis(tuple(range(folds[0])))
     own_folder = folder if plugin.source or plugin.files or "yaml_folder" in plugin.given else ""
     return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet)
+
+
+def _axis(node: Node, spec: OptionSpec, folder: str) -> Axis:
+    if not spec.kind:
+        return read_axis(node, spec)
+    axis = read_component_axis(node, spec.kind, folder, SCHEDULES, FOLLOWING)
+    return Axis(tuple(None if value == CONSTANT else value for value in axis.values))
 
 
 def _refuse_absent_files(
@@ -137,60 +163,47 @@ def _refuse_absent_files(
                 findings.add(given[name].place, f"there is no file {file}.", did_you_mean(file.name, near))
 
 
-def _unfold(axes: dict[str, Axis]) -> None:
-    """`folds: 5` of data is the axis `fold: [0, 1, 2, 3, 4]`."""
-    folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
-    if isinstance(folds[0], int) and fold == (None,):
-        axes["fold"] = Axis(tuple(range(folds[0])))
-
-
-def _find(node: Node, kind: str, folder: str, findings: Findings) -> Plugin | None:
-    if node.value is INVALID:
-        return None
-    if not isinstance(node.value, str) or not node.value:
-        remedy = "Write none for no clipping." if kind == "strategy" and not node.value else ""
-        findings.add(node.place, f"expected the name of a {kind}, got {show(node.plain())}.", remedy)
-        return None
+def _find(node: Node, kind: str, folder: str, words: Iterable[str]) -> Plugin:
+    name = node.plain()
+    if not isinstance(name, str) or not name:
+        remedy = "Write none for no clipping." if kind == "strategy" and not name else ""
+        raise node.error(f"expected the name of a {kind}, got {show(name)}.", remedy)
     try:
-        plugin = find(kind, node.value, folder)
+        plugin = find(kind, name, folder)
     except UnknownName as error:
-        off = kind == "strategy" and node.value.lower() in ("off", "no", "null", "false")
-        findings.add(node.place, error.text, "Did you mean `none`?" if off else error.remedy)
+        off = kind == "strategy" and name.lower() in ("off", "no", "null", "false")
+        remedy = "Did you mean `none`?" if off else error.remedy
+        if words and ":" not in name:
+            remedy = did_you_mean(name, [*catalogue(kind), *words])
+        raise node.error(error.text, remedy) from None
     except (OSError, ValueError) as error:  # a path that no file can have
-        findings.add(node.place, f"{show(node.value)} cannot be looked up: {error}.")
+        raise node.error(f"{show(name)} cannot be looked up: {error}.") from None
     except SystemExit:
-        text = f"cannot import {node.value!r}: it exits the program."
-        findings.add(node.place, text, 'Move its main part under `if __name__ == "__main__"`.')
-    else:
-        if kind != "strategy" or _is_rule(plugin, node, findings):
-            return plugin
-    return None
+        remedy = 'Move its main part under `if __name__ == "__main__"`.'
+        raise node.error(f"cannot import {name!r}: it exits the program.", remedy) from None
+    if kind == "strategy":
+        _refuse_other_functions(plugin, node)
+    return plugin
 
 
-def _is_rule(plugin: Plugin, node: Node, findings: Findings) -> bool:
-    """Return whether a function declares `per` and asks only for available arguments; report it if not."""
+def _refuse_other_functions(plugin: Plugin, node: Node) -> None:
+    """Check that a function declares `per`, and asks only for arguments that a rule is given."""
     if "per" not in plugin.facts:
-        text = f"{node.value} does not declare `per`."
-        findings.add(node.place, text, "Decorate it with @clipbench.strategy(per=...).")
-        return False
+        raise node.error(f"{node.value} does not declare `per`.", "Decorate it with @clipbench.strategy(per=...).")
     known = available_arguments(plugin.facts)
-    asked = sorted(plugin.given - set(known))
+    asked = ", ".join(sorted(plugin.given - set(known)))
     if asked:
-        where = " on weights" if plugin.facts.get("on") == "weights" else ""
-        text = (
-            f"{node.value} asks for {', '.join(asked)}, which a strategy per {plugin.facts['per']}{where} is not given."
-        )
-        findings.add(node.place, text, f"Available arguments: {', '.join(known)}.")
-    return not asked
+        where = f"{plugin.facts['per']}{' on weights' if plugin.facts.get('on') == 'weights' else ''}"
+        text = f"{node.value} asks for {asked}, which a strategy per {where} is not given."
+        raise node.error(text, f"Available arguments: {', '.join(known)}.")
 
 
-def _signature(plugin: Plugin, node: Node, findings: Findings) -> dict[str, OptionSpec] | None:
+def _signature(plugin: Plugin, node: Node) -> dict[str, OptionSpec]:
     try:
         return signature(plugin)
     except (ValueError, TypeError):  # some functions written in C do not say what they take
         text = f"the signature of {plugin.name!r} cannot be read."
-        findings.add(node.place, text, "Wrap it in a Python function.")
-        return None
+        raise node.error(text, "Wrap it in a Python function.") from None
 
 
 def _flat(options: dict[str, Node], kind: str) -> dict[str, Node]:
@@ -202,37 +215,6 @@ def _flat(options: dict[str, Node], kind: str) -> dict[str, Node]:
         else:
             flat[name] = item
     return flat
-
-
-def _axes(
-    given: Mapping[str, Node], specs: Mapping[str, OptionSpec], plugin: Plugin, folder: str, findings: Findings
-) -> dict[str, Axis]:
-    """The values of every option that is known, or that an open plug-in takes without naming it."""
-    anything = partial(validate, annotation=Any, infinite=True)
-    known = {name: specs.get(name) or OptionSpec(name, anything) for name in given if name in specs or plugin.open}
-    axes = {
-        name: _schedules(given[name], folder, findings) if spec.kind else read_axis(given[name], spec, findings)
-        for name, spec in known.items()
-    }
-    return {name: axis for name, axis in axes.items() if axis is not None}
-
-
-def _schedules(node: Node, folder: str, findings: Findings) -> Axis | None:
-    """Read the schedules of a threshold; None stands for a constant one."""
-    before, found = len(findings.problems), []
-    for entry in node.value if isinstance(node.value, list) else [node]:
-        name = entry.value
-        if name in FOLLOWING or name is None:
-            found.append(Component(name, label=name) if name else None)
-        elif isinstance(name, str) and name not in catalogue("schedule") and ":" not in name:
-            remedy = did_you_mean(name, [*catalogue("schedule"), *FOLLOWING])
-            findings.add(entry.place, f"unknown schedule {name!r}.", remedy)
-        else:
-            read = [one for choice in read_choices(entry, "schedule", folder, findings) for one in choice.components()]
-            found += [None if one == CONSTANT else one for one in read]
-    if len(set(found)) < len(found):
-        findings.add(node.place, "duplicate schedule.", "Keep one of them.")
-    return Axis(tuple(found)) if len(findings.problems) == before else None
 
 
 def _refuse_unknown(
@@ -264,8 +246,9 @@ def _why_unknown(plugin: Plugin, option: str, specs: Mapping[str, OptionSpec]) -
     return f"{plugin.name} has no option {option!r}.", did_you_mean(option, known)
 
 
-def _refuse_missing(plugin: Plugin, options: list[str], node: Node, findings: Findings) -> None:
-    specs = signature(plugin)
+def _refuse_missing(
+    plugin: Plugin, specs: Mapping[str, OptionSpec], options: list[str], node: Node, findings: Findings
+) -> None:
     replaced = "threshold" if set(plugin.facts.get("instead", ())) - set(options) else ""
     missing = [f"`{option}`" for option in options if specs[option].required and option != replaced]
     if not missing:

@@ -9,11 +9,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import KINDS as RANGES
 from clipbench.config.axes import MOST_POINTS, OptionSpec
-from clipbench.config.experiment_name import NAME
 from clipbench.config.load_experiment import KINDS
 from clipbench.config.options import signature
 from clipbench.config.search_space import PATH
-from clipbench.config.sections import Claim, ReportSection, Section
+from clipbench.config.sections import NAME, Claim, ReportSection, Section
 from clipbench.config.sweep_section import Sweep
 from clipbench.config.train_section import OF_COMPONENTS, Train
 from clipbench.config.values import json_schema

@@ -14,25 +14,28 @@ from clipbench.config.axes import Axis
 from clipbench.config.claim_language import Vocabulary, option_values
 from clipbench.config.components import Choice, read_choices
 from clipbench.config.experiment import Experiment, locate
-from clipbench.config.experiment_name import read_name
 from clipbench.config.optimizer_check import check_optimizers
-from clipbench.config.partition_check import check_partition
-from clipbench.config.sections import ReportSection, read_claims, read_expectations, read_report
+from clipbench.config.sections import (
+    TUNED_TRAINING,
+    ReportSection,
+    read_claims,
+    read_expectations,
+    read_name,
+    read_report,
+    read_seeds,
+)
 from clipbench.config.sweep_section import read_sweep
 from clipbench.config.train_section import function_names, read_training, trainings
-from clipbench.config.tunable import check_tuned
 from clipbench.config.values import show
 from clipbench.config.yaml_file import read_text
-from clipbench.config.yaml_nodes import INVALID, Node, parse
+from clipbench.config.yaml_nodes import Node, parse
 from clipbench.core.trial import Component
-from clipbench.errors import Findings, Place, did_you_mean
+from clipbench.errors import Findings, InputError, Place, did_you_mean
 from clipbench.plugins.registry import UNCLIPPED, find
 
 KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}
 KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
 MOST_TRIALS = 1_000_000
-DEFAULT_SEEDS = 8
-SEEDS = 2**32  # beyond, two seeds may be the same run
 
 
 def load(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> Experiment:
@@ -63,34 +66,36 @@ class _Reading:
     def __init__(self, path: Path, text: str, root: Node, findings: Findings) -> None:
         self.path = path
         self.text = text
-        self.root = root
         self.findings = findings
+        self.root = root
         self.sections = self._sections()
         self.places = {node.key: node.place for node in root.walk()}
         self.folder = self._folder()
 
     def experiment(self) -> Experiment:
+        sections, findings = self.sections, self.findings
         choices = {section: self._choices(section) for section in KINDS}
-        check_optimizers(choices["optimizer"], self.sections.get("optimizer"), self.findings)
-        axes = read_training(self.sections.get("train"), self.folder, self.findings)
+        check_optimizers(choices["optimizer"], sections.get("optimizer"), findings)
+        axes = findings.attempt(lambda: read_training(sections.get("train"), self.folder))
         metrics = function_names(axes["metrics"].values[0]) if axes and "metrics" in axes else ()
-        report = read_report(self.sections.get("report"), metrics, self.findings)
-        sweep = read_sweep(self.sections.get("sweep"), metrics, choices, axes, self.findings)
-        claims = read_claims(self.sections.get("claims"), metrics, self.findings)
-        name, seeds = self.name(), self._seeds()
-        self._check_together(choices, axes, seeds)
-        self.findings.raise_if_any()
+        report = read_report(sections.get("report"), metrics, findings)
+        sweep = read_sweep(sections.get("sweep"), metrics, choices, axes, findings)
+        claims = read_claims(sections.get("claims"), metrics, findings)
+        name, seeds = self.name(), read_seeds(sections.get("seeds"), findings)
+        self._check_data(choices["data"], axes)
+        self._check_size(choices, axes, seeds)
+        findings.raise_if_any()
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
         parts = {section: self._expand(section, found) for section, found in choices.items()}
         report = self._with_baseline(report, parts["clip"])
         if report.tuned and not (sweep and sweep.searches_optimizers):
-            check_tuned(parts["optimizer"], axes, self._place("report.tuned"), self.findings)
-        parts_by_kind = {"data": parts["data"], "model": parts["model"], "optimizer": parts["optimizer"]}
+            self._check_tuned(parts["optimizer"], axes)
         training = tuple(trainings(axes))
-        vocabulary = Vocabulary.of(parts["clip"], parts_by_kind, option_values(parts, training))
-        expectations = read_expectations(self.sections.get("claims"), vocabulary, self.findings)
+        others = {section: found for section, found in parts.items() if section != "clip"}
+        vocabulary = Vocabulary.of(parts["clip"], others, option_values(parts, training))
+        expectations = read_expectations(sections.get("claims"), vocabulary, findings)
         self._remark(choices, "schedule" in axes)
-        self.findings.raise_if_any()
+        findings.raise_if_any()
         return Experiment(
             name=name,
             path=str(self.path),
@@ -102,7 +107,7 @@ class _Reading:
             arms=parts["clip"],
             seeds=tuple(seeds),
             report=report,
-            notes=tuple(self.findings.notes),
+            notes=tuple(findings.notes),
             sweep=sweep,
             claims=claims,
             expectations=expectations,
@@ -113,47 +118,32 @@ class _Reading:
             folder=self.folder,
         )
 
-    def _check_together(
-        self,
-        choices: Mapping[str, Sequence[Choice]],
-        axes: Mapping[str, Axis] | None,
-        seeds: Sequence[int] | None,
-    ) -> None:
-        """Check sections against each other."""
-        self._check_loss_and_data(choices["data"], axes)
-        self._check_splits(choices["data"])
-        self._check_epoch_steps(choices["data"], axes)
-        self._check_size(choices, axes, seeds)
+    def name(self) -> str:
+        return self.findings.attempt(lambda: read_name(self.sections.get("name"), self.path)) or ""
 
     def _sections(self) -> dict[str, Node]:
-        root = self.root
+        root, example = self.root, "`clipbench init` writes an example."
         if root.value is None:
-            self.findings.add(root.place, "the file is empty.", "`clipbench init` writes an example.")
-        elif not isinstance(root.value, dict):
-            text = f"expected a mapping of sections, got {show(root.plain())}."
-            self.findings.add(root.place, text, "`clipbench init` writes an example.")
-        else:
-            for key, node in root.value.items():
-                if key == "include":
-                    self.findings.add(
-                        node.key_place, "`include` is not supported.", "Write the experiment in one file."
-                    )
-                elif key not in KEYS:
-                    self.findings.add(node.key_place, f"unknown section {key!r}.", did_you_mean(key, KEYS))
-            return dict(root.value)
-        self.findings.raise_if_any()
-        return {}
+            raise root.error("the file is empty.", example)
+        if not isinstance(root.value, dict):
+            self.findings.add(root.place, f"expected a mapping of sections, got {_shown(root)}.", example)
+            raise InputError(self.findings.problems)
+        for key, node in root.value.items():
+            if key == "include":
+                self.findings.add(node.key_place, "`include` is not supported.", "Write the experiment in one file.")
+            elif key not in KEYS:
+                self.findings.add(node.key_place, f"unknown section {key!r}.", did_you_mean(key, KEYS))
+        return dict(root.value)
 
     def _folder(self) -> str:
         """Where `./file.py:function` is looked up: beside the YAML, or in the `folder` that it names."""
         beside = self.path.absolute().parent
         node = self.sections.get("folder")
-        if node is None or node.value is INVALID:
-            return str(beside)
-        if not isinstance(node.value, str) or not os.path.isdir(beside / node.value):
-            self.findings.add(node.place, f"there is no folder {show(node.plain())}.")
-            return str(beside)
-        return str(beside / node.value)
+        if node and isinstance(node.value, str) and os.path.isdir(beside / node.value):
+            return str(beside / node.value)
+        if node and not isinstance(node.value, InputError):
+            self.findings.add(node.place, f"there is no folder {_shown(node)}.")
+        return str(beside)
 
     def _choices(self, section: str) -> list[Choice]:
         node = self.sections.get(section)
@@ -165,49 +155,39 @@ class _Reading:
             return []
         return read_choices(node, KINDS[section], self.folder, self.findings)
 
-    def name(self) -> str:
-        return read_name(self.sections.get("name"), self.path, self.findings)
-
-    def _seeds(self) -> Sequence[int] | None:
-        node = self.sections.get("seeds")
-        if node is None:
-            return range(DEFAULT_SEEDS)
-        seeds = node.plain()
-        if seeds is INVALID:
-            return None
-        if _is_whole(seeds) and seeds >= 1:
-            return range(seeds)
-        if not isinstance(seeds, list) or not seeds or not all(_is_whole(seed) and seed >= 0 for seed in seeds):
-            text = f"expected the number of seeds or a list of them, got {show(seeds)}."
-            self.findings.add(node.place, text, "Write seeds: 8, or seeds: [0, 1, 2].")
-            return None
-        for position, seed in enumerate(seeds):
-            if seed >= SEEDS:
-                text = f"seeds must be less than 2**32, got {seed}."
-                self.findings.add(node.value[position].place, text, "Choose a smaller seed.")
-            if seed in seeds[:position]:
-                self.findings.add(node.value[position].place, f"duplicate seed {seed}.", "Keep one of them.")
-        return seeds
-
-    def _check_loss_and_data(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
+    def _check_data(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
+        """Check that training has data, and that their options fit together and to those of training."""
         section = self.sections.get("data")
-        if axes is None or (section is not None and not _is_none(section) and not data):
-            return  # reported already
-        losses = [loss.name for loss in axes["loss"].values] if "loss" in axes else ["auto"]
-        if not data and losses and losses != ["output"]:
+        losses = [loss.name for loss in axes["loss"].values] if axes and "loss" in axes else ["auto"]
+        unread = axes is None or not (section is None or _is_none(section))  # reported already
+        if not data and not unread and losses != ["output"]:
             remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
             self.findings.add(self._place("data"), "there are no data to train on.", remedy)
-
-    def _check_epoch_steps(self, data: Sequence[Choice], axes: Mapping[str, Axis] | None) -> None:
-        fixed = [choice.name for choice in data if not find("data", choice.name, choice.folder).is_stream]
+        # A stream draws as many examples as it is asked for.
+        fixed = [choice for choice in data if not find("data", choice.name, choice.folder).is_stream]
+        for choice in fixed:
+            self._check_split(choice)
         if fixed and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
-            text = f"epoch_steps is only supported for streams, and {fixed[0]} is not one."
+            text = f"epoch_steps is only supported for streams, and {fixed[0].name} is not one."
             self.findings.add(self._place("train.epoch_steps"), text, "Remove it.")
 
-    def _check_splits(self, data: Sequence[Choice]) -> None:
-        for choice in data:
-            if not find("data", choice.name, choice.folder).is_stream:  # which draws as many as it is asked for
-                check_partition(choice, self._place, self.findings)
+    def _check_split(self, data: Choice) -> None:
+        """Check that folds exist, and that the shares of val and test leave something to train on."""
+        axes = dict(data.axes)
+        folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
+        wrong = [number for number in fold if number is not None and (folds[0] is None or number >= folds[0])]
+        held_out = max(axes["split.val"].values) + (1 / folds[0] if folds[0] else max(axes["split.test"].values))
+        if len(folds) > 1:
+            option, text, remedy = "folds", "folds must be a single number.", "Write for example folds: 5."
+        elif wrong:
+            text = f"fold must be at most {folds[0] - 1}, got {wrong[0]}." if folds[0] else "fold requires folds."
+            option, remedy = "fold", "Write folds: 5 to train on every fold."
+        elif held_out >= 1:
+            option, remedy = "split", ""
+            text = f"the shares of val and test must sum to less than 1, got {held_out:g}."
+        else:
+            return
+        self.findings.add(self._place(f"{data.key}.{option}"), text, remedy)
 
     def _check_size(
         self,
@@ -233,6 +213,15 @@ class _Reading:
                     self.findings.add(self._place(choice.key), text, "Keep one of them.")
                 first.setdefault(component, choice.key)
         return tuple(first)
+
+    def _check_tuned(self, optimizers: Sequence[Component], axes: Mapping[str, Axis]) -> None:
+        """`tuned: true` needs an axis to choose from."""
+        names = [component.name for component in optimizers]
+        varies = any(len(axis.values) > 1 for name, axis in axes.items() if name in TUNED_TRAINING)
+        if not varies and len(set(names)) == len(names):
+            text = "there is nothing to tune: no option of an optimizer has several values."
+            remedy = "Write optimizer.lr: [0.01, 0.1, 1.0], or remove `tuned`."
+            self.findings.add(self._place("report.tuned"), text, remedy)
 
     def _with_baseline(self, options: ReportSection, arms: Sequence[Component]) -> ReportSection:
         names = list(dict.fromkeys(itertools.chain.from_iterable((arm.name, arm.label, arm.arm) for arm in arms)))
@@ -272,8 +261,8 @@ def _is_none(node: Node) -> bool:
     return name is not None and name.value in (None, "none")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _shown(node: Node) -> str:
+    return show(node.plain())
 
 
 def _keys(choices: Sequence[Choice]) -> tuple[str, ...]:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from clipbench.config.values import show
+from collections.abc import Sequence
+
+from clipbench.config.values import InvalidValue, show
 from clipbench.core import measures
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue
 
 
-def unknown_measure(name: object, own: tuple[str, ...] = (), *, per_epoch: bool = False) -> tuple[str, str]:
-    """What is wrong with the name of a measure, and the remedy; two empty texts if it is known.
+def check_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = False) -> None:
+    """Raise InvalidValue unless `name` is a measure.
 
     `own` are the user's metrics; `per_epoch` asks for a measure that is taken after every epoch.
     """
     if not isinstance(name, str):
-        return f"expected the name of a measure, got {show(name)}.", "Write for example test/accuracy."
+        raise InvalidValue(f"expected the name of a measure, got {show(name)}.", "Write for example test/accuracy.")
     metrics = (*catalogue("metric"), *own)
     known = measures.monitored(metrics) if per_epoch else measures.compared(metrics)
-    return ("", "") if name in known else (f"unknown measure {name!r}.", did_you_mean(name, known))
+    if name not in known:
+        raise InvalidValue(f"unknown measure {name!r}.", did_you_mean(name, known))
+
+
+def is_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = False) -> bool:
+    try:
+        check_measure(name, own, per_epoch=per_epoch)
+    except InvalidValue:
+        return False
+    return True

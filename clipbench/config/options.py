@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -10,7 +12,7 @@ from pydantic import Field
 
 from clipbench.config.arm_options import arm_options
 from clipbench.config.axes import OptionSpec, frozen
-from clipbench.config.values import InvalidValue, effective_annotation, show, takes_integers, validate, validate_default
+from clipbench.config.values import InvalidValue, effective_annotation, show, validate
 from clipbench.plugins.registry import REQUIRED, Option, Plugin
 
 # Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
@@ -22,6 +24,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 NumberOf = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 OFF = "Write null (or inf) to turn it off."
 
@@ -37,27 +40,25 @@ def _spec(option: Option, plugin: Plugin) -> OptionSpec:
         return _threshold_spec(option, plugin.facts.get("largest"))
     own = ":" in plugin.name
     annotation = effective_annotation(option, own)
-    option = Option(option.name, annotation, option.default)
-    default = REQUIRED if option.default is REQUIRED else frozen(validate_default(option))
-    reader = partial(_validate_or_default, option=option, infinite=own or plugin.kind == "strategy")
-    return OptionSpec(option.name, reader, annotation, default, option.takes_list, takes_integers(annotation))
+    default = option.default
+    if default is not REQUIRED:  # `0` and `0.0` make the same trial
+        with contextlib.suppress(InvalidValue, TypeError, ValueError):
+            default = validate(_listed(default), annotation, infinite=True)
+    infinite = own or plugin.kind == "strategy"
+    return OptionSpec(
+        option.name, annotation, frozen(default), option.takes_list, infinite=infinite, takes_default=True
+    )
 
 
-def _validate_or_default(value: Any, option: Option, infinite: bool) -> Any:
-    try:
-        return validate(value, option.annotation, infinite=infinite)
-    except InvalidValue:
-        # `def f(width: int = None)`: a function's own default is valid even if its annotation excludes it.
-        if is_plain(option.default) and show(value) == show(option.default):
-            return option.default
-        raise
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _threshold_spec(option: Option, largest: float | None) -> OptionSpec:
     reader = partial(validate_threshold, largest=largest)
     annotation = NotNegative if largest is None else Annotated[float, Field(ge=0, le=largest)]
     default = REQUIRED if option.default is REQUIRED else reader(option.default)
-    return OptionSpec("threshold", reader, annotation | None, default)
+    return OptionSpec("threshold", annotation | None, default, reader=reader)
 
 
 def validate_threshold(value: Any, largest: float | None = None) -> float | None:
@@ -73,51 +74,38 @@ def validate_threshold(value: Any, largest: float | None = None) -> float | None
 
 
 def _common(plugin: Plugin) -> dict[str, OptionSpec]:
+    added: Iterable[OptionSpec] = ()
     if plugin.is_stream:
-        return {
-            "split.val": _added("split.val", NumberOf, 1000),
-            "split.test": _added("split.test", NumberOf, 10000),
-            "split.seed": _added("split.seed", NumberOf, 0),
-        }
-    if plugin.kind == "data":
-        return {
-            "split.val": _added("split.val", Fraction, 0.2),
-            "split.test": _added("split.test", Fraction, 0.2),
-            "split.seed": _added("split.seed", NumberOf, 0),
-            "standardize": _standardize(bool(plugin.facts.get("standardize", False))),
-            "limit": _added("limit", Annotated[int, Field(ge=1)] | None, None),
-            "impute": _added("impute", Literal["mean", "median"] | None, None, quiet=True),
-            "resize": _added("resize", Annotated[int, Field(ge=1)] | None, None, quiet=True),
-            "folds": _added("folds", Annotated[int, Field(ge=2)] | None, None, quiet=True),
-            "fold": _added("fold", NumberOf | None, None, quiet=True),
-            "corrupt.missing": _added("corrupt.missing", Fraction, 0.0, quiet=True),
-            "corrupt.label_flip": _added("corrupt.label_flip", Share, 0.0, quiet=True),
-            "corrupt.outliers": _added("corrupt.outliers", Share, 0.0, quiet=True),
-            "corrupt.noise": _added("corrupt.noise", NotNegative, 0.0, quiet=True),
-            "corrupt.seed": _added("corrupt.seed", NumberOf, 0, quiet=True),
-        }
-    if plugin.kind == "strategy":
-        return arm_options(plugin)
-    if plugin.kind == "schedule":
-        return {"warmup": _added("warmup", Annotated[int, Field(ge=0)], 0)}
-    return {}
+        added = (
+            OptionSpec("split.val", NumberOf, 1000),
+            OptionSpec("split.test", NumberOf, 10000),
+            OptionSpec("split.seed", NumberOf, 0),
+        )
+    elif plugin.kind == "data":
+        meant = bool(plugin.facts.get("standardize", False))
+        added = (
+            OptionSpec("split.val", Fraction, 0.2),
+            OptionSpec("split.test", Fraction, 0.2),
+            OptionSpec("split.seed", NumberOf, 0),
+            OptionSpec("standardize", bool | None, meant, reader=partial(_standardize, default=meant)),
+            OptionSpec("limit", AtLeastOne | None, None),
+            OptionSpec("impute", Literal["mean", "median"] | None, None, quiet=True),
+            OptionSpec("resize", AtLeastOne | None, None, quiet=True),
+            OptionSpec("folds", Annotated[int, Field(ge=2)] | None, None, quiet=True),
+            OptionSpec("fold", NumberOf | None, None, quiet=True),
+            OptionSpec("corrupt.missing", Fraction, 0.0, quiet=True),
+            OptionSpec("corrupt.label_flip", Share, 0.0, quiet=True),
+            OptionSpec("corrupt.outliers", Share, 0.0, quiet=True),
+            OptionSpec("corrupt.noise", NotNegative, 0.0, quiet=True),
+            OptionSpec("corrupt.seed", NumberOf, 0, quiet=True),
+        )
+    elif plugin.kind == "strategy":
+        added = arm_options(plugin)
+    elif plugin.kind == "schedule":
+        added = (OptionSpec("warmup", NumberOf, 0),)
+    return {spec.name: spec for spec in added}
 
 
-def _added(name: str, annotation: Any, default: Any, quiet: bool = False) -> OptionSpec:
-    reader = partial(validate, annotation=annotation)
-    return OptionSpec(name, reader, annotation, default, integer=takes_integers(annotation), quiet=quiet)
-
-
-def _standardize(default: bool) -> OptionSpec:
-    def reader(value: Any) -> bool:
-        chosen = validate(value, bool | None)
-        return default if chosen is None else bool(chosen)
-
-    return OptionSpec("standardize", reader, bool | None, default)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a default can stand in YAML; others (a function, a module) the plug-in fills in itself."""
-    if isinstance(value, list | tuple):
-        return all(is_plain(item) for item in value)
-    return value is None or (isinstance(value, bool | int | float | str) and value == value)
+def _standardize(value: Any, default: bool) -> bool:
+    chosen = validate(value, bool | None)
+    return default if chosen is None else bool(chosen)

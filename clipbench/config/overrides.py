@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from clipbench.config.yaml_nodes import INVALID, Node, child_key, parse
+from clipbench.config.yaml_nodes import Node, child_key, parse
 from clipbench.errors import Findings, InputError, Place
 
 # A name, an index, or a name in quotes that may hold dots: `sweep.search."optimizer.lr"`.
@@ -121,7 +121,7 @@ def _put_index(node: Node, index: int, rest: tuple[str | int, ...], value: Node,
 def _as_mapping(node: Node, step: str) -> dict[str, Node]:
     if isinstance(node.value, dict):
         return node.value
-    if node.value is None or node.value is INVALID:
+    if node.value is None or isinstance(node.value, InputError):
         return {}
     if isinstance(node.value, list):
         raise _NoSuchPart(f"{node.key} is a list, so it has no {step!r}.", f"Say which one: {node.key}[0].{step}.")

@@ -14,11 +14,11 @@ from clipbench.config.axes import OptionSpec, Range, frozen, is_range, read_axis
 from clipbench.config.components import Choice
 from clipbench.config.optimizer_check import refusal
 from clipbench.config.options import signature
-from clipbench.config.sections import is_mapping
-from clipbench.config.values import InvalidValue, show, validate
-from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.config.sections import options_of
+from clipbench.config.values import InvalidValue, show
+from clipbench.config.yaml_nodes import Node
 from clipbench.core.trial import ARM_OPTIONS
-from clipbench.errors import Findings, did_you_mean
+from clipbench.errors import Findings, did_you_mean, gather
 from clipbench.plugins.registry import Plugin, find
 
 KINDS = {"optimizer": "optimizer", "clip": "strategy"}  # sections with options that can be searched
@@ -48,10 +48,13 @@ def searched_options(choice: Choice, section: str, search: Mapping[str, Space]) 
     return found
 
 
-def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, Space]:
-    """Return a range or a tuple of values for each option path; add mistakes to the findings."""
+def read_search(node: Node, choices: Choices, elsewhere: Findings, findings: Findings) -> dict[str, Space]:
+    """Return a range or a tuple of values for each option path; add mistakes to the findings.
+
+    An option may be missing only because its component could not be read, which `elsewhere` holds.
+    """
     found: dict[str, Space] = {}
-    for path, item in node.value.items() if is_mapping(node, findings) else ():
+    for path, item in (findings.attempt(partial(options_of, node)) or {}).items():
         where, option = _parts(path)
         section = _section(where)
         if not where:
@@ -59,9 +62,9 @@ def read_search(node: Node, choices: Choices, findings: Findings) -> dict[str, S
             continue
         named = [choice for choice in choices.get(section, ()) if where in (section, choice.key)]
         having = [(choice, own[option]) for choice in named if option in (own := _own_options(choice, section))]
-        if not having and choices.get(section) and not findings.has_problem_in(section):
+        if not having and choices.get(section) and not elsewhere.has_problem_in(section):
             findings.add(item.key_place, *_unknown_option(path, choices[section], named))
-        space = _space(item, having, findings)
+        space = findings.attempt(partial(_space, item, having))
         if space is not None:
             found[path] = space
     return found
@@ -93,8 +96,7 @@ def _own_options(choice: Choice, section: str) -> dict[str, OptionSpec]:
     specs = {name: spec for name, spec in signature(plugin).items() if name in plugin.options}
     written = dict(choice.axes)
     if plugin.open:
-        anything = partial(validate, annotation=Any, infinite=True)
-        specs |= {name: OptionSpec(name, anything) for name in written if name not in signature(plugin)}
+        specs |= {name: OptionSpec(name, infinite=True) for name in written if name not in signature(plugin)}
     # Other options replace the threshold.
     return {name: spec for name, spec in specs.items() if name != "threshold" or name in written}
 
@@ -107,7 +109,7 @@ def _validated_space(space: Space, spec: OptionSpec) -> Space:
     """Return the space with its values validated by the option."""
     if isinstance(space, Range):
         return replace(space, integer=spec.integer)
-    return tuple(frozen(spec.validate(value)) for value in _thawed(space))
+    return tuple(spec.validate(value) for value in _thawed(space))
 
 
 def _thawed(space: Iterable[Any]) -> Iterator[Any]:
@@ -146,51 +148,44 @@ def _unknown_option(path: str, choices: Sequence[Choice], named: Sequence[Choice
     return f"{missing} option {option!r}.", did_you_mean(option, known) if known else ""
 
 
-def _space(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> Space | None:
-    """Return the search space of an option; None if it was reported as wrong."""
-    if node.plain() is INVALID:
-        return None
+def _space(node: Node, having: Sequence[tuple[Choice, OptionSpec]]) -> Space:
+    """Return the search space of an option of these components."""
+    plain = node.plain()
     if not is_range(node) and not isinstance(node.value, list):
-        text = f"expected a range or a list of values, got {show(node.plain())}."
-        findings.add(node.place, text, "Write {log: [0.01, 1]}.")
-        return None
-    found_here = Findings()  # the same mistake of several components is reported once
-    space = _read_range(node, having, found_here) if is_range(node) else _read_values(node, having, found_here)
-    if not found_here.problems:
-        for choice, spec in having:
-            _try_optimizer(choice, spec, node, found_here)
-    findings.problems += dict.fromkeys(found_here.problems)
-    return None if found_here.problems else space
+        text = f"expected a range or a list of values, got {show(plain)}."
+        raise node.error(text, "Write {log: [0.01, 1]}.")
+    space = _read_range(node, having) if is_range(node) else _read_values(node, having)
+    gather(lambda pair: _try_optimizer(*pair, node), having)
+    return space
 
 
-def _read_range(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> Range | None:
+def _read_range(node: Node, having: Sequence[tuple[Choice, OptionSpec]]) -> Range:
+    findings = Findings()
     if "points" in node.value:
         text = "a searched range has no points: any value of it may be tried."
         findings.add(node.value["points"].key_place, text, "Remove it.")
-    found = read_range(node, findings)
-    if found:
-        for (_, spec), end in itertools.product(having, _values(node)):
-            try:
-                spec.validate(end.plain())
-            except InvalidValue as invalid:
-                findings.add(end.place, invalid.text, invalid.remedy)
+    found = findings.attempt(partial(read_range, node))
+    for (_, spec), end in itertools.product(having, _values(node) if found else ()):
+        findings.attempt(partial(end.read, spec.validate))
+    findings.raise_if_any()
+    assert found  # or there was a problem
     return found
 
 
-def _read_values(node: Node, having: Sequence[tuple[Choice, OptionSpec]], findings: Findings) -> tuple[Any, ...]:
+def _read_values(node: Node, having: Sequence[tuple[Choice, OptionSpec]]) -> tuple[Any, ...]:
     for item in node.value:
         if isinstance(item.value, dict):
-            findings.add(item.place, f"expected a value, got {show(item.plain())}.", "Write a range outside of a list.")
-            return ()
+            raise item.error(f"expected a value, got {show(item.plain())}.", "Write a range outside of a list.")
     if len(node.value) < 2:
         text = f"expected at least two values, got {show(node.plain())}."
-        findings.add(node.place, text, "Write a range or several values.")
-        return ()
-    for _, spec in having:
-        axis = read_axis(node, replace(spec, takes_list=False), findings)
-        if axis and spec.name == "threshold" and None in axis.values:
-            item = node.value[axis.values.index(None)]
-            findings.add(item.place, "a searched threshold cannot be null.", "Remove it.")
+        raise node.error(text, "Write a range or several values.")
+
+    def check(pair: tuple[Choice, OptionSpec]) -> None:
+        values = read_axis(node, replace(pair[1], takes_list=False)).values
+        if pair[1].name == "threshold" and None in values:
+            raise node.value[values.index(None)].error("a searched threshold cannot be null.", "Remove it.")
+
+    gather(check, having)
     return tuple(frozen(node.plain()))
 
 
@@ -200,12 +195,14 @@ def _values(node: Node) -> list[Node]:
     return list(ends.value)
 
 
-def _try_optimizer(choice: Choice, spec: OptionSpec, node: Node, findings: Findings) -> None:
+def _try_optimizer(choice: Choice, spec: OptionSpec, node: Node) -> None:
     """Report values that an optimizer's constructor rejects, if it accepts those of the YAML."""
     if not choice.key.startswith("optimizer"):
         return
     plugin, first = _plugin(choice, "optimizer"), {name: axis.values[0] for name, axis in choice.axes}
-    for item in _values(node) if not refusal(plugin, first) else ():
-        said = refusal(plugin, first | {spec.name: frozen(spec.validate(item.plain()))})
-        if said:
-            findings.add(item.place, said)
+
+    def check(item: Node) -> None:
+        if said := refusal(plugin, first | {spec.name: spec.validate(item.plain())}):
+            raise item.error(said)
+
+    gather(check, _values(node) if not refusal(plugin, first) else ())

@@ -1,21 +1,30 @@
-"""The `report` and `claims` sections, and functions to read any section."""
+"""The small sections (`name`, `seeds`, `report`, `claims`), and functions to read any section."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from clipbench.config import claim_language
-from clipbench.config.axes import OptionSpec, read_value
+from clipbench.config.axes import OptionSpec
 from clipbench.config.claim_language import Expectation, Vocabulary
-from clipbench.config.measure_names import unknown_measure
+from clipbench.config.measure_names import check_measure
 from clipbench.config.options import NotNegative
-from clipbench.config.values import InvalidValue, show, takes_integers, validate
-from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.config.values import show
+from clipbench.config.yaml_nodes import Node
 from clipbench.errors import Findings, did_you_mean
 from clipbench.plugins.registry import REQUIRED
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+RESERVED = ("mlflow.db", "mlartifacts")  # what `results/` itself holds
+DEFAULT_SEEDS = 8
+SEEDS = 2**32  # beyond, two seeds may be the same run
+TUNED_TRAINING = ("schedule", "l1", "l2")  # options of `train` that `report.tuned` may choose
 
 Positive = Annotated[float, Field(gt=0)]
 Words = Annotated[str, Field(min_length=1)]
@@ -48,58 +57,89 @@ def specs(section: type[Section]) -> dict[str, OptionSpec]:
     found = {}
     for name, info in section.model_fields.items():
         annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
-        default = REQUIRED if info.is_required() else info.default
-        reader = partial(validate, annotation=annotation)
-        found[name] = OptionSpec(name, reader, annotation, default, integer=takes_integers(annotation))
+        found[name] = OptionSpec(name, annotation, REQUIRED if info.is_required() else info.default)
     return found
 
 
 def read_report(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> ReportSection | None:
     """The report section; `metrics` names the user's own."""
-    values = read_values(node, specs(ReportSection), findings)
-    if values is None or not is_measured(node, "metric", metrics, findings):
-        return None
-    return ReportSection(**values)
+    return findings.attempt(lambda: ReportSection(**_with_metric(node, ReportSection, metrics) if node else {}))
 
 
 def read_claims(node: Node | None, metrics: tuple[str, ...], findings: Findings) -> tuple[Claim, ...]:
     """The claims that could be read; what is wrong with the others is among the findings."""
-    if node is None or node.value is INVALID:
+    if node and not isinstance(node.value, list):
+        findings.attempt(partial(_refuse, node, "a list of claims"))
         return ()
-    if not isinstance(node.value, list):
-        findings.add(node.place, f"expected a list of claims, got {show(node.plain())}.")
-        return ()
-    read = [(item, read_values(item, specs(Claim), findings)) for item in node.value]
-    return tuple(
-        Claim(**values)
-        for item, values in read
-        if values is not None and is_measured(item, "metric", metrics, findings)
-    )
+    items = node.value if node else ()
+    read = (findings.attempt(partial(_with_metric, item, Claim, metrics)) for item in items)
+    return tuple(Claim(**values) for values in read if values is not None)
 
 
 def read_expectations(node: Node | None, vocabulary: Vocabulary, findings: Findings) -> tuple[Expectation, ...]:
     """Return what each claim expects. Unknown names are problems; names that this experiment lacks are notes."""
     read = []
     for claim in node.value if node else ():
-        expected = claim.value["expect"]
-        try:
-            read.append(claim_language.read(str(expected.value), vocabulary))
-        except InvalidValue as error:
-            findings.add(expected.place, error.text, error.remedy)
-        else:
-            for side in (read[-1].left, read[-1].right):
-                if missing := vocabulary.missing(side):
-                    findings.note(f"{expected.place.key} cannot be tested: {missing}")
+        place = claim.value["expect"]
+        expected = findings.attempt(partial(place.read, lambda text: claim_language.read(text, vocabulary)))
+        for side in (expected.left, expected.right) if expected else ():
+            if missing := vocabulary.missing(side):
+                findings.note(f"{place.key} cannot be tested: {missing}")
+        read += [expected] if expected else []
     return tuple(read)
 
 
-def is_mapping(node: Node, findings: Findings) -> bool:
-    """Return whether a node is a mapping of options; report it if it is not."""
-    if isinstance(node.value, dict):
-        return True
-    if node.value is not INVALID:
-        findings.add(node.place, f"expected a mapping of options, got {show(node.plain())}.")
-    return False
+def read_name(node: Node | None, path: Path) -> str:
+    """Return the name that the YAML says, else that of its file: of the folder under `results/`, and in MLflow."""
+    if node is None:
+        stem = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:100].lstrip("._-")
+        return stem or "experiment"
+    name = node.plain()
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        text = f"a name must consist of up to 100 letters, digits, `.`, `_` and `-`, got {show(name)}."
+        raise node.error(text, "Put it in quotes." if isinstance(name, int | float) else "")
+    if name.lower() in RESERVED:
+        raise node.error(f"the name {show(name)} is reserved for MLflow's store.")
+    return name
+
+
+def read_seeds(node: Node | None, findings: Findings) -> Sequence[int] | None:
+    """Return the seeds, given by their number or as a list; None if they could not be read."""
+    return findings.attempt(lambda: _seeds(node, findings)) if node else range(DEFAULT_SEEDS)
+
+
+def _seeds(node: Node, findings: Findings) -> Sequence[int]:
+    seeds = node.plain()
+    if _is_whole(seeds) and seeds >= 1:
+        return range(seeds)
+    if not isinstance(seeds, list) or not seeds or not all(_is_whole(seed) and seed >= 0 for seed in seeds):
+        text = f"expected the number of seeds or a list of them, got {show(seeds)}."
+        raise node.error(text, "Write seeds: 8, or seeds: [0, 1, 2].")
+    for position, (seed, item) in enumerate(zip(seeds, node.value, strict=True)):
+        if seed >= SEEDS:
+            findings.add(item.place, f"seeds must be less than 2**32, got {seed}.", "Choose a smaller seed.")
+        if seed in seeds[:position]:
+            findings.add(item.place, f"duplicate seed {seed}.", "Keep one of them.")
+    return seeds
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_tunable(column: str) -> bool:
+    """Return whether `report.tuned` may choose a column: any option of the optimizer, and a few of training."""
+    section, _, option = column.partition(".")
+    if section == "train":
+        return option.partition(".")[0] in TUNED_TRAINING
+    return column == "lr" or (section == "optimizer" and bool(option))
+
+
+def options_of(node: Node) -> dict[str, Node]:
+    """Return the options of a section, which is a mapping."""
+    if not isinstance(node.value, dict):
+        _refuse(node, "a mapping of options")
+    return dict(node.value)
 
 
 def refuse_unknown(node: Node, known: list[str], findings: Findings) -> None:
@@ -109,28 +149,26 @@ def refuse_unknown(node: Node, known: list[str], findings: Findings) -> None:
             findings.add(item.key_place, f"{node.key} has no option {name!r}.", did_you_mean(name, known))
 
 
-def read_values(node: Node | None, known: dict[str, OptionSpec], findings: Findings) -> dict[str, Any] | None:
-    """The options that a mapping sets, none of them an axis; None if any was reported as wrong."""
-    if node is None:
-        return {}
-    if not is_mapping(node, findings):
-        return None
-    before = len(findings.problems)
+def read_values(node: Node, known: dict[str, OptionSpec], findings: Findings) -> dict[str, Any]:
+    """Return the options that a mapping sets, none of them an axis; add mistakes to the findings."""
+    given = options_of(node)
     refuse_unknown(node, list(known), findings)
-    given = {name: item for name, item in node.value.items() if name in known}
-    values = {name: read_value(item, known[name], findings) for name, item in given.items()}
     missing = [f"`{name}`" for name, spec in known.items() if spec.required and name not in given]
     if missing:
         findings.add(node.place, f"missing {' and '.join(missing)}.")
-    unreadable = INVALID in values.values()
-    return values if len(findings.problems) == before and not unreadable else None
+    read = {name: partial(item.read, known[name].validate) for name, item in given.items() if name in known}
+    return {name: findings.attempt(value) for name, value in read.items()}
 
 
-def is_measured(node: Node | None, option: str, metrics: tuple[str, ...], findings: Findings) -> bool:
-    item = node.value.get(option) if node else None
-    if item is None or item.value is None:
-        return True
-    problem, remedy = unknown_measure(item.value, metrics)
-    if problem:
-        findings.add(item.place, problem, remedy)
-    return not problem
+def _with_metric(node: Node, section: type[Section], metrics: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options of a section that may name the measure that it compares."""
+    findings = Findings()
+    values = read_values(node, specs(section), findings)
+    findings.raise_if_any()
+    if values.get("metric") is not None:
+        node.value["metric"].read(lambda name: check_measure(name, metrics))
+    return values
+
+
+def _refuse(node: Node, expected: str) -> None:
+    raise node.error(f"expected {expected}, got {show(node.plain())}.")

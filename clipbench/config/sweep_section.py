@@ -6,17 +6,18 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, WithJsonSchema
 
 from clipbench.config.axes import Axis
 from clipbench.config.components import Choice
-from clipbench.config.measure_names import unknown_measure
-from clipbench.config.search_space import Space, read_search
-from clipbench.config.sections import Section, is_mapping, read_values, specs
+from clipbench.config.measure_names import check_measure, is_measure
+from clipbench.config.search_space import read_search
+from clipbench.config.sections import Section, read_values, specs
 from clipbench.config.values import InvalidValue, show, validate
-from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.config.yaml_nodes import Node
 from clipbench.core import measures
 from clipbench.errors import Findings
 
@@ -58,25 +59,23 @@ def read_sweep(
     findings: Findings,
 ) -> Sweep | None:
     """The sweep section beside the components and the axes of `train` that were read; None if there is none."""
-    if node is None or not is_mapping(node, findings):
+    if node is None:
         return None
-    before = len(findings.problems)
+    own = Findings()
     known = specs(Sweep)
-    known["timeout"] = replace(known["timeout"], validate=_seconds)
-    known["direction"] = replace(known["direction"], validate=_directions)
-    known["objective"] = replace(
-        known["objective"], validate=lambda value: value
-    )  # read below, each measure at its place
-    known["search"] = replace(known["search"], validate=lambda value: value)  # and each path
-    values = read_values(node, known, findings)
-    given: dict[str, Node] = node.value
-    search: Mapping[str, Space] = {}
+    known["timeout"] = replace(known["timeout"], reader=_seconds)
+    known["direction"] = replace(known["direction"], reader=_directions)
+    for name in ("objective", "search"):  # read below, each measure and each path at its place
+        known[name] = replace(known[name], reader=lambda value: value)
+    values = own.attempt(lambda: read_values(node, known, own)) or {}
+    given: dict[str, Node] = node.value if isinstance(node.value, dict) else {}
     if "search" in given:
-        search = read_search(given["search"], choices, findings)
-    objectives = _objectives(given.get("objective"), metrics, findings)
-    if values is None or len(findings.problems) > before:
+        values["search"] = read_search(given["search"], choices, findings, own)
+    objectives = _objectives(given.get("objective"), metrics, own)
+    findings.problems += own.problems
+    if own.problems:
         return None
-    sweep = Sweep(**(values | {"search": dict(search), "objective": _one_or_several(objectives)}))
+    sweep = Sweep(**(values | {"objective": _one_or_several(objectives)}))
     _check_judging(sweep, given, metrics, findings)
     _check_measured(objectives, given.get("objective"), choices, axes, findings)
     _remark(sweep, choices.get("data", ()), findings)
@@ -87,33 +86,28 @@ def _objectives(node: Node | None, metrics: tuple[str, ...], findings: Findings)
     """Return the measures that points are judged by; none where the YAML names none."""
     found: list[str] = []
     for item in _items(node):
-        name = item.plain()
-        problem, remedy = _no_objective(name, metrics) if name is not INVALID else ("", "")
-        if not problem and name in found:
-            problem, remedy = f"duplicate {name}.", "Keep one of them."
-        if problem:
-            findings.add(item.place, problem, remedy)
-        found.append(name)
+        name = findings.attempt(partial(item.read, partial(_objective, metrics=metrics)))
+        if name in found:
+            findings.add(item.place, f"duplicate {name}.", "Keep one of them.")
+        found += [name] if name else []
     if node and node.value == []:
         findings.add(node.place, "the list is empty.", "Write objective: val/accuracy.")
     return tuple(found)
 
 
 def _items(node: Node | None) -> list[Node]:
-    if node is None or node.value is None:
-        return []
-    return node.value if isinstance(node.value, list) else [node]
+    return [] if node is None or node.value is None else node.items
 
 
-def _no_objective(name: Any, metrics: tuple[str, ...]) -> tuple[str, str]:
-    problem, remedy = unknown_measure(name, metrics)
-    if problem:
-        return problem, remedy if isinstance(name, str) else "Write for example val/accuracy."
+def _objective(name: Any, metrics: tuple[str, ...]) -> str:
+    if not isinstance(name, str):
+        raise InvalidValue(f"expected the name of a measure, got {show(name)}.", "Write for example val/accuracy.")
+    check_measure(name, metrics)
     column = measures.final(name)
     if column and column.uses_test_data:
         remedy = f"Write {name.replace('test/', 'val/')}." if name.startswith("test/") else "Write val/loss."
-        return f"{name} uses test data, which must not guide a search.", remedy
-    return "", ""
+        raise InvalidValue(f"{name} uses test data, which must not guide a search.", remedy)
+    return name
 
 
 def _check_judging(sweep: Sweep, given: Mapping[str, Node], metrics: tuple[str, ...], findings: Findings) -> None:
@@ -129,7 +123,7 @@ def _check_judging(sweep: Sweep, given: Mapping[str, Node], metrics: tuple[str, 
         findings.add(given["pruner"].place, text, "Write pruner: none, or leave it out.")
     elif sweep.pruner in OF_EPOCHS:
         for name in objectives:
-            if unknown_measure(name, metrics, per_epoch=True)[0]:
+            if not is_measure(name, metrics, per_epoch=True):
                 text = f"{sweep.pruner} needs a measure of every epoch, but {name} is only known after training."
                 findings.add(given["pruner"].place, text, "Write pruner: none, or leave it out.")
 

@@ -11,18 +11,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from clipbench.config.axes import Axis, read_axis
-from clipbench.config.components import read_choices
-from clipbench.config.measure_names import unknown_measure
+from clipbench.config.components import read_choices, read_component_axis
+from clipbench.config.measure_names import check_measure
 from clipbench.config.options import NotNegative
-from clipbench.config.sections import Positive, Section, is_mapping, refuse_unknown, specs
+from clipbench.config.sections import Positive, Section, options_of, refuse_unknown, specs
 from clipbench.config.values import InvalidValue, show, validate
-from clipbench.config.yaml_nodes import INVALID, Node
+from clipbench.config.yaml_nodes import Node
 from clipbench.core.trial import Component, Training
-from clipbench.errors import Findings, did_you_mean
+from clipbench.errors import Findings, InputError, did_you_mean
 
 AUTO = Component("auto", label="auto")  # a loss that the plan chooses by the targets
 OUTPUT = Component("output", label="output")  # the model's output is the loss
 OF_COMPONENTS = ("schedule", "noise")  # options that are a component, or null
+# Options that take components of the kind of their name, and the names that stand for one or for none.
+SPECIAL: Mapping[str, Mapping[str | None, Component | None]] = {
+    "loss": {"auto": AUTO, "output": OUTPUT},
+    **{name: {None: None} for name in OF_COMPONENTS},
+}
 
 BatchSize = PositiveInt | Literal["full"]
 
@@ -53,30 +58,30 @@ class Train(Section):
     save_weights: bool = False
 
 
-def read_training(node: Node | None, folder: str, findings: Findings) -> dict[str, Axis] | None:
-    """The axes of `train`, by the fields of Training; None if any was reported as wrong."""
+def read_training(node: Node | None, folder: str) -> dict[str, Axis]:
+    """Return the axes of `train`, by the fields of Training."""
     if node is None:
         return {}
-    if not is_mapping(node, findings):
-        return None
-    before = len(findings.problems)
-    given: dict[str, Node] = node.value
-    metrics = _metrics(given.get("metrics"), folder, findings)
+    findings = Findings()
+    given = {name: item for name, item in options_of(node).items() if not isinstance(item.value, InputError)}
+    metrics = _metrics(given["metrics"], folder, findings) if "metrics" in given else ()
     known = specs(Train)
-    known["target"] = replace(known["target"], validate=partial(_target, metrics=function_names(metrics)))
-    known["early_stop"] = replace(known["early_stop"], validate=partial(_early_stop, metrics=function_names(metrics)))
-    known["batch_size"] = replace(known["batch_size"], validate=_batch_size)
+    known["target"] = replace(known["target"], reader=partial(_target, metrics=function_names(metrics)))
+    known["early_stop"] = replace(known["early_stop"], reader=partial(_early_stop, metrics=function_names(metrics)))
+    known["batch_size"] = replace(known["batch_size"], reader=_batch_size)
     refuse_unknown(node, [*known, "loss", "metrics", *OF_COMPONENTS], findings)
-    _refuse_both(given, findings)
-    axes = {name: read_axis(item, known[name], findings) for name, item in given.items() if name in known}
-    if "loss" in given:
-        axes["loss"] = Axis(_losses(given["loss"], folder, findings))
-    for name in OF_COMPONENTS:
+    if "epochs" in node.value and "steps" in node.value:
+        text = "epochs and steps cannot both be set."
+        findings.add(node.value["steps"].key_place, text, "Keep one of them.")
+    axes = {
+        name: findings.attempt(partial(read_axis, item, known[name])) for name, item in given.items() if name in known
+    }
+    for name, special in SPECIAL.items():
         if name in given:
-            axes[name] = Axis(_components(given[name], name, folder, findings))
-    if "metrics" in given:
-        axes["metrics"] = Axis((metrics,))
-    return {name: axis for name, axis in axes.items() if axis} if len(findings.problems) == before else None
+            axes[name] = findings.attempt(partial(read_component_axis, given[name], name, folder, special))
+    findings.raise_if_any()
+    found = {name: axis for name, axis in axes.items() if axis}
+    return found | ({"metrics": Axis((metrics,))} if "metrics" in given else {})
 
 
 def trainings(axes: Mapping[str, Axis]) -> Iterator[Training]:
@@ -91,49 +96,9 @@ def function_names(metrics: Sequence[Component]) -> tuple[str, ...]:
     return tuple(metric.name.rpartition(":")[2] for metric in metrics)
 
 
-def _refuse_both(given: Mapping[str, Node], findings: Findings) -> None:
-    if "epochs" in given and "steps" in given:
-        text = "epochs and steps cannot both be set."
-        findings.add(given["steps"].key_place, text, "Keep one of them.")
-
-
-def _components(node: Node, kind: str, folder: str, findings: Findings) -> tuple[Component | None, ...]:
-    """The values of an option that takes components; `null` turns it off."""
-    found: list[Component | None] = []
-    for entry in node.value if isinstance(node.value, list) else [node]:
-        if entry.value is None:
-            found.append(None)
-        else:
-            choices = read_choices(entry, kind, folder, findings)
-            found += [component for choice in choices for component in choice.components()]
-    if len(set(found)) < len(found):
-        findings.add(node.place, f"duplicate {kind}.", "Keep one of them.")
-    return tuple(found)
-
-
-def _losses(node: Node, folder: str, findings: Findings) -> tuple[Component, ...]:
-    special = {component.name: component for component in (AUTO, OUTPUT)}
-    found: list[Component] = []
+def _metrics(node: Node, folder: str, findings: Findings) -> tuple[Component, ...]:
+    """Return the metrics, without those that cannot be read."""
     if node.value == []:
-        findings.add(node.place, "the list is empty.", "Name at least one loss.")
-    for entry in node.value if isinstance(node.value, list) else [node]:
-        name = entry.value.get("name", entry) if isinstance(entry.value, dict) else entry
-        if (
-            isinstance(name.value, str)
-            and name.value in special
-            and entry.plain() in (name.value, {"name": name.value})
-        ):
-            found.append(special[name.value])
-        else:
-            choices = read_choices(entry, "loss", folder, findings)
-            found += [component for choice in choices for component in choice.components()]
-    if len(set(found)) < len(found):
-        findings.add(node.place, "duplicate loss.", "Keep one of them.")
-    return tuple(found)
-
-
-def _metrics(node: Node | None, folder: str, findings: Findings) -> tuple[Component, ...]:
-    if node is None or node.value is INVALID or node.value == []:
         return ()
     if not isinstance(node.value, list):
         text = f"expected a list of metrics, got {show(node.plain())}."
@@ -157,9 +122,7 @@ def _target(value: Any, metrics: tuple[str, ...]) -> tuple[str, float] | None:
     if not isinstance(value, dict) or len(value) != 1:
         raise InvalidValue(f"expected one measure and its value, got {show(value)}.", "Write {val/accuracy: 0.95}.")
     [(measure, reached)] = value.items()
-    problem, remedy = unknown_measure(measure, metrics, per_epoch=True)
-    if problem:
-        raise InvalidValue(problem, remedy)
+    check_measure(measure, metrics, per_epoch=True)
     return str(measure), float(validate(reached, float))
 
 
@@ -175,7 +138,5 @@ def _early_stop(value: Any, metrics: tuple[str, ...]) -> Component | None:
         raise InvalidValue("early_stop needs `patience`.", "Write {measure: val/loss, patience: 5}.")
     options = {name: spec.validate(given[name]) if name in given else spec.default for name, spec in known.items()}
     measure = options.pop("measure")
-    problem, remedy = unknown_measure(measure, metrics, per_epoch=True)
-    if problem:
-        raise InvalidValue(problem, remedy)
+    check_measure(measure, metrics, per_epoch=True)
     return Component.of(measure, **options)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
@@ -31,9 +32,10 @@ class InvalidValue(ValueError):
 def validate(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
     """Return the value converted to the annotation, such as an int to a float; else raise InvalidValue."""
     readable = _readable(annotation)
-    if _holds_mapping(value):
+    parts = list(_parts(value))
+    if any(isinstance(part, dict) for part in parts):
         raise InvalidValue(f"expected {describe_type(readable)}, got {show(value)}.", "Write a single value or a list.")
-    if not infinite and _infinite(value):
+    if not infinite and any(isinstance(part, float) and math.isinf(part) for part in parts):
         raise InvalidValue(f"expected {describe_type(readable)}, got {show(value)}.", "Write a finite number.")
     try:
         return _validated(value, readable)
@@ -43,14 +45,6 @@ def validate(value: Any, annotation: Any, *, infinite: bool = False) -> Any:
         return _validated(_whole(value), readable)  # 1e4 steps
     except ValidationError:
         raise _invalid(value, readable, first) from None
-
-
-def validate_default(option: Option) -> Any:
-    """Convert a default like a user's value, so that `0` and `0.0` make the same trial."""
-    try:
-        return validate(_listed(option.default), option.annotation, infinite=True)
-    except (InvalidValue, TypeError, ValueError):
-        return option.default
 
 
 def effective_annotation(option: Option, own: bool) -> Any:
@@ -65,6 +59,13 @@ def effective_annotation(option: Option, own: bool) -> Any:
 
 
 _FREE_FLOAT = float | bool | str | list[Any] | None
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a default can stand in YAML; others (a function, a module) the plug-in fills in itself."""
+    if isinstance(value, list | tuple):
+        return all(is_plain(item) for item in value)
+    return value is None or (isinstance(value, bool | int | float | str) and value == value)
 
 
 def takes_integers(annotation: Any) -> bool:
@@ -82,7 +83,7 @@ def show(value: Any) -> str:
     elif isinstance(value, str):
         text = repr(value)
     else:
-        text = {None: "null", True: "true", False: "false"}[value] if _is_word(value) else str(value)
+        text = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -158,22 +159,12 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def _infinite(value: Any) -> bool:
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield the values in a list and in the lists within it."""
     if isinstance(value, list):
-        return any(_infinite(item) for item in value)
-    return isinstance(value, float) and math.isinf(value)
-
-
-def _holds_mapping(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and any(_holds_mapping(item) for item in value))
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+        yield from itertools.chain.from_iterable(map(_parts, value))
+    else:
+        yield value
 
 
 @cache

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from clipbench.config.values import InvalidValue
 from clipbench.errors import Findings, InputError, Place
+
+T = TypeVar("T")
 
 # YAML 1.2's core schema, which reads as people expect: `1e-3` is a number, `no` and `off` are words, a date
 # is text. Beyond it, as in Python: `inf` and `nan` without a dot, `1_000`.
@@ -35,13 +38,9 @@ def add_core_schema(resolver: Any) -> None:
         resolver.add_implicit_resolver(TAG + name, re.compile(rf"^(?:{pattern})$"), first)
 
 
-class Unreadable(Exception):
-    """A scalar that cannot be read: `args` are the problem and the remedy."""
-
-
 def scalar(kind: str, text: str) -> Any:
     if kind in _CORE and not re.fullmatch(_CORE[kind][0], text):  # `!!int abc`
-        raise Unreadable(f"{_short(text)} is not a valid {kind}.", "Remove the tag.")
+        raise InvalidValue(f"{_short(text)} is not a valid {kind}.", "Remove the tag.")
     if kind == "null":
         return None
     if kind == "bool":
@@ -57,19 +56,19 @@ def _integer(text: str) -> int:
         number = int(digits, 0) if digits[:2] in ("0x", "0o") else int(digits)
         if abs(number) < 2**63:
             return number
-    raise Unreadable(f"{_short(text)} is too large for an integer.", "Write a float such as 1e20.")
+    raise InvalidValue(f"{_short(text)} is too large for an integer.", "Write a float such as 1e20.")
 
 
 def _float(text: str) -> float:
     name = text.lower().lstrip("+-").lstrip(".")
     if name == "nan":
         text = "NaN is not a valid value."
-        raise Unreadable(text, "Write null to turn an option off.")
+        raise InvalidValue(text, "Write null to turn an option off.")
     if name == "inf":
         return -math.inf if text.startswith("-") else math.inf
     number = float(text.replace("_", ""))
     if math.isinf(number):
-        raise Unreadable(f"{_short(text)} is too large for a number.", "Write inf for infinity.")
+        raise InvalidValue(f"{_short(text)} is too large for a number.", "Write inf for infinity.")
     return number
 
 
@@ -82,18 +81,12 @@ MOST_VALUES = 50_000  # every alias counted as often as it is used
 DEEPEST = 40
 
 
-class _Invalid:
-    def __repr__(self) -> str:
-        return "what cannot be read"
-
-
-# The value of a node that could not be read. The mistake is already reported and must not be reported again.
-INVALID: Any = _Invalid()
-
-
 @dataclass(frozen=True)
 class Node:
-    """A value of the YAML and its place: a scalar, a list of nodes or a mapping of nodes."""
+    """A value of the YAML and its place: a scalar, a list of nodes or a mapping of nodes.
+
+    The value of a scalar that could not be read is the InputError that says why; `plain` raises it.
+    """
 
     value: Any
     place: Place
@@ -103,14 +96,34 @@ class Node:
     def key(self) -> str:
         return self.place.key
 
+    @property
+    def items(self) -> list[Node]:
+        """The nodes of a list, or the single one that stands for a list of one."""
+        return self.value if isinstance(self.value, list) else [self]
+
     def plain(self) -> Any:
-        """The value without places; INVALID if any part of it is."""
+        """Return the value without places; raise InputError if any part of it could not be read."""
+        if isinstance(self.value, InputError):
+            raise self.value
         if isinstance(self.value, list):
-            return _whole([item.plain() for item in self.value])
+            return [item.plain() for item in self.value]
         if isinstance(self.value, dict):
-            plain = {key: item.plain() for key, item in self.value.items()}
-            return INVALID if _whole(list(plain.values())) is INVALID else plain
+            return {key: item.plain() for key, item in self.value.items()}
         return self.value
+
+    def read(self, validate: Callable[[Any], T]) -> T:
+        """Return what `validate` makes of the plain value; if it raises InvalidValue, say so at this place."""
+        value = self.plain()
+        try:
+            return validate(value)
+        except InvalidValue as invalid:
+            raise self.error(invalid.text, invalid.remedy) from None
+
+    def error(self, text: str, remedy: str = "") -> InputError:
+        return InputError.at(self.place, text, remedy)
+
+    def key_error(self, text: str, remedy: str = "") -> InputError:
+        return InputError.at(self.key_place, text, remedy)
 
     def walk(self) -> Iterator[Node]:
         yield self
@@ -142,10 +155,6 @@ def parse(text: str, file: str, findings: Findings, *, key: str = "", lines: boo
         place = Place(file, 1, 1) if lines else Place(file, key=key)
         return Node(None, place, place)
     return _Reader(file, findings, lines).node(root, key, None, ())
-
-
-def _whole(values: list[Any]) -> Any:
-    return INVALID if any(value is INVALID for value in values) else values
 
 
 _Base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -256,14 +265,15 @@ class _Reader:
         return self._broken(place, f"the tag {shown} is not supported.", "Write plain strings, numbers and lists.")
 
     def _broken(self, place: Place, text: str, remedy: str = "") -> Any:
-        self.findings.add(place, text, remedy)
-        return INVALID
+        error = InputError.at(place, text, remedy)
+        self.findings.problems += error.problems
+        return error
 
     def _scalar(self, kind: str, text: str, place: Place) -> Any:
         try:
             return scalar(kind, text)
-        except Unreadable as error:
-            return self._broken(place, *error.args)
+        except InvalidValue as error:
+            return self._broken(place, error.text, error.remedy)
 
     def _mapping(self, source: yaml.MappingNode, parent: str, above: tuple[int, ...]) -> dict[str, Node]:
         nodes: dict[str, Node] = {}
