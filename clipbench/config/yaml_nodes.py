@@ -240,46 +240,39 @@ class _Reader:
 
     def node(self, source: yaml.Node, key: str, key_place: Place | None, above: tuple[int, ...]) -> Node:
         place = self.place(source, key)
-        self._refuse_bomb(place)
-        return Node(self._value(source, key, place, above), place, key_place or place)
-
-    def _refuse_bomb(self, place: Place) -> None:
         self.count += 1
         if self.count > MOST_VALUES:
             remedy = "Make the experiment smaller."
             raise InputError.at(place, f"more than {MOST_VALUES:,} values, counting each use of an alias.", remedy)
+        try:
+            value = self._value(source, key, above)
+        except InvalidValue as invalid:
+            value = InputError.at(place, invalid.text, invalid.remedy)
+            self.findings.problems += value.problems
+        return Node(value, place, key_place or place)
 
-    def _value(self, source: yaml.Node, key: str, place: Place, above: tuple[int, ...]) -> Any:
+    def _value(self, source: yaml.Node, key: str, above: tuple[int, ...]) -> Any:
         kind = source.tag.removeprefix(TAG)
         if id(source) in above:
-            return self._broken(place, "this alias refers to a value that contains it.", "Remove the alias.")
+            raise InvalidValue("this alias refers to a value that contains it.", "Remove the alias.")
         above = (*above, id(source))
         if isinstance(source, yaml.ScalarNode) and kind in ("null", "bool", "int", "float", "str", "!"):
-            return self._scalar(kind, source.value, place)
+            return scalar(kind, source.value)
         if isinstance(source, yaml.SequenceNode) and kind == "seq":
             items = enumerate(source.value)
             return [self.node(item, child_key(key, index), None, above) for index, item in items]
         if isinstance(source, yaml.MappingNode) and kind == "map":
             return self._mapping(source, key, above)
         shown = source.tag.replace(TAG, "!!")
-        return self._broken(place, f"the tag {shown} is not supported.", "Write plain strings, numbers and lists.")
-
-    def _broken(self, place: Place, text: str, remedy: str = "") -> Any:
-        error = InputError.at(place, text, remedy)
-        self.findings.problems += error.problems
-        return error
-
-    def _scalar(self, kind: str, text: str, place: Place) -> Any:
-        try:
-            return scalar(kind, text)
-        except InvalidValue as error:
-            return self._broken(place, error.text, error.remedy)
+        raise InvalidValue(f"the tag {shown} is not supported.", "Write plain strings, numbers and lists.")
 
     def _mapping(self, source: yaml.MappingNode, parent: str, above: tuple[int, ...]) -> dict[str, Node]:
         nodes: dict[str, Node] = {}
         for key_node, value_node in source.value:
-            name = self._name(key_node, parent)
-            if name is None:
+            try:
+                name = _name(key_node)
+            except InvalidValue as invalid:
+                self.findings.add(self.place(key_node, parent), invalid.text, invalid.remedy)
                 continue
             key = child_key(parent, name)
             place = self.place(key_node, key)
@@ -291,16 +284,13 @@ class _Reader:
             nodes[name] = self.node(value_node, key, place, above)
         return nodes
 
-    def _name(self, node: yaml.Node, parent: str) -> str | None:
-        place = self.place(node, parent)
-        if not isinstance(node, yaml.ScalarNode):
-            self.findings.add(place, "a list or mapping cannot be a key.", "Write a name.")
-        elif node.value == "<<":
-            remedy = "Write out the options."
-            self.findings.add(place, "merge keys `<<` are not supported.", remedy)
-        elif node.tag != TAG + "str":
-            shown = node.value or "nothing"
-            self.findings.add(place, f"keys must be strings, got {shown}.", "Put it in quotes if it is a name.")
-        else:
-            return str(node.value)
-        return None
+
+def _name(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise InvalidValue("a list or mapping cannot be a key.", "Write a name.")
+    if node.value == "<<":
+        raise InvalidValue("merge keys `<<` are not supported.", "Write out the options.")
+    if node.tag != TAG + "str":
+        shown = node.value or "nothing"
+        raise InvalidValue(f"keys must be strings, got {shown}.", "Put it in quotes if it is a name.")
+    return str(node.value)
