@@ -41,7 +41,8 @@ def wheel(tmp_path_factory):
 
 
 def _shipped():
-    files = [path.relative_to(ROOT) for path in (ROOT / "clipbench").rglob("*.*") if path.suffix != ".pyc"]
+    files = [path.relative_to(ROOT) for path in (ROOT / "clipbench").rglob("*.*")]
+    files = [path for path in files if path.parent.name != "__pycache__"]
     return [*files, Path("pyproject.toml"), Path("README.md"), Path("LICENSE")]
 
 

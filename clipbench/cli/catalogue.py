@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
 import typing
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ def families(kind: str) -> list[tuple[str, list[Plugin]]]:
     grouped: dict[str, list[Plugin]] = {name: [] for name in FAMILIES}
     for plugin in plugins:
         grouped.setdefault(plugin.function.__module__.rpartition(".")[2], []).append(plugin)
-    return [(_sentence(members[0]), members) for members in grouped.values() if members]
+    return [(members[0].family, members) for members in grouped.values() if members]
 
 
 def list_lines(kind: str) -> Iterator[str]:
@@ -118,12 +117,6 @@ def _wrapped(text: str, indent: str, first: str | None = None) -> Iterator[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _sentence(plugin: Plugin) -> str:
-    """The first sentence of the module of a component."""
-    text = (sys.modules[plugin.function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    return re.split(r"(?<=\.)\s", text)[0]
 
 
 def full_lines(kind: str, name: str) -> Iterator[str]:

@@ -70,6 +70,12 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
+        with uninterrupted():
+            from clipbench import config
+            from clipbench.execution import worker_pool
+
+        worker_pool.start_importing()
+        config.check_early(given["experiment"], given["sets"] or (), given["seeds"])
         command(options=_training_options(**{name: given.pop(name) for name in shared}), **given)
 
     parameters = [each for each in own.values() if each.name != "options"]

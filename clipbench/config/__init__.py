@@ -1,8 +1,8 @@
 """Read, validate and expand a YAML file into an Experiment; report all mistakes at once, with their places."""
 
 from clipbench.config.experiment import Experiment
-from clipbench.config.load_experiment import load, name_of
+from clipbench.config.load_experiment import check_early, load, name_of
 from clipbench.config.resolved_yaml import resolved
 from clipbench.config.sweep_section import Sweep
 
-__all__ = ["Experiment", "Sweep", "load", "name_of", "resolved"]
+__all__ = ["Experiment", "Sweep", "check_early", "load", "name_of", "resolved"]

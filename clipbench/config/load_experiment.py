@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from clipbench.config import overrides
@@ -31,6 +32,7 @@ from clipbench.config.yaml_file import read_text
 from clipbench.config.yaml_nodes import Node, parse
 from clipbench.core.trial import Component
 from clipbench.errors import Findings, InputError, Place, did_you_mean
+from clipbench.plugins import registry, user_modules
 from clipbench.plugins.registry import UNCLIPPED, find
 
 KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}
@@ -40,7 +42,18 @@ MOST_TRIALS = 1_000_000
 
 def load(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> Experiment:
     """The experiment of a YAML file with `--set` and `--seeds` applied; InputError holds every mistake."""
-    return _read(Path(path), sets, seeds).experiment()
+    reading = _read(Path(path), sets, seeds)
+    experiment = reading.experiment()
+    check_optimizers(experiment.choices["optimizer"], reading.sections.get("optimizer"), reading.findings)
+    reading.findings.raise_if_any()
+    return experiment
+
+
+def check_early(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> None:
+    """Raise InputError for what can be said without torch: not if the file names functions of the user."""
+    with suppress(user_modules.NotImported), user_modules.forbidden():
+        if registry.needs_no_torch():
+            _read(Path(path), sets, seeds).experiment()
 
 
 def name_of(path: str | Path, sets: Sequence[str] = ()) -> str:
@@ -75,7 +88,6 @@ class _Reading:
     def experiment(self) -> Experiment:
         sections, findings = self.sections, self.findings
         choices = {section: self._choices(section) for section in KINDS}
-        check_optimizers(choices["optimizer"], sections.get("optimizer"), findings)
         axes = findings.attempt(lambda: read_training(sections.get("train"), self.folder))
         metrics = function_names(axes["metrics"].values[0]) if axes and "metrics" in axes else ()
         report = read_report(sections.get("report"), metrics, findings)

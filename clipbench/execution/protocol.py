@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from clipbench.planning.plan import Chunk
+if TYPE_CHECKING:
+    from clipbench.planning.plan import Chunk
 
 PROGRESS, EPOCH_END, DONE, FAILED = "progress", "epoch end", "done", "failed"
 

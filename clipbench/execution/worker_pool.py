@@ -11,17 +11,19 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker, spawn
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipbench.errors import ClipbenchError
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport
-from clipbench.planning.plan import Chunk
+
+if TYPE_CHECKING:
+    from clipbench.planning.plan import Chunk
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
 # The last two would otherwise be imported in each worker, which takes seconds.
@@ -66,14 +68,21 @@ class _Worker:
             self.connection.send((function, arguments, messages))
 
 
+def start_importing() -> None:
+    """Start the process that workers are forked from, so that it imports torch while this process goes on."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload(list(PRELOAD))
+        with _uninterrupted_children():
+            forkserver.ensure_running()
+
+
 class WorkerPool:
     """A pool of workers that ends with its context."""
 
     def __init__(self, workers: int | None = None) -> None:
         methods = multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            self._context.set_forkserver_preload(list(PRELOAD))
+        start_importing()
         self.size = workers or cores()
         self._workers: list[_Worker] = []
         self._single_failures = 0
@@ -186,10 +195,7 @@ class WorkerPool:
             yield self._failed(chunk, worker.progress, error, waiting)
 
     def _start_first(self) -> None:
-        # Processes started from this thread inherit its signal mask: no traceback if one is interrupted early.
-        resource_tracker.ensure_running()  # its start would reset the mask
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        with suppress(EOFError, OSError):  # interrupted or killed; `call` reports it
+        with _uninterrupted_children(), suppress(EOFError, OSError):  # interrupted or killed; `call` reports it
             self._workers.append(self._start())
 
     def _start(self) -> _Worker:
@@ -198,6 +204,20 @@ class WorkerPool:
         process.start()
         theirs.close()
         return _Worker(process, ours)
+
+
+@contextmanager
+def _uninterrupted_children() -> Iterator[None]:
+    """Block Ctrl-C in the processes that are started within: no traceback if one is interrupted early."""
+    resource_tracker.ensure_running()  # its start would reset the mask
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send_pruned(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order: Mapping[str, int]) -> None:

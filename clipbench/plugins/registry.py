@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from clipbench.errors import ClipbenchError, UnknownName, did_you_mean
-from clipbench.plugins import user_modules
+from clipbench.plugins import catalogue_file, user_modules
 from clipbench.plugins.signature import hints, origins
 
 if TYPE_CHECKING:
@@ -133,13 +134,31 @@ class Plugin:
         return inspect.cleandoc(self.facts.get("doc") or self.function.__doc__ or "")
 
     @property
+    def family(self) -> str:
+        """The first sentence of the module of the function."""
+        return " ".join(catalogue_file.module_doc(self.function).split("\n\n")[0].split()).split(". ")[0]
+
+    @property
     def summary(self) -> str:
         return self.doc.split("\n\n", 1)[0].replace("\n", " ")
 
 
 @cache
-def catalogue(kind: str) -> dict[str, Plugin]:
+def catalogue(kind: str) -> Mapping[str, Plugin]:
     """Return all built-in plug-ins of a kind, in the order of their declaration."""
+    if "torch" not in sys.modules and (known := catalogue_file.read()):
+        return known[kind]
+    catalogue_file.write({each: _imported(each) for each in HOMES})
+    return _imported(kind)
+
+
+def needs_no_torch() -> bool:
+    """Whether built-in plug-ins can be looked up without importing torch."""
+    return "torch" in sys.modules or catalogue_file.read() is not None
+
+
+@cache
+def _imported(kind: str) -> dict[str, Plugin]:
     found = {}
     for module in _modules(HOMES[kind]):
         for value in vars(module).values():

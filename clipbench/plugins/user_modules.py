@@ -8,15 +8,37 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from clipbench.errors import UnknownName, did_you_mean
+
+
+class NotImported(Exception):
+    """A function of the user was looked up where only built-in plug-ins may be."""
+
+
+_forbidden = ContextVar("_forbidden", default=False)
+
+
+@contextmanager
+def forbidden() -> Iterator[None]:
+    """Raise NotImported where a module of the user would be imported, which may import torch."""
+    token = _forbidden.set(True)
+    try:
+        yield
+    finally:
+        _forbidden.reset(token)
+
 
 # The attribute of such a module that holds the hash of its file.
 SOURCE = "__clipbench_source__"
 
 
 def package_module(name: str) -> types.ModuleType:
+    _refuse()
     if not all(part.isidentifier() for part in name.split(".")):
         raise UnknownName(
             f"{name!r} is neither a module nor a file.",
@@ -33,6 +55,7 @@ def package_module(name: str) -> types.ModuleType:
 
 
 def file_module(path: Path) -> types.ModuleType:
+    _refuse()
     path = path.resolve()
     if not path.is_file():
         near = [candidate.name for candidate in path.parent.glob("*.py")] if path.parent.is_dir() else []
@@ -55,6 +78,11 @@ def file_module(path: Path) -> types.ModuleType:
         del sys.modules[module_name]
         raise UnknownName(f"cannot import {path}: {type(error).__name__}: {error}.", "") from error
     return module
+
+
+def _refuse() -> None:
+    if _forbidden.get():
+        raise NotImported
 
 
 class _Content(importlib.machinery.SourceFileLoader):

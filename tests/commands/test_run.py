@@ -82,7 +82,7 @@ def test_a_run_ends_in_a_table_and_says_where_it_is_written(finished):
     _, results, said = finished
     assert all(arm in said.stdout for arm in ("none", "norm@0.5", "norm@1.0", "value@0.01"))
     assert f"Written: {results}/small/ report.md" in said.stdout
-    assert "Training 12 trials" in said.stderr and "Training" not in said.stdout
+    assert "Training 12 trials" in said.stderr and "Training 12" not in said.stdout
 
 
 def test_every_trial_has_one_row_with_its_options_and_measures(finished):
