@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -157,12 +158,8 @@ def read(text: str, vocabulary: Vocabulary) -> Expectation:
 
 
 def _split(text: str) -> tuple[str, str, str]:
-    """Split at the relation sign outside of brackets: `norm(per=tensor) > none[train.l2=0]`."""
-    depth, places = 0, []
-    for place, sign in enumerate(text):
-        depth += (sign in "([") - (sign in ")]")
-        if depth == 0 and sign in RELATIONS:
-            places.append(place)
+    """Split at the relation sign: `norm(per=tensor) > none[train.l2=0]`."""
+    places = [place for place in _outside(text) if text[place] in RELATIONS]
     if len(places) != 1:
         raise InvalidValue(f"expected two sides with one of >, < and = between them, got {text!r}.", HOW)
     (place,) = places
@@ -192,8 +189,9 @@ def _side(text: str, vocabulary: Vocabulary) -> Side:
 
 def _options(text: str, vocabulary: Vocabulary) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Split `none[train.l2=0.001]` into the name and the text in brackets."""
-    start = _opening(text) if text.endswith("]") else 0
-    if start <= 0:
+    depths = itertools.accumulate((sign == "]") - (sign == "[") for sign in reversed(text))
+    start = len(text) - 1 - next((back for back, depth in enumerate(depths) if depth == 0), len(text))
+    if start <= 0 or not text.endswith("]"):
         return text, ()
     pairs = [part.partition("=") for part in _parts(text[start + 1 : -1], ",")]
     if any(not sign or not value.strip() for _, sign, value in pairs):
@@ -212,26 +210,17 @@ def _difference(text: str, vocabulary: Vocabulary) -> Side:
     return replace(left, minus=base)
 
 
-def _opening(text: str) -> int:
-    """Return the position of the bracket that matches the last one."""
-    depth = 0
-    for place in reversed(range(len(text))):
-        depth += (text[place] == "]") - (text[place] == "[")
-        if depth == 0:
-            return place
-    return -1
+def _outside(text: str) -> list[int]:
+    """Return the places outside of brackets, and those of brackets that close the outermost ones."""
+    depths = itertools.accumulate((sign in "([") - (sign in ")]") for sign in text)
+    return [place for place, depth in enumerate(depths) if depth == 0]
 
 
 def _parts(text: str, separator: str) -> list[str]:
     """Split at separators outside of brackets."""
-    parts, depth = [""], 0
-    for place, sign in enumerate(text):
-        depth += (sign in "([") - (sign in ")]")
-        if depth == 0 and text.startswith(separator, place):
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part.removeprefix(separator[1:]) if number else part for number, part in enumerate(parts)]
+    cuts = [place for place in _outside(text) if text.startswith(separator, place)]
+    starts = [0, *(cut + len(separator) for cut in cuts)]
+    return [text[start:end] for start, end in zip(starts, [*cuts, len(text)], strict=True)]
 
 
 def _name(text: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from clipbench.config.values import InvalidValue
 from clipbench.config.yaml_nodes import Node, child_key, parse
 from clipbench.errors import Findings, InputError, Place
 
@@ -18,28 +20,18 @@ _STEP = re.compile(r'\[(\d{1,6})\]|"([^"]+)"|([^.\[\]="]+)')
 COMPONENTS = ("data", "model", "optimizer", "clip", "loss")
 
 
-@dataclass(frozen=True)
-class _Override:
-    path: tuple[str | int, ...]
-    value: Node
-
-
-class _NoSuchPart(Exception):
-    """The path does not exist: `args` are the problem and the remedy."""
-
-
 def apply(root: Node, sets: Iterable[str], findings: Findings) -> Node:
     """The root with every `--set` put in, in order."""
     for words in sets:
         place = Place("--set " + " ".join(words.split("\n")).strip())
         try:
-            override = _read(words, place, findings)
-            if override and isinstance(root.value, dict | None):
-                root = _put(root, override.path, override.value, place)
+            path, value = _read(words, place, findings)
+            if isinstance(root.value, dict | None):
+                root = _put(root, path, value, place)
         except InputError as error:  # its value is not YAML
             findings.problems += error.problems
-        except _NoSuchPart as error:
-            findings.add(place, *error.args)
+        except InvalidValue as invalid:
+            findings.add(place, invalid.text, invalid.remedy)
     return root
 
 
@@ -68,16 +60,14 @@ def put_seeds(root: Node, seeds: int) -> Node:
     return _put(root, ("seeds",), Node(seeds, place, place), place) if isinstance(root.value, dict) else root
 
 
-def _read(words: str, place: Place, findings: Findings) -> _Override | None:
+def _read(words: str, place: Place, findings: Findings) -> tuple[tuple[str | int, ...], Node]:
+    """Return the path and the value of `path.to.key=value`."""
     path, equals, value = words.partition("=")
     steps = _steps(path.strip())
     if not equals or steps is None:
-        findings.add(place, "is not path.to.key=value.", "Write for example train.epochs=5.")
-        return None
-    key = ""
-    for step in steps:
-        key = child_key(key, step)
-    return _Override(steps, parse(value, place.file, findings, key=key, lines=False))
+        raise InvalidValue("is not path.to.key=value.", "Write for example train.epochs=5.")
+    key = functools.reduce(child_key, steps, "")
+    return steps, parse(value, place.file, findings, key=key, lines=False)
 
 
 def _steps(path: str) -> tuple[str | int, ...] | None:
@@ -97,25 +87,22 @@ def _steps(path: str) -> tuple[str | int, ...] | None:
 
 
 def _put(node: Node, path: tuple[str | int, ...], value: Node, place: Place) -> Node:
+    """Return the node with the value at a path; raise InvalidValue if there is no such path."""
     if not path:
-        return Node(value.value, value.place, value.key_place)
+        return value
     step, rest = path[0], path[1:]
     if isinstance(step, int):
-        return _put_index(node, step, rest, value, place)
+        if not isinstance(node.value, list):
+            raise InvalidValue(f"{node.key or 'the file'} is not a list, so it has no [{step}].")
+        if step >= len(node.value):
+            raise InvalidValue(f"{node.key} has {len(node.value)} entries, counted from 0.")
+        items = [*node.value]
+        items[step] = _put(items[step], rest, value, place)
+        return replace(node, value=items)
+    here = replace(place, key=child_key(node.key, step))
     mapping = _as_mapping(node, step)
-    key = child_key(node.key, step)
-    here = replace(place, key=key)
     part = mapping.get(step) or Node(None, here, here)
     return replace(node, value=mapping | {step: _put(part, rest, value, place)})
-
-
-def _put_index(node: Node, index: int, rest: tuple[str | int, ...], value: Node, place: Place) -> Node:
-    if not isinstance(node.value, list):
-        raise _NoSuchPart(f"{node.key or 'the file'} is not a list, so it has no [{index}].", "")
-    if index >= len(node.value):
-        raise _NoSuchPart(f"{node.key} has {len(node.value)} entries, counted from 0.", "")
-    items = [_put(item, rest, value, place) if at == index else item for at, item in enumerate(node.value)]
-    return replace(node, value=items)
 
 
 def _as_mapping(node: Node, step: str) -> dict[str, Node]:
@@ -124,10 +111,11 @@ def _as_mapping(node: Node, step: str) -> dict[str, Node]:
     if node.value is None or isinstance(node.value, InputError):
         return {}
     if isinstance(node.value, list):
-        raise _NoSuchPart(f"{node.key} is a list, so it has no {step!r}.", f"Say which one: {node.key}[0].{step}.")
-    if _is_component(node):  # `optimizer: sgd` is short for {name: sgd}
+        raise InvalidValue(f"{node.key} is a list, so it has no {step!r}.", f"Say which one: {node.key}[0].{step}.")
+    section = re.sub(r"\[\d+\]", "", node.key).rpartition(".")[2]
+    if isinstance(node.value, str) and section in COMPONENTS:  # `optimizer: sgd` is short for {name: sgd}
         return {"name": Node(node.value, replace(node.place, key=child_key(node.key, "name")), node.key_place)}
-    raise _NoSuchPart(f"{node.key} is a single value, so it has no {step!r}.", "")
+    raise InvalidValue(f"{node.key} is a single value, so it has no {step!r}.")
 
 
 def _is_component(node: Node) -> bool:
