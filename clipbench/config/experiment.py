@@ -50,10 +50,6 @@ class Experiment:
         return math.prod(len(part) for part in parts)
 
     @property
-    def arm_keys(self) -> tuple[str, ...]:
-        return self.keys.get("clip", ())
-
-    @property
     def ranges(self) -> dict[str, Range]:
         """Every range of the file, by the key path of its option: `clip[1].threshold`."""
         found = {f"train.{name}": axis for name, axis in self.train_axes.items()}

@@ -19,71 +19,70 @@ from clipbench.planning.plan import Cohort
 from clipbench.plugins import registry
 
 Example = tuple[Tensor, Tensor]
+Arms = Sequence[tuple[str, Component]]  # each with its key path in the YAML
 
 
 class ArmProblem(NamedTuple):
-    """What is wrong with an option of an arm."""
+    """What is wrong with an option of an arm, whose key path is `key`."""
 
-    arm: int
-    option: str
+    key: str
     text: str
     remedy: str = ""
 
 
-def unknown_excludes(arms: Sequence[Component], names: set[str]) -> Iterator[ArmProblem]:
+def unknown_excludes(arms: Arms, names: set[str]) -> Iterator[ArmProblem]:
     """Find `exclude` patterns that match no parameter of any model."""
-    for position, arm in enumerate(arms if names else ()):
+    for key, arm in arms if names else ():
         for pattern in _excludes(arm):
             if not any(excluded(name, (pattern,)) for name in names):
                 modules = sorted({name.rpartition(".")[0] for name in names} - {""})
                 text = f"no parameter matches {pattern!r}."
-                yield ArmProblem(position, "exclude", text, did_you_mean(pattern, modules))
+                yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules))
 
 
-def nothing_left(arms: Sequence[Component], model: str, network: Network) -> Iterator[ArmProblem]:
+def nothing_left(arms: Arms, model: str, network: Network) -> Iterator[ArmProblem]:
     """Find arms that exclude every trained parameter of a model."""
     names = [name for name, parameter in network.module.named_parameters() if parameter.requires_grad]
-    for position, arm in enumerate(arms):
+    for key, arm in arms:
         patterns = _excludes(arm)
         if patterns and all(excluded(name, patterns) for name in names):
             text = f"exclude matches every trained parameter of {model}: {', '.join(names)}."
-            yield ArmProblem(position, "exclude", text)
+            yield ArmProblem(f"{key}.exclude", text)
 
 
 def impossible_scopes(
-    arms: Sequence[Component], model: str, network: Network, schedule: TrainingLength, example: Example
+    arms: Arms, model: str, network: Network, schedule: TrainingLength, example: Example
 ) -> Iterator[ArmProblem]:
     """Find scopes that split batches into too many parts, or into parts that the model cannot be trained on."""
-    for position, arm in enumerate(arms):
-        scope = Scope.of(scope_of(arm), schedule.batch)
-        if not scope.parts:
-            continue
-        if not network.has_data:
-            text = "scope requires data."
-            yield ArmProblem(position, "scope", text, "Remove it.")
+    for key, arm in arms:
+        scope, text, remedy = Scope.of(scope_of(arm), schedule.batch), "", ""
+        if scope.parts and not network.has_data:
+            text, remedy = "scope requires data.", "Remove it."
         elif scope.parts > schedule.batch:
             text = f"batches of {schedule.batch} examples cannot be split into {scope.parts} shards."
-            yield ArmProblem(position, "scope", text)
-        elif problem := _refusal(network, example, _smallest(scope, schedule)):
+        elif scope.parts:
             size = _smallest(scope, schedule)
             some = "one example" if size == 1 else f"{size} examples"
-            yield ArmProblem(position, "scope", f"{model} cannot be trained on {some} at a time: {problem}.")
+            if problem := _refusal(network, example, size):
+                text = f"{model} cannot be trained on {some} at a time: {problem}."
+        if text:
+            yield ArmProblem(f"{key}.scope", text, remedy)
 
 
-def privacy_notes(arms: Sequence[Component], streams: bool) -> Iterator[tuple[int, str]]:
+def privacy_notes(arms: Arms, streams: bool) -> Iterator[str]:
     """Explain why arms with noise have no epsilon."""
-    for position, arm in enumerate(arms):
+    for key, arm in arms:
         if not arm.as_dict().get("noise"):
             continue
+        reason = ""
         if streams:
-            yield position, "epsilon is not computed for a stream, which has no fixed examples."
+            reason = " for a stream, which has no fixed examples."
         elif not is_bounded(arm):
-            yield (
-                position,
-                f"epsilon is not computed: {arm.label} does not bound the norm of an example's whole gradient.",
-            )
+            reason = f": {arm.label} does not bound the norm of an example's whole gradient."
         elif not has_accountant():
-            yield position, "epsilon is not computed without Opacus. Run `pip install 'clipbench[privacy]'`."
+            reason = " without Opacus. Run `pip install 'clipbench[privacy]'`."
+        if reason:
+            yield f"{key}.noise: epsilon is not computed{reason}"
 
 
 def kept_by_parts(scope: Scope, parameters: int) -> int:

@@ -7,6 +7,8 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +26,13 @@ from clipbench.engine.inputs.gradient_noise import try_noise
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.network import DTYPES, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
-from clipbench.errors import InputError, Problem, UnknownName
+from clipbench.errors import Findings, InputError, UnknownName, gather
 from clipbench.planning import arm_checks
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources
 from clipbench.plugins import registry
+
+T = TypeVar("T")
 
 AUTO = "auto"  # the loss is chosen by the data
 OUTPUT = "output"  # the model's output is the loss, so there are no metrics
@@ -58,60 +62,44 @@ def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Pl
 class _Preparation:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self.problems: list[Problem] = []
-        self.notes: list[str] = []
+        self.findings = Findings(notes=list(experiment.notes))
 
     def plan(self) -> Plan:
         settings = [setting for setting in self._settings() if setting]
         self._check_arms(settings)
-        if self.problems:
-            raise InputError(self.problems)
+        self.findings.raise_if_any()
         cohorts = tuple(cohort for setting in settings for cohort in self._cohorts(setting))
-        self.notes += [
-            f"{s.model.name} is trained one model after another: {s.loop_reason}." for s in settings if s.loop_reason
-        ]
-        notes = (*self.experiment.notes, *dict.fromkeys(self.notes))
+        for setting in settings:
+            if setting.loop_reason:
+                text = f"{setting.model.name} is trained one model after another: {setting.loop_reason}."
+                self.findings.note(text)
+        notes = tuple(self.findings.notes)
         validates = all(setting.dataset is not None and setting.dataset.val is not None for setting in settings)
         return Plan(self.experiment, cohorts, notes, _directions(settings), arm_checks.norm_rules(cohorts), validates)
 
     def _settings(self) -> Iterator[_Setting | None]:
         """Every combination of data, model and training; None where a problem was found."""
-        experiment = self.experiment
-        keys = experiment.keys
-        data_keys = keys["data"] or ("data",)  # none, where an objective needs no data
-        loaded = [self._load(data, key) for data, key in zip(experiment.data, data_keys, strict=True)]
-        for (number, data), (position, model) in itertools.product(
-            enumerate(experiment.data), enumerate(experiment.models)
-        ):
-            if data is not None and loaded[number] is None:
+        experiment, attempt = self.experiment, self.findings.attempt
+        data_keys = experiment.keys["data"] or ("data",)  # none, where an objective needs no data
+        loaded = [attempt(partial(self._load, *each)) for each in zip(experiment.data, data_keys, strict=True)]
+        models = list(zip(experiment.models, experiment.keys["model"], strict=True))
+        for (data, found), (model, key) in itertools.product(zip(experiment.data, loaded, strict=True), models):
+            if data is not None and found is None:
                 continue  # its problem is said already
             for train in experiment.training:
-                yield self._try(data, loaded[number], model, keys["model"][position], train)
+                yield attempt(partial(self._try, data, found, model, key, train))
 
     def _load(self, data: Component | None, key: str) -> Dataset | None:
-        if data is None:
-            return None
-        try:
-            return dataset.load(data)
-        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            self._add_problem(key, f"{data.name} cannot be loaded: {_sentence(error)}")
-            return None
+        return self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load(data)) if data else None
 
     def _try(
         self, data: Component | None, loaded: Dataset | None, model: Component, key: str, train: Training
-    ) -> _Setting | None:
+    ) -> _Setting:
         """Build the model and take one step of forward pass and loss on a few examples."""
-        try:
-            module = build_model(model, loaded, seed=0)
-        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            self._add_problem(key, f"{model.name} cannot be built: {_sentence(error)}")
-            return None
+        module = self._call(key, f"{model.name} cannot be built", lambda: build_model(model, loaded, seed=0))
         train = _with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)
-        if schedule is None:
-            return None
-        if not self._training_works(train, schedule.steps):
-            return None
+        self._try_functions(train, schedule.steps)
         self._check_measures(train, loaded)
         module.to(DTYPES[train.dtype])
         network = Network(module, train, has_data=loaded is not None)
@@ -124,8 +112,8 @@ class _Preparation:
             output = _output(network, example)
             said = "train.loss" in self.experiment.places and output is not None
             text = f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
-            self._add_problem("train.loss" if said else key, text, _beside(output, example[1]) or _no_input(network))
-            return None
+            remedy = _beside(output, example[1]) or _no_input(network)
+            raise self._error("train.loss" if said else key, text, remedy) from None
         return _Setting(data, model, train, loaded, module, schedule, reason, activations)
 
     def _check_measures(self, train: Training, loaded: Dataset | None) -> None:
@@ -137,60 +125,50 @@ class _Preparation:
             remedy = (
                 f"Write {{measure: {there[-1] if not val else there[1]}, patience: {train.early_stop['patience']}}}."
             )
-            self._add_problem("train.early_stop", f"{train.early_stop.name} {why}", remedy)
+            place = self.experiment.place("train.early_stop")
+            self.findings.add(place, f"{train.early_stop.name} {why}", remedy)
         if train.target and train.target[0] not in there:
-            self.notes.append(f"train.target: {train.target[0]} {why}")
+            self.findings.note(f"train.target: {train.target[0]} {why}")
 
-    def _training_works(self, train: Training, steps: int) -> bool:
+    def _try_functions(self, train: Training, steps: int) -> None:
         """Ask a schedule for its factors at the ends of training, and a noise distribution for a few numbers."""
-        before = len(self.problems)
-        if train.schedule:
-            self._try_function("schedule", train.schedule, lambda law: try_schedule(law, steps))
-            warmup = train.schedule.as_dict().get("warmup")
-            if isinstance(warmup, int) and warmup >= steps:
-                self.notes.append(f"train.schedule: warmup takes {warmup} steps, but training has only {steps}.")
-        if train.noise:
-            self._try_function("noise", train.noise, try_noise)
-        return len(self.problems) == before
+        warmup = train.schedule.as_dict().get("warmup") if train.schedule else None
+        if isinstance(warmup, int) and warmup >= steps:
+            self.findings.note(f"train.schedule: warmup takes {warmup} steps, but training has only {steps}.")
 
-    def _try_function(self, option: str, component: Component, attempt: Callable[[Component], None]) -> None:
-        try:
-            attempt(component)
-        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            self._add_problem(f"train.{option}", f"{component.name} cannot be used: {_sentence(error)}")
+        def attempt(option: str) -> None:
+            component: Component | None = getattr(train, option)
+            if component:
+                function = partial(try_schedule, steps=steps) if option == "schedule" else try_noise
+                self._call(f"train.{option}", f"{component.name} cannot be used", lambda: function(component))
 
-    def _schedule(self, train: Training, loaded: Dataset | None) -> TrainingLength | None:
+        gather(attempt, ("schedule", "noise"))
+
+    def _schedule(self, train: Training, loaded: Dataset | None) -> TrainingLength:
         try:
             schedule = TrainingLength.of(train, loaded)
         except DataProblem as problem:
-            self._add_problem("train.batch_size", str(problem))
-            return None
+            raise self._error("train.batch_size", str(problem)) from None
         if schedule.epoch_steps == 0 and loaded:
             examples = len(loaded.train[0])
             text = f"batch_size must be at most {examples}, the number of training examples, got {train.batch_size}."
-            self._add_problem("train.batch_size", text)
-            return None
+            raise self._error("train.batch_size", text)
         return schedule
 
     def _check_arms(self, settings: Sequence[_Setting]) -> None:
         """Say what arms ask for that a model or its data do not have."""
-        named = self.experiment.arms
+        arms = list(zip(self.experiment.keys["clip"], self.experiment.arms, strict=True))
         names = {name for setting in settings for name, _ in setting.module.named_parameters()}
-        found = list(arm_checks.unknown_excludes(named, names))
+        found = list(arm_checks.unknown_excludes(arms, names))
         for setting in settings:
             network = Network(setting.module, setting.train, has_data=setting.dataset is not None)
             example = _example(setting.dataset, network.dtype)
-            found += arm_checks.nothing_left(named, setting.model.name, network)
-            found += arm_checks.impossible_scopes(named, setting.model.name, network, setting.schedule, example)
-            notes = arm_checks.privacy_notes(named, isinstance(setting.dataset, dataset.Stream))
-            self.notes += [f"{self._arm_key(position)}.noise: {text}" for position, text in notes]
-        for problem in dict.fromkeys(found):
-            key = f"{self._arm_key(problem.arm)}.{problem.option}"
-            self._add_problem(key, problem.text, problem.remedy)
-
-    def _arm_key(self, position: int) -> str:
-        keys = self.experiment.arm_keys
-        return keys[position] if position < len(keys) else "clip"
+            found += arm_checks.nothing_left(arms, setting.model.name, network)
+            found += arm_checks.impossible_scopes(arms, setting.model.name, network, setting.schedule, example)
+            for note in arm_checks.privacy_notes(arms, isinstance(setting.dataset, dataset.Stream)):
+                self.findings.note(note)
+        for problem in found:
+            self.findings.add(self.experiment.place(problem.key), problem.text, problem.remedy)
 
     def _cohorts(self, setting: _Setting) -> Iterator[Cohort]:
         """Arms that look at the same parts of batches are trained together."""
@@ -214,8 +192,15 @@ class _Preparation:
                 loop_reason=setting.loop_reason,
             )
 
-    def _add_problem(self, key: str, text: str, remedy: str = "") -> None:
-        self.problems.append(Problem(self.experiment.place(key), text, remedy))
+    def _call(self, key: str, problem: str, function: Callable[[], T]) -> T:
+        """Return what a user's own function returns; if it fails, say so at the key."""
+        try:
+            return function()
+        except Exception as error:  # noqa: BLE001 - it may fail in any way
+            raise self._error(key, f"{problem}: {_sentence(error)}") from None
+
+    def _error(self, key: str, text: str, remedy: str = "") -> InputError:
+        return InputError.at(self.experiment.place(key), text, remedy)
 
 
 def _directions(settings: Sequence[_Setting]) -> dict[str, bool]:

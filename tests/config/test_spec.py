@@ -492,7 +492,7 @@ def test_every_mistake_of_every_set_is_said_at_once(load):
 
 def test_place_leads_back_to_the_line(load):
     experiment = load("clip: [none, {name: norm, threshold: [1, 2], exclude: [head]}]")
-    assert experiment.arm_keys == ("clip[0]", "clip[1]", "clip[1]")
+    assert experiment.keys["clip"] == ("clip[0]", "clip[1]", "clip[1]")
     assert experiment.place("clip[1].exclude") == Place(experiment.path, 5, 55, "clip[1].exclude")
     assert experiment.place("clip[1].per") == Place(experiment.path, 5, 14, "clip[1].per")
     assert experiment.place("train.loss").file == experiment.path
