@@ -30,12 +30,30 @@ class Choice:
     """A component of the YAML: each option with all of its values."""
 
     key: str
+    kind: str
     name: str
     source: str
     folder: str
     axes: tuple[tuple[str, Axis], ...]
     defaults: tuple[tuple[str, Any], ...]
     quiet: frozenset[str] = frozenset()  # options that are left out at their default
+
+    @property
+    def plugin(self) -> Plugin:
+        return find(self.kind, self.name, self.folder)
+
+    @property
+    def section(self) -> str:
+        return self.key.partition("[")[0]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """The first value of every option."""
+        return {name: axis.values[0] for name, axis in self.axes}
+
+    def values(self, option: str) -> tuple[Any, ...]:
+        """Return the values of an option; empty if the component has none."""
+        return dict(self.axes).get(option, Axis(())).values
 
     @property
     def size(self) -> int:
@@ -142,7 +160,9 @@ def _choice(name: Node, node: Node, options: dict[str, Node], kind: str, folder:
     if isinstance(folds[0], int) and fold == (None,):  # `folds: 3` of data is the axis `fold: [0, 1, 2]`
         axes["fold"] = Axis(tuple(range(folds[0])))
     own_folder = folder if plugin.source or plugin.files or "yaml_folder" in plugin.given else ""
-    return Choice(node.key, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet)
+    return Choice(
+        node.key, kind, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet
+    )
 
 
 def _axis(node: Node, spec: OptionSpec, folder: str) -> Axis:

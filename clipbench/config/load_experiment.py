@@ -33,7 +33,7 @@ from clipbench.config.yaml_nodes import Node, parse
 from clipbench.core.trial import Component
 from clipbench.errors import Findings, InputError, Place, did_you_mean
 from clipbench.plugins import registry, user_modules
-from clipbench.plugins.registry import UNCLIPPED, find
+from clipbench.plugins.registry import UNCLIPPED
 
 KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}
 KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
@@ -176,7 +176,7 @@ class _Reading:
             remedy = "Name a data set, or write train: {loss: output} if the model's output is the loss."
             self.findings.add(self._place("data"), "there are no data to train on.", remedy)
         # A stream draws as many examples as it is asked for.
-        fixed = [choice for choice in data if not find("data", choice.name, choice.folder).is_stream]
+        fixed = [choice for choice in data if not choice.plugin.is_stream]
         for choice in fixed:
             self._check_split(choice)
         if fixed and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
@@ -185,10 +185,9 @@ class _Reading:
 
     def _check_split(self, data: Choice) -> None:
         """Check that folds exist, and that the shares of val and test leave something to train on."""
-        axes = dict(data.axes)
-        folds, fold = (axes.get(name, Axis((None,))).values for name in ("folds", "fold"))
+        folds, fold = (data.values(name) or (None,) for name in ("folds", "fold"))
         wrong = [number for number in fold if number is not None and (folds[0] is None or number >= folds[0])]
-        held_out = max(axes["split.val"].values) + (1 / folds[0] if folds[0] else max(axes["split.test"].values))
+        held_out = max(data.values("split.val")) + (1 / folds[0] if folds[0] else max(data.values("split.test")))
         if len(folds) > 1:
             option, text, remedy = "folds", "folds must be a single number.", "Write for example folds: 5."
         elif wrong:
@@ -251,17 +250,18 @@ class _Reading:
 
     def _remark(self, choices: Mapping[str, Sequence[Choice]], rates_move: bool) -> None:
         for choice in choices["clip"]:
-            schedules = dict(choice.axes).get("schedule", Axis(())).values
-            for name in [one.name for one in schedules if one and one.name in FOLLOWING and not rates_move]:
+            for name in [
+                one.name for one in choice.values("schedule") if one and one.name in FOLLOWING and not rates_move
+            ]:
                 text = "the learning rate has no schedule, so the threshold stays constant."
                 self.findings.note(f"{choice.key}.schedule: {name}: {text}")
             # What follows the norms that were has no such 0: the 0th percentile is the smallest of them.
-            facts = find("strategy", choice.name, choice.folder).facts
-            if not facts.get("init") and 0.0 in dict(choice.axes).get("threshold", Axis(())).values:
+            facts = choice.plugin.facts
+            if not facts.get("init") and 0.0 in choice.values("threshold"):
                 what = facts.get("at_zero", "all gradients become zero")
                 self.findings.note(f"{choice.key}.threshold: threshold 0: {what}.")
         for choice in choices["optimizer"]:
-            if 0.0 in dict(choice.axes).get("lr", Axis(())).values:
+            if 0.0 in choice.values("lr"):
                 self.findings.note(f"{choice.key}.lr: learning rate 0: the weights do not change.")
 
     def _place(self, key: str) -> Place:

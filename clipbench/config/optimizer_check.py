@@ -10,16 +10,15 @@ from typing import Any
 from clipbench.config.components import Choice
 from clipbench.config.yaml_nodes import Node
 from clipbench.errors import Findings, Place
-from clipbench.plugins.registry import Plugin, find
+from clipbench.plugins.registry import Plugin
 
 
 def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: Findings) -> None:
     """Report every value that an optimizer's constructor rejects."""
     places = {node.key: node.place for node in section.walk()} if section else {}
     for choice in choices:
-        plugin = find("optimizer", choice.name, choice.folder)
         for changed, options in _one_at_a_time(choice):
-            said = refusal(plugin, options)
+            said = refusal(choice.plugin, options)
             if said:
                 findings.add(_where(choice, changed, said, places), said)
                 break
@@ -27,11 +26,10 @@ def check_optimizers(choices: Sequence[Choice], section: Node | None, findings: 
 
 def _one_at_a_time(choice: Choice) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the first combination, then every other value alone: all values, but not all combinations."""
-    first = {name: axis.values[0] for name, axis in choice.axes}
-    yield "", first
+    yield "", choice.first
     for name, axis in choice.axes:
         for value in axis.values[1:]:
-            yield name, first | {name: value}
+            yield name, choice.first | {name: value}
 
 
 def refusal(plugin: Plugin, options: dict[str, Any]) -> str:

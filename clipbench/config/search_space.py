@@ -19,9 +19,8 @@ from clipbench.config.values import InvalidValue, show
 from clipbench.config.yaml_nodes import Node
 from clipbench.core.trial import ARM_OPTIONS
 from clipbench.errors import Findings, did_you_mean, gather
-from clipbench.plugins.registry import Plugin, find
 
-KINDS = {"optimizer": "optimizer", "clip": "strategy"}  # sections with options that can be searched
+SEARCHED = ("optimizer", "clip")  # sections with options that can be searched
 OTHERS = ("data", "model", "train")
 PATH = re.compile(r"((optimizer|clip)(?:\[\d{1,6}\])?)\.(.+)")
 
@@ -37,13 +36,13 @@ class SearchedOption:
     space: Space  # with values of the option's type
 
 
-def searched_options(choice: Choice, section: str, search: Mapping[str, Space]) -> dict[str, SearchedOption]:
+def searched_options(choice: Choice, search: Mapping[str, Space]) -> dict[str, SearchedOption]:
     """Return the options of one component that `sweep.search` names; a path with an index takes precedence."""
-    own = _own_options(choice, section)
+    own = _own_options(choice)
     found: dict[str, SearchedOption] = {}
     for path, space in sorted(search.items(), key=lambda item: "[" in item[0]):
         where, option = _parts(path)
-        if where in (section, choice.key) and option in own:
+        if where in (choice.section, choice.key) and option in own:
             found[option] = SearchedOption(f'sweep.search."{path}"', _validated_space(space, own[option]))
     return found
 
@@ -61,7 +60,7 @@ def read_search(node: Node, choices: Choices, elsewhere: Findings, findings: Fin
             findings.add(item.key_place, *_no_path(path, choices))
             continue
         named = [choice for choice in choices.get(section, ()) if where in (section, choice.key)]
-        having = [(choice, own[option]) for choice in named if option in (own := _own_options(choice, section))]
+        having = [(choice, own[option]) for choice in named if option in (own := _own_options(choice))]
         if not having and choices.get(section) and not elsewhere.has_problem_in(section):
             findings.add(item.key_place, *_unknown_option(path, choices[section], named))
         space = findings.attempt(partial(_space, item, having))
@@ -70,14 +69,13 @@ def read_search(node: Node, choices: Choices, elsewhere: Findings, findings: Fin
     return found
 
 
-def takes(choice: Choice, section: str, option: str, value: float) -> bool:
+def takes(choice: Choice, option: str, value: float) -> bool:
     """Whether a component accepts a value of an option."""
     try:
-        _own_options(choice, section)[option].validate(value)
+        _own_options(choice)[option].validate(value)
     except InvalidValue:
         return False
-    options = {name: axis.values[0] for name, axis in choice.axes} | {option: value}
-    return section != "optimizer" or not refusal(_plugin(choice, section), options)
+    return choice.section != "optimizer" or not refusal(choice.plugin, choice.first | {option: value})
 
 
 def _parts(path: str) -> tuple[str, str]:
@@ -90,19 +88,15 @@ def _section(where: str) -> str:
     return where.partition("[")[0]
 
 
-def _own_options(choice: Choice, section: str) -> dict[str, OptionSpec]:
+def _own_options(choice: Choice) -> dict[str, OptionSpec]:
     """Return the options of a component's own function, without those that clipbench adds."""
-    plugin = _plugin(choice, section)
+    plugin = choice.plugin
     specs = {name: spec for name, spec in signature(plugin).items() if name in plugin.options}
     written = dict(choice.axes)
     if plugin.open:
         specs |= {name: OptionSpec(name, infinite=True) for name in written if name not in signature(plugin)}
     # Other options replace the threshold.
     return {name: spec for name, spec in specs.items() if name != "threshold" or name in written}
-
-
-def _plugin(choice: Choice, section: str) -> Plugin:
-    return find(KINDS[section], choice.name, choice.folder)
 
 
 def _validated_space(space: Space, spec: OptionSpec) -> Space:
@@ -123,7 +117,7 @@ def _no_path(path: str, choices: Choices) -> tuple[str, str]:
     if section in OTHERS:
         text = f"{path} cannot be searched: each of its values is a setting of its own."
         return text, "Write its values as a list in that section."
-    known = list(dict.fromkeys(itertools.chain.from_iterable(_paths(choices, section) for section in KINDS)))
+    known = list(dict.fromkeys(itertools.chain.from_iterable(_paths(choices, section) for section in SEARCHED)))
     ends = [each for each in known if each.endswith(f".{path}")]
     remedy = f"Did you mean `{ends[0]}`?" if ends else did_you_mean(path, known)
     return f"{path!r} is not the path of an option.", remedy
@@ -131,7 +125,7 @@ def _no_path(path: str, choices: Choices) -> tuple[str, str]:
 
 def _paths(choices: Choices, section: str) -> Iterator[str]:
     for choice in choices.get(section, ()):
-        yield from (f"{section}.{option}" for option in _own_options(choice, section))
+        yield from (f"{section}.{option}" for option in _own_options(choice))
 
 
 def _unknown_option(path: str, choices: Sequence[Choice], named: Sequence[Choice]) -> tuple[str, str]:
@@ -144,7 +138,7 @@ def _unknown_option(path: str, choices: Sequence[Choice], named: Sequence[Choice
         return f"`{option}` cannot be searched: each of its values is an arm of its own.", "Write its values as a list."
     names = list(dict.fromkeys(choice.name for choice in named))
     missing = f"{names[0]} has no" if len(names) == 1 else f"none of {', '.join(names)} has an"
-    known = dict.fromkeys(itertools.chain.from_iterable(_own_options(choice, section) for choice in named))
+    known = dict.fromkeys(itertools.chain.from_iterable(_own_options(choice) for choice in named))
     return f"{missing} option {option!r}.", did_you_mean(option, known) if known else ""
 
 
@@ -197,12 +191,11 @@ def _values(node: Node) -> list[Node]:
 
 def _try_optimizer(choice: Choice, spec: OptionSpec, node: Node) -> None:
     """Report values that an optimizer's constructor rejects, if it accepts those of the YAML."""
-    if not choice.key.startswith("optimizer"):
+    if choice.section != "optimizer":
         return
-    plugin, first = _plugin(choice, "optimizer"), {name: axis.values[0] for name, axis in choice.axes}
 
     def check(item: Node) -> None:
-        if said := refusal(plugin, first | {spec.name: spec.validate(item.plain())}):
+        if said := refusal(choice.plugin, choice.first | {spec.name: spec.validate(item.plain())}):
             raise item.error(said)
 
-    gather(check, _values(node) if not refusal(plugin, first) else ())
+    gather(check, _values(node) if not refusal(choice.plugin, choice.first) else ())

@@ -150,7 +150,7 @@ def _check_measured(
 
 def _remark(sweep: Sweep, data: Sequence[Choice], findings: Findings) -> None:
     """Add notes about pruners that cannot prune."""
-    folds = [len(axis.values) for choice in data for name, axis in choice.axes if name == "fold"]
+    folds = [len(choice.values("fold")) for choice in data if choice.values("fold")]
     pairs = sweep.seeds * (min(folds) if data and len(folds) == len(data) else 1)
     if sweep.pruner == "wilcoxon" and pairs < FEWEST_PAIRS:
         findings.note(

@@ -93,8 +93,8 @@ class _File:
         folds = {trial.data: trial for trial in reversed(trials)}
         hyperparameters = (
             *self._threshold(trials),
-            *_hyperparameters("optimizer", optimizer, trials),
-            *_hyperparameters("clip", arm, trials),
+            *_hyperparameters(optimizer, trials),
+            *_hyperparameters(arm, trials),
         )
         places = [option_of(param.path) for param in hyperparameters]
         kept = first.clip.without(*(option for section, option in places if section == "clip"))
@@ -114,19 +114,22 @@ class _File:
         found = {}
         for component, key in zip(components, self.experiment.keys[section], strict=True):
             choice = choices[key, component.name]
-            found[component] = _Written(choice, searched_options(choice, section, search))
+            found[component] = _Written(choice, searched_options(choice, search))
         return found
 
     def _threshold(self, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
-        first = trials[0]
-        if first.threshold is None:
+        arms = [self.arms[trial.clip] for trial in trials]
+        first = arms[0].choice
+        if trials[0].threshold is None:
             return
-        chosen = (self.arms[trial.clip].searched_options.get("threshold") for trial in trials)
+        chosen = (arm.searched_options.get("threshold") for arm in arms)
         said = next(filter(None, chosen), None) or self._range(trials)
         if said:
-            yield _hyperparameter("clip", "threshold", said, trials, self.arms[first.clip].choice)
+            yield _hyperparameter("threshold", said, trials, first)
         else:
-            self._no_range(self.arms[first.clip].choice)
+            text = f"{first.name} declares no range of thresholds to search."
+            remedy = "Write a range: threshold: {log: [0.01, 100]}."
+            self.problems.append(Problem(self.experiment.place(f"{first.key}.threshold"), text, remedy))
 
     def _range(self, trials: Sequence[Trial]) -> SearchedOption | None:
         """Return the range of the YAML, or else of the rule, extended to include the other values in the YAML."""
@@ -141,40 +144,29 @@ class _File:
         else:
             return None
         # A log scale cannot contain the threshold 0.
-        held = [
-            trial.threshold for trial in trials if trial.threshold is not None and (trial.threshold > 0 or low <= 0)
-        ]
+        thresholds = [trial.threshold for trial in trials if trial.threshold is not None]
+        held = [threshold for threshold in thresholds if threshold > 0 or low <= 0]
         key = ranges[0][0] if ranges else choices[0].key
         return SearchedOption(f"{key}.threshold", Range(min(low, *held), max(high, *held), log))
 
-    def _no_range(self, choice: Choice) -> None:
-        key = f"{choice.key}.threshold"
-        text = f"{choice.name} declares no range of thresholds to search."
-        remedy = "Write a range: threshold: {log: [0.01, 100]}."
-        self.problems.append(Problem(self.experiment.place(key), text, remedy))
 
-
-def _hyperparameters(section: str, written: _Written, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
+def _hyperparameters(written: _Written, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
+    """Yield the searched options of a component, except a threshold, whose values come from several components."""
     for option, found in written.searched_options.items():
-        if (section, option) != ("clip", "threshold"):
-            yield _hyperparameter(section, option, found, trials, written.choice)
+        if (written.choice.section, option) != ("clip", "threshold"):
+            yield _hyperparameter(option, found, trials, written.choice)
 
 
-def _hyperparameter(
-    section: str, option: str, found: SearchedOption, trials: Sequence[Trial], choice: Choice
-) -> Hyperparameter:
-    components = [getattr(trial, section) for trial in trials]
-    values = dict.fromkeys(component.as_dict().get(option) for component in components)
+def _hyperparameter(option: str, found: SearchedOption, trials: Sequence[Trial], choice: Choice) -> Hyperparameter:
+    values = dict.fromkeys(getattr(trial, choice.section).as_dict().get(option) for trial in trials)
     given = tuple(value for value in values if _within(value, found.space))
-    path, space = path_of(section, option), found.space
-    if isinstance(space, Range):
-        param = Hyperparameter(path, found.key, space.low, space.high, space.log, space.integer, given=given)
-        beyond = {"low": param.widened("low")[0], "high": param.widened("high")[1]}
-        taken = (
-            end for end in beyond if beyond[end] != getattr(param, end) and takes(choice, section, option, beyond[end])
-        )
-        return replace(param, can_widen=tuple(taken))
-    return Hyperparameter(path, found.key, choices=space, given=given)
+    path, space = path_of(choice.section, option), found.space
+    if not isinstance(space, Range):
+        return Hyperparameter(path, found.key, choices=space, given=given)
+    param = Hyperparameter(path, found.key, space.low, space.high, space.log, space.integer, given=given)
+    beyond = {"low": param.widened("low")[0], "high": param.widened("high")[1]}
+    taken = (end for end in beyond if beyond[end] != getattr(param, end) and takes(choice, option, beyond[end]))
+    return replace(param, can_widen=tuple(taken))
 
 
 def _is_left_out(trial: Trial, hyperparameters: Sequence[Hyperparameter]) -> bool:
