@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch  # noqa: F401  # before plug-ins are looked up: tests call their functions and look at their sources
 
 from clipbench.tracking.uri import default_uri
 

@@ -37,9 +37,8 @@ def pilot(
     """
     with uninterrupted():
         from clipbench.commands.pilot import pilot
-        from clipbench.commands.progress import make_progress
 
-    found = pilot(experiment, options.settings, strategies or (), make_progress(quiet=options.quiet))
+    found = pilot(experiment, options.settings, strategies or (), options.progress)
     if options.as_json:
         say_json(_document(found))
     else:

@@ -42,16 +42,13 @@ def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None
     """Do the work of a command that trains, print its report, and wait for MLflow."""
     with uninterrupted():
         from clipbench.cli.report_command import print_report
-        from clipbench.commands.progress import make_progress
         from clipbench.commands.session import Session
 
-    with Session(options.settings, make_progress(quiet=options.quiet)) as session:
+    with Session(options.settings, options.progress) as session:
         finished = work(session)
+        options.progress.stop()
         if not options.as_json and not options.quiet:
             print_report(finished)
-        if session.mirror and session.mirror.pending and not options.quiet:
-            pending = session.mirror.pending
-            complain(f"Sending {pending} trials to MLflow. Press Ctrl-C to stop; the next command sends the rest.")
         problem = session.finish()
     if problem and problem not in session.told:
         complain(f"note: {problem}")
@@ -85,6 +82,7 @@ def _preview(experiment: Path, options: TrainingOptions) -> None:
         from clipbench.commands.run import preview
 
     found = preview(experiment, options.settings)
+    options.progress.stop()
     if options.as_json:
         say_json(_preview_document(found))
     else:

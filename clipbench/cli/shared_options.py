@@ -17,6 +17,7 @@ from clipbench.cli.app import uninterrupted
 from clipbench.commands.devices import MOST_WORKERS, Device
 
 if TYPE_CHECKING:
+    from clipbench.commands.progress import Progress
     from clipbench.commands.session import Settings
 
 
@@ -60,6 +61,7 @@ class TrainingOptions:
     """What the shared options of a command that trains say."""
 
     settings: Settings
+    progress: Progress
     as_json: bool
     quiet: bool
 
@@ -76,7 +78,9 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
 
         worker_pool.start_importing()
         config.check_early(given["experiment"], given["sets"] or (), given["seeds"])
-        command(options=_training_options(**{name: given.pop(name) for name in shared}), **given)
+        options = _training_options(**{name: given.pop(name) for name in shared})
+        with options.progress:
+            command(options=options, **given)
 
     parameters = [each for each in own.values() if each.name != "options"]
     typed: Any = with_options
@@ -97,6 +101,11 @@ def _training_options(
     quiet: Quiet = False,
 ) -> TrainingOptions:
     with uninterrupted():
+        from clipbench.commands.progress import make_progress
+
+        progress = make_progress(quiet=quiet)
+        progress.phase("Planning")  # before the imports, which take longer
+
         from clipbench.commands.session import Settings
         from clipbench.tracking.uri import redact
 
@@ -110,4 +119,4 @@ def _training_options(
         mirror=not no_mlflow,
         command=redact(shlex.join(["clipbench", *sys.argv[1:]])),
     )
-    return TrainingOptions(settings, as_json, quiet)
+    return TrainingOptions(settings, progress, as_json, quiet)

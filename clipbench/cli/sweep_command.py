@@ -47,11 +47,11 @@ def sweep(
 
 def _preview(experiment: Path, options: TrainingOptions, wanted: SweepOptions) -> None:
     with uninterrupted():
-        from clipbench.commands.progress import make_progress
         from clipbench.commands.session import Session
         from clipbench.search.sweep import notes, preview
 
-    found = preview(Session(options.settings, make_progress(quiet=True)), experiment, wanted)
+    found = preview(Session(options.settings, options.progress), experiment, wanted)
+    options.progress.stop()
     if options.as_json:
         say_json(_document(found))
     else:

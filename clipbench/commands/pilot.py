@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipbench.commands.progress import Progress
+from clipbench.commands.progress import Progress, training_title
 from clipbench.commands.session import Settings, find_experiment, planned
 from clipbench.core.trial import Component, Trial
 from clipbench.execution.worker_pool import WorkerPool
@@ -114,7 +114,8 @@ def gradient_statistics(
     chunks = plan.chunks((), pool.size, device)
     seen: dict[str, GradientStatistics] = {}
     failed = []
-    progress.start(sum(chunk.lane_steps for chunk in chunks), len(plan.trials), 0)
+    title = training_title(len(plan.trials), 0, "Pilot without clipping")
+    progress.start(title, sum(chunk.lane_steps for chunk in chunks), len(plan.trials))
     try:
         for event in pool.train(chunks, device, "clipbench.pilot.record:record_chunk"):
             progress.advance(event.lane_steps)

@@ -41,6 +41,7 @@ def run(session: Session, path: str | Path) -> Finished:
             session.begin(plan, store, uri, device)
             subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds)
             session.train_missing(pool, plan, store, device)
+    session.progress.phase("Writing the report")
     report = publish(subject, store)
     return Finished(subject, report, store.folder, session.trained, session.failed, device, plan.notes)
 

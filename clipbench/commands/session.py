@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from clipbench import __version__
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
+from clipbench.commands.progress import Progress, training_title
 from clipbench.config.resolved_yaml import resolved
 from clipbench.core import measures
 from clipbench.core.records import Records
@@ -27,9 +28,6 @@ from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking.mirror import Mirror
 from clipbench.tracking.sync import Invocation
 from clipbench.tracking.uri import default_uri, validate_uri
-
-if TYPE_CHECKING:
-    from clipbench.commands.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,19 @@ class Session:
         if uri:
             self.mirror = self._start_mirror(plan, store, uri, device)
 
-    def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str) -> None:
+    def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str, phase: str = "") -> None:
         """Train the trials of a plan that the store does not have."""
         chunks = plan.chunks(store.done(), pool.size, device)
         missing = sum(len(chunk.trials) for chunk in chunks)
         if missing:
             self.record_start(plan, store, missing, device)
-        self.progress.start(sum(chunk.lane_steps for chunk in chunks), missing, len(plan.trials) - missing)
+        self.progress.start(
+            training_title(missing, len(plan.trials) - missing, phase),
+            sum(chunk.lane_steps for chunk in chunks),
+            missing,
+            plan.metric,
+            bool(measures.higher_is_better(plan.metric, plan.higher)),
+        )
         try:
             self.train(pool, chunks, store, device)
         finally:
@@ -158,6 +162,7 @@ class Session:
             if event.records:
                 store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
                 self.trained += len(event.chunk.trials)
+                self.progress.add(event.records)
             elif event.error:
                 store.save(Records.failed(event.chunk.trials, event.error), event.chunk.stem)
                 self._failed[event.error] += len(event.chunk.trials)
@@ -167,7 +172,22 @@ class Session:
 
     def finish(self, status: str = "FINISHED", patience: float = 30.0) -> str | None:
         """Wait until the mirror has sent the rest, as long as it makes progress; return its problem, if any."""
-        return self.mirror.finish(patience, status).problem if self.mirror else None
+        if not self.mirror:
+            return None
+        pending = self.mirror.pending
+        if pending and status == "FINISHED":
+            self.progress.start(
+                f"Sending {pending} trials to MLflow; Ctrl-C leaves the rest to the next command", pending, 0
+            )
+        try:
+            return self.mirror.finish(patience, status, self._sent).problem
+        finally:
+            self.progress.stop()
+
+    def _sent(self, pending: int) -> None:
+        work = self.progress.work
+        if work.total >= pending:
+            self.progress.advance(work.total - pending - work.done)
 
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
         metric = plan.metric

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker, spawn
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -71,6 +71,8 @@ class _Worker:
 def start_importing() -> None:
     """Start the process that workers are forked from, so that it imports torch while this process goes on."""
     if "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver  # a report that needs no workers does without it
+
         multiprocessing.set_forkserver_preload(list(PRELOAD))
         with _uninterrupted_children():
             forkserver.ensure_running()

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -136,7 +137,8 @@ class Plugin:
     @property
     def family(self) -> str:
         """The first sentence of the module of the function."""
-        return " ".join(catalogue_file.module_doc(self.function).split("\n\n")[0].split()).split(". ")[0]
+        text = " ".join(catalogue_file.module_doc(self.function).split())
+        return re.split(r"(?<=\.)\s", text)[0]
 
     @property
     def summary(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,7 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
             final, swept = running.confirm()
     subject = subject_of(final, "sweep")
     subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, "sweep")
+    session.progress.phase("Writing the report")
     report = publish(subject, store, swept)
     return Finished(subject, report, store.folder, session.trained, session.failed, device, plan.notes, swept)
 
@@ -114,6 +116,7 @@ class _Sweep:
     storage: SweepJournal | Database
     studies: Sequence[Study]
     stopped: str = field(default="", init=False)  # why the search ended early
+    _rounds: int = field(default=0, init=False)  # of points, by this process
     _closed: set[str] = field(default_factory=set, init=False)  # studies whose points all fail
     _unfinished: dict[str, int] = field(default_factory=dict, init=False)  # points of each study, when last counted
 
@@ -133,7 +136,7 @@ class _Sweep:
             return
         trials *= len(self.search.seeds)
         self.session.record_start(self.plan, self.store, trials, self.device)
-        self.session.progress.start(lane_steps, trials, 0)
+        self.session.progress.start("Search", lane_steps, trials)
         self._unfinished = {study.name: study.unfinished for study in self.studies}
         self._show_progress(self._document())
         start = time.monotonic()
@@ -151,7 +154,7 @@ class _Sweep:
             document = self._document()
             winners = finalists(self.contenders, document)
             final = confirmation_plan(self.plan, self.search, winners)
-            self.session.train_missing(self.pool, final, self.store, self.device)
+            self.session.train_missing(self.pool, final, self.store, self.device, "Confirmation on fresh seeds")
             ids = confirming_ids(winners, self.search)
             contenders = tuple(replace(each, confirmed=ids.get(each.label, ())) for each in document.contenders)
             return final, self._write(replace(document, contenders=contenders))
@@ -177,6 +180,10 @@ class _Sweep:
             self._show_progress(self._document())
             return True
         if points:
+            self._rounds += 1
+            left = max(study.unfinished for study in self.studies)
+            last = self._rounds - 1 + math.ceil(left / self.search.batch)
+            self.session.progress.rename(f"Search, round {self._rounds} of {last}")
             self._closed |= work.train(points, again=bool(orphans))
             self._count_others(work, points)
             self._show_progress(self._write(self._document()))

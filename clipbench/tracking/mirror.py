@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,13 +59,19 @@ class Mirror:
         }
         self._process = self._start(task)
 
-    def finish(self, timeout: float = 60.0, status: str = "FINISHED") -> MirrorResult:
-        """Wait until the rest and the files are sent. Give up after `timeout` seconds without progress."""
+    def finish(
+        self, timeout: float = 60.0, status: str = "FINISHED", tell: Callable[[int], None] = lambda pending: None
+    ) -> MirrorResult:
+        """Wait until the rest and the files are sent. Give up after `timeout` seconds without progress.
+
+        `tell` gets the number of pending trials whenever it has changed.
+        """
         self._last_message = time.monotonic()
         self._send(f"{status}\n")
         with self._changed:
             while not self._ended and (left := self._last_message + timeout - time.monotonic()) > 0:
                 self._changed.wait(left)
+                tell(self.pending)
             if not self._ended:
                 self.problem = self._failure(f"made no progress for {timeout:.0f} s")
         self._clean_up()
