@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -155,10 +156,11 @@ class Progress:
 
 
 class ProgressLines(Progress):
-    """Print a line at the begin of a phase and every few seconds."""
+    """Print a line when training begins and every few seconds; of other phases only if they take as long."""
 
     _last_standings = 0.0
     _last_line = 0.0
+    _timer: threading.Timer | None = None
 
     def show(self, standings: Sequence[StudyProgress]) -> None:
         now, is_last = time.monotonic(), all(each.tried == each.total for each in standings)
@@ -168,9 +170,19 @@ class ProgressLines(Progress):
                 if each.tried:
                     self._line(f"{each.label}: {', '.join(_words(each))}")
 
+    def stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
     def _begin(self, work: Work) -> None:
         super()._begin(work)
-        self._line(work.title)
+        self.stop()
+        if work.total:
+            self._line(work.title)
+        else:
+            self._timer = threading.Timer(LINE_EVERY, self._line, [work.title])
+            self._timer.daemon = True
+            self._timer.start()
 
     def _update(self) -> None:
         now, work = time.monotonic(), self.work

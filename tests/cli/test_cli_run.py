@@ -44,7 +44,7 @@ def test_without_a_terminal_there_are_plain_lines_and_no_control_codes(finished)
     _, results, said = finished
     assert said.returncode == 0, said.stderr
     assert not CONTROL.search(said.stdout + said.stderr)
-    assert said.stderr == "Planning\nTraining 12 trials\nWriting the report\n"
+    assert said.stderr == "Training 12 trials\n"
     assert f"Written: {results}/small/ report.md" in said.stdout
 
 

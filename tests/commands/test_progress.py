@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -79,12 +80,23 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_at_most(clock: Clo
         lines.advance(10)
     lines.stop()
     said = out.getvalue().splitlines()
-    assert said[:2] == ["Planning", "Training 8 trials (2 already done)"]
-    assert said[2:] == [
+    assert said[0] == "Training 8 trials (2 already done)"
+    assert said[1:] == [
         f"{done:3d}%: 0 of 8 trials, about {left} s left, {elapsed} s elapsed"
         for done, left, elapsed in ((20, 40, 10), (40, 30, 20), (60, 20, 30), (80, 10, 40), (100, 1, 50))
     ]
     assert "\x1b" not in out.getvalue()
+
+
+def test_planning_is_told_if_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.05)
+    with ProgressLines(Console(file=out, width=200)) as lines:
+        lines.phase("Planning")
+        time.sleep(0.5)
+        lines.phase("Writing the report")
+    time.sleep(0.2)
+    assert out.getvalue().splitlines() == ["Planning"]
 
 
 def test_a_search_says_the_best_value_of_each_arm(clock: Clock) -> None:
