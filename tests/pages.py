@@ -14,7 +14,7 @@ import pandas as pd
 
 from clipbench.analysis.report_model import SearchResult
 from clipbench.cli.catalogue import families, formula_of
-from clipbench.config.options import signature
+from clipbench.config.component_options import signature
 from clipbench.config.values import show
 from clipbench.core import measures
 from clipbench.plugins.registry import Plugin, catalogue

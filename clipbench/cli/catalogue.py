@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from clipbench.config.axes import OptionSpec
-from clipbench.config.options import signature
+from clipbench.config.component_options import signature
 from clipbench.config.values import describe_type, show
 from clipbench.errors import InputError, Place, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find

@@ -43,7 +43,9 @@ def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None
     with uninterrupted():
         from clipbench.cli.report_command import print_report
         from clipbench.commands.session import Session
+        from clipbench.reporting.write import import_libraries
 
+        import_libraries()
     with Session(options.settings, options.progress) as session:
         finished = work(session)
         options.progress.stop()

@@ -13,7 +13,7 @@ from typing import Any
 
 from clipbench.config.arm_options import FOLLOWING, available_arguments, conflicts, why_missing
 from clipbench.config.axes import Axis, OptionSpec, read_axis
-from clipbench.config.options import FIXED, SECTIONS, signature
+from clipbench.config.component_options import FIXED, SECTIONS, signature
 from clipbench.config.values import is_plain, show
 from clipbench.config.yaml_nodes import Node
 from clipbench.core.trial import Component

@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import KINDS as RANGES
 from clipbench.config.axes import MOST_POINTS, OptionSpec
+from clipbench.config.component_options import signature
 from clipbench.config.load_experiment import KINDS
-from clipbench.config.options import signature
 from clipbench.config.search_space import PATH
 from clipbench.config.sections import NAME, Claim, ReportSection, Section
 from clipbench.config.sweep_section import Sweep

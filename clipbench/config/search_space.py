@@ -11,9 +11,9 @@ from typing import Any
 
 from clipbench.config.axes import KINDS as RANGES
 from clipbench.config.axes import OptionSpec, Range, frozen, is_range, read_axis, read_range
+from clipbench.config.component_options import signature
 from clipbench.config.components import Choice
 from clipbench.config.optimizer_check import refusal
-from clipbench.config.options import signature
 from clipbench.config.sections import options_of
 from clipbench.config.values import InvalidValue, show
 from clipbench.config.yaml_nodes import Node

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from clipbench.config import claim_language
 from clipbench.config.axes import OptionSpec
 from clipbench.config.claim_language import Expectation, Vocabulary
+from clipbench.config.component_options import NotNegative
 from clipbench.config.measure_names import check_measure
-from clipbench.config.options import NotNegative
 from clipbench.config.values import show
 from clipbench.config.yaml_nodes import Node
 from clipbench.errors import Findings, did_you_mean

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from clipbench.config.axes import Axis, read_axis
+from clipbench.config.component_options import NotNegative
 from clipbench.config.components import read_choices, read_component_axis
 from clipbench.config.measure_names import check_measure
-from clipbench.config.options import NotNegative
 from clipbench.config.sections import Positive, Section, options_of, refuse_unknown, specs
 from clipbench.config.values import InvalidValue, show, validate
 from clipbench.config.yaml_nodes import Node

@@ -14,7 +14,7 @@ from clipbench.engine.compiler.invariance import InvarianceCheck
 from clipbench.engine.gradients.workspace import Workspace
 from clipbench.engine.inputs.batches import TrainingLength, batch_source
 from clipbench.engine.inputs.gradient_noise import GradientNoise
-from clipbench.engine.optimizer_groups import Optimizers
+from clipbench.engine.stacked_optimizers import Optimizers
 from clipbench.engine.telemetry import Telemetry
 
 # The cost of a rule is measured at one step in so many.

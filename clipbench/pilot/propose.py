@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipbench.config.options import signature
+from clipbench.config.component_options import signature
 from clipbench.core.trial import Component
 from clipbench.engine.clipping.rule import initial_state, rule_options
 from clipbench.errors import InputError, Place, Problem, UnknownName

@@ -49,7 +49,8 @@ def package_module(name: str) -> types.ModuleType:
     except Exception as error:
         raise UnknownName(f"cannot import {name!r}: {error}.", "Is it installed?") from error
     if SOURCE not in module.__dict__:
-        content = Path(module.__file__).read_bytes() if module.__file__ else b""
+        file = getattr(module, "__file__", None)  # modules in C have none
+        content = Path(file).read_bytes() if file else b""
         module.__dict__[SOURCE] = hashlib.sha256(content).hexdigest()[:16]
     return module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,12 @@ from clipbench.store.sweep_file import SweepDocument
 
 Drawn = list[list[Figure]]
 POINTS = "search.csv"
+
+
+def import_libraries() -> None:
+    """Import what a report needs, while other processes still import torch or train."""
+    for name in ("jinja2", "pyarrow.parquet", "scipy.stats"):
+        importlib.import_module(name)
 
 
 def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) -> Report:

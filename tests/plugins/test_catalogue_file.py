@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from clipbench.config.options import signature
+from clipbench.config.component_options import signature
 from clipbench.plugins import catalogue_file, registry
 
 WITHOUT_TORCH = """
 import pickle, sys
-from clipbench.config.options import signature
+from clipbench.config.component_options import signature
 from clipbench.plugins import registry
 found = {}
 for kind in registry.HOMES:

@@ -501,3 +501,8 @@ def test_unknown_names_are_refused_with_similar_ones(folder, name, says, remedy)
     with pytest.raises(UnknownName, match=says) as error:
         registry.find("data", name, folder)
     assert remedy in error.value.remedy
+
+
+def test_a_module_without_a_file_is_no_fault_of_ours():
+    with pytest.raises(UnknownName, match="sys has no function 'nothing'"):
+        registry.find("model", "sys:nothing")
