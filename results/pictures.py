@@ -18,7 +18,7 @@ from rich.text import Text
 HERE = Path(__file__).parent
 EXPERIMENT = HERE.parent / "experiments/quickstart.yaml"
 STYLE = HERE.parent / "clipbench/reporting/formats/templates/style.css"
-SCREEN = "1080,895"  # CSS pixels
+SCREEN = "1080,850"  # CSS pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
