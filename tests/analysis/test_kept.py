@@ -32,11 +32,11 @@ CLAIMS = [
 # The command in a process of its own, that tells when it ends what it took.
 TELLING = """
 import sys
-from clipbench.cli import main
+from clipbench.cli import app
 
 if __name__ == "__main__":
     try:
-        main()
+        app()
     except SystemExit as end:
         heavy = [name for name in ("torch", "mlflow", "multiprocessing.forkserver") if name in sys.modules]
         sys.exit(f"code {end.code}, imported {heavy}")
