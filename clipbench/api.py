@@ -138,6 +138,7 @@ def _in_session(settings: Settings, quiet: bool, work: Callable[[Session], Finis
 
     session = Session(settings, make_progress(quiet=quiet))
     with _importing_from_here(), session:
+        session.progress.phase("Planning")
         finished = work(session)
         problem = session.finish()
     if problem and problem not in session.told:

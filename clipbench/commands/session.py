@@ -98,7 +98,8 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the mirror of a command that fails or is interrupted, and say how to continue."""
+        """End the display, and the mirror of a command that fails or is interrupted, and say how to continue."""
+        self.progress.stop()
         if isinstance(error, KeyboardInterrupt):
             self.finish("KILLED", patience=1.0)
             command = self.settings.command

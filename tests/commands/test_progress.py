@@ -11,6 +11,7 @@ from rich.console import Console
 
 from clipbench.commands import progress
 from clipbench.commands.progress import ProgressBar, ProgressLines, StudyProgress, Work, training_title
+from clipbench.commands.session import Session, Settings
 from clipbench.core.records import Records
 
 
@@ -149,3 +150,11 @@ def test_a_terminal_shows_the_phase_the_part_that_is_done_and_the_arms_of_a_sear
 )
 def test_the_title_says_what_is_trained(trials: int, done: int, phase: str, title: str) -> None:
     assert training_title(trials, done, phase) == title
+
+
+def test_the_display_ends_with_the_session() -> None:
+    bar = ProgressBar(Console(file=io.StringIO(), force_terminal=True, _environ={}))
+    with Session(Settings(mirror=False), bar) as session:
+        session.progress.phase("Writing the report")
+        assert bar._live
+    assert bar._live is None
