@@ -5,6 +5,7 @@ A chunk that fails is split in halves until the failing trial is alone, so that 
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -76,6 +77,15 @@ def start_importing() -> None:
         multiprocessing.set_forkserver_preload(list(PRELOAD))
         with _uninterrupted_children():
             forkserver.ensure_running()
+        atexit.register(_end_importing, forkserver)
+
+
+def _end_importing(forkserver: Any) -> None:
+    """End the process that imports torch, which would hold a pipe open that reads what this one prints."""
+    server = getattr(forkserver, "_forkserver", None)
+    if pid := getattr(server, "_forkserver_pid", None):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class WorkerPool:

@@ -395,3 +395,15 @@ def test_schema_knows_the_paths_that_a_sweep_searches():
         re.search(pattern, path) for path in ("train.l2", "lr", "optimizer", "xoptimizer.lr", "data[0].limit")
     )
     assert search["additionalProperties"] is False
+
+
+def test_a_mistake_is_told_before_torch_is_imported_to_who_reads_through_a_pipe(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("data: digits\nmodel: mlpp\noptimizer: {name: sgd, lr: 0.1}\nclip: none\n")
+    (tmp_path / "torch.py").write_text("import time\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", "clipbench", "run", str(path), "--results", str(tmp_path / "r")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "unknown model 'mlpp'" in done.stderr
+    assert not (tmp_path / "r").exists()
