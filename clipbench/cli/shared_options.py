@@ -68,18 +68,21 @@ class TrainingOptions:
 
 def trains(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of all commands that train; it takes what they say as its parameter `options`."""
-    own, shared = (inspect.signature(each, eval_str=True).parameters for each in (command, _training_options))
+    own, shared = (dict(inspect.signature(each, eval_str=True).parameters) for each in (command, _training_options))
+    del shared["progress"]
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
         with uninterrupted():
             from clipbench import config
+            from clipbench.commands.progress import make_progress
             from clipbench.execution import worker_pool
 
         worker_pool.start_importing()
         config.check_early(given["experiment"], given["sets"] or (), given["seeds"])
-        options = _training_options(**{name: given.pop(name) for name in shared})
-        with options.progress:
+        with make_progress(quiet=given["quiet"]) as progress:
+            progress.phase("Planning")  # before the imports, which take longer
+            options = _training_options(**{name: given.pop(name) for name in shared}, progress=progress)
             command(options=options, **given)
 
     parameters = [each for each in own.values() if each.name != "options"]
@@ -99,13 +102,9 @@ def _training_options(
     no_mlflow: NoMlflow = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Any,
 ) -> TrainingOptions:
     with uninterrupted():
-        from clipbench.commands.progress import make_progress
-
-        progress = make_progress(quiet=quiet)
-        progress.phase("Planning")  # before the imports, which take longer
-
         from clipbench.commands.session import Settings
         from clipbench.tracking.uri import redact
 

@@ -165,7 +165,9 @@ class Session:
                 self.trained += len(event.chunk.trials)
                 self.progress.add(event.records)
             elif event.error:
-                store.save(Records.failed(event.chunk.trials, event.error), event.chunk.stem)
+                failed = Records.failed(event.chunk.trials, event.error)
+                store.save(failed, event.chunk.stem)
+                self.progress.add(failed)
                 self._failed[event.error] += len(event.chunk.trials)
             if self.mirror and self.mirror.problem and not self.told:
                 self.told = self.mirror.problem

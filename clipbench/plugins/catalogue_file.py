@@ -53,7 +53,7 @@ def read() -> Catalogue | None:
     try:
         # As trustworthy as the compiled modules in the same folder.
         return pickle.loads(_path().read_bytes())  # type: ignore[no-any-return]  # noqa: S301
-    except (OSError, pickle.UnpicklingError, AttributeError, ImportError, EOFError, IndexError, TypeError):
+    except (OSError, pickle.UnpicklingError, AttributeError, ImportError, EOFError, LookupError, TypeError, ValueError):
         return None
 
 
@@ -79,5 +79,12 @@ def write(catalogue: Catalogue) -> None:
 def _path() -> Path:
     """The file for these sources, this torch and this Python."""
     files = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(FOLDER.rglob("*.py"))]
-    content = repr((files, metadata.version("torch"), sys.version))
+    content = repr((files, _version_of_torch(), sys.version))
     return FOLDER / "__pycache__" / f"catalogue-{hashlib.sha256(content.encode()).hexdigest()[:16]}.pickle"
+
+
+def _version_of_torch() -> str:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:  # built from source, without metadata
+        return ""
