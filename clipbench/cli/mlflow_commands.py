@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,14 +36,24 @@ def pull(experiment: Name, results: Results = Path("results"), tracking_uri: Tra
 
 
 @app.command(rich_help_panel=TRACKING, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def ui(context: typer.Context, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
-    """Open the MLflow UI on the results.
+def ui(
+    context: typer.Context,
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="Experiment file, or name; the one that ran last if left out.")
+    ] = "",
+    results: Results = Path("results"),
+    tracking_uri: TrackingUri = None,
+    host: Annotated[str, typer.Option("--host", help="Address that MLflow listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Port that MLflow listens on.")] = 5000,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+) -> None:
+    """Open the MLflow UI at the runs of an experiment.
 
-    Other options, such as --port, are passed on to `mlflow ui`.
+    Other options, such as --workers 1, are passed on to `mlflow ui`.
     """
     from clipbench.commands.session import Settings
-    from clipbench.tracking.uri import ui_command
+    from clipbench.commands.ui import ui
 
-    settings = Settings(results=results, tracking_uri=tracking_uri)
-    command, environment = ui_command(settings.uri, settings.artifacts)
-    os.execvpe(command[0], [*command, *context.args], {**os.environ, **environment})
+    given = [experiment, *context.args] if experiment.startswith("-") else context.args
+    name = "" if experiment.startswith("-") else experiment
+    ui(name, Settings(results=results, tracking_uri=tracking_uri), host, port, given, say=say, browser=not no_browser)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from clipbench import __version__
+from clipbench import __version__, config
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
 from clipbench.commands.progress import Progress, training_title
@@ -26,6 +26,7 @@ from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import Store, run_history
 from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking.mirror import Mirror
+from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.sync import Invocation
 from clipbench.tracking.uri import default_uri, validate_uri
 
@@ -109,7 +110,9 @@ class Session:
 
     @property
     def uri(self) -> str:
-        """The MLflow tracking URI, empty without a mirror. Read it early: a wrong one raises before anything starts."""
+        """The MLflow tracking URI, empty without a mirror. Read it early: what is wrong raises before training."""
+        if self.settings.mirror:
+            logs_system_metrics()
         return self.settings.uri if self.settings.mirror else ""
 
     @property
@@ -193,15 +196,13 @@ class Session:
             self.progress.advance(work.total - pending - work.done)
 
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
-        metric = plan.metric
         invocation = Invocation(
             command=self.settings.command,
             content_hash=_content_hash(plan),
             git_commit=git_commit(),
             version=__version__,
             device=device,
-            metric=metric,
-            higher_is_better=bool(measures.higher_is_better(metric, plan.higher)),
+            options=config.flattened(resolved(plan.experiment)),
         )
         return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
 
@@ -213,6 +214,12 @@ def find_experiment(experiment: str | Path, results: Path) -> Path:
     if path.is_file() or path.suffix or len(path.parts) > 1 or not ran.is_file():
         return path
     return ran
+
+
+def name_of(experiment: str | Path, results: Path) -> str:
+    """Return the name of an experiment, given its file or its name."""
+    path = find_experiment(experiment, results)
+    return config.name_of(path) if path.is_file() else path.name
 
 
 def store_of(plan: Plan, results: Path) -> Store:

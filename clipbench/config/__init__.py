@@ -1,8 +1,9 @@
 """Read, validate and expand a YAML file into an Experiment; report all mistakes at once, with their places."""
 
 from clipbench.config.experiment import Experiment
+from clipbench.config.flat_options import flattened
 from clipbench.config.load_experiment import check_early, load, name_of
 from clipbench.config.resolved_yaml import resolved
 from clipbench.config.sweep_section import Sweep
 
-__all__ = ["Experiment", "Sweep", "check_early", "load", "name_of", "resolved"]
+__all__ = ["Experiment", "Sweep", "check_early", "flattened", "load", "name_of", "resolved"]

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
+from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.sync import Invocation, Sender
 from clipbench.tracking.uri import redact
 
@@ -165,6 +166,8 @@ class _MirrorProcess:
     def _send_new(self, last: bool) -> str | None:
         if self._sender is None:
             self._sender = Sender(self._folder, self._name, self._uri, self._root, self._invocation)
+            if logs_system_metrics():
+                self._sender.monitor()
         before = self._pushed
         self._sender.send(on_progress=lambda count, total: self._progress(before + count, total - count))
         if not last:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from clipbench.errors import ClipbenchError
+from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.store.atomic_files import wait_for_lock, writing
 from clipbench.tracking.run_values import INPUT_TAGS, DataInput, MlflowRun, RunValues
 from clipbench.tracking.uri import database_file, is_server, redact
@@ -33,7 +34,7 @@ QUIET = {
 }
 REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset", "Connection aborted")
 TIMED_OUT = ("Read timed out", "ReadTimeout", "ConnectTimeout", "ResponseError")
-PRIMARY_METRIC = "mlflow.experiment.primaryMetric."
+SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 REQUESTS = 8  # to a server at a time
 
 
@@ -41,7 +42,7 @@ class MlflowExperiment:
     """One experiment at a tracking URI, through MLflow's client."""
 
     def __init__(self, uri: str, id: str) -> None:
-        self._uri, self._id = uri, id
+        self._uri, self.id = uri, id
         self._known_data: set[DataInput | None] = {None}
 
     @classmethod
@@ -70,7 +71,7 @@ class MlflowExperiment:
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags of the experiment."""
         for name, value in tags.items():
-            self._client.set_experiment_tag(self._id, name, value)
+            self._client.set_experiment_tag(self.id, name, value)
 
     def runs(self, tag: str) -> list[MlflowRun]:
         """Return the runs that have a tag, the oldest first."""
@@ -78,7 +79,7 @@ class MlflowExperiment:
         token: str | None = ""
         while token is not None:
             page = self._client.search_runs(
-                [self._id], f"tags.`{tag}` LIKE '%'", max_results=1000, page_token=token or None
+                [self.id], f"tags.`{tag}` LIKE '%'", max_results=1000, page_token=token or None
             )
             found += [_run(run) for run in page]
             token = page.token or None
@@ -119,6 +120,15 @@ class MlflowExperiment:
         """MLflow keeps deleted runs until `mlflow gc`."""
         self._client.delete_run(run.id)
 
+    def monitor(self, run: MlflowRun) -> Any:
+        """Log the use of CPU, memory, disk, network and GPU to a run until `finish` of the result is called."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        kind: Any = SystemMetricsMonitor  # without types
+        monitor = kind(run.id, tracking_uri=self._uri)
+        monitor.start()
+        return monitor
+
     def files(self, run: MlflowRun) -> dict[str, int]:
         """Return the path and size of each artifact, one folder deep."""
         listed = self._client.list_artifacts(run.id)
@@ -147,7 +157,7 @@ class MlflowExperiment:
     def _send(self, values: RunValues) -> MlflowRun:
         # The tags come first: if this process is killed, they say what the incomplete run is.
         tags = {**common_tags(), **values.tags}
-        run = _run(self._client.create_run(self._id, start_time=values.started, tags=tags, run_name=values.name))
+        run = _run(self._client.create_run(self.id, start_time=values.started, tags=tags, run_name=values.name))
         self.add(run, replace(values, tags={}))
         return replace(run, status=values.status)
 
@@ -157,6 +167,16 @@ class MlflowExperiment:
 
 class UploadError(ClipbenchError):
     """A file could not be uploaded, although runs can be sent."""
+
+
+def logs_system_metrics() -> bool:
+    """Whether MLflow's variable asks for them. Raise InputError if the library that measures is missing."""
+    if os.environ.get(SYSTEM_METRICS, "").lower() not in ("true", "1"):
+        return False
+    if find_spec("psutil") is None:
+        remedy = "Install it with `pip install 'clipbench[system-metrics]'`, or unset the variable."
+        raise InputError.at(Place(SYSTEM_METRICS), "system metrics require psutil, which is not installed.", remedy)
+    return True
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH, NOTE_LENGTH, DIGEST_LENGTH = 250, 6000, 5000, 8000, 36  # MLflow's limits
 INPUT_TAGS = {"mlflow.data.context": "train"}  # of every data set
@@ -57,6 +58,7 @@ class MlflowRun:
         return self.status in ENDED
 
 
+@cache
 def key(name: str) -> str:
     """Return a name that MLflow accepts: no brackets, no path with `..`."""
     clean = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")

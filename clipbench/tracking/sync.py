@@ -6,20 +6,21 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from clipbench.core.records import rank
 from clipbench.core.trial import digest
 from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.folder import STEM, Store
-from clipbench.tracking import trial_to_run
-from clipbench.tracking.mlflow_client import PRIMARY_METRIC, MlflowExperiment, UploadError, connection
-from clipbench.tracking.run_values import TAG_LENGTH, MlflowRun, RunValues
+from clipbench.tracking import report_to_run, trial_to_run
+from clipbench.tracking.mlflow_client import MlflowExperiment, UploadError, connection
+from clipbench.tracking.run_values import PARAM_LENGTH, TAG_LENGTH, DataInput, MlflowRun, RunValues, key
 from clipbench.tracking.trial_to_run import STATUS, TRIAL
 from clipbench.tracking.uri import redact
 
@@ -46,19 +47,15 @@ class Invocation:
     git_commit: str = ""
     version: str = ""
     device: str = ""
-    metric: str = ""  # the experiment's main one
-    higher_is_better: bool = True
+    options: Mapping[str, str] = field(default_factory=dict)  # of the experiment
+
+    def params(self) -> dict[str, str]:
+        return {key(name): text[:PARAM_LENGTH] for name, text in self.options.items()}
 
     def tags(self) -> dict[str, str]:
         names = ("command", "content_hash", "git_commit", "version", "device")
         own = {f"clipbench.{name}": redact(getattr(self, name))[:TAG_LENGTH] for name in names}
         return {name: value for name, value in {**own, "mlflow.source.git.commit": self.git_commit}.items() if value}
-
-    def experiment_tags(self) -> dict[str, str]:
-        """The metric that MLflow's UI shows first."""
-        if not self.metric:
-            return {}
-        return {f"{PRIMARY_METRIC}name": self.metric, f"{PRIMARY_METRIC}greaterIsBetter": str(self.higher_is_better)}
 
 
 @dataclass(frozen=True)
@@ -113,13 +110,14 @@ class Sender:
         self._origin = digest([socket.gethostname(), str(Path(folder).resolve())])
         self._sender_name = uuid.uuid4().hex
         self._parent: MlflowRun | None = None  # created when there is something to send
+        self._monitor: Any = None
+        self._data: set[DataInput] = set()  # of the trials sent
         self._known: dict[str, MlflowRun] | None = None  # the run of each trial in MLflow
         self.sent: set[str] = set()  # the trials in MLflow, of any sender
         from clipbench.tracking.mlflow_database import open_experiment
 
         with self._connection():
             self._experiment: MlflowExperiment = open_experiment(uri, name, artifacts_root)
-            self._experiment.tag(invocation.experiment_tags())
 
     def send(self, ids: Collection[str] | None = None, on_progress: OnProgress | None = None) -> int:
         """Send the trials that MLflow lacks, each as a run, and return their number."""
@@ -136,13 +134,29 @@ class Sender:
             self._known = known
             return len(missing)
 
+    def monitor(self) -> None:
+        """Log what the machine does to the parent run, from now to its end."""
+        with self._connection():
+            self._monitor = self._experiment.monitor(self._parent_run())
+
     def close(self, status: str = "FINISHED", on_file: Callable[[], None] = lambda: None) -> tuple[int, str | None]:
         """Send the files that MLflow lacks, and end the parent run. Return their number, and what failed."""
         with self._connection():
             files, problem = self._send_files(on_file)
             if self._parent:
-                self._experiment.add(self._parent, RunValues(status=status, ended=_now()))
+                self._end(self._parent, status)
             return files, problem
+
+    def _end(self, parent: MlflowRun, status: str) -> None:
+        """End the parent run. If nothing went wrong, the report is of its trials, and the run gets its answer."""
+        folder = self._store.folder
+        if self._monitor:
+            self._monitor.finish()
+        for data in self._data:
+            self._experiment.add(parent, RunValues(data=data))
+        answer = report_to_run.answer(folder) if status == "FINISHED" else RunValues()
+        self._experiment.tag(report_to_run.experiment_tags(folder))
+        self._experiment.add(parent, replace(answer, status=status, started=parent.started, ended=_now()))
 
     def _current_runs(self, ids: Collection[str] | None) -> dict[str, MlflowRun]:
         """Return the run of each trial in MLflow, queried only if there is something to send or another sender."""
@@ -205,6 +219,7 @@ class Sender:
             saved = stored[trial].saved // 1_000_000  # ms; the same at every attempt
             values = trial_to_run.run_values(row, epochs.get(trial, {}), steps.get(trial, {}), saved)
             runs.append(replace(values, tags={**parent, **values.tags}))
+            self._data |= {values.data} if values.data else set()
         for run in self._experiment.send(runs):
             trial = run.tags[TRIAL]
             self._supersede(known.get(trial), run)
@@ -218,7 +233,9 @@ class Sender:
                     self._experiment.add(run, RunValues(status="KILLED", ended=_now()))
             tags = {INVOCATION: uuid.uuid4().hex, ORIGIN: self._origin, **self._invocation.tags()}
             name = time.strftime(f"{self._name} %Y-%m-%d %H:%M:%S")
-            (self._parent,) = self._experiment.send([RunValues(name, _now(), tags=tags)])
+            self._experiment.tag(report_to_run.experiment_tags(self._store.folder))
+            parent = RunValues(name, _now(), tags=tags, params=self._invocation.params())
+            (self._parent,) = self._experiment.send([parent])
         return self._parent
 
     def _send_files(self, on_file: Callable[[], None]) -> tuple[int, str | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from clipbench.tracking.run_values import (
 
 TRIAL = "clipbench.trial"
 STATUS = "clipbench.status"
-POINTS = 50  # most of a series: a chart shows no more, each costs MLflow 300 bytes, and the Parquet files have all
+POINTS = 25  # most of a series: each costs MLflow 300 bytes, and the Parquet files have all
 
 Row = Mapping[str, Any]  # of the records
 Series = Mapping[str, np.ndarray]
@@ -82,20 +83,24 @@ def data_input(row: Row) -> DataInput | None:
     if not row.get("data") or not row.get("fingerprint"):
         return None
     options = {name: str(value) for name, value in row.items() if name.startswith("data.")}
-    source = {"tags": {"mlflow.source.name": "clipbench", "data": row["data"], **options}}
-    return DataInput(row["data"][:NAME_LENGTH], row["fingerprint"][:DIGEST_LENGTH], "code", json.dumps(source))
+    source: dict[str, Any] = {"tags": {"mlflow.source.name": "clipbench", "data": row["data"], **options}}
+    kind, name = "code", options.get("data.dataset") or row["data"]  # of a library by name, or generated
+    if path := options.get("data.path"):
+        kind, name, source = "local", PurePath(path).name, {"uri": path}
+    return DataInput(name[:NAME_LENGTH], row["fingerprint"][:DIGEST_LENGTH], kind, json.dumps(source))
 
 
 def _series(columns: Series, axis: str, prefix: str) -> Iterator[Point]:
-    """The points that a chart needs: at most POINTS, and none between two that are equal to it."""
+    """At most POINTS means over equal windows, each at the end of its window, and none between two equal ones."""
     whens = columns.get(axis, np.zeros(0))
-    kept = np.unique(np.linspace(0, len(whens) - 1, min(len(whens), POINTS)).round().astype(int))
+    ends = np.linspace(0, len(whens), min(len(whens), POINTS) + 1).round().astype(int)
     for column, every in columns.items():
-        if column in ("id", axis) or is_option(column):
+        if column in ("id", axis) or is_option(column) or not len(whens):
             continue
-        values = every[kept].astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = np.add.reduceat(every.astype(np.float64), ends[:-1]) / np.diff(ends)
         finite = np.isfinite(values)
-        values, places = values[finite], whens[kept][finite]
+        values, places = values[finite], whens[ends[1:] - 1][finite]
         turns = np.ones(len(values), bool)
         turns[1:-1] = (values[1:-1] != values[:-2]) | (values[1:-1] != values[2:])
         name = prefix + column

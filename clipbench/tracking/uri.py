@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clipbench.errors import ClipbenchError, InputError, Place
+from clipbench.errors import InputError, Place
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
@@ -50,20 +49,6 @@ def database_file(uri: str) -> Path | None:
 
 def is_server(uri: str) -> bool:
     return urlsplit(uri).scheme.lower() in SERVERS
-
-
-def ui_command(uri: str, artifacts_root: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the command that opens MLflow's UI on a database, and its environment.
-
-    Credentials go through the environment: all users of a machine can read the arguments of a process.
-    """
-    if is_server(uri):
-        raise ClipbenchError(f"{redact(uri)} is a server with its own UI. Open it in a browser.")
-    command = [sys.executable, "-m", "mlflow", "ui"]
-    command += ["--default-artifact-root", artifacts_root.absolute().as_uri()]
-    if redact(uri) == uri:
-        return [*command, "--backend-store-uri", uri], {}
-    return command, {"MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def _kind(uri: str, scheme: str) -> str:

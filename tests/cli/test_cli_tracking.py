@@ -1,7 +1,10 @@
 """MLflow through the command line, on a real SQLite store: run, push, pull, ui, and a server that is away."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -113,22 +116,52 @@ def test_what_was_never_trained_cannot_be_sent_or_fetched(mirrored, tmp_path, co
     assert not list(tmp_path.iterdir())
 
 
-def test_ui_opens_mlflow_on_the_store_with_the_users_own_options(mirrored):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    with started("ui", "--results", mirrored[1], "--port", port) as process:
+        return str(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("named", [["small"], []], ids=["by name", "the last one"])
+def test_ui_serves_the_store_and_says_where_the_runs_are(mirrored, sent, named):
+    options = ["--results", mirrored[1], "--port", free_port(), "--no-browser"]
+    with started("ui", *named, *options, "--workers", "1") as process:
         line = Path(f"/proc/{process.pid}/cmdline")
         until(lambda: b"mlflow\0ui" in line.read_bytes(), seconds=20)
         arguments = line.read_text().split("\0")[:-1]
-    assert arguments[1:4] == ["-m", "mlflow", "ui"] and arguments[-2:] == ["--port", port]
-    assert store(mirrored[1]) in arguments
+        said = process.stdout.readline()
+    assert f"127.0.0.1:{options[3]}/#/experiments/{sent.experiment.experiment_id}/runs?" in said
+    assert arguments[1:4] == ["-m", "mlflow", "ui"] and arguments[-2:] == ["--workers", "1"]
+    assert store(mirrored[1]) in arguments and options[3] in arguments
     assert f"{mirrored[1].as_uri()}/mlartifacts" in arguments
 
 
-def test_ui_of_a_server_points_to_its_own(tmp_path):
-    said = invoke("ui", "--results", tmp_path, "--tracking-uri", AWAY)
-    assert said.exit_code == 1 and "Open it in a browser" in said.stderr and "hunter2" not in said.stderr
+def test_ui_of_an_unknown_experiment_names_those_there_are(mirrored):
+    said = invoke("ui", "smal", "--results", mirrored[1], "--no-browser")
+    assert said.exit_code == 1 and "unknown experiment 'smal'. Known: small" in said.stderr
+
+
+def test_the_parent_carries_the_answer_of_the_report(mirrored, sent):
+    (parent,) = sent.parents
+    settings = json.loads((mirrored[1] / "small" / "report.json").read_text())["settings"]
+    assert parent.data.tags["clipbench.verdict"] == settings[0]["answer"]["verdict"]
+    assert parent.data.tags["mlflow.note.content"] == (mirrored[1] / "small" / "report.md").read_text()
+    assert parent.data.metrics["baseline/test/accuracy"] == settings[0]["rows"][0]["value"]["mean"]
+    assert parent.data.params["data"] == "digits" and parent.data.params["clip"] == "none, norm, value"
+    assert [given.dataset.name for given in parent.inputs.dataset_inputs] == ["digits"]
+    assert sent.experiment.tags["mlflow.experiment.primaryMetric.name"] == "test/accuracy"
+
+
+def test_system_metrics_without_the_library_that_measures_are_refused(tmp_path):
+    """A meta path entry hides psutil from the command."""
+    hide = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, *a: n != 'psutil' and find(n, *a) or None"
+    script = f"{hide}; import sys; sys.argv = ['clipbench', 'run', {str(write(tmp_path))!r}]; from clipbench.cli import main; main()"
+    environment = {**os.environ, "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true"}
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 2 and "require psutil" in said.stderr and "Traceback" not in said.stderr
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.slow

@@ -27,7 +27,6 @@ INVOCATION = Invocation(
     git_commit="abc123",
     version="0.1",
     device="cpu",
-    metric="test/accuracy",
 )
 
 
@@ -168,8 +167,16 @@ def test_the_parent_run_says_which_command_it_was_and_carries_the_files(store, u
         "epochs/a.parquet",
     } <= set(files)
     assert files["figures/loss curve.svg"] == 6
-    assert sent.experiment.tags["mlflow.experiment.primaryMetric.name"] == "test/accuracy"
-    assert sent.experiment.tags["mlflow.experiment.primaryMetric.greaterIsBetter"] == "True"
+
+
+def test_system_metrics_are_logged_to_the_parent_run_while_it_goes_on(store, name, results, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    sender = Sender(store.folder, name, default_uri(results), results / "mlartifacts", INVOCATION)
+    sender.monitor()
+    time.sleep(1)
+    sender.close()
+    (parent,) = Sent(default_uri(results), name).parents
+    assert parent.info.status == "FINISHED" and parent.data.metrics["system/cpu_utilization_percentage"] >= 0
 
 
 def test_sending_again_sends_nothing_and_new_trials_alone_are_sent(store, uri, name, results):

@@ -18,7 +18,7 @@ from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 from tests.tracking.test_mlflow_client import Sent, server  # noqa: F401 - a fixture
 
-INVOCATION = Invocation("clipbench run x.yaml", "c0ffee", "abc123", "0.1", "cpu", "test/accuracy")
+INVOCATION = Invocation("clipbench run x.yaml", "c0ffee", "abc123", "0.1", "cpu")
 ANOTHER_TIME = {"clipbench.invocation", "mlflow.parentRunId", "clipbench.superseded", "mlflow.artifact.location"}
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clipbench.errors import ClipbenchError, InputError
-from clipbench.tracking.uri import default_uri, redact, ui_command, validate_uri
+from clipbench.errors import InputError
+from clipbench.tracking.uri import default_uri, redact, validate_uri
 
 
 @pytest.mark.parametrize("uri", ["file:///runs", "file:runs", "./mlruns", "/abs/mlruns", "C:\\mlruns", "", "http"])
@@ -57,16 +57,6 @@ def test_credentials_are_never_shown(text):
 def test_what_has_no_credentials_is_shown_whole():
     for text in ("sqlite:////home/a@b/mlflow.db", "http://host:5000/path", "mail me@host"):
         assert redact(text) == text
-
-
-def test_the_ui_gets_absolute_uris_and_no_password_among_its_arguments(tmp_path):
-    command, environment = ui_command(default_uri(tmp_path), tmp_path / "ml artifacts")
-    assert f"sqlite:///{tmp_path}/mlflow.db" in command and environment == {}
-    assert f"file://{tmp_path}/ml%20artifacts" in command
-    command, environment = ui_command("postgresql://me:hunter2@host/db", tmp_path)
-    assert "hunter2" not in " ".join(command) and "hunter2" in environment["MLFLOW_BACKEND_STORE_URI"]
-    with pytest.raises(ClipbenchError, match=r"http://\*\*\*@host is a server with its own UI"):
-        ui_command("http://me:hunter2@host", tmp_path)
 
 
 def test_checking_a_uri_imports_nothing_heavy():

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined, Ranks
-from clipbench.reporting import claim_evidence, notes, search_sentences
+from clipbench.reporting import answer, claim_evidence, notes, search_sentences
 from clipbench.reporting.chapters import chapters
 
 
@@ -19,6 +19,8 @@ def as_dict(report: Report) -> dict[str, Any]:
     values["notes"] = notes.of_report(report)
     for setting, described in zip(report.settings, values["settings"], strict=True):
         described["main"] = [row.arm for row in setting.main]  # each is one of `rows`
+        short = answer.answer(setting)
+        described |= {"label": setting.label, "answer": {"verdict": short.verdict, "arm": short.arm}}
     searched = [values["search"]] if report.search else []
     for chapter, described in zip(chapters(report), [*values["settings"], *searched], strict=True):
         described |= {"headline": chapter.headline, "notes": chapter.notes}
