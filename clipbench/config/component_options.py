@@ -25,6 +25,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 NumberOf = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 OFF = "Write null (or inf) to turn it off."
 
@@ -86,7 +87,7 @@ def _common(plugin: Plugin) -> dict[str, OptionSpec]:
         added = (
             OptionSpec("split.val", Fraction, 0.2),
             OptionSpec("split.test", Fraction, 0.2),
-            OptionSpec("split.seed", NumberOf, 0),
+            OptionSpec("split.seed", Seed, 0),
             OptionSpec("standardize", bool | None, meant, reader=partial(_standardize, default=meant)),
             OptionSpec("limit", AtLeastOne | None, None),
             OptionSpec("impute", Literal["mean", "median"] | None, None, quiet=True),

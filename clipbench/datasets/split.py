@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clipbench.datasets.dataset import Arrays, pair_of
+from clipbench.datasets.stratified import random_fold, random_part, stratified_fold, stratified_part
 from clipbench.plugins.registry import DataProblem
 
 PARTS = ("train", "val", "test")
@@ -42,37 +43,34 @@ def _val_of_train(parts: Mapping[str, Arrays], share: object, seed: int) -> dict
 
 def _fold(y: np.ndarray, folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices outside and inside one of `folds` equal parts, stratified by class."""
-    from sklearn.model_selection import KFold, StratifiedKFold
-
     if len(y) < folds:
         raise DataProblem(f"{len(y)} examples are too few for {folds} folds.")
-    kind = StratifiedKFold if _is_classes(y) and np.unique(y, return_counts=True)[1].min() >= folds else KFold
-    kept, part = list(kind(folds, shuffle=True, random_state=seed).split(y, y))[fold]
-    return kept, part
+    if _is_classes(y) and np.unique(y, return_counts=True)[1].min() >= folds:
+        return stratified_fold(y, folds, fold, seed)
+    return random_fold(len(y), folds, fold, seed)
 
 
 def _split(x: np.ndarray, y: np.ndarray, kept: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, Arrays]:
     """Split shares of all examples from those that are kept, stratified by class."""
-    from sklearn.model_selection import train_test_split
-
     parts = {}
     for name, share in shares.items():
         size = round(share * len(x))
         if share:
             if not 0 < size < len(kept):
                 raise DataProblem(f"{len(x)} examples are too few for a {name} part of {share:g}.")
-            kept, part = train_test_split(kept, test_size=size, random_state=seed, stratify=_strata(y[kept], size))
-            parts[name] = (x[part], y[part])
+            rest, part = _part(y[kept], size, seed)
+            parts[name] = (x[kept[part]], y[kept[part]])
+            kept = kept[rest]
     return {"train": (x[kept], y[kept]), **parts}
 
 
-def _strata(y: np.ndarray, size: int) -> np.ndarray | None:
-    """Return the classes to stratify by, or None if one of them has too few examples."""
-    if not _is_classes(y):
-        return None
-    counts = np.unique(y, return_counts=True)[1]
-    enough = counts.min() >= 2 and len(counts) <= min(size, len(y) - size)
-    return y if enough else None
+def _part(y: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices outside and inside a part, stratified unless a class has too few examples."""
+    if _is_classes(y):
+        counts = np.unique(y, return_counts=True)[1]
+        if counts.min() >= 2 and len(counts) <= min(size, len(y) - size):
+            return stratified_part(y, size, seed)
+    return random_part(len(y), size, seed)
 
 
 def _is_classes(y: np.ndarray) -> bool:

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
-# The last two would otherwise be imported in each worker, which takes seconds.
 WORKER = "clipbench.execution.worker"
-PRELOAD = ("clipbench.execution.preload", WORKER, "sklearn.datasets", "sklearn.model_selection")
+PRELOAD = ("clipbench.execution.preload", WORKER)
 ATTEMPTS = 2  # of a chunk whose worker dies
 MOST_SINGLE_FAILURES = 32  # after so many, chunks are no longer halved: the trials are not the cause
 INTERRUPT_SECONDS = 0.5  # to wait for the first worker after an interrupt

@@ -207,6 +207,7 @@ def test_what_is_no_image_is_not_resized(shape):
     [
         ({"folds": [3, 5]}, "data.folds: folds must be a single number"),
         ({"folds": 1}, "data.folds: "),
+        ({"split": {"seed": 2**32}}, "data.split.seed: "),
         ({"fold": 1}, "data.fold: fold requires folds"),
         ({"folds": 3, "fold": 3}, "data.fold: fold must be at most 2, got 3"),
         ({"folds": 2, "split": {"val": 0.5}}, "must sum to less than 1, got 1"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib.metadata import distribution
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
@@ -18,10 +19,8 @@ def digits(rows: bool = False) -> Arrays:
 
     sklearn.datasets.load_digits
     """
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
-    x = x / 16.0
+    table = _table("digits.csv.gz", delimiter=",")
+    x, y = table[:, :-1] / 16.0, table[:, -1].astype(int)
     return x.reshape(-1, 8, 8) if rows else x, y
 
 
@@ -31,10 +30,8 @@ def breast_cancer() -> Arrays:
 
     sklearn.datasets.load_breast_cancer
     """
-    from sklearn.datasets import load_breast_cancer
-
-    x, y = load_breast_cancer(return_X_y=True)
-    return x, y
+    table = _table("breast_cancer.csv", delimiter=",", skiprows=1)
+    return table[:, :-1], table[:, -1].astype(int)
 
 
 @dataset(standardize=True)
@@ -43,10 +40,7 @@ def diabetes() -> Arrays:
 
     sklearn.datasets.load_diabetes
     """
-    from sklearn.datasets import load_diabetes
-
-    x, y = load_diabetes(return_X_y=True, scaled=False)
-    return x, y[:, None]
+    return _table("diabetes_data_raw.csv.gz"), _table("diabetes_target.csv.gz")[:, None]
 
 
 @dataset(standardize=True)
@@ -55,10 +49,8 @@ def wine() -> Arrays:
 
     sklearn.datasets.load_wine
     """
-    from sklearn.datasets import load_wine
-
-    x, y = load_wine(return_X_y=True)
-    return x, y
+    table = _table("wine_data.csv", delimiter=",", skiprows=1)
+    return table[:, :-1], table[:, -1].astype(int)
 
 
 @dataset()
@@ -73,10 +65,10 @@ def noise_regression(samples: int = 100, features: int = 10, seed: int = 0) -> A
 
 @dataset(standardize=True)
 def make_regression(
-    samples: int = 1000,
-    features: int = 10,
-    informative: int = 5,
-    noise: float = 10.0,
+    samples: Annotated[int, Ge(1)] = 1000,
+    features: Annotated[int, Ge(1)] = 10,
+    informative: Annotated[int, Ge(0)] = 5,
+    noise: Annotated[float, Ge(0)] = 10.0,
     seed: int = 0,
     targets: Annotated[int, Ge(1)] = 1,
 ) -> Arrays:
@@ -84,7 +76,18 @@ def make_regression(
 
     sklearn.datasets.make_regression
     """
-    from sklearn.datasets import make_regression as generate
+    draw = np.random.RandomState(seed)
+    x = draw.standard_normal((samples, features))
+    slopes = np.zeros((features, targets))
+    slopes[:informative] = 100 * draw.uniform(size=(min(informative, features), targets))
+    y = x @ slopes
+    if noise:
+        y += draw.normal(scale=noise, size=y.shape)
+    rows, columns = draw.permutation(samples), draw.permutation(features)
+    return x[rows].take(columns, axis=1), y[rows]
 
-    x, y = generate(samples, features, n_informative=informative, n_targets=targets, noise=noise, random_state=seed)
-    return x, y.reshape(samples, targets)
+
+def _table(file: str, **reading: Any) -> np.ndarray:
+    """Read a data file of scikit-learn without importing it, which would take as long as importing torch."""
+    path = distribution("scikit-learn").locate_file(f"sklearn/datasets/data/{file}")
+    return np.loadtxt(str(path), **reading)
