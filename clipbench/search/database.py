@@ -18,10 +18,8 @@ from sqlalchemy.pool import NullPool
 
 from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.store.atomic_files import wait_for_lock
-from clipbench.tracking.uri import redact
+from clipbench.tracking.uri import missing_driver, redact
 
-# Packages of drivers whose module has another name.
-PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}
 # Seconds to wait for a host that does not answer, and for another process that writes.
 TIMEOUTS = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
 DRIVERS_WITH_TIMEOUT = ("pysqlite", "psycopg2", "psycopg", "pymysql", "mysqldb")  # drivers that take these options
@@ -58,9 +56,7 @@ class Database:
             with _locked(create_engine(self._parsed, connect_args=options, poolclass=NullPool)):
                 storage = RDBStorage(self._url, engine_kwargs={"connect_args": options})
         except ImportError as error:
-            module = error.name or self._parsed.get_driver_name()
-            problem = f"the driver {module} is not installed"
-            remedy = f"Run `pip install {PACKAGES.get(module, module)}`."
+            problem, remedy = missing_driver(error.name or self._parsed.get_driver_name())
         except SQLAlchemyError as error:
             problem = f"cannot be opened: {_reason(error)}"
             remedy = "Check that the server runs, and the user, password and name of the database."

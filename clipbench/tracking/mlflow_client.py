@@ -21,7 +21,7 @@ from typing import Any
 from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.store.atomic_files import wait_for_lock, writing
 from clipbench.tracking.run_values import INPUT_TAGS, DataInput, MlflowRun, RunValues
-from clipbench.tracking.uri import database_file, is_server, redact
+from clipbench.tracking.uri import database_file, is_server, missing_driver, redact
 
 QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -185,6 +185,9 @@ def connection(uri: str, remedy: str) -> Iterator[None]:
     with _without_output():
         try:
             yield
+        except ModuleNotFoundError as error:  # SQLAlchemy imports the driver that the URI names
+            problem, way_out = missing_driver(error.name or "")
+            raise ClipbenchError(f"MLflow at {redact(uri)}: {problem}. {way_out} {remedy}") from error
         except Exception as error:
             # Known by its module: importing MLflow's own exceptions takes seconds, and most runs do without.
             libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}

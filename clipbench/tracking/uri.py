@@ -12,6 +12,9 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
 WAY_OUT = "Use a server (`http://host:5000`) or a database (`sqlite:////absolute/path/mlflow.db`)."
 
+# Packages of database drivers whose module has another name.
+PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}
+
 CREDENTIALS = re.compile(r"(?<=://)(?!/)\S*@")  # rather too much than part of a password
 SECRETS = re.compile(r"(?i)\b(password|passwd|pwd|token|secret|api_?key)=[^&\s'\"]+")
 
@@ -40,6 +43,11 @@ def validate_uri(uri: str, source: str = "--tracking-uri") -> str:
 def redact(text: str) -> str:
     """Remove user names, passwords and tokens from a URI or from a message with URIs."""
     return SECRETS.sub(r"\1=***", CREDENTIALS.sub("***@", text))
+
+
+def missing_driver(module: str) -> tuple[str, str]:
+    """Return what to say of a database driver that is not installed, and what to do."""
+    return f"the driver {module} is not installed", f"Run `pip install {PACKAGES.get(module, module)}`."
 
 
 def database_file(uri: str) -> Path | None:

@@ -346,6 +346,16 @@ def test_a_server_that_is_away_is_named_with_the_way_out_and_without_its_passwor
     assert "hunter2" not in str(it.value)
 
 
+def test_a_driver_that_is_missing_is_named_with_its_package(store, results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # importing it fails
+    fill(store, [0])
+    with pytest.raises(
+        ClipbenchError, match=r"\*\*\*@host/db: the driver psycopg is not .* `pip install 'psycopg\[binary"
+    ) as it:
+        send(store, "x", "postgresql+psycopg://me:hunter2@host/db", results)
+    assert "hunter2" not in str(it.value)
+
+
 @pytest.mark.slow
 def test_a_server_killed_midway_gets_the_rest_when_it_is_back(store, server, name, results, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -1,5 +1,6 @@
 """What is written into the tables of MLflow's database is what its client would have sent."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -16,7 +17,9 @@ from clipbench.tracking.mlflow_database import SCHEMAS, DatabaseExperiment
 from clipbench.tracking.sync import BATCH, Invocation, push
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
+from tests.postgresql import IS_INSTALLED, postgresql
 from tests.tracking.test_mlflow_client import Sent, server  # noqa: F401 - a fixture
+from tests.tracking.test_report_to_run import setting
 
 INVOCATION = Invocation("clipbench run x.yaml", "c0ffee", "abc123", "0.1", "cpu")
 ANOTHER_TIME = {"clipbench.invocation", "mlflow.parentRunId", "clipbench.superseded", "mlflow.artifact.location"}
@@ -34,6 +37,7 @@ def store(tmp_path):
     made.write_text("experiment.yaml", "name: x\n")
     made.write_text("figures/loss curve.svg", "<svg/>")
     made.write_text("report.md", "# Report\n")
+    made.write_text("report.json", json.dumps({"settings": [setting()]}))
     return made
 
 
@@ -51,11 +55,13 @@ def everything(sent):
 def described(sent, run):
     is_parent, info = "clipbench.invocation" in run.data.tags, run.info
     series = {
-        name: sorted((point.step, point.value, point.timestamp) for point in history)
+        name: sorted((point.step, point.value, not is_parent and point.timestamp) for point in history)
         for name in run.data.metrics
         if (history := sent.client.get_metric_history(info.run_id, name))
     }
-    latest = {point.key: (point.value, point.step, point.timestamp) for point in run.data._metric_objs}
+    latest = {
+        point.key: (point.value, point.step, not is_parent and point.timestamp) for point in run.data._metric_objs
+    }
     inputs = [
         (used.dataset.to_dictionary(), [(tag.key, tag.value) for tag in used.tags])
         for used in run.inputs.dataset_inputs
@@ -99,6 +105,20 @@ def test_the_database_the_client_and_a_server_get_the_same(store, tmp_path, with
     assert found["database"] == found["client"] == found["server"]
     assert len(found["client"]) == 4 and all(run["series"] for run in found["client"][1:])
     assert found["database"][0]["artifacts"] and found["database"][1]["inputs"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IS_INSTALLED, reason="requires PostgreSQL and psycopg2")
+def test_postgresql_gets_the_same_as_sqlite(store, tmp_path, with_database):
+    results = with_database(tmp_path / "results")
+    with postgresql() as uri:
+        for one in (uri, default_uri(results)):
+            push(store.folder, "x", one, results / "mlartifacts", INVOCATION)
+        assert isinstance(DatabaseExperiment.find(uri, "x"), DatabaseExperiment)
+        assert everything(Sent(uri, "x")) == everything(Sent(default_uri(results), "x"))
+        store.save(chunk([trial(seed) for seed in range(3, 40)]), "b")
+        assert push(store.folder, "x", uri, results / "mlartifacts", INVOCATION).trials == 37
+        assert push(store.folder, "x", uri, results / "mlartifacts", INVOCATION).trials == 0
 
 
 def test_the_schema_of_the_installed_mlflow_is_known():
