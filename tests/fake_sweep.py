@@ -126,7 +126,7 @@ def found(hyperparameters, made, name, gain, **other):
 
 
 def thresholds():
-    """One hyperparameter: an overestimated winner, a confirmed one at the edge, a rule without a threshold."""
+    """One hyperparameter: an optimistic score, a confirmed one at the edge, a rule without a threshold."""
     one, two = (
         points("norm", [param()], 40, {"threshold": 0.5}),
         points("value", [param()], 40, {"threshold": 0.02}, gain=-0.02),

@@ -206,7 +206,7 @@ class Confirmation:
     measure: Metric
     searched: float  # mean over the search seeds; NaN where nothing was searched
     confirmed: Estimate  # over the fresh seeds
-    bias: Estimate  # searched minus confirmed, positive if the search overestimated; in the unit of the metric
+    bias: Estimate  # searched minus confirmed, positive if the search was optimistic; in the unit of the metric
     verdict: str
 
 

@@ -25,8 +25,8 @@ from clipbench.stats import Estimate
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
 CONFIRMED = "confirmed"
-OVERESTIMATED = "overestimated"
-UNDERESTIMATED = "underestimated"
+OPTIMISTIC = "optimistic"
+PESSIMISTIC = "pessimistic"
 NOT_CONFIRMED = "not confirmed"
 NOT_SEARCHED = "not searched"
 
@@ -97,7 +97,7 @@ def _verdict(contender: SearchedContender, confirmed: Estimate, bias: Estimate) 
         return NOT_CONFIRMED
     if math.isnan(bias.half_width):
         return ""
-    return OVERESTIMATED if bias.low > 0 else UNDERESTIMATED if bias.high < 0 else CONFIRMED
+    return OPTIMISTIC if bias.low > 0 else PESSIMISTIC if bias.high < 0 else CONFIRMED
 
 
 def as_found(trained: pd.DataFrame, options: ReportOptions) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from clipbench.analysis.arms import short_names
 from clipbench.analysis.report_model import Confirmation, ContenderResult, SearchResult
-from clipbench.analysis.search_result import CONFIRMED, OVERESTIMATED, UNDERESTIMATED
+from clipbench.analysis.search_result import CONFIRMED, OPTIMISTIC, PESSIMISTIC
 from clipbench.reporting import numbers
 from clipbench.reporting.notes import Flag
 from clipbench.store.json_document import Scalar
@@ -84,11 +84,11 @@ def _fresh_score(best: ContenderResult, confirmation: Confirmation) -> str:
     bias = confirmation.bias
     if confirmation.verdict == CONFIRMED:
         return f"{reached}, which confirms the search"
-    if confirmation.verdict not in (OVERESTIMATED, UNDERESTIMATED):
+    if confirmation.verdict not in (OPTIMISTIC, PESSIMISTIC):
         return reached
     size = numbers.estimate(replace(bias, mean=abs(bias.mean)), confirmation.measure).partition(" ")[0]
     unit = " percentage points" if confirmation.measure.is_share else ""
-    return f"{reached}: the search {confirmation.verdict} it by {size}{unit}"
+    return f"{reached}: the search was {confirmation.verdict} by {size}{unit}"
 
 
 def _percent(confirmation: Confirmation) -> str:

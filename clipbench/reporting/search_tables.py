@@ -12,14 +12,14 @@ from clipbench.reporting import numbers, search_sentences
 from clipbench.reporting.table import Table, TableColumn, mean_column, share_column
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint
 
-MOST_COLUMNS = 2  # of options, each with a column of its own; more are written into one column
+MOST_COLUMNS = 2  # of options beside the scores; more are written into a table of their own
 CONTENDER = "A clipping strategy whose options were searched, or that has none to search."
 FOUND = "The values of the searched options."
 
 AGREEMENT = {
     search_result.CONFIRMED: "The searched score lies within the 95 % interval of the fresh seeds.",
-    search_result.OVERESTIMATED: "Fresh seeds are worse than the searched score.",
-    search_result.UNDERESTIMATED: "Fresh seeds are better than the searched score.",
+    search_result.OPTIMISTIC: "Fresh seeds are worse than the searched score.",
+    search_result.PESSIMISTIC: "Fresh seeds are better than the searched score.",
     search_result.NOT_CONFIRMED: "The fresh seeds are not trained yet.",
     search_result.NOT_SEARCHED: "There was nothing to search.",
 }
@@ -36,9 +36,21 @@ class FrontPoint:
 
 def tables(search: SearchResult) -> list[Table[ContenderResult] | Table[FrontPoint]]:
     """The tables in the order in which they are read; only those that have rows."""
-    found = [confirmations(search, number) for number in range(len(search.measures))]
-    others = (effort(search), importances(search), pareto(search))
-    return [*found, *(table for table in others if table.rows)]
+    scores = [confirmations(search, number) for number in range(len(search.measures))]
+    every: list[Table[ContenderResult] | Table[FrontPoint]] = [best_points(search), *scores]
+    every += [effort(search), importances(search), pareto(search)]
+    return [table for table in every if table.rows]
+
+
+def best_points(search: SearchResult) -> Table[ContenderResult]:
+    """The values of the best points, where they are too many for a column each beside the scores."""
+    names = search_sentences.names(search.swept)
+
+    def place(row: ContenderResult) -> str | None:
+        return search_sentences.place(row.contender.winning, names) if row.contender.winning else None
+
+    columns = (_contender(), TableColumn("found", FOUND, value=place, is_text=True))
+    return Table("found", "What the search found", columns, search.found if _has_many_options(search) else ())
 
 
 def confirmations(search: SearchResult, number: int = 0) -> Table[ContenderResult]:
@@ -47,7 +59,7 @@ def confirmations(search: SearchResult, number: int = 0) -> Table[ContenderResul
     seeds = numbers.seeds(search.swept.search_seeds)
     columns: tuple[TableColumn[ContenderResult], ...] = (
         _contender(),
-        *_values(search),
+        *(() if _has_many_options(search) else _options(search)),
         mean_column(
             "searched",
             f"Mean over the search seeds ({seeds}) at the best point, by which it was chosen.",
@@ -62,8 +74,8 @@ def confirmations(search: SearchResult, number: int = 0) -> Table[ContenderResul
         ),
         mean_column(
             "bias",
-            "Searched minus fresh; positive if the search overestimated the point. Some bias is expected, because "
-            "the best of many noisy scores was selected.",
+            "How much better the searched score is than the fresh one. Some bias is expected, because the best of many "
+            "noisy scores was selected.",
             measure,
             lambda row: row.confirmations[number].bias,
             is_difference=True,
@@ -76,7 +88,7 @@ def confirmations(search: SearchResult, number: int = 0) -> Table[ContenderResul
             words=AGREEMENT,
         ),
     )
-    head = "The same points by" if number else "What the search found, by"
+    head = "The same points by" if number or _has_many_options(search) else "What the search found, by"
     name = f"confirmations-{number + 1}" if number else "confirmations"
     return Table(name, f"{head} {numbers.unit(measure)}", columns, search.found)
 
@@ -171,17 +183,12 @@ def _contender() -> TableColumn[ContenderResult]:
     return TableColumn("contender", CONTENDER, value=lambda row: row.contender.label, is_text=True)
 
 
-def _values(search: SearchResult) -> Iterator[TableColumn[ContenderResult]]:
-    """One column for each option as long as they are few."""
-    names = search_sentences.names(search.swept)
-    if len(names) <= MOST_COLUMNS:
-        yield from (_option(path, name) for path, name in names.items())
-        return
+def _has_many_options(search: SearchResult) -> bool:
+    return len(search_sentences.names(search.swept)) > MOST_COLUMNS
 
-    def place(row: ContenderResult) -> str | None:
-        return search_sentences.place(row.contender.winning, names) if row.contender.winning else None
 
-    yield TableColumn("found", FOUND, value=place, is_text=True)
+def _options(search: SearchResult) -> Iterator[TableColumn[ContenderResult]]:
+    return (_option(path, name) for path, name in search_sentences.names(search.swept).items())
 
 
 def _option(path: str, name: str) -> TableColumn[ContenderResult]:

@@ -10,6 +10,6 @@ TONES = (
         (HELPS, claims.SUPPORTED, search_result.CONFIRMED, verdicts.BEST, verdicts.TIED, verdicts.BETTER), GOOD
     )
     | dict.fromkeys((claims.REFUTED, verdicts.WORSE), BAD)
-    | dict.fromkeys((TOO_FEW, claims.INCONCLUSIVE, search_result.OVERESTIMATED, verdicts.UNDERPOWERED), OPEN)
+    | dict.fromkeys((TOO_FEW, claims.INCONCLUSIVE, search_result.OPTIMISTIC, verdicts.UNDERPOWERED), OPEN)
     | {verdicts.BASELINE: BASE}
 )

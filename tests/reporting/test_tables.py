@@ -62,7 +62,7 @@ def test_every_verdict_of_a_comparison_and_of_a_search_has_a_meaning(reports):
     named = {getattr(verdicts, name) for name in ("BASELINE", "NO_BASELINE", "BEST", "TIED", "BETTER", "WORSE")}
     named |= {verdicts.NO_EFFECT, verdicts.UNDERPOWERED, verdicts.NO_DIFFERENCE}
     assert set(comparison_tables.verdict(setting).words) == named
-    searched = {search_result.CONFIRMED, search_result.OVERESTIMATED, search_result.UNDERESTIMATED}
+    searched = {search_result.CONFIRMED, search_result.OPTIMISTIC, search_result.PESSIMISTIC}
     searched |= {search_result.NOT_CONFIRMED, search_result.NOT_SEARCHED}
     assert set(search_tables.AGREEMENT) == searched
 

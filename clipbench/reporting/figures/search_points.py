@@ -155,7 +155,7 @@ def history(search: SearchResult, number: int) -> Figure | None:
     known = objective(search, number)
     fresh = (
         " Gray band: the best point on fresh seeds, with its 95 % interval. If the line ends on the better side of the "
-        "band, the search overestimated the point."
+        "band, the search was optimistic."
     )
     caption = (
         f"Mean {known.metric.name} over the search seeds of each point, in the order in which they were tried. "

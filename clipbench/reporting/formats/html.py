@@ -36,8 +36,8 @@ SIGNS = {
     "bad": "▼",
     "open": "?",
     search_result.CONFIRMED: "✓",
-    search_result.OVERESTIMATED: "↓",
-    search_result.UNDERESTIMATED: "↑",
+    search_result.OPTIMISTIC: "↓",
+    search_result.PESSIMISTIC: "↑",
 }
 # Which figures of a search stand below which of its tables.
 BELOW = {"confirmations": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}

@@ -24,7 +24,7 @@ STYLES = {verdict: COLORS[tone] for verdict, tone in TONES.items()} | {
     claims.SUPPORTED: "bold green",
     claims.REFUTED: "bold red",
     claims.UNTESTABLE: "dim",
-    search_result.UNDERESTIMATED: "cyan",
+    search_result.PESSIMISTIC: "cyan",
 }
 WIDE_HEADER = 12
 
