@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipbench.cli.app import WRITING, app, complain, say, say_json
 from clipbench.cli.shared_options import Json, Quiet, Seeds, Sets
 from clipbench.errors import InputError
+
+if TYPE_CHECKING:
+    from clipbench.config import Experiment
 
 
 @app.command(rich_help_panel=WRITING)
@@ -29,17 +34,21 @@ def check(
     experiments: Annotated[list[Path], typer.Argument(metavar="EXPERIMENT.yaml", help="Experiment files.")],
     sets: Sets = None,
     seeds: Seeds = None,
+    no_data: Annotated[bool, typer.Option("--no-data", help="Check the YAML alone.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Validate experiments and report all mistakes at once."""
+    """Validate experiments and report all mistakes at once.
+
+    The data are loaded, each model is built and takes one step. Nothing is trained or written.
+    """
     from clipbench import config
     from clipbench.cli.experiment_summary import problem_values, summary, summary_lines, sweep_lines, sweep_values
 
     documents: list[dict[str, Any]] = []
     for path in experiments:
         try:
-            experiment = config.load(path, sets or (), seeds)
+            experiment = config.load(path, sets or (), seeds) if no_data else _prepared(path, sets or (), seeds)
         except InputError as error:
             documents.append({"file": str(path), "ok": False, "problems": list(map(problem_values, error.problems))})
             complain(str(error))
@@ -50,6 +59,14 @@ def check(
         say_json({"experiments": documents})
     if not all(document["ok"] for document in documents):
         raise typer.Exit(InputError.exit_code)
+
+
+def _prepared(path: Path, sets: Sequence[str], seeds: int | None) -> Experiment:
+    """The experiment, with the notes of its plan."""
+    from clipbench.planning.build import prepare
+
+    plan = prepare(str(path), sets, seeds)
+    return replace(plan.experiment, notes=plan.notes)
 
 
 @app.command(name="list", rich_help_panel=WRITING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Dataset:
     val: Arrays | None
     test: Arrays | None
     fingerprint: str
+    names: tuple[str, ...] = field(default=(), kw_only=True)  # of the columns of a table, one for each input
 
     @property
     def classes(self) -> bool:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from clipbench.core.trial import Component, Value
+from clipbench.datasets import frames
 from clipbench.datasets.corrupt import corrupted
 from clipbench.datasets.dataset import Dataset, check, fingerprint_of
 from clipbench.datasets.file_stamps import stamps, whole_path
@@ -14,6 +15,7 @@ from clipbench.datasets.preprocess import imputed, resized, standardized
 from clipbench.datasets.split import parts_of
 from clipbench.datasets.stream import open_stream
 from clipbench.plugins import registry
+from clipbench.plugins.registry import DataProblem
 
 # Options that data sets take beside their own, and sections of such options.
 COMMON = ("standardize", "limit", "impute", "resize", "folds", "fold")
@@ -40,7 +42,9 @@ def read(component: Component) -> Dataset:
     given = {**own, **_facts(component, plugin, options)}
     if plugin.is_stream:
         return open_stream(plugin, given, options)
-    parts = parts_of(plugin.function(**given), options)
+    found = plugin.function(**given)
+    names = _check_tables(found, bool(options.get("impute")))
+    parts = parts_of(found, options)
     limit = options.get("limit")
     if isinstance(limit, int):
         parts["train"] = (parts["train"][0][:limit], parts["train"][1][:limit])
@@ -51,7 +55,17 @@ def read(component: Component) -> Dataset:
     parts = corrupted(parts, _section(options, "corrupt."))
     if options.get("standardize"):
         parts = standardized(parts)
-    return Dataset(parts["train"], parts.get("val"), parts.get("test"), fingerprint_of(parts))
+    return Dataset(parts["train"], parts.get("val"), parts.get("test"), fingerprint_of(parts), names=names)
+
+
+def _check_tables(found: Any, imputes: bool) -> tuple[str, ...]:
+    """Return the names of the inputs' columns, if they come from tables. Raise an error with every problem of these."""
+    given = found.values() if isinstance(found, Mapping) else [found]
+    pairs = [pair for pair in given if isinstance(pair, tuple | list) and len(pair) == 2]
+    problems = dict.fromkeys(problem for x, y in pairs for problem in frames.problems(x, y, imputes))
+    if problems:
+        raise DataProblem(*problems)
+    return next((frames.names_of(x) for x, _ in pairs if frames.is_table(x)), ())
 
 
 def _facts(component: Component, plugin: registry.Plugin, options: Mapping[str, Value]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from clipbench.engine.inputs.gradient_noise import try_noise
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.network import DTYPES, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
-from clipbench.errors import Findings, InputError, UnknownName, gather
+from clipbench.errors import Findings, InputError, Problem, UnknownName, gather
 from clipbench.planning import arm_checks
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources
@@ -90,7 +90,13 @@ class _Preparation:
                 yield attempt(partial(self._try, data, found, model, key, train))
 
     def _load(self, data: Component | None, key: str) -> Dataset | None:
-        return self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load(data)) if data else None
+        if data is None:
+            return None
+        loaded = self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load(data))
+        if not isinstance(loaded, dataset.Stream):
+            for text in dataset.advice(loaded, standardized=bool(data.as_dict().get("standardize"))):
+                self.findings.note(f"{data.name}: {text}")
+        return loaded
 
     def _try(
         self, data: Component | None, loaded: Dataset | None, model: Component, key: str, train: Training
@@ -196,6 +202,9 @@ class _Preparation:
         """Return what a user's own function returns; if it fails, say so at the key."""
         try:
             return function()
+        except DataProblem as error:
+            place = self.experiment.place(key)
+            raise InputError(Problem(place, f"{problem}: {text}") for text in error.texts) from None
         except Exception as error:  # noqa: BLE001 - it may fail in any way
             raise self._error(key, f"{problem}: {_sentence(error)}") from None
 
@@ -280,5 +289,4 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, UnknownName):
         return f"{error.text} {error.remedy}".rstrip()
     lines = str(error).strip().splitlines()
-    kind = "" if isinstance(error, DataProblem) else f"{type(error).__name__}: "
-    return f"{kind}{lines[0].rstrip('.') if lines else 'no message'}."
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}."

@@ -55,7 +55,11 @@ UNCLIPPED = "none"
 
 
 class DataProblem(ValueError):
-    """The data cannot be used, for the reason that the text gives."""
+    """The data cannot be used, for the reasons that the texts give."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__("\n".join(texts))
+        self.texts = texts
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_missing_inputs_are_refused_or_imputed_by_the_training_part(load, tmp_pa
     gone.loc[::7, "weight"] = np.nan
     gone.loc[3, "city"] = None
     gone.to_csv(tmp_path / "gone.csv", index=False)
-    with pytest.raises(DataProblem, match=r"contain NaN or infinite values.*or write impute: mean"):
+    with pytest.raises(DataProblem, match=r"the column 'weight' lacks 9 of 60 values\. Write `impute: mean`"):
         load("csv", path="gone.csv")
     for how, middle in (("mean", np.mean), ("median", np.median)):
         loaded = load("csv", path="gone.csv", impute=how)
