@@ -168,20 +168,22 @@ def _text(value: object) -> str:
 
 
 def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """One row an arm and seed. A seed has diverged if any of its folds did; incomplete seeds are left out."""
+    """One row an arm and seed: the mean of each measure over all folds, NaN if a fold lacks it.
+
+    A seed has diverged if any of its folds did. Seeds of which a fold is not trained are left out.
+    """
     values = pd.DataFrame({name: _numbers(frame, name) for name in MEASURES})
     values["value"] = _values(frame, metric)
     values["criterion"] = _numbers(frame, metric.criterion) * metric.criterion_sign
     diverged = frame["status"].eq("diverged").to_numpy()
-    values.loc[diverged, ["value", "criterion"]] = np.nan
+    values.loc[diverged, ["value", "criterion", "epochs_to_target"]] = np.nan
     values["diverged"] = diverged.astype(float)
     values["arm"], values["seed"] = frame["arm"].to_numpy(), frame["seed"].to_numpy()
     groups = values.groupby(["arm", "seed"])
-    cells = groups.mean()
-    cells["diverged"] = groups["diverged"].max()
-    cells.loc[cells["diverged"] > 0, ["value", "criterion"]] = np.nan
+    trials = groups.size()
+    cells = groups.mean().where(groups.count().eq(trials, axis=0))
     folds = frame[FOLD].nunique() if FOLD in frame else 0
-    return cells[groups.size() >= folds]
+    return cells[trials >= folds]
 
 
 def _values(frame: pd.DataFrame, metric: Metric) -> Floats:

@@ -179,4 +179,5 @@ def _about_pairs(setting: Setting) -> Iterable[str]:
     if without:
         yield f"Finished trials without a finite {setting.metric.name} are left out: {numbers.listing(without)}."
     if setting.averages_folds:
-        yield "Trials of the same arm and seed (folds) are averaged first."
+        reaches = "; a seed reaches the target if all of its folds do" if setting.target else ""
+        yield f"Trials of the same arm and seed (folds) are averaged first{reaches}."

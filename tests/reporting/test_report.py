@@ -680,6 +680,29 @@ def test_table_of_the_target_counts_everybody_and_says_what_it_means():
     assert "log-rank" in markdown.render(report) and "epochs_to_target_restricted_mean" in csv_table.render(report)
 
 
+def test_a_seed_reaches_the_target_only_with_all_of_its_folds():
+    """Of the baseline, every seed has a fold that reached it, and only seed 0 all three."""
+    rows = [
+        {**r, "id": f"{r['id']}{fold}", "data.fold": fold, "train.target": '["val/accuracy", 0.95]'}
+        | {"epochs_to_target": 4.0 + fold if is_reached(r["arm"], r["seed"], fold) else np.nan}
+        for r in arm("none") + arm("norm", 1.0)
+        for fold in range(3)
+    ]
+    rows[5] = rows[5] | {"status": "diverged", "epochs_to_target": 2.0}  # a diverged trial does not reach it
+    only = setting(rows)
+    base, other = row(only, "none"), row(only, "norm@1.0")
+    assert base.reach == TargetEpochs(np.inf, 1, 8, (5.0 + 7 * 20) / 8)
+    assert other.reach == TargetEpochs(5.0, 8, 8, 5.0)
+    none = scipy_stats.CensoredData(uncensored=[5.0], right=np.full(7, 20.0))
+    norm = scipy_stats.CensoredData(uncensored=np.full(8, 5.0))
+    assert other.contrast.p_reach == pytest.approx(scipy_stats.logrank(norm, none).pvalue)
+    assert "a seed reaches the target if all of its folds do" in " ".join(notes.of_setting(only))
+
+
+def is_reached(name, seed, fold):
+    return name != "none" or seed == 0 or fold == 0
+
+
 def test_without_a_target_there_is_no_table_of_it():
     (only,) = compare(quickstart()).settings
     assert [table.name for table in comparison_tables.tables(only)] == ["comparison", "training", "everything"]
