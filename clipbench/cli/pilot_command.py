@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json, uninterrupted
+from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json
 from clipbench.cli.shared_options import ExperimentFile, TrainingOptions, trains
+from clipbench.commands.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from clipbench.commands.pilot import Pilot, PilotSetting

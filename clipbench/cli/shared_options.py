@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbench.cli.app import uninterrupted
 from clipbench.commands.devices import MOST_WORKERS, Device
+from clipbench.commands.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from clipbench.commands.progress import Progress

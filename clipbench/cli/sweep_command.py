@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbench.cli.app import MAIN, app, complain, say, say_json, uninterrupted
+from clipbench.cli.app import MAIN, app, complain, say, say_json
 from clipbench.cli.shared_options import ExperimentFile, TrainingOptions, trains
+from clipbench.commands.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from clipbench.search.sweep import SweepOptions, SweepPreview

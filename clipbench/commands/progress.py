@@ -16,6 +16,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColu
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from clipbench.commands.interrupts import uninterrupted
 from clipbench.core.records import Records
 
 LINE_EVERY = 10.0  # seconds between two plain lines
@@ -205,9 +206,10 @@ class ProgressBar(Progress):
             self._live.update(Group(_table(standings), self._bar))
 
     def stop(self) -> None:
-        if self._live:
-            self._live.stop()
-        self._live = None
+        with uninterrupted():
+            if self._live:
+                self._live.stop()
+            self._live = None
 
     def _begin(self, work: Work) -> None:
         super()._begin(work)
@@ -220,8 +222,9 @@ class ProgressBar(Progress):
         if self._live:
             self._live.update(self._bar, refresh=True)
         else:
-            self._live = Live(self._bar, console=self.console, transient=True, refresh_per_second=8)
-            self._live.start(refresh=True)
+            with uninterrupted():
+                self._live = Live(self._bar, console=self.console, transient=True, refresh_per_second=8)
+                self._live.start(refresh=True)
         self._update()
 
     def _update(self) -> None:

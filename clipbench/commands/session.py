@@ -180,11 +180,10 @@ class Session:
         """Wait until the mirror has sent the rest, as long as it makes progress; return its problem, if any."""
         if not self.mirror:
             return None
-        pending = self.mirror.pending
-        if pending and status == "FINISHED":
-            self.progress.start(
-                f"Sending {pending} trials to MLflow; Ctrl-C leaves the rest to the next command", pending, 0
-            )
+        # The mirror counts the trials only once it is connected.
+        pending = max(self.mirror.pending, self.trained - self.mirror.pushed)
+        if pending > 0 and status == "FINISHED":
+            self.progress.start(f"Sending {pending} trials to MLflow (Ctrl-C: send them later)", pending, 0)
         try:
             return self.mirror.finish(patience, status, self._sent).problem
         finally:

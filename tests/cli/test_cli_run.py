@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -44,27 +43,8 @@ def test_without_a_terminal_there_are_plain_lines_and_no_control_codes(finished)
     _, results, said = finished
     assert said.returncode == 0, said.stderr
     assert not CONTROL.search(said.stdout + said.stderr)
-    assert said.stderr == "Training 12 trials\n"
+    assert said.stderr.removeprefix("Planning\n") == "Training 12 trials\n"  # said of a machine that needs 10 s for it
     assert f"Written: {results}/small/ report.md" in said.stdout
-
-
-def test_a_terminal_shows_a_bar_with_the_time_left(tmp_path):
-    path = write(tmp_path, model=SLOW, seeds=1)
-    main, side = pty.openpty()
-    with started("run", path, "--results", tmp_path / "r", "--no-mlflow", stdout=side, stderr=side) as process:
-        os.close(side)
-        shown = b"".join(iter(lambda: _read(main), b""))
-        assert process.wait() == 0
-    os.close(main)
-    assert b"\x1b[" in shown and "━".encode() in shown
-    assert re.search(rb"Training 4 trials.*\d+%.*\d:\d\d:\d\d", shown)
-
-
-def _read(handle):
-    try:
-        return os.read(handle, 65536)
-    except OSError:  # nobody is at the other end any more
-        return b""
 
 
 def test_json_is_one_document_whatever_the_users_functions_print(tmp_path):
