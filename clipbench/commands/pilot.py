@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clipbench.commands.progress import Progress, training_title
-from clipbench.commands.session import Settings, find_experiment, planned
+from clipbench.commands.session import Settings, planned
 from clipbench.core.trial import Component, Trial
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.pilot.results import GradientStatistics, Proposal
@@ -84,8 +84,7 @@ class Pilot:
 def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str], progress: Progress) -> Pilot:
     """Train an experiment's data, models and optimizers without clipping, and propose thresholds for strategies."""
     with WorkerPool(settings.workers) as pool:
-        path = find_experiment(experiment, settings.results)
-        plan, device, pool.size = planned(pool, path, settings)
+        plan, device, pool.size = planned(pool, experiment, settings)
         rules = pool.call("clipbench.pilot.propose:candidates", tuple(strategies), plan.experiment.folder)
         plan = _unclipped(plan)
         for note in plan.notes:

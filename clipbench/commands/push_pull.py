@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipbench import __version__, config
-from clipbench.commands.session import Settings, git_commit, name_of
+from clipbench.commands.session import Settings, find_experiment, git_commit, name_of
 from clipbench.errors import ClipbenchError
 from clipbench.tracking import sync
 from clipbench.tracking.sync import Invocation, Pushed
@@ -13,8 +13,9 @@ from clipbench.tracking.sync import Invocation, Pushed
 
 def push(experiment: str | Path, settings: Settings) -> tuple[str, Pushed]:
     """Send the trials and files that MLflow does not have; return the name of the experiment and what was sent."""
-    folder = settings.results / name_of(experiment, settings.results)
+    folder = settings.results / name_of(experiment)
     if not folder.is_dir():
+        find_experiment(experiment, settings.results)
         raise ClipbenchError(f"{folder}: nothing has been trained yet. Run `clipbench run {experiment}` first.")
     yaml = folder / "experiment.yaml"
     options = config.flattened(yaml.read_text("utf-8")) if yaml.is_file() else {}
@@ -24,5 +25,5 @@ def push(experiment: str | Path, settings: Settings) -> tuple[str, Pushed]:
 
 def pull(experiment: str | Path, settings: Settings) -> tuple[str, int]:
     """Rebuild a store from MLflow; return the name of the experiment and the number of new trials."""
-    name = name_of(experiment, settings.results)
+    name = name_of(experiment)
     return name, sync.pull(settings.uri, name, settings.results / name)

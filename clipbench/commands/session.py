@@ -16,10 +16,11 @@ from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
 from clipbench.commands.progress import Progress, training_title
 from clipbench.config.resolved_yaml import resolved
+from clipbench.config.yaml_file import SUFFIXES, yaml_names
 from clipbench.core import measures
 from clipbench.core.records import Records
 from clipbench.core.trial import digest
-from clipbench.errors import InputError
+from clipbench.errors import InputError, Place, did_you_mean
 from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
@@ -210,14 +211,18 @@ def find_experiment(experiment: str | Path, results: Path) -> Path:
     """Return the file of an experiment, given its path, or its name if it has run."""
     path = Path(experiment)
     ran = results / path.name / "experiment.yaml"
-    if path.is_file() or path.suffix or len(path.parts) > 1 or not ran.is_file():
+    if path.is_file() or path.suffix in SUFFIXES or len(path.parts) > 1:
         return path
-    return ran
+    if ran.is_file() or path.is_dir():
+        return ran if ran.is_file() else path
+    known = sorted(each.parent.name for each in results.glob("*/experiment.yaml")) + yaml_names(Path())
+    remedy = did_you_mean(path.name, known) if known else ""
+    raise InputError.at(Place(str(path)), f"neither a file nor an experiment in {results}.", remedy)
 
 
-def name_of(experiment: str | Path, results: Path) -> str:
+def name_of(experiment: str | Path) -> str:
     """Return the name of an experiment, given its file or its name."""
-    path = find_experiment(experiment, results)
+    path = Path(experiment)
     return config.name_of(path) if path.is_file() else path.name
 
 

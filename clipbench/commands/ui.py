@@ -23,7 +23,7 @@ def ui(
     """Say where the runs of an experiment are and open that page; a database gets a server until Ctrl-C."""
     uri, results = settings.uri, settings.results
     address = mlflow_pages.address_of(uri, host, port)
-    if name := name_of(experiment, results) if experiment else _last_experiment(results):
+    if name := name_of(experiment) if experiment else _last_experiment(results):
         address += mlflow_pages.page(uri, name, results / name)
     if not is_server(uri):
         mlflow_pages.check_port(host, port)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clipbench.errors import InputError, Place
 
+SUFFIXES = (".yaml", ".yml")
 MOST_BYTES = 1_000_000  # an experiment is one page that a person reads
 
 
@@ -17,7 +18,7 @@ def read_text(path: Path) -> str:
     place = Place(str(path))
     try:
         if path.is_dir():
-            raise InputError.at(place, "is a folder, not an experiment.", _named("Its experiments", _yaml_names(path)))
+            raise InputError.at(place, "is a folder, not an experiment.", _named("Its experiments", yaml_names(path)))
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
@@ -30,9 +31,10 @@ def read_text(path: Path) -> str:
     return _decode(content, place)
 
 
-def _yaml_names(folder: Path) -> list[str]:
+def yaml_names(folder: Path) -> list[str]:
+    """Return the names of the YAML files in a folder."""
     try:
-        return sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+        return sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
     except OSError:
         return []
 
@@ -43,7 +45,7 @@ def _named(what: str, names: Iterable[str]) -> str:
 
 
 def _near_files(path: Path) -> str:
-    names = _yaml_names(path.parent)
+    names = yaml_names(path.parent)
     near = difflib.get_close_matches(path.name, names, n=1) or difflib.get_close_matches(
         path.stem, [Path(name).stem for name in names], n=1
     )

@@ -117,6 +117,15 @@ def test_report_has_every_format(finished):
     assert document == invoke("report", path, "--results", results, "--json").stdout
 
 
+@pytest.mark.parametrize("command", ["report", "push"])
+def test_a_misspelt_name_is_answered_with_the_experiment_of_the_results_folder(command, finished, tmp_path):
+    _, results, _ = finished
+    said = invoke(command, "smal", "--results", results)
+    assert said.exit_code == 2
+    assert said.stderr == f"smal: neither a file nor an experiment in {results}. Did you mean `small`?\n"
+    assert invoke(command, "x", "--results", tmp_path).stderr == f"x: neither a file nor an experiment in {tmp_path}.\n"
+
+
 def test_several_experiments_are_reported_on_one_page(finished):
     path, results, _ = finished
     said = invoke("report", path, "small", "--results", results)
