@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,13 +12,14 @@ import pandas as pd
 
 from clipbench.analysis import arms, metric_choice
 from clipbench.analysis.arms import Arm
+from clipbench.analysis.comparison import Case, Comparison
 from clipbench.analysis.pairing import Pairing, pair
 from clipbench.analysis.report_model import Metric, ReportOptions
 
 
 @dataclass(frozen=True, eq=False)
 class SettingArms:
-    """The arms of one setting, those of the main table, and their pairings with the baseline."""
+    """The arms of one setting, those of the main table, and their comparisons with the baseline."""
 
     frame: pd.DataFrame
     options: ReportOptions
@@ -71,6 +72,26 @@ class SettingArms:
         """Every other arm paired with the baseline, by name; empty without one."""
         base = self.baseline
         return {arm.name: pair(arm, base, self.metric.sign) for arm in self.arms if arm is not base} if base else {}
+
+    @cached_property
+    def comparisons(self) -> Mapping[str, Comparison]:
+        """The arms that are tested, each with the candidates among which it and the baseline were chosen."""
+        base, chosen = self.baseline, self.chosen
+        return {
+            arm.name: self.compared(arm, base, self.by_strategy[arm.strategy] if chosen else (), self.baselines)
+            for arm in self.family
+            if base
+        }
+
+    def compared(self, left: Arm, right: Arm, lefts: Sequence[Arm] = (), rights: Sequence[Arm] = ()) -> Comparison:
+        """Compare two arms; `lefts` and `rights` are the candidates among which they were chosen."""
+        others = [each for each in lefts if each is not right], [each for each in rights if each is not left]
+        return Comparison((Case.of(left, right, self.metric.sign, *others),), self.grain)
+
+    @cached_property
+    def grain(self) -> float:
+        """The smallest step of a seed's value."""
+        return metric_choice.grain(self.frame, self.metric.name, self.options.examples)
 
     @property
     def family(self) -> tuple[Arm, ...]:

@@ -18,7 +18,15 @@ Mask = NDArray[np.bool_]
 NAMES = ("data", "model", "optimizer", "lr")
 SECTIONS = ("data.", "model.", "optimizer.", "train.")
 FOLD = "data.fold"  # folds are averaged within their seed, so they are not settings of their own
-MEASURES = ("clip/fired_share", "clip/fraction", "clip/cosine", "grad_norm/pre_p50", "step_us", "epochs_to_target")
+MEASURES = (
+    "clip/fired_share",
+    "clip/fraction",
+    "clip/cosine",
+    "grad_norm/pre_p50",
+    "step_us",
+    "epochs_to_target",
+    "weight_norm",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +41,7 @@ class Arm:
     present: Mask  # finished or diverged
     diverged: Mask
     measures: Mapping[str, Floats]
+    setting: tuple[str, ...] = ()  # data, model, optimizer and training
     ids: tuple[str, ...] = ()
     tuned_values: tuple[tuple[str, str], ...] = ()  # lr=0.1, where each strategy has its own; part of the name
 
@@ -129,8 +138,9 @@ def gather(frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | Non
         for name in cells
     }
     ids = frame.sort_values("id").groupby("arm")["id"].agg(tuple).to_dict()  # independent of the order of the files
+    columns = setting_columns(frame)
     return [
-        _arm(row, {name: table[number] for name, table in tables.items()}, ids[row["arm"]])
+        _arm(row, {name: table[number] for name, table in tables.items()}, ids[row["arm"]], columns)
         for number, row in enumerate(about.to_dict("records"))
     ]
 
@@ -202,7 +212,7 @@ def _numbers(frame: pd.DataFrame, name: str | None) -> Floats:
     return values
 
 
-def _arm(about: Mapping[Any, Any], arrays: Mapping[str, Floats], ids: tuple[str, ...]) -> Arm:
+def _arm(about: Mapping[Any, Any], arrays: Mapping[str, Floats], ids: tuple[str, ...], columns: Sequence[str]) -> Arm:
     threshold = about["threshold"]
     return Arm(
         name=str(about["arm"]),
@@ -213,6 +223,7 @@ def _arm(about: Mapping[Any, Any], arrays: Mapping[str, Floats], ids: tuple[str,
         present=~np.isnan(arrays["diverged"]),
         diverged=arrays["diverged"] > 0,
         measures={measure: arrays[measure] for measure in MEASURES},
+        setting=tuple(_text(about[column]) for column in columns),
         ids=ids,
         tuned_values=about.get("tuned_values", ()),
     )

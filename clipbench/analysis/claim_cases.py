@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +12,11 @@ import pandas as pd
 
 from clipbench.analysis import arms, metric_choice
 from clipbench.analysis.arms import Arm, Mask
-from clipbench.analysis.pairing import Pairing, p_after_choice, pair, stacked
+from clipbench.analysis.comparison import Case, Comparison
 from clipbench.analysis.report_model import Metric, ReportOptions
 from clipbench.config.claim_language import same_value
 from clipbench.core import measures
 from clipbench.errors import InputError
-from clipbench.stats import Floats
 
 if TYPE_CHECKING:
     from clipbench.config.claim_language import Expectation, Side
@@ -28,64 +26,20 @@ class UntestableClaim(ValueError):
     """A claim that these trials cannot test, and why."""
 
 
-@dataclass(frozen=True, eq=False)
-class Cases:
-    """The pairings of the two sides of a claim, one a setting (and threshold, if all are meant)."""
-
-    pairings: tuple[Pairing, ...]
-    by_left: tuple[Pairing, ...] = ()  # candidates for the left side's threshold, against the right side
-    by_right: tuple[Pairing, ...] = ()
-
-    @cached_property
-    def rows(self) -> Pairing:
-        return stacked(self.pairings)
-
-    @cached_property
-    def ranked(self) -> Floats:
-        """Mean differences over the cases, for the seeds that all of them have; divergences first."""
-        means: Floats = self.rows.ranked.mean(axis=0)
-        return means[np.isfinite(means)]
-
-    @property
-    def finished(self) -> Floats:
-        """Mean differences of the seeds on which all trials finished."""
-        means: Floats = self.rows.differences.mean(axis=0)
-        return means[~self.rows.both_diverged.any(axis=0)]
-
-    @property
-    def is_identical(self) -> bool:
-        return not self.rows.decided_by_divergence and bool(self.holds("=", 0.0).all())
-
-    def holds(self, relation: str, margin: float) -> Mask:
-        """Whether each case and seed is as expected."""
-        every = np.concatenate([pairing.ranked[np.isfinite(pairing.ranked)] for pairing in self.pairings])
-        held: Mask = abs(every) <= margin if relation == "=" else every > margin
-        return held
-
-    def turned(self) -> Cases:
-        """The same with the sides exchanged."""
-        sides = (self.pairings, self.by_right, self.by_left)
-        return Cases(*(tuple(pairing.turned() for pairing in side) for side in sides))
-
-    def p_after_choice(self, margin: float, *, better: bool) -> float:
-        """p of the side that seems better, where the test repeats the choice of its threshold; 0 without a choice."""
-        candidates = self.by_left if better else self.turned().by_left
-        return p_after_choice(candidates, margin if better else -margin) if candidates else 0.0
-
-
-def cases(frame: pd.DataFrame, expectation: Expectation, options: ReportOptions) -> tuple[Cases, Metric]:
-    """The cases of an expectation; raise `UntestableClaim` if there is none."""
+def comparison(frame: pd.DataFrame, expectation: Expectation, options: ReportOptions) -> tuple[Comparison, Metric]:
+    """What an expectation compares; raise `UntestableClaim` if there is nothing."""
     measured = _metric(frame, options)
     seeds = np.unique(frame["seed"])
-    found = [
-        _cases(expectation, arms.gather(left, measured, seeds), arms.gather(right, measured, seeds), measured)
-        for left, right in _settings(frame, expectation)
-    ]
-    pairings = tuple(pairing for each in found for pairing in each.pairings)
-    result = replace(found[0], pairings=pairings) if len(found) == 1 else Cases(pairings)
-    if not pairings or not result.ranked.size:
+    cases, grains = [], []
+    for sides in _settings(frame, expectation):
+        left, right = (arms.gather(side, measured, seeds) for side in sides)
+        cases += _cases(expectation, left, right, measured)
+        grains.append(metric_choice.grain(pd.concat(sides), measured.name, options.examples))
+    is_fixed = measures.is_fixed(measured.name)
+    found = Comparison(tuple(cases), max(grains, default=np.inf), 2.0 if expectation.left.minus else 1.0, is_fixed)
+    if not cases or not found.ranked.size:
         raise UntestableClaim(f"no seed has both {expectation.left.text} and {expectation.right.text}")
-    return result, measured
+    return found, measured
 
 
 def _metric(frame: pd.DataFrame, options: ReportOptions) -> Metric:
@@ -161,67 +115,47 @@ def _arms(known: Sequence[Arm], side: Side) -> list[Arm]:
     return found
 
 
-def _cases(expectation: Expectation, known: Sequence[Arm], others: Sequence[Arm], measured: Metric) -> Cases:
+def _cases(expectation: Expectation, known: Sequence[Arm], others: Sequence[Arm], measured: Metric) -> list[Case]:
     """The cases of one setting of each side."""
-    one, another = expectation.left, expectation.right
-    if one.minus and another.minus:
-        return Cases(
-            (
-                _gain(
-                    _difference(one, one.minus, known, measured), _difference(another, another.minus, others, measured)
-                ),
-            )
-        )
+    one, another, sign = expectation.left, expectation.right, measured.sign
+    if one.minus and another.minus:  # (a - b) - (c - d) is the sum of a - b and d - c
+        return [_best(one, one.minus, known, known, measured), _best(another.minus, another, others, others, measured)]
     left, right = _arms(known, one), _arms(others, another)
     if not expectation.measure and not (one.strategy and another.strategy):
-        return Cases(tuple(_same_arms(left, right, measured.sign)))
+        return [Case.of(*pair, sign) for pair in _same_arms(left, right)]
     if expectation.measure or expectation.always:
-        return Cases(tuple(_every_threshold(left, right, measured.sign)))
-    mine, other = _best(one, left, measured), _best(another, right, measured)
-    return Cases(
-        (pair(mine, other, measured.sign),),
-        tuple(pair(arm, other, measured.sign) for arm in left),
-        tuple(pair(mine, arm, measured.sign) for arm in right),
-    )
+        return [Case.of(*pair, sign) for pair in _every_threshold(left, right)]
+    return [_best(one, another, known, others, measured)]
 
 
-def _same_arms(left: Iterable[Arm], right: Iterable[Arm], sign: int) -> Iterator[Pairing]:
+def _same_arms(left: Iterable[Arm], right: Iterable[Arm]) -> Iterator[tuple[Arm, Arm]]:
     """The arms that both sides have, for claims such as `adam > sgd`."""
     others = {arm.name: arm for arm in right}
     for arm in left:
         if arm.name in others and others[arm.name] is not arm:
-            yield pair(arm, others[arm.name], sign)
+            yield arm, others[arm.name]
 
 
-def _every_threshold(left: Sequence[Arm], right: Sequence[Arm], sign: int) -> Iterator[Pairing]:
+def _every_threshold(left: Sequence[Arm], right: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
     """The thresholds that both sides have; without any, each of the left with each of the right."""
     shared = {arm.threshold for arm in left} & {arm.threshold for arm in right} - {None}
     for arm, other in itertools.product(left, right):
         if not shared or (arm.threshold in shared and arm.threshold == other.threshold):
-            yield pair(arm, other, sign)
+            yield arm, other
 
 
-def _best(side: Side, known: Sequence[Arm], measured: Metric) -> Arm:
-    if len(known) > 1 and not measured.criterion:
+def _best(left: Side, right: Side, known: Sequence[Arm], others: Sequence[Arm], measured: Metric) -> Case:
+    """Both sides at their best thresholds."""
+    candidates = _candidates(left, known, measured), _candidates(right, others, measured)
+    mine, other = (min(each, key=lambda arm: arm.rank) for each in candidates)
+    return Case.of(mine, other, measured.sign, *candidates)
+
+
+def _candidates(side: Side, known: Sequence[Arm], measured: Metric) -> list[Arm]:
+    """The arms to which a side refers, if one of them can be chosen."""
+    found = _arms(known, side)
+    if len(found) > 1 and not measured.criterion:
         raise UntestableClaim(
             f"{side.text} has several thresholds and there is no validation data to choose one; name it in the claim"
         )
-    return min(known, key=lambda arm: arm.rank)
-
-
-def _difference(side: Side, minus: Side, known: Sequence[Arm], measured: Metric) -> Pairing:
-    mine, base = (_best(each, _arms(known, each), measured) for each in (side, minus))
-    return pair(mine, base, measured.sign)
-
-
-def _gain(left: Pairing, right: Pairing) -> Pairing:
-    """The difference of two differences by seed; a divergence on both sides cancels out."""
-    won, lost = left.won | right.lost, left.lost | right.won
-    cancelled = (won & lost) | (left.won & right.won) | (left.lost & right.lost)
-    return Pairing(
-        differences=np.where(cancelled, 0.0, left.differences - right.differences),
-        criteria=np.where(cancelled, 0.0, left.criteria - right.criteria),
-        won=won & ~cancelled,
-        lost=lost & ~cancelled,
-        both_diverged=cancelled,
-    )
+    return found

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis.claim_cases import Cases, UntestableClaim, cases
+from clipbench.analysis.claim_cases import UntestableClaim, comparison
+from clipbench.analysis.comparison import Comparison
 from clipbench.analysis.report_model import ClaimResult, ReportOptions
 from clipbench.stats import LEVEL, Estimate
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from clipbench.config.sections import Claim
 
 SUPPORTED, REFUTED, INCONCLUSIVE, UNTESTABLE = "supported", "refuted", "inconclusive", "untestable"
-# What is tested: the mean difference; that all differences are 0; that the mean lies within the margin; every case.
+# What is tested: the mean difference; the same training; that the mean lies within the margin; every case.
 DIFFERENCE, IDENTITY, EQUIVALENCE, ALWAYS = "difference", "identity", "equivalence", "always"
 POWER = 0.8
 
@@ -36,7 +37,7 @@ class Finding:
     effect: float = math.nan  # in standard deviations; determines how many seeds are needed
     level: float = LEVEL
     power: float = POWER
-    is_certain: bool = False  # whatever p: a counterexample, or all differences are 0
+    is_certain: bool = False  # whatever p: a counterexample, or both sides are the same training
 
 
 def answer(frame: pd.DataFrame, options: ReportOptions) -> tuple[ClaimResult, ...]:
@@ -56,7 +57,7 @@ def _tested(
     result = ClaimResult(claim.says, claim.expect, None, UNTESTABLE)
     asked = expectation.measure or claim.metric
     try:
-        found, measured = cases(frame, expectation, replace(options, metric=asked or options.metric))
+        found, measured = comparison(frame, expectation, replace(options, metric=asked or options.metric))
     except UntestableClaim as why:
         return replace(result, untestable=str(why)), None
     margin = _margin(claim, expectation, options)
@@ -74,49 +75,50 @@ def _margin(claim: Claim, expectation: Expectation, options: ReportOptions) -> f
     return claim.margin or (options.margin or 0.0 if expectation.relation == "=" and same else 0.0)
 
 
-def _mean(expectation: Expectation, found: Cases, margin: float) -> Finding:
+def _mean(expectation: Expectation, found: Comparison, margin: float) -> Finding:
+    if found.is_identical:
+        return Finding(IDENTITY, SUPPORTED if expectation.relation == "=" else REFUTED, is_certain=True)
     if expectation.relation == "=":
         return _equal(found, margin)
-    if found.is_identical:
-        return Finding(IDENTITY, REFUTED, is_certain=True)
     turned = found if expectation.relation == ">" else found.turned()
-    shifted = turned.ranked - margin
-    is_better = bool(np.nansum(shifted) > 0)
-    p = max(stats.sign_flip_p(shifted), turned.p_after_choice(margin, better=is_better))
+    beyond = turned.ranked - margin
     effect = stats.cohen_dz(turned.finished - margin)
-    held = int((shifted > 0).sum())
-    return Finding(DIFFERENCE, SUPPORTED if is_better else REFUTED, p, held, turned.ranked.size, effect)
+    tendency = SUPPORTED if beyond.sum() > 0 else REFUTED
+    return Finding(DIFFERENCE, tendency, turned.p_better(margin), int((beyond > 0).sum()), beyond.size, effect)
 
 
-def _equal(found: Cases, margin: float) -> Finding:
+def _equal(found: Comparison, margin: float) -> Finding:
     """Two tests that exclude each other: that the difference is within the margin, and that it is beyond."""
-    if found.is_identical:
-        return Finding(IDENTITY, SUPPORTED, is_certain=True)
-    beyond = np.sign(found.ranked.sum()) * found.ranked - margin
-    differs = stats.sign_flip_p(beyond) if np.nansum(beyond) > 0 else 1.0
+    larger = found if found.direction > 0 else found.turned()
+    differs = larger.p_better(margin) if larger.direction > margin * larger.ranked.size else 1.0
     if not margin:
         return Finding(EQUIVALENCE, REFUTED, differs, effect=stats.cohen_dz(found.finished))
-    within = 1.0 if found.rows.decided_by_divergence else stats.equivalence_p(found.finished, margin)
+    within = found.p_equal(margin)
     tendency = SUPPORTED if within < differs else REFUTED
     # The mean must clear both ends of the margin by a one-sided test each; each may miss in half of the cases.
-    clearance, power = _clearance(stats.estimate(found.finished), margin), (1 + POWER) / 2
+    clearance, power = _clearance(stats.estimate(found.finished), margin, found.grain), (1 + POWER) / 2
     return Finding(EQUIVALENCE, tendency, min(within, differs), effect=clearance, level=2 * LEVEL, power=power)
 
 
-def _clearance(difference: Estimate, margin: float) -> float:
-    """The distance of the mean from the end of the margin, in standard deviations; 0 if it is beyond."""
-    deviation = stats.standard_error_of(difference) * math.sqrt(difference.n)
+def _clearance(difference: Estimate, margin: float, grain: float) -> float:
+    """The distance of the mean from the end of the margin, in standard deviations; 0 if it is beyond.
+
+    The deviation is at least that of the number of steps of size `grain` at the end of the margin.
+    """
+    deviation = max(stats.standard_error_of(difference) * math.sqrt(difference.n), math.sqrt(margin * grain))
     return max(0.0, margin - abs(difference.mean)) / deviation if deviation else math.nan
 
 
-def _always(expectation: Expectation, found: Cases, margin: float) -> Finding:
+def _always(expectation: Expectation, found: Comparison, margin: float) -> Finding:
     """A universal statement: one counterexample refutes it, whatever the mean."""
     turned = found.turned() if expectation.relation == "<" else found
-    held = turned.holds(expectation.relation, margin)
+    every = turned.rows.ranked[np.isfinite(turned.rows.ranked)]
+    held = abs(every) <= margin if expectation.relation == "=" else every > margin
     holds, total = int(held.sum()), held.size
-    is_certain = holds < total or expectation.relation == "="
-    p = math.nan if is_certain else stats.sign_flip_p(turned.ranked - margin)
-    return Finding(ALWAYS, REFUTED if holds < total else SUPPORTED, p, holds, total, is_certain=is_certain)
+    if holds < total or found.is_identical:
+        return Finding(ALWAYS, REFUTED if holds < total else SUPPORTED, held=holds, cases=total, is_certain=True)
+    mean = _mean(expectation, found, margin)
+    return replace(mean, test=ALWAYS, held=holds, cases=total)
 
 
 def _judged(result: ClaimResult, finding: Finding, p_holm: float, count: int) -> ClaimResult:

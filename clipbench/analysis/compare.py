@@ -160,7 +160,7 @@ def _shown_without(arm: Arm, group: SettingArms, without: SettingArms | None) ->
 
 def _row(arm: Arm, group: SettingArms, contrast: Contrast | None, judged: str) -> ArmResult:
     is_shown = arm in group.shown
-    by_choice = contrast and contrast.p_holm < LEVEL <= verdict.p_with_choice(contrast, group.pairings[arm.name])
+    by_choice = contrast and contrast.p_holm < LEVEL <= verdict.p_with_choice(contrast, group.comparisons[arm.name])
     return ArmResult(
         arm=arm.name,
         strategy=arm.strategy,

@@ -10,20 +10,22 @@ import numpy as np
 from clipbench import stats
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.pairing import Pairing, p_after_choice, pair
+from clipbench.analysis.pairing import Pairing
 from clipbench.analysis.report_model import Contrast
 
 
 def contrasts_of(group: SettingArms) -> dict[str, Contrast]:
     """Compare every arm with the baseline, and test those of the main table."""
     contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
-    p = [group.pairings[arm.name].p for arm in group.family]
-    p_holm = stats.holm(p).tolist()
-    p_choice = stats.holm([_p_after_choice(arm, group) for arm in group.family]).tolist()
-    p_baseline = stats.holm([_p_after_choice_of_baseline(arm, group) for arm in group.family]).tolist()
-    for arm, *tested in zip(group.family, p, p_holm, p_choice, p_baseline, strict=True):
-        names = ("p", "p_holm", "p_choice", "p_baseline")
-        contrasts[arm.name] = replace(contrasts[arm.name], **dict(zip(names, tested, strict=True)))
+    tested = group.comparisons
+    p = {
+        "p": [each.p for each in tested.values()],
+        "p_choice": stats.holm([each.p_after_choice() for each in tested.values()]).tolist(),
+        "p_baseline": stats.holm([each.turned().p_after_choice() for each in tested.values()]).tolist(),
+    }
+    p["p_holm"] = stats.holm(p["p"]).tolist()
+    for number, name in enumerate(tested):
+        contrasts[name] = replace(contrasts[name], **{column: values[number] for column, values in p.items()})
     return contrasts
 
 
@@ -68,14 +70,3 @@ def _nested(candidates: Sequence[Pairing]) -> float:
 def _candidates(arm: Arm, group: SettingArms) -> list[Pairing]:
     """The thresholds among which that of the arm was chosen."""
     return [group.pairings[each.name] for each in group.by_strategy[arm.strategy] if each.name in group.pairings]
-
-
-def _p_after_choice(arm: Arm, group: SettingArms) -> float:
-    return p_after_choice(_candidates(arm, group)) if group.chosen else group.pairings[arm.name].p
-
-
-def _p_after_choice_of_baseline(arm: Arm, group: SettingArms) -> float:
-    """The same for the choice of the baseline: the best of several baselines looks better than the arm by chance."""
-    if len(group.baselines) < 2:
-        return group.pairings[arm.name].p
-    return p_after_choice([pair(each, arm, group.metric.sign) for each in group.baselines if each is not arm])

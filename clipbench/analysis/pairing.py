@@ -1,4 +1,4 @@
-"""Two arms paired by seed: differences, and tests that rank diverged trials last."""
+"""Two arms paired by seed: differences in which diverged trials rank last."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Pairing:
     won: Mask  # only the other diverged
     lost: Mask  # only the arm diverged
     both_diverged: Mask
+    same_training: Mask  # both ended with the same weights
 
     @property
     def finished(self) -> Floats:
@@ -32,18 +33,9 @@ class Pairing:
         """The differences, where a pair decided by divergence counts more than all others together."""
         return stats.worst_rank(self.differences, self.won, self.lost)
 
-    @cached_property
-    def p(self) -> float:
-        return stats.sign_flip_p(self.ranked)
-
     @property
     def pairs(self) -> int:
         return int(np.isfinite(self.ranked).sum())
-
-    @property
-    def direction(self) -> float:
-        """Positive if the arm is better, divergences first."""
-        return float(np.nansum(self.ranked))
 
     @property
     def decided_by_divergence(self) -> bool:
@@ -51,7 +43,7 @@ class Pairing:
 
     def turned(self) -> Pairing:
         """The same with the arms exchanged."""
-        return Pairing(-self.differences, -self.criteria, self.lost, self.won, self.both_diverged)
+        return Pairing(-self.differences, -self.criteria, self.lost, self.won, self.both_diverged, self.same_training)
 
 
 def pair(arm: Arm, other: Arm, sign: int) -> Pairing:
@@ -64,23 +56,20 @@ def pair(arm: Arm, other: Arm, sign: int) -> Pairing:
         won=both & other.diverged & ~arm.diverged,
         lost=both & arm.diverged & ~other.diverged,
         both_diverged=both_diverged,
+        same_training=_same_training(arm, other),
     )
+
+
+def _same_training(arm: Arm, other: Arm) -> Mask:
+    """The seeds on which both ended with the same weights. Where weights are unknown: on which no rule ever fired."""
+    norms = np.array([each.measures["weight_norm"] for each in (arm, other)])
+    fired = np.array([each.measures["clip/fired_share"] for each in (arm, other)])
+    unclipped = (fired == 0).all(axis=0) & (arm.setting == other.setting)
+    same: Mask = np.where(np.isfinite(norms).all(axis=0), norms[0] == norms[1], unclipped) | (arm.ids == other.ids)
+    return same
 
 
 def stacked(pairings: Sequence[Pairing]) -> Pairing:
     """Several pairings as the rows of one, so that pairs decided by divergence count the same in all of them."""
     columns = (np.array([getattr(each, column.name) for each in pairings]) for column in fields(Pairing))
     return Pairing(*columns)
-
-
-def p_after_choice(candidates: Sequence[Pairing], margin: float = 0.0) -> float:
-    """p that the best candidate is better by more than the margin, where the test repeats the choice among them.
-
-    It uses the seeds that every candidate has.
-    """
-    if len(candidates) == 1:
-        return stats.sign_flip_p(candidates[0].ranked - margin)
-    every = stacked(candidates)
-    criteria = stats.worst_rank(every.criteria, every.won, every.lost)
-    whole = np.isfinite(every.ranked).all(axis=0) & np.isfinite(criteria).all(axis=0)
-    return stats.sign_flip_p_after_choice(every.ranked[:, whole] - margin, criteria[:, whole])

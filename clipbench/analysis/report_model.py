@@ -30,6 +30,7 @@ class ReportOptions:
     claims: tuple[tuple[Claim, Expectation], ...] = ()
     tuned: bool = False  # also compare each strategy at its best learning rate
     swept: SweepDocument | None = None  # the search that found the arms
+    examples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each part, by the data's fingerprint
     norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
 
 

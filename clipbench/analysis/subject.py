@@ -48,6 +48,7 @@ def subject_of(plan: Plan, command: str = "run") -> Subject:
         margin=wanted.margin,
         tuned=wanted.tuned,
         higher=plan.higher,
+        examples=plan.examples,
         norm_rules=plan.norm_rules,
         planned={trial.id: f"{trial.arm} seed {trial.seed}" for trial in trials},
         place=experiment.place("report.metric"),

@@ -9,7 +9,7 @@ import numpy as np
 from clipbench import stats
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.pairing import Pairing, pair
+from clipbench.analysis.comparison import Comparison
 from clipbench.analysis.report_model import Contrast
 from clipbench.plugins.registry import UNCLIPPED
 from clipbench.stats import LEVEL, Floats
@@ -42,33 +42,40 @@ def judge(group: SettingArms, contrasts: Mapping[str, Contrast]) -> dict[str, st
     found = {arm.name: _beside_baseline(arm, group, contrasts[arm.name]) for arm in group.family}
     better = [arm for arm in group.family if found[arm.name] == BETTER]
     if group.chosen and better:
-        found |= _best_among(better, group.metric.sign)
+        found |= _best_among(better, group)
     return {group.baseline.name: BASELINE} | found
 
 
-def p_with_choice(contrast: Contrast, pairing: Pairing) -> float:
+def p_with_choice(contrast: Contrast, comparison: Comparison) -> float:
     """p where the test repeats the choice of what seems better: of the threshold, or of the baseline; after Holm."""
-    return contrast.p_choice if pairing.direction > 0 else contrast.p_baseline
+    return contrast.p_choice if comparison.direction > 0 else contrast.p_baseline
 
 
 def _beside_baseline(arm: Arm, group: SettingArms, contrast: Contrast) -> str:
-    pairing, margin = group.pairings[arm.name], group.options.margin
-    can_be_equal = margin is not None and not pairing.decided_by_divergence
-    if can_be_equal and stats.equivalence_p(pairing.finished, margin or 0.0) < LEVEL:
+    comparison, margin = group.comparisons[arm.name], group.options.margin
+    if margin is not None and comparison.p_equal(margin) < LEVEL:
         return NO_EFFECT
-    if pairing.direction and max(contrast.p_holm, p_with_choice(contrast, pairing)) < LEVEL:
-        return BETTER if pairing.direction > 0 else WORSE
-    return UNDERPOWERED if stats.smallest_p(pairing.pairs, len(group.family)) >= LEVEL else NO_DIFFERENCE
+    if comparison.direction and max(contrast.p_holm, p_with_choice(contrast, comparison)) < LEVEL:
+        return BETTER if comparison.direction > 0 else WORSE
+    return UNDERPOWERED if stats.smallest_p(contrast.pairs, len(group.family)) >= LEVEL else NO_DIFFERENCE
 
 
-def _best_among(better: Sequence[Arm], sign: int) -> dict[str, str]:
-    """The best is chosen on validation data, like its threshold; the others tie unless significantly worse."""
+def _best_among(better: Sequence[Arm], group: SettingArms) -> dict[str, str]:
+    """The best is chosen on validation data, like its threshold; the others tie unless significantly worse.
+
+    The test repeats the choice: the best of several equal arms looks better than the others by chance.
+    """
     best, *others = sorted(better, key=lambda arm: arm.rank)
-    pairings = [pair(other, best, sign) for other in others]
-    p_values = stats.holm([pairing.p for pairing in pairings])
-    beside = zip(others, pairings, p_values, strict=True)
-    found = {other.name: BETTER if p < LEVEL and each.direction < 0 else TIED for other, each, p in beside}
+    comparisons = [group.compared(best, other, _rivals(other, better, group)) for other in others]
+    p_values = stats.holm([comparison.p_better() for comparison in comparisons])
+    beside = zip(others, comparisons, p_values, strict=True)
+    found = {other.name: BETTER if p < LEVEL and each.direction > 0 else TIED for other, each, p in beside}
     return {best.name: BEST} | found
+
+
+def _rivals(arm: Arm, better: Sequence[Arm], group: SettingArms) -> list[Arm]:
+    """Every threshold of the other strategies that are better than the baseline."""
+    return [each for other in better if other is not arm for each in group.by_strategy[other.strategy]]
 
 
 def differ(one: str, other: str) -> bool:

@@ -29,6 +29,7 @@ class Column:
     uses_validation_data: bool = False
     monitored: bool = False  # may be named by train.target and train.early_stop
     option: bool = False  # part of the trial's definition, not a measurement
+    fixed: bool = False  # follows from the trial's definition, whatever training does
 
     @property
     def named_by(self) -> tuple[str, ...]:
@@ -183,7 +184,7 @@ END = (
         compared=True,
         uses_test_data=True,
     ),
-    Column("parameters", "Number of trained weights.", int, compared=True),
+    Column("parameters", "Number of trained weights.", int, compared=True, fixed=True),
     Column(
         "seconds",
         "Training time: the trial's share of the time of the trials that were trained with it.",
@@ -235,6 +236,12 @@ def final(name: str) -> Column | None:
     exact = next((column for column in END if column.name == name), None)
     pattern = f"{name.partition('/')[0]}/*"
     return exact or next((column for column in END if column.name == pattern), None)
+
+
+def is_fixed(name: str) -> bool:
+    """Whether a final value of this name does not depend on training."""
+    column = final(name)
+    return column is not None and column.fixed
 
 
 def higher_is_better(name: str, metrics: Mapping[str, bool]) -> bool | None:

@@ -26,6 +26,12 @@ class Dataset:
     names: tuple[str, ...] = field(default=(), kw_only=True)  # of the columns of a table, one for each input
 
     @property
+    def examples(self) -> dict[str, int]:
+        """The number of examples of each part."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: len(part[0]) for name, part in parts.items() if part}
+
+    @property
     def classes(self) -> bool:
         """Whether the targets are classes: integers."""
         return bool(np.issubdtype(self.train[1].dtype, np.integer))

@@ -75,7 +75,15 @@ class _Preparation:
                 self.findings.note(text)
         notes = tuple(self.findings.notes)
         validates = all(setting.dataset is not None and setting.dataset.val is not None for setting in settings)
-        return Plan(self.experiment, cohorts, notes, _directions(settings), arm_checks.norm_rules(cohorts), validates)
+        return Plan(
+            experiment=self.experiment,
+            cohorts=cohorts,
+            notes=notes,
+            higher=_directions(settings),
+            norm_rules=arm_checks.norm_rules(cohorts),
+            examples={data.fingerprint: data.examples for data in (setting.dataset for setting in settings) if data},
+            validates=validates,
+        )
 
     def _settings(self) -> Iterator[_Setting | None]:
         """Every combination of data, model and training; None where a problem was found."""

@@ -71,6 +71,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     higher: Mapping[str, bool] = field(default_factory=dict)  # for each metric, whether higher is better
     norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
+    examples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each part, by the data's fingerprint
     validates: bool = False  # whether every data set has a validation part
     sources: Mapping[str, str] | None = None  # digests of the files that it depends on; None if unknown
 

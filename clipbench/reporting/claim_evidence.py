@@ -43,7 +43,7 @@ def _outcome(result: ClaimResult) -> str:
         neither = "" if result.verdict == claims.SUPPORTED else ", so neither is better"
         return f"identical on all {numbers.count(result.pairs, 'seed')}{neither}"
     if result.test == claims.EQUIVALENCE and not result.margin:
-        return "not identical; without a margin, only identical results are equal"
+        return "not the same weights; without a margin, only identical training is equal"
     if result.test == claims.EQUIVALENCE:
         return f"tested for being within {margin}"
     if result.test == claims.DIFFERENCE:
@@ -59,6 +59,7 @@ def _advice(seeds: float, pairs: int) -> str:
         return f"at the observed difference, even {MOST_SEEDS} seeds would not decide it"
     if seeds <= pairs:
         return (
-            "significant for the mean difference alone, but not with diverged trials and threshold selection included"
+            "significant for the mean difference alone, but not with diverged trials, ties and threshold selection "
+            "included"
         )
     return f"about {seeds:.0f} seeds would decide it (80 % power, if the difference stays the same)"

@@ -229,8 +229,8 @@ def verdict(setting: Setting) -> TableColumn[ArmResult]:
         verdicts.TIED: "Better than the baseline too, and not significantly worse than the best.",
         verdicts.BETTER: f"{better}, and significantly worse than the best, if there is one.",
         verdicts.WORSE: "Worse than the baseline (p < 0.05).",
-        verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05; equivalently, the 90 % "
-        "interval lies within it).",
+        verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05{choice}), or trained to the "
+        "same weights. Results that tie show it only with enough seeds and test examples.",
         verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever the results.",
         verdicts.NO_DIFFERENCE: "Neither a difference nor equivalence is significant.",
     }

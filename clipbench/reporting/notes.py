@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipbench import stats
+from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting, VerdictChange
 from clipbench.reporting import numbers
 from clipbench.stats import LEVEL, Estimate
@@ -40,6 +41,7 @@ def of_setting(setting: Setting) -> tuple[str, ...]:
         *_about_choice(setting),
         *_about_power(setting),
         *_about_interval(setting),
+        *_about_ties(setting),
         *_about_divergence(setting),
         *_about_stopping(setting),
         *_about_pairs(setting),
@@ -132,6 +134,18 @@ def _about_interval(setting: Setting) -> Iterable[str]:
 
 def _excludes_zero(value: Estimate) -> bool:
     return value.low > 0 or value.high < 0
+
+
+def _about_ties(setting: Setting) -> Iterable[str]:
+    """Why results that are all equal are not called `no effect`."""
+    undecided = [row for row in setting.main if row.verdict in (verdicts.UNDERPOWERED, verdicts.NO_DIFFERENCE)]
+    tied = [row for row in undecided if row.contrast and row.contrast.score.ties == row.contrast.difference.n > 1]
+    if tied and setting.margin:
+        names, seeds = numbers.listing([row.arm for row in tied]), numbers.count(setting.seeds, "seed")
+        yield (
+            f"Equal to {setting.baseline} on every seed, but with other weights: {names}. {seeds} and so few test "
+            f"examples do not show that the difference is within {numbers.margin(setting.margin, setting.metric)}."
+        )
 
 
 def _about_divergence(setting: Setting) -> Iterable[str]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from clipbench.stats.intervals import LEVEL, Floats, finite, standard_error, t_quantile
 
@@ -66,11 +67,12 @@ def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
     return _tail(sums, abs(known.sum()), TIE * np.abs(known).sum(), known.size)
 
 
-def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, seed: int = 0) -> float:
-    """Two-sided p of the sign-flip test for the row with the largest mean criterion.
+def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, cases: ArrayLike = 0, seed: int = 0) -> float:
+    """Two-sided p of the sign-flip test for the row with the largest mean criterion, summed over the cases.
 
-    Rows are candidates, columns are pairs. The choice is repeated under every pattern of signs, so choosing the best
-    of many equal candidates does not lower p, however strongly criterion and outcome are correlated.
+    Rows are candidates, columns are pairs; `cases` numbers the case of each row, and every case has one choice. The
+    choices are repeated under every pattern of signs, so choosing the best of many equal candidates does not lower p,
+    however strongly criterion and outcome are correlated.
 
     Very bad candidates, such as a threshold at which nothing is learned, must not raise p either: with flipped signs
     they would look better than any real improvement. Therefore each row is divided by its root mean square, and rows
@@ -79,14 +81,24 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, seed: 
     outcomes, chosen_by = np.asarray(differences, float), np.asarray(criteria, float)
     if not outcomes.size:
         return 1.0
-    observed = _units(outcomes)[_first_largest(chosen_by.sum(axis=1)[None])[0]].sum()
-    worse = _shown_worse(chosen_by)[:, None]
-    outcomes, chosen_by = (np.where(worse, _centred(values), values) for values in (outcomes, chosen_by))
-    signs = _signs(outcomes.shape[1], seed)
-    chosen = _first_largest(signs @ chosen_by.T)
-    sums = np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
+    numbers = np.broadcast_to(cases, len(outcomes))
+    pairs = outcomes.shape[1]
+    signs, observed = _signs(pairs, seed), 0.0
+    sums = np.zeros(len(signs))
+    for number in np.unique(numbers):
+        best, flipped = _best_row(outcomes[numbers == number], chosen_by[numbers == number], signs)
+        observed, sums = observed + best, sums + flipped
     least = 1 / len(signs)  # the observed pattern is one of them
-    return min(1.0, 2 * max(least, _tail(sums, observed, TIE * outcomes.shape[1], outcomes.shape[1])))
+    return min(1.0, 2 * max(least, _tail(sums, observed, TIE * pairs, pairs)))
+
+
+def _best_row(outcomes: Floats, criteria: Floats, signs: Floats) -> tuple[float, Floats]:
+    """The sum of the row with the largest criterion, and that of the row so chosen under each pattern of signs."""
+    best = float(_units(outcomes)[_first_largest(criteria.sum(axis=1)[None])[0]].sum())
+    worse = _shown_worse(criteria)[:, None]
+    outcomes, criteria = (np.where(worse, _centred(values), values) for values in (outcomes, criteria))
+    chosen = _first_largest(signs @ criteria.T)
+    return best, np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
 
 
 def wilcoxon_p(differences: ArrayLike, seed: int = 0) -> float:
@@ -97,18 +109,26 @@ def wilcoxon_p(differences: ArrayLike, seed: int = 0) -> float:
     return sign_flip_p(_signed_ranks(differences), seed)
 
 
-def equivalence_p(differences: ArrayLike, margin: float) -> float:
-    """p of the two one-sided t tests (TOST) that the mean lies within +-margin."""
-    from scipy.stats import ttest_1samp
+def equivalence_p(differences: ArrayLike, margin: float, grain: float, candidates: int = 1) -> float:
+    """p that the mean lies within +-margin: the larger one of two tests.
 
+    The first are two one-sided t tests (TOST). They take pairs that tie for a proof: without spread, their p is 0.
+    The second counts steps: `grain` is the smallest step of a difference, such as one example of the test data. A mean
+    beyond the margin is at least margin / grain steps per pair, and the number of steps varies at least as a Poisson
+    variable does. So p is at least the probability of no more steps than were seen. With several `candidates`, of which
+    the one with the fewest steps may have been chosen, Bonferroni corrects it.
+    """
     known = finite(differences)
     if known.size < 2:
         return float("nan")
-    if standard_error(known) == 0:
-        return 0.0 if abs(float(known.mean())) < margin else 1.0
-    above = ttest_1samp(known, -margin, alternative="greater").pvalue
-    below = ttest_1samp(known, margin, alternative="less").pvalue
-    return float(max(above, below))
+    mean, error = abs(float(known.mean())), standard_error(known)
+    p = float(mean >= margin)
+    if error:
+        p = special.stdtr(known.size - 1, (mean - margin) / error)  # the side whose p is larger
+    if grain:
+        steps, least_steps = (value * known.size / grain for value in (mean, margin))
+        p = max(p, candidates * special.gammaincc(steps + 1, least_steps))  # Poisson: P(at most so many steps)
+    return float(min(1.0, p))
 
 
 def worst_rank(differences: ArrayLike, won: ArrayLike, lost: ArrayLike) -> Floats:

@@ -12,15 +12,18 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from clipbench import config
+from clipbench.analysis.subject import subject_of
 from clipbench.config.claim_language import Expectation, Side, Vocabulary, read
 from clipbench.config.sections import Claim
 from clipbench.config.values import InvalidValue
 from clipbench.core.trial import Component
 from clipbench.errors import InputError
-from clipbench.reporting import ReportOptions, claim_evidence, compare, figures
+from clipbench.planning.build import prepare
+from clipbench.reporting import ReportOptions, claim_evidence, compare, figures, notes
 from clipbench.reporting.formats import html, json_report, markdown, terminal
+from tests.cli_helpers import write
 from tests.golden_files import check_golden
-from tests.reporting.test_report import arm, diverged, quickstart, trial
+from tests.reporting.test_report import arm, diverged, quickstart, trial, verdicts
 
 ARMS = [
     Component.of("none"),
@@ -224,9 +227,18 @@ def test_lower_is_better_turns_the_relation():
     assert answered.difference.mean > 0
 
 
+def twin(name, rows):
+    """Another arm with the results of these trials."""
+    return [r | {"strategy": name, "arm": name, "id": f"{name}{r['seed']}"} for r in rows]
+
+
+def same_weights(rows):
+    return [r | {"weight_norm": 1.0 + r["seed"]} for r in rows]
+
+
 def test_equality_is_shown_within_a_margin_or_by_identity_never_by_a_large_p():
-    rows = arm("none", spread=0.001) + arm("norm", 1.0, spread=0.001) + arm("value", 1.0, gain=0.1)
-    rows += [r | {"strategy": "skip", "arm": "skip", "id": f"skip{r['seed']}"} for r in arm("none", spread=0.001)]
+    base = same_weights(arm("none", spread=0.001))
+    rows = base + twin("skip", base) + arm("norm", 1.0, spread=0.001) + arm("value", 1.0, gain=0.1)
     assert verdict_of(rows, "norm = none") == "inconclusive"
     assert verdict_of(rows, ("norm = none", {"margin": 0.01})) == "supported"
     assert verdict_of(rows, "norm = none", margin=0.01) == "supported"
@@ -272,12 +284,67 @@ def test_always_is_refuted_by_one_counterexample_on_one_seed():
 
 
 def test_always_equal_is_identity_on_every_seed():
-    twin = [r | {"strategy": "noop", "arm": "noop", "id": f"noop{r['seed']}"} for r in arm("none")]
-    rows = arm("none") + twin
+    base = same_weights(arm("none"))
+    rows = base + twin("noop", base)
     assert verdict_of(rows, "always(noop = none)") == "supported"
     rows[-1]["test/accuracy"] += 1e-9
     assert verdict_of(rows, "always(noop = none)") == "refuted"
     assert verdict_of(rows, ("always(noop = none)", {"margin": 1e-6})) == "supported"
+
+
+@pytest.mark.parametrize("claim", ["tie = none", "tie > none", "always(tie = none)", ("tie = none", {"margin": 0.005})])
+def test_equal_results_of_other_weights_prove_nothing(claim):
+    """Both arms classify all 36 test examples: that is no identity, and few seeds are no equivalence."""
+    base = [trial("none", None, seed, 1.0, weight_norm=1.0, fingerprint="x") for seed in range(8)]
+    rows = base + [r | {"weight_norm": 2.0} for r in twin("tie", base)]
+    examples = {"x": {"test": 36}}
+    assert verdict_of(rows, claim, examples=examples) == "inconclusive"
+    rows = base + [r | {"weight_norm": np.nan} for r in twin("tie", base)]
+    assert verdict_of(rows, claim, examples=examples) == "inconclusive"
+    rows = base + twin("tie", base)
+    identical = "refuted" if claim == "tie > none" else "supported"
+    assert verdict_of(rows, claim, examples=examples) == identical
+
+
+@pytest.mark.parametrize("seeds", [3, 16, 17])
+def test_ties_are_no_effect_only_with_enough_seeds_and_examples(seeds):
+    """exp(-17 * 0.005 * 36) is the first below 0.05."""
+    base = [trial("none", None, seed, 1.0, weight_norm=1.0, fingerprint="x") for seed in range(seeds)]
+    rows = base + [r | {"weight_norm": 2.0} for r in twin("tie", base)]
+    options = {"margin": 0.005, "metric": "test/accuracy"}
+    few = answers(rows, "tie = none", examples={"x": {"test": 36}}, **options)
+    is_shown = seeds == 17
+    assert few.claims[0].verdict == ("supported" if is_shown else "inconclusive")
+    assert (verdicts(few.settings[0])["tie"] == "no effect") == is_shown
+    assert any("with other weights: tie" in note for note in notes.of_setting(few.settings[0])) != is_shown
+    many = answers(rows, "tie = none", examples={"x": {"test": 3600}}, **options)
+    assert many.claims[0].verdict == "supported"
+    assert verdicts(many.settings[0])["tie"] == "no effect"
+
+
+def test_examples_are_those_of_the_plan(tmp_path):
+    plan = prepare(write(tmp_path, data={"name": "wine", "folds": 3}, clip=["none"], seeds=1))
+    sizes = sorted(parts["test"] for parts in subject_of(plan).options.examples.values())
+    assert (sizes, sum(sizes)) == ([59, 59, 60], 178)
+
+
+def test_rule_that_never_fired_is_identical_in_its_own_setting_only():
+    unclipped = {"clip/fired_share": 0.0}
+    rows = [
+        r | {"test/accuracy": 1.0, "val/accuracy": 1.0}
+        for lr in (0.1, 0.2)
+        for r in [*arm("none", lr=lr, **unclipped), *arm("norm", 1.0, lr=lr, **unclipped)]
+    ]
+    known = Vocabulary.of([Component.of("none"), Component.of("norm", threshold=1.0)], {}, {"lr": ("0.1", "0.2")})
+    claims = "norm = none", "norm[lr=0.1] = norm[lr=0.2]"
+    stated = tuple((Claim(says=c, expect=c), read(c, known)) for c in claims)
+    found = compare(pd.DataFrame(rows), ReportOptions(claims=stated)).claims
+    assert [each.verdict for each in found] == ["supported", "inconclusive"]
+
+
+def test_number_of_parameters_needs_no_seeds():
+    rows = [r | {"parameters": 10} for r in arm("none", seeds=2) + arm("norm", 1.0, seeds=2)]
+    assert verdict_of(rows, "parameters < none") == "refuted"
 
 
 def two_optimizers(better="adam"):
@@ -341,6 +408,7 @@ def test_option_that_has_options_is_compared_whatever_these_are():
     rows = with_option("train.noise", {"normal": 0.0, "weibull": 0.0})
     for r in rows:
         r["train.noise.shape"] = 0.2 if r["train.noise"] == "weibull" else None
+        r["weight_norm"] = 1.0
     known = Vocabulary.of([Component.of("none")], {}, {"train.noise": ("normal", "weibull"), "train.noise.shape": ()})
     claim = Claim(says="x", expect="none[train.noise=weibull] = none[train.noise=normal]")
     options = ReportOptions(claims=((claim, read(claim.expect, known)),))
@@ -364,7 +432,7 @@ def test_difference_of_differences_asks_whether_an_option_changes_what_a_rule_ga
     for r in rows:
         if r["arm"] == "none":  # diverges in both settings: nothing is gained by the option
             r |= {"status": "diverged", "test/accuracy": np.nan}
-    assert option_answers(rows, f"{more} > {less}") == ["refuted"]
+    assert option_answers(rows, f"{more} > {less}") == ["inconclusive"]
 
 
 def test_measure_as_a_side_means_every_strategy():

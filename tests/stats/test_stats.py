@@ -198,13 +198,36 @@ def test_equivalence_is_the_larger_of_scipys_one_sided_tests(seed):
     d, margin = differences(seed) / 4, 0.5
     above = scipy_stats.ttest_1samp(d, -margin, alternative="greater").pvalue
     below = scipy_stats.ttest_1samp(d, margin, alternative="less").pvalue
-    assert stats.equivalence_p(d, margin) == pytest.approx(max(above, below), rel=1e-9)
+    assert stats.equivalence_p(d, margin, 0.0) == pytest.approx(max(above, below), rel=1e-9)
 
 
-def test_equivalence_of_equal_differences_is_plain_comparison():
-    assert stats.equivalence_p([0.1] * 5, 0.2) == 0.0
-    assert stats.equivalence_p([0.1] * 5, 0.05) == 1.0
-    assert np.isnan(stats.equivalence_p([0.1], 0.2))
+def test_equivalence_of_equal_differences_is_plain_comparison_without_a_grain():
+    assert stats.equivalence_p([0.1] * 5, 0.2, 0.0) == 0.0
+    assert stats.equivalence_p([0.1] * 5, 0.05, 0.0) == 1.0
+    assert np.isnan(stats.equivalence_p([0.1], 0.2, 0.0))
+    assert stats.equivalence_p([0.1] * 5, 0.2, np.inf) == 1.0
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_equivalence_of_counts_is_at_least_the_poisson_probability_of_so_few(lost):
+    """A mean beyond the margin loses half an example per pair: 20 pairs without a loss have e^-10."""
+    d = np.zeros(20)
+    d[:lost] = -1 / 36
+    expected = scipy_stats.poisson.cdf(lost, 0.5 * 20)
+    assert stats.equivalence_p(d, 0.5 / 36, 1 / 36) == pytest.approx(max(expected, stats.equivalence_p(d, 0.5 / 36, 0)))
+    assert stats.equivalence_p(np.zeros(20), 0.5 / 36, 1 / 36, 12) == pytest.approx(12 * np.exp(-10))
+    assert stats.equivalence_p(-d, 0.5 / 36, 1 / 36) == stats.equivalence_p(d, 0.5 / 36, 1 / 36)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8, 16])
+@pytest.mark.parametrize("accuracy", [1.0, 0.97])
+def test_a_loss_of_the_margin_is_called_equal_in_one_of_twenty_draws_at_most(seeds, accuracy):
+    """36 examples, each of which the arm gets wrong with a probability that is higher by the margin."""
+    rng = np.random.default_rng(0)
+    for margin in (0.005, 0.01, 0.03):
+        base, arm = (rng.binomial(36, p, (2000, seeds)) / 36 for p in (accuracy, accuracy - margin))
+        found = [stats.equivalence_p(d, margin, 1 / 36) < stats.LEVEL for d in arm - base]
+        assert np.mean(found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 2000)
 
 
 def test_effect_sizes_by_hand():
