@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis import arms, claims, metric_choice, search_result
+from clipbench.analysis import arms, claims, metric_choice, search_result, training_checks
 from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
@@ -128,6 +128,7 @@ def _setting(
         wanted_baseline=options.baseline,
         early_stops=_early_stops(frame),
         averages_folds=bool(frame.duplicated(["arm", "seed"]).any()),
+        constant=training_checks.constant_value(frame, group.metric.name, options),
     )
 
 
@@ -160,12 +161,14 @@ def _shown_without(arm: Arm, group: SettingArms, without: SettingArms | None) ->
 
 def _row(arm: Arm, group: SettingArms, contrast: Contrast | None, judged: str) -> ArmResult:
     is_shown = arm in group.shown
+    value, trials = stats.estimate(arm.value), group.frame[group.frame["arm"] == arm.name]
+    warnings = verdict.flags(arm, group.by_strategy[arm.strategy], is_choice=is_shown and group.chosen)
     by_choice = contrast and contrast.p_holm < LEVEL <= verdict.p_with_choice(contrast, group.comparisons[arm.name])
     return ArmResult(
         arm=arm.name,
         strategy=arm.strategy,
         threshold=arm.threshold,
-        value=stats.estimate(arm.value),
+        value=value,
         criterion=group.metric.criterion_sign * _middle(arm.criterion, np.mean),
         diverged=int(arm.diverged.sum()),
         trials=int(arm.present.sum()),
@@ -177,7 +180,7 @@ def _row(arm: Arm, group: SettingArms, contrast: Contrast | None, judged: str) -
         contrast=contrast,
         shown=is_shown,
         verdict=judged,
-        flags=verdict.flags(arm, group.by_strategy[arm.strategy], is_choice=is_shown and group.chosen),
+        flags=(*training_checks.flags(trials, value, group.metric, group.options), *warnings),
         ids=arm.ids,
         tuning=arm.tuning,
         decided_by_choice=bool(by_choice),

@@ -32,6 +32,7 @@ class ReportOptions:
     swept: SweepDocument | None = None  # the search that found the arms
     examples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each part, by the data's fingerprint
     norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
+    constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # measures of a constant, by fingerprint
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ class Setting:
     wanted_baseline: str = UNCLIPPED  # by `report.baseline`; `baseline` is None if it cannot be used
     early_stops: EarlyStops | None = None
     averages_folds: bool = False
+    constant: float = math.nan  # the metric of the best constant prediction
 
     @property
     def label(self) -> str:

@@ -50,6 +50,7 @@ def subject_of(plan: Plan, command: str = "run") -> Subject:
         higher=plan.higher,
         examples=plan.examples,
         norm_rules=plan.norm_rules,
+        constants=plan.constants,
         planned={trial.id: f"{trial.arm} seed {trial.seed}" for trial in trials},
         place=experiment.place("report.metric"),
         claims=tuple(zip(experiment.claims, experiment.expectations, strict=True)),

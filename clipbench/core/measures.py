@@ -148,6 +148,12 @@ END = (
         higher_is_better=False,
         compared=True,
     ),
+    Column(
+        "train/late_fall",
+        "Share of the fall of the steps' `train/loss`, from the first tenth of training to the last, that took place "
+        "in the last tenth: about 0 after it has settled, 0.1 if it fell evenly. Empty below 20 steps, and if it did "
+        "not fall.",
+    ),
     Column("weight_norm", "Norm of all trained weights.", higher_is_better=False, compared=True),
     Column(
         "generalization_gap",

@@ -8,6 +8,7 @@ import numpy as np
 
 from clipbench.datasets.dataset import Arrays, Dataset, is_labels
 from clipbench.datasets.frames import drop
+from clipbench.datasets.stream import Stream
 
 # The largest ratio of the standard deviations of two inputs, and the range of those of targets.
 MOST_RATIO = 1000.0
@@ -20,7 +21,9 @@ STANDARDIZE = "Write `standardize: true`."
 
 
 def advice(dataset: Dataset, standardized: bool) -> Iterator[str]:
-    """Yield what is probably wrong with the data of an experiment."""
+    """Yield what is probably wrong with the data of an experiment; nothing about a stream."""
+    if isinstance(dataset, Stream):
+        return
     parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     there = {name: part for name, part in parts.items() if part}
     if dataset.names:

@@ -124,13 +124,25 @@ def _curves(result: ChunkResult, lane: int) -> Columns:
 
 
 def _tail(losses: np.ndarray) -> dict[str, float]:
-    """Return the mean, median and 99th percentile of the loss over the second half of the steps."""
-    losses = losses[len(losses) // 2 :]
+    """Return the mean, median and 99th percentile of the loss over the second half of the steps, and its late fall."""
+    late_fall, losses = _late_fall(losses), losses[len(losses) // 2 :]
     return {
+        "train/late_fall": late_fall,
         "train/loss_tail": float(losses.mean()),
         "train/loss_tail_p50": _quantile(losses, 0.5),
         "train/loss_tail_p99": _quantile(losses, 0.99),
     }
+
+
+def _late_fall(losses: np.ndarray) -> float:
+    """Return the share of the fall between the first and the last tenth of the steps that took place in the last."""
+    tenth = len(losses) // 10
+    if tenth < 2:
+        return math.nan
+    first, before, last = (
+        float(part.mean()) for part in (losses[:tenth], losses[-2 * tenth : -tenth], losses[-tenth:])
+    )
+    return (before - last) / (first - last) if first > last else math.nan
 
 
 def _epochs_to_target(result: ChunkResult, lane: int) -> int | None:

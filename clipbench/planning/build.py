@@ -28,6 +28,7 @@ from clipbench.engine.model.network import DTYPES, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
 from clipbench.errors import Findings, InputError, Problem, UnknownName, gather
 from clipbench.planning import arm_checks
+from clipbench.planning.constant_predictor import constants_of
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources
 from clipbench.plugins import registry
@@ -73,16 +74,15 @@ class _Preparation:
             if setting.loop_reason:
                 text = f"{setting.model.name} is trained one model after another: {setting.loop_reason}."
                 self.findings.note(text)
-        notes = tuple(self.findings.notes)
-        validates = all(setting.dataset is not None and setting.dataset.val is not None for setting in settings)
         return Plan(
             experiment=self.experiment,
             cohorts=cohorts,
-            notes=notes,
+            notes=tuple(self.findings.notes),
             higher=_directions(settings),
             norm_rules=arm_checks.norm_rules(cohorts),
             examples={data.fingerprint: data.examples for data in (setting.dataset for setting in settings) if data},
-            validates=validates,
+            constants=constants_of((each.module, each.train, each.dataset) for each in settings),
+            validates=all(setting.dataset is not None and setting.dataset.val is not None for setting in settings),
         )
 
     def _settings(self) -> Iterator[_Setting | None]:
@@ -101,9 +101,8 @@ class _Preparation:
         if data is None:
             return None
         loaded = self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load(data))
-        if not isinstance(loaded, dataset.Stream):
-            for text in dataset.advice(loaded, standardized=bool(data.as_dict().get("standardize"))):
-                self.findings.note(f"{data.name}: {text}")
+        for text in dataset.advice(loaded, standardized=bool(data.as_dict().get("standardize"))):
+            self.findings.note(f"{data.name}: {text}")
         return loaded
 
     def _try(
@@ -210,9 +209,10 @@ class _Preparation:
         """Return what a user's own function returns; if it fails, say so at the key."""
         try:
             return function()
-        except DataProblem as error:
-            place = self.experiment.place(key)
-            raise InputError(Problem(place, f"{problem}: {text}") for text in error.texts) from None
+        except DataProblem as found:
+            raise InputError(
+                Problem(self.experiment.place(key), f"{problem}: {text}") for text in found.texts
+            ) from None
         except Exception as error:  # noqa: BLE001 - it may fail in any way
             raise self._error(key, f"{problem}: {_sentence(error)}") from None
 

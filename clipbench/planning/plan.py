@@ -72,6 +72,7 @@ class Plan:
     higher: Mapping[str, bool] = field(default_factory=dict)  # for each metric, whether higher is better
     norm_rules: tuple[str, ...] = ()  # strategies whose threshold is compared with the norm of the whole gradient
     examples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each part, by the data's fingerprint
+    constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # measures of a constant, by fingerprint
     validates: bool = False  # whether every data set has a validation part
     sources: Mapping[str, str] | None = None  # digests of the files that it depends on; None if unknown
 

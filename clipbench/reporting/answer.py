@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from clipbench.analysis import verdicts
+from clipbench.analysis import training_checks, verdicts
 from clipbench.analysis.plateau import plateau, thresholds
 from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting
 from clipbench.reporting import comparison_tables, headline, notes, numbers
@@ -17,6 +17,7 @@ from clipbench.stats import Estimate
 NOT_SHOWN = "no benefit shown"
 NO_EFFECT = "no effect"  # within the margin, which is named
 NOTHING = "nothing to compare"
+NOT_LEARNT = "no arm beats a constant prediction"
 NESTED = (
     "The same difference without the bias of choosing the threshold on the reported seeds: for each seed, the "
     "threshold is that with the best validation result on the other seeds."
@@ -28,6 +29,10 @@ WITHOUT_DIVERGED = (
     "out of all numbers and choices."
 )
 FLAG_WORDS = {
+    training_checks.NOT_ABOVE_CONSTANT: (
+        f"{training_checks.NOT_ABOVE_CONSTANT} (the frequencies of the classes, or the mean of the targets)"
+    ),
+    training_checks.STILL_FALLING: f"{training_checks.STILL_FALLING} at the end of training (more epochs may help)",
     verdicts.MOSTLY_CLIPS: f"{verdicts.MOSTLY_CLIPS} (the threshold then sets the step size)",
     verdicts.MOSTLY_REFUSES: f"{verdicts.MOSTLY_REFUSES} (training used only the remaining steps)",
 }
@@ -45,6 +50,8 @@ class Answer:
 
 def answer(setting: Setting) -> Answer:
     """The answer that the comparison of a setting supports."""
+    if headline.has_learnt_nothing(setting):
+        return Answer(NOT_LEARNT, "Mend the training first.", "", tuple(_warnings(setting.main[0])))
     others = [row for row in setting.main if row.verdict not in (verdicts.BASELINE, verdicts.NO_BASELINE)]
     words = {row.verdict for row in others}
     good = [row for row in others if row.verdict in (verdicts.BEST, verdicts.BETTER)]
@@ -94,6 +101,10 @@ def _reasons(setting: Setting, row: ArmResult) -> Iterator[Fact]:
         steps = f"{numbers.number(row.step_us)} µs, {baseline.arm} {numbers.number(baseline.step_us)} µs"
         yield Fact("Cost", f"{change} ({steps})", comparison_tables.STEP_TIME.meaning)
     yield from _otherwise(setting)
+    yield from _warnings(row)
+
+
+def _warnings(row: ArmResult) -> Iterator[Fact]:
     if row.flags:
         yield Fact("Warnings", "; ".join(_flag_words(row)), FLAGS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from clipbench.analysis import verdicts
+from clipbench.analysis import training_checks, verdicts
 from clipbench.analysis.report_model import ArmResult, Contrast, Setting
 from clipbench.reporting import numbers
 from clipbench.stats import LEVEL
@@ -19,10 +19,32 @@ def sentence(setting: Setting) -> str:
     others = [row for row in setting.main if row.verdict != verdicts.BASELINE]
     if not others:
         return f"{where}, only the baseline {setting.baseline} was trained."
+    if has_learnt_nothing(setting):
+        return f"{where}, {_none_has_learnt(setting)}"
     for rows, say in ((_with(others, verdicts.BEST), _best), (_with(others, verdicts.BETTER), _better)):
         if rows:
             return f"{where}, {say(setting, rows)}"
     return f"{where}, {_none_better(setting, others)}"
+
+
+def has_learnt_nothing(setting: Setting) -> bool:
+    """Whether no arm that was measured beats a constant prediction."""
+    measured = [row for row in setting.main if not math.isnan(row.value.mean)]
+    return bool(measured) and all(training_checks.NOT_ABOVE_CONSTANT in row.flags for row in measured)
+
+
+def _none_has_learnt(setting: Setting) -> str:
+    falling = any(training_checks.STILL_FALLING in row.flags for row in setting.main)
+    causes = [
+        *(["too few epochs (the loss still falls)"] if falling else []),
+        "a learning rate that does not fit",
+        "inputs that need `standardize: true`",
+    ]
+    constant = f"{numbers.mean(setting.constant, setting.metric)}{' %' if setting.metric.is_share else ''}"
+    return (
+        f"no arm is shown to be better than a constant prediction ({setting.metric.name} {constant}), so that this "
+        f"comparison means little. Possible causes: {numbers.listing(causes)}."
+    )
 
 
 def _best(setting: Setting, rows: Sequence[ArmResult]) -> str:

@@ -44,6 +44,7 @@ class Network:
         self.loss_is_output = train.loss.name == "output"
         self._loss = None if self.loss_is_output else _measure("loss", train.loss)
         self._metrics = [_measure("metric", metric) for metric in train.metrics]
+        self.names = train.measures  # of the measures
 
     def forward(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
         tensors = {**params, **states}
