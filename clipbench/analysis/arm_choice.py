@@ -23,6 +23,7 @@ class SettingArms:
 
     frame: pd.DataFrame
     options: ReportOptions
+    leaves_out_diverged: bool = False  # instead of ranking them last
 
     @cached_property
     def metric(self) -> Metric:
@@ -35,7 +36,10 @@ class SettingArms:
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        return tuple(arms.gather(self.frame, self.metric))
+        found = arms.gather(self.frame, self.metric)
+        if self.leaves_out_diverged:
+            found = [arm.without_diverged() for arm in found if not arm.diverged[arm.present].all()]
+        return tuple(found)
 
     @cached_property
     def by_strategy(self) -> Mapping[str, list[Arm]]:
@@ -46,11 +50,16 @@ class SettingArms:
         return found
 
     @cached_property
+    def candidates(self) -> Mapping[str, list[Arm]]:
+        """The thresholds of each strategy of which one is chosen; of the others, some trials are missing."""
+        return {strategy: arms.candidates(known) for strategy, known in self.by_strategy.items()}
+
+    @cached_property
     def baselines(self) -> tuple[Arm, ...]:
         """The arms with the name of the baseline, or else of that strategy; none if nothing chooses among several."""
         name = self.options.baseline
         named = [arm for arm in self.arms if arm.untuned == name] or self.by_strategy.get(name, [])
-        return tuple(named) if self.chosen or len(named) == 1 else ()
+        return tuple(arms.candidates(named)) if named and (self.chosen or len(named) == 1) else ()
 
     @cached_property
     def baseline(self) -> Arm | None:
@@ -61,7 +70,7 @@ class SettingArms:
         """The main table: the baseline, then the chosen threshold of each strategy, or every arm."""
         shown = self.arms
         if self.chosen:  # of equal ones the smallest, because arms are sorted
-            shown = tuple(min(each, key=lambda arm: arm.rank) for each in self.by_strategy.values())
+            shown = tuple(min(each, key=lambda arm: arm.rank) for each in self.candidates.values())
         if self.baseline is None:
             return shown
         stand_for = [arm for arm in self.baselines if arm.strategy == self.baseline.strategy]
@@ -78,7 +87,7 @@ class SettingArms:
         """The arms that are tested, each with the candidates among which it and the baseline were chosen."""
         base, chosen = self.baseline, self.chosen
         return {
-            arm.name: self.compared(arm, base, self.by_strategy[arm.strategy] if chosen else (), self.baselines)
+            arm.name: self.compared(arm, base, self.candidates[arm.strategy] if chosen else (), self.baselines)
             for arm in self.family
             if base
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,8 @@ class Arm:
     value: Floats  # of the metric; NaN for a diverged trial
     criterion: Floats
     present: Mask  # finished or diverged
-    diverged: Mask
+    diverged: Mask  # also where the metric or the criterion of a finished trial is not finite
+    nonfinite: Mask  # of those, the finished ones
     measures: Mapping[str, Floats]
     setting: tuple[str, ...] = ()  # data, model, optimizer and training
     ids: tuple[str, ...] = ()
@@ -53,6 +54,10 @@ class Arm:
     def untuned(self) -> str:
         """The name without the tuned values."""
         return self.name.removesuffix(f" ({self.tuning})")
+
+    def without_diverged(self) -> Arm:
+        """The same with its diverged trials left out of all numbers."""
+        return replace(self, diverged=np.zeros_like(self.diverged))
 
     @functools.cached_property
     def rank(self) -> tuple[float, float]:
@@ -128,9 +133,33 @@ def splitting(frame: pd.DataFrame, columns: Iterable[str]) -> tuple[list[str], N
     return found, codes
 
 
-def gather(frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | None = None) -> list[Arm]:
-    """The arms of one setting, folds averaged within their seed. `seeds` defaults to the seeds of the frame."""
-    cells = _cells(frame, metric)
+def candidates(known: Sequence[Arm]) -> list[Arm]:
+    """The arms among which validation data may choose: those that have the same seeds as the arm with the most.
+
+    On other seeds, an arm may look better by luck.
+    """
+    most = max(known, key=lambda arm: arm.present.sum())
+    return [arm for arm in known if (arm.present == most.present).all()]
+
+
+def nonfinite(frame: pd.DataFrame, metric: Metric) -> Mask:
+    """The finished trials without a finite metric or criterion, unless it is not measured at all. They rank last."""
+    finished = frame["status"].ne("diverged").to_numpy()
+    found = np.zeros(len(frame), bool)
+    for name in {metric.name, metric.criterion} - {"epochs_to_target"}:
+        if name in frame and frame.loc[finished, name].notna().any():
+            found |= np.isnan(_numbers(frame, name))
+    return found & finished
+
+
+def gather(
+    frame: pd.DataFrame, metric: Metric, seeds: NDArray[np.generic] | None = None, broken: Mask | None = None
+) -> list[Arm]:
+    """The arms of one setting, folds averaged within their seed. `seeds` defaults to the seeds of the frame.
+
+    The trials that are `broken` rank last, by default those that are `nonfinite`.
+    """
+    cells = _cells(frame, metric, nonfinite(frame, metric) if broken is None else broken)
     seeds = np.unique(frame["seed"]) if seeds is None else seeds
     about = frame.drop_duplicates("arm").sort_values(["strategy", "threshold"], na_position="last")
     tables = {
@@ -177,7 +206,7 @@ def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+def _cells(frame: pd.DataFrame, metric: Metric, broken: Mask) -> pd.DataFrame:
     """One row an arm and seed: the mean of each measure over all folds, NaN if a fold lacks it.
 
     A seed has diverged if any of its folds did. Seeds of which a fold is not trained are left out.
@@ -186,8 +215,10 @@ def _cells(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     values["value"] = _values(frame, metric)
     values["criterion"] = _numbers(frame, metric.criterion) * metric.criterion_sign
     diverged = frame["status"].eq("diverged").to_numpy()
-    values.loc[diverged, ["value", "criterion", "epochs_to_target"]] = np.nan
-    values["diverged"] = diverged.astype(float)
+    values.loc[diverged, "epochs_to_target"] = np.nan
+    values.loc[diverged | broken, ["value", "criterion"]] = np.nan
+    values["diverged"] = (diverged | broken).astype(float)
+    values["nonfinite"] = broken.astype(float)
     values["arm"], values["seed"] = frame["arm"].to_numpy(), frame["seed"].to_numpy()
     groups = values.groupby(["arm", "seed"])
     trials = groups.size()
@@ -222,6 +253,7 @@ def _arm(about: Mapping[Any, Any], arrays: Mapping[str, Floats], ids: tuple[str,
         criterion=arrays["criterion"],
         present=~np.isnan(arrays["diverged"]),
         diverged=arrays["diverged"] > 0,
+        nonfinite=arrays["nonfinite"] > 0,
         measures={measure: arrays[measure] for measure in MEASURES},
         setting=tuple(_text(about[column]) for column in columns),
         ids=ids,

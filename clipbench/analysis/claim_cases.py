@@ -32,9 +32,11 @@ def comparison(frame: pd.DataFrame, expectation: Expectation, options: ReportOpt
     seeds = np.unique(frame["seed"])
     cases, grains = [], []
     for sides in _settings(frame, expectation):
-        left, right = (arms.gather(side, measured, seeds) for side in sides)
+        both = pd.concat(sides)
+        broken = np.split(arms.nonfinite(both, measured), [len(sides[0])])
+        left, right = (arms.gather(side, measured, seeds, part) for side, part in zip(sides, broken, strict=True))
         cases += _cases(expectation, left, right, measured)
-        grains.append(metric_choice.grain(pd.concat(sides), measured.name, options.examples))
+        grains.append(metric_choice.grain(both, measured.name, options.examples))
     is_fixed = measures.is_fixed(measured.name)
     found = Comparison(tuple(cases), max(grains, default=np.inf), 2.0 if expectation.left.minus else 1.0, is_fixed)
     if not cases or not found.ranked.size:
@@ -158,4 +160,4 @@ def _candidates(side: Side, known: Sequence[Arm], measured: Metric) -> list[Arm]
         raise UntestableClaim(
             f"{side.text} has several thresholds and there is no validation data to choose one; name it in the claim"
         )
-    return found
+    return arms.candidates(found)

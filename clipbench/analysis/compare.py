@@ -134,11 +134,10 @@ def _setting(
 
 def _otherwise(group: SettingArms, verdicts: Mapping[str, str]) -> tuple[VerdictChange, ...] | None:
     """The arms whose verdict would be another without the diverged trials; None if nothing diverged."""
-    finished = group.frame[group.frame["status"] != "diverged"]
-    if len(finished) == len(group.frame) or group.baseline is None:
+    if group.baseline is None or not any(arm.diverged.any() for arm in group.arms):
         return None
-    without = SettingArms(finished, group.options) if len(finished) else None
-    changed = verdict.judge(without, contrasts_of(without)) if without else {}
+    without = replace(group, leaves_out_diverged=True)
+    changed = verdict.judge(without, contrasts_of(without))
     others = {arm.name: _shown_without(arm, group, without) for arm in group.shown}
     return tuple(
         VerdictChange(name, verdicts[name], shown, changed.get(shown, fallback))
@@ -147,9 +146,9 @@ def _otherwise(group: SettingArms, verdicts: Mapping[str, str]) -> tuple[Verdict
     )
 
 
-def _shown_without(arm: Arm, group: SettingArms, without: SettingArms | None) -> tuple[str, str]:
+def _shown_without(arm: Arm, group: SettingArms, without: SettingArms) -> tuple[str, str]:
     """The arm that would be shown for the strategy of an arm; if there is none, the verdict that says why."""
-    if without is None or without.baseline is None:
+    if without.baseline is None:
         return "", verdict.NO_BASELINE
     if arm is group.baseline:
         return "", verdict.BASELINE
@@ -171,6 +170,8 @@ def _row(arm: Arm, group: SettingArms, contrast: Contrast | None, judged: str) -
         value=value,
         criterion=group.metric.criterion_sign * _middle(arm.criterion, np.mean),
         diverged=int(arm.diverged.sum()),
+        nonfinite=int(arm.nonfinite.sum()),
+        is_candidate=arm in group.candidates[arm.strategy],
         trials=int(arm.present.sum()),
         fired_share=_middle(arm.measures["clip/fired_share"], np.mean),
         fraction=_middle(arm.measures["clip/fraction"], np.mean),

@@ -69,4 +69,4 @@ def _nested(candidates: Sequence[Pairing]) -> float:
 
 def _candidates(arm: Arm, group: SettingArms) -> list[Pairing]:
     """The thresholds among which that of the arm was chosen."""
-    return [group.pairings[each.name] for each in group.by_strategy[arm.strategy] if each.name in group.pairings]
+    return [group.pairings[each.name] for each in group.candidates[arm.strategy] if each.name in group.pairings]

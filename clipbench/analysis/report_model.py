@@ -111,6 +111,8 @@ class ArmResult:
     ids: tuple[str, ...] = ()  # of its trials
     tuning: str = ""  # `lr=0.1`, where each strategy has its own
     decided_by_choice: bool = False  # significant only until the test repeats the choice
+    nonfinite: int = 0  # of the diverged ones, those that finished without a finite metric or criterion
+    is_candidate: bool = True  # False: it lacks seeds that other thresholds of its strategy have
 
     @property
     def short(self) -> str:

@@ -74,8 +74,8 @@ def _best_among(better: Sequence[Arm], group: SettingArms) -> dict[str, str]:
 
 
 def _rivals(arm: Arm, better: Sequence[Arm], group: SettingArms) -> list[Arm]:
-    """Every threshold of the other strategies that are better than the baseline."""
-    return [each for other in better if other is not arm for each in group.by_strategy[other.strategy]]
+    """The candidates of the other strategies that are better than the baseline."""
+    return [each for other in better if other is not arm for each in group.candidates[other.strategy]]
 
 
 def differ(one: str, other: str) -> bool:

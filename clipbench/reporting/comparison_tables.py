@@ -32,7 +32,7 @@ WINS: TableColumn[ArmResult] = TableColumn(
 )
 DIVERGED: TableColumn[ArmResult] = TableColumn(
     "diverged",
-    "Seeds with an infinite or NaN loss, gradient or weight, of all seeds.",
+    "Seeds with an infinite or NaN loss, gradient, weight or result, of all seeds.",
     value=lambda row: row,
     text=numbers.diverged,
     exact=lambda row: float(row.diverged),

@@ -97,6 +97,10 @@ def _about_choice(setting: Setting) -> Iterable[str]:
         )
     elif criterion == setting.metric.name:
         yield f"Thresholds were selected by the reported metric, {criterion}: its values are optimistically biased."
+    left_out = [f"{row.arm} {row.trials} of {setting.seeds}" for row in setting.rows if not row.is_candidate]
+    if criterion and left_out:
+        names = numbers.listing(left_out)
+        yield f"Not chosen from, because they lack seeds that others of their strategy have: {names}."
     for row in setting.main:
         if row.decided_by_choice and row.contrast:
             yield _not_significant_after_choice(setting, row, row.contrast)
@@ -156,6 +160,10 @@ def _about_divergence(setting: Setting) -> Iterable[str]:
             f"Diverged: {counts}. A diverged trial ranks below every finished trial: it counts as a loss in p and "
             "w-t-l. Means, differences, intervals and dz use the finished seeds."
         )
+    broken = [f"{row.arm} {row.nonfinite} of {row.trials}" for row in setting.rows if row.nonfinite]
+    if broken:
+        names = " or ".join(dict.fromkeys(filter(None, (setting.metric.name, setting.metric.criterion))))
+        yield f"Finished trials with an infinite or NaN {names} count as diverged: {numbers.listing(broken)}."
     if setting.otherwise is not None:
         yield without_diverged(setting.otherwise)
 

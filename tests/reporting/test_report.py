@@ -419,7 +419,7 @@ def test_verdict_that_the_rule_for_diverged_trials_decides_is_said():
 
 
 def test_threshold_that_only_its_divergence_kept_from_being_chosen_is_named():
-    rows = arm("none") + arm("norm", 1.0) + arm("norm", 9.0, gain=0.05, seeds=9)[1:] + diverged("norm", 9.0, [0])
+    rows = arm("none") + arm("norm", 1.0) + arm("norm", 9.0, gain=0.05)[1:] + diverged("norm", 9.0, [0])
     only = setting(rows)
     (change,) = only.otherwise
     assert (change.arm, change.arm_without, change.verdict_without) == ("norm@1.0", "norm@9.0", "best")
@@ -592,12 +592,42 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
     assert "Fewer than 8 pairs of seeds: norm@1.0 7." in notes.of_setting(only)
 
 
-def test_finished_trial_without_a_finite_metric_is_said():
-    rows = arm("none") + arm("norm", 1.0)
-    rows[9]["test/accuracy"] = np.inf
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("measure", ["test/accuracy", "val/accuracy"])
+def test_finished_trial_without_a_finite_metric_or_criterion_ranks_last(measure, value):
+    rows = arm("none") + arm("norm", 1.0, gain=0.03)
+    assert verdicts(setting(rows))["norm@1.0"] == "best"
+    rows[9][measure] = value
     only = setting(rows)
-    assert row(only, "norm@1.0").value.n == 7
-    assert any("without a finite test/accuracy are left out: norm@1" in note for note in notes.of_setting(only))
+    found = row(only, "norm@1.0")
+    assert (found.value.n, found.diverged, found.nonfinite, found.verdict) == (7, 1, 1, "no difference shown")
+    assert found.contrast.score.losses == 1
+    said = "Finished trials with an infinite or NaN test/accuracy or val/accuracy count as diverged: norm@1.0 1 of 8."
+    assert said in notes.of_setting(only)
+
+
+def test_measure_that_no_trial_has_breaks_none():
+    only = setting([r | {"val/accuracy": np.nan} for r in arm("none") + arm("norm", 1.0, gain=0.03)])
+    assert (row(only, "norm@1.0").diverged, verdicts(only)["norm@1.0"]) == (0, "better")
+
+
+def test_broken_threshold_does_not_block_its_strategy():
+    """One without a finite criterion on any seed, one that was trained on two seeds only: the third is the best."""
+    broken = [r | {"val/accuracy": np.nan} for r in arm("norm", 2.0, gain=0.1)]
+    short = arm("norm", 3.0, gain=0.1)[:2]
+    only = setting(arm("none") + arm("norm", 1.0, gain=0.03) + broken + short)
+    assert verdicts(only) == {"none": "baseline", "norm@1.0": "best"}
+    assert "Not chosen from, because they lack seeds that others of their strategy have: norm@3.0 2 of 8." in (
+        notes.of_setting(only)
+    )
+    assert row(only, "norm@1.0").contrast.p_choice == pytest.approx(2 / 2**8)
+
+
+def test_of_thresholds_that_lack_different_seeds_those_like_the_first_are_candidates():
+    rows = arm("none") + arm("norm", 1.0)[1:] + arm("norm", 2.0, gain=0.1)[:-1] + arm("norm", 3.0, gain=0.01)[1:]
+    only = setting(rows)
+    assert {each.arm for each in only.rows if not each.is_candidate} == {"norm@2.0"}
+    assert list(verdicts(only)) == ["none", "norm@3.0"]
 
 
 def test_missing_baseline_is_said_and_nothing_is_compared():
