@@ -31,6 +31,12 @@ class Side:
     minus: Side | None = None  # a difference: `(norm - none)` is what `norm` gains over `none`
     measure: str = ""  # every strategy, by this measure: `parameters`
 
+    @property
+    def arms(self) -> tuple[object, ...]:
+        """What it names, however that is written."""
+        minus = self.minus.arms if self.minus else ()
+        return self.strategy, self.threshold, self.where, sorted(self.options), minus, self.measure
+
     def holds(self, strategy: str, threshold: float | None) -> bool:
         """Whether the side refers to this arm. Without a plain `norm`, it also refers to `norm` with options."""
         if self.strategy and strategy != self.strategy:
@@ -152,6 +158,8 @@ def read(text: str, vocabulary: Vocabulary) -> Expectation:
         )
     if found.left.minus and found.always:
         raise InvalidValue("`always` does not support differences.", HOW)
+    if found.left.arms == found.right.arms:
+        raise InvalidValue(f"both sides name the same arms, got {text!r}.", HOW)
     if found.left.measure and found.right.measure:
         raise InvalidValue("one side must name arms, but both name a measure.", HOW)
     return found
