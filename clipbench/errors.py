@@ -1,7 +1,8 @@
 """Errors that a user sees, the places in files where they occurred, and suggestions for misspelt names.
 
 ClipbenchError            the command failed; the message says what to do        exit code 1
-└── InputError            the input is wrong, with every mistake and its place   exit code 2
+├── InputError            the input is wrong, with every mistake and its place   exit code 2
+└── Unsupported           a user's own function cannot be used as it is; becomes an InputError, or a failed trial
 UnknownName               no plug-in has that name; callers turn it into an InputError
 """
 
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+LONG = 160  # characters of a message
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -67,6 +71,35 @@ class InputError(ClipbenchError):
     def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
         """Keep the problems when the error is sent to another process."""
         return InputError, (self.problems,)
+
+
+class Unsupported(ClipbenchError):
+    """A user's own function cannot be used as it is: `text` says why, `remedy` what to change."""
+
+    def __init__(self, text: str, remedy: str, key: str = "model") -> None:
+        super().__init__(text, remedy, key)
+        self.text, self.remedy, self.key = text, remedy, key  # the key in the YAML that names the function
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.remedy}".rstrip()
+
+
+def described(error: Exception) -> str:
+    """Return the type and the first line of an error that a user's own function raised; of a long line one sentence."""
+    line = (str(error).strip().splitlines() or ["no message"])[0]
+    line = line if len(line) <= LONG else line.partition(". ")[0]
+    return f"{type(error).__name__}: {line.rstrip('.')}."
+
+
+@contextmanager
+def blamed(key: str, problem: str, remedy: str = "") -> Iterator[None]:
+    """Turn any error of a user's own function that is called within into Unsupported."""
+    try:
+        yield
+    except ClipbenchError:
+        raise
+    except Exception as error:
+        raise Unsupported(f"{problem}: {described(error)}", remedy, key) from error
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +42,7 @@ def check(
 ) -> None:
     """Validate experiments and report all mistakes at once.
 
-    The data are loaded, each model is built and takes one step. Nothing is trained or written.
+    The data are loaded, and each model is built and takes a few steps. Your own functions are also evaluated once.
     """
     from clipbench import config
     from clipbench.cli.experiment_summary import problem_values, summary, summary_lines, sweep_lines, sweep_values
@@ -65,7 +67,8 @@ def _prepared(path: Path, sets: Sequence[str], seeds: int | None) -> Experiment:
     """The experiment, with the notes of its plan."""
     from clipbench.planning.build import prepare
 
-    plan = prepare(str(path), sets, seeds)
+    with redirect_stdout(sys.stderr):  # the prints of a user's function must not mix with ours
+        plan = prepare(str(path), sets, seeds)
     return replace(plan.experiment, notes=plan.notes)
 
 

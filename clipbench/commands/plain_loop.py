@@ -14,7 +14,7 @@ from clipbench import datasets
 from clipbench.core.trial import Trial
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine.model.network import build_model
-from clipbench.engine.stacked_optimizers import make_optimizer
+from clipbench.engine.stacked_optimizers import optimizer_of
 from clipbench.execution.worker_pool import cores
 
 Batch = tuple[Tensor, Tensor]
@@ -27,7 +27,7 @@ def steps_per_second(trial: Trial, seconds: float, device: str = "cpu", threads:
     torch.set_num_threads(threads or cores())
     loaded = datasets.load(trial.data) if trial.data else None
     model = build_model(trial.model, loaded, trial.seed).to(device)
-    optimizer = make_optimizer(trial.optimizer, list(model.parameters()))
+    optimizer = optimizer_of(trial.optimizer, list(model.named_parameters()))
     done, start = 0, 0.0
     for x, y in _batches(loaded, trial, device):
         optimizer.zero_grad()

@@ -36,19 +36,20 @@ def refusal(plugin: Plugin, options: dict[str, Any]) -> str:
     """Why an optimizer cannot be made with these options; empty if it can."""
     import torch
 
+    from clipbench.plugins.optimizers import make_optimizer
     from clipbench.plugins.without_dynamo import avoid_dynamo
 
     avoid_dynamo()
-    parameter = torch.nn.Parameter(torch.zeros(1))
+    named = [(name, torch.nn.Parameter(torch.zeros(size))) for name, size in (("weight", (1, 1)), ("bias", (1,)))]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            optimizer = plugin.function([parameter], **options)
+            make_optimizer(plugin, named, options)
     except Exception as error:  # noqa: BLE001 - a user's own optimizer may refuse in any way
+        if plugin.source and "empty parameter list" in str(error):  # it selects parameters of a model, not of this one
+            return ""
         return f"{plugin.name} rejects its options: {' '.join(str(error).split()) or type(error).__name__}."
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return ""
-    return f"{plugin.name} returned {type(optimizer).__name__}, not a torch.optim.Optimizer."
+    return ""
 
 
 def _where(choice: Choice, changed: str, refusal: str, places: dict[str, Place]) -> Place:

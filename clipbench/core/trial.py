@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Union
 
-# Part of every trial's id. Raise it when the same options would train to other numbers.
-FORMAT = 1
+# Part of every trial's id. Raise it when the same options would train to other numbers; the second one for trials with
+# functions of the user's own.
+FORMAT, OWN_FORMAT = 1, 2
 
 # Options that clipbench adds to an arm where they mean something for its rule, unless the rule has one of that name.
 ADDED_OPTIONS = ("after", "warmup", "schedule", "scope", "noise", "delta")
@@ -99,7 +100,8 @@ class Trial:
     @cached_property
     def id(self) -> str:
         content = {f.name: _content(getattr(self, f.name)) for f in fields(self)}
-        return digest({"format": FORMAT, **content})
+        own = any(part.source for part in (self.model, self.optimizer, self.train.loss, *self.train.metrics))
+        return digest({"format": OWN_FORMAT if own else FORMAT, **content})
 
     @property
     def threshold(self) -> float | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipbench.datasets.dataset import Arrays, Dataset, check, fingerprint_of, pair_of
+from clipbench.errors import Unsupported
 from clipbench.plugins.registry import DataProblem, Plugin
 
 if TYPE_CHECKING:
@@ -48,7 +50,20 @@ class Stream(Dataset):
             raise DataProblem(
                 f"all batches must have the same shape: expected inputs {expected}, got {tuple(x.shape)}."
             )
+        for name, values, known in (("class", y, self._classes), ("token", x, self._tokens)):
+            if known and int(values.max()) >= known:
+                text = f"{name} {int(values.max())} was drawn, but the first examples, validation and test have only"
+                remedy = "Draw so many that all of them occur: `split: {test: 100000}`."
+                raise Unsupported(f"{text} 0 to {known - 1}.", remedy, "data")
         return x, y
+
+    @cached_property
+    def _classes(self) -> int:
+        return self.outputs if self.classes else 0
+
+    @cached_property
+    def _tokens(self) -> int:
+        return self.tokens
 
 
 def open_stream(plugin: Plugin, own: Mapping[str, Any], options: Mapping[str, Any]) -> Stream:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipbench.core.trial import Trial
 from clipbench.datasets import Stream
+from clipbench.engine import generators
 from clipbench.engine.clipping.chunk_clipping import sort_key
 from clipbench.engine.early_stop import EarlyStopping
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
@@ -19,10 +20,10 @@ from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.lane_status import LaneStatus
 from clipbench.engine.lanes import Lanes
 from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, example_losses
-from clipbench.engine.model.network import build_model
 from clipbench.engine.model.stacked import lane_norms
 from clipbench.engine.pruning import ChoosePruned, Pruning
 from clipbench.engine.telemetry import LOSS
+from clipbench.engine.unmoved_weights import UnmovedWeights
 
 Progress = Callable[[int], None]  # called with the number of lane-steps that were done
 
@@ -76,9 +77,9 @@ class ChunkTraining:
         self.trials = trials
         self.length = TrainingLength.of(trials[0].train, workspace.dataset)
         seeds = [trial.seed for trial in trials]
-        modules = {seed: build_model(trials[0].model, workspace.dataset, seed) for seed in set(seeds)}
-        workspace.start([modules[seed] for seed in seeds], seeds)
+        workspace.start(seeds)
         self.all_lanes = self.lanes = Lanes(trials, workspace, self.length)
+        self._unmoved = UnmovedWeights(self.lanes)
         self.positions = np.arange(len(trials))  # of `lanes` among all
         self.status = LaneStatus(len(trials), trials[0].train.diverge_above)
         self.early_stopping = EarlyStopping(trials[0].train, len(trials), self.status)
@@ -99,6 +100,10 @@ class ChunkTraining:
 
     def run(self, progress: Progress, choose_pruned: ChoosePruned | None = None) -> ChunkResult:
         """Train until the last epoch, or until every lane has diverged, stopped or was pruned."""
+        with generators.preserved():
+            return self._run(progress, choose_pruned)
+
+    def _run(self, progress: Progress, choose_pruned: ChoosePruned | None) -> ChunkResult:
         pruning = Pruning(choose_pruned, self.trials, self.status) if choose_pruned else None
         start = self._begin()
         for epoch in range(self.length.epochs):
@@ -126,12 +131,19 @@ class ChunkTraining:
     def seconds_per_step(self, budget: float) -> float:
         """Return the mean time of a step of all lanes, over the steps that fit the budget in seconds, at least one."""
         size = self.lanes.fill(0)
-        self.workspace.compute_gradients(size)  # compiles and warms up
-        start, done = time.perf_counter(), 0
-        while not done or (done < self.length.steps and time.perf_counter() - start < budget):
-            self._one_step(size)
-            done += 1
-        return (time.perf_counter() - start) / done
+        with generators.preserved():
+            self.workspace.compute_gradients(size)  # compiles and warms up
+            start, done = time.perf_counter(), 0
+            while not done or (done < self.length.steps and time.perf_counter() - start < budget):
+                self._one_step(size)
+                done += 1
+            return (time.perf_counter() - start) / done
+
+    def rehearse(self) -> None:
+        """Take a step and evaluate every part of the data; raise what fails."""
+        with generators.preserved():
+            self._one_step(self.lanes.fill(0))
+            self._finals()
 
     def _epoch(self, epoch: int, progress: Progress) -> bool:
         """Train for one epoch; return whether any lane is still alive at its end."""
@@ -251,6 +263,7 @@ class ChunkTraining:
         finals, membership = self._finals()
         steps = self.all_lanes.telemetry.steps[: self.step]
         self.all_lanes.clipping.finish(steps)
+        self._unmoved.refuse(self.all_lanes, steps, self.status.diverged_step)
         seconds, timings = self._rule_costs
         return ChunkResult(
             trials=self.trials,

@@ -44,7 +44,10 @@ class EarlyStopping:
         self._waited = np.where(better, 0, self._waited + 1)
         for lane in np.flatnonzero((self._waited >= self._patience) & self._status.alive):
             self._status.stopped_epoch[lane] = epoch
-            self._saved[int(lane)] = _state(workspace, int(np.flatnonzero(positions == lane)[0]))
+            row = int(np.flatnonzero(positions == lane)[0])
+            self._saved[int(lane)] = _state(workspace, row)
+            if workspace.models:
+                workspace.models[row].stopped = True
 
     def restore(self, workspace: Workspace) -> None:
         """Give every stopped lane the weights and buffers it stopped with, in the workspace of all lanes."""
@@ -55,5 +58,4 @@ class EarlyStopping:
 
 
 def _state(workspace: Workspace, lane: int) -> State:
-    params = {name: tensor.clone() for name, tensor in workspace.params.lane(lane).items()}
-    return params, {name: stack[lane].clone() for name, stack in workspace.states.items()}
+    return workspace.params.copy_of(lane), {name: stack[lane].clone() for name, stack in workspace.states.items()}

@@ -13,16 +13,22 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clipbench.core.trial import Component, Trial
+from clipbench.engine import generators
 from clipbench.engine.gradients.workspace import Workspace
 from clipbench.engine.schedule_factor import factor_of_step
+from clipbench.errors import Unsupported, blamed
 from clipbench.plugins import registry
+from clipbench.plugins.optimizers import make_optimizer
 from clipbench.plugins.without_dynamo import avoid_dynamo
 
 avoid_dynamo()
+
+WHOLE = "all lanes"  # the name of the one tensor that holds all parameters of all lanes
+REMEDY = "Choose an optimizer whose `step()` needs no closure and takes dense gradients."
 
 
 class RefusingLanes(Protocol):
@@ -38,60 +44,93 @@ class OptimizerGroup:
     """One optimizer and the lanes that it updates: one lane, or several where it works element by element."""
 
     def __init__(self, component: Component, workspace: Workspace, lanes: slice) -> None:
-        self._elementwise = is_elementwise(component)
+        self.name, self.is_elementwise = component.name, is_elementwise(component)
+        vary = workspace.examination.gradients_vary
         # Parameters that the loss never reaches have no gradient, as in torch; then tensors differ.
-        self._whole_storage = self._elementwise and not workspace.idle and lanes == slice(0, workspace.lanes)
-        self._workspace, self._first = workspace, lanes.start
-        self._tensors = [_with_gradient(*pair) for pair in self._views(workspace, lanes)]
-        self.optimizer = make_optimizer(component, self._tensors)
+        self._whole_storage = (
+            self.is_elementwise and not (workspace.examination.idle or vary) and lanes == slice(0, workspace.lanes)
+        )
+        self._place(workspace, lanes)
+        self._tensors = {name: nn.Parameter(weights, trained) for name, weights, trained in self._views()}
+        self._set_gradients()
+        self.optimizer = optimizer_of(component, list(self._tensors.items()))
         step = type(self.optimizer).step
         # torch's own without its hooks and its profiling, a third of the time of a step of SGD, and without the import
         # of torch._dynamo, which takes as long as that of torch.
-        self.step = partial(inspect.unwrap(step) if self._elementwise else step, self.optimizer)
+        self._step = partial(inspect.unwrap(step), self.optimizer) if self.is_elementwise else self._own_step
+        self.step = self._step_with_new_gradients if vary else self._step
 
     def move(self, workspace: Workspace, lanes: slice, before: Sequence[int]) -> None:
         """Continue with some of the lanes in another workspace; `before` are their numbers until now."""
-        rows = [lane - self._first for lane in before]
-        for tensor, (weights, gradient) in zip(self._tensors, self._views(workspace, lanes), strict=True):
-            self._select_state(tensor, rows)
+        rows = [lane - self._lanes.start for lane in before]
+        before_workspace = self._workspace
+        self._place(workspace, lanes)
+        for name, weights, _ in self._views():
+            tensor = self._tensors[name]
+            self._select_state(tensor, rows, before_workspace)
             tensor.grad = None
             tensor.data = weights
-            tensor.grad = gradient
-        self._workspace, self._first = workspace, lanes.start
+        self._set_gradients()
 
     def holds_views(self) -> bool:
         """Whether the optimizer holds views of weights or gradients other than the tensors it was given."""
         theirs = {tensors.storage.data_ptr() for tensors in (self._workspace.params, self._workspace.grads)}
         held = (list(self.optimizer.state.values()), {k: v for k, v in vars(self.optimizer).items() if k != "state"})
-        given = {id(tensor) for tensor in self._tensors}
+        given = {id(tensor) for tensor in self._tensors.values()}
         return any(
             tensor.untyped_storage().data_ptr() in theirs
             for tensor in _tensors_in(held, set())
             if id(tensor) not in given
         )
 
-    def _views(self, workspace: Workspace, lanes: slice) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield weights and gradients. A single lane has the shape that a user's optimizer expects."""
-        if self._whole_storage:
-            yield workspace.params.storage, workspace.grads.storage
-            return
-        index = lanes if self._elementwise else lanes.start
-        for name, block in workspace.params.items():
-            yield block[index], None if name in workspace.idle else workspace.grads[name][index]
+    def _own_step(self) -> None:
+        """Let a user's optimizer step as in a plain loop: its random numbers are those of the seed and the step."""
+        lane, workspace = self._lanes.start, self._workspace
+        generators.seed_all(-1 - generators.step_number(workspace.seeds[lane], workspace.step))
+        with torch.inference_mode(False), blamed("optimizer", f"{self.name} cannot take a step", REMEDY):
+            self.optimizer.step()
 
-    def _select_state(self, tensor: Tensor, rows: Sequence[int]) -> None:
+    def _step_with_new_gradients(self) -> None:
+        self._set_gradients()
+        self._step()
+
+    def _place(self, workspace: Workspace, lanes: slice) -> None:
+        self._workspace, self._lanes = workspace, lanes
+        # A single lane has the shape that a user's optimizer expects.
+        index = lanes if self.is_elementwise else lanes.start
+        self._gradients = {name: gradient[index] for name, gradient in workspace.grads.items()}
+
+    def _views(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """Yield names, weights, and whether they are trained; a user's optimizer gets the frozen ones too."""
+        if self._whole_storage:
+            yield WHOLE, self._workspace.params.storage, True
+        elif self.is_elementwise:
+            yield from ((name, block[self._lanes], True) for name, block in self._workspace.params.items())
+        else:
+            yield from self._workspace.parameters(self._lanes.start)
+
+    def _set_gradients(self) -> None:
+        """Give the tensors their gradients; some parameters have none, at this step or ever."""
+        if self._whole_storage:
+            self._tensors[WHOLE].grad = self._workspace.grads.storage
+            return
+        without = self._workspace.without_gradient(self._lanes.start)
+        for name, tensor in self._tensors.items():
+            tensor.grad = None if name in without else self._gradients.get(name)
+
+    def _select_state(self, tensor: Tensor, rows: Sequence[int], workspace: Workspace) -> None:
         """Reduce the state of each element to that of some lanes."""
-        if not self._elementwise:
+        if not self.is_elementwise:
             return
         state = self.optimizer.state.get(tensor, {})
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == tensor.shape:
-                state[name] = self._rows_of(value, rows)
+                state[name] = self._rows_of(value, rows, workspace)
 
-    def _rows_of(self, value: Tensor, rows: Sequence[int]) -> Tensor:
+    def _rows_of(self, value: Tensor, rows: Sequence[int], workspace: Workspace) -> Tensor:
         if not self._whole_storage:
             return value[rows]
-        params = self._workspace.params
+        params = workspace.params
         blocks = torch.split(value, [params.lanes * size for size in params.sizes.values()])
         return torch.cat([block.view(params.lanes, -1)[rows].view(-1) for block in blocks])
 
@@ -104,6 +143,7 @@ class Optimizers:
     ) -> None:
         self._of_lanes: list[OptimizerGroup] = []
         alone = {lane for group in refusing for lane in range(group.lanes.start, group.lanes.stop)}
+        alone |= set(range(len(trials))) if workspace.examination.gradients_vary else set()
         for is_alone, run in itertools.groupby(range(len(trials)), alone.__contains__):
             members = list(run)
             for lanes in _one_by_one(members) if is_alone else _alike(trials, members):
@@ -124,6 +164,10 @@ class Optimizers:
     def rates(self) -> list[float]:
         """Return the learning rate of every lane at the last step; 1 where an optimizer has none."""
         return [float(group.optimizer.param_groups[0].get("lr", 1.0)) for group in self._of_lanes]
+
+    def own_lanes(self) -> list[int]:
+        """Return the lanes whose optimizer is the user's own."""
+        return [lane for lane, group in enumerate(self._of_lanes) if not group.is_elementwise]
 
     def step(self) -> None:
         self._rates.advance()
@@ -180,16 +224,19 @@ def is_elementwise(component: Component) -> bool:
     return bool(registry.of("optimizer", component).facts.get("elementwise"))
 
 
-def make_optimizer(component: Component, tensors: list[Tensor]) -> Optimizer:
-    """Return the optimizer of a component on tensors that may hold many lanes."""
+def optimizer_of(component: Component, named: Sequence[tuple[str, nn.Parameter]]) -> Optimizer:
+    """Return the optimizer of a component on parameters that may hold many lanes."""
     plugin = registry.of("optimizer", component)
     options = component.as_dict()
-    if plugin.facts.get("elementwise") and tensors[0].device.type == "cpu":
+    if plugin.facts.get("elementwise") and named[0][1].device.type == "cpu":
         # Fused kernels round the last elements of a tensor differently: a lane would depend on its position.
         options["foreach"] = False
-    optimizer = plugin.function(tensors, **options)
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"it must return a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    with blamed("optimizer", f"{component.name} cannot be made"):
+        optimizer = make_optimizer(plugin, named, options)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in held for _, parameter in named if parameter.requires_grad):
+        text = f"the groups of {component.name} contain none of the parameters that are trained."
+        raise Unsupported(text, "Pass on the parameters that it is given, not copies of them.", "optimizer")
     return optimizer
 
 
@@ -205,12 +252,6 @@ def _alike(trials: Sequence[Trial], lanes: Sequence[int]) -> Iterator[slice]:
 
 def _one_by_one(lanes: Sequence[int]) -> list[slice]:
     return [slice(lane, lane + 1) for lane in lanes]
-
-
-def _with_gradient(weights: Tensor, gradient: Tensor | None) -> Tensor:
-    parameter = weights.detach()
-    parameter.grad = gradient
-    return parameter
 
 
 def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+from torch import nn
 
 from clipbench.core.trial import Component, Value
+from clipbench.engine import generators
 from clipbench.engine.clipping.chunk_clipping import excluded
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
 from clipbench.engine.gradients.microbatches import BATCH, Scope, scope_of
 from clipbench.engine.inputs.batches import TrainingLength
-from clipbench.engine.model.network import Network
-from clipbench.errors import did_you_mean
+from clipbench.engine.model.network import Batch, Network
+from clipbench.errors import described, did_you_mean
 from clipbench.planning.plan import Cohort
 from clipbench.plugins import registry
 
-Example = tuple[Tensor, Tensor]
 Arms = Sequence[tuple[str, Component]]  # each with its key path in the YAML
 
 
@@ -40,9 +39,9 @@ def unknown_excludes(arms: Arms, names: set[str]) -> Iterator[ArmProblem]:
                 yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules))
 
 
-def nothing_left(arms: Arms, model: str, network: Network) -> Iterator[ArmProblem]:
+def nothing_left(arms: Arms, model: str, module: nn.Module) -> Iterator[ArmProblem]:
     """Find arms that exclude every trained parameter of a model."""
-    names = [name for name, parameter in network.module.named_parameters() if parameter.requires_grad]
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     for key, arm in arms:
         patterns = _excludes(arm)
         if patterns and all(excluded(name, patterns) for name in names):
@@ -51,19 +50,19 @@ def nothing_left(arms: Arms, model: str, network: Network) -> Iterator[ArmProble
 
 
 def impossible_scopes(
-    arms: Arms, model: str, network: Network, schedule: TrainingLength, example: Example
+    arms: Arms, model: str, built: Callable[[], Network], schedule: TrainingLength, example: Batch
 ) -> Iterator[ArmProblem]:
     """Find scopes that split batches into too many parts, or into parts that the model cannot be trained on."""
     for key, arm in arms:
         scope, text, remedy = Scope.of(scope_of(arm), schedule.batch), "", ""
-        if scope.parts and not network.has_data:
+        if scope.parts and not built().has_data:
             text, remedy = "scope requires data.", "Remove it."
         elif scope.parts > schedule.batch:
             text = f"batches of {schedule.batch} examples cannot be split into {scope.parts} shards."
         elif scope.parts:
             size = _smallest(scope, schedule)
             some = "one example" if size == 1 else f"{size} examples"
-            if problem := _refusal(network, example, size):
+            if problem := _refusal(built(), example, size):
                 text = f"{model} cannot be trained on {some} at a time: {problem}."
         if text:
             yield ArmProblem(f"{key}.scope", text, remedy)
@@ -104,15 +103,13 @@ def _smallest(scope: Scope, schedule: TrainingLength) -> int:
     return min(size for batch in batches for size in scope.sizes(batch) if size)
 
 
-def _refusal(network: Network, example: Example, size: int) -> str:
-    params = {name: parameter.detach() for name, parameter in network.module.named_parameters()}
-    states = {name: buffer.clone() for name, buffer in network.module.named_buffers()}
+def _refusal(network: Network, example: Batch, size: int) -> str:
     try:
-        with torch.random.fork_rng(devices=[]):
-            network.loss(params, states, *(part[:size] for part in example))
+        with generators.preserved():
+            network.plain_loss(*(part[:size] for part in example))
     except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}"
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        return described(cause).rstrip(".")
     return ""
 
 

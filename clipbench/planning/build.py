@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from clipbench import config
 from clipbench import datasets as dataset
 from clipbench.config import Experiment
 from clipbench.core.trial import Component, Training, Trial, digest
 from clipbench.datasets import DataProblem, Dataset
-from clipbench.engine.gradients.looped import reason_to_loop
 from clipbench.engine.gradients.microbatches import BATCH, Scope
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.inputs.gradient_noise import try_noise
-from clipbench.engine.layers.replace import layers_for_many
-from clipbench.engine.model.network import DTYPES, Network, build_model
+from clipbench.engine.model.examination import Examination, examine
+from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, tensors_of
 from clipbench.engine.schedule_factor import try_schedule
-from clipbench.errors import Findings, InputError, Problem, UnknownName, gather
-from clipbench.planning import arm_checks
+from clipbench.errors import Findings, InputError, Problem, UnknownName, Unsupported, described, gather
+from clipbench.planning import arm_checks, rehearsal
+from clipbench.planning.activations import activations
 from clipbench.planning.constant_predictor import constants_of
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources
@@ -47,10 +44,14 @@ class _Setting:
     model: Component
     train: Training
     dataset: Dataset | None
-    module: nn.Module
+    keys: Mapping[str, str]  # of data and model, in the YAML
     schedule: TrainingLength
-    loop_reason: str
+    examination: Examination
     activations: int  # elements that one lane's forward pass keeps for its backward pass
+
+    def built(self) -> Network:
+        """Return the model anew."""
+        return _built(self.model, self.train, self.dataset)
 
 
 def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Plan:
@@ -68,12 +69,16 @@ class _Preparation:
     def plan(self) -> Plan:
         settings = [setting for setting in self._settings() if setting]
         self._check_arms(settings)
+        if not self.findings.problems:
+            for setting in settings:
+                self.findings.attempt(partial(self._rehearse, setting))
         self.findings.raise_if_any()
         cohorts = tuple(cohort for setting in settings for cohort in self._cohorts(setting))
         for setting in settings:
-            if setting.loop_reason:
-                text = f"{setting.model.name} is trained one model after another: {setting.loop_reason}."
-                self.findings.note(text)
+            if reason := setting.examination.loop_reason:
+                self.findings.note(f"{setting.model.name} is trained one model after another: {reason}.")
+            if setting.examination.sparse:
+                self.findings.note(f"{setting.model.name}: its sparse gradients are made dense.")
         return Plan(
             experiment=self.experiment,
             cohorts=cohorts,
@@ -81,7 +86,7 @@ class _Preparation:
             higher=_directions(settings),
             norm_rules=arm_checks.norm_rules(cohorts),
             examples={data.fingerprint: data.examples for data in (setting.dataset for setting in settings) if data},
-            constants=constants_of((each.module, each.train, each.dataset) for each in settings),
+            constants=constants_of((each.built(), each.dataset) for each in settings),
             validates=all(setting.dataset is not None and setting.dataset.val is not None for setting in settings),
         )
 
@@ -90,12 +95,13 @@ class _Preparation:
         experiment, attempt = self.experiment, self.findings.attempt
         data_keys = experiment.keys["data"] or ("data",)  # none, where an objective needs no data
         loaded = [attempt(partial(self._load, *each)) for each in zip(experiment.data, data_keys, strict=True)]
-        models = list(zip(experiment.models, experiment.keys["model"], strict=True))
-        for (data, found), (model, key) in itertools.product(zip(experiment.data, loaded, strict=True), models):
+        sets = zip(experiment.data, loaded, data_keys, strict=True)
+        models = zip(experiment.models, experiment.keys["model"], strict=True)
+        for (data, found, data_key), (model, key) in itertools.product(sets, models):
             if data is not None and found is None:
                 continue  # its problem is said already
             for train in experiment.training:
-                yield attempt(partial(self._try, data, found, model, key, train))
+                yield attempt(partial(self._try, data, found, model, {"data": data_key, "model": key}, train))
 
     def _load(self, data: Component | None, key: str) -> Dataset | None:
         if data is None:
@@ -106,28 +112,47 @@ class _Preparation:
         return loaded
 
     def _try(
-        self, data: Component | None, loaded: Dataset | None, model: Component, key: str, train: Training
+        self,
+        data: Component | None,
+        loaded: Dataset | None,
+        model: Component,
+        keys: Mapping[str, str],
+        train: Training,
     ) -> _Setting:
-        """Build the model and take one step of forward pass and loss on a few examples."""
-        module = self._call(key, f"{model.name} cannot be built", lambda: build_model(model, loaded, seed=0))
+        """Build the model and examine it in a few steps."""
+        self._call(keys["model"], f"{model.name} cannot be built", lambda: build_model(model, loaded, seed=0))
         train = _with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)
         self._try_functions(train, schedule.steps)
         self._check_measures(train, loaded)
-        module.to(DTYPES[train.dtype])
-        network = Network(module, train, has_data=loaded is not None)
-        example = _example(loaded, network.dtype)
         try:
-            activations = _activations(network, example, schedule.batch)
-            reason = reason_to_loop(network, example)
-        except Exception as error:  # noqa: BLE001 - the user's own function may fail in any way
-            shapes = f" on inputs {tuple(example[0].shape)}" if loaded else ""
-            output = _output(network, example)
-            said = "train.loss" in self.experiment.places and output is not None
-            text = f"{model.name} with loss {train.loss.name} cannot be trained{shapes}: {_sentence(error)}"
-            remedy = _beside(output, example[1]) or _no_input(network)
-            raise self._error("train.loss" if said else key, text, remedy) from None
-        return _Setting(data, model, train, loaded, module, schedule, reason, activations)
+            examination = examine(model, train, loaded)
+        except Unsupported as refusal:
+            raise self._refused(refusal, model, keys) from None
+        example = _example(loaded, DTYPES[train.dtype])
+        kept = activations(_built(model, train, loaded), example, schedule.batch)
+        return _Setting(data, model, train, loaded, keys, schedule, examination, kept)
+
+    def _rehearse(self, setting: _Setting) -> None:
+        """Try the user's own functions in one real step and one evaluation, with their optimizers and arms."""
+        train, parts = setting.train, (setting.data, setting.model)
+        optimizers, arms, keys = self.experiment.optimizers, self.experiment.arms, self.experiment.keys
+        for optimizer, arm in rehearsal.combinations(optimizers, arms, train, *parts):
+            trial = Trial(*parts, optimizers[optimizer], train, arms[arm], self.experiment.seeds[0])
+            try:
+                rehearsal.rehearse(trial, setting.dataset)
+            except Unsupported as refusal:
+                where = {**setting.keys, "optimizer": keys["optimizer"][optimizer]}
+                raise self._refused(refusal, setting.model, where) from None
+            except Exception as error:  # noqa: BLE001 - a rule of the user's own may fail in any way
+                raise self._error(keys["clip"][arm], f"{trial.strategy} cannot be used: {_sentence(error)}") from None
+
+    def _refused(self, refusal: Unsupported, model: Component, keys: Mapping[str, str]) -> InputError:
+        """Return a refusal at the key of what is refused; a default loss is at the key of the model."""
+        written = refusal.key != "train.loss" or "train.loss" in self.experiment.places
+        key = keys.get(refusal.key, refusal.key) if written else keys["model"]
+        text = f"{model.name}: {refusal.text}" if refusal.key == "model" else refusal.text
+        return self._error(key, text, refusal.remedy)
 
     def _check_measures(self, train: Training, loaded: Dataset | None) -> None:
         """Whether the measures that training looks at are there."""
@@ -171,13 +196,12 @@ class _Preparation:
     def _check_arms(self, settings: Sequence[_Setting]) -> None:
         """Say what arms ask for that a model or its data do not have."""
         arms = list(zip(self.experiment.keys["clip"], self.experiment.arms, strict=True))
-        names = {name for setting in settings for name, _ in setting.module.named_parameters()}
+        names = {name for setting in settings for name, _ in setting.built().module.named_parameters()}
         found = list(arm_checks.unknown_excludes(arms, names))
         for setting in settings:
-            network = Network(setting.module, setting.train, has_data=setting.dataset is not None)
-            example = _example(setting.dataset, network.dtype)
-            found += arm_checks.nothing_left(arms, setting.model.name, network)
-            found += arm_checks.impossible_scopes(arms, setting.model.name, network, setting.schedule, example)
+            example = _example(setting.dataset, DTYPES[setting.train.dtype])
+            found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
+            found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
             for note in arm_checks.privacy_notes(arms, isinstance(setting.dataset, dataset.Stream)):
                 self.findings.note(note)
         for problem in found:
@@ -185,7 +209,7 @@ class _Preparation:
 
     def _cohorts(self, setting: _Setting) -> Iterator[Cohort]:
         """Arms that look at the same parts of batches are trained together."""
-        parameters = sum(p.numel() for p in setting.module.parameters() if p.requires_grad)
+        parameters = sum(p.numel() for p in setting.built().module.parameters() if p.requires_grad)
         fingerprint = setting.dataset.fingerprint if setting.dataset else ""
         experiment, itemsize = self.experiment, DTYPES[setting.train.dtype].itemsize
         for scope, together in arm_checks.by_scope(experiment.arms).items():
@@ -202,7 +226,7 @@ class _Preparation:
                 parameters=parameters,
                 lane_bytes=itemsize * (4 * parameters + 5 * setting.activations // 4 + kept),
                 steps=setting.schedule.steps,
-                loop_reason=setting.loop_reason,
+                loop_reason=setting.examination.loop_reason,
             )
 
     def _call(self, key: str, problem: str, function: Callable[[], T]) -> T:
@@ -243,58 +267,19 @@ def _with_defaults(train: Training, loaded: Dataset | None, data: Component | No
     return train
 
 
-def _example(loaded: Dataset | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _built(model: Component, train: Training, loaded: Dataset | None) -> Network:
+    module = build_model(model, loaded, seed=0).to(DTYPES[train.dtype])
+    return Network(module, train, has_data=loaded is not None)
+
+
+def _example(loaded: Dataset | None, dtype: torch.dtype) -> Batch:
     if loaded is None:
         return torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
-    x, y = (torch.as_tensor(array[:4]) for array in loaded.train)
-    return tuple(t.to(dtype) if t.is_floating_point() else t for t in (x, y))  # type: ignore[return-value]
-
-
-def _output(network: Network, example: tuple[Tensor, Tensor]) -> Tensor | None:
-    """Return the model's output, or None if the model itself fails; with an output, the loss is at fault."""
-    if network.loss_is_output:
-        return None
-    params, states = dict(network.module.named_parameters()), dict(network.module.named_buffers())
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return network.predict(params, states, example[0])
-    except Exception:  # noqa: BLE001 - the user's own function may fail in any way
-        return None
-
-
-def _beside(output: Tensor | None, target: Tensor) -> str:
-    """Describe the inputs of a loss."""
-    if output is None:
-        return ""
-    kind = "real numbers" if target.is_floating_point() else "classes"
-    return f"The model returns shape {tuple(output.shape)}, and the targets are {kind} of shape {tuple(target.shape)}."
-
-
-def _no_input(network: Network) -> str:
-    takes = inspect.signature(network.module.forward).parameters
-    return "" if takes or not network.has_data else "Its forward takes no input; remove the data."
-
-
-def _activations(network: Network, example: tuple[Tensor, Tensor], batch: int) -> int:
-    """Elements that a step of a whole batch keeps for its backward pass, counted on a few examples."""
-    own = {parameter.data_ptr() for parameter in network.module.parameters()}
-    kept: dict[int, Tensor] = {}  # by their memory: views share it, and what is kept here is not used again
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in own:
-            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
-
-    states = {name: buffer.clone() for name, buffer in network.module.named_buffers()}
-    count = saved_tensors_hooks(keep, lambda tensor: tensor)
-    with torch.random.fork_rng(devices=[]), layers_for_many(), count:
-        network.loss(dict(network.module.named_parameters()), states, *example)
-    elements = sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in kept.values())
-    return elements * batch // max(len(example[0]), 1)
+    x, y = (array[:4] for array in loaded.train)
+    return tensors_of((x, y), dtype)
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, UnknownName):
         return f"{error.text} {error.remedy}".rstrip()
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}."
+    return described(error)

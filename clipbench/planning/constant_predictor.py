@@ -6,20 +6,20 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipbench.core.trial import Training
 from clipbench.datasets import Dataset
 from clipbench.datasets.dataset import is_labels
-from clipbench.engine.model.network import Network
+from clipbench.engine import generators
+from clipbench.engine.model.network import Network, tensors_of
 
 
-def constants_of(tried: Iterable[tuple[nn.Module, Training, Dataset | None]]) -> dict[str, dict[str, float]]:
+def constants_of(tried: Iterable[tuple[Network, Dataset | None]]) -> dict[str, dict[str, float]]:
     """Return the metrics of the best constant on each data set, by its fingerprint."""
     found: dict[str, dict[str, float]] = {}
-    for module, train, dataset in tried:
+    for network, dataset in tried:
         if dataset is not None:
-            values = _measures(Network(module, train, has_data=True), dataset)
+            values = _measures(network, dataset)
             found.setdefault(dataset.fingerprint, {}).update(values)
     return found
 
@@ -38,8 +38,7 @@ def _measures(network: Network, dataset: Dataset) -> dict[str, float]:
     for part, pair in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
         if pair is None:
             continue
-        y = torch.as_tensor(pair[1])
-        y = y.to(network.dtype) if y.is_floating_point() else y
+        _, y = tensors_of(pair, network.dtype)
         try:
             values = network.measures(constant.expand(len(y), *output.shape[1:]), y)
         except Exception:  # noqa: BLE001 - the user's own function may fail in any way on what is no model's output
@@ -53,10 +52,9 @@ def _output(network: Network, dataset: Dataset) -> Tensor | None:
     """An output of the model on two examples; None if it has none."""
     if network.loss_is_output:
         return None
-    x = torch.as_tensor(dataset.train[0][:2])
-    params, states = dict(network.module.named_parameters()), dict(network.module.named_buffers())
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return network.predict(params, states, x.to(network.dtype) if x.is_floating_point() else x)
+    x, y = (array[:2] for array in dataset.train)
+    with torch.no_grad(), generators.preserved():
+        return network.plain_output(tensors_of((x, y), network.dtype)[0])
 
 
 def _constant(dataset: Dataset, output: Tensor) -> Tensor | None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from clipbench.plugins.registry import Plugin
 
 # Options of the implementation, which the engine sets, and `maximize`, which the sign of a loss replaces.
 HIDDEN = ("foreach", "fused", "capturable", "differentiable", "maximize")
+
+
+def make_optimizer(plugin: Plugin, named: Sequence[tuple[str, nn.Parameter]], options: Mapping[str, Any]) -> Optimizer:
+    """Return the optimizer of a plug-in, which is given the parameters, or (name, parameter) if it asks for `named`."""
+    passed = {"params": [parameter for _, parameter in named], "named": list(named)}
+    optimizer = plugin.function(**{name: passed[name] for name in plugin.given}, **options)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"it returned {type(optimizer).__name__}, not a torch.optim.Optimizer")
+    return optimizer
 
 
 def elementwise(name: str, function: type[Optimizer], formula: str) -> Plugin:

@@ -44,7 +44,7 @@ GIVEN: Mapping[str, frozenset[str]] = {
     ),
     "model": frozenset({"inputs", "outputs"}),
     "data": frozenset({"generator", "batch_size", "shares", "yaml_folder"}),
-    "optimizer": frozenset({"params"}),
+    "optimizer": frozenset({"params", "named"}),
     "loss": frozenset({"output", "target"}),
     "metric": frozenset({"output", "target"}),
     "schedule": frozenset({"step", "steps"}),

@@ -283,7 +283,7 @@ def test_a_model_may_turn_a_stream_into_its_loss(tmp_path):
         ),
         ({"data": {"name": "temporal_order", "split": {"val": 0.2}}}, "data.split.val: expected an integer"),
         ({"data": {"name": "temporal_order", "length": 9}}, "data.length: "),
-        ({"data": "copy"}, "The model returns shape (4, 9), and the targets are classes of shape (4, 40)."),
+        ({"data": "copy"}, "fails on outputs of shape (4, 9) and targets that are classes of shape (4, 40): "),
         ({"data": {"name": "temporal_order", "generator": 1}}, "no option 'generator'"),
     ],
 )

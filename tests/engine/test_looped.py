@@ -11,6 +11,7 @@ import torch
 from clipbench import datasets, engine
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
+from clipbench.errors import Unsupported
 from tests import oracle
 
 C = Component.of
@@ -279,7 +280,7 @@ def test_a_layer_without_gradient_stays_as_it_was():
     ],
 )
 def test_an_invalid_model_is_refused_with_a_message(model, loss, says):
-    with pytest.raises((TypeError, ValueError), match=says):
+    with pytest.raises((TypeError, ValueError, Unsupported), match=says):
         engine.train(trials_of(model, train=training(loss=C(loss))))
 
 
@@ -301,5 +302,5 @@ def test_a_metric_may_leave_torch(model):
 
 @pytest.mark.parametrize("model", ["plain", "looks_at_numbers"])
 def test_a_metric_that_returns_no_tensor_is_refused_with_a_message(model):
-    with pytest.raises(TypeError, match="a_plain_number must return a scalar tensor, got float"):
+    with pytest.raises(Unsupported, match="a_plain_number must return a scalar tensor, got float"):
         engine.train(trials_of(model, train=training(metrics=(C("tests.toys:a_plain_number"),))))

@@ -258,7 +258,7 @@ import clipbench
 
 @clipbench.strategy(per="model")
 def mine(n, threshold):
-    return (threshold / n).clamp(max=1)
+    return (threshold / n).clamp(max=1), n > threshold
 """
 
 

@@ -13,7 +13,7 @@ from clipbench import datasets, engine
 from clipbench.config import load
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.errors import UnknownName
+from clipbench.errors import UnknownName, Unsupported
 from clipbench.plugins import registry
 
 C = Component.of
@@ -270,7 +270,7 @@ def test_an_own_optimizer_trains_every_lane_alone(folder):
 
 def test_an_invalid_optimizer_is_refused_with_a_message(folder):
     write(folder, "def nothing(params, lr): return None\n")
-    with pytest.raises(TypeError, match=r"must return a torch.optim.Optimizer, got NoneType"):
+    with pytest.raises(Unsupported, match=r"it returned NoneType, not a torch.optim.Optimizer"):
         train_one(optimizer=own("optimizer", "./own.py:nothing", folder, lr=0.1))
 
 

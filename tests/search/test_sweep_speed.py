@@ -12,7 +12,7 @@ import yaml
 from clipbench import datasets
 from clipbench.commands.session import Session, Settings
 from clipbench.engine.model.network import build_model
-from clipbench.engine.stacked_optimizers import make_optimizer
+from clipbench.engine.stacked_optimizers import optimizer_of
 from clipbench.planning.build import prepare
 from clipbench.planning.find_contenders import contenders
 from clipbench.search import samplers_and_pruners
@@ -91,7 +91,7 @@ class OneByOne:
         values = {k.path: asked.suggest_float(k.path, k.low, k.high, log=k.log) for k in contender.hyperparameters}
         trials = contender.trials(values, self.search.seeds)
         models = [build_model(trial.model, self.data, trial.seed) for trial in trials]
-        optimizers = [make_optimizer(trials[0].optimizer, list(model.parameters())) for model in models]
+        optimizers = [optimizer_of(trials[0].optimizer, list(model.named_parameters())) for model in models]
         generators = [torch.Generator().manual_seed(trial.seed) for trial in trials]
         for epoch in range(1, trials[0].train.epochs + 1):
             scores = [self._epoch(*each, trials[0]) for each in zip(models, optimizers, generators, strict=True)]

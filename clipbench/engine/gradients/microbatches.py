@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from clipbench.core.trial import Component, Value
+from clipbench.engine import generators
 from clipbench.engine.compiler import program
 from clipbench.engine.compiler.program import Program
-from clipbench.engine.gradients.looped import batch_of_lane, loss_and_gradients
+from clipbench.engine.gradients.looped import batch_of_lane
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.lane_tensors import LaneTensors
-from clipbench.engine.model.network import Batch, fork_seeded_rng
+from clipbench.engine.model.network import Batch
 from clipbench.engine.model.stacked import StackedTensors
 
 BATCH = "batch"
@@ -157,17 +158,22 @@ class LoopedMicrobatchStep:
 
     def __call__(self) -> None:
         tensors, parts = self._tensors, self._parts
-        for lane in range(tensors.lanes):
+        for lane, model in enumerate(tensors.models):
+            if model.stopped:
+                continue
+            generators.seed_all(generators.step_number(tensors.seeds[lane], tensors.step))  # once for all parts
+            absent = []
             x, y = batch_of_lane(self._batch, lane)
-            with fork_seeded_rng(tensors.seeds[lane], tensors.step):  # the parts of a batch draw one after another
-                for part, cut in enumerate(zip(torch.split(x, self._sizes), torch.split(y, self._sizes), strict=True)):
-                    position = lane * parts.scope.parts + part
-                    if len(cut[0]):
-                        parts.loss[position], grads = loss_and_gradients(tensors, lane, cut)
-                    else:
-                        parts.loss[position] = 0.0
-                        grads = {name: torch.zeros_like(tensor) for name, tensor in tensors.params.lane(lane).items()}
-                    parts.grads.set_lane(position, grads)
+            for part, cut in enumerate(zip(torch.split(x, self._sizes), torch.split(y, self._sizes), strict=True)):
+                position = lane * parts.scope.parts + part
+                if len(cut[0]):
+                    parts.loss[position], grads = model.loss_and_gradients(cut)
+                    absent.append(model.without_gradient)
+                else:
+                    parts.loss[position] = 0.0
+                    grads = {name: torch.zeros_like(tensor) for name, tensor in tensors.params.lane(lane).items()}
+                parts.grads.set_lane(position, grads)
+            model.without_gradient = frozenset.intersection(*absent)
 
 
 def by_part(block: Tensor, parts: Microbatches) -> Tensor:

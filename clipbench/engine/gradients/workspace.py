@@ -16,7 +16,7 @@ from clipbench.core.trial import Component, Training, Trial, Value
 from clipbench.datasets import Dataset
 from clipbench.engine.compiler import program
 from clipbench.engine.compiler.invariance import InvarianceCheck
-from clipbench.engine.gradients.looped import LoopedStep, reason_to_loop
+from clipbench.engine.gradients.looped import LoopedStep
 from clipbench.engine.gradients.microbatches import (
     LoopedMicrobatchStep,
     Microbatches,
@@ -28,7 +28,7 @@ from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.evaluation import Evaluation
 from clipbench.engine.model.lane_tensors import LaneTensors
-from clipbench.engine.model.network import Batch, build_model
+from clipbench.engine.model.network import Batch
 from clipbench.engine.model.stacked import StackedTensors
 
 
@@ -65,9 +65,10 @@ class WorkspaceShape:
 class Workspace(LaneTensors):
     """The tensors of K lanes, their batches, and the programs that compute gradients and measures."""
 
-    def __init__(self, shape: WorkspaceShape, dataset: Dataset | None) -> None:
-        super().__init__(build_model(shape.model, dataset, seed=0), shape.train, dataset, shape.device)
-        self.loop_reason = reason_to_loop(self.network, self._example())
+    def __init__(self, shape: WorkspaceShape, dataset: Dataset | None, loop_reason: str = "") -> None:
+        """With a reason, lanes are trained one after another though the model may allow more."""
+        super().__init__(shape.model, shape.train, dataset, shape.device)
+        self.examination = replace(self.examination, loop_reason=self.examination.loop_reason or loop_reason)
         self._make(shape)
 
     def narrower(self, lanes: int) -> Workspace:
@@ -83,7 +84,7 @@ class Workspace(LaneTensors):
         scope = Scope.of(shape.scope, TrainingLength.of(shape.train, self.dataset).batch)
         self.microbatches = Microbatches(scope, self.params.lane(0), self.loss) if scope.parts else None
         self._steps: dict[int, tuple[Batch, GradientStep]] = {}
-        self.evaluate = Evaluation(self, looped=bool(self.loop_reason))
+        self.evaluate = Evaluation(self)
         self.seconds = time.perf_counter() - start  # spent on making it and compiling its programs
 
     @property

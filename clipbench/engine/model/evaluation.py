@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from clipbench.engine import generators
 from clipbench.engine.compiler import program
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.lane_tensors import LaneTensors
-from clipbench.engine.model.network import fork_seeded_rng
 
 # The number of examples in one pass: few, so that the activations of all lanes stay in the CPU cache.
 PIECE = 128
@@ -22,11 +22,10 @@ Predict = Callable[[Tensor], Tensor]
 class Evaluation:
     """Call it with the name of a part."""
 
-    def __init__(self, tensors: LaneTensors, looped: bool) -> None:
-        """`looped` evaluates one lane after another."""
+    def __init__(self, tensors: LaneTensors) -> None:
         self._tensors = tensors
-        self._predict = self._one_by_one if looped else self._compiled()
-        self._vmap_measures = True
+        self._predict = self._one_by_one if tensors.loop_reason else self._compiled()
+        self._vmap_measures = not tensors.network.own_measures
 
     def __call__(self, name: str) -> Tensor:
         """Return the measures on a part: [measures, lanes]."""
@@ -49,7 +48,10 @@ class Evaluation:
                 return torch.stack(vmap(network.measures, in_dims=(0, None))(outputs, y))
             except (RuntimeError, TypeError, ValueError):  # a metric may do what vmap does not support: `.item()`
                 self._vmap_measures = False
-        each = [torch.stack([value.detach() for value in network.measures(output, y)]) for output in outputs]
+        each = []
+        for lane, output in enumerate(outputs):
+            self._seed(lane)
+            each.append(torch.stack([value.detach() for value in network.plain_measures(output, y.clone())]))
         return torch.stack(each, dim=1)
 
     def _compiled(self) -> Predict:
@@ -82,8 +84,11 @@ class Evaluation:
     def _examples_interact(self, x: Tensor) -> bool:
         """Whether the output for an example depends on the others, as with normalization by batch statistics."""
         network, half = self._tensors.network, -(-len(x) // 2)
-        with fork_seeded_rng(0, 0):  # weights that are zero at the start could hide the dependence
-            params = {name: p + 0.1 * torch.randn_like(p) for name, p in network.module.named_parameters()}
+        draw = torch.Generator(x.device).manual_seed(0)  # weights that are zero at the start could hide the dependence
+        params = {
+            name: p + 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype, device=p.device)
+            for name, p in network.module.named_parameters()
+        }
         states = dict(network.module.named_buffers())
         apart, together = (network.predict(params, states, some)[:half] for some in (x[:half], x))
         scale = float(together.abs().max())
@@ -103,7 +108,8 @@ class Evaluation:
         return torch.stack([self._of_lane(lane, x) for lane in range(self._tensors.lanes)])
 
     def _of_lane(self, lane: int, x: Tensor) -> Tensor:
-        tensors = self._tensors
-        states = {name: stack[lane] for name, stack in tensors.states.items()}
-        with fork_seeded_rng(tensors.seeds[lane], tensors.step):  # some models draw in eval mode too
-            return tensors.network.predict(tensors.params.lane(lane), states, x)
+        self._seed(lane)  # some models draw in eval mode too
+        return self._tensors.models[lane].output(x, on_copy=self._tensors.examination.evaluation_changes)
+
+    def _seed(self, lane: int) -> None:
+        generators.seed_all(generators.step_number(self._tensors.seeds[lane], self._tensors.step))

@@ -7,26 +7,36 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from clipbench.core.trial import Training
+from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine.model.network import Batch, Network, idle_parameters
+from clipbench.engine.model.examination import Kind, examine
+from clipbench.engine.model.lane_model import LaneModel
+from clipbench.engine.model.network import Batch, Network, build_model, tensors_of
 from clipbench.engine.model.stacked import StackedTensors
 
 
 class LaneTensors:
-    """What evaluation and the programs of a step read and write."""
+    """What evaluation and the programs of a step read and write.
 
-    def __init__(self, module: nn.Module, train: Training, dataset: Dataset | None, device: str) -> None:
+    Lanes that are trained one after another have a module each, and buffers are theirs: `states` is empty.
+    """
+
+    def __init__(self, component: Component, train: Training, dataset: Dataset | None, device: str) -> None:
         self.dataset = dataset
         self.device = torch.device(device)
-        self.network = Network(module, train, has_data=dataset is not None)
-        module.to(self.device, self.network.dtype)
+        self.examination = examine(component, train, dataset)
+        self.network = Network(build_model(component, dataset, seed=0), train, has_data=dataset is not None)
+        self.network.module.to(self.device, self.network.dtype)
+        self._component, self._kind = component, Kind.of(self.network.module)
         self.like = self._part("train") or self._no_data()  # the training data; of a stream, a sample
         self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
         if isinstance(dataset, Stream):
             self.parts["train"] = None  # the examples that it trained on are not stored
-        # Noise on the gradient moves every parameter.
-        self.idle = frozenset() if train.noise else idle_parameters(self.network, *self._example())
+
+    @property
+    def loop_reason(self) -> str:
+        """Why lanes are trained one after another; empty if they are one tensor program."""
+        return self.examination.loop_reason
 
     def _allocate(self, lanes: int) -> None:
         self.lanes = lanes
@@ -35,20 +45,26 @@ class LaneTensors:
         self.params = StackedTensors(trained, lanes, self.network.dtype, self.device)
         self.grads = StackedTensors(trained, lanes, self.network.dtype, self.device)
         fixed = {name: tensor for name, tensor in module.named_parameters() if not tensor.requires_grad}
-        self.states = {name: _stacked(tensor, lanes) for name, tensor in [*fixed.items(), *module.named_buffers()]}
+        states = {} if self.loop_reason else {**fixed, **dict(module.named_buffers())}
+        self.states = {name: _stacked(tensor, lanes) for name, tensor in states.items()}
+        self.models: list[LaneModel] = []  # of the lanes, if they are trained one after another
         self.loss = torch.zeros(lanes, dtype=self.network.dtype, device=self.device)
         self.seeds: list[int] = [0] * lanes
         self.step = 0  # of the current training; models that draw random numbers draw others at each step
 
-    def start(self, modules: Sequence[nn.Module], seeds: Sequence[int]) -> None:
-        """Give every lane its initial state."""
+    def start(self, seeds: Sequence[int]) -> None:
+        """Give every lane the initial model of its seed."""
         self.seeds = list(seeds)
         self.step = 0
+        once = {} if self.loop_reason else {seed: self._built(seed) for seed in set(seeds)}
+        modules = [once[seed] if once else self._built(seed) for seed in seeds]
         for lane, module in enumerate(modules):
             tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             self.params.set_lane(lane, {name: tensors[name].detach() for name in self.params})
             for name, stack in self.states.items():
                 stack[lane].copy_(tensors[name].detach())
+        self.models = [LaneModel(self.network.of(module)) for module in modules] if self.loop_reason else []
+        self._bind_models()
 
     def copy_from(self, other: LaneTensors, lanes: Sequence[int]) -> None:
         """Continue with some lanes of another."""
@@ -56,12 +72,37 @@ class LaneTensors:
         self.step = other.step
         for mine, theirs in self._pairs(other):
             mine.copy_(theirs[lanes])
+        self.models = [other.models[lane] for lane in lanes] if other.models else []
+        self._bind_models()
 
     def copy_back(self, other: LaneTensors, lanes: Sequence[int]) -> None:
         """Copy all lanes of another back to their positions here."""
         self.step = other.step
         for mine, theirs in self._pairs(other):
             mine[lanes] = theirs
+        self._bind_models()
+
+    def parameters(self, lane: int) -> Iterator[tuple[str, Tensor, bool]]:
+        """Yield the name and the weights of every parameter of a lane, and whether it is trained."""
+        module = self.models[lane].module if self.models else self.network.module
+        for name, parameter in module.named_parameters():
+            trained = name in self.params
+            weights = self.params[name][lane] if trained else parameter if self.models else self.states[name][lane]
+            yield name, weights.detach(), trained
+
+    def without_gradient(self, lane: int) -> frozenset[str]:
+        """Return the parameters of a lane that have no gradient at this step: no optimizer changes them."""
+        return self.models[lane].without_gradient if self.examination.gradients_vary else self.examination.idle
+
+    def _built(self, seed: int) -> nn.Module:
+        """Return the initial model of a seed, which must be of the same kind as that of the others."""
+        module = build_model(self._component, self.dataset, seed).to(self.device, self.network.dtype)
+        self._kind.refuse_other(Kind.of(module), attributes=not self.loop_reason)
+        return module
+
+    def _bind_models(self) -> None:
+        for lane, model in enumerate(self.models):
+            model.bind(self.params.lane(lane))
 
     def named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Sequence[Tensor]]:
         """Split the inputs of a program into parameters by name, states by name, and the rest."""
@@ -78,20 +119,12 @@ class LaneTensors:
 
     def _part(self, name: str) -> Batch | None:
         arrays = getattr(self.dataset, name, None)
-        return None if arrays is None else (self._tensor(arrays[0]), self._tensor(arrays[1]))
+        return None if arrays is None else tensors_of(arrays, self.network.dtype, self.device)
 
     def _no_data(self) -> Batch:
         """Return a placeholder batch for an objective without data."""
         nothing = torch.zeros(1, device=self.device, dtype=self.network.dtype)
         return nothing, nothing
-
-    def _tensor(self, array: object) -> Tensor:
-        tensor = torch.as_tensor(array)
-        return tensor.to(self.device, self.network.dtype if tensor.is_floating_point() else tensor.dtype)
-
-    def _example(self) -> Batch:
-        x, y = self.like
-        return x[:4], y[:4]
 
 
 def _stacked(tensor: Tensor, lanes: int) -> Tensor:

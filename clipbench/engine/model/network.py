@@ -1,10 +1,13 @@
-"""A model, its loss and its metrics as pure functions of weights, for the vectorised and the looped path."""
+"""A model with its loss and metrics: as pure functions of its weights, or called as it is."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,9 @@ from torch.func import functional_call
 
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset
+from clipbench.datasets.dataset import Arrays
+from clipbench.engine import generators
+from clipbench.errors import Unsupported, blamed
 from clipbench.plugins import registry
 
 Tensors = Mapping[str, Tensor]
@@ -20,21 +26,34 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def build_model(component: Component, dataset: Dataset | None, seed: int) -> nn.Module:
-    """Return the initial model of a seed: the model function is called after `torch.manual_seed(seed)`, in float32."""
+    """Return the initial model of a seed: all generators are seeded, then the model function is called, in float32."""
     plugin = registry.of("model", component)
     given = {name: getattr(dataset, name) for name in plugin.given} if dataset else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with generators.preserved():
+        generators.seed_all(seed)
         module = plugin.function(**given, **component.as_dict())
     if not isinstance(module, nn.Module):
         raise TypeError(f"it must return a torch.nn.Module, got {type(module).__name__}")
+    module = _without_compiler(module)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ValueError("it has no parameters to train")
     return module
 
 
+def tensors_of(arrays: Arrays, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batch:
+    """Return inputs and targets as tensors; real numbers in the type of training."""
+    x, y = map(torch.as_tensor, arrays)
+    x, y = (t.to(device, dtype if t.is_floating_point() else t.dtype) for t in (x, y))
+    return x, y
+
+
+def is_own(component: Component) -> bool:
+    """Whether a model is the user's own."""
+    return bool(registry.of("model", component).source)
+
+
 class Network:
-    """The forward pass, objective and measures of one model, for given weights."""
+    """The forward pass, objective and measures of one model."""
 
     def __init__(self, module: nn.Module, train: Training, has_data: bool) -> None:
         self.module = module
@@ -42,38 +61,69 @@ class Network:
         self.dtype = DTYPES[train.dtype]
         self._l1, self._l2 = train.l1, train.l2
         self.loss_is_output = train.loss.name == "output"
-        self._loss = None if self.loss_is_output else _measure("loss", train.loss)
-        self._metrics = [_measure("metric", metric) for metric in train.metrics]
+        self._loss = None if self.loss_is_output else Measure("loss", train.loss, "train.loss")
+        self._metrics = [Measure("metric", each, f"train.metrics[{n}]") for n, each in enumerate(train.metrics)]
         self.names = train.measures  # of the measures
 
-    def forward(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
-        tensors = {**params, **states}
-        output = functional_call(self.module, tensors, (x,) if self.has_data else ())
-        for name, state in states.items():
-            if tensors[name] is not state:  # the model replaced its buffer: `self.seen = self.seen + 1`
-                state.copy_(tensors[name].detach())
-        if not isinstance(output, Tensor):
-            raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
-        return output
+    def of(self, module: nn.Module) -> Network:
+        """Return the same for another module."""
+        other = copy.copy(self)
+        other.module = module
+        return other
+
+    @property
+    def own_measures(self) -> list[Measure]:
+        """The loss and the metrics that are the user's own."""
+        return [each for each in (self._loss, *self._metrics) if each and each.is_own]
+
+    # As pure functions of weights, for `vmap`.
 
     def loss(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """Return the training loss in train mode: the loss of the batch, and the L1 and L2 penalties."""
         self.module.train()
-        loss = self._objective(self.forward(params, states, x), y)
-        if self._l1:
-            loss = loss + self._l1 * torch.stack([weights.abs().sum() for weights in params.values()]).sum()
-        if self._l2:
-            loss = loss + self._l2 * torch.stack([weights.square().sum() for weights in params.values()]).sum()
-        return loss
+        return self._with_penalties(self._objective(self._call(params, states, x), y), params.values())
 
     def predict(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
         """Return the output in eval mode."""
         self.module.eval()
-        return self.forward(params, states, x)
+        return self._call(params, states, x)
 
     def measures(self, output: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """Return the loss, then the metrics, of an output in eval mode."""
         return (self._objective(output, y), *(metric(output, y).to(self.dtype) for metric in self._metrics))
+
+    # As a plain loop calls them. What a model changes in itself stays.
+
+    def plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the training loss of the module in train mode."""
+        self.module.train()
+        with blamed("model", f"training fails on inputs {tuple(x.shape)}", self._remedy()):
+            output = _checked(self.module(*self._inputs(x)))
+        with self._blamed_on_loss(output, y):
+            loss = self._objective(output, y)
+        return self._with_penalties(loss, [p for p in self.module.parameters() if p.requires_grad])
+
+    def plain_output(self, x: Tensor) -> Tensor:
+        """Return the output of the module in eval mode."""
+        self.module.eval()
+        with blamed("model", f"evaluation fails on inputs {tuple(x.shape)}"):
+            return _checked(self.module(*self._inputs(x)))
+
+    def plain_measures(self, output: Tensor, y: Tensor) -> list[Tensor]:
+        """Return the loss, then the metrics, of an output in eval mode."""
+        remedy = "In evaluation it gets all examples of a part at once."
+        with self._blamed_on_loss(output, y, remedy):
+            found = [self._objective(output, y)]
+        for metric in self._metrics:
+            with blamed(metric.key, f"the metric {metric.name} fails on {_shapes(output, y)}", remedy):
+                found.append(metric(output, y).to(self.dtype))
+        return found
+
+    def _call(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
+        return _checked(functional_call(self.module, {**params, **states}, self._inputs(x)))
+
+    def _inputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x,) if self.has_data else ()
 
     def _objective(self, output: Tensor, y: Tensor) -> Tensor:
         loss = self._loss(output, y) if self._loss else output
@@ -81,43 +131,72 @@ class Network:
             raise ValueError(f"the loss must be a scalar, got the shape {tuple(loss.shape)}")
         return loss.reshape(())
 
+    def _with_penalties(self, loss: Tensor, weights: Iterable[Tensor]) -> Tensor:
+        if self._l1:
+            loss = loss + self._l1 * torch.stack([tensor.abs().sum() for tensor in weights]).sum()
+        if self._l2:
+            loss = loss + self._l2 * torch.stack([tensor.square().sum() for tensor in weights]).sum()
+        return loss
 
-@contextmanager
-def fork_seeded_rng(seed: int, step: int) -> Iterator[None]:
-    """Random numbers of a seed and step, independent of those that draw batches; lanes of a seed share them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed * 1_000_003 + step) % 2**63)
-        yield
+    def _blamed_on_loss(self, output: Tensor, y: Tensor, remedy: str = "") -> AbstractContextManager[None]:
+        name = self._loss.name if self._loss else "of the model"
+        return blamed("train.loss", f"the loss {name} fails on {_shapes(output, y)}", remedy)
+
+    def _remedy(self) -> str:
+        takes = inspect.signature(self.module.forward).parameters
+        return "" if takes or not self.has_data else "Its forward takes no input; remove the data."
 
 
-def idle_parameters(network: Network, x: Tensor, y: Tensor) -> frozenset[str]:
-    """Return the parameters that do not influence the loss: they have no gradient, and no optimizer changes them."""
-    module = copy.deepcopy(network.module)  # training may change its buffers
-    twin = copy.copy(network)
-    twin.module = module
-    params = {name: p.detach().requires_grad_(p.requires_grad) for name, p in module.named_parameters()}
-    trained = [name for name, p in params.items() if p.requires_grad]
-    with torch.random.fork_rng(devices=[]):
-        loss = twin.loss(params, dict(module.named_buffers()), x, y)
-    grads = torch.autograd.grad(loss, [params[name] for name in trained], allow_unused=True)
-    return frozenset(name for name, gradient in zip(trained, grads, strict=True) if gradient is None)
+class Measure:
+    """A loss or a metric: a function of output and target, which returns a scalar tensor."""
+
+    def __init__(self, kind: str, component: Component, key: str) -> None:
+        plugin = registry.of(kind, component)
+        self.name, self.key, self.is_own = component.name, key, bool(plugin.source)
+        self.function, self._options = plugin.function, component.as_dict()
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        value = self.function(output, target, **self._options)
+        if not isinstance(value, Tensor):
+            name = self.name.rpartition(":")[2]
+            raise TypeError(f"{name} must return a scalar tensor, got {type(value).__name__}")
+        return value
+
+
+def _checked(output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        parts = {f"output[{key!r}]": value for key, value in output.items()}
+    elif isinstance(output, tuple | list):
+        parts = {f"output[{number}]": value for number, value in enumerate(output)}
+    else:
+        parts = {f"output.{name}": value for name, value in getattr(output, "__dict__", {}).items()}
+    tensors = [name for name, value in parts.items() if isinstance(value, Tensor)]
+    remedy = f"Return one of its tensors in `forward`: {' or '.join(tensors)}." if tensors else ""
+    raise Unsupported(f"the model must return a tensor, got {type(output).__name__}.", remedy)
+
+
+def _shapes(output: Tensor, target: Tensor) -> str:
+    kind = "real numbers" if target.is_floating_point() else "classes"
+    return f"outputs of shape {tuple(output.shape)} and targets that are {kind} of shape {tuple(target.shape)}"
+
+
+def _without_compiler(module: nn.Module) -> nn.Module:
+    """Return the module without `torch.compile`, which would compile each model for each size of a batch."""
+    if "torch._dynamo" not in sys.modules:
+        return module
+    from torch._dynamo import OptimizedModule
+
+    torch.compiler.set_stance("force_eager")  # for compiled functions
+    original: nn.Module = module._orig_mod if isinstance(module, OptimizedModule) else module
+    for name, child in original._modules.items():
+        if child is not None:
+            original._modules[name] = _without_compiler(child)
+    return original
 
 
 def higher_is_better(train: Training, name: str) -> bool:
     """Whether a higher value of a measure is better: never for the loss; a metric declares its direction."""
     named: dict[str, Component] = {metric.name.rpartition(":")[2]: metric for metric in train.metrics}
     return name in named and registry.of("metric", named[name]).higher_is_better
-
-
-def _measure(kind: str, component: Component) -> Callable[[Tensor, Tensor], Tensor]:
-    plugin = registry.of(kind, component)
-    options = component.as_dict()
-
-    def measure(output: Tensor, target: Tensor) -> Tensor:
-        value = plugin.function(output, target, **options)
-        if not isinstance(value, Tensor):
-            name = component.name.rpartition(":")[2]
-            raise TypeError(f"{name} must return a scalar tensor, got {type(value).__name__}")
-        return value
-
-    return measure

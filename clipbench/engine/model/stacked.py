@@ -43,6 +43,9 @@ class StackedTensors(Mapping[str, Tensor]):
     def lane(self, lane: int) -> dict[str, Tensor]:
         return {name: block[lane] for name, block in self._blocks.items()}
 
+    def copy_of(self, lane: int) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.lane(lane).items()}
+
 
 def lane_norms(tensors: Iterable[Tensor], p: float = 2.0) -> Tensor:
     """Return the p-norm of each lane over several tensors [lanes, elements]: the norm of their norms."""

@@ -1,0 +1,297 @@
+"""Examination of a model before it is trained: can many of it be one tensor program, and if not, why?
+
+The model is built and called as a plain loop does it, with batches of the real size, and everything that a call could
+change is compared before and after: weights, buffers, attributes, random generators, the inputs. All modules are built
+for the examination and thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import grad_and_value, vmap
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from clipbench.core.trial import Component, Training
+from clipbench.datasets import Dataset, Stream
+from clipbench.engine import generators
+from clipbench.engine.inputs.batches import TrainingLength
+from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, is_own, tensors_of
+from clipbench.engine.model.python_state import Snapshot, changed, differing, leaves, shared_by, snapshot
+from clipbench.errors import Unsupported, described
+
+STEPS = 3
+FEW = 4  # examples
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is known of a model before it is trained."""
+
+    loop_reason: str = ""  # why its lanes are trained one after another; empty if they are one tensor program
+    idle: frozenset[str] = frozenset()  # parameters that never have a gradient: no optimizer changes them
+    gradients_vary: bool = False  # whether a parameter may have a gradient at some steps and none at others
+    evaluation_changes: bool = False  # whether evaluation changes the model
+    sparse: bool = False  # whether some gradients are sparse
+
+
+def examine(component: Component, train: Training, dataset: Dataset | None) -> Examination:
+    """Examine a model on the CPU; raises Unsupported, or what the model function raises."""
+    unused = {"steps": None, "schedule": None, "early_stop": None, "target": None, "save_weights": False}
+    return _examined(component, replace(train, epochs=1, **unused), dataset)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=8)
+def _examined(component: Component, train: Training, dataset: Dataset | None) -> Examination:
+    with generators.preserved():
+        return _Examiner(component, train, dataset).result()
+
+
+class _Examiner:
+    def __init__(self, component: Component, train: Training, dataset: Dataset | None) -> None:
+        self._component, self._train, self._dataset = component, train, dataset
+        self._model, self._again, self._other = (self._built(seed) for seed in (0, 0, 1))
+        self._network = Network(self._model, train, has_data=dataset is not None)
+        self._own = is_own(component)
+        few = not (self._own or self._network.own_measures)  # tests hold that built-in functions work for all sizes
+        self._batches = list(_batches(dataset, train, self._network.dtype, FEW if few else None))
+        self._seed_attributes: list[str] = []  # those that differ between seeds
+        self._random = False  # whether it draws random numbers
+        self._changes_inputs = False
+        self._without_gradient: list[frozenset[str]] = []  # the parameters without a gradient, for each batch
+        self._sparse: set[str] = set()  # the parameters with a sparse gradient
+
+    def result(self) -> Examination:
+        self._compare_builds()
+        training_changes = self._train_on_batches()
+        self._refuse_views_of_weights()
+        evaluation_changes = self._evaluate()
+        reason = next(filter(None, self._reasons(training_changes + evaluation_changes)), "")
+        varying = bool(reason) and self._own
+        static = frozenset() if varying or self._train.noise else frozenset.intersection(*self._without_gradient)
+        return Examination(reason, static, varying, bool(evaluation_changes), bool(self._sparse))
+
+    def _reasons(self, changes: Sequence[str]) -> Iterator[str]:
+        """Yield the reasons against one tensor program, those that are cheap to find first."""
+        yield f"training changes its {self._kind(changes[0])}" if changes else ""
+        yield "it draws random numbers in training (dropout)" if self._random else ""
+        yield "it changes its input in place" if self._changes_inputs else ""
+        yield "hooks change its gradients" if _has_gradient_hooks(self._model) else ""
+        yield f"the gradient of `{min(self._sparse)}` is sparse" if self._sparse else ""
+        yield "some parameters have no gradient for some batches" if len(set(self._without_gradient)) > 1 else ""
+        seeds = self._seed_attributes
+        yield f"its {self._kind(seeds[0])} depends on the seed" if seeds else ""
+        yield from self._reasons_of_vmap()
+
+    def _built(self, seed: int) -> nn.Module:
+        module = build_model(self._component, self._dataset, seed)
+        for name, tensor in tensors_in(module).items():
+            if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+                text = f"`{name}` has no shape before the first call: its layer is one such as LazyLinear."
+                raise Unsupported(text, "Give the layer its sizes, or call the model once before you return it.")
+        return module.to(DTYPES[self._train.dtype])
+
+    def _compare_builds(self) -> None:
+        """Refuse models that are not made again by the same seed, or of another architecture by another one."""
+        first, other = Kind.of(self._model), Kind.of(self._other)
+        again = [path for path in differing(first.state, snapshot(self._again)) if not _is_text(first.state.get(path))]
+        if again:
+            text = f"two models of the same seed differ in `{again[0]}`."
+            remedy = "Draw it from the global generator of torch, numpy or `random`, which a trial seeds."
+            raise Unsupported(text, remedy)
+        first.refuse_other(other, attributes=False)
+        self._seed_attributes = first.attributes_that_differ(other)
+
+    def _train_on_batches(self) -> list[str]:
+        """Take the gradient for each batch; return what has changed in the model."""
+        before, trained = snapshot(self._model), trained_parameters(self._model)
+        shared: list[dict[str, Snapshot]] = []
+        for number, batch in enumerate(self._batches, 1):
+            x, y = (part.clone() for part in batch)
+            generators.seed_all(generators.step_number(0, number))
+            unused = generators.States.now()
+            loss = self._network.plain_loss(x, y)
+            backward(loss)
+            self._random |= not unused.are_those_of(generators.States.now())
+            self._changes_inputs |= not (torch.equal(x, batch[0]) and torch.equal(y, batch[1]))
+            gradients = {name: p.grad for name, p in self._model.named_parameters() if p.requires_grad}
+            self._without_gradient.append(frozenset(name for name, g in gradients.items() if g is None))
+            self._sparse |= {name for name, g in gradients.items() if g is not None and g.layout != torch.strided}
+            self._model.zero_grad()
+            shared.append(self._shared_state())
+        _refuse_changes(*shared[:2])  # a cache is filled at the first batch of a size
+        refuse_thawed(trained, self._model)
+        return changed(before, snapshot(self._model))
+
+    def _evaluate(self) -> list[str]:
+        """Compute the output in eval mode; return what has changed in the model."""
+        before, unused = snapshot(self._other), generators.States.now()
+        with torch.no_grad():
+            self._network.of(self._other).plain_output(self._batches[0][0].clone())
+        self._random |= not unused.are_those_of(generators.States.now())
+        return changed(before, snapshot(self._other))
+
+    def _shared_state(self) -> dict[str, Snapshot]:
+        """Return the state that no model has for itself: of classes, of files, of the loss and the metrics."""
+        measures = {measure.key: measure.function for measure in self._network.own_measures}
+        users = [*{type(module) for module in self._model.modules()}, *measures.values()]
+        shared = {key: snapshot(function) for key, function in measures.items()}
+        return shared | {"model": shared_by(users)}
+
+    def _refuse_views_of_weights(self) -> None:
+        """Refuse attributes that show the weights of the module: lanes have weights elsewhere."""
+        weights = {p.untyped_storage().data_ptr() for p in self._model.parameters() if p.numel()}
+        for path, value in leaves(self._model):
+            if not isinstance(value, Tensor) or value.layout != torch.strided or not self._is_attribute(path):
+                continue
+            if value.untyped_storage().data_ptr() in weights:
+                raise Unsupported(f"its attribute `{path}` is a view of its weights.", "Compute it in `forward`.")
+
+    def _reasons_of_vmap(self) -> Iterator[str]:
+        """Compare two models of two seeds on two batches under vmap with one after another."""
+        models, batches = (self._model, self._other), self._batches[:2]
+        plain = [self._plain(model, batch) for model, batch in zip(models, batches, strict=True)]
+        try:
+            together = self._together(models, batches)
+        except Exception as error:  # noqa: BLE001 - a model may do anything that vmap does not support
+            yield f"vmap does not support it: {str(error).strip().splitlines()[0]}"
+            return
+        if not all(_close(one, [part[lane] for part in together]) for lane, one in enumerate(plain)):
+            yield "vmap gives other results"
+
+    def _plain(self, model: nn.Module, batch: Batch) -> list[Tensor]:
+        """Return the loss, the output in eval mode and the gradients of one model."""
+        network = self._network.of(model)
+        loss = network.plain_loss(*(part.clone() for part in batch))
+        backward(loss)
+        trained = trained_parameters(model).values()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
+        model.zero_grad()
+        with torch.no_grad():
+            return [loss.detach(), network.plain_output(batch[0].clone()), *gradients]
+
+    def _together(self, models: Sequence[nn.Module], batches: Sequence[Batch]) -> list[Tensor]:
+        trained = trained_parameters(self._model)
+        each = [tensors_in(model) for model in models]
+        stacked = {name: torch.stack([tensors[name].detach() for tensors in each]) for name in each[0]}
+        params = {name: stacked.pop(name) for name in trained}
+        # Each lane with its own batch, as with several seeds: `if x.sum() > 0` in a model fails only then.
+        x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
+        with layers_for_many():
+            grads, loss = vmap(grad_and_value(self._network.loss))(params, stacked, x, y)
+            with torch.no_grad():
+                output = vmap(self._network.predict)(params, stacked, x)
+        return [loss, output, *(grads[name] for name in trained)]
+
+    def _is_attribute(self, path: str) -> bool:
+        return path not in tensors_in(self._model)
+
+    def _kind(self, path: str) -> str:
+        kind = "parameter" if path in dict(self._model.named_parameters(remove_duplicate=False)) else "buffer"
+        return f"attribute `{path.partition('[')[0]}`" if self._is_attribute(path) else f"{kind} `{path}`"
+
+
+def _refuse_changes(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> None:
+    for key, state in before.items():
+        if paths := changed(state, after[key]):
+            text = f"`{paths[0]}` changes at every step, but all trials that a process trains share it."
+            raise Unsupported(text, "Keep it in the module that is trained: `self.steps += 1` in its forward.", key)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What models of different seeds have in common: their architecture and, as far as it goes, their attributes."""
+
+    parts: Mapping[str, tuple[torch.Size, bool]]  # the shape of each parameter and buffer, and whether it is trained
+    state: Snapshot
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Kind:
+        parts = {name: (tensor.shape, tensor.requires_grad) for name, tensor in tensors_in(module).items()}
+        return cls(parts, snapshot(module))
+
+    def attributes_that_differ(self, other: Kind) -> list[str]:
+        return [path for path in differing(self.state, other.state) if path not in self.parts]
+
+    def refuse_other(self, other: Kind, attributes: bool) -> None:
+        """Refuse a model of another architecture; with `attributes`, one with other values of them too."""
+        different = [name for name in {**self.parts, **other.parts} if self.parts.get(name) != other.parts.get(name)]
+        if different:
+            text = f"`{different[0]}` has another shape for another seed, or is trained for one seed only."
+            raise Unsupported(text, "Make it an option of the model; a seed decides values, not the architecture.")
+        if attributes and (paths := self.attributes_that_differ(other)):
+            text = f"its attribute `{paths[0]}` depends on the seed, but not for the first two."
+            raise Unsupported(text, "Keep it in a buffer: `self.register_buffer(name, tensor)`.")
+
+
+def refuse_thawed(trained: Mapping[str, nn.Parameter], module: nn.Module) -> None:
+    """Refuse a module that has changed which of its parameters are trained."""
+    if changes := trained.keys() ^ trained_parameters(module).keys():
+        text = f"training changes whether `{min(changes)}` is trained."
+        raise Unsupported(text, "Decide it before training: call `requires_grad_` in the constructor.")
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _has_gradient_hooks(module: nn.Module) -> bool:
+    hooks = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")
+    return any(getattr(part, name, None) for part in (*module.modules(), *module.parameters()) for name in hooks)
+
+
+def tensors_in(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name; one that is used twice has one name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, tuple) and value[0] is str
+
+
+def backward(loss: Tensor) -> None:
+    try:
+        torch.autograd.backward(loss)
+    except Exception as error:
+        carried = "Detach what is carried from one batch to the next: `self.state = state.detach()`."
+        remedy = carried if "second time" in str(error) else ""
+        raise Unsupported(f"the backward pass fails: {described(error)}", remedy) from error
+
+
+def _batches(dataset: Dataset | None, train: Training, dtype: torch.dtype, most: int | None) -> Iterator[Batch]:
+    """Yield batches of the sizes that training has, the last one of an epoch at the end; of at most `most` examples."""
+    length = TrainingLength.of(train, dataset)
+    draw = torch.Generator().manual_seed(0)
+    for number in range(STEPS):
+        whole = length.size(length.epoch_steps - 1 if number == STEPS - 1 else 0)
+        size = min(whole, most or whole)
+        if dataset is None:
+            yield torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
+        elif isinstance(dataset, Stream):
+            x, y = (part.numpy()[:size] for part in dataset.batch(draw, whole))
+            yield tensors_of((x, y), dtype)
+        else:
+            rows = np.arange(number * size, (number + 1) * size) % len(dataset.train[0])
+            x, y = (part[rows] for part in dataset.train)
+            yield tensors_of((x, y), dtype)
+
+
+def _close(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    """Whether loss, output and gradients are equal up to rounding, relative to the largest of their kind."""
+    for ours, theirs in zip(_by_kind(one), _by_kind(other), strict=True):
+        if not (ours.isfinite().all() and theirs.isfinite().all()):
+            continue  # which of the sums overflow first is a matter of rounding
+        if float((ours - theirs).abs().max()) > 10 * torch.finfo(ours.dtype).eps ** 0.5 * float(ours.abs().max()):
+            return False
+    return True
+
+
+def _by_kind(parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    loss, output, *gradients = (part.detach() for part in parts)
+    yield from (loss, output, torch.cat([gradient.flatten() for gradient in gradients]))

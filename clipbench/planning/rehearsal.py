@@ -1,0 +1,55 @@
+"""Rehearsal: one real step and one evaluation of a trial, which show what fails in a user's own function.
+
+Built-in functions are not rehearsed: tests hold that they work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from clipbench.core.trial import Component, Training, Trial
+from clipbench.datasets import Dataset, Stream
+from clipbench.engine.chunk_training import ChunkTraining
+from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
+from clipbench.engine.inputs.batches import TrainingLength
+
+MOST_DRAWN = 100_000  # examples
+
+
+def combinations(
+    optimizers: Sequence[Component],
+    arms: Sequence[Component],
+    train: Training,
+    data: Component | None,
+    model: Component,
+) -> list[tuple[int, int]]:
+    """Return the numbers of the optimizers and arms that are rehearsed: each function of the user's own once."""
+    own = [(number, 0) for number in _own(optimizers)] + [(0, number) for number in _own(arms)]
+    parts = [component for component in (data, model, train.loss, *train.metrics) if component]
+    return list(dict.fromkeys(own)) or [(0, 0)] * bool(_own(parts))
+
+
+def rehearse(trial: Trial, dataset: Dataset | None) -> None:
+    """Take a step and evaluate every part of the data, as in training; raise what fails."""
+    train = replace(trial.train, epochs=None, steps=1)
+    short = replace(trial, train=train, clip=trial.clip.without("scope", "noise", "delta"))
+    workspace = Workspace(WorkspaceShape.of([short], "cpu"), dataset, loop_reason="it is a rehearsal")
+    ChunkTraining([short], workspace).rehearse()
+    if isinstance(dataset, Stream):
+        _draw(dataset, trial)
+
+
+def _draw(stream: Stream, trial: Trial) -> None:
+    """Draw the first batches of the trial, which must not show classes that the model does not know."""
+    length, draw = TrainingLength.of(trial.train, stream), torch.Generator().manual_seed(trial.seed)
+    for _ in range(min(length.steps, MOST_DRAWN // length.batch)):
+        stream.batch(draw, length.batch)
+
+
+def _own(components: Sequence[Component]) -> list[int]:
+    """Return the numbers of the components that are the user's own, the first of each function."""
+    own = {component.name: number for number, component in reversed(list(enumerate(components))) if component.source}
+    return sorted(own.values())
