@@ -17,6 +17,7 @@ from clipbench.stats import Estimate
 NOT_SHOWN = "no benefit shown"
 NO_EFFECT = "no effect"  # within the margin, which is named
 NOTHING = "nothing to compare"
+ALL_DIVERGED = "every trial diverged"
 NOT_LEARNT = "no arm beats a constant prediction"
 NESTED = (
     "The same difference without the bias of choosing the threshold on the reported seeds: for each seed, the "
@@ -50,6 +51,8 @@ class Answer:
 
 def answer(setting: Setting) -> Answer:
     """The answer that the comparison of a setting supports."""
+    if headline.has_diverged(setting):
+        return Answer(ALL_DIVERGED, "Mend the training first.", "", ())
     if headline.has_learnt_nothing(setting):
         return Answer(NOT_LEARNT, "Mend the training first.", "", tuple(_warnings(setting.main[0])))
     others = [row for row in setting.main if row.verdict not in (verdicts.BASELINE, verdicts.NO_BASELINE)]

@@ -19,12 +19,23 @@ def sentence(setting: Setting) -> str:
     others = [row for row in setting.main if row.verdict != verdicts.BASELINE]
     if not others:
         return f"{where}, only the baseline {setting.baseline} was trained."
+    if has_diverged(setting):
+        trials = numbers.count(sum(row.trials for row in setting.rows), "trial")
+        return (
+            f"{where}, every trial diverged ({trials}), so that there is nothing to compare. Choose a lower learning "
+            "rate or smaller thresholds."
+        )
     if has_learnt_nothing(setting):
         return f"{where}, {_none_has_learnt(setting)}"
     for rows, say in ((_with(others, verdicts.BEST), _best), (_with(others, verdicts.BETTER), _better)):
         if rows:
             return f"{where}, {say(setting, rows)}"
     return f"{where}, {_none_better(setting, others)}"
+
+
+def has_diverged(setting: Setting) -> bool:
+    """Whether every trial of the setting diverged."""
+    return bool(setting.rows) and all(row.trials and row.diverged == row.trials for row in setting.rows)
 
 
 def has_learnt_nothing(setting: Setting) -> bool:

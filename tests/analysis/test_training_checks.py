@@ -56,10 +56,10 @@ def test_a_loss_that_falls_until_the_end_has_not_settled():
     assert flags(between(0.7, 0.8), **{"train/late_fall": 0.01}) == ()
 
 
-def study(none, norm, constant):
+def study(none, norm, constant, status="finished"):
     rows = [
         {
-            "id": f"{arm}{seed}", "status": "finished", "arm": arm, "strategy": arm.split("@")[0], "seed": seed,
+            "id": f"{arm}{seed}", "status": status, "arm": arm, "strategy": arm.split("@")[0], "seed": seed,
             "threshold": None if arm == "none" else 1.0, "data": "csv", "model": "mlp", "optimizer": "sgd",
             "fingerprint": "f", "test/accuracy": value + 0.001 * seed, "val/accuracy": value, "train/late_fall": 0.2,
         }
@@ -78,6 +78,15 @@ def test_where_no_arm_beats_the_constant_the_headline_says_so_first():
     assert "(test/accuracy 60.00 %)" in said and "too few epochs (the loss still falls)" in said
     found = answer.answer(setting)
     assert found.verdict == answer.NOT_LEARNT and found.arm == ""
+
+
+def test_where_every_trial_diverged_the_headline_says_so():
+    setting = study(0.5, 0.55, constant=0.6, status="diverged")
+    said = headline.sentence(setting)
+    assert said.startswith(
+        "On csv with mlp/sgd, every trial diverged (16 trials), so that there is nothing to compare."
+    )
+    assert answer.answer(setting).verdict == answer.ALL_DIVERGED
 
 
 def test_where_one_arm_beats_it_only_the_others_are_flagged():

@@ -398,7 +398,7 @@ def test_where_both_diverged_they_tie():
     only = setting(diverged("none", None, range(8)) + diverged("norm", 1.0, range(8)))
     assert row(only, "norm@1.0").contrast.score.ties == 8
     assert row(only, "norm@1.0").contrast.p == 1.0
-    assert "no seed finished for both arms" in headline.sentence(only)
+    assert "every trial diverged (16 trials)" in headline.sentence(only)
 
 
 def test_rule_for_diverged_trials_is_said_where_it_was_needed():
