@@ -25,13 +25,14 @@ ARMS = ("none", {"name": "norm", "threshold": [0.5, 1.0]}, {"name": "value", "th
 MINE = """
 import os
 import time
+import traceback
 from pathlib import Path
 
 import torch
 from torch import nn
 
 HERE = Path(__file__).parent
-BATCH = 32  # planning tries the model on fewer examples
+BATCH = 32
 
 
 def accident():
@@ -49,6 +50,11 @@ def accident():
         raise RuntimeError("the cat sat on the keyboard")
 
 
+def is_planned():
+    # Whether the model is only tried.
+    return any(frame.filename.endswith("planning/build.py") for frame in traceback.extract_stack())
+
+
 class Net(nn.Module):
     def __init__(self, inputs, outputs, pause, looped, fragile):
         super().__init__()
@@ -56,10 +62,12 @@ class Net(nn.Module):
         self.pause, self.looped, self.fragile, self.steps = pause, looped, fragile, 0
 
     def forward(self, x):
-        if len(x) == BATCH and self.fragile:
+        if len(x) == BATCH and self.fragile and self.looped:
             self.steps += 1
-            if self.steps > 2 or not self.looped:
+            if self.steps > 3:
                 accident()
+        elif len(x) == BATCH and self.fragile and not is_planned():
+            accident()
         if self.looped and float(x.detach().sum()) < 0:  # no vmap takes this
             x = -x
         if self.pause and len(x) == BATCH:
