@@ -116,7 +116,7 @@ class Study:
     @without_warnings()
     def ask(self, count: int) -> list[Point]:
         """Return the next points, at most `count`."""
-        self._renew_sampler()
+        self._renew_sampler(self.search.sampler)
         return [self._new_point() for _ in range(min(count, self.left))]
 
     @without_warnings()
@@ -124,13 +124,13 @@ class Study:
         """Return the running points of processes that have ended; this process owns them from now on."""
         orphans = [frozen for frozen in self._trials_in(TrialState.RUNNING) if self._is_orphan(frozen)]
         if orphans:
-            self._renew_sampler()
+            self._renew_sampler(self.search.sampler)
         points = [self._own(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in orphans]
         return [point for point in points if not self._is_repeated(point)]
 
-    def _renew_sampler(self) -> None:
+    def _renew_sampler(self, name: str) -> None:
         asked, seed = len(self._trials_in(*TrialState)), seed_from(self.name, self.search.seeds)
-        self._study.sampler = make_sampler(self.search.sampler, seed, asked, self._startup())
+        self._study.sampler = make_sampler(name, seed, asked, self._startup())
 
     def running_elsewhere(self) -> int:
         """The number of points that other processes are running."""
@@ -227,6 +227,7 @@ class Study:
             if not self._is_repeated(point):
                 return point
             self._enqueue_untried()
+        self._renew_sampler("random")  # a model that has converged suggests the same point for ever
         return self._own(self._study.ask())
 
     def _is_repeated(self, point: Point) -> bool:
