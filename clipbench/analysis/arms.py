@@ -159,13 +159,20 @@ def gather(
 
     The trials that are `broken` rank last, by default those that are `nonfinite`.
     """
-    cells = _cells(frame, metric, nonfinite(frame, metric) if broken is None else broken)
     seeds = np.unique(frame["seed"]) if seeds is None else seeds
     about = frame.drop_duplicates("arm").sort_values(["strategy", "threshold"], na_position="last")
-    tables = {
-        str(name): cells[name].unstack("seed").reindex(index=about["arm"], columns=seeds).to_numpy(float)
-        for name in cells
-    }
+    rows = pd.Index(about["arm"]).get_indexer(frame["arm"]) * len(seeds) + pd.Index(seeds).get_indexer(frame["seed"])
+    trials = np.bincount(rows, minlength=len(about) * len(seeds))
+    whole = trials >= max(1, frame[FOLD].nunique() if FOLD in frame else 0)
+
+    def means(values: Floats) -> Floats:
+        """The means over the folds of each arm and seed; NaN if a fold is not trained or has no value."""
+        sums = np.bincount(rows, values, len(trials))
+        found: Floats = np.divide(sums, trials, out=np.full(len(trials), np.nan), where=whole)
+        return found.reshape(len(about), len(seeds))
+
+    measured = _measured(frame, metric, nonfinite(frame, metric) if broken is None else broken)
+    tables = {name: means(values) for name, values in measured.items()}
     ids = frame.sort_values("id").groupby("arm")["id"].agg(tuple).to_dict()  # independent of the order of the files
     columns = setting_columns(frame)
     return [
@@ -206,25 +213,15 @@ def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _cells(frame: pd.DataFrame, metric: Metric, broken: Mask) -> pd.DataFrame:
-    """One row an arm and seed: the mean of each measure over all folds, NaN if a fold lacks it.
-
-    A seed has diverged if any of its folds did. Seeds of which a fold is not trained are left out.
-    """
-    values = pd.DataFrame({name: _numbers(frame, name) for name in MEASURES})
-    values["value"] = _values(frame, metric)
-    values["criterion"] = _numbers(frame, metric.criterion) * metric.criterion_sign
+def _measured(frame: pd.DataFrame, metric: Metric, broken: Mask) -> dict[str, Floats]:
+    """What an arm holds of each trial; of a diverged or broken one no value and no criterion."""
     diverged = frame["status"].eq("diverged").to_numpy()
-    values.loc[diverged, "epochs_to_target"] = np.nan
-    values.loc[diverged | broken, ["value", "criterion"]] = np.nan
-    values["diverged"] = (diverged | broken).astype(float)
-    values["nonfinite"] = broken.astype(float)
-    values["arm"], values["seed"] = frame["arm"].to_numpy(), frame["seed"].to_numpy()
-    groups = values.groupby(["arm", "seed"])
-    trials = groups.size()
-    cells = groups.mean().where(groups.count().eq(trials, axis=0))
-    folds = frame[FOLD].nunique() if FOLD in frame else 0
-    return cells[trials >= folds]
+    values = {name: _numbers(frame, name) for name in MEASURES}
+    values |= {"value": _values(frame, metric), "criterion": _numbers(frame, metric.criterion) * metric.criterion_sign}
+    values["epochs_to_target"][diverged] = np.nan
+    for name in ("value", "criterion"):
+        values[name][diverged | broken] = np.nan
+    return values | {"diverged": (diverged | broken).astype(float), "nonfinite": broken.astype(float)}
 
 
 def _values(frame: pd.DataFrame, metric: Metric) -> Floats:

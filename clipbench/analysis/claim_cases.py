@@ -96,7 +96,8 @@ def _within(frame: pd.DataFrame, side: Side) -> Mask:
         within &= frame[section].eq(name).to_numpy(bool)
     for column, wanted in side.options:
         cells = frame[column] if column in frame else pd.Series(index=frame.index, dtype=object)
-        within &= np.array([same_value(cell, wanted) for cell in cells], bool)
+        codes, values = pd.factorize(cells, use_na_sentinel=False)
+        within &= np.array([same_value(value, wanted) for value in values], bool)[codes]
     return within
 
 
