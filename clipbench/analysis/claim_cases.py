@@ -30,18 +30,18 @@ def comparison(frame: pd.DataFrame, expectation: Expectation, options: ReportOpt
     """What an expectation compares; raise `UntestableClaim` if there is nothing."""
     measured = _metric(frame, options)
     seeds = np.unique(frame["seed"])
-    cases, grains = [], []
+    found, grains = [], []
     for sides in _settings(frame, expectation):
         both = pd.concat(sides)
         broken = np.split(arms.nonfinite(both, measured), [len(sides[0])])
         left, right = (arms.gather(side, measured, seeds, part) for side, part in zip(sides, broken, strict=True))
-        cases += _cases(expectation, left, right, measured)
+        found += cases(expectation, left, right, measured)
         grains.append(metric_choice.grain(both, measured.name, options.examples))
-    is_fixed = measures.is_fixed(measured.name)
-    found = Comparison(tuple(cases), max(grains, default=np.inf), 2.0 if expectation.left.minus else 1.0, is_fixed)
-    if not cases or not found.ranked.size:
+    total = 2.0 if expectation.left.minus else 1.0
+    compared = Comparison(tuple(found), max(grains, default=np.inf), total, measures.is_fixed(measured.name))
+    if not found or not compared.ranked.size:
         raise UntestableClaim(f"no seed has both {expectation.left.text} and {expectation.right.text}")
-    return found, measured
+    return compared, measured
 
 
 def _metric(frame: pd.DataFrame, options: ReportOptions) -> Metric:
@@ -118,7 +118,7 @@ def _arms(known: Sequence[Arm], side: Side) -> list[Arm]:
     return found
 
 
-def _cases(expectation: Expectation, known: Sequence[Arm], others: Sequence[Arm], measured: Metric) -> list[Case]:
+def cases(expectation: Expectation, known: Sequence[Arm], others: Sequence[Arm], measured: Metric) -> list[Case]:
     """The cases of one setting of each side."""
     one, another, sign = expectation.left, expectation.right, measured.sign
     if one.minus and another.minus:  # (a - b) - (c - d) is the sum of a - b and d - c

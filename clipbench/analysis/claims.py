@@ -61,11 +61,16 @@ def _tested(
     except UntestableClaim as why:
         return replace(result, untestable=str(why)), None
     margin = _margin(claim, expectation, options)
-    finding = _always(expectation, found, margin) if expectation.always else _mean(expectation, found, margin)
+    finding = finding_of(found, expectation, margin)
     result = replace(
         result, metric=measured, difference=stats.estimate(found.finished), pairs=found.ranked.size, margin=margin
     )
     return replace(result, test=finding.test, held=finding.held, cases=finding.cases), finding
+
+
+def finding_of(found: Comparison, expectation: Expectation, margin: float) -> Finding:
+    """What a comparison shows about an expectation."""
+    return _always(expectation, found, margin) if expectation.always else _mean(expectation, found, margin)
 
 
 def _margin(claim: Claim, expectation: Expectation, options: ReportOptions) -> float:

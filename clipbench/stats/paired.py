@@ -95,7 +95,7 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, cases:
 def _best_row(outcomes: Floats, criteria: Floats, signs: Floats) -> tuple[float, Floats]:
     """The sum of the row with the largest criterion, and that of the row so chosen under each pattern of signs."""
     best = float(_units(outcomes)[_first_largest(criteria.sum(axis=1)[None])[0]].sum())
-    worse = _shown_worse(criteria)[:, None]
+    worse = _shown_worse(outcomes)[:, None]
     outcomes, criteria = (np.where(worse, _centred(values), values) for values in (outcomes, criteria))
     chosen = _first_largest(signs @ criteria.T)
     return best, np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
