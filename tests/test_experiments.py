@@ -68,7 +68,8 @@ def test_long_paper_is_reproduced(file, tmp_path):
 SETTLED = {
     "0-vanishing": {"refuted": ("0.2", "3.1")},
     "3-initial-scale": {"refuted": ("3.5",)},
-    "4-linear-regression": {"refuted": ("4.1", "4.4")},
+    # No weight is exactly 0 in either arm: a tie, which proves nothing.
+    "4-linear-regression": {"refuted": ("4.1 clipping", "4.4"), "inconclusive": ("4.1 it makes the weights sparser",)},
 }
 
 

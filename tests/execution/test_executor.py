@@ -61,7 +61,7 @@ def test_what_cannot_be_trained_fails_alone_and_is_tried_again_by_the_next_run(t
     (tmp_path / "always").write_text(how)
     said = run(path)
     assert said.exit_code == 3 and words in said.stderr and "Traceback" not in said.stderr
-    assert sum(int(number) for number in re.findall(r"^(\d+) trials failed", said.stderr, re.M)) == 8
+    assert sum(int(number) for number in re.findall(r"^(\d+) trials? failed", said.stderr, re.M)) == 8
     assert "Run the same command to retry." in said.stderr
     frame = records(tmp_path / "results" / "small")
     fragile = frame["model.fragile"].astype(bool)
