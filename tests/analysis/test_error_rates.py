@@ -42,13 +42,19 @@ LOWER_IN_ONE = ("(norm - none)[lr=0.1] = (norm - none)[lr=0.2]", "(none - norm)[
 HIGHER = ("norm[lr=0.1] > none[lr=0.1]", "norm > none", "value > none", "none < norm", "always(value > none)")
 
 
-def studies(names, draws, gain=lambda strategy, rate: 0.0):
-    """Yield the design and the two settings, by learning rate, of each study. `gain` is in units, as the margin."""
+def studies(names, draws, gain=None):
+    """Yield the design and the two settings, by learning rate, of each study.
+
+    `gain` is that of a strategy at a learning rate, in units; with it, the report has a margin.
+    """
     rng = np.random.default_rng(list(names[0].encode()))
     for number in range(draws):
         design = DESIGNS[names[number % len(names)]]
-        margin = MARGIN * design.unit
-        yield design, {rate: Study(rng, design, lambda s, rate=rate: gain(s, rate), margin) for rate in RATES}
+        margin = MARGIN * design.unit if gain else None
+        yield (
+            design,
+            {rate: Study(rng, design, lambda s, rate=rate: gain(s, rate) if gain else 0.0, margin) for rate in RATES},
+        )
 
 
 def check(wrong, draws):
