@@ -84,11 +84,15 @@ class Unsupported(ClipbenchError):
         return f"{self.text} {self.remedy}".rstrip()
 
 
-def described(error: Exception) -> str:
-    """Return the type and the first line of an error that a user's own function raised; of a long line one sentence."""
+def first_sentence(error: Exception) -> str:
+    """Return the first line of a message; of a long one the first sentence."""
     line = (str(error).strip().splitlines() or ["no message"])[0]
-    line = line if len(line) <= LONG else line.partition(". ")[0]
-    return f"{type(error).__name__}: {line.rstrip('.')}."
+    return line if len(line) <= LONG else line.partition(". ")[0]
+
+
+def described(error: Exception) -> str:
+    """Return the type and the message of an error that a user's own function raised."""
+    return f"{type(error).__name__}: {first_sentence(error).rstrip('.')}."
 
 
 @contextmanager

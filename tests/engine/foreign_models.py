@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
+import logging
 import random
+import threading
+import weakref
 
 import numpy as np
 import torch
@@ -219,6 +223,73 @@ class ChangesItsInput(Mlp):
         x[:, 0] = 0
         x *= 1.5
         return super().forward(x)
+
+
+class ShowsItsWeights(Mlp):
+    """An attribute that is a view of its weights."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs)
+        self.shown = self.body.weight.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0 * self.shown.sum()
+
+
+class ReplacesItsWeights(Mlp):
+    """New parameters at every step, which no optimizer knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.body.weight = nn.Parameter(0.9 * self.body.weight.detach())
+        return super().forward(x)
+
+
+class TrainsAPartItself(Mlp):
+    """A part that an optimizer of its own trains in `forward`."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs)
+        self.part = nn.Linear(inputs, inputs)
+        self.optimizer = torch.optim.Adam(self.part.parameters(), lr=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.optimizer.zero_grad()
+            (self.part(x) - x).square().mean().backward()
+            self.optimizer.step()
+        return super().forward(self.part(x).detach())
+
+
+class Checkpointed(Mlp):
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.utils.checkpoint.checkpoint(lambda x: torch.tanh(self.body(x)), x, use_reentrant=False)
+        return self.head(hidden)
+
+
+class GradientPenalty(Mlp):
+    """Its output contains the size of its own gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(super().forward(x).sum(), x, create_graph=True)
+        return super().forward(x) + 0.1 * slope.square().sum()
+
+
+class Harmless(Mlp):
+    """A lock, a logger, functions, its parent, and a weak reference: nothing that a call changes."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs)
+        self.lock, self.log = threading.Lock(), logging.getLogger("foreign")
+        self.activation = functools.partial(F.leaky_relu, negative_slope=0.1)
+        self.head.parent, self.me = [self], weakref.ref(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.log.debug("a batch of %d", len(x))
+        with self.lock:
+            return self.head(self.activation(self.body(x)))
 
 
 # Random numbers

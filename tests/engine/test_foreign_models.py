@@ -6,6 +6,7 @@ The loop is typed from "What a seed fixes" in clipbench/README.md, and shares no
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import random
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class Case:
 OPTIMIZERS = {
     "plain": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
     "momentum": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},
+    "fast": {"name": "sgd", "lr": 0.5},
     "adam": {"name": "adam", "lr": 0.01, "weight_decay": 0.01},
 }
 DATA = {"rare_classes": {"split": {"val": 50, "test": 50}}}
@@ -68,6 +70,10 @@ EQUAL = {
     "dropout": Case("Dropout", "random"),
     "features fixed by the seed, in an attribute": Case("FixedFeatures", "`directions`"),
     "initial weights of numpy and random": Case("DrawsWeightsElsewhere"),
+    "checkpoints of activations": Case("Checkpointed", "vmap"),
+    "a penalty on its gradient": Case("GradientPenalty", "vmap"),
+    "an optimizer within": Case("TrainsAPartItself", "`part.weight`"),
+    "what is no state": Case("Harmless"),
     "a compiled part": Case("compiled"),
     "a compiled forward": Case("CompiledForward"),
     "tied weights": Case("Tied"),
@@ -98,6 +104,8 @@ REFUSED = {
     "a counter in the loss": (Case("Mlp", loss="annealed"), "train.loss", "`calls`"),
     "weights without a seed": (Case("WithoutSeed"), "model", "`body.weight`"),
     "another architecture for each seed": (Case("WidthBySeed"), "model", "`body.weight`"),
+    "an attribute that shows the weights": (Case("ShowsItsWeights", train={"dtype": "float32"}), "model", "`shown`"),
+    "a parameter that is replaced": (Case("ReplacesItsWeights"), "model", "`body.weight`"),
     "parameters without a shape": (Case("lazy"), "model", "LazyLinear"),
     "an output that is an object": (Case("ReturnsAnObject"), "model", "logits"),
     "an output that is a mapping": (Case("ReturnsAMapping"), "model", "logits"),
@@ -196,25 +204,33 @@ class ByHand:
         function = torch.nn.functional.cross_entropy if name == "cross_entropy" else getattr(foreign, name[len(HOME) :])
         return function(model(x), y)
 
-    def train(self, epochs: int) -> list[float]:
+    def train(self, epochs: int, shards: int = 1) -> list[float]:
         batches = torch.Generator().manual_seed(self.trial.seed)
         x, y = self.parts["train"]
-        losses, threshold = [], self.trial.threshold
+        losses = []
         for _ in range(epochs):
             for rows in torch.split(torch.randperm(len(x), generator=batches), BATCH):
                 self.step += 1
                 number = 1_000_003 * self.trial.seed + self.step
                 seed_generators(number)
                 self.model.train()
-                self.model.zero_grad()
-                loss = self.loss(self.model, x[rows], y[rows])
-                loss.backward()
-                if threshold is not None:
-                    self._clip(threshold)
+                parts = [self._part(x[part], y[part]) for part in rows.chunk(shards)]
+                losses.append(sum(loss for loss, _ in parts) / shards)
+                for p, *grads in zip(self.model.parameters(), *(grads for _, grads in parts), strict=True):
+                    known = [g for g in grads if g is not None]
+                    p.grad = functools.reduce(torch.add, known) / shards if known else None
                 seed_generators(-1 - number)
                 self.optimizer.step()
-                losses.append(float(loss.detach()))
         return losses
+
+    def _part(self, x, y):
+        """The loss, and the clipped gradients, of a part of a batch: of all of it, unless it is cut."""
+        self.model.zero_grad()
+        loss = self.loss(self.model, x, y)
+        loss.backward()
+        if self.trial.threshold is not None:
+            self._clip(self.trial.threshold)
+        return float(loss.detach()), [p.grad for p in self.model.parameters()]
 
     def _clip(self, threshold: float) -> None:
         """`clip_grad_norm_`, which does not take sparse gradients."""
@@ -226,8 +242,8 @@ class ByHand:
     def evaluate(self, name: str) -> float:
         """On a copy, so that nothing that evaluation changes reaches training."""
         seed_generators(1_000_003 * self.trial.seed + self.step)
-        # `deepcopy` takes no tensors that were computed; in these models evaluation leaves nothing that training reads.
-        keeps = isinstance(self.model, foreign.KeepsActivations | torch.nn.Sequential)
+        # `deepcopy` takes neither locks nor tensors that were computed; these models leave nothing that training reads.
+        keeps = isinstance(self.model, foreign.KeepsActivations | foreign.Harmless | torch.nn.Sequential)
         model = self.model if keeps else copy.deepcopy(self.model)
         x, y = self.parts[name]
         with torch.no_grad():
@@ -253,14 +269,38 @@ def test_a_foreign_model_is_trained_as_by_hand(name, tmp_path):
     records = engine.train(cohort.trials)
     assert set(records.records["engine_note"]) == {cohort.loop_reason or None}
     for trial in cohort.trials:
-        loop = ByHand(trial)
-        losses = loop.train(EPOCHS)
-        where = f"{trial.arm}, seed {trial.seed}"
-        ours = records.steps["train/loss"][records.steps["id"] == trial.id]
-        np.testing.assert_allclose(ours, losses, rtol=1e-9, atol=1e-12, err_msg=where)
-        np.testing.assert_allclose(records.weights[trial.id], loop.weights(), rtol=1e-8, atol=1e-11, err_msg=where)
-        for part in ("train", "val", "test"):
-            assert record(records, trial)[f"{part}/loss"] == pytest.approx(loop.evaluate(part), rel=1e-8), where
+        assert_as_by_hand(records, trial)
+
+
+def assert_as_by_hand(records: Records, trial: Trial, epochs: int = EPOCHS, shards: int = 1) -> None:
+    loop = ByHand(trial)
+    losses = loop.train(epochs, shards)
+    where = f"{trial.arm}, seed {trial.seed}"
+    ours = records.steps["train/loss"][records.steps["id"] == trial.id]
+    np.testing.assert_allclose(ours, losses, rtol=1e-9, atol=1e-12, err_msg=where)
+    np.testing.assert_allclose(records.weights[trial.id], loop.weights(), rtol=1e-8, atol=1e-11, err_msg=where)
+    for part in ("train", "val", "test"):
+        assert record(records, trial)[f"{part}/loss"] == pytest.approx(loop.evaluate(part), rel=1e-8), where
+
+
+@pytest.mark.parametrize("model", ["CountsEverything", "RunningScale", "batch_norm"])
+def test_a_lane_that_stops_early_keeps_the_state_that_it_had(model, tmp_path):
+    stop = {"early_stop": {"measure": "val/loss", "patience": 1}}
+    (cohort,) = plan_of(Case(model, optimizer="fast", train=stop), tmp_path).cohorts
+    records = engine.train(cohort.trials)
+    epochs = [record(records, trial)["stopped_epoch"] or EPOCHS for trial in cohort.trials]
+    assert len(set(epochs)) > 1, "lanes go on after others have stopped"
+    for trial, last in zip(cohort.trials, epochs, strict=True):
+        assert_as_by_hand(records, trial, last)
+
+
+@pytest.mark.parametrize("model", ["CountsEverything", "LayerDrop", "Coin"])
+def test_parts_of_a_batch_are_taken_one_after_another(model, tmp_path):
+    arm = {"name": "norm", "threshold": 0.2, "scope": {"shards": 2}}
+    (cohort,) = plan_of(Case(model), tmp_path, clip=[arm]).cohorts
+    records = engine.train(cohort.trials)
+    for trial in cohort.trials:
+        assert_as_by_hand(records, trial, shards=2)
 
 
 @pytest.mark.parametrize("name", REFUSED)

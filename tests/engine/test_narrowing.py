@@ -197,9 +197,13 @@ def test_every_model_continues_unless_its_numbers_depend_on_their_position(both,
     both(trials, Pruner(trials), narrows=not leaves_some_of_a_register)
 
 
-@pytest.mark.parametrize("model", LOOPED)
-def test_looped_models_continue_with_their_buffers_and_random_numbers(both, model):
-    trials = trials_of((LINE, C(f"tests.toys:{model}")), arms=["none", "norm", "skip", "value"], batch_size=8)
+FOREIGN = ("CountsEverything", "OwnTorchGenerator", "AlternatesHeads", "LayerDrop")
+OWN_STATE = [*(f"tests.toys:{name}" for name in LOOPED), *(f"tests.engine.foreign_models:{name}" for name in FOREIGN)]
+
+
+@pytest.mark.parametrize("model", OWN_STATE)
+def test_looped_models_continue_with_their_state_and_random_numbers(both, model):
+    trials = trials_of((LINE, C(model)), arms=["none", "norm", "skip", "value"], batch_size=8)
     records = both(trials, Pruner(trials))
     assert set(records.records["engine"]) == {"looped"}
 

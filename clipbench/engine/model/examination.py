@@ -24,7 +24,7 @@ from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, is_own, tensors_of
 from clipbench.engine.model.python_state import Snapshot, changed, differing, leaves, shared_by, snapshot
-from clipbench.errors import Unsupported, described
+from clipbench.errors import Unsupported, described, first_sentence
 
 STEPS = 3
 FEW = 4  # examples
@@ -103,7 +103,7 @@ class _Examiner:
         again = [path for path in differing(first.state, snapshot(self._again)) if not _is_text(first.state.get(path))]
         if again:
             text = f"two models of the same seed differ in `{again[0]}`."
-            remedy = "Draw it from the global generator of torch, numpy or `random`, which a trial seeds."
+            remedy = "Draw it from the global generator of torch, numpy or `random`, which the trial seeds."
             raise Unsupported(text, remedy)
         first.refuse_other(other, attributes=False)
         self._seed_attributes = first.attributes_that_differ(other)
@@ -126,7 +126,7 @@ class _Examiner:
             self._model.zero_grad()
             shared.append(self._shared_state())
         _refuse_changes(*shared[:2])  # a cache is filled at the first batch of a size
-        refuse_thawed(trained, self._model)
+        refuse_other_parameters(trained, self._model)
         return changed(before, snapshot(self._model))
 
     def _evaluate(self) -> list[str]:
@@ -160,7 +160,7 @@ class _Examiner:
         try:
             together = self._together(models, batches)
         except Exception as error:  # noqa: BLE001 - a model may do anything that vmap does not support
-            yield f"vmap does not support it: {str(error).strip().splitlines()[0]}"
+            yield f"vmap does not support it: {first_sentence(error).rstrip('.')}"
             return
         if not all(_close(one, [part[lane] for part in together]) for lane, one in enumerate(plain)):
             yield "vmap gives other results"
@@ -230,11 +230,15 @@ class Kind:
             raise Unsupported(text, "Keep it in a buffer: `self.register_buffer(name, tensor)`.")
 
 
-def refuse_thawed(trained: Mapping[str, nn.Parameter], module: nn.Module) -> None:
-    """Refuse a module that has changed which of its parameters are trained."""
-    if changes := trained.keys() ^ trained_parameters(module).keys():
+def refuse_other_parameters(trained: Mapping[str, nn.Parameter], module: nn.Module) -> None:
+    """Refuse a module that has changed which of its parameters are trained, or has put others in their place."""
+    now = trained_parameters(module)
+    if changes := trained.keys() ^ now.keys():
         text = f"training changes whether `{min(changes)}` is trained."
         raise Unsupported(text, "Decide it before training: call `requires_grad_` in the constructor.")
+    if replaced := [name for name, parameter in trained.items() if now[name] is not parameter]:
+        text = f"training replaces `{replaced[0]}` by another parameter, which no optimizer knows."
+        raise Unsupported(text, "Change its values under `torch.no_grad()`.")
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from clipbench.engine.model.examination import backward, refuse_thawed, trained_parameters
+from clipbench.engine.model.examination import backward, refuse_other_parameters, trained_parameters
 from clipbench.engine.model.network import Batch, Network
 from clipbench.engine.model.python_state import leaves
 from clipbench.errors import Unsupported, described
@@ -37,7 +37,7 @@ class LaneModel:
         self.module.zero_grad()
         loss = self._network.plain_loss(*(part.clone() for part in batch))  # other lanes read the same batch
         backward(loss)
-        refuse_thawed(self._trained, self.module)
+        refuse_other_parameters(self._trained, self.module)
         grads = {name: p.grad.to_dense() for name, p in self._trained.items() if p.grad is not None}
         self.without_gradient = frozenset(self._trained.keys() - grads.keys())
         return loss.detach(), grads | {name: torch.zeros_like(self._trained[name]) for name in self.without_gradient}

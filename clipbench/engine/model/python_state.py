@@ -152,7 +152,7 @@ def _attributes(value: Any) -> Iterator[Leaf]:
     if isinstance(value, nn.Module):
         for part in MODULE_PARTS:
             yield from own.pop(part, {}).items()
-        del own["training"]
+        own.pop("training", None)
         for name in [name for name in own if name.endswith("_hooks") or name.endswith("_hooks_with_kwargs")]:
             yield name, list(own.pop(name).values())  # their keys are numbers that count all hooks
     yield from own.items()
