@@ -65,8 +65,11 @@ def check(
 
 def _prepared(path: Path, sets: Sequence[str], seeds: int | None) -> Experiment:
     """The experiment, with the notes of its plan."""
+    import torch
+
     from clipbench.planning.build import prepare
 
+    torch.set_num_threads(1)  # as in a worker: for models this small, threads wait for one another
     with redirect_stdout(sys.stderr):  # the prints of a user's function must not mix with ours
         plan = prepare(str(path), sets, seeds)
     return replace(plan.experiment, notes=plan.notes)

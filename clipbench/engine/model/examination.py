@@ -22,6 +22,12 @@ from clipbench.datasets import Dataset, Stream
 from clipbench.engine import generators
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine.model.architecture import (
+    Architecture,
+    refuse_other_parameters,
+    tensors_in,
+    trained_parameters,
+)
 from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, is_own, tensors_of
 from clipbench.engine.model.python_state import Snapshot, changed, differing, leaves, shared_by, snapshot
 from clipbench.errors import Unsupported, described, first_sentence
@@ -99,7 +105,7 @@ class _Examiner:
 
     def _compare_builds(self) -> None:
         """Refuse models that are not made again by the same seed, or of another architecture by another one."""
-        first, other = Kind.of(self._model), Kind.of(self._other)
+        first, other = Architecture.of(self._model), Architecture.of(self._other)
         again = [path for path in differing(first.state, snapshot(self._again)) if not _is_text(first.state.get(path))]
         if again:
             text = f"two models of the same seed differ in `{again[0]}`."
@@ -204,55 +210,9 @@ def _refuse_changes(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot
             raise Unsupported(text, "Keep it in the module that is trained: `self.steps += 1` in its forward.", key)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What models of different seeds have in common: their architecture and, as far as it goes, their attributes."""
-
-    parts: Mapping[str, tuple[torch.Size, bool]]  # the shape of each parameter and buffer, and whether it is trained
-    state: Snapshot
-
-    @classmethod
-    def of(cls, module: nn.Module) -> Kind:
-        parts = {name: (tensor.shape, tensor.requires_grad) for name, tensor in tensors_in(module).items()}
-        return cls(parts, snapshot(module))
-
-    def attributes_that_differ(self, other: Kind) -> list[str]:
-        return [path for path in differing(self.state, other.state) if path not in self.parts]
-
-    def refuse_other(self, other: Kind, attributes: bool) -> None:
-        """Refuse a model of another architecture; with `attributes`, one with other values of them too."""
-        different = [name for name in {**self.parts, **other.parts} if self.parts.get(name) != other.parts.get(name)]
-        if different:
-            text = f"`{different[0]}` has another shape for another seed, or is trained for one seed only."
-            raise Unsupported(text, "Make it an option of the model; a seed decides values, not the architecture.")
-        if attributes and (paths := self.attributes_that_differ(other)):
-            text = f"its attribute `{paths[0]}` depends on the seed, but not for the first two."
-            raise Unsupported(text, "Keep it in a buffer: `self.register_buffer(name, tensor)`.")
-
-
-def refuse_other_parameters(trained: Mapping[str, nn.Parameter], module: nn.Module) -> None:
-    """Refuse a module that has changed which of its parameters are trained, or has put others in their place."""
-    now = trained_parameters(module)
-    if changes := trained.keys() ^ now.keys():
-        text = f"training changes whether `{min(changes)}` is trained."
-        raise Unsupported(text, "Decide it before training: call `requires_grad_` in the constructor.")
-    if replaced := [name for name, parameter in trained.items() if now[name] is not parameter]:
-        text = f"training replaces `{replaced[0]}` by another parameter, which no optimizer knows."
-        raise Unsupported(text, "Change its values under `torch.no_grad()`.")
-
-
-def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
 def _has_gradient_hooks(module: nn.Module) -> bool:
     hooks = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")
     return any(getattr(part, name, None) for part in (*module.modules(), *module.parameters()) for name in hooks)
-
-
-def tensors_in(module: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name; one that is used twice has one name."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _is_text(value: object) -> bool:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine.model.examination import Kind, examine
+from clipbench.engine.model.architecture import Architecture
+from clipbench.engine.model.examination import examine
 from clipbench.engine.model.lane_model import LaneModel
 from clipbench.engine.model.network import Batch, Network, build_model, tensors_of
 from clipbench.engine.model.stacked import StackedTensors
@@ -27,7 +28,7 @@ class LaneTensors:
         self.examination = examine(component, train, dataset)
         self.network = Network(build_model(component, dataset, seed=0), train, has_data=dataset is not None)
         self.network.module.to(self.device, self.network.dtype)
-        self._component, self._kind = component, Kind.of(self.network.module)
+        self._component, self._architecture = component, Architecture.of(self.network.module)
         self.like = self._part("train") or self._no_data()  # the training data; of a stream, a sample
         self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
         if isinstance(dataset, Stream):
@@ -97,7 +98,7 @@ class LaneTensors:
     def _built(self, seed: int) -> nn.Module:
         """Return the initial model of a seed, which must be of the same kind as that of the others."""
         module = build_model(self._component, self.dataset, seed).to(self.device, self.network.dtype)
-        self._kind.refuse_other(Kind.of(module), attributes=not self.loop_reason)
+        self._architecture.refuse_other(Architecture.of(module), attributes=not self.loop_reason)
         return module
 
     def _bind_models(self) -> None:
