@@ -17,6 +17,7 @@ from clipbench.stats import Floats
 Mask = NDArray[np.bool_]
 NAMES = ("data", "model", "optimizer", "lr")
 SECTIONS = ("data.", "model.", "optimizer.", "train.")
+LARGEST = 1e150
 FOLD = "data.fold"  # folds are averaged within their seed, so they are not settings of their own
 MEASURES = (
     "clip/fired_share",
@@ -232,11 +233,11 @@ def _values(frame: pd.DataFrame, metric: Metric) -> Floats:
 
 
 def _numbers(frame: pd.DataFrame, name: str | None) -> Floats:
-    """Finite numbers of a column, NaN elsewhere and where there is no such column."""
+    """Numbers of a column; NaN where they are not finite, or so large that their squares would not be."""
     if name is None or name not in frame:
         return np.full(len(frame), np.nan)
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan).copy()
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) < LARGEST)] = np.nan
     return values
 
 

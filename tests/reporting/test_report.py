@@ -592,7 +592,7 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
     assert "Fewer than 8 pairs of seeds: norm@1.0 7." in notes.of_setting(only)
 
 
-@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e200])
 @pytest.mark.parametrize("measure", ["test/accuracy", "val/accuracy"])
 def test_finished_trial_without_a_finite_metric_or_criterion_ranks_last(measure, value):
     rows = arm("none") + arm("norm", 1.0, gain=0.03)
