@@ -139,10 +139,12 @@ class ChunkTraining:
                 done += 1
             return (time.perf_counter() - start) / done
 
-    def rehearse(self) -> None:
-        """Take a step and evaluate every part of the data; raise what fails."""
+    def rehearse(self, between_steps: Callable[[], None]) -> None:
+        """Take two steps and evaluate every part of the data; raise what fails."""
         with generators.preserved():
-            self._one_step(self.lanes.fill(0))
+            for _ in range(2):
+                self._one_step(self.lanes.fill(0))
+                between_steps()
             self._finals()
 
     def _epoch(self, epoch: int, progress: Progress) -> bool:

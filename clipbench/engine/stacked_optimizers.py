@@ -165,6 +165,9 @@ class Optimizers:
         """Return the learning rate of every lane at the last step; 1 where an optimizer has none."""
         return [float(group.optimizer.param_groups[0].get("lr", 1.0)) for group in self._of_lanes]
 
+    def classes(self) -> list[type]:
+        return list({type(group.optimizer) for group in self._of_lanes})
+
     def own_lanes(self) -> list[int]:
         """Return the lanes whose optimizer is the user's own."""
         return [lane for lane, group in enumerate(self._of_lanes) if not group.is_elementwise]

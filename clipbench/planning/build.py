@@ -134,7 +134,7 @@ class _Preparation:
         return _Setting(data, model, train, loaded, keys, schedule, examination, kept)
 
     def _rehearse(self, setting: _Setting) -> None:
-        """Try the user's own functions in one real step and one evaluation, with their optimizers and arms."""
+        """Try the user's own functions in two real steps and one evaluation, with their optimizers and arms."""
         train, parts = setting.train, (setting.data, setting.model)
         optimizers, arms, keys = self.experiment.optimizers, self.experiment.arms, self.experiment.keys
         for optimizer, arm in rehearsal.combinations(optimizers, arms, train, *parts):
@@ -142,7 +142,7 @@ class _Preparation:
             try:
                 rehearsal.rehearse(trial, setting.dataset)
             except Unsupported as refusal:
-                where = {**setting.keys, "optimizer": keys["optimizer"][optimizer]}
+                where = {**setting.keys, "optimizer": keys["optimizer"][optimizer], "clip": keys["clip"][arm]}
                 raise self._refused(refusal, setting.model, where) from None
             except Exception as error:  # noqa: BLE001 - a rule of the user's own may fail in any way
                 raise self._error(keys["clip"][arm], f"{trial.strategy} cannot be used: {_sentence(error)}") from None

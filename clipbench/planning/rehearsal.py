@@ -1,4 +1,4 @@
-"""Rehearsal: one real step and one evaluation of a trial, which show what fails in a user's own function.
+"""Rehearsal: two real steps and one evaluation of a trial, which show what fails in a user's own function.
 
 Built-in functions are not rehearsed: tests hold that they work.
 """
@@ -15,8 +15,13 @@ from clipbench.datasets import Dataset, Stream
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.inputs.batches import TrainingLength
+from clipbench.engine.model.examination import refuse_shared_state
+from clipbench.engine.model.python_state import Snapshot, shared_by, snapshot
+from clipbench.plugins import registry
 
 MOST_DRAWN = 100_000  # examples
+# The keys of kinds of functions in the YAML.
+KEYS = {"optimizer": "optimizer", "strategy": "clip", "schedule": "train.schedule", "noise": "train.noise"}
 
 
 def combinations(
@@ -28,18 +33,36 @@ def combinations(
 ) -> list[tuple[int, int]]:
     """Return the numbers of the optimizers and arms that are rehearsed: each function of the user's own once."""
     own = [(number, 0) for number in _own(optimizers)] + [(0, number) for number in _own(arms)]
-    parts = [component for component in (data, model, train.loss, *train.metrics) if component]
+    others = (data, model, train.loss, *train.metrics, train.schedule, train.noise)
+    parts = [component for component in others if component]
     return list(dict.fromkeys(own)) or [(0, 0)] * bool(_own(parts))
 
 
 def rehearse(trial: Trial, dataset: Dataset | None) -> None:
-    """Take a step and evaluate every part of the data, as in training; raise what fails."""
-    train = replace(trial.train, epochs=None, steps=1)
+    """Take two steps and evaluate every part of the data, as in training; raise what fails."""
+    train = replace(trial.train, epochs=None, steps=2)
     short = replace(trial, train=train, clip=trial.clip.without("scope", "noise", "delta"))
     workspace = Workspace(WorkspaceShape.of([short], "cpu"), dataset, loop_reason="it is a rehearsal")
-    ChunkTraining([short], workspace).rehearse()
+    training = ChunkTraining([short], workspace)
+    states: list[dict[str, Snapshot]] = []
+    training.rehearse(lambda: states.append(_shared_state(trial, training.lanes.optimizers.classes())))
+    refuse_shared_state(*states)
     if isinstance(dataset, Stream):
         _draw(dataset, trial)
+
+
+def _shared_state(trial: Trial, optimizers: Sequence[type]) -> dict[str, Snapshot]:
+    """Return the state that all trials share of the user's functions that no examination has looked at."""
+    train = trial.train
+    components = {
+        "optimizer": trial.optimizer,
+        "strategy": trial.clip,
+        "schedule": train.schedule,
+        "noise": train.noise,
+    }
+    plugins = {kind: registry.of(kind, component) for kind, component in components.items() if component}
+    own = {KEYS[kind]: plugin.function for kind, plugin in plugins.items() if plugin.source}
+    return {key: snapshot(function) | shared_by([function, *optimizers]) for key, function in own.items()}
 
 
 def _draw(stream: Stream, trial: Trial) -> None:

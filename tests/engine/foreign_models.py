@@ -1,6 +1,6 @@
 """Models, losses, metrics, optimizers and data as people write them, for `test_foreign_models.py`.
 
-Nothing here knows of clipbench: state in attributes, generators of all kinds, layers that are dropped, buffers, hooks,
+Only the rule knows of clipbench. State in attributes, generators of all kinds, layers that are dropped, buffers, hooks,
 parameters that are tied, frozen or filtered, and optimizers with their own ideas of a step.
 """
 
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+import clipbench
 
 FEATURES = 6
 
@@ -634,6 +636,22 @@ class Accumulates(torch.optim.SGD):
             self.sums = {}
 
 
+class CountsForAll(torch.optim.SGD):
+    """Its rate falls with the steps of all optimizers of its class."""
+
+    steps = 0
+
+    def __init__(self, params, lr: float = 0.05):
+        super().__init__(params, lr=lr)
+        self.first = lr
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        CountsForAll.steps += 1
+        self.param_groups[0]["lr"] = self.first / CountsForAll.steps
+        super().step()
+
+
 class Sam(torch.optim.SGD):
     """Needs the loss at other weights."""
 
@@ -665,6 +683,33 @@ class LineOfNothing(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     p = p - group["lr"] * p.grad
+
+
+# Rules and schedules
+
+SEEN = []
+
+
+@clipbench.strategy(per="model")
+def below_the_last(n, threshold):
+    """Scale the gradient to the smallest norm that the file remembers.
+
+    g * min(1, c * min(n_1, ..., n_t) / n)
+    """
+    SEEN.append(float(n.min()))
+    return (threshold * min(SEEN) / n).clamp(max=1), n > threshold * min(SEEN)
+
+
+class Falls:
+    def __init__(self):
+        self.value = 1.0
+
+    def __call__(self, step, steps):
+        self.value *= 0.99
+        return self.value
+
+
+falls = Falls()
 
 
 # Streams

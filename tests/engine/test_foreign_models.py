@@ -40,6 +40,7 @@ class Case:
     loss: str = "cross_entropy"
     metrics: tuple[str, ...] = ("accuracy",)
     train: dict[str, Any] = field(default_factory=dict)
+    rule: str = ""
 
 
 OPTIMIZERS = {
@@ -102,6 +103,17 @@ REFUSED = {
     "a counter in the file": (Case("CountsInItsFile"), "model", "`COUNT`"),
     "a counter in the class": (Case("CountsInItsClass"), "model", "`CountsInItsClass.calls`"),
     "a counter in the loss": (Case("Mlp", loss="annealed"), "train.loss", "`calls`"),
+    "a counter in the class of the optimizer": (
+        Case("Mlp", optimizer="CountsForAll"),
+        "optimizer",
+        "`CountsForAll.steps`",
+    ),
+    "a schedule that counts": (Case("Mlp", train={"schedule": HOME + "falls"}), "train.schedule", "`value`"),
+    "a rule that remembers in its file": (
+        Case("Mlp", rule="below_the_last"),
+        "clip",
+        "`SEEN",
+    ),
     "weights without a seed": (Case("WithoutSeed"), "model", "`body.weight`"),
     "another architecture for each seed": (Case("WidthBySeed"), "model", "`body.weight`"),
     "an attribute that shows the weights": (Case("ShowsItsWeights", train={"dtype": "float32"}), "model", "`shown`"),
@@ -153,7 +165,7 @@ def plan_of(case: Case, folder: Path, **changes: Any) -> Plan:
             "save_weights": True,
             **case.train,
         },
-        "clip": ARMS,
+        "clip": {"name": component(case.rule), "threshold": 1.0} if case.rule else ARMS,
         "seeds": 2,
     }
     if not case.metrics:

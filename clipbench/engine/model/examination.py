@@ -131,7 +131,7 @@ class _Examiner:
             self._sparse |= {name for name, g in gradients.items() if g is not None and g.layout != torch.strided}
             self._model.zero_grad()
             shared.append(self._shared_state())
-        _refuse_changes(*shared[:2])  # a cache is filled at the first batch of a size
+        refuse_shared_state(*shared[:2])  # a cache is filled at the first batch of a size
         refuse_other_parameters(trained, self._model)
         return changed(before, snapshot(self._model))
 
@@ -203,11 +203,13 @@ class _Examiner:
         return f"attribute `{path.partition('[')[0]}`" if self._is_attribute(path) else f"{kind} `{path}`"
 
 
-def _refuse_changes(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> None:
+def refuse_shared_state(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> None:
+    """Refuse functions whose shared state differs between two steps, by their keys in the YAML."""
     for key, state in before.items():
         if paths := changed(state, after[key]):
             text = f"`{paths[0]}` changes at every step, but all trials that a process trains share it."
-            raise Unsupported(text, "Keep it in the module that is trained: `self.steps += 1` in its forward.", key)
+            owner = "optimizer" if key == "optimizer" else "module that is trained"
+            raise Unsupported(text, f"Keep it in an attribute of the {owner}: `self.steps += 1`.", key)
 
 
 def _has_gradient_hooks(module: nn.Module) -> bool:

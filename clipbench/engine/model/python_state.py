@@ -31,7 +31,6 @@ ATOMS = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, t
 GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 # What is no state of a model: modules of Python, references that keep nothing alive, loggers.
 IGNORED = (types.ModuleType, weakref.ref, logging.Logger)
-FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 # Classes and files of these packages keep no state that a model depends on.
 LIBRARIES = frozenset({*sys.stdlib_module_names, "torch", "numpy", "clipbench"})
 MODULE_PARTS = ("_parameters", "_buffers", "_modules")
@@ -125,10 +124,11 @@ def _parts(value: Any) -> Iterator[Leaf]:
     elif isinstance(value, Sequence | Set):
         yield from ((f"[{number}]", item) for number, item in enumerate(value))
         yield "[len]", len(value)
-    elif isinstance(value, FUNCTIONS):
+    elif isinstance(value, types.FunctionType):
         yield from _closure(value)
-    elif isinstance(value, types.MethodType):
-        yield from (("__self__", value.__self__), ("__func__", value.__func__))
+    elif isinstance(value, types.MethodType | types.BuiltinMethodType):
+        yield "__self__", value.__self__
+        yield from _closure(getattr(value, "__func__", None))
     elif isinstance(value, functools.partial):
         yield from (("func", value.func), ("args", value.args), ("keywords", value.keywords))
     elif not isinstance(value, Iterator):  # what is left of an iterator is not known
