@@ -34,27 +34,33 @@ class Finding:
     p: float = math.nan
     held: int = 0  # of `cases`
     cases: int = 0
-    effect: float = math.nan  # in standard deviations; determines how many seeds are needed
+    effects: tuple[float, float] = (math.nan, math.nan)  # determine how many seeds are needed, as in `Comparison`
+    cost_of_choice: float = 1.0
     level: float = LEVEL
     power: float = POWER
     is_certain: bool = False  # whatever p: a counterexample, or both sides are the same training
 
 
 def answer(frame: pd.DataFrame, options: ReportOptions) -> tuple[ClaimResult, ...]:
-    """Test every claim; p is corrected by Holm for all claims that are tested."""
+    """Test every claim; p is corrected by Holm for all claims of its family that are tested."""
     tested = [_tested(frame, claim, expectation, options) for claim, expectation in options.claims]
-    corrected = stats.holm([finding.p if finding else math.nan for _, finding in tested])
-    count = max(1, int(np.isfinite(corrected).sum()))
+    p = np.array([finding.p if finding else math.nan for _, finding in tested])
+    families = np.array([result.family for result, _ in tested])
+    p_holm, sizes = np.full(len(p), math.nan), np.ones(len(p), int)
+    for family in set(families):
+        members = families == family
+        p_holm[members] = stats.holm(p[members])
+        sizes[members] = max(1, int(np.isfinite(p[members]).sum()))
     return tuple(
-        _judged(result, finding, float(p), count) if finding else result
-        for (result, finding), p in zip(tested, corrected, strict=True)
+        _judged(replace(result, family_size=int(size)), finding, float(corrected)) if finding else result
+        for (result, finding), corrected, size in zip(tested, p_holm, sizes, strict=True)
     )
 
 
 def _tested(
     frame: pd.DataFrame, claim: Claim, expectation: Expectation, options: ReportOptions
 ) -> tuple[ClaimResult, Finding | None]:
-    result = ClaimResult(claim.says, claim.expect, None, UNTESTABLE)
+    result = ClaimResult(claim.says, claim.expect, None, UNTESTABLE, family=claim.family)
     asked = expectation.measure or claim.metric
     try:
         found, measured = comparison(frame, expectation, replace(options, metric=asked or options.metric))
@@ -86,10 +92,16 @@ def _mean(expectation: Expectation, found: Comparison, margin: float) -> Finding
     if expectation.relation == "=":
         return _equal(found, margin)
     turned = found if expectation.relation == ">" else found.turned()
-    beyond = turned.ranked - margin
-    effect = stats.cohen_dz(turned.finished - margin)
-    tendency = SUPPORTED if beyond.sum() > 0 else REFUTED
-    return Finding(DIFFERENCE, tendency, turned.p_better(margin), int((beyond > 0).sum()), beyond.size, effect)
+    beyond, p = turned.ranked - margin, turned.p_better(margin)
+    return Finding(
+        DIFFERENCE,
+        SUPPORTED if beyond.sum() > 0 else REFUTED,
+        p,
+        held=int((beyond > 0).sum()),
+        cases=beyond.size,
+        effects=turned.effects(margin),
+        cost_of_choice=turned.cost_of_choice(p, margin),
+    )
 
 
 def _equal(found: Comparison, margin: float) -> Finding:
@@ -97,21 +109,32 @@ def _equal(found: Comparison, margin: float) -> Finding:
     larger = found if found.direction > 0 else found.turned()
     differs = larger.p_better(margin) if larger.direction > margin * larger.ranked.size else 1.0
     if not margin:
-        return Finding(EQUIVALENCE, REFUTED, differs, effect=stats.cohen_dz(found.finished))
+        cost = found.cost_of_choice(differs)
+        return Finding(EQUIVALENCE, REFUTED, differs, effects=found.effects(), cost_of_choice=cost)
     within = found.p_equal(margin)
-    tendency = SUPPORTED if within < differs else REFUTED
-    # The mean must clear both ends of the margin by a one-sided test each; each may miss in half of the cases.
-    clearance, power = _clearance(stats.estimate(found.finished), margin, found.grain), (1 + POWER) / 2
-    return Finding(EQUIVALENCE, tendency, min(within, differs), effect=clearance, level=2 * LEVEL, power=power)
+    return Finding(
+        EQUIVALENCE,
+        SUPPORTED if within < differs else REFUTED,
+        min(within, differs),
+        effects=_clearances(stats.estimate(found.finished), margin, found.grain),
+        # The mean must clear both ends of the margin by a one-sided test each; each may miss in half of the cases.
+        level=2 * LEVEL,
+        power=(1 + POWER) / 2,
+    )
 
 
-def _clearance(difference: Estimate, margin: float, grain: float) -> float:
+def _clearances(difference: Estimate, margin: float, grain: float) -> tuple[float, float]:
     """The distance of the mean from the end of the margin, in standard deviations; 0 if it is beyond.
 
-    The deviation is at least that of the number of steps of size `grain` at the end of the margin.
+    The second is that of the end of its interval that is farther from zero. The deviation is at least that of the
+    number of steps of size `grain` at the end of the margin.
     """
     deviation = max(stats.standard_error_of(difference) * math.sqrt(difference.n), math.sqrt(margin * grain))
-    return max(0.0, margin - abs(difference.mean)) / deviation if deviation else math.nan
+    if not deviation:
+        return math.nan, math.nan
+    ends = abs(difference.mean), max(-difference.low, difference.high)
+    nearest, farthest = (max(0.0, margin - end) / deviation for end in ends)
+    return nearest, farthest
 
 
 def _always(expectation: Expectation, found: Comparison, margin: float) -> Finding:
@@ -126,11 +149,14 @@ def _always(expectation: Expectation, found: Comparison, margin: float) -> Findi
     return replace(mean, test=ALWAYS, held=holds, cases=total)
 
 
-def _judged(result: ClaimResult, finding: Finding, p_holm: float, count: int) -> ClaimResult:
+def _judged(result: ClaimResult, finding: Finding, p_holm: float) -> ClaimResult:
     if finding.is_certain:
         return replace(result, verdict=finding.tendency)
     result = replace(result, p=finding.p, p_holm=p_holm)
     if p_holm < LEVEL:
         return replace(result, verdict=finding.tendency)
-    seeds = stats.seeds_for_power(finding.effect, count, finding.power, finding.level)
-    return replace(result, verdict=INCONCLUSIVE, seeds_needed=seeds)
+    seeds, seeds_low = (
+        stats.seeds_for_power(effect, result.family_size, finding.cost_of_choice, finding.power, finding.level)
+        for effect in finding.effects
+    )
+    return replace(result, verdict=INCONCLUSIVE, seeds_needed=seeds, seeds_needed_low=seeds_low)

@@ -15,7 +15,7 @@ from clipbench.analysis import arms, claims, metric_choice, search_result, train
 from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.contrasts import contrasts_of, with_bootstraps
+from clipbench.analysis.contrasts import contrasts_of, with_bootstraps, with_overall_p
 from clipbench.analysis.report_model import (
     ArmResult,
     Contrast,
@@ -28,7 +28,7 @@ from clipbench.analysis.report_model import (
     VerdictChange,
 )
 from clipbench.config.sections import is_tunable
-from clipbench.stats import LEVEL, Floats
+from clipbench.stats import Floats
 
 
 def compare(frame: pd.DataFrame, options: ReportOptions | None = None, name: str = "") -> Report:
@@ -39,12 +39,12 @@ def compare(frame: pd.DataFrame, options: ReportOptions | None = None, name: str
     metric_choice.check(trained, options)
     search = search_result.search_of(options.swept, frame, options.baseline)
     tuned = tuple(_tuned(trained, options)) if options.tuned and not search else ()
-    settings = tuple(_settings(trained, options))
+    settings = with_overall_p([*tuned, *_settings(trained, options)])
     found = search_result.as_found(trained, options)
     answered = claims.answer(found.drop(columns=search_result.open_columns(found, options)), options)
     return Report(
         name,
-        settings=(*tuned, *settings),
+        settings=settings,
         claims=answered,
         search=search,
         left_out=_left_out(frame, ours, options),
@@ -162,7 +162,6 @@ def _row(arm: Arm, group: SettingArms, contrast: Contrast | None, judged: str) -
     is_shown = arm in group.shown
     value, trials = stats.estimate(arm.value), group.frame[group.frame["arm"] == arm.name]
     warnings = verdict.flags(arm, group.by_strategy[arm.strategy], is_choice=is_shown and group.chosen)
-    by_choice = contrast and contrast.p_holm < LEVEL <= verdict.p_with_choice(contrast, group.comparisons[arm.name])
     return ArmResult(
         arm=arm.name,
         strategy=arm.strategy,
@@ -184,7 +183,6 @@ def _row(arm: Arm, group: SettingArms, contrast: Contrast | None, judged: str) -
         flags=(*training_checks.flags(trials, value, group.metric, group.options), *warnings),
         ids=arm.ids,
         tuning=arm.tuning,
-        decided_by_choice=bool(by_choice),
     )
 
 

@@ -109,6 +109,20 @@ class Comparison:
         after_choice = self.p_after_choice(margin) if beyond.sum() > 0 else self.turned().p_after_choice(-margin)
         return max(stats.sign_flip_p(beyond), after_choice)
 
+    def effects(self, margin: float = 0.0) -> tuple[float, float]:
+        """The difference from the margin in standard deviations, as observed and at the nearer end of its interval."""
+        beyond = self.finished - margin
+        return stats.cohen_dz(beyond), stats.smallest_dz(beyond)
+
+    def cost_of_choice(self, p_better: float, margin: float = 0.0) -> float:
+        """The factor by which repeating the choice raised p, at most the number of candidates.
+
+        A number of seeds for a given power is computed with it, as if that many differences were tested.
+        """
+        beyond = self.ranked - margin
+        side = self if beyond.sum() > 0 else self.turned()
+        return float(np.clip(p_better / stats.sign_flip_p(beyond), 1, side.candidates))
+
     def p_equal(self, margin: float) -> float:
         """p that the difference lies within the margin; 0 if both sides are identical, 1 if divergence decides."""
         if self.rows.decided_by_divergence:

@@ -11,22 +11,47 @@ from clipbench import stats
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
 from clipbench.analysis.pairing import Pairing
-from clipbench.analysis.report_model import Contrast
+from clipbench.analysis.report_model import ArmResult, Contrast, Setting
 
 
 def contrasts_of(group: SettingArms) -> dict[str, Contrast]:
     """Compare every arm with the baseline, and test those of the main table."""
     contrasts = {arm.name: _contrast(arm, group) for arm in group.arms if arm.name in group.pairings}
     tested = group.comparisons
-    p = {
-        "p": [each.p for each in tested.values()],
-        "p_choice": stats.holm([each.p_after_choice() for each in tested.values()]).tolist(),
-        "p_baseline": stats.holm([each.turned().p_after_choice() for each in tested.values()]).tolist(),
-    }
-    p["p_holm"] = stats.holm(p["p"]).tolist()
-    for number, name in enumerate(tested):
-        contrasts[name] = replace(contrasts[name], **{column: values[number] for column, values in p.items()})
+    p = [each.p for each in tested.values()]
+    p_better = [each.p_better() for each in tested.values()]
+    columns = zip(p, p_better, stats.holm(p).tolist(), stats.holm(p_better).tolist(), strict=True)
+    for (name, comparison), (alone, better, unchosen, corrected) in zip(tested.items(), columns, strict=True):
+        cost = comparison.cost_of_choice(better)
+        seeds, seeds_low = (stats.seeds_for_power(dz, len(tested), cost) for dz in comparison.effects())
+        contrasts[name] = replace(
+            contrasts[name],
+            p=alone,
+            p_choice=better,
+            p_holm=corrected,
+            p_unchosen=unchosen,
+            seeds_needed=seeds,
+            seeds_needed_low=seeds_low,
+        )
     return contrasts
+
+
+def with_overall_p(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """Add the p that is corrected for all rows of all tables, if there are several tables."""
+    if len(settings) < 2:
+        return tuple(settings)
+    raw = [row.contrast.p_choice if row.contrast else np.nan for setting in settings for row in setting.rows]
+    corrected = iter(stats.holm(raw).tolist())
+    found = []
+    for setting in settings:
+        p = {row.arm: next(corrected) for row in setting.rows}
+        rows, main = (tuple(_with_p(row, p[row.arm]) for row in part) for part in (setting.rows, setting.main))
+        found.append(replace(setting, rows=rows, main=main))
+    return tuple(found)
+
+
+def _with_p(row: ArmResult, p_overall: float) -> ArmResult:
+    return replace(row, contrast=replace(row.contrast, p_overall=p_overall)) if row.contrast else row
 
 
 def with_bootstraps(contrasts: dict[str, Contrast], group: SettingArms) -> dict[str, Contrast]:

@@ -78,14 +78,22 @@ class Contrast:
     score: WinTieLoss
     pairs: int  # seeds that both have, diverged ones included
     p: float = math.nan  # sign-flip test; NaN if the arm is not tested
-    p_holm: float = math.nan
-    p_choice: float = math.nan  # the test repeats the choice of threshold; after Holm
-    p_baseline: float = math.nan  # the test repeats the choice of the baseline; after Holm
+    p_choice: float = math.nan  # the test repeats the choice of what seems better: of the threshold, or of the baseline
+    p_holm: float = math.nan  # p_choice, corrected for all rows of the table
+    p_overall: float = math.nan  # p_choice, corrected for all rows of all tables; NaN if there is one table
+    p_unchosen: float = math.nan  # p, corrected for all rows of the table
+    seeds_needed: float = math.nan  # for 80 % power, if the difference stays the same; infinite if no number would do
+    seeds_needed_low: float = math.nan  # if it is at the end of its interval that is closer to zero
     bootstrap: Estimate = NOTHING  # the difference with its BCa bootstrap interval
     p_wilcoxon: float = math.nan  # signed-rank test, not corrected
     p_diverged: float = math.nan  # Fisher's exact test of the numbers of diverged seeds
     p_reach: float = math.nan  # log-rank test of the epochs to the target
     nested: float = math.nan  # mean difference if the other seeds choose the threshold of each seed
+
+    @property
+    def differing(self) -> int:
+        """The pairs that differ. Only they can make a sign-flip test significant."""
+        return self.score.wins + self.score.losses
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,6 @@ class ArmResult:
     flags: tuple[str, ...]
     ids: tuple[str, ...] = ()  # of its trials
     tuning: str = ""  # `lr=0.1`, where each strategy has its own
-    decided_by_choice: bool = False  # significant only until the test repeats the choice
     nonfinite: int = 0  # of the diverged ones, those that finished without a finite metric or criterion
     is_candidate: bool = True  # False: it lacks seeds that other thresholds of its strategy have
 
@@ -194,9 +201,12 @@ class ClaimResult:
     verdict: str
     difference: Estimate = NOTHING  # left minus right, turned so that positive is better
     p: float = math.nan
-    p_holm: float = math.nan  # over all claims
+    p_holm: float = math.nan  # over the claims of its family
     pairs: int = 0
-    seeds_needed: float = math.nan  # of an inconclusive one, for 80 % power; infinite if no number would do
+    family: str = ""  # the claims among which Holm's method corrects p, and their number
+    family_size: int = 1
+    seeds_needed: float = math.nan  # of an inconclusive one, as in `Contrast`
+    seeds_needed_low: float = math.nan
     test: str = ""  # what was tested: one of the tests of `claims`; empty if nothing could be tested
     held: int = 0  # of `cases`: seeds, or seeds of every case where the claim says `always`
     cases: int = 0

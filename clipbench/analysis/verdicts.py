@@ -9,13 +9,13 @@ import numpy as np
 from clipbench import stats
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
-from clipbench.analysis.comparison import Comparison
 from clipbench.analysis.report_model import Contrast
 from clipbench.plugins.registry import UNCLIPPED
 from clipbench.stats import LEVEL, Floats
 
 BASELINE = "baseline"
 BEST = "best"
+FIRST = "best on validation"
 TIED = "tied with best"
 BETTER = "better"
 WORSE = "worse"
@@ -41,27 +41,22 @@ def judge(group: SettingArms, contrasts: Mapping[str, Contrast]) -> dict[str, st
         return {arm.name: NO_BASELINE for arm in group.shown}
     found = {arm.name: _beside_baseline(arm, group, contrasts[arm.name]) for arm in group.family}
     better = [arm for arm in group.family if found[arm.name] == BETTER]
-    if group.chosen and better:
+    if group.chosen and len(better) > 1:
         found |= _best_among(better, group)
     return {group.baseline.name: BASELINE} | found
 
 
-def p_with_choice(contrast: Contrast, comparison: Comparison) -> float:
-    """p where the test repeats the choice of what seems better: of the threshold, or of the baseline; after Holm."""
-    return contrast.p_choice if comparison.direction > 0 else contrast.p_baseline
-
-
 def _beside_baseline(arm: Arm, group: SettingArms, contrast: Contrast) -> str:
     comparison, margin = group.comparisons[arm.name], group.options.margin
-    if margin is not None and comparison.p_equal(margin) < LEVEL:
+    if comparison.is_identical or (margin is not None and comparison.p_equal(margin) < LEVEL):
         return NO_EFFECT
-    if comparison.direction and max(contrast.p_holm, p_with_choice(contrast, comparison)) < LEVEL:
+    if comparison.direction and contrast.p_holm < LEVEL:
         return BETTER if comparison.direction > 0 else WORSE
-    return UNDERPOWERED if stats.smallest_p(contrast.pairs, len(group.family)) >= LEVEL else NO_DIFFERENCE
+    return UNDERPOWERED if stats.smallest_p(contrast.differing, len(group.family)) >= LEVEL else NO_DIFFERENCE
 
 
 def _best_among(better: Sequence[Arm], group: SettingArms) -> dict[str, str]:
-    """The best is chosen on validation data, like its threshold; the others tie unless significantly worse.
+    """The first is chosen on validation data, like its threshold; it is the best if all others are shown to be worse.
 
     The test repeats the choice: the best of several equal arms looks better than the others by chance.
     """
@@ -70,7 +65,7 @@ def _best_among(better: Sequence[Arm], group: SettingArms) -> dict[str, str]:
     p_values = stats.holm([comparison.p_better() for comparison in comparisons])
     beside = zip(others, comparisons, p_values, strict=True)
     found = {other.name: BETTER if p < LEVEL and each.direction > 0 else TIED for other, each, p in beside}
-    return {best.name: BEST} | found
+    return {best.name: FIRST if TIED in found.values() else BEST} | found
 
 
 def _rivals(arm: Arm, better: Sequence[Arm], group: SettingArms) -> list[Arm]:
@@ -94,10 +89,12 @@ def flags(arm: Arm, siblings: Sequence[Arm], *, is_choice: bool) -> tuple[str, .
         # A refused step leaves an update of zero, whose cosine is 0.
         is_refused = bool(left.size and left.mean() < 1 - MOSTLY)
         found.append(MOSTLY_REFUSES if is_refused else MOSTLY_CLIPS)
-    if is_choice and not never and _is_edge(arm.threshold, [each.threshold for each in siblings]):
+    ties = [each for each in siblings if each.rank == arm.rank]
+    if is_choice and not never and _is_edge([each.threshold for each in ties], [each.threshold for each in siblings]):
         found.append(AT_EDGE)
-    for name, value in arm.tuned_values if is_choice else ():
-        if _is_edge(_number(value), [_number(dict(each.tuned_values)[name]) for each in siblings]):
+    for name in dict(arm.tuned_values) if is_choice else ():
+        chosen, tried = ([_number(dict(each.tuned_values)[name]) for each in known] for known in (ties, siblings))
+        if _is_edge(chosen, tried):
             found.append(f"best {name} at the edge of its range")
     if arm.diverged.any():
         found.append(f"diverged on {arm.diverged.sum()} of {arm.present.sum()}")
@@ -108,9 +105,10 @@ def _known(values: Floats) -> Floats:
     return values[np.isfinite(values)]
 
 
-def _is_edge(value: float | None, tried: Sequence[float | None]) -> bool:
+def _is_edge(best: Sequence[float | None], tried: Sequence[float | None]) -> bool:
+    """Whether all of the equally good values are at one edge of those that were tried."""
     known = sorted({each for each in tried if each is not None})
-    return len(known) >= EDGE_POINTS and value in (known[0], known[-1])
+    return len(known) >= EDGE_POINTS and set(best) in ({known[0]}, {known[-1]})
 
 
 def _number(text: str) -> float | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from clipbench import stats
 from clipbench.config.experiment import Experiment
 from clipbench.config.values import show
 from clipbench.core.trial import Component, Training, Trial
@@ -29,6 +31,9 @@ def summary_lines(experiment: Experiment) -> Iterator[str]:
     for strategy, arms in itertools.groupby(experiment.arms, key=lambda arm: arm.label):
         thresholds = [_threshold(arm) for arm in arms if "threshold" in arm.as_dict()]
         yield f"  arm        {strategy}{' at ' if thresholds else ''}{', '.join(thresholds)}"
+    yield f"  smallest p {_smallest_p_sentence(experiment)}"
+    if experiment.claims:
+        yield f"  claims     {_claims_sentence(experiment)}"
     yield from (f"  note       {note}" for note in experiment.notes)
 
 
@@ -44,8 +49,46 @@ def summary(experiment: Experiment) -> dict[str, Any]:
         "arms": [arm.arm for arm in experiment.arms],
         "seeds": list(experiment.seeds),
         "trials": experiment.size,
+        "smallest_p": stats.smallest_p(len(experiment.seeds), _comparisons(experiment)),
+        "smallest_p_sentence": _smallest_p_sentence(experiment),
+        "claims_sentence": _claims_sentence(experiment) if experiment.claims else None,
         "notes": list(experiment.notes),
     }
+
+
+def _comparisons(experiment: Experiment) -> int:
+    """The number of strategies that a report compares with the baseline."""
+    return max(1, len({arm.label for arm in experiment.arms}) - 1)
+
+
+def _smallest_p_sentence(experiment: Experiment) -> str:
+    comparisons, seeds = _comparisons(experiment), len(experiment.seeds)
+    smallest = stats.smallest_p(seeds, comparisons)
+    sentence = (
+        f"with {count(seeds, 'seed')} and {count(comparisons, 'comparison')}, "
+        f"the smallest p after Holm is {smallest:.3g}"
+    )
+    needed = f"; p < {stats.LEVEL} takes {count(stats.seeds_needed(comparisons), 'seed')}"
+    return sentence + (needed if smallest >= stats.LEVEL else "")
+
+
+def _claims_sentence(experiment: Experiment) -> str:
+    """How many claims there are, and whether the largest family of them can be decided."""
+    families = Counter(claim.family for claim in experiment.claims)
+    most, seeds = max(families.values()), len(experiment.seeds)
+    smallest = stats.smallest_p(seeds, most)
+    among = f", at most {most} in a family" if len(families) > 1 else ""
+    sentence = f"{count(len(experiment.claims), 'claim')}{among}: the smallest p after Holm is {smallest:.3g}"
+    if smallest < stats.LEVEL:
+        return sentence
+    needed = count(stats.seeds_needed(most), "seed")
+    fewer = f", or a `family` for each question, or at most {known} claims" if (known := _most(seeds)) else ""
+    return f"{sentence}, so that no > or < can be decided with {count(seeds, 'seed')}; that takes {needed}{fewer}"
+
+
+def _most(seeds: int) -> int:
+    """The largest number of claims in a family that these seeds can decide."""
+    return next(n for n in itertools.count() if stats.smallest_p(seeds, n + 1) >= stats.LEVEL)
 
 
 def problem_values(problem: Problem) -> dict[str, Any]:

@@ -106,24 +106,13 @@ def _preview_lines(preview: RunPreview) -> Iterator[str]:
     )
     yield f"  time       about {duration(preview.seconds)}"
     yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
-    yield f"  smallest p {document['smallest_p_sentence']}"
     yield from (f"  note       {note}" for note in preview.plan.notes if note not in preview.plan.experiment.notes)
 
 
 def _preview_document(preview: RunPreview) -> dict[str, Any]:
-    from clipbench import stats
-    from clipbench.cli.experiment_summary import count, summary
+    from clipbench.cli.experiment_summary import summary
 
     experiment = preview.plan.experiment
-    strategies = {arm.label for arm in experiment.arms}
-    comparisons, seeds = max(1, len(strategies) - 1), len(experiment.seeds)
-    smallest = stats.smallest_p(seeds, comparisons)
-    sentence = (
-        f"with {count(seeds, 'seed')} and {count(comparisons, 'comparison')}, "
-        f"the smallest p after Holm is {smallest:.3g}"
-    )
-    if smallest >= stats.LEVEL:
-        sentence += f"; p < {stats.LEVEL} takes {stats.seeds_needed(comparisons)} seeds"
     return {
         **summary(experiment),
         "trials": len(preview.plan.trials),
@@ -135,6 +124,4 @@ def _preview_document(preview: RunPreview) -> dict[str, Any]:
         "device": preview.device,
         "seconds": preview.seconds,
         "bytes": preview.bytes,
-        "smallest_p": smallest,
-        "smallest_p_sentence": sentence,
     }

@@ -30,7 +30,7 @@ TABLE = (
 )  # fmt: skip
 CLAIMS = (
     "says", "expect", "metric", "verdict", "evidence", "difference_mean", "difference_low", "difference_high", "p",
-    "p_holm", "pairs", "seeds_needed",
+    "p_holm", "family", "pairs", "seeds_needed", "seeds_needed_low",
 )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ class Claim(Section):
     expect: Words
     metric: str | None = None
     margin: NotNegative = 0.0
+    family: str = ""  # p is corrected for the claims that have the same
 
 
 def specs(section: type[Section]) -> dict[str, OptionSpec]:

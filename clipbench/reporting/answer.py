@@ -57,7 +57,7 @@ def answer(setting: Setting) -> Answer:
         return Answer(NOT_LEARNT, "Mend the training first.", "", tuple(_warnings(setting.main[0])))
     others = [row for row in setting.main if row.verdict not in (verdicts.BASELINE, verdicts.NO_BASELINE)]
     words = {row.verdict for row in others}
-    good = [row for row in others if row.verdict in (verdicts.BEST, verdicts.BETTER)]
+    good = [row for row in others if row.verdict in (verdicts.BEST, verdicts.FIRST, verdicts.BETTER)]
     if good:
         return Answer(HELPS, "", good[0].arm, tuple(_reasons(setting, good[0])))
     if not others:
@@ -65,6 +65,8 @@ def answer(setting: Setting) -> Answer:
     if words <= {verdicts.UNDERPOWERED}:
         return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_nearest(setting, others[0])))
     baseline = setting.baseline or ""
+    if words <= {verdicts.NO_EFFECT} and not setting.margin:
+        return Answer(NO_EFFECT, "Every strategy trains to the same weights.", baseline, ())
     if words <= {verdicts.NO_EFFECT}:
         within = f"{NO_EFFECT}: within {numbers.margin(setting.margin or 0.0, setting.metric)}"
         return Answer(within, "Every strategy is shown to be within the margin.", baseline, ())

@@ -7,13 +7,13 @@ import math
 from clipbench.analysis import claims
 from clipbench.analysis.report_model import ClaimResult
 from clipbench.reporting import numbers
-from clipbench.stats import MOST_SEEDS
+from clipbench.stats import LEVEL, MOST_SEEDS
 
 TITLE = "Claims"
 MEANING = (
-    "supported, refuted: p < 0.05 after Holm's correction for the claims of the experiment, in the expected direction "
-    "or against it; one counterexample refutes `always`. > means better than, whatever the metric. Differences are "
-    "left minus right by seed, with the sign chosen so that positive is better."
+    "supported, refuted: p < 0.05 in the expected direction or against it, after Holm's correction for all claims of "
+    "the experiment or of the same `family`; one counterexample refutes `always`. > means better than, whatever the "
+    "metric. Differences are left minus right by seed, with the sign chosen so that positive is better."
 )
 
 
@@ -26,12 +26,17 @@ def sentence(result: ClaimResult) -> str:
         parts[0] += f" {numbers.interval(result.difference, result.metric)}"
     if not math.isnan(result.p_holm):
         parts.append(numbers.p_clause(result.p_holm))
-    return f"{', '.join(parts)} ({numbers.count(result.pairs, 'seed')}); {reason(result)}"
+    family = f", {_family(result)}" if result.family and not math.isnan(result.p_holm) else ""
+    return f"{', '.join(parts)} ({numbers.count(result.pairs, 'seed')}{family}); {reason(result)}"
+
+
+def _family(result: ClaimResult) -> str:
+    return f"{numbers.count(result.family_size, 'claim')} of the family {result.family!r}"
 
 
 def reason(result: ClaimResult) -> str:
     """Why the claim has its verdict; for an inconclusive one, what would decide it."""
-    advice = f"; {_advice(result.seeds_needed, result.pairs)}" if result.verdict == claims.INCONCLUSIVE else ""
+    advice = f"; {_advice(result)}" if result.verdict == claims.INCONCLUSIVE else ""
     return f"{_outcome(result)}{advice}"
 
 
@@ -48,18 +53,34 @@ def _outcome(result: ClaimResult) -> str:
         return f"tested for being within {margin}"
     if result.test == claims.DIFFERENCE:
         over = f" by more than {margin.lstrip('±')}" if result.margin else ""
+        if over and result.verdict == claims.REFUTED:
+            word = "better" if ">" in result.expect else "worse"
+            return f"not {word}{over}: so on {result.cases - result.held} of {numbers.count(result.cases, 'seed')}"
         return f"as expected on {result.held} of {numbers.count(result.cases, 'seed')}{over}"
     if result.held < result.cases:
         return f"{result.cases - result.held} of {numbers.count(result.cases, 'case')} are counterexamples"
     return f"true in all {numbers.count(result.cases, 'case')}"
 
 
-def _advice(seeds: float, pairs: int) -> str:
-    if math.isinf(seeds):
-        return f"at the observed difference, even {MOST_SEEDS} seeds would not decide it"
-    if seeds <= pairs:
+def _advice(result: ClaimResult) -> str:
+    if result.p < LEVEL:
+        return (
+            f"significant alone ({numbers.p_clause(result.p)}), but not after correction for "
+            f"{numbers.count(result.family_size, 'claim')}; `family` separates unrelated claims. {_seeds(result)}"
+        )
+    return _seeds(result)
+
+
+def _seeds(result: ClaimResult) -> str:
+    if math.isinf(result.seeds_needed):
+        return f"at the observed difference, even {MOST_SEEDS:,} seeds would not decide it"
+    if result.seeds_needed <= result.pairs:
         return (
             "significant for the mean difference alone, but not with diverged trials, ties and threshold selection "
             "included"
         )
-    return f"about {seeds:.0f} seeds would decide it (80 % power, if the difference stays the same)"
+    low = f", {numbers.seeds_needed(result.seeds_needed_low)} at the unfavourable end of its interval"
+    return (
+        f"about {numbers.seeds_needed(result.seeds_needed)} seeds would decide it with 80 % power at the observed "
+        f"difference{low if result.seeds_needed_low > result.seeds_needed else ''}"
+    )

@@ -12,9 +12,15 @@ from clipbench.reporting.table import Table, TableColumn, mean_column, share_col
 
 P_HOLM: TableColumn[ArmResult] = TableColumn(
     "p (Holm)",
-    "Two-sided paired sign-flip permutation test of the difference, corrected by Holm's method for all rows that are "
-    "compared with the baseline.",
+    "Two-sided paired sign-flip permutation test of the difference, which repeats the choice of the threshold if there "
+    "was one, corrected by Holm's method for all rows that are compared with the baseline. It decides the verdict.",
     value=lambda row: row.contrast and row.contrast.p_holm,
+    text=numbers.p_value,
+)
+P_OVERALL: TableColumn[ArmResult] = TableColumn(
+    "p (overall)",
+    "The same p, corrected by Holm's method for the rows of all comparison tables of this report.",
+    value=lambda row: row.contrast and row.contrast.p_overall,
     text=numbers.p_value,
 )
 EFFECT: TableColumn[ArmResult] = TableColumn(
@@ -98,7 +104,8 @@ def comparison(setting: Setting) -> Table[ArmResult]:
     """The result: one row for each strategy, at its best threshold, and the baseline first."""
     columns = [arm(setting), metric(setting)]
     if setting.baseline:
-        columns += [difference(setting), P_HOLM]
+        is_one_of_many = any(row.contrast and not math.isnan(row.contrast.p_overall) for row in setting.main)
+        columns += [difference(setting), P_HOLM, *([P_OVERALL] if is_one_of_many else [])]
     columns.append(verdict(setting))
     return Table("comparison", f"Comparison: {_chosen(setting)}", tuple(columns), setting.main)
 
@@ -225,13 +232,14 @@ def verdict(setting: Setting) -> TableColumn[ArmResult]:
     words = {
         verdicts.BASELINE: "The arm that all others are compared with.",
         verdicts.NO_BASELINE: "There is no baseline to compare with.",
-        verdicts.BEST: f"{better}, and the best of those on validation data.",
-        verdicts.TIED: "Better than the baseline too, and not significantly worse than the best.",
-        verdicts.BETTER: f"{better}, and significantly worse than the best, if there is one.",
+        verdicts.BEST: f"{better}, and than all others that are.",
+        verdicts.FIRST: f"{better}, and the first of those on validation data; not all others are shown to be worse.",
+        verdicts.TIED: "Better than the baseline too, and not significantly worse than the best on validation data.",
+        verdicts.BETTER: f"{better}. If another arm is the best, significantly worse than that.",
         verdicts.WORSE: "Worse than the baseline (p < 0.05).",
         verdicts.NO_EFFECT: f"Shown to lie within {margin} of the baseline (TOST, p < 0.05{choice}), or trained to the "
         "same weights. Results that tie show it only with enough seeds and test examples.",
-        verdicts.UNDERPOWERED: "Too few seeds to reach p < 0.05, whatever the results.",
+        verdicts.UNDERPOWERED: "Too few seeds, or too few on which the results differ, to reach p < 0.05.",
         verdicts.NO_DIFFERENCE: "Neither a difference nor equivalence is significant.",
     }
     meaning = "The conclusion, after correction for the number of comparisons."

@@ -27,7 +27,7 @@ def sentence(setting: Setting) -> str:
         )
     if has_learnt_nothing(setting):
         return f"{where}, {_none_has_learnt(setting)}"
-    for rows, say in ((_with(others, verdicts.BEST), _best), (_with(others, verdicts.BETTER), _better)):
+    for rows, say in ((_with(others, verdicts.BEST, verdicts.FIRST), _best), (_with(others, verdicts.BETTER), _better)):
         if rows:
             return f"{where}, {say(setting, rows)}"
     return f"{where}, {_none_better(setting, others)}"
@@ -76,13 +76,18 @@ def _none_better(setting: Setting, others: Sequence[ArmResult]) -> str:
         are = "is" if setting.seeds == 1 else "are"
         return f"{seeds} {are} too few to show that any strategy is better than {setting.baseline}: {top}."
     if all(row.verdict == verdicts.NO_EFFECT for row in others):
-        margin = numbers.margin(setting.margin or 0.0, setting.metric)
-        return f"clipping has no effect: every strategy is within {margin} of {setting.baseline} ({seeds})."
+        return f"clipping has no effect: every strategy {_equal_to(setting)} {setting.baseline} ({seeds})."
     worse = _with(others, verdicts.WORSE)
     also = f" Worse: {_labels(worse)}." if worse else ""
     return (
         f"no clipping strategy is shown to be better than {setting.baseline} ({seeds}; {_top(setting, others)}).{also}"
     )
+
+
+def _equal_to(setting: Setting) -> str:
+    if not setting.margin:
+        return "trains to the same weights as"
+    return f"is within {numbers.margin(setting.margin, setting.metric)} of"
 
 
 def _top(setting: Setting, others: Sequence[ArmResult]) -> str:
@@ -99,8 +104,8 @@ def _p_of(setting: Setting, row: ArmResult, contrast: Contrast) -> str:
     """p, and why a small p does not decide the verdict."""
     if row.verdict == verdicts.NO_EFFECT:
         return f"{numbers.p_clause(contrast.p_holm)}, within the margin"
-    if contrast.p_holm < LEVEL <= contrast.p_choice:
-        return f"{numbers.p_clause(contrast.p_choice)} after correction for the choice of its {setting.choice}"
+    if contrast.p_unchosen < LEVEL <= contrast.p_holm:
+        return f"{numbers.p_clause(contrast.p_holm)} after correction for the choice of its {setting.choice}"
     return numbers.p_clause(contrast.p_holm)
 
 
@@ -117,8 +122,8 @@ def _evidence(setting: Setting, row: ArmResult) -> str:
     return ", ".join([*parts, f"{numbers.p_clause(row.contrast.p_holm)} ({seeds})"])
 
 
-def _with(rows: Iterable[ArmResult], word: str) -> list[ArmResult]:
-    return [row for row in rows if row.verdict == word]
+def _with(rows: Iterable[ArmResult], *words: str) -> list[ArmResult]:
+    return [row for row in rows if row.verdict in words]
 
 
 def _labels(rows: Sequence[ArmResult]) -> str:

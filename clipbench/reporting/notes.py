@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting, VerdictChange
 from clipbench.reporting import numbers
 from clipbench.stats import LEVEL, Estimate
+
+DIFFERENT = (verdicts.BEST, verdicts.FIRST, verdicts.TIED, verdicts.BETTER, verdicts.WORSE)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Flag:
 
 def of_report(report: Report) -> tuple[str, ...]:
     """Notes on the trials as a whole: every trial that is in no table, counted and named."""
-    return (*_about_left_out(report), *_about_tuning(report))
+    return (*_about_tables(report), *_about_left_out(report), *_about_tuning(report))
 
 
 def of_setting(setting: Setting) -> tuple[str, ...]:
@@ -45,6 +48,22 @@ def of_setting(setting: Setting) -> tuple[str, ...]:
         *_about_divergence(setting),
         *_about_stopping(setting),
         *_about_pairs(setting),
+    )
+
+
+def _about_tables(report: Report) -> Iterable[str]:
+    """What several tables do to the chance of a false verdict."""
+    p = [row.contrast.p_overall for setting in report.settings for row in setting.main if row.contrast]
+    tables = sum(any(row.contrast for row in setting.main) for setting in report.settings)
+    if tables < 2 or not p:
+        return
+    decided = [row for setting in report.settings for row in setting.main if row.verdict in DIFFERENT]
+    kept = sum(bool(row.contrast and row.contrast.p_overall < LEVEL) for row in decided)
+    still = f"; {kept} of {numbers.count(len(decided), 'verdict')} of better or worse remain so" if decided else ""
+    yield (
+        f"{tables} comparison tables test {numbers.count(len(p), 'difference')}. Each table allows a false better or "
+        f"worse with a probability of 5 %; in one or more of {tables} independent tables that is "
+        f"{100 * (1 - (1 - LEVEL) ** tables):.0f} %. p (overall) is corrected for all of them{still}."
     )
 
 
@@ -102,30 +121,51 @@ def _about_choice(setting: Setting) -> Iterable[str]:
         names = numbers.listing(left_out)
         yield f"Not chosen from, because they lack seeds that others of their strategy have: {names}."
     for row in setting.main:
-        if row.decided_by_choice and row.contrast:
+        if row.contrast and row.contrast.p_unchosen < LEVEL <= row.contrast.p_holm:
             yield _not_significant_after_choice(setting, row, row.contrast)
 
 
 def _not_significant_after_choice(setting: Setting, row: ArmResult, found: Contrast) -> str:
-    is_better = found.p_choice >= LEVEL
-    word, p = ("better", found.p_choice) if is_better else ("worse", found.p_baseline)
-    selected = f"{setting.choice} selection" if is_better else f"the selection of {setting.baseline}"
+    is_better = found.score.wins > found.score.losses
+    word, selected = ("better", f"its {setting.choice}") if is_better else ("worse", setting.baseline)
     return (
-        f"{row.arm} is not called {word}: {numbers.p_clause(found.p_holm)}, but after accounting for {selected} "
-        f"{numbers.p_clause(p)}."
+        f"{row.arm} is not called {word}: {numbers.p_clause(found.p_unchosen)} for this arm alone, but "
+        f"{numbers.p_clause(found.p_holm)} if the test repeats the selection of {selected}."
     )
 
 
 def _about_power(setting: Setting) -> Iterable[str]:
-    comparisons = sum(row.contrast is not None for row in setting.main)
-    if not comparisons or stats.smallest_p(setting.seeds, comparisons) < LEVEL:
+    compared = [(row, row.contrast) for row in setting.main if row.contrast]
+    if not compared:
         return
-    reachable = numbers.p_value(stats.smallest_p(setting.seeds, comparisons))
-    yield (
-        f"{numbers.count(setting.seeds, 'seed')} cannot reach p < 0.05 after Holm's correction for "
-        f"{numbers.count(comparisons, 'comparison')} (smallest possible p: {reachable}); "
-        f"use at least {stats.seeds_needed(comparisons)} seeds."
-    )
+    after, needed = f"after Holm's correction for {numbers.count(len(compared), 'comparison')}", stats.seeds_needed
+    if stats.smallest_p(setting.seeds, len(compared)) >= LEVEL:
+        reachable = numbers.p_value(stats.smallest_p(setting.seeds, len(compared)))
+        yield (
+            f"{numbers.count(setting.seeds, 'seed')} cannot reach p < 0.05 {after} (smallest possible p: {reachable}); "
+            f"use at least {needed(len(compared))} seeds."
+        )
+        return
+    few = [
+        f"{row.arm} on {found.differing} of {found.pairs}"
+        for row, found in compared
+        if row.verdict == verdicts.UNDERPOWERED
+    ]
+    if few:
+        yield (
+            f"Arms that differ from {setting.baseline} on too few seeds: {numbers.listing(few)}. To reach p < 0.05 "
+            f"{after}, {needed(len(compared))} must differ: more seeds, or for ties more examples, are necessary."
+        )
+    undecided = [
+        f"{row.arm} {numbers.seeds_needed(found.seeds_needed)} ({numbers.seeds_needed(found.seeds_needed_low)})"
+        for row, found in compared
+        if row.verdict in (verdicts.NO_DIFFERENCE, verdicts.UNDERPOWERED) and math.isfinite(found.seeds_needed)
+    ]
+    if undecided:
+        yield (
+            "Seeds that would show a difference with 80 % power if it is as observed (if it is at the end of its "
+            f"interval that is closer to zero): {numbers.listing(undecided)}."
+        )
 
 
 def _about_interval(setting: Setting) -> Iterable[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from clipbench.analysis.report_model import ArmResult, Metric, TargetEpochs
-from clipbench.stats import Estimate
+from clipbench.stats import MOST_SEEDS, Estimate
 
 NOTHING = "-"
 MOST_DECIMALS = 6
@@ -87,6 +87,11 @@ def p_clause(p: float) -> str:
     """`p = 0.03`, `p < 0.001`."""
     text = p_value(p)
     return f"p {text[0]} {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
+def seeds_needed(number: float) -> str:
+    """A number of seeds, or that no number would do."""
+    return f"{number:.0f}" if math.isfinite(number) else f"more than {MOST_SEEDS:,}"
 
 
 def share(value: float) -> str:

@@ -7,7 +7,16 @@ TOO_FEW = "too few seeds to tell"
 GOOD, BAD, OPEN, BASE = "good", "bad", "open", "base"
 TONES = (
     dict.fromkeys(
-        (HELPS, claims.SUPPORTED, search_result.CONFIRMED, verdicts.BEST, verdicts.TIED, verdicts.BETTER), GOOD
+        (
+            HELPS,
+            claims.SUPPORTED,
+            search_result.CONFIRMED,
+            verdicts.BEST,
+            verdicts.FIRST,
+            verdicts.TIED,
+            verdicts.BETTER,
+        ),
+        GOOD,
     )
     | dict.fromkeys((claims.REFUTED, verdicts.WORSE), BAD)
     | dict.fromkeys((TOO_FEW, claims.INCONCLUSIVE, search_result.OPTIMISTIC, verdicts.UNDERPOWERED), OPEN)

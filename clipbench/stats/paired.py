@@ -47,6 +47,13 @@ def cohen_dz(differences: ArrayLike) -> float:
     return mean / (error * float(np.sqrt(known.size)))
 
 
+def smallest_dz(differences: ArrayLike) -> float:
+    """Cohen's dz at the end of the mean's 95 % t interval that is closer to zero, without its sign."""
+    known = finite(differences)
+    reach = t_quantile(known.size, 1 - LEVEL / 2) / np.sqrt(known.size) if known.size > 1 else np.nan
+    return max(0.0, abs(cohen_dz(known)) - float(reach))
+
+
 def rank_biserial(differences: ArrayLike) -> float:
     """Matched-pairs rank-biserial correlation: (ranks won - ranks lost) / all ranks; ties are left out."""
     ranks = _signed_ranks(differences)

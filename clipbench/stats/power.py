@@ -36,16 +36,19 @@ def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
     return seeds
 
 
-def seeds_for_power(dz: float, comparisons: int = 1, power: float = 0.8, level: float = LEVEL) -> float:
+def seeds_for_power(
+    dz: float, comparisons: int = 1, choice: float = 1.0, power: float = 0.8, level: float = LEVEL
+) -> float:
     """The number of paired seeds with which a t test has this power for an effect of this size.
 
-    The level is that of the first comparison under Holm's correction. The result is at least `seeds_needed`, and
-    infinite above `MOST_SEEDS`.
+    The level is that of the first comparison under Holm's correction, divided by `choice`: the factor by which a test
+    that repeats the choice among candidates raises p. The result is at least `seeds_needed`, and infinite above
+    `MOST_SEEDS`.
     """
     if not np.isfinite(dz):
         return float(seeds_needed(comparisons, level))
     for seeds in _growing(seeds_needed(comparisons, level)):
-        critical = t_quantile(seeds, 1 - level / comparisons / 2)
+        critical = t_quantile(seeds, 1 - level / comparisons / choice / 2)
         # `nctdtr` is scipy.stats.nct.cdf. The other tail is left out: it has less than a hundredth of the power.
         if 1 - special.nctdtr(seeds - 1, abs(dz) * np.sqrt(seeds), critical) >= power:
             return float(seeds)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from clipbench import config
+from clipbench import config, stats
 from clipbench.analysis.subject import subject_of
 from clipbench.config.claim_language import Expectation, Side, Vocabulary, read
 from clipbench.config.sections import Claim
@@ -262,6 +262,52 @@ def test_inconclusive_says_how_many_seeds_it_would_take():
     assert answered.verdict == "inconclusive"
     assert answered.seeds_needed > 8
     assert "80 % power" in claim_evidence.reason(answered)
+
+
+def crowded(*, family=""):
+    """A strong claim among ten others about noise."""
+    rng = np.random.default_rng(3)
+    rows = arm("none") + arm("norm", 1.0, gain=0.1)
+    rows += [trial("value", float(t), seed, 0.9 + 0.01 * rng.normal()) for t in range(1, 11) for seed in range(8)]
+    others = [(f"value@{t} > none", {}) for t in range(1, 11)]
+    return answers(rows, ("norm > none", {"family": family}), *others).claims
+
+
+def test_claims_of_another_family_do_not_weaken_a_claim():
+    alone, *_ = crowded(family="size")
+    assert (alone.verdict, alone.family_size) == ("supported", 1)
+    assert alone.p_holm == alone.p == pytest.approx(2 / 2**8)
+    assert "(8 seeds, 1 claim of the family 'size')" in claim_evidence.sentence(alone)
+
+
+def test_claim_that_only_the_number_of_claims_leaves_open_says_so():
+    among, *_ = crowded()
+    assert (among.verdict, among.family_size, among.held) == ("inconclusive", 11, 8)
+    assert "significant alone (p = 0.008), but not after correction for 11 claims" in claim_evidence.reason(among)
+    assert "about 9 seeds would decide it" in claim_evidence.reason(among)
+
+
+def test_refuted_gain_by_a_margin_is_not_called_worse():
+    rows = arm("none") + arm("norm", 1.0, gain=0.03)
+    (answered,) = answers(rows, ("norm > none", {"margin": 0.1})).claims
+    assert answered.verdict == "refuted" and answered.difference.mean > 0
+    assert claim_evidence.reason(answered) == "not better by more than 10 pp: so on 8 of 8 seeds"
+
+
+def test_seeds_at_the_near_end_of_the_interval_are_more():
+    rng = np.random.default_rng(3)
+    gains = 0.02 + 0.006 * rng.normal(size=5)
+    rows = [trial("none", None, seed, 0.9) for seed in range(5)]
+    rows += [trial("norm", 1.0, seed, 0.9 + gains[seed]) for seed in range(5)]
+    (answered,) = answers(rows, "norm > none").claims
+    assert 5 < answered.seeds_needed < answered.seeds_needed_low < 10_000
+    assert answered.seeds_needed_low == claims_power(answered.difference.low, gains)
+    said = f"{answered.seeds_needed_low:.0f} at the unfavourable end of its interval"
+    assert claim_evidence.reason(answered).endswith(said)
+
+
+def claims_power(effect, gains):
+    return stats.seeds_for_power(effect / gains.std(ddof=1))
 
 
 def test_inconclusive_equality_asks_for_the_seeds_that_the_margin_takes():

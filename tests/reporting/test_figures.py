@@ -164,7 +164,7 @@ def test_forest_puts_the_better_arm_to_the_right_of_the_worse(made_up):
         "diamond",
         "ring",
     }
-    assert row(report.settings[0], "norm@1.0").verdict == "best"
+    assert row(report.settings[0], "norm@1.0").verdict == "best on validation"
 
 
 def test_arm_without_a_finished_pair_has_words_instead_of_a_mark():

@@ -14,14 +14,16 @@ import pytest
 from rich.console import Console
 from scipy import stats as scipy_stats
 
+from clipbench import stats
+from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.report_model import Estimate, Metric, TargetEpochs
 from clipbench.errors import InputError
-from clipbench.reporting import ReportOptions, compare, comparison_tables, headline, notes
+from clipbench.reporting import ReportOptions, answer, compare, comparison_tables, headline, notes
 from clipbench.reporting import numbers as formatting
 from clipbench.reporting.formats import csv_table, json_report, markdown, terminal
 from tests.golden_files import check_golden
 
-GOOD = {"best", "tied with best", "better"}
+GOOD = {"best", "best on validation", "tied with best", "better"}
 ACCURACY = Metric("test/accuracy", True, "val/accuracy")
 LOSS = Metric("test/loss", False, "val/loss", -1)
 
@@ -143,7 +145,7 @@ def test_terminal_fits_eighty_columns_and_is_plain_without_a_terminal():
 
 def test_colour_is_never_alone():
     plain = printed(compare(quickstart()), no_color=True)
-    for word in ("best", "tied with best", "worse", "no difference shown", "baseline"):
+    for word in ("best on validation", "tied with best", "worse", "no difference shown", "baseline"):
         assert word in plain
 
 
@@ -216,7 +218,7 @@ def test_helping_strategy_is_best_and_its_equal_ties_and_harm_is_worse():
     only = setting(quickstart())
     assert verdicts(only) == {
         "none": "baseline",
-        "norm@1.0": "best",
+        "norm@1.0": "best on validation",
         "norm(per=tensor)@1.0": "tied with best",
         "value@0.01": "worse",
         "skip@100.0": "no difference shown",
@@ -261,7 +263,7 @@ def test_lower_is_better_for_a_loss_and_effects_are_turned():
         for r in arm("none") + arm("norm", 1.0, gain=0.03) + arm("norm", 2.0, gain=-0.03)
     ]
     only = setting(rows, metric="test/loss")
-    assert verdicts(only) == {"none": "baseline", "norm@1.0": "best"}
+    assert verdicts(only) == {"none": "baseline", "norm@1.0": "better"}
     assert row(only, "norm@1.0").contrast.difference.mean > 0
     assert row(only, "norm@1.0").contrast.score.wins == 8
     assert row(only, "norm@1.0").criterion == pytest.approx(0.04, abs=0.02)
@@ -326,9 +328,9 @@ def test_lucky_threshold_of_many_is_not_called_better():
     rows += [trial("norm", float(t), seed, rng.normal()) for t in range(1, 31) for seed in range(8)]
     only = setting(rows)
     chosen = only.main[1]
-    assert chosen.contrast.p_holm < 0.05 < chosen.contrast.p_choice
+    assert chosen.contrast.p_unchosen < 0.05 < chosen.contrast.p_holm
     assert chosen.verdict == "no difference shown"
-    assert any("after accounting for threshold selection" in note for note in notes.of_setting(only))
+    assert any("if the test repeats the selection of its threshold" in note for note in notes.of_setting(only))
     assert headline.sentence(only).endswith("p = 0.12 after correction for the choice of its threshold).")
 
 
@@ -365,7 +367,7 @@ def test_arm_that_diverged_more_often_ranks_below_whatever_its_mean():
 
 def test_strategy_that_saves_a_diverging_baseline_is_best():
     only = setting(diverged("none", None, range(8)) + arm("norm", 1.0))
-    assert verdicts(only)["norm@1.0"] == "best"
+    assert verdicts(only)["norm@1.0"] == "better"
     contrast = row(only, "norm@1.0").contrast
     assert contrast.p == 2 / 2**8
     assert (contrast.score.wins, contrast.pairs, contrast.difference.n) == (8, 8, 0)
@@ -411,9 +413,9 @@ def test_verdict_that_the_rule_for_diverged_trials_decides_is_said():
     rows[8] = trial("norm", 1.0, 0, status="diverged")
     only = setting(rows)
     assert [(each.arm, each.verdict, each.verdict_without) for each in only.otherwise] == [
-        ("norm@1.0", "no difference shown", "best")
+        ("norm@1.0", "no difference shown", "better")
     ]
-    note = "If diverged trials were left out instead, verdicts would change. norm@1.0: best instead of no difference shown."
+    note = "If diverged trials were left out instead, verdicts would change. norm@1.0: better instead of no difference shown."
     assert note in notes.of_setting(only)
     assert note in printed(compare(pd.DataFrame(rows)), width=200)
 
@@ -422,9 +424,9 @@ def test_threshold_that_only_its_divergence_kept_from_being_chosen_is_named():
     rows = arm("none") + arm("norm", 1.0) + arm("norm", 9.0, gain=0.05)[1:] + diverged("norm", 9.0, [0])
     only = setting(rows)
     (change,) = only.otherwise
-    assert (change.arm, change.arm_without, change.verdict_without) == ("norm@1.0", "norm@9.0", "best")
+    assert (change.arm, change.arm_without, change.verdict_without) == ("norm@1.0", "norm@9.0", "better")
     assert any(
-        note.endswith("norm@1.0, then norm@9.0: best instead of no difference shown.")
+        note.endswith("norm@1.0, then norm@9.0: better instead of no difference shown.")
         for note in notes.of_setting(only)
     )
 
@@ -596,7 +598,7 @@ def test_failed_missing_and_foreign_trials_are_counted_and_named():
 @pytest.mark.parametrize("measure", ["test/accuracy", "val/accuracy"])
 def test_finished_trial_without_a_finite_metric_or_criterion_ranks_last(measure, value):
     rows = arm("none") + arm("norm", 1.0, gain=0.03)
-    assert verdicts(setting(rows))["norm@1.0"] == "best"
+    assert verdicts(setting(rows))["norm@1.0"] == "better"
     rows[9][measure] = value
     only = setting(rows)
     found = row(only, "norm@1.0")
@@ -604,6 +606,95 @@ def test_finished_trial_without_a_finite_metric_or_criterion_ranks_last(measure,
     assert found.contrast.score.losses == 1
     said = "Finished trials with an infinite or NaN test/accuracy or val/accuracy count as diverged: norm@1.0 1 of 8."
     assert said in notes.of_setting(only)
+
+
+# What a verdict may say
+
+
+def test_only_arm_that_is_better_is_not_called_the_best():
+    """The others are not shown to be worse than it."""
+    only = setting(arm("none") + arm("norm", 1.0, gain=0.03) + arm("value", 1.0))
+    assert verdicts(only) == {"none": "baseline", "norm@1.0": "better", "value@1.0": "no difference shown"}
+
+
+def test_best_is_shown_to_be_better_than_all_others_that_help():
+    only = setting(arm("none") + arm("norm", 1.0, gain=0.06) + arm("value", 1.0, gain=0.03))
+    assert verdicts(only) == {"none": "baseline", "norm@1.0": "best", "value@1.0": "better"}
+
+
+def test_p_in_the_table_is_the_one_that_decides():
+    rng = np.random.default_rng(22)
+    rows = [trial("none", None, seed, rng.normal()) for seed in range(8)]
+    rows += [trial("norm", float(t), seed, rng.normal()) for t in range(1, 31) for seed in range(8)]
+    only = setting(rows)
+    (_, shown) = texts(comparison_tables.comparison(only))
+    assert shown[3:] == ["0.12", "no difference shown"]
+
+
+def test_same_weights_are_no_effect_without_a_margin():
+    base = [r | {"weight_norm": 1.0 + r["seed"]} for r in arm("none")]
+    twin = [r | {"strategy": "skip", "arm": "skip@9", "threshold": 9.0, "id": f"skip{r['seed']}"} for r in base]
+    only = setting(base + twin)
+    assert verdicts(only)["skip@9"] == "no effect"
+    assert headline.sentence(only) == (
+        "On digits with mlp/sgd, clipping has no effect: every strategy trains to the same weights as none (8 seeds)."
+    )
+    assert answer.answer(only).verdict == "no effect"
+
+
+def test_seeds_on_which_both_diverge_do_not_count_as_seeds():
+    rows = arm("none")[:3] + diverged("none", None, range(3, 8))
+    rows += arm("norm", 1.0, gain=0.1)[:3] + diverged("norm", 1.0, range(3, 8))
+    only = setting(rows)
+    assert verdicts(only)["norm@1.0"] == "underpowered"
+    assert any(
+        note.startswith("Arms that differ from none on too few seeds: norm@1.0 on 3 of 8. To reach p < 0.05")
+        and "6 must differ" in note
+        for note in notes.of_setting(only)
+    )
+
+
+def test_tie_of_all_thresholds_is_no_best_at_the_edge():
+    rows = arm("none", spread=0.0) + [r for t in (0.1, 1.0, 10.0) for r in arm("norm", t, spread=0.0)]
+    assert verdict.AT_EDGE not in row(setting(rows), "norm@0.1").flags
+    alone = arm("norm", 0.1, gain=0.1, spread=0.0)
+    assert verdict.AT_EDGE in row(setting(arm("none", spread=0.0) + alone + rows[16:]), "norm@0.1").flags
+
+
+def test_several_tables_say_what_they_multiply():
+    """The same strong effect in one of three tables, and nothing in the others."""
+    gains = {0.01: 0.0, 0.1: 0.05, 1.0: 0.0}
+    rows = [
+        r
+        for lr, gain in gains.items()
+        for r in arm("none", lr=lr) + arm("norm", 1.0, gain=gain, lr=lr, spread=0.002 + lr / 1000)
+    ]
+    report = compare(pd.DataFrame(rows))
+    p = [row(each, "norm@1.0").contrast for each in report.settings]
+    assert [each.p_overall for each in p] == stats.holm([each.p_choice for each in p]).tolist()
+    assert p[1].p_overall == pytest.approx(3 * p[1].p_holm) and p[1].p_overall < 0.05
+    assert any(
+        note.startswith("3 comparison tables test 3 differences.")
+        and "that is 14 %" in note
+        and note.endswith("; 1 of 1 verdict of better or worse remain so.")
+        for note in notes.of_report(report)
+    )
+    assert "p (overall)" in printed(report)
+    (alone,) = compare(pd.DataFrame([r for r in rows if r["lr"] == 0.1])).settings
+    assert np.isnan(row(alone, "norm@1.0").contrast.p_overall)
+    assert "p (overall)" not in [column.header for column in comparison_tables.comparison(alone).columns]
+
+
+def test_undecided_arms_say_how_many_seeds_they_take():
+    rng = np.random.default_rng(1)
+    rows = [trial("none", None, seed, 0.9 + 0.01 * rng.normal()) for seed in range(8)]
+    rows += [trial("norm", 1.0, seed, 0.907 + 0.01 * rng.normal()) for seed in range(8)]
+    only = setting(rows)
+    found = row(only, "norm@1.0").contrast
+    assert found.seeds_needed == stats.seeds_for_power(found.dz)
+    assert any(
+        note.endswith(f"norm@1.0 {found.seeds_needed:.0f} (more than 10,000).") for note in notes.of_setting(only)
+    )
 
 
 def test_measure_that_no_trial_has_breaks_none():
@@ -616,7 +707,7 @@ def test_broken_threshold_does_not_block_its_strategy():
     broken = [r | {"val/accuracy": np.nan} for r in arm("norm", 2.0, gain=0.1)]
     short = arm("norm", 3.0, gain=0.1)[:2]
     only = setting(arm("none") + arm("norm", 1.0, gain=0.03) + broken + short)
-    assert verdicts(only) == {"none": "baseline", "norm@1.0": "best"}
+    assert verdicts(only) == {"none": "baseline", "norm@1.0": "better"}
     assert "Not chosen from, because they lack seeds that others of their strategy have: norm@3.0 2 of 8." in (
         notes.of_setting(only)
     )

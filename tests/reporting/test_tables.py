@@ -59,7 +59,9 @@ def test_no_table_has_two_columns_of_one_name(tables):
 
 def test_every_verdict_of_a_comparison_and_of_a_search_has_a_meaning(reports):
     (setting,) = reports["quickstart"].settings
-    named = {getattr(verdicts, name) for name in ("BASELINE", "NO_BASELINE", "BEST", "TIED", "BETTER", "WORSE")}
+    named = {
+        getattr(verdicts, name) for name in ("BASELINE", "NO_BASELINE", "BEST", "FIRST", "TIED", "BETTER", "WORSE")
+    }
     named |= {verdicts.NO_EFFECT, verdicts.UNDERPOWERED, verdicts.NO_DIFFERENCE}
     assert set(comparison_tables.verdict(setting).words) == named
     searched = {search_result.CONFIRMED, search_result.OPTIMISTIC, search_result.PESSIMISTIC}

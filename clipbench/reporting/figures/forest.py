@@ -50,7 +50,14 @@ def figure(setting: Setting) -> Figure | None:
 def _row(panel: Panel, x: Scale, y: float, setting: Setting, row: ArmResult, contrast: Contrast) -> None:
     words, (low, mean, high) = _difference(row, contrast, setting), shown(contrast.difference, setting.metric)
     color, shape = LOOKS.get(tones.TONES.get(row.verdict, ""), OTHERS)
-    panel.text(0, y - 2, shortened(row.arm, x.start - 8), size=TEXT, color="ink", bold=row.verdict == verdicts.BEST)
+    panel.text(
+        0,
+        y - 2,
+        shortened(row.arm, x.start - 8),
+        size=TEXT,
+        color="ink",
+        bold=row.verdict in (verdicts.BEST, verdicts.FIRST),
+    )
     panel.text(0, y + 12, words)
     if math.isfinite(low):
         panel.line([(x(low), y), (x(high), y)], color, 2)

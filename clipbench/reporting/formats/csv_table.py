@@ -57,9 +57,9 @@ def _contrast(contrast: Contrast | None) -> dict[str, Any]:
     return {
         **_estimate("difference_", contrast.difference),
         "p": contrast.p,
-        "p_holm": contrast.p_holm,
         "p_choice": contrast.p_choice,
-        "p_baseline_choice": contrast.p_baseline,
+        "p_holm": contrast.p_holm,
+        "p_overall": contrast.p_overall,
         "dz": contrast.dz,
         "rank_biserial": contrast.rank_biserial,
         **vars(contrast.score),
@@ -70,6 +70,8 @@ def _contrast(contrast: Contrast | None) -> dict[str, Any]:
         "p_diverged_fisher": contrast.p_diverged,
         "p_reach_log_rank": contrast.p_reach,
         "difference_nested": contrast.nested,
+        "seeds_needed": contrast.seeds_needed,
+        "seeds_needed_low": contrast.seeds_needed_low,
     }
 
 

@@ -21,6 +21,7 @@ from clipbench.reporting.tones import BAD, BASE, GOOD, OPEN, TONES
 COLORS = {GOOD: "green", BAD: "red", OPEN: "yellow", BASE: "cyan"}
 STYLES = {verdict: COLORS[tone] for verdict, tone in TONES.items()} | {
     verdicts.BEST: "bold green",
+    verdicts.FIRST: "bold green",
     claims.SUPPORTED: "bold green",
     claims.REFUTED: "bold red",
     claims.UNTESTABLE: "dim",
