@@ -129,6 +129,11 @@ def _setting(
         early_stops=_early_stops(frame),
         averages_folds=bool(frame.duplicated(["arm", "seed"]).any()),
         constant=training_checks.constant_value(frame, group.metric.name, options),
+        example_steps={
+            name: metric_choice.example_step(frame, name, options.examples)
+            for name in (group.metric.name, group.metric.criterion)
+            if name
+        },
     )
 
 

@@ -47,18 +47,27 @@ def grain(frame: pd.DataFrame, name: str, examples: Mapping[str, Mapping[str, in
     Of the accuracy it is one example. Of other measures it is the smallest difference between two trials: nearly zero
     where a measure is continuous.
     """
-    part, _, measure = name.removeprefix("best_").rpartition("/")
-    folds = frame[FOLD].fillna(0) if FOLD in frame else pd.Series(0, frame.index)
-    sizes = [examples.get(data, {}).get(part, 0) for data in frame.get("fingerprint", pd.Series(dtype=object)).unique()]
-    if measure == "accuracy" and sizes and all(sizes):
-        step = 1 / min(sizes)
-    elif measures.TYPES.get(name) is int:
+    if not np.isnan(step := example_step(frame, name, examples)):
+        return step
+    folds = _folds(frame)
+    if measures.TYPES.get(name) is int:
         step = 1.0
     else:
         values = pd.to_numeric(frame.get(name, np.nan), errors="coerce")
         finite = [each[np.isfinite(each)] for _, each in pd.Series(values, frame.index).groupby(folds)]
         step = min((np.diff(np.unique(each)).min(initial=np.inf) for each in finite), default=np.inf)
     return float(step / folds.nunique())
+
+
+def example_step(frame: pd.DataFrame, name: str, examples: Mapping[str, Mapping[str, int]]) -> float:
+    """How much one example changes an accuracy, the mean of a seed's folds; NaN for other measures and if unknown."""
+    part, _, measure = name.removeprefix("best_").rpartition("/")
+    sizes = [examples.get(data, {}).get(part, 0) for data in frame.get("fingerprint", pd.Series(dtype=object)).unique()]
+    return 1 / min(sizes) / _folds(frame).nunique() if measure == "accuracy" and sizes and all(sizes) else np.nan
+
+
+def _folds(frame: pd.DataFrame) -> pd.Series:
+    return frame[FOLD].fillna(0) if FOLD in frame else pd.Series(0, frame.index)
 
 
 def _criterion(name: str, frame: pd.DataFrame) -> str | None:

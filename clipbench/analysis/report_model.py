@@ -168,6 +168,7 @@ class Setting:
     early_stops: EarlyStops | None = None
     averages_folds: bool = False
     constant: float = math.nan  # the metric of the best constant prediction
+    example_steps: Mapping[str, float] = field(default_factory=dict)  # what one example adds to metric and criterion
 
     @property
     def label(self) -> str:

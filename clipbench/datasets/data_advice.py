@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,8 +20,11 @@ MOST_ROWS = 200_000  # that are compared, a second of time
 STANDARDIZE = "Write `standardize: true`."
 
 
-def advice(dataset: Dataset, standardized: bool) -> Iterator[str]:
-    """Yield what is probably wrong with the data of an experiment; nothing about a stream."""
+def advice(dataset: Dataset, standardized: bool, margin: float | None = None) -> Iterator[str]:
+    """Yield what is probably wrong with the data of an experiment; nothing about a stream.
+
+    `margin` is that of a report on the accuracy.
+    """
     if isinstance(dataset, Stream):
         return
     parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
@@ -34,6 +37,18 @@ def advice(dataset: Dataset, standardized: bool) -> Iterator[str]:
         if name in there:
             yield from _repeated(name, there[name], dataset.train)
     yield from _one_class(dataset)
+    if dataset.classes and margin:
+        yield from _small(there, margin)
+
+
+def _small(parts: Mapping[str, Arrays], margin: float) -> Iterator[str]:
+    for name in ("val", "test"):
+        examples = len(parts[name][0]) if name in parts else 0
+        if examples and 1 / examples > margin:
+            yield (
+                f"the {name} part has {examples} examples, so its accuracy moves in steps of {100 / examples:.2g} pp, "
+                f"more than the margin of ±{100 * margin:.2g} pp. Use a larger part or a wider margin."
+            )
 
 
 def _targets(parts: Iterable[Arrays]) -> np.ndarray:

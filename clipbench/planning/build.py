@@ -107,7 +107,9 @@ class _Preparation:
         if data is None:
             return None
         loaded = self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load(data))
-        for text in dataset.advice(loaded, standardized=bool(data.as_dict().get("standardize"))):
+        report = self.experiment.report
+        margin = report.margin if (report.metric or "accuracy").endswith("accuracy") else None
+        for text in dataset.advice(loaded, bool(data.as_dict().get("standardize")), margin):
             self.findings.note(f"{data.name}: {text}")
         return loaded
 

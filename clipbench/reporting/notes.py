@@ -44,6 +44,7 @@ def of_setting(setting: Setting) -> tuple[str, ...]:
         *_about_choice(setting),
         *_about_power(setting),
         *_about_interval(setting),
+        *_about_size(setting),
         *_about_ties(setting),
         *_about_divergence(setting),
         *_about_stopping(setting),
@@ -178,6 +179,22 @@ def _about_interval(setting: Setting) -> Iterable[str]:
 
 def _excludes_zero(value: Estimate) -> bool:
     return value.low > 0 or value.high < 0
+
+
+def _about_size(setting: Setting) -> Iterable[str]:
+    """Parts of the data that are too small for the margin."""
+    if setting.margin and setting.metric.is_share:
+        coarse = [
+            f"{name} by {numbers.number(numbers.scale(setting.metric) * step)} pp"
+            for name, step in setting.example_steps.items()
+            if step > setting.margin
+        ]
+        if coarse:
+            yield (
+                f"One example changes a seed's value by more than the margin of "
+                f"{numbers.margin(setting.margin, setting.metric)}: {numbers.listing(coarse)}. Use more examples or a "
+                "wider margin."
+            )
 
 
 def _about_ties(setting: Setting) -> Iterable[str]:

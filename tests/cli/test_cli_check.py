@@ -106,8 +106,28 @@ def test_check_says_what_an_experiment_amounts_to():
         "  train      20 epochs, batch size 64, default loss",
         "  arm        none",
         "  arm        norm at 0, 1",
+        "  smallest p with 3 seeds and 1 comparison, the smallest p after Holm is 0.25; p < 0.05 takes 6 seeds",
         "  note       clip[1].threshold: threshold 0: all gradients become zero.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("claims", "seeds", "said"),
+    [
+        ([""] * 10, 8, "10 claims: the smallest p after Holm is 0.0781, so that no > or < can be decided with 8 seeds; "
+         "that takes 9 seeds, or a `family` for each question, or at most 6 claims"),
+        ([""] * 4 + ["size"] * 2, 8, "6 claims, at most 4 in a family: the smallest p after Holm is 0.0312"),
+        ([""], 3, "1 claim: the smallest p after Holm is 0.25, so that no > or < can be decided with 3 seeds; that "
+         "takes 6 seeds"),
+    ],
+)  # fmt: skip
+def test_check_says_whether_claims_can_be_decided(tmp_path, claims, seeds, said):
+    content = yaml.safe_load(QUICKSTART.read_text("utf-8")) | {"seeds": seeds}
+    content["claims"] = [{"says": "more", "expect": "norm > none", "family": family} for family in claims]
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    assert f"  claims     {said}" in run("check", path, "--no-data").stdout.splitlines()
+    assert json.loads(run("check", path, "--no-data", "--json").stdout)["experiments"][0]["claims_sentence"] == said
 
 
 def test_check_says_how_trials_are_trained_where_that_is_unusual(tmp_path):

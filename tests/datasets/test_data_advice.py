@@ -58,6 +58,16 @@ def test_a_column_that_tells_the_target_is_named(load):
     assert said(load(frame)) == ["the column 'left' tells the target. Write `drop: [left]`."]
 
 
+def test_parts_that_are_too_small_for_the_margin_are_named(load):
+    small = load(table())
+    assert list(advice(small, False, margin=0.02)) == []
+    assert list(advice(small, False, margin=0.005)) == [
+        f"the {part} part has 60 examples, so its accuracy moves in steps of 1.7 pp, more than the margin of ±0.5 pp. "
+        "Use a larger part or a wider margin."
+        for part in ("val", "test")
+    ]
+
+
 def test_scales_that_differ_a_thousand_times_are_named_with_their_columns(load):
     frame = table(income=RNG.normal(40_000, 9_000, ROWS), rate=RNG.uniform(0, 0.01, ROWS))
     (text,) = said(load(frame))

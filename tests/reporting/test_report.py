@@ -685,6 +685,14 @@ def test_several_tables_say_what_they_multiply():
     assert "p (overall)" not in [column.header for column in comparison_tables.comparison(alone).columns]
 
 
+def test_data_too_small_for_the_margin_are_said():
+    rows = [r | {"fingerprint": "x"} for r in arm("none") + arm("norm", 1.0)]
+    said = "One example changes a seed's value by more than the margin of ±0.5 pp: test/accuracy by 2.78 pp. Use more"
+    for size, is_said in ((36, True), (360, False)):
+        found = notes.of_setting(setting(rows, margin=0.005, examples={"x": {"test": size, "val": 5000}}))
+        assert any(note.startswith(said) for note in found) == is_said
+
+
 def test_undecided_arms_say_how_many_seeds_they_take():
     rng = np.random.default_rng(1)
     rows = [trial("none", None, seed, 0.9 + 0.01 * rng.normal()) for seed in range(8)]

@@ -115,8 +115,9 @@ def test_best_of_many_thresholds_is_called_better_at_most_at_the_nominal_rate():
     assert np.mean(wrong) <= 0.05
 
 
-@pytest.mark.parametrize("draws", [100, pytest.param(2000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("candidates", [1, 6, 12])
+@pytest.mark.parametrize(
+    ("candidates", "draws"), [(6, 60), *(pytest.param(n, 2000, marks=pytest.mark.slow) for n in (1, 6, 12))]
+)
 def test_seeds_for_power_pay_for_the_choice_among_candidates(candidates, draws):
     """One of several thresholds gains, and validation follows test exactly: the choice costs the most."""
     rng, dz, found = np.random.default_rng(6), 0.9, []
@@ -127,4 +128,4 @@ def test_seeds_for_power_pay_for_the_choice_among_candidates(candidates, draws):
         best = gains[gains.mean(axis=1).argmax()]
         p = max(stats.sign_flip_p(best), stats.sign_flip_p_after_choice(gains, gains))
         found.append(p < 0.05 and best.mean() > 0)
-    assert np.mean(found) == pytest.approx(0.8, abs=0.05 if draws > 500 else 0.12)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.05 if draws > 500 else 0.15)
