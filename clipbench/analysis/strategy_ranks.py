@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from clipbench import stats
+from clipbench.analysis.contrasts import with_overall_p
 from clipbench.analysis.report_model import ArmResult, Report, Setting
 from clipbench.stats import Ranking
 
@@ -37,11 +38,13 @@ class Combined:
 
     reports: tuple[Report, ...]
     ranks: Ranks | None  # None if there are too few settings or strategies
+    settings: tuple[Setting, ...] = ()  # of all reports, with p corrected for all of them
 
 
 def combine(reports: Sequence[Report]) -> Combined:
     """Rank the strategies over the settings of all reports."""
-    return Combined(tuple(reports), _ranks([setting for report in reports for setting in _ranked(report)]))
+    ranks = _ranks([setting for report in reports for setting in _ranked(report)])
+    return Combined(tuple(reports), ranks, with_overall_p([each for report in reports for each in report.settings]))
 
 
 def _ranked(report: Report) -> Sequence[Setting]:

@@ -34,7 +34,7 @@ class Flag:
 
 def of_report(report: Report) -> tuple[str, ...]:
     """Notes on the trials as a whole: every trial that is in no table, counted and named."""
-    return (*_about_tables(report), *_about_left_out(report), *_about_tuning(report))
+    return (*about_tables(report.settings), *_about_left_out(report), *_about_tuning(report))
 
 
 def of_setting(setting: Setting) -> tuple[str, ...]:
@@ -52,20 +52,24 @@ def of_setting(setting: Setting) -> tuple[str, ...]:
     )
 
 
-def _about_tables(report: Report) -> Iterable[str]:
+def about_tables(settings: Sequence[Setting]) -> Iterable[str]:
     """What several tables do to the chance of a false verdict."""
-    p = [row.contrast.p_overall for setting in report.settings for row in setting.main if row.contrast]
-    tables = sum(any(row.contrast for row in setting.main) for setting in report.settings)
-    if tables < 2 or not p:
+    compared = [row for setting in settings for row in setting.main if row.contrast]
+    tables = sum(any(row.contrast for row in setting.main) for setting in settings)
+    if tables < 2:
         return
-    decided = [row for setting in report.settings for row in setting.main if row.verdict in DIFFERENT]
+    decided = [row for row in compared if row.verdict in DIFFERENT]
     kept = sum(bool(row.contrast and row.contrast.p_overall < LEVEL) for row in decided)
-    still = f"; {kept} of {numbers.count(len(decided), 'verdict')} of better or worse remain so" if decided else ""
-    yield (
-        f"{tables} comparison tables test {numbers.count(len(p), 'difference')}. Each table allows a false better or "
-        f"worse with a probability of 5 %; in one or more of {tables} independent tables that is "
-        f"{100 * (1 - (1 - LEVEL) ** tables):.0f} %. p (overall) is corrected for all of them{still}."
-    )
+    differences = numbers.count(len(compared), "difference")
+    words = f"{tables} comparison tables test {differences}, each table corrected on its own."
+    if decided:
+        words += (
+            " Each table allows a false better or worse with a probability of 5 %; in one or more of "
+            f"{tables} independent tables that is {100 * (1 - (1 - LEVEL) ** tables):.0f} %. If p is corrected for all "
+            f"of them, {kept} of {numbers.count(len(decided), 'verdict')} of better or worse "
+            f"{'remains' if kept == 1 else 'remain'} so."
+        )
+    yield words
 
 
 def _about_left_out(report: Report) -> Iterable[str]:

@@ -674,9 +674,9 @@ def test_several_tables_say_what_they_multiply():
     assert [each.p_overall for each in p] == stats.holm([each.p_choice for each in p]).tolist()
     assert p[1].p_overall == pytest.approx(3 * p[1].p_holm) and p[1].p_overall < 0.05
     assert any(
-        note.startswith("3 comparison tables test 3 differences.")
+        note.startswith("3 comparison tables test 3 differences, each table corrected on its own.")
         and "that is 14 %" in note
-        and note.endswith("; 1 of 1 verdict of better or worse remain so.")
+        and note.endswith(", 1 of 1 verdict of better or worse remains so.")
         for note in notes.of_report(report)
     )
     assert "p (overall)" in printed(report)

@@ -33,7 +33,7 @@ def render_combined(experiments: Combined) -> str:
     """Several experiments as one document: answers, ranks, all claims."""
     lines = ["# All experiments", "", combined.size(experiments), "", "## Answers", ""]
     lines += [f"- {_escape(line)}" for report in experiments.reports for line in answer.lines(report)]
-    lines += ["", "## Ranks", ""]
+    lines += ["", *map(_escape, notes.about_tables(experiments.settings)), "", "## Ranks", ""]
     lines += [*_table(comparison_tables.ranks(experiments.ranks)), ""] if experiments.ranks else []
     lines += [_escape(combined.about_ranks(experiments)), "", f"## {claim_evidence.TITLE}", ""]
     claims = [(report.name, each) for report in experiments.reports for each in report.claims]

@@ -49,6 +49,8 @@ def render_combined(experiments: Combined, console: Console) -> None:
     for report in experiments.reports:
         for line in answer.lines(report):
             _line("- ", line, console, "")
+    for note in notes.about_tables(experiments.settings):
+        _line("Note: ", note, console, "yellow")
     console.print()
     if experiments.ranks:
         console.print(_table(comparison_tables.ranks(experiments.ranks)))
