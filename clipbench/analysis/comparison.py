@@ -74,9 +74,13 @@ class Comparison:
 
     @property
     def is_identical(self) -> bool:
-        """Whether both sides are the same by construction. Equal results of different weights are not enough."""
-        known = np.isfinite(self.rows.ranked)
-        same = (self.rows.ranked == 0) & (self.rows.same_training | self.is_fixed)
+        """Whether both sides are the same by construction, whichever candidates are chosen.
+
+        Equal results of different weights are not enough.
+        """
+        every = stacked([each for case in self.cases for each in (*case.by_left, *case.by_right)])
+        known = np.isfinite(every.ranked)
+        same = (every.ranked == 0) & (every.same_training | self.is_fixed)
         return bool(known.any() and same[known].all())
 
     @property

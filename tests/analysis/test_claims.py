@@ -252,6 +252,19 @@ def test_equality_is_shown_within_a_margin_or_by_identity_never_by_a_large_p():
     assert verdict_of(rows, "skip > none") == "refuted"
 
 
+def test_threshold_that_never_clips_proves_nothing_about_the_others():
+    """It is chosen by luck on two seeds; on other seeds another threshold may be, which trains other weights."""
+    base = same_weights(arm("none", seeds=2))
+    loose = [r | {"strategy": "norm", "threshold": 9.0, "arm": "norm@9.0", "id": f"norm{r['seed']}"} for r in base]
+    tight = [r | {"weight_norm": 0.5} for r in arm("norm", 1.0, gain=-0.01, seeds=2)]
+    for claim in ("norm > none", "norm = none", ("norm = none", {"margin": 0.001})):
+        assert verdict_of(base + loose + tight, claim) == "inconclusive"
+    assert verdict_of(base + loose + tight, "norm@9 = none") == "supported"
+    assert verdict_of(base + loose, "norm > none") == "refuted"
+    (only,) = compare(pd.DataFrame(base + loose + tight)).settings
+    assert verdicts(only)["norm@9.0"] == "underpowered"
+
+
 def test_inconclusive_says_how_many_seeds_it_would_take():
     (answered,) = answers(arm("none", seeds=4) + arm("norm", 1.0, gain=0.1, seeds=4), "norm > none").claims
     assert (answered.verdict, answered.seeds_needed) == ("inconclusive", 6)
