@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
-import torch  # noqa: F401  # before plug-ins are looked up: tests call their functions and look at their sources
+import torch  # before plug-ins are looked up: tests call their functions and look at their sources
 
 from clipbench.tracking.uri import default_uri
+
+torch.set_num_threads(1)  # as in a worker; on a busy machine, threads of one small model wait for one another
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ def _measured(frame: pd.DataFrame, metric: Metric, broken: Mask) -> dict[str, Fl
 def _values(frame: pd.DataFrame, metric: Metric) -> Floats:
     values = _numbers(frame, metric.name)
     if metric.name == "epochs_to_target":  # the mean over the trials that reached it would be too optimistic
-        values = np.where(np.isnan(values), _numbers(frame, "epochs"), values)
+        values = np.where(np.isnan(values), _numbers(frame, "epochs") + 1, values)
     return values
 
 

@@ -111,6 +111,9 @@ def _equal(found: Comparison, margin: float) -> Finding:
     if not margin:
         cost = found.cost_of_choice(differs)
         return Finding(EQUIVALENCE, REFUTED, differs, effects=found.effects(), cost_of_choice=cost)
+    if abs(stats.estimate(found.finished).mean) > margin:  # more seeds may refute it, not support it
+        cost, effects = larger.cost_of_choice(differs, margin), larger.effects(margin)
+        return Finding(EQUIVALENCE, REFUTED, differs, effects=effects, cost_of_choice=cost)
     within = found.p_equal(margin)
     return Finding(
         EQUIVALENCE,

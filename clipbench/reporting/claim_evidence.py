@@ -76,8 +76,8 @@ def _seeds(result: ClaimResult) -> str:
         return f"at the observed difference, even {MOST_SEEDS:,} seeds would not decide it"
     if result.seeds_needed <= result.pairs:
         return (
-            "significant for the mean difference alone, but not with diverged trials, ties and threshold selection "
-            "included"
+            "a t test of the finished seeds would find the difference; the test that counts diverged trials as losses "
+            "and repeats the choice of thresholds does not"
         )
     low = f", {numbers.seeds_needed(result.seeds_needed_low)} at the unfavourable end of its interval"
     return (

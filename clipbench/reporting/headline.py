@@ -76,12 +76,17 @@ def _none_better(setting: Setting, others: Sequence[ArmResult]) -> str:
         are = "is" if setting.seeds == 1 else "are"
         return f"{seeds} {are} too few to show that any strategy is better than {setting.baseline}: {top}."
     if all(row.verdict == verdicts.NO_EFFECT for row in others):
-        return f"clipping has no effect: every strategy {_equal_to(setting)} {setting.baseline} ({seeds})."
+        return f"clipping has no effect: {_every(setting)} {_equal_to(setting)} {setting.baseline} ({seeds})."
     worse = _with(others, verdicts.WORSE)
     also = f" Worse: {_labels(worse)}." if worse else ""
     return (
         f"no clipping strategy is shown to be better than {setting.baseline} ({seeds}; {_top(setting, others)}).{also}"
     )
+
+
+def _every(setting: Setting) -> str:
+    chooses = setting.metric.criterion and len(setting.rows) > len(setting.main)
+    return f"every strategy{', at its chosen threshold,' if chooses else ''}"
 
 
 def _equal_to(setting: Setting) -> str:

@@ -78,10 +78,12 @@ def running_score(values: Iterable[float], objective: SearchObjective, worst: fl
 
 
 def _scores(rows: Sequence[Row], objective: SearchObjective) -> np.ndarray:
-    """Return the score of each trial. One that never reached its target counts with all its epochs."""
+    """Return the score of each trial. One that never reached its target counts with one epoch more than it had."""
     values = [row.get(objective.name) for row in rows]
     if objective.name == "epochs_to_target":
-        values = [row.get("epochs") if value is None else value for row, value in zip(rows, values, strict=True)]
+        values = [
+            (row.get("epochs") or 0) + 1 if value is None else value for row, value in zip(rows, values, strict=True)
+        ]
     return _bounded([math.nan if value is None else value for value in values])
 
 

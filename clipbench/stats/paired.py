@@ -82,8 +82,9 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, cases:
     however strongly criterion and outcome are correlated.
 
     Very bad candidates, such as a threshold at which nothing is learned, must not raise p either: with flipped signs
-    they would look better than any real improvement. Therefore each row is divided by its root mean square, and rows
-    that are significantly worse are centred at zero.
+    they would look better than any real improvement. Therefore all rows of a case are scaled to the root mean square of
+    the chosen one, which leaves the observed sum over the cases as it is, and rows that are significantly worse are
+    centred at zero.
     """
     outcomes, chosen_by = np.asarray(differences, float), np.asarray(criteria, float)
     if not outcomes.size:
@@ -96,16 +97,19 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, cases:
         best, flipped = _best_row(outcomes[numbers == number], chosen_by[numbers == number], signs)
         observed, sums = observed + best, sums + flipped
     least = 1 / len(signs)  # the observed pattern is one of them
-    return min(1.0, 2 * max(least, _tail(sums, observed, TIE * pairs, pairs)))
+    tolerance = TIE * max(abs(observed), float(np.abs(sums).max(initial=0.0)))
+    return min(1.0, 2 * max(least, _tail(sums, observed, tolerance, pairs)))
 
 
 def _best_row(outcomes: Floats, criteria: Floats, signs: Floats) -> tuple[float, Floats]:
     """The sum of the row with the largest criterion, and that of the row so chosen under each pattern of signs."""
-    best = float(_units(outcomes)[_first_largest(criteria.sum(axis=1)[None])[0]].sum())
+    best = outcomes[_first_largest(criteria.sum(axis=1)[None])[0]]
+    size = float(np.sqrt((best**2).mean()))
     worse = _shown_worse(outcomes)[:, None]
     outcomes, criteria = (np.where(worse, _centred(values), values) for values in (outcomes, criteria))
     chosen = _first_largest(signs @ criteria.T)
-    return best, np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
+    flipped = np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
+    return float(best.sum()), size * flipped
 
 
 def wilcoxon_p(differences: ArrayLike, seed: int = 0) -> float:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from clipbench.stats.intervals import LEVEL, Floats, t_quantile
+from clipbench.stats.paired import DRAWS, EXACT_PAIRS
 
 MOST_SEEDS = 10_000
 
@@ -25,15 +26,13 @@ def holm(p_values: ArrayLike) -> Floats:
 
 def smallest_p(pairs: int, comparisons: int = 1) -> float:
     """The smallest two-sided p that a number of paired seeds can reach, after Holm's correction."""
-    return min(1.0, max(comparisons, 1) * 2.0 ** (1 - pairs))
+    drawn = 0.0 if pairs <= EXACT_PAIRS else 2 / (DRAWS + 1)  # of a test that repeats a choice; without one half of it
+    return min(1.0, max(comparisons, 1) * max(drawn, 2.0 ** (1 - pairs)))
 
 
 def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
     """The smallest number of paired seeds that can reach p < level, after Holm's correction."""
-    seeds = 1
-    while smallest_p(seeds, comparisons) >= level:
-        seeds += 1
-    return seeds
+    return next((n for n in range(1, MOST_SEEDS) if smallest_p(n, comparisons) < level), MOST_SEEDS)
 
 
 def seeds_for_power(

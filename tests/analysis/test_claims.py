@@ -336,6 +336,35 @@ def test_inconclusive_equality_asks_for_the_seeds_that_the_margin_takes():
     assert answered.seeds_needed == np.inf
 
 
+def test_equality_that_lies_beyond_its_margin_asks_for_the_seeds_that_refute_it():
+    rng = np.random.default_rng(4)
+    rows = [trial("none", None, seed, 0.9) for seed in range(5)]
+    rows += [trial("norm", 1.0, seed, 0.93 + 0.005 * rng.normal()) for seed in range(5)]
+    (answered,) = answers(rows, ("norm = none", {"margin": 0.02})).claims
+    assert answered.verdict == "inconclusive"
+    assert 5 < answered.seeds_needed < 50
+
+
+def test_gain_in_one_setting_is_not_outweighed_by_a_small_steady_loss_in_another():
+    """The claim is about the mean over both, and one side is chosen among two thresholds."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for lr, gain, spread in ((0.1, 0.15, 0.02), (1.0, -0.01, 0.001)):
+        for seed in range(12):
+            rows += [trial("none", None, seed, 0.5, lr=lr)]
+            rows += [trial("norm", 1.0, seed, 0.5 + gain + spread * rng.normal(), lr=lr)]
+            rows += [trial("norm", 2.0, seed, 0.5 - 0.02 + spread * rng.normal(), lr=lr)]
+    (answered,) = answers(rows, "norm > none").claims
+    assert answered.difference.mean == pytest.approx(0.07, abs=0.01)
+    assert (answered.verdict, answered.held) == ("supported", 12)
+
+
+def test_who_reaches_the_target_in_the_last_epoch_is_faster_than_who_never_does():
+    rows = [trial("none", None, seed, **{"epochs_to_target": 20.0}) for seed in range(8)]
+    rows += [trial("norm", 1.0, seed, **{"epochs_to_target": np.nan}) for seed in range(8)]
+    assert verdict_of(rows, ("none > norm", {"metric": "epochs_to_target"})) == "supported"
+
+
 def test_always_is_refuted_by_one_counterexample_on_one_seed():
     rows = arm("none") + arm("norm", 1.0, gain=0.1) + arm("norm", 2.0, gain=0.1)
     assert verdict_of(rows, "always(norm > none)") == "supported"

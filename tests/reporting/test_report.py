@@ -843,7 +843,7 @@ def test_mean_epochs_to_target_is_never_over_survivors_alone():
         for r in arm("none") + arm("norm", 1.0)
     ]
     only = setting(rows, metric="epochs_to_target")
-    assert row(only, "norm@1.0").value.mean == (2 * 10 + 6 * 20) / 8
+    assert row(only, "norm@1.0").value.mean == (2 * 10 + 6 * 21) / 8
     assert verdicts(only)["norm@1.0"] == "worse"
     assert "never reached the target" in printed(compare(pd.DataFrame(rows), ReportOptions(metric="epochs_to_target")))
 

@@ -71,8 +71,8 @@ def test_a_point_is_never_better_for_having_diverged(values, objective, initial)
     assert objective.sign * diverged.scores[0] <= objective.sign * before.scores[0] + 1e-12
 
 
-def test_who_never_reached_the_target_took_all_epochs_without():
-    assert point_result([row(epochs_to_target=4), row()], [EPOCHS], UNKNOWN).scores == (12.0,)
+def test_who_never_reached_the_target_took_one_epoch_more_without():
+    assert point_result([row(epochs_to_target=4), row()], [EPOCHS], UNKNOWN).scores == (12.5,)
 
 
 def test_an_outcome_is_the_same_after_writing_and_reading_it():

@@ -270,6 +270,7 @@ def test_five_seeds_can_never_reach_significance_and_six_can():
     assert stats.smallest_p(5) == 0.0625
     assert stats.smallest_p(6) == 0.03125
     assert stats.seeds_needed() == 6
+    assert stats.smallest_p(400) == 2 / (stats.DRAWS + 1)  # signs are drawn, not enumerated
 
 
 # Seeds, and the most comparisons that so many seeds can carry: from the exact binomial tail.
