@@ -13,7 +13,7 @@ from clipbench import stats
 from clipbench.analysis.claim_cases import UntestableClaim, comparison
 from clipbench.analysis.comparison import Comparison
 from clipbench.analysis.report_model import ClaimResult, ReportOptions
-from clipbench.stats import LEVEL, Estimate
+from clipbench.stats import LEVEL
 
 if TYPE_CHECKING:
     from clipbench.config.claim_language import Expectation
@@ -119,20 +119,23 @@ def _equal(found: Comparison, margin: float) -> Finding:
         EQUIVALENCE,
         SUPPORTED if within < differs else REFUTED,
         min(within, differs),
-        effects=_clearances(stats.estimate(found.finished), margin, found.grain),
+        effects=_clearances(found, margin),
         # The mean must clear both ends of the margin by a one-sided test each; each may miss in half of the cases.
         level=2 * LEVEL,
         power=(1 + POWER) / 2,
     )
 
 
-def _clearances(difference: Estimate, margin: float, grain: float) -> tuple[float, float]:
-    """The distance of the mean from the end of the margin, in standard deviations; 0 if it is beyond.
+def _clearances(found: Comparison, margin: float) -> tuple[float, float]:
+    """The distance of the mean from the end of the margin, in standard deviations; 0 if divergence decides.
 
     The second is that of the end of its interval that is farther from zero. The deviation is at least that of the
     number of steps of size `grain` at the end of the margin.
     """
-    deviation = max(stats.standard_error_of(difference) * math.sqrt(difference.n), math.sqrt(margin * grain))
+    if found.rows.decided_by_divergence:
+        return 0.0, 0.0
+    difference = stats.estimate(found.finished)
+    deviation = max(stats.standard_error_of(difference) * math.sqrt(difference.n), math.sqrt(margin * found.grain))
     if not deviation:
         return math.nan, math.nan
     ends = abs(difference.mean), max(-difference.low, difference.high)
@@ -158,8 +161,9 @@ def _judged(result: ClaimResult, finding: Finding, p_holm: float) -> ClaimResult
     result = replace(result, p=finding.p, p_holm=p_holm)
     if p_holm < LEVEL:
         return replace(result, verdict=finding.tendency)
+    least = stats.more_seeds(result.pairs, p_holm)
     seeds, seeds_low = (
-        stats.seeds_for_power(effect, result.family_size, finding.cost_of_choice, finding.power, finding.level)
-        for effect in finding.effects
+        max(least, stats.seeds_for_power(dz, result.family_size, finding.cost_of_choice, finding.power, finding.level))
+        for dz in finding.effects
     )
     return replace(result, verdict=INCONCLUSIVE, seeds_needed=seeds, seeds_needed_low=seeds_low)

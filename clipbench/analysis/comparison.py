@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -119,13 +120,14 @@ class Comparison:
         return stats.cohen_dz(beyond), stats.smallest_dz(beyond)
 
     def cost_of_choice(self, p_better: float, margin: float = 0.0) -> float:
-        """The factor by which repeating the choice raised p, at most the number of candidates.
+        """The factor by which repeating the choice raised p, at most the number of possible choices.
 
         A number of seeds for a given power is computed with it, as if that many differences were tested.
         """
         beyond = self.ranked - margin
         side = self if beyond.sum() > 0 else self.turned()
-        return float(np.clip(p_better / stats.sign_flip_p(beyond), 1, side.candidates))
+        choices = math.prod(len(case.by_left) for case in side.cases)
+        return float(np.clip(p_better / stats.sign_flip_p(beyond), 1, choices))
 
     def p_equal(self, margin: float) -> float:
         """p that the difference lies within the margin; 0 if both sides are identical, 1 if divergence decides."""

@@ -23,7 +23,8 @@ def contrasts_of(group: SettingArms) -> dict[str, Contrast]:
     columns = zip(p, p_better, stats.holm(p).tolist(), stats.holm(p_better).tolist(), strict=True)
     for (name, comparison), (alone, better, unchosen, corrected) in zip(tested.items(), columns, strict=True):
         cost = comparison.cost_of_choice(better)
-        seeds, seeds_low = (stats.seeds_for_power(dz, len(tested), cost) for dz in comparison.effects())
+        least = stats.more_seeds(comparison.ranked.size, corrected)
+        seeds, seeds_low = (max(least, stats.seeds_for_power(dz, len(tested), cost)) for dz in comparison.effects())
         contrasts[name] = replace(
             contrasts[name],
             p=alone,

@@ -50,7 +50,7 @@ def _outcome(result: ClaimResult) -> str:
     if result.test == claims.EQUIVALENCE and not result.margin:
         return "not the same weights; without a margin, only identical training is equal"
     if result.test == claims.EQUIVALENCE:
-        return f"tested for being within {margin}"
+        return f"{'not ' if result.verdict == claims.REFUTED else 'tested for being '}within {margin}"
     if result.test == claims.DIFFERENCE:
         over = f" by more than {margin.lstrip('±')}" if result.margin else ""
         if over and result.verdict == claims.REFUTED:
@@ -74,11 +74,6 @@ def _advice(result: ClaimResult) -> str:
 def _seeds(result: ClaimResult) -> str:
     if math.isinf(result.seeds_needed):
         return f"at the observed difference, even {MOST_SEEDS:,} seeds would not decide it"
-    if result.seeds_needed <= result.pairs:
-        return (
-            "a t test of the finished seeds would find the difference; the test that counts diverged trials as losses "
-            "and repeats the choice of thresholds does not"
-        )
     low = f", {numbers.seeds_needed(result.seeds_needed_low)} at the unfavourable end of its interval"
     return (
         f"about {numbers.seeds_needed(result.seeds_needed)} seeds would decide it with 80 % power at the observed "

@@ -15,7 +15,7 @@ from clipbench.stats.paired import (
     wins_ties_losses,
     worst_rank,
 )
-from clipbench.stats.power import MOST_SEEDS, holm, seeds_for_power, seeds_needed, smallest_p
+from clipbench.stats.power import MOST_SEEDS, holm, more_seeds, seeds_for_power, seeds_needed, smallest_p
 from clipbench.stats.ranks import Ranking, critical_difference, ranking
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "fisher_p",
     "holm",
     "log_rank_p",
+    "more_seeds",
     "nested",
     "rank_biserial",
     "ranking",

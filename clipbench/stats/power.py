@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -52,6 +53,11 @@ def seeds_for_power(
         if 1 - special.nctdtr(seeds - 1, abs(dz) * np.sqrt(seeds), critical) >= power:
             return float(seeds)
     return float("inf")
+
+
+def more_seeds(pairs: int, p: float, level: float = LEVEL) -> int:
+    """The number of seeds below which p of a sign-flip test stays at least at the level: one more halves it at best."""
+    return pairs + math.ceil(math.log2(p / level)) if p > level else pairs
 
 
 def _growing(first: int) -> Iterator[int]:

@@ -365,6 +365,27 @@ def test_who_reaches_the_target_in_the_last_epoch_is_faster_than_who_never_does(
     assert verdict_of(rows, ("none > norm", {"metric": "epochs_to_target"})) == "supported"
 
 
+def test_one_seed_says_nothing_about_equality():
+    rows = arm("none", seeds=1) + arm("norm", 1.0, seeds=1)
+    assert verdict_of(rows, ("norm = none", {"margin": 0.01})) == "inconclusive"
+
+
+def test_more_seeds_are_advised_than_there_are_wherever_a_claim_is_open():
+    """A steady gain of which only the choice among equal thresholds leaves the p too large."""
+    rng = np.random.default_rng(2)
+    rows = [trial("none", None, seed, 0.5) for seed in range(6)]
+    rows += [trial("norm", float(t), seed, 0.6 + 0.01 * rng.normal()) for t in range(1, 4) for seed in range(6)]
+    (answered, *_) = answers(rows, "norm > none", "norm@1 > none", "norm@2 > none").claims
+    assert (answered.verdict, answered.pairs) == ("inconclusive", 6)
+    assert answered.seeds_needed >= 6 + np.log2(answered.p_holm / 0.05) > 6
+
+
+def test_refuted_equality_says_that_it_is_not_within_the_margin():
+    rows = arm("none") + arm("norm", 1.0, gain=0.1)
+    (answered,) = answers(rows, ("norm = none", {"margin": 0.01})).claims
+    assert claim_evidence.reason(answered) == "not within ±1 pp"
+
+
 def test_always_is_refuted_by_one_counterexample_on_one_seed():
     rows = arm("none") + arm("norm", 1.0, gain=0.1) + arm("norm", 2.0, gain=0.1)
     assert verdict_of(rows, "always(norm > none)") == "supported"
