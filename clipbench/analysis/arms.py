@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clipbench.analysis.report_model import Metric
+from clipbench.core import measures
 from clipbench.stats import Floats
 
 Mask = NDArray[np.bool_]
@@ -42,6 +43,7 @@ class Arm:
     present: Mask  # finished or diverged
     diverged: Mask  # also where the metric or the criterion of a finished trial is not finite
     nonfinite: Mask  # of those, the finished ones
+    ranks_last: Mask  # the diverged ones, unless the metric is neither better nor worse, such as a gradient norm
     measures: Mapping[str, Floats]
     setting: tuple[str, ...] = ()  # data, model, optimizer and training
     ids: tuple[str, ...] = ()
@@ -58,7 +60,8 @@ class Arm:
 
     def without_diverged(self) -> Arm:
         """The same with its diverged trials left out of all numbers."""
-        return replace(self, diverged=np.zeros_like(self.diverged))
+        none = np.zeros_like(self.diverged)
+        return replace(self, diverged=none, ranks_last=none)
 
     @functools.cached_property
     def rank(self) -> tuple[float, float]:
@@ -220,9 +223,15 @@ def _measured(frame: pd.DataFrame, metric: Metric, broken: Mask) -> dict[str, Fl
     values = {name: _numbers(frame, name) for name in MEASURES}
     values |= {"value": _values(frame, metric), "criterion": _numbers(frame, metric.criterion) * metric.criterion_sign}
     values["epochs_to_target"][diverged] = np.nan
-    for name in ("value", "criterion"):
-        values[name][diverged | broken] = np.nan
-    return values | {"diverged": (diverged | broken).astype(float), "nonfinite": broken.astype(float)}
+    lost = diverged | broken
+    is_neutral = metric.name in measures.NEUTRAL
+    values["criterion"][lost] = np.nan
+    values["value"][lost & (not is_neutral)] = np.nan
+    return values | {
+        "diverged": lost.astype(float),
+        "nonfinite": broken.astype(float),
+        "ranks_last": (lost & (not is_neutral)).astype(float),
+    }
 
 
 def _values(frame: pd.DataFrame, metric: Metric) -> Floats:
@@ -252,6 +261,7 @@ def _arm(about: Mapping[Any, Any], arrays: Mapping[str, Floats], ids: tuple[str,
         present=~np.isnan(arrays["diverged"]),
         diverged=arrays["diverged"] > 0,
         nonfinite=arrays["nonfinite"] > 0,
+        ranks_last=arrays["ranks_last"] > 0,
         measures={measure: arrays[measure] for measure in MEASURES},
         setting=tuple(_text(about[column]) for column in columns),
         ids=ids,

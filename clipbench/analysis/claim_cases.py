@@ -39,6 +39,8 @@ def comparison(frame: pd.DataFrame, expectation: Expectation, options: ReportOpt
         grains.append(metric_choice.grain(both, measured.name, options.examples))
     total = 2.0 if expectation.left.minus else 1.0
     compared = Comparison(tuple(found), max(grains, default=np.inf), total, measures.is_fixed(measured.name))
+    if measured.name == "epochs_to_target" and not frame["epochs_to_target"].notna().any():
+        raise UntestableClaim("no trial reached the target")
     if not found or not compared.ranked.size:
         raise UntestableClaim(f"no seed has both {expectation.left.text} and {expectation.right.text}")
     return compared, measured

@@ -71,6 +71,12 @@ def _tested(
     result = replace(
         result, metric=measured, difference=stats.estimate(found.finished), pairs=found.ranked.size, margin=margin
     )
+    rows = found.rows
+    result = replace(
+        result,
+        same_training=found.is_same_training,
+        by_divergence=int((rows.won | rows.lost | rows.both_diverged).any(axis=0).sum()),
+    )
     return replace(result, test=finding.test, held=finding.held, cases=finding.cases), finding
 
 
@@ -83,7 +89,8 @@ def _margin(claim: Claim, expectation: Expectation, options: ReportOptions) -> f
     """The claim's own; for `=` without one, that of the report if both are about the same metric."""
     asked = expectation.measure or claim.metric
     same = asked is None or asked == options.metric
-    return claim.margin or (options.margin or 0.0 if expectation.relation == "=" and same else 0.0)
+    inherited = options.margin if expectation.relation == "=" and same else 0.0
+    return (inherited if claim.margin is None else claim.margin) or 0.0
 
 
 def _mean(expectation: Expectation, found: Comparison, margin: float) -> Finding:

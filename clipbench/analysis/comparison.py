@@ -74,14 +74,18 @@ class Comparison:
         return max(len(case.by_left) for case in self.cases)
 
     @property
-    def is_identical(self) -> bool:
-        """Whether both sides are the same by construction, whichever candidates are chosen.
+    def is_same_training(self) -> bool:
+        """Whether both sides are the same by construction. Equal results of different weights are not enough."""
+        return self._are_same(self.rows)
 
-        Equal results of different weights are not enough.
-        """
-        every = stacked([each for case in self.cases for each in (*case.by_left, *case.by_right)])
-        known = np.isfinite(every.ranked)
-        same = (every.ranked == 0) & (every.same_training | self.is_fixed)
+    @property
+    def is_identical(self) -> bool:
+        """The same, whichever candidates are chosen."""
+        return self._are_same(stacked([each for case in self.cases for each in (*case.by_left, *case.by_right)]))
+
+    def _are_same(self, rows: Pairing) -> bool:
+        known = np.isfinite(rows.ranked)
+        same = (rows.ranked == 0) & (rows.same_training | self.is_fixed)
         return bool(known.any() and same[known].all())
 
     @property
@@ -111,8 +115,15 @@ class Comparison:
     def p_better(self, margin: float = 0.0) -> float:
         """Two-sided p that the left side is better by more than the margin, or worse than that if it seems so."""
         beyond = self.ranked - margin
-        after_choice = self.p_after_choice(margin) if beyond.sum() > 0 else self.turned().p_after_choice(-margin)
-        return max(stats.sign_flip_p(beyond), after_choice)
+        if beyond.sum() > 0:
+            return max(stats.sign_flip_p(beyond), self.p_after_choice(margin))
+        p = max(stats.sign_flip_p(beyond), self.turned().p_after_choice(-margin))
+        if margin <= 0:
+            return p
+        # Ties are no proof of less than the margin: either steps are counted, or the left side is worse.
+        mean = stats.estimate(self.finished).mean
+        worse = self.p_better() if self.direction < 0 else 1.0
+        return max(p, min(worse, stats.few_steps_p(mean, margin, self.grain, self.ranked.size, self.candidates)))
 
     def effects(self, margin: float = 0.0) -> tuple[float, float]:
         """The difference from the margin in standard deviations, as observed and at the nearer end of its interval."""

@@ -49,12 +49,12 @@ class Pairing:
 def pair(arm: Arm, other: Arm, sign: int) -> Pairing:
     """Pair two arms by seed. If both diverged they tie."""
     both = arm.present & other.present
-    both_diverged = both & arm.diverged & other.diverged
+    both_diverged = both & arm.ranks_last & other.ranks_last
     return Pairing(
         differences=np.where(both_diverged, 0.0, sign * (arm.value - other.value)),
         criteria=np.where(both_diverged, 0.0, arm.criterion - other.criterion),
-        won=both & other.diverged & ~arm.diverged,
-        lost=both & arm.diverged & ~other.diverged,
+        won=both & other.ranks_last & ~arm.ranks_last,
+        lost=both & arm.ranks_last & ~other.ranks_last,
         both_diverged=both_diverged,
         same_training=_same_training(arm, other),
     )

@@ -204,6 +204,8 @@ class ClaimResult:
     p: float = math.nan
     p_holm: float = math.nan  # over the claims of its family
     pairs: int = 0
+    same_training: bool = False  # both sides ended with the same weights, where chosen
+    by_divergence: int = 0  # the pairs of which one side diverged, or both
     family: str = ""  # the claims among which Holm's method corrects p, and their number
     family_size: int = 1
     seeds_needed: float = math.nan  # of an inconclusive one, as in `Contrast`

@@ -48,7 +48,7 @@ def judge(group: SettingArms, contrasts: Mapping[str, Contrast]) -> dict[str, st
 
 def _beside_baseline(arm: Arm, group: SettingArms, contrast: Contrast) -> str:
     comparison, margin = group.comparisons[arm.name], group.options.margin
-    if comparison.is_identical or (margin is not None and comparison.p_equal(margin) < LEVEL):
+    if comparison.is_same_training or (margin is not None and comparison.p_equal(margin) < LEVEL):
         return NO_EFFECT
     if comparison.direction and contrast.p_holm < LEVEL:
         return BETTER if comparison.direction > 0 else WORSE

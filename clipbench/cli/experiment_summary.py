@@ -82,8 +82,9 @@ def _claims_sentence(experiment: Experiment) -> str:
     if smallest < stats.LEVEL:
         return sentence
     needed = count(stats.seeds_needed(most), "seed")
-    fewer = f", or a `family` for each question, or at most {known} claims" if (known := _most(seeds)) else ""
-    return f"{sentence}, so that no > or < can be decided with {count(seeds, 'seed')}; that takes {needed}{fewer}"
+    fewer = f", or a `family` for each question, or at most {count(known, 'claim')}" if (known := _most(seeds)) else ""
+    undecided = f"so that no > or < can be decided with {count(seeds, 'seed')} if all are tested"
+    return f"{sentence}, {undecided}; that takes {needed}{fewer}"
 
 
 def _most(seeds: int) -> int:

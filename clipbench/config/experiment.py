@@ -44,6 +44,15 @@ class Experiment:
     folder: str = ""  # where `./file.py:function` is looked up
 
     @property
+    def accuracy_margin(self) -> float | None:
+        """The smallest margin of the report and of its claims about the accuracy."""
+        asked = [(self.report.metric, self.report.margin)]
+        asked += [(claim.metric or self.report.metric, claim.margin) for claim in self.claims]
+        return min(
+            (margin for metric, margin in asked if margin and (metric or "accuracy").endswith("accuracy")), default=None
+        )
+
+    @property
     def size(self) -> int:
         """The number of trials."""
         parts = (self.data, self.models, self.optimizers, self.training, self.arms, self.seeds)

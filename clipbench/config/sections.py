@@ -49,7 +49,7 @@ class Claim(Section):
     says: Words
     expect: Words
     metric: str | None = None
-    margin: NotNegative = 0.0
+    margin: NotNegative | None = None
     family: str = ""  # p is corrected for the claims that have the same
 
 

@@ -16,6 +16,7 @@ TARGETS = (1e-2, 1e2)
 # Rarely are inputs repeated by chance; of so many examples that are also in the training part, the test says little.
 MOST_REPEATED = 0.05
 MOST_OF_ONE_CLASS = 0.9
+WIDE_MARGIN = 0.2  # of an accuracy: probably percentage points were meant
 MOST_ROWS = 200_000  # that are compared, a second of time
 STANDARDIZE = "Write `standardize: true`."
 
@@ -23,7 +24,7 @@ STANDARDIZE = "Write `standardize: true`."
 def advice(dataset: Dataset, standardized: bool, margin: float | None = None) -> Iterator[str]:
     """Yield what is probably wrong with the data of an experiment; nothing about a stream.
 
-    `margin` is that of a report on the accuracy.
+    `margin` is the smallest one of the report and of its claims about the accuracy.
     """
     if isinstance(dataset, Stream):
         return
@@ -42,6 +43,8 @@ def advice(dataset: Dataset, standardized: bool, margin: float | None = None) ->
 
 
 def _small(parts: Mapping[str, Arrays], margin: float) -> Iterator[str]:
+    if margin >= WIDE_MARGIN:
+        yield f"a margin of {margin:g} is ±{100 * margin:g} pp of accuracy. Write 0.005 for 0.5 pp."
     for name in ("val", "test"):
         examples = len(parts[name][0]) if name in parts else 0
         if examples and 1 / examples > margin:

@@ -107,9 +107,7 @@ class _Preparation:
         if data is None:
             return None
         loaded = self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load(data))
-        report = self.experiment.report
-        margin = report.margin if (report.metric or "accuracy").endswith("accuracy") else None
-        for text in dataset.advice(loaded, bool(data.as_dict().get("standardize")), margin):
+        for text in dataset.advice(loaded, bool(data.as_dict().get("standardize")), self.experiment.accuracy_margin):
             self.findings.note(f"{data.name}: {text}")
         return loaded
 

@@ -27,7 +27,9 @@ def sentence(result: ClaimResult) -> str:
     if not math.isnan(result.p_holm):
         parts.append(numbers.p_clause(result.p_holm))
     family = f", {_family(result)}" if result.family and not math.isnan(result.p_holm) else ""
-    return f"{', '.join(parts)} ({numbers.count(result.pairs, 'seed')}{family}); {reason(result)}"
+    seeds = numbers.count(result.pairs, "seed")
+    diverged = f", {result.by_divergence} of them with divergence" if result.by_divergence else ""
+    return f"{', '.join(parts)} ({seeds}{diverged}{family}); {reason(result)}"
 
 
 def _family(result: ClaimResult) -> str:
@@ -36,7 +38,8 @@ def _family(result: ClaimResult) -> str:
 
 def reason(result: ClaimResult) -> str:
     """Why the claim has its verdict; for an inconclusive one, what would decide it."""
-    advice = f"; {_advice(result)}" if result.verdict == claims.INCONCLUSIVE else ""
+    is_open = result.verdict == claims.INCONCLUSIVE and not result.same_training
+    advice = f"; {_advice(result)}" if is_open else ""
     return f"{_outcome(result)}{advice}"
 
 
@@ -47,6 +50,9 @@ def _outcome(result: ClaimResult) -> str:
     if result.test == claims.IDENTITY:
         neither = "" if result.verdict == claims.SUPPORTED else ", so neither is better"
         return f"identical on all {numbers.count(result.pairs, 'seed')}{neither}"
+    if result.same_training and result.verdict == claims.INCONCLUSIVE:
+        seeds = numbers.count(result.pairs, "seed")
+        return f"the same training on all {seeds} at the chosen threshold, but not at the others"
     if result.test == claims.EQUIVALENCE and not result.margin:
         return "not the same weights; without a margin, only identical training is equal"
     if result.test == claims.EQUIVALENCE:

@@ -122,7 +122,8 @@ def _evidence(setting: Setting, row: ArmResult) -> str:
         parts.append(f"{setting.metric.name} {difference}")
     baseline = setting.main[0]
     if baseline.diverged:
-        parts.append(f"diverged on {numbers.diverged(row)} seeds against {numbers.diverged(baseline)}")
+        word = "without a finite result" if baseline.nonfinite else "diverged"
+        parts.append(f"{word} on {numbers.diverged(row)} seeds against {numbers.diverged(baseline)}")
     seeds = numbers.count(row.contrast.pairs, "seed")
     return ", ".join([*parts, f"{numbers.p_clause(row.contrast.p_holm)} ({seeds})"])
 

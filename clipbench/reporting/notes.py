@@ -34,7 +34,7 @@ class Flag:
 
 def of_report(report: Report) -> tuple[str, ...]:
     """Notes on the trials as a whole: every trial that is in no table, counted and named."""
-    return (*about_tables(report.settings), *_about_left_out(report), *_about_tuning(report))
+    return (*about_tables(report.settings), *_about_families(report), *_about_left_out(report), *_about_tuning(report))
 
 
 def of_setting(setting: Setting) -> tuple[str, ...]:
@@ -61,6 +61,7 @@ def about_tables(settings: Sequence[Setting]) -> Iterable[str]:
     decided = [row for row in compared if row.verdict in DIFFERENT]
     kept = sum(bool(row.contrast and row.contrast.p_overall < LEVEL) for row in decided)
     differences = numbers.count(len(compared), "difference")
+    seeds = max(setting.seeds for setting in settings)
     words = f"{tables} comparison tables test {differences}, each table corrected on its own."
     if decided:
         words += (
@@ -68,8 +69,23 @@ def about_tables(settings: Sequence[Setting]) -> Iterable[str]:
             f"{tables} independent tables that is {100 * (1 - (1 - LEVEL) ** tables):.0f} %. If p is corrected for all "
             f"of them, {kept} of {numbers.count(len(decided), 'verdict')} of better or worse "
             f"{'remains' if kept == 1 else 'remain'} so."
+            + (
+                f" With {numbers.count(seeds, 'seed')} none can; {stats.seeds_needed(len(compared))} are necessary."
+                if stats.smallest_p(seeds, len(compared)) >= LEVEL
+                else ""
+            )
         )
     yield words
+
+
+def _about_families(report: Report) -> Iterable[str]:
+    families = {claim.family for claim in report.claims}
+    if 1 < len(families) == len(report.claims):
+        chance = 100 * (1 - (1 - LEVEL) ** len(families))
+        yield (
+            f"Each of the {len(families)} claims has a family of its own, so nothing is corrected: the probability "
+            f"that at least one is decided by chance is up to {chance:.0f} % if they are independent."
+        )
 
 
 def _about_left_out(report: Report) -> Iterable[str]:
@@ -111,9 +127,9 @@ def _about_baseline(setting: Setting) -> Iterable[str]:
 def _about_choice(setting: Setting) -> Iterable[str]:
     criterion = setting.metric.criterion
     if criterion is None and setting.searched:
-        yield "No validation data: no arm is called best."
+        yield "No finite result on validation data: no arm is called best."
     elif criterion is None:
-        yield "No validation data: no threshold is chosen, all are shown, and no arm is called best."
+        yield "No finite result on validation data: no threshold is chosen, all are shown, and no arm is called best."
     elif criterion == setting.metric.name and setting.searched:
         yield (
             f"What is compared here was selected by {criterion} on the same examples, with other seeds: its values may "

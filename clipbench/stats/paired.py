@@ -82,34 +82,68 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, cases:
     however strongly criterion and outcome are correlated.
 
     Very bad candidates, such as a threshold at which nothing is learned, must not raise p either: with flipped signs
-    they would look better than any real improvement. Therefore all rows of a case are scaled to the root mean square of
-    the chosen one, which leaves the observed sum over the cases as it is, and rows that are significantly worse are
-    centred at zero.
+    they would look better than any real improvement. Therefore rows that are significantly worse are centred at zero,
+    and of a single case the sums of each row are replaced by their own p among all patterns (Westfall and Young 1993):
+    a few large differences then count as much as many small ones. Over several cases sums are added, and the rows of a
+    case are scaled to the root mean square of the chosen one, which leaves the observed sum as it is.
     """
     outcomes, chosen_by = np.asarray(differences, float), np.asarray(criteria, float)
     if not outcomes.size:
         return 1.0
     numbers = np.broadcast_to(cases, len(outcomes))
     pairs = outcomes.shape[1]
-    signs, observed = _signs(pairs, seed), 0.0
-    sums = np.zeros(len(signs))
-    for number in np.unique(numbers):
-        best, flipped = _best_row(outcomes[numbers == number], chosen_by[numbers == number], signs)
-        observed, sums = observed + best, sums + flipped
+    signs, found = _signs(pairs, seed), np.unique(numbers)
+    if len(found) == 1:
+        observed, under_signs = _least_p(outcomes, chosen_by, signs)
+    else:
+        parts = [_best_row(outcomes[numbers == number], chosen_by[numbers == number], signs) for number in found]
+        observed, under_signs = sum(best for best, _ in parts), np.sum([flipped for _, flipped in parts], axis=0)
     least = 1 / len(signs)  # the observed pattern is one of them
-    tolerance = TIE * max(abs(observed), float(np.abs(sums).max(initial=0.0)))
-    return min(1.0, 2 * max(least, _tail(sums, observed, tolerance, pairs)))
+    tolerance = TIE * max(abs(observed), float(np.abs(under_signs).max(initial=0.0)))
+    return min(1.0, 2 * max(least, _tail(under_signs, observed, tolerance, pairs)))
+
+
+def _least_p(outcomes: Floats, criteria: Floats, signs: Floats) -> tuple[float, Floats]:
+    """1 - p of the row with the largest criterion, and of the row so chosen under each pattern of signs.
+
+    Of two rows with the same p, the one with the larger mean in units of its root mean square has the larger value.
+    """
+    best = outcomes[_first_largest(criteria.sum(axis=1)[None])[0]]
+    observed = _standing(best, signs, np.ones((1, best.size)))[0]
+    outcomes, criteria = _without_worse(outcomes, criteria)
+    chosen = _first_largest(signs @ criteria.T)
+    under_signs = np.zeros(len(signs))
+    for row in np.unique(chosen):
+        under_signs[chosen == row] = _standing(outcomes[row], signs, signs[chosen == row])
+    return float(observed), under_signs
+
+
+def _standing(row: Floats, signs: Floats, patterns: Floats) -> Floats:
+    """The share of all signs under which the sum of a row is smaller than under each of some patterns.
+
+    Equal up to rounding is not smaller. The mean in units of the root mean square adds less than one step.
+    """
+    sums, values = signs @ row, patterns @ row
+    tolerance = TIE * np.abs(sums).max(initial=0.0)
+    shares = np.searchsorted(np.sort(sums), values - tolerance) / sums.size
+    standing: Floats = shares + (patterns @ _units(row[None])[0]) / row.size / (4 * sums.size)
+    return standing
 
 
 def _best_row(outcomes: Floats, criteria: Floats, signs: Floats) -> tuple[float, Floats]:
     """The sum of the row with the largest criterion, and that of the row so chosen under each pattern of signs."""
     best = outcomes[_first_largest(criteria.sum(axis=1)[None])[0]]
     size = float(np.sqrt((best**2).mean()))
-    worse = _shown_worse(outcomes)[:, None]
-    outcomes, criteria = (np.where(worse, _centred(values), values) for values in (outcomes, criteria))
+    outcomes, criteria = _without_worse(outcomes, criteria)
     chosen = _first_largest(signs @ criteria.T)
     flipped = np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
     return float(best.sum()), size * flipped
+
+
+def _without_worse(outcomes: Floats, criteria: Floats) -> list[Floats]:
+    """Both with the rows that are significantly worse centred at zero."""
+    worse = _shown_worse(outcomes)[:, None]
+    return [np.where(worse, _centred(values), values) for values in (outcomes, criteria)]
 
 
 def wilcoxon_p(differences: ArrayLike, seed: int = 0) -> float:
@@ -136,10 +170,15 @@ def equivalence_p(differences: ArrayLike, margin: float, grain: float, candidate
     p = float(mean >= margin)
     if error:
         p = special.stdtr(known.size - 1, (mean - margin) / error)  # the side whose p is larger
-    if grain:
-        steps, least_steps = (value * known.size / grain for value in (mean, margin))
-        p = max(p, candidates * special.gammaincc(steps + 1, least_steps))  # Poisson: P(at most so many steps)
-    return float(min(1.0, p))
+    return max(float(p), few_steps_p(mean, margin, grain, known.size, candidates))
+
+
+def few_steps_p(mean: float, margin: float, grain: float, pairs: int, candidates: int = 1) -> float:
+    """The probability of no more steps than a mean difference has, if it were as large as the margin in truth."""
+    if not grain:
+        return 0.0
+    steps, least_steps = (value * pairs / grain for value in (max(mean, 0.0), margin))
+    return float(min(1.0, candidates * special.gammaincc(steps + 1, least_steps)))  # Poisson: P(at most so many)
 
 
 def worst_rank(differences: ArrayLike, won: ArrayLike, lost: ArrayLike) -> Floats:

@@ -93,6 +93,7 @@ class Study(SettingArms):
                 criterion=val[row],
                 present=present[row],
                 diverged=(lost & present)[row],
+                ranks_last=(lost & present)[row],
                 nonfinite=(broken & ~diverged & present)[row],
                 measures={**dict.fromkeys(MEASURES, np.full(design.seeds, 0.5)), "weight_norm": norms[row]},
                 ids=(name,),

@@ -106,26 +106,33 @@ def after_choice(mine, candidates, base):
         return sign_flip(outcomes[0])
     criteria = ranked_of(*(validation(candidate, base) for candidate in candidates))
     best = [candidate is mine for candidate in candidates].index(True)
-    observed = standardized(outcomes)[best].sum()
+    patterns = list(itertools.product((1, -1), repeat=SEEDS))
+    observed = own_p(outcomes[best], (1,) * SEEDS, patterns)
     worse = outcomes.mean(1) + stats.t.ppf(1 - 0.025 / len(outcomes), SEEDS - 1) * stats.sem(outcomes, axis=1) < 0
     spread = np.sqrt(SEEDS / (SEEDS - 1))
     for values in (outcomes, criteria):
         values[worse] = spread * (values[worse] - values[worse].mean(1, keepdims=True))
-    sums = []
-    for signs in itertools.product((1, -1), repeat=SEEDS):
+    p_values = []
+    for signs in patterns:
         scores = criteria @ signs
         chosen = np.argmax(scores >= scores.max() - 1e-9 * np.abs(scores).max())
-        sums.append(standardized(outcomes)[chosen] @ signs)
-    return min(1.0, 2 * np.mean(np.array(sums) >= observed - 1e-9))
+        p_values.append(own_p(outcomes[chosen], signs, patterns))
+    return min(1.0, 2 * np.mean(np.array(p_values) <= observed + 1e-11))
+
+
+def own_p(row, signs, patterns):
+    """The share of the patterns of signs by which a row has at least the sum that these give it.
+
+    Of two equal shares, the one with the larger mean in units of the root mean square is the smaller p.
+    """
+    sums = np.array(patterns) @ row
+    share = np.mean(sums >= row @ signs - 1e-9 * np.abs(sums).max())
+    size = np.sqrt((row**2).mean())
+    return share - (row @ signs / size / len(row) / (4 * len(patterns)) if size else 0)
 
 
 def validation(*arms):
     return tuple(arm.assign(**{"test/accuracy": arm["val/accuracy"]}) for arm in arms)
-
-
-def standardized(rows):
-    size = np.sqrt((rows**2).mean(1, keepdims=True))
-    return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
 
 
 def holm(p):

@@ -114,11 +114,11 @@ def test_check_says_what_an_experiment_amounts_to():
 @pytest.mark.parametrize(
     ("claims", "seeds", "said"),
     [
-        ([""] * 10, 8, "10 claims: the smallest p after Holm is 0.0781, so that no > or < can be decided with 8 seeds; "
-         "that takes 9 seeds, or a `family` for each question, or at most 6 claims"),
+        ([""] * 10, 8, "10 claims: the smallest p after Holm is 0.0781, so that no > or < can be decided with 8 seeds "
+         "if all are tested; that takes 9 seeds, or a `family` for each question, or at most 6 claims"),
         ([""] * 4 + ["size"] * 2, 8, "6 claims, at most 4 in a family: the smallest p after Holm is 0.0312"),
-        ([""], 3, "1 claim: the smallest p after Holm is 0.25, so that no > or < can be decided with 3 seeds; that "
-         "takes 6 seeds"),
+        ([""], 3, "1 claim: the smallest p after Holm is 0.25, so that no > or < can be decided with 3 seeds if all "
+         "are tested; that takes 6 seeds"),
     ],
 )  # fmt: skip
 def test_check_says_whether_claims_can_be_decided(tmp_path, claims, seeds, said):

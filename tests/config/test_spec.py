@@ -382,7 +382,7 @@ def test_sweep_and_claims_are_kept(load):
     )
     assert experiment.sweep.timeout == 600
     assert experiment.sweep.search["optimizer.lr"] == Range(0.01, 1.0, log=True)
-    assert experiment.claims[0].margin == 0.0
+    assert experiment.claims[0].margin is None
 
 
 def test_sweep_is_of_its_defaults_where_nothing_is_said(load):
