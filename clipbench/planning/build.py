@@ -79,6 +79,9 @@ class _Preparation:
                 self.findings.note(f"{setting.model.name} is trained one model after another: {reason}.")
             if setting.examination.sparse:
                 self.findings.note(f"{setting.model.name}: its sparse gradients are made dense.")
+        for name in _undeclared(settings):
+            text = f"a higher {name} is taken for better. Declare it with @metric(higher_is_better=...)."
+            self.findings.note(text)
         return Plan(
             experiment=self.experiment,
             cohorts=cohorts,
@@ -247,6 +250,12 @@ class _Preparation:
 def _directions(settings: Sequence[_Setting]) -> dict[str, bool]:
     metrics = {metric for setting in settings for metric in setting.train.metrics}
     return {m.name.rpartition(":")[2]: registry.of("metric", m).higher_is_better for m in metrics}
+
+
+def _undeclared(settings: Sequence[_Setting]) -> list[str]:
+    """The user's own metrics that do not say whether higher is better."""
+    plugins = {m.name: registry.of("metric", m) for setting in settings for m in setting.train.metrics}
+    return [name for name, each in plugins.items() if each.source and "higher_is_better" not in each.facts]
 
 
 def _shared(column: str) -> bool:

@@ -40,8 +40,11 @@ def interval(value: Estimate, metric: Metric) -> str:
     if _is_extreme(_size(value.mean, value.half_width) * scale(metric)):
         mean, low, high = (f"{x * scale(metric):+.3g}" for x in (value.mean, value.low, value.high))
     else:
-        ends = (value.mean, value.low, value.high)
-        mean, low, high = (_rounded(x * scale(metric), decimals, "+") for x in ends)
+        ends = [x * scale(metric) for x in (value.mean, value.low, value.high)]
+        # An end that is not 0 is not shown as 0: whether the interval contains 0 must be seen.
+        while decimals < MOST_DECIMALS and any(end and not round(end, decimals) for end in ends[1:]):
+            decimals += 1
+        mean, low, high = (_rounded(end, decimals, "+") for end in ends)
     return f"{mean}{unit} [{low}, {high}]"
 
 

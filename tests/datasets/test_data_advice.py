@@ -68,6 +68,12 @@ def test_parts_that_are_too_small_for_the_margin_are_named(load):
     ]
 
 
+def test_margin_in_percentage_points_is_noticed(load):
+    assert list(advice(load(table()), False, margin=0.5)) == [
+        "a margin of 0.5 is ±50 pp of accuracy. Write 0.005 for 0.5 pp."
+    ]
+
+
 def test_scales_that_differ_a_thousand_times_are_named_with_their_columns(load):
     frame = table(income=RNG.normal(40_000, 9_000, ROWS), rate=RNG.uniform(0, 0.01, ROWS))
     (text,) = said(load(frame))

@@ -14,6 +14,7 @@ from clipbench.config import load
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.errors import UnknownName, Unsupported
+from clipbench.planning.build import prepare
 from clipbench.plugins import registry
 
 C = Component.of
@@ -225,6 +226,28 @@ def test_own_losses_and_metrics_take_options_and_keep_their_names(folder):
     curve = records.epochs["val/worst"]
     assert value(records, "best_val/worst") == min(curve)  # declared: lower is better
     assert value(records, "best_val/bias") == max(records.epochs["val/bias"])  # a score, where nobody says
+
+
+def test_direction_that_an_own_metric_does_not_declare_is_said(tmp_path):
+    write(
+        tmp_path,
+        """
+        import clipbench
+
+        def errors(output, target):
+            return (output.argmax(1) != target).float().mean()
+
+        @clipbench.metric(higher_is_better=False)
+        def cost(output, target):
+            return errors(output, target)
+        """,
+    )
+    (tmp_path / "study.yaml").write_text(
+        "data: digits\nmodel: mlp\noptimizer: {name: sgd, lr: 0.1}\nclip: [none, {name: norm, threshold: 1.0}]\n"
+        "train: {epochs: 1, metrics: [accuracy, ./own.py:errors, ./own.py:cost]}\nseeds: 2\n"
+    )
+    said = [note for note in prepare(str(tmp_path / "study.yaml")).notes if "is taken for better" in note]
+    assert said == ["a higher ./own.py:errors is taken for better. Declare it with @metric(higher_is_better=...)."]
 
 
 # Optimizers

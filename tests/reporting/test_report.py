@@ -693,6 +693,33 @@ def test_data_too_small_for_the_margin_are_said():
         assert any(note.startswith(said) for note in found) == is_said
 
 
+def test_number_of_tables_that_makes_any_verdict_impossible_is_said():
+    rows = [r for lr in np.geomspace(0.01, 1, 8) for r in arm("none", lr=lr) + arm("norm", 1.0, gain=0.1, lr=lr)]
+    (note, *_) = notes.of_report(compare(pd.DataFrame(rows)))
+    assert note.endswith("0 of 8 verdicts of better or worse remain so. With 8 seeds none can; 9 are necessary.")
+
+
+def test_arms_that_are_orders_of_magnitude_worse_do_not_tie_with_the_best():
+    """Their differences are spread over many orders too: the mean square of one seed is nearly all of the sum."""
+    rng, rows = np.random.default_rng(0), []
+    for seed in range(8):
+        losses = {
+            "none": 1e12,
+            "norm": 0.5,
+            "value": 1e5 * np.exp(3 * rng.normal()),
+            "skip": 1e9 * np.exp(3 * rng.normal()),
+        }
+        losses["none"] *= np.exp(rng.normal())
+        rows += [trial(name, None if name == "none" else 1.0, seed, -loss) for name, loss in losses.items()]
+    found = verdicts(setting(rows))
+    assert (found["norm@1.0"], found["value@1.0"], found["skip@1.0"]) == ("best", "better", "better")
+
+
+def test_end_of_an_interval_near_zero_keeps_its_sign():
+    assert formatting.interval(Estimate(0.17, -0.0042, 0.337, 8), ACCURACY) == "+17.0 pp [-0.4, +33.7]"
+    assert formatting.interval(Estimate(0.17, 0.0, 0.337, 8), ACCURACY) == "+17 pp [+0, +34]"
+
+
 def test_undecided_arms_say_how_many_seeds_they_take():
     rng = np.random.default_rng(1)
     rows = [trial("none", None, seed, 0.9 + 0.01 * rng.normal()) for seed in range(8)]
