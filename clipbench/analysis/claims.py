@@ -68,16 +68,20 @@ def _tested(
         return replace(result, untestable=str(why)), None
     margin = _margin(claim, expectation, options)
     finding = finding_of(found, expectation, margin)
-    result = replace(
-        result, metric=measured, difference=stats.estimate(found.finished), pairs=found.ranked.size, margin=margin
-    )
     rows = found.rows
     result = replace(
         result,
+        metric=measured,
+        difference=stats.estimate(found.finished),
+        pairs=found.ranked.size,
+        margin=margin,
         same_training=found.is_same_training,
         by_divergence=int((rows.won | rows.lost | rows.both_diverged).any(axis=0).sum()),
+        test=finding.test,
+        held=finding.held,
+        cases=finding.cases,
     )
-    return replace(result, test=finding.test, held=finding.held, cases=finding.cases), finding
+    return result, finding
 
 
 def finding_of(found: Comparison, expectation: Expectation, margin: float) -> Finding:

@@ -66,7 +66,7 @@ def answer(setting: Setting) -> Answer:
         return Answer(TOO_FEW, "Train more seeds before choosing.", "", tuple(_nearest(setting, others[0])))
     baseline = setting.baseline or ""
     if words <= {verdicts.NO_EFFECT} and not setting.margin:
-        return Answer(NO_EFFECT, "Every strategy trains to the same weights.", baseline, ())
+        return Answer(NO_EFFECT, "Every strategy, at the threshold shown, trains to the same weights.", baseline, ())
     if words <= {verdicts.NO_EFFECT}:
         within = f"{NO_EFFECT}: within {numbers.margin(setting.margin or 0.0, setting.metric)}"
         return Answer(within, "Every strategy is shown to be within the margin.", baseline, ())

@@ -195,7 +195,10 @@ def metric(setting: Setting) -> TableColumn[ArmResult]:
     better = "higher" if measure.higher_is_better else "lower"
     meaning = f"Mean over seeds ± half-width of its 95 % t interval; {better} is better."
     if measure.name == "epochs_to_target":
-        meaning += " A trial that never reached the target counts with one epoch more than it had: too few on average."
+        meaning += (
+            " A trial that never reached the target counts with one epoch more than it was trained, so such a mean is "
+            "too small."
+        )
     return mean_column(measure.name, meaning, measure, lambda row: row.value)
 
 

@@ -108,7 +108,7 @@ def _top(setting: Setting, others: Sequence[ArmResult]) -> str:
 def _p_of(setting: Setting, row: ArmResult, contrast: Contrast) -> str:
     """p, and why a small p does not decide the verdict."""
     if row.verdict == verdicts.NO_EFFECT:
-        return f"{numbers.p_clause(contrast.p_holm)}, within the margin"
+        return f"{numbers.p_clause(contrast.p_holm)}, {'within the margin' if setting.margin else 'the same weights'}"
     if contrast.p_unchosen < LEVEL <= contrast.p_holm:
         return f"{numbers.p_clause(contrast.p_holm)} after correction for the choice of its {setting.choice}"
     return numbers.p_clause(contrast.p_holm)

@@ -642,6 +642,13 @@ def test_same_weights_are_no_effect_without_a_margin():
     assert answer.answer(only).verdict == "no effect"
 
 
+def test_best_difference_of_the_same_weights_is_said_to_be_that():
+    base = [r | {"weight_norm": 1.0 + r["seed"]} for r in arm("none")]
+    twin = [r | {"strategy": "skip", "arm": "skip@9", "threshold": 9.0, "id": f"skip{r['seed']}"} for r in base]
+    worse = arm("norm", 1.0, gain=-0.1)
+    assert "by skip@9, p = 1.00, the same weights" in headline.sentence(setting(base + twin + worse))
+
+
 def test_seeds_on_which_both_diverge_do_not_count_as_seeds():
     rows = arm("none")[:3] + diverged("none", None, range(3, 8))
     rows += arm("norm", 1.0, gain=0.1)[:3] + diverged("norm", 1.0, range(3, 8))
