@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from clipbench.plugins.formula import ARGUMENTS, Formula
 from clipbench.plugins.registry import Plugin
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PLACES = ("model", "tensor", "unit", "element", "step")
 TARGETS = ("gradient", "weights")
+
+# Options of classes of torch.optim that choose an implementation, and `maximize`, which the sign of a loss replaces.
+OF_THE_CLASS = ("foreach", "fused", "capturable", "differentiable", "maximize")
 
 
 def strategy(
@@ -106,9 +111,52 @@ def dataset(
     return _declare("data", standardize=standardize, loss=loss, metrics=metrics, library=library, changes=changes)
 
 
-def optimizer(**facts: Any) -> Callable[[Function], Function]:
-    """Declare an optimizer: a function of params, lr and options that returns a `torch.optim.Optimizer`."""
-    return _declare("optimizer", **facts)
+def optimizer(
+    *,
+    slots: Mapping[str, float | str] | None = None,
+    scalars: Mapping[str, float | str] | None = None,
+    only_with: Mapping[str, str] | None = None,
+    torch_class: type | None = None,
+    **facts: Any,
+) -> Callable[[Function], Function]:
+    """Declare an optimizer: a function of params, lr and options that returns a `torch.optim.Optimizer`, or a formula.
+
+    A formula has `slots`, if only `{}`. It is a function `new_w, new_slots = f(w, g, slots, t, lr, ...)` of one
+    parameter, its gradient, its state, the number of the step from 1, the learning rate and options, and is compiled
+    with the rest of a training step: it must not change its arguments, and may branch on options only. For example:
+
+        @optimizer(slots={"exp_avg": 0.0})
+        def lion(w, g, slots, t, lr, betas=(0.9, 0.99)):
+            step = torch.sign(torch.lerp(slots["exp_avg"], g, 1 - betas[0]))
+            return w - lr * step, {"exp_avg": torch.lerp(slots["exp_avg"], g, 1 - betas[1])}
+
+    Parameters
+    ----------
+    slots
+        The state of a formula: for each name the initial number of all elements, or the option that gives it.
+    scalars
+        The same for state that is one number per parameter.
+    only_with
+        For each slot that there is not always, the option that must not be 0 or False.
+    torch_class
+        Of a built-in formula the class of torch.optim with the same options and the same steps; it checks the options.
+    """
+    if slots is None:
+        return _declare("optimizer", **facts)
+
+    def attach(function: Function) -> Function:
+        names = tuple(inspect.signature(function).parameters)[:5]
+        if names != (*ARGUMENTS, "lr"):
+            raise ValueError(f"the arguments of a formula begin with w, g, slots, t, lr; got {', '.join(names)}")
+        formula = Formula(function, slots, scalars or {}, only_with or {})
+        known = facts | {"formula": formula}
+        if torch_class:
+            known |= {"elementwise": True, "hidden": OF_THE_CLASS, "doc": inspect.cleandoc(function.__doc__ or "")}
+        else:
+            known |= {"given": ARGUMENTS}
+        return _attached(Plugin("optimizer", function.__name__, torch_class or function, known), function)
+
+    return attach
 
 
 def loss(*, metrics: tuple[str, ...] = ()) -> Callable[[Function], Function]:
@@ -136,7 +184,11 @@ def noise() -> Callable[[Function], Function]:
 
 def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:
     def attach(function: Function) -> Function:
-        function.__clipbench__ = Plugin(kind, function.__name__, function, facts)  # type: ignore[attr-defined]
-        return function
+        return _attached(Plugin(kind, function.__name__, function, facts), function)
 
     return attach
+
+
+def _attached(plugin: Plugin, function: Function) -> Function:
+    function.__clipbench__ = plugin  # type: ignore[attr-defined]
+    return function
