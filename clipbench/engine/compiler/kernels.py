@@ -9,18 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import aten
+from clipbench.engine.compiler.trace import Unplannable, aten
 
 Call = Callable[[], object]
 
 COPIES = {aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default}
 
 
-def kernels(target: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], out: Any) -> Iterator[Call]:
-    """Yield calls without arguments that write `target(*arguments, **keywords)` into `out`, the fastest first.
+def torch_kernels(target: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], out: Any) -> list[Call]:
+    """Return the fastest call that writes `target(*arguments, **keywords)` into `out`, after running it once.
 
-    A call that this version of PyTorch does not support raises a TypeError before it computes anything.
+    Later kernels get real numbers by that. A call that this version of PyTorch does not support raises a TypeError
+    before it computes anything.
     """
+    for call in _candidates(target, arguments, keywords, out):
+        try:
+            call()
+        except TypeError:
+            continue
+        return [call]
+    raise Unplannable(f"{target} cannot be called")
+
+
+def _candidates(target: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], out: Any) -> Iterator[Call]:
+    """Yield calls without arguments, the fastest first."""
+    if target._schema.is_mutable:
+        yield partial(target._op, *arguments, **keywords)
+        return
     special = SPECIAL.get(target)
     if special is not None:
         yield special(out, *arguments, **keywords)
@@ -99,10 +114,13 @@ def _framed(frame: Sequence[Tensor], part: Tensor, content: Tensor, fill: float)
     part.copy_(content)
 
 
-def _baddbmm(out: Tensor, addend: Tensor, one: Tensor, other: Tensor, **factors: Any) -> Call:
-    if addend.data_ptr() == out.data_ptr() and addend.shape == out.shape:
-        return partial(out.baddbmm_, one, other, **factors)
-    return partial(torch.baddbmm, addend, one, other, **factors, out=out)
+def _accumulated(name: str) -> Callable[..., Call]:
+    def kernel(out: Tensor, addend: Tensor, one: Tensor, other: Tensor, **factors: Any) -> Call:
+        if addend.data_ptr() == out.data_ptr() and addend.shape == out.shape:
+            return partial(getattr(out, f"{name}_"), one, other, **factors)
+        return partial(getattr(torch, name), addend, one, other, **factors, out=out)
+
+    return kernel
 
 
 SPECIAL: dict[Any, Callable[..., Call]] = {
@@ -111,7 +129,8 @@ SPECIAL: dict[Any, Callable[..., Call]] = {
     aten.constant_pad_nd.default: _constant_pad,
     aten.select_backward.default: _select_backward,
     aten.slice_backward.default: _slice_backward,
-    aten.baddbmm.default: _baddbmm,
+    aten.baddbmm.default: _accumulated("baddbmm"),
+    aten.addmm.default: _accumulated("addmm"),
     **dict.fromkeys((aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default), _zeros),
     **dict.fromkeys((aten.empty.memory_format, aten.new_empty.default, aten.empty_like.default), _nothing),
 }

@@ -13,7 +13,7 @@ from torch.fx import Graph, Node
 
 from clipbench.engine.compiler.trace import RESHAPES, Operation, aten, value
 
-PRODUCTS = (aten.bmm.default, aten.baddbmm.default)
+PRODUCTS = (aten.bmm.default, aten.baddbmm.default, aten.mm.default, aten.addmm.default)
 SAME = (*RESHAPES, aten.expand.default)
 # A product takes 5/4 to 3/2 of the time on a transposed matrix; a contiguous copy pays from so many products on.
 ENOUGH = 8

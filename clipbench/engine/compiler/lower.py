@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from clipbench.engine.compiler import placement
 from clipbench.engine.compiler import trace as graphs
-from clipbench.engine.compiler.kernels import COPIES, Call, kernels
+from clipbench.engine.compiler.kernels import COPIES, Call, torch_kernels
 from clipbench.engine.compiler.memory import MemoryPool, extent, overlap, same_layout
 from clipbench.engine.compiler.trace import FACTORIES, RESHAPES, Operation, Unplannable, aten
 
@@ -33,27 +33,45 @@ class KernelPlan:
                 call()
 
 
+# Returns calls that write the result of an operator into memory: (operator, arguments, keywords, memory).
+Kernels = Callable[[Any, Sequence[Any], dict[str, Any], Any], list[Any]]
+
+
 def lower(module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> KernelPlan:
     """Return the plan that computes the graph of `module` from `inputs` into `outputs`."""
     with torch.inference_mode():
         try:
-            return _Lowering(module, inputs, outputs, thrifty=True).run()
+            return KernelPlan(*place(module, inputs, outputs, torch_kernels, thrifty=True))
         except Unplannable:  # a view may need the rows that were left out, or contiguous values
-            return _Lowering(module, inputs, outputs, thrifty=False).run()
+            return KernelPlan(*place(module, inputs, outputs, torch_kernels, thrifty=False))
+
+
+def place(
+    module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kernels: Kernels, thrifty: bool
+) -> tuple[list[Any], int]:
+    """Choose the memory of every value; return the calls of its kernels in order, and the bytes of that memory."""
+    return _Lowering(module, inputs, outputs, kernels, thrifty).run()
 
 
 class _Lowering:
     """One pass over the graph, which chooses the memory of every value."""
 
-    def __init__(self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], thrifty: bool) -> None:
-        self.thrifty = thrifty
+    def __init__(
+        self,
+        module: GraphModule,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        kernels: Kernels,
+        thrifty: bool,
+    ) -> None:
+        self.kernels, self.thrifty = kernels, thrifty
         self.module, self.graph = module, module.graph
         self.inputs, self.outputs = iter(inputs), outputs
         self.root = graphs.roots(self.graph)
         self.written = graphs.written(self.graph)
         self.results = list(graphs.results(self.graph))
-        overlapping = {i for i, o in enumerate(outputs) if any(overlap(o, x) for x in inputs)}
-        self.destinations = placement.of_results(self.results, outputs, overlapping, self.root)
+        last = graphs.last_uses(self.graph, self.root)
+        self.destinations = placement.of_results(self.results, outputs, inputs, self.graph, self.root, last)
         self.parts = placement.of_parts(self.graph, self.root, {*self.written, *self.destinations}) if thrifty else {}
         self.root = placement.wholes(self.root, self.parts)
         self.wholes: dict[Node, Tensor] = {}  # of joins that are not computed yet
@@ -62,9 +80,9 @@ class _Lowering:
         self.owned: dict[Node, list[Tensor]] = {}  # memory to release after the last use of the root
         self.values: dict[Node, Any] = {}
         self.constant: set[Node] = set()
-        self.calls: list[Call] = []
+        self.calls: list[Any] = []
 
-    def run(self) -> KernelPlan:
+    def run(self) -> tuple[list[Any], int]:
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = next(self.inputs)
@@ -75,7 +93,7 @@ class _Lowering:
                 self._place(node)
                 self._release(node)
         self._copy_results()
-        return KernelPlan(self.calls, self.pool.total_bytes)
+        return self.calls, self.pool.total_bytes
 
     def _place(self, node: Operation) -> None:
         arguments, keywords = self._given(node.args), self._given(node.kwargs)
@@ -93,24 +111,17 @@ class _Lowering:
             if next(graphs.written_arguments(node), None) is not node.args[0]:
                 raise Unplannable(f"{node.target} writes elsewhere than into its first argument")
             self.values[node] = arguments[0]
-            self._emit([partial(node.target._op, *arguments, **keywords)])
+            self._emit(node.target, arguments, keywords, arguments[0])
         elif node in self.wholes:
             self._join(node)
         elif self._is_repeated(node, (arguments, keywords)):
             self._place_once(node, arguments, keywords)
         else:
             self.values[node] = out = self._memory(node)
-            self._emit(kernels(node.target, arguments, keywords, out))
+            self._emit(node.target, arguments, keywords, out)
 
-    def _emit(self, candidates: Iterable[Call]) -> None:
-        """Run the first call that works, so that later kernels get real numbers, and add it to the plan."""
-        for call in candidates:
-            try:
-                call()
-            except TypeError:
-                continue
-            self.calls.append(call)
-            return
+    def _emit(self, target: Any, arguments: Sequence[Any], keywords: Any, out: Any) -> None:
+        self.calls += self.kernels(target, arguments, keywords, out)
 
     def _is_repeated(self, node: Operation, arguments: Any) -> bool:
         """Whether all rows of the result are equal, as in a batch that all lanes share."""
@@ -128,7 +139,7 @@ class _Lowering:
         out = self._fresh(node, first(layout))
         self.values[node] = out.expand(layout.shape)
         arguments, keywords = tree_map_only(Tensor, first, (arguments, keywords))
-        self._emit(kernels(node.target, arguments, keywords, out))
+        self._emit(node.target, arguments, keywords, out)
 
     def _constant_if(self, node: Operation) -> set[Node]:
         return {node} if all(i in self.constant for i in node.all_input_nodes) else set()
@@ -173,7 +184,7 @@ class _Lowering:
 
     def _inherited(self, node: Operation, layout: Tensor) -> Tensor | None:
         """Return the memory of an argument of the same layout that is not read after this elementwise kernel."""
-        if node.target is aten.baddbmm.default:
+        if node.target in (aten.baddbmm.default, aten.addmm.default):
             candidates = node.all_input_nodes[:1]
         elif torch.Tag.pointwise in node.target.tags:
             candidates = node.all_input_nodes
@@ -212,15 +223,20 @@ class _Lowering:
         for argument, place in zip(node.args[0], placement.places(node, whole), strict=True):
             held = self.values[argument]
             if held.data_ptr() != place.data_ptr() or not same_layout(held, place):
-                self._emit([partial(place.copy_, held)])
+                self._emit(aten.copy_.default, (place, held), {}, place)
 
     def _copy_results(self) -> None:
-        for result, output in zip(self.results, self.outputs, strict=True):
-            computed = self.values[result] if isinstance(result, Node) else result
+        computed_results = [self.values[result] if isinstance(result, Node) else result for result in self.results]
+        for number, (computed, output) in enumerate(zip(computed_results, self.outputs, strict=True)):
             if not isinstance(computed, Tensor) or computed.shape != output.shape:
                 raise Unplannable(f"a result does not have the shape of its output, {tuple(output.shape)}")
+            # An input that is returned as it is may be another output too, which is written before.
+            if any(overlap(computed, earlier) for earlier in self.outputs[:number]):
+                computed_results[number] = kept = torch.empty_like(computed)
+                self._emit(aten.copy_.default, (kept, computed), {}, kept)
+        for computed, output in zip(computed_results, self.outputs, strict=True):
             if computed.data_ptr() != output.data_ptr() or not same_layout(computed, output):
-                self.calls.append(partial(output.copy_, computed))
+                self._emit(aten.copy_.default, (output, computed), {}, output)
 
 
 def _repeats(tensor: Tensor, rows: int) -> bool:

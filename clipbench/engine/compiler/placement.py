@@ -10,28 +10,52 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from clipbench.engine.compiler import trace as graphs
-from clipbench.engine.compiler.memory import contiguous_run, same_layout
+from clipbench.engine.compiler.memory import contiguous_run, overlap, same_layout
 from clipbench.engine.compiler.trace import RESHAPES, Operation, aten
 
 JOINS = (aten.stack.default, aten.cat.default)
 SCATTERED = (*JOINS, aten.constant_pad_nd.default)
+# Kernels that read each element of their arguments before they write it.
+IN_PLACE = (
+    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor),
+    *(aten.addcmul.default, aten.addcdiv.default, aten.where.self, aten.maximum.default, aten.minimum.default),
+)
 # Contiguous elements: with fewer, writing directly is slower than a copy.
 SHORTEST_RUN = 32
 
 
 def of_results(
-    results: Sequence[Any], outputs: Sequence[Tensor], taken: Collection[int], root: Mapping[Node, Node]
+    results: Sequence[Any],
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    graph: Graph,
+    root: Mapping[Node, Node],
+    last: Mapping[Node, Node],
 ) -> dict[Node, Tensor]:
-    """Return, for kernels that compute a result, the output to write to; not those outputs `taken` by inputs."""
+    """Return, for kernels that compute a result, the output to write to."""
     destinations: dict[Node, Tensor] = {}
-    for position, (result, output) in enumerate(zip(results, outputs, strict=True)):
-        if isinstance(result, Node) and position not in taken:
-            source, target = unviewed(result, output)
-            if target is None or source in destinations or not _computes(source, root):
-                continue
-            if same_layout(target, graphs.value(source)):
-                destinations[source] = target
+    place = {node: number for number, node in enumerate(graph.nodes)}
+    given = list(zip((node for node in graph.nodes if node.op == "placeholder"), inputs, strict=True))
+    for result, output in zip(results, outputs, strict=True):
+        if not isinstance(result, Node):
+            continue
+        source, target = unviewed(result, output)
+        if target is None or source in destinations or not _computes(source, root):
+            continue
+        taken = [(node, held) for node, held in given if overlap(output, held)]
+        free = all(
+            place[last[node]] < place[source] or (last[node] is source and _updates(source, held, target))
+            for node, held in taken
+        )
+        if free and same_layout(target, graphs.value(source)):
+            destinations[source] = target
     return destinations
+
+
+def _updates(source: Operation, held: Tensor, target: Tensor) -> bool:
+    """Whether a kernel may write over an argument that it reads: element by element, in the same place."""
+    same = held.data_ptr() == target.data_ptr() and same_layout(held, target)
+    return same and source.target in IN_PLACE
 
 
 def of_parts(graph: Graph, root: Mapping[Node, Node], written: Collection[Node]) -> dict[Node, tuple[Node, int]]:
@@ -94,6 +118,8 @@ def _undo(node: Operation, view: Tensor, source: Tensor) -> Tensor | None:
         return _viewed(view, source.shape)
     if node.target is aten.transpose.int:
         return view.transpose(node.args[1], node.args[2])
+    if node.target is aten.t.default:
+        return view.t()
     if node.target is aten.permute.default:
         order: Any = node.args[1]
         return view.permute([order.index(d) for d in range(len(order))])

@@ -12,10 +12,11 @@ from torch import Tensor
 from clipbench.engine.compiler.lower import lower
 from clipbench.engine.compiler.rewrites import simplify
 from clipbench.engine.compiler.trace import Unplannable, Untraceable, trace
+from clipbench.engine.native.native_program import NativeProgram, Run, TensorAxes
 
 Function = Callable[..., Sequence[Tensor]]
 
-PATHS = ("plan", "replay", "eager")
+PATHS = ("native", "plan", "replay", "eager")
 # What tracing and lowering raise for functions that they do not support.
 REFUSALS = (
     *(Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError),
@@ -41,15 +42,20 @@ def build(
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
     allow: Sequence[str] = PATHS,
+    of_lane: Function | None = None,
+    part_inputs: Sequence[Tensor] | None = None,
 ) -> Program:
     """Return the fastest program that writes what `function(*inputs)` returns into `outputs`.
 
+    `of_lane` is the function of one lane; or, with `part_inputs`, [lanes, 1 or parts, ...], of one part of a lane.
     `inputs` are the tensors that every step reads, `outputs` those that it writes. A plan or a replay is used only if
     it agrees with the function on these inputs and on others. `inputs` are unchanged afterwards, `outputs` are not.
     """
     eager = Program("eager", partial(_run_and_copy, function, inputs, outputs))
     makers = [(path, make) for path, make in (("plan", _plan), ("replay", _replay)) if path in allow]
-    original = [_writable(x).clone() for x in inputs] if makers else []
+    if of_lane and "native" in allow and outputs[0].device.type == "cpu":
+        makers = [("native", partial(_native, of_lane, part_inputs)), *makers]
+    original = [writable(x).clone() for x in inputs] if makers else []
     refusals: list[str] = []
     for path, make in makers:
         try:
@@ -66,6 +72,21 @@ def build(
     return replace(eager, refusals=tuple(refusals))
 
 
+def _native(
+    of_lane: Function,
+    part_inputs: Sequence[Tensor] | None,
+    _: Function,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+) -> Program:
+    axes = TensorAxes(part=None if part_inputs is None else 1)
+    given = [(tensor, axes) for tensor in part_inputs or inputs]
+    parts = 1 if part_inputs is None else outputs[0].shape[1]
+    native = NativeProgram(of_lane, given, [(tensor, axes) for tensor in outputs], parts)
+    run = partial(Run([native]), range(len(outputs[0])))
+    return Program("native", run, native.workspace_bytes)
+
+
 def _plan(function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Program:
     module = trace(function, inputs)
     simplify(module.graph)
@@ -79,7 +100,11 @@ def _replay(function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tens
 
 @torch.no_grad()
 def _run_and_copy(function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-    for output, result in zip(outputs, function(*inputs), strict=True):
+    given = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+    results = function(*inputs)
+    # An input that is returned as it is may be another output too.
+    results = [r.clone() if r.untyped_storage().data_ptr() in given else r for r in results]
+    for output, result in zip(outputs, results, strict=True):
         output.copy_(result)
 
 
@@ -94,10 +119,10 @@ def _compare(
     original: Sequence[Tensor],
 ) -> None:
     """Raise if a program and the function return different numbers, for these or for other inputs."""
-    for contents in (original, [_other(x) for x in original]):
+    for contents in (original, [other_contents(x) for x in original]):
         ours = _outputs_of(program, inputs, outputs, contents)
         theirs = _outputs_of(eager, inputs, outputs, contents)
-        if not all(map(_close, ours, theirs)):
+        if not all(map(close, ours, theirs)):
             raise Unplannable("its results differ from those of the function")
 
 
@@ -109,7 +134,7 @@ def _outputs_of(
     return [output.clone() for output in outputs]
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def close(one: Tensor, other: Tensor) -> bool:
     """Whether both are equal up to the order of sums, relative to the largest number of the tensor."""
     if not one.is_floating_point():
         return torch.equal(one, other)
@@ -119,7 +144,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=10 * relative, atol=relative * scale, equal_nan=True)
 
 
-def _other(contents: Tensor) -> Tensor:
+def other_contents(contents: Tensor) -> Tensor:
     """Return other contents of the same kind: indices stay in range, and positive numbers positive."""
     turned = contents.flip(tuple(range(contents.dim())))
     return turned * 1.25 + torch.rand_like(turned) / 8 if contents.is_floating_point() else turned
@@ -132,10 +157,10 @@ def _cuda_devices(tensors: Sequence[Tensor]) -> list[torch.device]:
 def _fill(inputs: Sequence[Tensor], contents: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for tensor, content in zip(inputs, contents, strict=True):
-            _writable(tensor).copy_(content)
+            writable(tensor).copy_(content)
 
 
-def _writable(tensor: Tensor) -> Tensor:
+def writable(tensor: Tensor) -> Tensor:
     """Return a view with every element once: repeated elements of `expand` cannot be written to."""
     tensor = tensor.detach()
     for dimension, stride in enumerate(tensor.stride()):

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
@@ -26,10 +27,15 @@ POOL_BACKWARD = aten.max_pool2d_with_indices_backward.default
 # Backward operators that write a gradient into zeros, and the view that selects the part.
 PARTS = {aten.select_backward.default: aten.select.int, aten.slice_backward.default: aten.slice.Tensor}
 LAYOUT_FREE = {POOL_BACKWARD}
+# Products, and the kernels that add a product to what is there.
+ACCUMULATING = {aten.bmm.default: aten.baddbmm.default, aten.mm.default: aten.addmm.default}
 
 
 def simplify(graph: Graph) -> None:
     """Rewrite the graph into one that computes the same values in fewer or faster kernels."""
+    for node in operations(graph):
+        if torch.Tag.inplace_view in node.target.tags:  # later nodes use the result, as that of the view
+            node.target = without_writing(node.target)
     for rewrites in (
         (drop_alias, drop_idle_view, drop_double_transpose, drop_unit_factor, split_clamp, drop_relayout),
         (pool_before_relu, turn_narrow_product, settle_sum, add_before_transpose),
@@ -48,6 +54,13 @@ def simplify(graph: Graph) -> None:
     for node in operations(graph):
         add_into_part(node)
     graph.eliminate_dead_code()
+
+
+def without_writing(target: Any) -> Any:
+    """Return the operator that computes what this one writes into its first argument: `add` for `add_`."""
+    name = target._schema.name.split("::")[1]
+    same = getattr(getattr(aten, name[:-1], None), target._overloadname, None)
+    return same if target._schema.is_mutable and name.endswith("_") and same is not None else target
 
 
 def pure(graph: Graph) -> list[Operation]:
@@ -149,17 +162,17 @@ def _source(node: Operation) -> Operation:
 
 
 def fuse_product_and_sum(node: Operation, kept: set[Node], root: dict[Node, Node]) -> None:
-    """Replace a @ b + c by one kernel, `baddbmm`, where c has the shape of the product: it accumulates in place."""
-    if node.target is not aten.add.Tensor or node.kwargs or not _is_batch_of_matrices(node):
+    """Replace a @ b + c by one kernel where c has the shape of the product: it accumulates in place."""
+    if node.target is not aten.add.Tensor or node.kwargs:
         return
     for product, addend in (node.args, node.args[::-1]):
         if not isinstance(product, Node) or not isinstance(addend, Node) or not _same_kind(product, node):
             continue
         source = _unreshaped(product)
-        if source.target is aten.bmm.default and _same_kind(source, node) and _same_kind(addend, node):
+        if source.target in ACCUMULATING and _same_kind(source, node) and _same_kind(addend, node):
             # The factors are read later than before: nothing may change them in between.
             if not kept & {root.get(factor, factor) for factor in source.all_input_nodes}:
-                replace(node, aten.baddbmm.default, addend, *source.args)
+                replace(node, ACCUMULATING[source.target], addend, *source.args)
             return
 
 
@@ -202,10 +215,6 @@ def _unreshaped(node: Operation) -> Operation:
     while node.target in RESHAPES and len(node.users) == 1:
         node = node.args[0]
     return node if len(node.users) == 1 else node.graph._root
-
-
-def _is_batch_of_matrices(node: Node) -> bool:
-    return isinstance(value(node), Tensor) and value(node).dim() == 3
 
 
 def _same_kind(one: Node, other: Node) -> bool:

@@ -73,12 +73,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add(tensor, self.graph.placeholder(f"input_{number}"))
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function.decompose(*args, **(kwargs or {}))  # nothing but an operator that consists of others
+        with self:  # an operator that consists of others: they are recorded
+            result = function.decompose(*args, **(kwargs or {}))
         if result is not NotImplemented:
             return result
         if function is aten.lift_fresh.default:  # a constant: what is written into it must not stay for the next run
             function = aten.lift_fresh_copy.default
         result = function(*args, **(kwargs or {}))
+        if isinstance(result, bool | int | float) or function is aten._local_scalar_dense.default:
+            raise Untraceable("it turns a tensor into a number of Python, with `.item()` or `if`")
         if function is aten.detach.default:  # the same values in the same memory
             self._nodes[result] = self._node(args[0])
             return result

@@ -1,0 +1,147 @@
+"""The library of kernels: compiled on this machine by its C compiler, once, and kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from clipbench.engine.compiler.trace import Unplannable
+
+FOLDER = Path(__file__).parent
+HEADERS = tuple(sorted(path.name for path in FOLDER.glob("*.h")))
+FLAGS = ("-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+WIDE = ("-mprefer-vector-width=512",) * (platform.machine().lower() in ("x86_64", "amd64"))
+# Each source, compiled at the same time as the others: what loops over elements gains nothing from more than this.
+SOURCES = {"kernels.c": ("-O3",), "pointwise.c": ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic")}
+TYPES = {torch.float32: (), torch.float64: ("-DREAL_IS_DOUBLE",)}
+COMPILERS = ("cc", "gcc", "clang")
+COMPILE_SECONDS = 120
+
+
+class NoLibrary(Unplannable):
+    """The kernels cannot be compiled or loaded; the text says why."""
+
+
+class Library:
+    """The loaded library of one type of real numbers."""
+
+    def __init__(self, path: Path) -> None:
+        loaded = ctypes.CDLL(str(path))
+        lists = [ctypes.c_char_p.in_dll(loaded, name).value or b"" for name in ("operator_names", "pointwise_names")]
+        self.operators = {name.decode(): number for number, name in enumerate(b"".join(lists).split())}
+        self.record_size = ctypes.c_int64.in_dll(loaded, "record_size").value
+        self.path, self.run = path, loaded.run
+        self.run.argtypes = (
+            ctypes.c_void_p,
+            ctypes.c_int,
+            ctypes.c_void_p,
+            ctypes.c_int,
+            ctypes.c_int64,
+            ctypes.c_int64,
+        )
+
+
+def describe() -> str:
+    """Return where the compiled kernels are, or why there are none."""
+    try:
+        return str(library(torch.float32).path)
+    except NoLibrary as reason:
+        return f"none: {reason}"
+
+
+@cache
+def library(dtype: torch.dtype) -> Library:
+    """Return the library for a type of real numbers; compile it if it was not yet. Raises NoLibrary."""
+    if os.environ.get("CLIPBENCH_NATIVE") == "0":
+        raise NoLibrary("CLIPBENCH_NATIVE=0 turns the compiled kernels off")
+    if dtype not in TYPES:
+        raise NoLibrary(f"there are no compiled kernels for {dtype}")
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise NoLibrary("there is no C compiler; install gcc or clang")
+    command = [*compiler.split(), *FLAGS, *WIDE, *TYPES[dtype]]
+    try:
+        path = _cache_folder() / f"kernels-{_fingerprint(command)}.so"
+        if path.exists():
+            try:
+                return Library(path)
+            except (OSError, ValueError):  # incomplete, or for another system
+                path.unlink()
+        _compile(command, path)
+        return Library(path)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise NoLibrary(f"the kernels could not be compiled: {_reason(error)}") from error
+
+
+def _compile(command: list[str], path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:  # other processes may compile it at the same time
+        folder = Path(name)
+        objects = {source: str(folder / f"{source}.o") for source in SOURCES}
+        _run([*command, *flags, "-c", str(FOLDER / source), "-o", objects[source]] for source, flags in SOURCES.items())
+        _run([[*command, "-shared", *objects.values(), "-o", str(folder / path.name), "-lm"]])
+        (folder / path.name).replace(path)
+
+
+def _run(commands: Iterable[list[str]]) -> None:
+    """Run commands at the same time; raise an OSError with the first line that one prints when it fails."""
+    with ExitStack() as opened:
+        running = [
+            opened.enter_context(subprocess.Popen(each, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True))
+            for each in commands
+        ]
+        for process in running:
+            opened.callback(process.kill)
+        for process in running:
+            _, printed = process.communicate(timeout=COMPILE_SECONDS)
+            if process.returncode:
+                raise OSError(next(filter(None, printed.splitlines()), "the compiler failed"))
+
+
+def _fingerprint(command: list[str]) -> str:
+    """Return what the compiled file depends on: the sources, the command and the processor."""
+    texts = [(FOLDER / name).read_text() for name in (*SOURCES, *HEADERS)]
+    return hashlib.sha256(
+        "\0".join([*texts, *command, str(SOURCES), platform.machine(), _processor()]).encode()
+    ).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Return the model and the instructions of the processor: a home may be shared by several machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(next((line for line in lines if line.startswith(key)), "") for key in ("model name", "flags"))
+
+
+def _cache_folder() -> Path:
+    """Return the folder for compiled libraries: in the user's cache, or else among temporary files."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipbench"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # no home
+        pass
+    folder = Path(tempfile.gettempdir()) / f"clipbench-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise OSError(f"others may write to {folder}")
+    return folder
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,93 @@
+"""A native program: a function of one lane, traced once and run for many lanes by kernels that are compiled C."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipbench.engine.compiler.lower import place
+from clipbench.engine.compiler.rewrites import simplify
+from clipbench.engine.compiler.trace import trace
+from clipbench.engine.native.call_records import Bound, Piece, Record
+from clipbench.engine.native.encode import Encoder
+from clipbench.engine.native.library import Library, library
+from clipbench.engine.native.operators import ENCODINGS
+
+Function = Callable[..., Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class TensorAxes:
+    """Which dimension of a tensor is over lanes, over parts of a lane, over steps; None where all share it."""
+
+    lane: int | None = 0
+    part: int | None = None
+    step: int | None = None
+
+    def bound(self, tensor: Tensor) -> Bound:
+        """Return what a tensor holds for the first lane, part and step, and the bytes to the next of each."""
+        axes = {name: axis for name, axis in vars(self).items() if axis is not None}
+        first = tensor
+        for axis in sorted(axes.values(), reverse=True):
+            first = first.select(axis, 0)
+        bytes_each = {
+            name: tensor.stride(axis) * tensor.element_size() * (tensor.shape[axis] > 1) for name, axis in axes.items()
+        }
+        return Bound(first, **{"lane": 0, **bytes_each})
+
+    def one(self, tensor: Tensor, lane: int, part: int) -> Tensor:
+        """Return what a part of a lane has at the first step."""
+        places = {self.lane: lane, self.part: part, self.step: 0}
+        for axis in sorted((axis for axis in places if axis is not None), reverse=True):
+            tensor = tensor.select(axis, places[axis] if tensor.shape[axis] > 1 else 0)
+        return tensor
+
+
+class NativeProgram:
+    """Records that compute a function of one lane, for each lane, part and step of its tensors."""
+
+    def __init__(
+        self,
+        function: Function,
+        inputs: Sequence[tuple[Tensor, TensorAxes]],
+        outputs: Sequence[tuple[Tensor, TensorAxes]],
+        parts: int = 1,
+        first_lane: int = 0,
+    ) -> None:
+        """The tensors hold `first_lane` and those after it."""
+        bound = [axes.bound(tensor) for tensor, axes in (*inputs, *outputs)]
+        given, results = ([each.first for each in some] for some in (bound[: len(inputs)], bound[len(inputs) :]))
+        dtype = next(tensor.dtype for tensor, _ in outputs if tensor.is_floating_point())
+        self.library = library(dtype)
+        module = trace(function, given)
+        simplify(module.graph)
+        encoder = Encoder(self.library, dtype, bound, ENCODINGS)
+        with torch.inference_mode():
+            records: list[Record]
+            records, self.workspace_bytes = place(module, given, results, encoder, thrifty=False)
+        self._kept = (encoder.kept, module)  # the memory that records point to
+        self._records = (Record * len(records))(*records)
+        for record in self._records if first_lane else ():
+            for operand in record.operand[: record.count]:
+                operand.at -= first_lane * operand.lane
+        self.parts, self.first_lane = parts, first_lane
+        self.piece = Piece(self._records, len(records), parts)
+
+
+class Run:
+    """Programs that are run one after another, for some steps of one lane, then of the next."""
+
+    def __init__(self, programs: Sequence[NativeProgram]) -> None:
+        self._programs = programs
+        self._pieces = (Piece * len(programs))(*(program.piece for program in programs))
+        self._library: Library = programs[0].library
+
+    def __call__(self, lanes: Sequence[int], first: int = 0, steps: int = 1) -> None:
+        """Run for some lanes, from a step on."""
+        numbers = (ctypes.c_int32 * len(lanes))(*lanes)
+        if self._library.run(self._pieces, len(self._pieces), numbers, len(lanes), first, steps):
+            raise IndexError("an index is out of range")
