@@ -27,6 +27,9 @@ def bench(
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, metavar="N", help="Repetitions; each measures the loop, then the cohort.")
     ] = 3,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Measure JAX too, where it is installed, at mlp, cnn and rnn.")
+    ] = False,
     device: DeviceOption = Device.auto,
     workers: Workers = "auto",
     as_json: Json = False,
@@ -36,11 +39,11 @@ def bench(
 
     speeds = []
     if not as_json:
-        say([bench.HEADER])
-    for speed in bench.measure(model or bench.MODELS, lanes, rounds, device.value, workers):  # type: ignore[arg-type]
+        say([bench.header(peers)])
+    for speed in bench.measure(model or bench.MODELS, lanes, rounds, device.value, workers, peers):  # type: ignore[arg-type]
         speeds.append(asdict(speed))
         if not as_json:
-            say([bench.line(speed)])
+            say([bench.line(speed, peers)])
     if as_json:
         say_json(speeds)
 

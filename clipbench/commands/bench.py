@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipbench.commands import jax_peer
 from clipbench.errors import ClipbenchError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
@@ -16,10 +18,10 @@ from clipbench.planning.plan import Chunk, Plan
 MODELS = ("mlp", "cnn", "rnn", "transformer")
 # Data and training options by kind of model: small images; short sequences in small batches, as in arXiv:1211.5063;
 # an objective without data.
-IMAGES = "data: digits\ntrain: {epochs: 10, batch_size: 64, evaluate_every: 10}"
+IMAGES = "data: digits\ntrain: {epochs: 40, batch_size: 64, evaluate_every: 40}"
 SEQUENCES = (
     "data: {name: temporal_order, length: 20, split: {val: 0, test: 64}}\n"
-    "train: {steps: 200, batch_size: 20, epoch_steps: 200}"
+    "train: {steps: 600, batch_size: 20, epoch_steps: 600}"
 )
 NOTHING = "train: {steps: 1000, loss: output}"
 SETTINGS = {
@@ -43,6 +45,7 @@ seeds: {seeds}
 """
 ARMS = 8
 HEADER = "model        parameters  lanes  plain loop   of 1 thread       cohort     times  engine"
+JAX = "          jax  over jax"
 LOOP_SECONDS = 2.0
 
 
@@ -59,17 +62,33 @@ class Speed:
     # Cohort over the faster loop: median of the ratios of rounds, since the speed of a machine drifts between rounds.
     ratio: float
     engine: str
+    note: str | None  # why the engine did not take its fastest way
+    jax: float | None = None  # on all cores
+    over_jax: float | None = None  # median of the ratios of rounds
 
 
-def line(speed: Speed) -> str:
+def header(peers: bool) -> str:
+    return HEADER.replace("  engine", JAX + "  engine") if peers else HEADER
+
+
+def line(speed: Speed, peers: bool = False) -> str:
+    jax = f"  {speed.jax:9,.0f} /s  {speed.over_jax:7.2f}x" if speed.jax else f"{'':{len(JAX)}}" if peers else ""
     return (
         f"{speed.model:11}  {speed.parameters:10,}  {speed.lanes:5}  {speed.loop:8,.0f} /s"
-        f"  {speed.loop_one_thread:8,.0f} /s  {speed.cohort:9,.0f} /s  {speed.ratio:5.1f}x  {speed.engine}"
+        f"  {speed.loop_one_thread:8,.0f} /s  {speed.cohort:9,.0f} /s  {speed.ratio:5.1f}x{jax}  {speed.engine}"
+        + (f": {speed.note}" if speed.note else "")
     )
 
 
-def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers: int | None) -> Iterator[Speed]:
-    """Measure each model. The plain loop runs in its own process, with torch's default threads and with one thread."""
+def measure(
+    models: Sequence[str], lanes: int, rounds: int, device: str, workers: int | None, peers: bool = False
+) -> Iterator[Speed]:
+    """Measure each model. The plain loop runs in its own process, with torch's default threads and with one thread.
+
+    With `peers`, JAX is measured too at the models that it is written for.
+    """
+    if peers and not jax_peer.is_installed():
+        raise ClipbenchError("--peers: JAX is not installed. Install it: pip install jax")
     with WorkerPool(1) as alone, WorkerPool(workers) as pool:
         device = alone.call("clipbench.commands.devices:choose", device)
         if device != "cpu" and not workers:
@@ -77,14 +96,20 @@ def measure(models: Sequence[str], lanes: int, rounds: int, device: str, workers
         for model in models:
             plan = _plan(alone, model, lanes)
             chunks = plan.chunks((), pool.size, device)
-            engine = _train(pool, chunks, device)[1]  # traces and warms up
+            _, engine, note = _train(pool, chunks, device)  # traces and warms up
             lane_steps = sum(chunk.lane_steps for chunk in chunks)
-            speeds = [
-                (*_loops(alone, plan, device), lane_steps / _train(pool, chunks, device)[0]) for _ in range(rounds)
-            ]
-            ratio = statistics.median(cohort / max(loop, one) for loop, one, cohort in speeds)
-            loop, one, cohort = map(statistics.median, zip(*speeds, strict=True))
-            yield Speed(model, plan.cohorts[0].parameters, len(plan.trials), loop, one, cohort, ratio, engine)
+            peer = jax_peer.JaxPeer(model) if peers and model in jax_peer.TOGETHER else None
+            rows = []
+            for _ in range(rounds):
+                jax = peer.steps_per_second() if peer else math.nan
+                rows.append((*_loops(alone, plan, device), lane_steps / _train(pool, chunks, device)[0], jax))
+            if peer:
+                peer.close()
+            ratio = statistics.median(cohort / max(loop, one) for loop, one, cohort, _ in rows)
+            loop, one, cohort, jax = map(statistics.median, zip(*rows, strict=True))
+            beside = (jax, statistics.median(row[2] / row[3] for row in rows)) if peer else (None, None)
+            parameters = plan.cohorts[0].parameters
+            yield Speed(model, parameters, len(plan.trials), loop, one, cohort, ratio, engine, note, *beside)
 
 
 def _loops(alone: WorkerPool, plan: Plan, device: str) -> tuple[float, float]:
@@ -106,12 +131,12 @@ def _plan(pool: WorkerPool, model: str, lanes: int) -> Plan:
         return plan
 
 
-def _train(pool: WorkerPool, chunks: Sequence[Chunk], device: str) -> tuple[float, str]:
-    """Return the seconds, and the engine that computed the gradients."""
-    start, engine = time.perf_counter(), ""
+def _train(pool: WorkerPool, chunks: Sequence[Chunk], device: str) -> tuple[float, str, str | None]:
+    """Return the seconds, the engine that computed the steps, and why it is not the fastest."""
+    start, engine, note = time.perf_counter(), "", None
     for event in pool.train(chunks, device):
         if event.error:
             raise ClipbenchError(f"the benchmark failed: {event.error}")
         if event.records:
-            engine = str(event.records.records["engine"][0])
-    return time.perf_counter() - start, engine
+            engine, note = (event.records.records[name][0] for name in ("engine", "engine_note"))
+    return time.perf_counter() - start, str(engine), note

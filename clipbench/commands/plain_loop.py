@@ -14,7 +14,7 @@ from clipbench import datasets
 from clipbench.core.trial import Trial
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine.model.network import build_model
-from clipbench.engine.stacked_optimizers import optimizer_of
+from clipbench.engine.optimizers import optimizer_of
 from clipbench.execution.worker_pool import cores
 
 Batch = tuple[Tensor, Tensor]

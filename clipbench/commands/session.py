@@ -93,6 +93,7 @@ class Session:
     told: str = field(default="", init=False)  # the problem of the mirror that was printed
     trained: int = field(default=0, init=False)
     _failed: Counter[str] = field(default_factory=Counter, init=False)  # number of trials by error
+    _engine_notes: set[str] = field(default_factory=set, init=False)
 
     def __enter__(self) -> Session:
         return self
@@ -168,6 +169,7 @@ class Session:
                 store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
                 self.trained += len(event.chunk.trials)
                 self.progress.add(event.records)
+                self._note_engine(event.records)
             elif event.error:
                 failed = Records.failed(event.chunk.trials, event.error)
                 store.save(failed, event.chunk.stem)
@@ -176,6 +178,14 @@ class Session:
             if self.mirror and self.mirror.problem and not self.told:
                 self.told = self.mirror.problem
                 self.progress.note(self.told)
+
+    def _note_engine(self, records: Records) -> None:
+        """Say once why trials are not trained by compiled kernels; of looped models the plan has said it."""
+        columns = (records.records.get(name, ()) for name in ("engine", "engine_note"))
+        for engine, note in zip(*columns, strict=True):
+            if note and engine != "looped" and note not in self._engine_notes:
+                self._engine_notes.add(note)
+                self.progress.note(f"some steps are not computed by compiled kernels: {note}")
 
     def finish(self, status: str = "FINISHED", patience: float = 30.0) -> str | None:
         """Wait until the mirror has sent the rest, as long as it makes progress; return its problem, if any."""

@@ -4,10 +4,23 @@ import json
 
 import pytest
 
+from clipbench.commands import jax_peer
 from clipbench.plugins import registry
 from tests.cli_helpers import invoke
 
-FIELDS = {"model", "parameters", "lanes", "loop", "loop_one_thread", "cohort", "ratio", "engine"}
+FIELDS = {
+    "model",
+    "parameters",
+    "lanes",
+    "loop",
+    "loop_one_thread",
+    "cohort",
+    "ratio",
+    "engine",
+    "note",
+    "jax",
+    "over_jax",
+}
 
 
 def test_bench_measures_the_cohort_beside_the_plain_loop():
@@ -20,6 +33,15 @@ def test_bench_measures_the_cohort_beside_the_plain_loop():
     assert figure["ratio"] == pytest.approx(figure["cohort"] / max(figure["loop"], figure["loop_one_thread"]))
 
 
+def test_jax_is_measured_beside_them_where_it_is_installed():
+    said = invoke("bench", "--model", "mlp", "--lanes", "8", "--rounds", "1", "--peers", "--json")
+    if not jax_peer.is_installed():
+        assert said.exit_code == 1 and "pip install jax" in said.stderr
+        return
+    (figure,) = json.loads(said.stdout)
+    assert figure["jax"] > 0 and figure["over_jax"] == pytest.approx(figure["cohort"] / figure["jax"])
+
+
 def test_a_model_that_is_unknown_is_a_wrong_input():
     said = invoke("bench", "--model", "transfromer", "--lanes", "8", "--rounds", "1")
     assert said.exit_code == 2 and "transfromer" in said.stderr and "Traceback" not in said.stderr
@@ -28,7 +50,7 @@ def test_a_model_that_is_unknown_is_a_wrong_input():
 @pytest.mark.parametrize("model", [pytest.param("rnn", marks=pytest.mark.slow), "quadratic"])
 def test_sequences_and_objectives_are_measured_on_data_that_fit(model):
     (figure,) = json.loads(invoke("bench", "--model", model, "--lanes", "8", "--rounds", "1", "--json").stdout)
-    assert figure["engine"] == "plan" and min(figure["loop_one_thread"], figure["cohort"]) > 0
+    assert figure["engine"] == "native" and min(figure["loop_one_thread"], figure["cohort"]) > 0
 
 
 # How many times as many steps 32 trials make together as the faster plain loop does: at least so many.
