@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
-from clipbench.engine.telemetry import COLUMNS
+from clipbench.engine.step import COLUMNS
 
 SHAPES = {"matrix": (3, 4), "filters": (2, 2, 2, 2), "bias": (5,), "scalar": ()}
 SIZES = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
@@ -56,7 +57,8 @@ class Engine:
         train = Training(epochs=None, steps=steps, loss=Component.of("output"), dtype=dtype)
         model = Component.of("tests.gradients:given")
         self.trials = [Trial(None, model, optimizer, train, arm, seed=0) for arm in arms]
-        self.training = ChunkTraining(self.trials, _workspace(WorkspaceShape.of(self.trials, "cpu")))
+        workspace = _workspace(WorkspaceShape.of(self.trials, "cpu"), next(_TURNS))
+        self.training = ChunkTraining(self.trials, workspace)
         self.workspace = self.training.workspace
         self.weights = weights
 
@@ -65,12 +67,9 @@ class Engine:
         if self.weights is not None:
             self._fill(self.workspace.params, np.tile(self.weights, (len(gradients), 1)))
         self._fill({name: self.workspace.states[f"{name}_gradient"] for name in SHAPES}, gradients)
-        self.training._one_step(1)
-        after = self._flat(self.workspace.grads)
-        for group in self.training.lanes.clipping.groups:
-            if hasattr(group, "keep"):
-                after[group.lanes][~group.keep.numpy()] = 0
-        return after
+        self.training._block(0, 1)
+        clipped = [group.clipped() for group in self.training.groups]
+        return self._flat({name: torch.cat([each[name] for each in clipped]) for name in SHAPES})
 
     def weights_now(self) -> np.ndarray:
         return self._flat(self.workspace.params)
@@ -88,6 +87,10 @@ class Engine:
         return np.concatenate([tensors[name].reshape(len(self.trials), -1).numpy() for name in SHAPES], axis=1)
 
 
+# A workspace holds the state of one training at a time; tests compare the steps of two.
+_TURNS = itertools.cycle(range(2))
+
+
 @cache
-def _workspace(shape: WorkspaceShape) -> Workspace:
-    return Workspace(shape, None)
+def _workspace(shape: WorkspaceShape, turn: int) -> Workspace:
+    return Workspace(shape, None, keeps_clipped=True)

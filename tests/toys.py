@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipbench.plugins.decorators import strategy
+from clipbench.plugins.decorators import optimizer, strategy
 
 # Objectives without data: the output is the loss.
 
@@ -334,6 +334,31 @@ def one_dead_input() -> tuple:
 def a_class_only_in_test() -> dict:
     x, y = classes((20, 20, 0, 6))
     return {"train": (x[:36], y[:36]), "test": (x[36:], y[36:])}
+
+
+@optimizer(slots={"exp_avg": 0.0})
+def lion(w, g, slots, t, lr=1e-3, betas=(0.9, 0.99), weight_decay: float = 0.0):
+    """w - lr (sign(b1 m + (1 - b1) g) + decay w)       Chen et al. 2023, arXiv:2302.06675"""
+    mean = slots["exp_avg"]
+    step = (betas[0] * mean + (1 - betas[0]) * g).sign() + weight_decay * w
+    return w - lr * step, {"exp_avg": betas[1] * mean + (1 - betas[1]) * g}
+
+
+class Lion(torch.optim.Optimizer):
+    """The same as an object with a state of its own."""
+
+    def __init__(self, params: object, lr: float = 1e-3, betas=(0.9, 0.99), weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        for group in self.param_groups:
+            one, two = group["betas"]
+            for parameter in group["params"]:
+                mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
+                step = (one * mean + (1 - one) * parameter.grad).sign() + group["weight_decay"] * parameter
+                mean.mul_(two).add_(parameter.grad, alpha=1 - two)
+                parameter.sub_(group["lr"] * step)
 
 
 class Downhill(torch.optim.Optimizer):

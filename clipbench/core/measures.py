@@ -213,7 +213,7 @@ END = (
     Column("stopped_epoch", "The epoch after which `train.early_stop` ended the trial; else empty.", unit="epochs"),
     Column("epsilon", "Privacy budget that an arm with `noise` spent at its `delta`, where it can be computed."),
     Column("engine", "How the trial was trained.", str),
-    Column("engine_note", "Why the trial could not be vectorised.", str),
+    Column("engine_note", "Why the trial was not trained by the fastest method.", str),
     Column("device", "Where the trial was trained.", str),
     Column("error", "Why the trial failed.", str),
 )

@@ -11,7 +11,7 @@ from typing import Any, Union
 
 # Part of every trial's id. Raise it when the same options would train to other numbers; the second one for trials with
 # functions of the user's own.
-FORMAT, OWN_FORMAT = 1, 2
+FORMAT, OWN_FORMAT = 3, 4
 
 # Options that clipbench adds to an arm where they mean something for its rule, unless the rule has one of that name.
 ADDED_OPTIONS = ("after", "warmup", "schedule", "scope", "noise", "delta")

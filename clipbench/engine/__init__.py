@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from clipbench.core.records import Records
 from clipbench.core.trial import Trial
 from clipbench.engine import tabulate
-from clipbench.engine.chunk_training import ChunkTraining, Progress, padded
+from clipbench.engine.chunk_training import ChunkTraining, Progress
+from clipbench.engine.clipping.lane_order import FEWEST_LANES, padded
 from clipbench.engine.gradients.workspace import WorkspaceShape
-from clipbench.engine.gradients.workspace_cache import FEWEST_LANES, WorkspaceCache
+from clipbench.engine.gradients.workspace_cache import WorkspaceCache
 from clipbench.engine.pruning import ChoosePruned
 
 # On some CPUs, MKL chooses the kernel of a batched matrix product by the number of matrices, and so rounds one lane
@@ -39,17 +40,18 @@ def train(
     trials at the end of every epoch but the last, and returns the ids of the trials to prune; those stop there.
     """
     chunk = padded(trials, lanes)
-    workspace = WORKSPACES.workspace(WorkspaceShape.of(chunk, device))
-    result = ChunkTraining(chunk, workspace, WORKSPACES).run(progress, choose_pruned)
-    about = {"engine": workspace.path, "engine_note": workspace.loop_reason or None, "device": device}
+    workspace = WORKSPACES(WorkspaceShape.of(chunk, device))
+    training = ChunkTraining(chunk, workspace)
+    result = training.run(progress, choose_pruned)
+    about = {"engine": workspace.path, "engine_note": training.note or None, "device": device}
     return tabulate.tabulate(result, len(trials), about)
 
 
 def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> float:
     """Return the time of one step of one lane, measured in a short training whose result is discarded."""
     chunk = padded(trials, lanes)
-    workspace = WORKSPACES.workspace(WorkspaceShape.of(chunk, device))
+    workspace = WORKSPACES(WorkspaceShape.of(chunk, device))
     if workspace.loop_reason:  # lanes are trained one after another: the fewest are enough
         chunk = chunk[:FEWEST_LANES]
-        workspace = WORKSPACES.workspace(WorkspaceShape.of(chunk, device))
+        workspace = WORKSPACES(WorkspaceShape.of(chunk, device))
     return ChunkTraining(chunk, workspace).seconds_per_step(TIMING_SECONDS) / len(chunk)

@@ -2,101 +2,108 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from clipbench.core.trial import Trial
 from clipbench.datasets import Stream
 from clipbench.engine import generators
-from clipbench.engine.clipping.chunk_clipping import sort_key
+from clipbench.engine.chunk_result import ChunkResult
 from clipbench.engine.early_stop import EarlyStopping
-from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
-from clipbench.engine.gradients.workspace_cache import FEWEST_LANES, WorkspaceCache
-from clipbench.engine.inputs.batches import TrainingLength
+from clipbench.engine.gradients.workspace import Workspace
+from clipbench.engine.inputs.batches import batch_source
+from clipbench.engine.inputs.gradient_noise import Noise, gradient_noise, privacy_noise
+from clipbench.engine.lane_group import LaneGroup, groups_of
 from clipbench.engine.lane_status import LaneStatus
-from clipbench.engine.lanes import Lanes
 from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, example_losses
-from clipbench.engine.model.stacked import lane_norms
+from clipbench.engine.native.native_program import Run
 from clipbench.engine.pruning import ChoosePruned, Pruning
-from clipbench.engine.telemetry import LOSS
+from clipbench.engine.state import State
+from clipbench.engine.step import LOSS, STATISTICS
 from clipbench.engine.unmoved_weights import UnmovedWeights
 
 Progress = Callable[[int], None]  # called with the number of lane-steps that were done
-
-# Divergence is checked after so many steps, and at the end of an epoch.
-CHECK_EVERY = 64
-INVARIANCE_STEP = 1  # the step, from 0, at which the invariance of the lanes is checked; no rule is timed there
 LOSS_OF_EPOCH = "train/loss"
 
 
-@dataclass
-class ChunkResult:
-    """The result of training a chunk; lanes are in the order of `trials`."""
-
-    trials: Sequence[Trial]
-    length: TrainingLength
-    fresh: bool  # the data are a stream: no example is seen twice, except by chance
-    steps: np.ndarray  # [steps, statistics, lanes]
-    epochs: dict[str, np.ndarray]  # [epochs, lanes]
-    finals: dict[str, np.ndarray]  # part -> [measures, lanes]
-    membership: np.ndarray  # [lanes], advantage of a membership inference attack
-    weights: dict[str, np.ndarray]  # final weights, [lanes, *shape] of each tensor
-    diverged_step: np.ndarray  # [lanes], from 1; 0: it did not diverge
-    diverged_cause: list[str]
-    stopped_epoch: np.ndarray  # [lanes], from 1; 0: it did not stop early
-    pruned_epoch: np.ndarray  # [lanes], from 1; 0: it was not pruned
-    rule_seconds: list[float]
-    seconds: float
-
-    def last_step(self, lane: int) -> int:
-        """Return the last step that counts, from 1."""
-        ended = int(self.stopped_epoch[lane] or self.pruned_epoch[lane]) * self.length.epoch_steps
-        return int(self.diverged_step[lane]) or ended or len(self.steps)
-
-
-def order(trials: Sequence[Trial]) -> list[Trial]:
-    """Sort trials so that lanes of one optimizer are consecutive, and among them lanes of one rule."""
-    return sorted(trials, key=lambda trial: (repr(trial.optimizer), *sort_key(trial), trial.seed))
-
-
-def padded(trials: Sequence[Trial], lanes: int) -> list[Trial]:
-    """Return the trials in order; the last one is repeated until there are enough lanes."""
-    chosen = order(trials)
-    return chosen + [chosen[-1]] * (max(lanes, FEWEST_LANES) - len(chosen))
-
-
 class ChunkTraining:
-    """A chunk in training: all of its lanes, and the lanes that are still being trained."""
+    """A chunk in training. Lanes that have ended take no more steps where each lane is computed alone."""
 
-    def __init__(self, trials: Sequence[Trial], workspace: Workspace, cache: WorkspaceCache | None = None) -> None:
-        """With a cache, lanes move to narrower workspaces when others have ended."""
-        self.trials = trials
-        self.length = TrainingLength.of(trials[0].train, workspace.dataset)
+    def __init__(self, trials: Sequence[Trial], workspace: Workspace) -> None:
+        self.trials, self.workspace = trials, workspace
+        self.length = length = workspace.length
         seeds = [trial.seed for trial in trials]
         workspace.start(seeds)
-        self.all_lanes = self.lanes = Lanes(trials, workspace, self.length)
-        self._unmoved = UnmovedWeights(self.lanes)
-        self.positions = np.arange(len(trials))  # of `lanes` among all
+        self.groups = _groups(trials, workspace)
+        for group in self.groups:
+            group.start(trials[group.lanes.start : group.lanes.stop], length.steps)
+        slots = workspace.example_slots or workspace.index_slots
+        self._source = batch_source(length, workspace.dataset, workspace.like, seeds, slots)
+        self._noises = list(self._make_noises(seeds))
+        self.steps = np.zeros((length.steps, STATISTICS, len(trials)), dtype=workspace.loss.numpy(force=True).dtype)
+        self._unmoved = UnmovedWeights(trials, self.groups, workspace.params)
         self.status = LaneStatus(len(trials), trials[0].train.diverge_above)
-        self.early_stopping = EarlyStopping(trials[0].train, len(trials), self.status)
-        self.epochs: dict[str, list[np.ndarray]] = {}
-        self._cache = cache
-        self._missed: dict[WorkspaceShape, float] = {}  # seconds that a workspace not in the cache would have saved
-        self._since = 0, 0.0  # the step and the time at which `lanes` began
+        self.early_stopping = EarlyStopping(trials[0].train, workspace, self.status)
+        measured = [f"val/{name}" for name in trials[0].train.measures if workspace.parts["val"] is not None]
+        self.epochs = {
+            name: np.full((length.epochs, len(trials)), np.nan) for name in ("grad/vanishing", "weight_norm", *measured)
+        }
+        self.state = self._make_state()
         self._waited = 0.0  # seconds, for decisions on pruning
-        self._rule_costs = np.zeros((2, len(trials)))  # seconds, and the number of steps that were timed
+        self._runs: dict[tuple[int, int], Run] = {}
 
-    @property
-    def workspace(self) -> Workspace:
-        return self.lanes.workspace
+    def _make_state(self) -> State:
+        """Return all that training changes, except what Python objects of the user's keep for themselves."""
+        state, lanes = State(), range(len(self.trials))
+        state.add("params.", self.workspace.params, lanes)
+        state.add("buffers.", self.workspace.states, lanes)
+        for number, group in enumerate(self.groups):
+            state.add(f"{number}/", group.memory, group.lanes)
+        status, stopping = self.status, self.early_stopping
+        arrays = {
+            **{name: getattr(status, name) for name in ("diverged_step", "cause", "stopped_epoch", "pruned_epoch")},
+            **{"waited": stopping.waited, "best": stopping.best},
+        }
+        state.add("status.", {name: torch.from_numpy(array) for name, array in arrays.items()}, lanes)
+        state.add("stopped.", stopping.saved, lanes)
+        state.add("epochs.", {name: torch.from_numpy(curve) for name, curve in self.epochs.items()}, lanes, axis=1)
+        state.add("", {"steps": torch.from_numpy(self.steps)}, lanes, axis=2)
+        state.add("", {"checked": torch.from_numpy(status.checked)}, (), axis=None)
+        for number, noise in enumerate(self._noises):
+            state.add(f"noise{number}.", {"drawn": noise.drawn, "used": noise.used}, (), axis=None)
+        sources = {"batches": self._source.generators}
+        sources |= {f"noise{number}": noise.generators for number, noise in enumerate(self._noises)}
+        state.generators = {f"{kind}.{seed}": g for kind, each in sources.items() for seed, g in each.items()}
+        return state
 
     @property
     def step(self) -> int:
-        return self.lanes.step
+        return self.state.step
+
+    def _make_noises(self, seeds: Sequence[int]) -> Iterator[Noise]:
+        workspace = self.workspace
+        law, slots = self.trials[0].train.noise, workspace.noise_slots
+        if law:
+            yield gradient_noise(law, workspace.params.size, seeds, slots["noise"])
+        if any(trial.clip.as_dict().get("noise") for trial in self.trials):
+            shapes = {name: block.shape[1:] for name, block in workspace.params.items()}
+            yield privacy_noise(shapes, workspace.loss.dtype, seeds, slots["privacy"])
+
+    @property
+    def note(self) -> str:
+        """Why some of a step is not computed by the fastest method; empty if all is."""
+        notes = [self.workspace.note, *(note for group in self.groups for note in group.notes)]
+        return next(filter(None, notes), "")
+
+    @property
+    def refuses(self) -> list[bool]:
+        """Whether the rule of each lane may refuse a step."""
+        return [group.refuses for group in self.groups for _ in group.lanes]
 
     def run(self, progress: Progress, choose_pruned: ChoosePruned | None = None) -> ChunkResult:
         """Train until the last epoch, or until every lane has diverged, stopped or was pruned."""
@@ -105,24 +112,17 @@ class ChunkTraining:
 
     def _run(self, progress: Progress, choose_pruned: ChoosePruned | None) -> ChunkResult:
         pruning = Pruning(choose_pruned, self.trials, self.status) if choose_pruned else None
-        start = self._begin()
-        for epoch in range(self.length.epochs):
+        for number in (0, self.length.epoch_steps - 1):
+            self.workspace.gradients(self.length.size(number))  # compiling is not counted as training time
+        start = self._now()
+        for epoch in range(self.step // self.length.epoch_steps, self.length.epochs):
             if not self._epoch(epoch, progress):
                 break
             self._end_of_epoch(epoch, pruning)
             if not self.status.alive.any():
                 break
-            self._narrow_if_worthwhile(progress)
-        progress((self.length.steps - self.step) * len(self.positions))
-        if self._cache:
-            self._cache.add_missed(self._missed)
+        progress((self.length.steps - self.step) * len(self.trials))
         return self._result(start)
-
-    def _begin(self) -> float:
-        """Compile the programs, which is not counted as training time; then start the clock."""
-        self.lanes.compile()
-        self._since = self.step, self._now()
-        return self._since[1]
 
     def _now(self) -> float:
         """Return the time in seconds, without the time spent waiting for decisions on pruning."""
@@ -130,159 +130,167 @@ class ChunkTraining:
 
     def seconds_per_step(self, budget: float) -> float:
         """Return the mean time of a step of all lanes, over the steps that fit the budget in seconds, at least one."""
-        size = self.lanes.fill(0)
         with generators.preserved():
-            self.workspace.compute_gradients(size)  # compiles and warms up
+            self._block(0, 1)  # compiles and warms up
             start, done = time.perf_counter(), 0
+            steps = min(self.workspace.slots, max(self.length.epoch_steps - 1, 1))
             while not done or (done < self.length.steps and time.perf_counter() - start < budget):
-                self._one_step(size)
-                done += 1
+                self._block(0, steps if done else 1)
+                done += steps if done else 1
             return (time.perf_counter() - start) / done
 
     def rehearse(self, between_steps: Callable[[], None]) -> None:
         """Take two steps and evaluate every part of the data; raise what fails."""
         with generators.preserved():
             for _ in range(2):
-                self._one_step(self.lanes.fill(0))
+                self._block(0, 1)
                 between_steps()
             self._finals()
 
     def _epoch(self, epoch: int, progress: Progress) -> bool:
         """Train for one epoch; return whether any lane is still alive at its end."""
-        steps = self.length.steps_in(epoch)
-        for number in range(1, steps + 1):
-            self._one_step(self.lanes.fill(number - 1))
-            progress(len(self.positions))
-            if number == steps or self.step % CHECK_EVERY == 0:
-                self._check_divergence()
-                if not self.status.alive.any():
-                    return False
-                if number < steps:
-                    self._narrow_if_worthwhile(progress)
+        steps, done = self.length.steps_in(epoch), 0
+        while done < steps:
+            count = self._steps_alike(done, steps)
+            self._block(done, count)
+            done += count
+            progress(count * len(self.trials))
+            self._check_divergence()
+            if not self.status.alive.any():
+                return False
         return True
 
-    def _one_step(self, size: int) -> None:
-        if self._cache and self.step == INVARIANCE_STEP:
-            self.lanes.take_step_checking_invariance(size)
-        else:
-            self.lanes.take_step(size)
+    def _steps_alike(self, first: int, last: int) -> int:
+        """Return how many of the next steps of an epoch fit a block and have batches of one size."""
+        size, count = self.length.size(first), 1
+        while count < self.workspace.slots and first + count < last and self.length.size(first + count) == size:
+            count += 1
+        return count
+
+    def _block(self, step_in_epoch: int, steps: int) -> None:
+        """Take some steps whose batches have one size."""
+        self._source.draw(step_in_epoch, steps)
+        for noise in self._noises:
+            noise.draw(steps)
+        for group in self.groups:
+            group.prepare(self.step, steps)
+        alive = self.status.alive
+        self._take_steps(self.length.size(step_in_epoch), steps)
+        if self.step + steps <= len(self.steps):  # more are taken only to measure their time
+            rows = self.steps[self.step : self.step + steps]
+            rows[:] = self.workspace.rows[:steps].numpy(force=True)
+            rows[:, :, ~alive] = 0
+        self.state.step += steps
+
+    def _take_steps(self, size: int, steps: int) -> None:
+        """Take the steps whose inputs were drawn."""
+        workspace, gradients = self.workspace, self.workspace.gradients(size)
+        if gradients.native and all(group.native for group in self.groups):
+            gradients.clear_empty()
+            for number, group in enumerate(self.groups):
+                self._run_group(number, group, size, steps)
+            workspace.step += steps
+            return
+        alive = np.flatnonzero(self.status.alive).tolist()
+        for lane, model in enumerate(workspace.models):
+            model.stopped = lane not in alive
+        for slot in range(steps):
+            workspace.step += 1
+            gradients(slot, self._source.read, alive)
+            with torch.inference_mode():  # every operator costs a fifth less without autograd's bookkeeping
+                for group in self.groups:
+                    group.step(slot, alive)
+
+    def _run_group(self, number: int, group: LaneGroup, size: int, steps: int) -> None:
+        """Take the steps of a group by compiled programs: all steps of one lane, then of the next."""
+        if (number, size) not in self._runs:
+            self._runs[number, size] = Run([*self.workspace.gradients(size).native, *group.native])
+        alive = [lane for lane in group.lanes if self.status.alive[lane]]
+        start = time.perf_counter()
+        self._runs[number, size](alive, 0, steps)
+        group.seconds += time.perf_counter() - start
+        group.steps += steps * len(alive)
 
     def _check_divergence(self) -> None:
-        steps = self.lanes.telemetry.steps[self.status.checked_steps : self.step]
-        self.status.check_divergence(steps.cpu().numpy(), self.positions, self.lanes.clipping.refuses)
-
-    def _narrow_if_worthwhile(self, progress: Progress) -> None:
-        """Continue in a narrower workspace if some lanes have ended and the move saves time."""
-        alive = self.status.alive[self.positions]
-        rest = self.length.steps - self.step
-        if self._cache is None or alive.all() or not rest or not self.lanes.can_narrow:
-            return
-        first, start = self._since
-        seconds = rest * (self._now() - start) / (self.step - first)
-        workspace = self._cache.narrower(self.workspace, int(alive.sum()), seconds, self._missed)
-        if workspace is None:
-            return
-        # Ended lanes fill the room that is left. The order of lanes is kept, and so are the groups of lanes.
-        chosen = np.sort(np.argsort(~alive, kind="stable")[: workspace.lanes])
-        self._copy_back()
-        progress(rest * (len(self.positions) - len(chosen)))
-        self.lanes = self.lanes.select(chosen.tolist(), workspace)
-        self.positions = self.positions[chosen]
-        self._begin()
-
-    def _copy_back(self) -> None:
-        """Copy the state of the lanes in training to their positions among all lanes."""
-        costs = [self.lanes.clipping.timed(lane) for lane in range(len(self.positions))]
-        self._rule_costs[:, self.positions] += np.array(costs).T
-        if self.lanes is not self.all_lanes:
-            self.all_lanes.copy_back(self.lanes, self.positions.tolist())
+        self.status.check_divergence(self.steps[self.status.checked[0] : self.step], self.refuses)
 
     def _end_of_epoch(self, epoch: int, pruning: Pruning | None) -> None:
         last = epoch + 1 == self.length.epochs
         measured = self._measured(epoch, last)
         for name, value in measured.items():
-            column = self.epochs.setdefault(name, [])
-            column += [np.full(len(self.trials), np.nan)] * (epoch - len(column))
-            column.append(value)
+            self.epochs[name][epoch] = value
         if last:
             return
-        losses = self.lanes.telemetry.steps[epoch * self.length.epoch_steps : self.step, LOSS]
-        measured[LOSS_OF_EPOCH] = self._for_all(_array(losses).mean(0, dtype=np.float64))
+        losses = self.steps[epoch * self.length.epoch_steps : self.step, LOSS]
+        measured[LOSS_OF_EPOCH] = losses.mean(0, dtype=np.float64)
         if self.early_stopping.measure:
-            self.early_stopping.update(epoch + 1, measured, self.workspace, self.positions)
+            self.early_stopping.update(epoch + 1, measured)
         if pruning:
             began = time.perf_counter()
             pruning(epoch + 1, measured)
             self._waited += time.perf_counter() - began
 
-    def _for_all(self, values: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
-        """Spread [..., lanes] of the lanes in training over all lanes; NaN for the others."""
-        whole = np.full((*values.shape[:-1], len(self.trials)), np.nan, values.dtype)
-        whole[..., self.positions if positions is None else positions] = values
-        return whole
-
     def _measured(self, epoch: int, last: bool) -> dict[str, np.ndarray]:
         """Return the measures at the end of an epoch, [lanes] of each, without those that follow from its steps."""
-        weights = lane_norms(block.view(block.shape[0], -1) for block in self.workspace.params.values())
-        measured = {"grad/vanishing": self.lanes.telemetry.vanishing(), "weight_norm": weights}
+        measured = dict(zip(("grad/vanishing", "weight_norm"), self.workspace.vanishing_and_norms(), strict=True))
         train = self.trials[0].train
         if self.workspace.parts["val"] is not None and (last or (epoch + 1) % train.evaluate_every == 0):
             names = (f"val/{name}" for name in train.measures)
             measured |= dict(zip(names, self.workspace.evaluate("val"), strict=True))
-        return {name: self._for_all(_array(values)) for name, values in measured.items()}
+        arrays = {name: _array(values) for name, values in measured.items()}
+        arrays["grad/vanishing"][~self.status.alive] = math.nan  # its gradient is that of an earlier step
+        return arrays
 
     def _finals(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return the measures of every part, [measures, lanes], and the membership advantage of each lane.
 
         Only those of lanes that trained to their end are used.
         """
-        status = self.status
+        workspace, status = self.workspace, self.status
         wanted = (status.diverged_step == 0) & (status.pruned_epoch == 0)
-        together = status.stopped_epoch.any() or not np.isin(np.flatnonzero(wanted), self.positions).all()
-        lanes, positions = (self.all_lanes, np.arange(len(self.trials))) if together else (self.lanes, self.positions)
-        workspace = lanes.workspace
         finals: dict[str, np.ndarray] = {}
         losses = {}
         for name, part in workspace.parts.items() if wanted.any() else ():
             if part is None:
                 continue
             measures, outputs = workspace.evaluate.with_outputs(name)
-            finals[name] = self._for_all(_array(measures), positions)
+            finals[name] = _array(measures)
             single = example_losses(workspace.network, outputs, part[1]) if name in (MEMBERS, OTHERS) else None
             if single is not None:
                 losses[name] = single
-        return finals, self._for_all(advantages(losses, len(positions)), positions)
-
-    def _curves(self) -> dict[str, np.ndarray]:
-        """Return [epochs, lanes] of each measure; NaN after the last epoch in which it was measured."""
-        nothing = [np.full(len(self.trials), np.nan)]
-        length = max(map(len, self.epochs.values()), default=0)
-        return {name: np.stack(column + nothing * (length - len(column))) for name, column in self.epochs.items()}
+        return finals, advantages(losses, len(self.trials))
 
     def _result(self, start: float) -> ChunkResult:
-        self._copy_back()
-        self.early_stopping.restore(self.all_lanes.workspace)
+        self.early_stopping.restore()
         finals, membership = self._finals()
-        steps = self.all_lanes.telemetry.steps[: self.step]
-        self.all_lanes.clipping.finish(steps)
-        self._unmoved.refuse(self.all_lanes, steps, self.status.diverged_step)
-        seconds, timings = self._rule_costs
+        steps = self.steps[: self.step]
+        self._unmoved.refuse(steps, self.status.diverged_step)
+        epochs = self.length.epochs if self.step == self.length.steps else self.step // self.length.epoch_steps
+        own = [group.seconds / max(group.steps, 1) for group in self.groups for _ in group.lanes]
         return ChunkResult(
             trials=self.trials,
             length=self.length,
             fresh=isinstance(self.workspace.dataset, Stream),
-            steps=steps.cpu().numpy(),
-            epochs=self._curves(),
+            steps=steps,
+            epochs={name: curve[:epochs] for name, curve in self.epochs.items()},
             finals=finals,
             membership=membership,
-            weights={name: block.cpu().numpy() for name, block in self.all_lanes.workspace.params.items()},
-            diverged_step=self.status.diverged_step,
-            diverged_cause=self.status.causes,
-            stopped_epoch=self.status.stopped_epoch,
-            pruned_epoch=self.status.pruned_epoch,
-            rule_seconds=(seconds / np.maximum(timings, 1)).tolist(),
+            weights={name: block.cpu().numpy() for name, block in self.workspace.params.items()},
+            status=self.status,
+            rule_seconds=own,
             seconds=self._now() - start,
         )
+
+
+def _groups(trials: Sequence[Trial], workspace: Workspace) -> list[LaneGroup]:
+    """Return the groups of lanes; a workspace keeps those of its chunks, whose programs differ only in numbers."""
+    found = []
+    for lanes in groups_of(trials):
+        key = LaneGroup.key(trials, lanes)
+        if key not in workspace.groups:
+            workspace.groups[key] = LaneGroup(trials[lanes.start : lanes.stop], lanes, workspace)
+        found.append(workspace.groups[key])
+    return found
 
 
 def _array(values: Tensor) -> np.ndarray:

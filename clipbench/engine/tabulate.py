@@ -10,10 +10,10 @@ import numpy as np
 
 from clipbench.core.records import Columns, Records, as_columns
 from clipbench.core.trial import Trial
-from clipbench.engine.chunk_training import ChunkResult
+from clipbench.engine.chunk_result import ChunkResult
 from clipbench.engine.clipping.privacy import epsilon_of
 from clipbench.engine.model.network import higher_is_better
-from clipbench.engine.telemetry import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
+from clipbench.engine.step import COLUMNS, COSINE, FIRED, LOSS, MAX, PRE
 
 PERCENTILES = (50, 90, 99)  # of the gradient's norm over an epoch
 
@@ -35,7 +35,7 @@ def tabulate(result: ChunkResult, lanes: int, about: dict[str, Any]) -> Records:
 
 
 def _record(result: ChunkResult, lane: int, about: dict[str, Any]) -> dict[str, Any]:
-    trial, diverged = result.trials[lane], int(result.diverged_step[lane])
+    trial, diverged = result.trials[lane], int(result.status.diverged_step[lane])
     steps = result.steps[: result.last_step(lane), :, lane]
     step_seconds = result.seconds / sum(result.last_step(each) for each in range(len(result.trials)))
     own_step = result.rule_seconds[lane]
@@ -46,12 +46,12 @@ def _record(result: ChunkResult, lane: int, about: dict[str, Any]) -> dict[str, 
         **trial.columns(),
         "parameters": sum(block[lane].size for block in result.weights.values()),
         **_finals(result, lane),
-        "epochs": int(result.pruned_epoch[lane]) or result.length.epochs,
+        "epochs": int(result.status.pruned_epoch[lane]) or result.length.epochs,
         "epochs_to_target": _epochs_to_target(result, lane),
-        "stopped_epoch": int(result.stopped_epoch[lane]) or None,
+        "stopped_epoch": int(result.status.stopped_epoch[lane]) or None,
         "diverged": int(diverged > 0),
         "diverged_step": diverged or None,
-        "diverged_cause": result.diverged_cause[lane] or None,
+        "diverged_cause": result.status.causes[lane] or None,
         "clip/fired_share": float(steps[:, FIRED].mean()),
         "clip/cosine": _mean(steps[:, COSINE]),
         "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
@@ -71,9 +71,9 @@ def _privacy(result: ChunkResult, trial: Trial, steps: int) -> dict[str, Any]:
 
 
 def _status(result: ChunkResult, lane: int) -> str:
-    if result.diverged_step[lane]:
+    if result.status.diverged_step[lane]:
         return "diverged"
-    return "pruned" if result.pruned_epoch[lane] else "finished"
+    return "pruned" if result.status.pruned_epoch[lane] else "finished"
 
 
 def _finals(result: ChunkResult, lane: int) -> dict[str, float]:
@@ -159,11 +159,11 @@ def _epochs_to_target(result: ChunkResult, lane: int) -> int | None:
 
 def _whole_epochs(result: ChunkResult, lane: int) -> int:
     """Return the number of epochs that the lane finished before it diverged, stopped or was pruned."""
-    diverged = int(result.diverged_step[lane])
+    diverged = int(result.status.diverged_step[lane])
     trained = len(next(iter(result.epochs.values()))) if result.epochs else 0
     if diverged:
         return (diverged - 1) // result.length.epoch_steps
-    return int(result.stopped_epoch[lane] or result.pruned_epoch[lane]) or trained
+    return int(result.status.stopped_epoch[lane] or result.status.pruned_epoch[lane]) or trained
 
 
 def _epochs(result: ChunkResult, lane: int) -> Columns:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from clipbench import datasets
 from clipbench.core.trial import Trial
-from clipbench.engine.chunk_training import ChunkResult, ChunkTraining, Progress, padded
-from clipbench.engine.clipping.lane_groups import norms_of_units, units_of
+from clipbench.engine.chunk_result import ChunkResult
+from clipbench.engine.chunk_training import ChunkTraining, Progress
+from clipbench.engine.clipping.lane_order import padded
+from clipbench.engine.clipping.places import at_places
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
-from clipbench.engine.model.stacked import StackedTensors
 from clipbench.pilot.results import Arrays, GradientStatistics
 
 # The most numbers of a kind recorded for each lane: to stay below it, steps are skipped, then elements.
@@ -25,7 +26,7 @@ MOST_STEPS = 2048
 def record_chunk(trials: Sequence[Trial], device: str, lanes: int, progress: Progress) -> list[GradientStatistics]:
     """Train a chunk and return its statistics; an executor calls it in place of `clipbench.engine.train`."""
     chunk, data = padded(trials, lanes), trials[0].data
-    workspace = Workspace(WorkspaceShape.of(chunk, device), datasets.load(data) if data else None)
+    workspace = Workspace(WorkspaceShape.of(chunk, device), datasets.load(data) if data else None, slots=1)
     training = PilotTraining(chunk, workspace)
     result = training.run(progress)
     return [training.statistics(result, lane) for lane in range(len(trials))]
@@ -36,31 +37,32 @@ class PilotTraining(ChunkTraining):
 
     def __init__(self, trials: Sequence[Trial], workspace: Workspace) -> None:
         super().__init__(trials, workspace)
-        grads = workspace.grads
-        self._units = units_of(grads, grads)
-        self._weights = units_of(workspace.params, grads)
+        grads = {name: g[:, 0] for name, g in workspace.grads.items()}  # a pilot clips nothing, so no parts either
+        self._grads, size = grads, workspace.params.size
+        self._units = at_places(grads, "unit")
+        self._weights = at_places(workspace.params, "unit")
         units = sum(unit.shape[1] for unit in self._units.values())
         self.every = math.ceil(self.length.steps / min(MOST_STEPS, max(MOST_NUMBERS // units, 16)))
         recorded = math.ceil(self.length.steps / self.every)
-        count = min(grads.size, max(MOST_NUMBERS // recorded, 16))
+        count = min(size, max(MOST_NUMBERS // recorded, 16))
         draw = np.random.default_rng(0)  # the same elements at every step and for every lane
-        self._sample = torch.from_numpy(np.sort(draw.choice(grads.size, count, replace=False))).to(workspace.device)
+        self._sample = torch.from_numpy(np.sort(draw.choice(size, count, replace=False))).to(workspace.device)
         self._recorded: list[dict[str, np.ndarray]] = []
 
-    def _one_step(self, size: int) -> None:
+    def _take_steps(self, size: int, steps: int) -> None:
         if self.step % self.every:
-            super()._one_step(size)
+            super()._take_steps(size, steps)
             return
         before = self._norms("w", self._weights) | {"old": self._sampled(self.workspace.params)}
-        super()._one_step(size)
+        super()._take_steps(size, steps)
         seen = before | self._norms("v", self._weights) | {"new": self._sampled(self.workspace.params)}
         seen |= self._norms("n", self._units) | self._norms("m", self._units, math.inf)
-        seen |= {"g": self._sampled(self.workspace.grads), "row_mean": self._row_means()}
+        seen |= {"g": self._sampled(self._grads), "row_mean": self._row_means()}
         self._recorded.append({name: value.cpu().numpy().astype(np.float64) for name, value in seen.items()})
 
     def statistics(self, result: ChunkResult, lane: int) -> GradientStatistics:
         """Return the statistics of one lane before it diverged."""
-        diverged = int(result.diverged_step[lane])
+        diverged = int(result.status.diverged_step[lane])
         steps = diverged - 1 if diverged else len(result.steps)
         steps_of_lane = self._recorded[: math.ceil(steps / self.every)]
         table = {
@@ -70,29 +72,27 @@ class PilotTraining(ChunkTraining):
         places = {place: {kind: table[f"{place}.{kind}"] for kind in "nmwv"} for place in ("model", "tensor", "unit")}
         elements = {name: table[name] for name in ("g", "row_mean", "old", "new")}
         sizes = _sizes(self._units)
-        names, parameters = tuple(self._units), self.workspace.grads.size
+        names, parameters = tuple(self._units), self.workspace.params.size
         return GradientStatistics(
             self.trials[lane], steps, self.every, diverged or None, places, sizes, elements, parameters, names
         )
 
     def _norms(self, kind: str, units: Mapping[str, Tensor], p: float = 2.0) -> dict[str, Tensor]:
         """Return the norms of the whole model, of tensors and of units, in float64: [lanes, places]."""
-        norms = norms_of_units({name: unit.double() for name, unit in units.items()}, p)
+        norms = torch.cat([torch.linalg.vector_norm(unit.double(), p, dim=2) for unit in units.values()], dim=1)
         widths = [unit.shape[1] for unit in units.values()]
         tensors = torch.stack([torch.linalg.vector_norm(n, p, dim=1) for n in torch.split(norms, widths, dim=1)], dim=1)
         whole = torch.linalg.vector_norm(tensors, p, dim=1, keepdim=True)
         return {f"model.{kind}": whole, f"tensor.{kind}": tensors, f"unit.{kind}": norms}
 
-    def _sampled(self, blocks: StackedTensors) -> Tensor:
-        flat = torch.cat([block.view(blocks.lanes, -1) for block in blocks.values()], dim=1)
+    def _sampled(self, blocks: Mapping[str, Tensor]) -> Tensor:
+        flat = torch.cat([block.flatten(1) for block in blocks.values()], dim=1)
         return flat.index_select(1, self._sample)
 
     def _row_means(self) -> Tensor:
         """Return for each sampled element the mean of its row or filter; 0 where a tensor has no rows."""
         means = [
-            unit.mean(2, keepdim=True).expand_as(unit)
-            if self.workspace.grads[name].dim() > 2
-            else torch.zeros_like(unit)
+            unit.mean(2, keepdim=True).expand_as(unit) if self._grads[name].dim() > 2 else torch.zeros_like(unit)
             for name, unit in self._units.items()
         ]
         return torch.cat([mean.flatten(1) for mean in means], dim=1).index_select(1, self._sample)

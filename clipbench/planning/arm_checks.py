@@ -9,7 +9,7 @@ from torch import nn
 
 from clipbench.core.trial import Component, Value
 from clipbench.engine import generators
-from clipbench.engine.clipping.chunk_clipping import excluded
+from clipbench.engine.clipping.lane_order import excluded
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
 from clipbench.engine.gradients.microbatches import BATCH, Scope, scope_of
 from clipbench.engine.inputs.batches import TrainingLength

@@ -42,10 +42,14 @@ def rehearse(trial: Trial, dataset: Dataset | None) -> None:
     """Take two steps and evaluate every part of the data, as in training; raise what fails."""
     train = replace(trial.train, epochs=None, steps=2)
     short = replace(trial, train=train, clip=trial.clip.without("scope", "noise", "delta"))
-    workspace = Workspace(WorkspaceShape.of([short], "cpu"), dataset, loop_reason="it is a rehearsal")
+    workspace = Workspace(WorkspaceShape.of([short], "cpu"), dataset, loop_reason="it is a rehearsal", slots=1)
     training = ChunkTraining([short], workspace)
     states: list[dict[str, Snapshot]] = []
-    training.rehearse(lambda: states.append(_shared_state(trial, training.lanes.optimizers.classes())))
+    training.rehearse(
+        lambda: states.append(
+            _shared_state(trial, [type(own.optimizer) for group in training.groups for own in group.own])
+        )
+    )
     refuse_shared_state(*states)
     if isinstance(dataset, Stream):
         _draw(dataset, trial)

@@ -34,6 +34,7 @@ def of(subject: Subject, records: pd.DataFrame, known: Sequence[TrainingRun] = (
         Fact("content hash", digest(sorted(subject.ids)), HASH),
         Fact("trained on", _used(records, "device"), "The devices in the records of these trials."),
         Fact("engine", _used(records, "engine"), ENGINE),
+        Fact("engine note", _used(records, "engine_note"), "Why trials were not trained by the fastest method."),
         *_versions(known),
     )
     return Provenance(subject.command, tuple(fact for fact in facts if fact.words), subject.yaml)
@@ -42,7 +43,8 @@ def of(subject: Subject, records: pd.DataFrame, known: Sequence[TrainingRun] = (
 TRIALS = "A trial is one training of one arm with one seed. The seed determines initial weights, batches and noise."
 HASH = "Hash of the ids of all trials. Each id is the hash of the trial's options, its data and the user's own code."
 ENGINE = (
-    "How trials were trained: together, as one tensor program (plan, replay, eager), or one after another (looped)."
+    "How trials were trained: by compiled kernels (native), together as one tensor program of PyTorch (plan, replay, "
+    "eager), or one after another (looped)."
 )
 TYPED = "The command as typed. Trials that were already trained were not trained again."
 THEN = "Versions at training. With other versions, results may differ in their last digits."

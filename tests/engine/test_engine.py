@@ -11,7 +11,8 @@ import torch
 
 from clipbench import datasets, engine
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.engine.chunk_training import ChunkTraining, order
+from clipbench.engine.chunk_training import ChunkTraining
+from clipbench.engine.clipping.lane_order import order
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.schedule_factor import factor_of_step
 from clipbench.plugins import registry
@@ -182,6 +183,10 @@ def assert_same_steps(records, trial: Trial, expected: oracle.Run, tolerance: fl
         )
 
 
+# torch keeps NAdam's `mu_product` and ASGD's `eta` in float32, whatever the type of the parameters.
+IN_FLOAT32 = ("nadam", "asgd")
+
+
 @whole
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("model", MODELS)
@@ -192,7 +197,8 @@ def test_cohort_equals_the_plain_loop_in_float64(model, optimizer, whole):
     records = engine.train(trials)
     data = datasets.load(trials[0].data)
     for trial in trials:
-        assert_same_steps(records, trial, oracle.Loop(trial, data).train(steps), 1e-9)
+        tolerance = 1e-7 if optimizer in IN_FLOAT32 else 1e-9
+        assert_same_steps(records, trial, oracle.Loop(trial, data).train(steps), tolerance)
 
 
 SMOOTH = [name for name in OPTIMIZERS if name not in JUMPY]
@@ -216,14 +222,16 @@ class Shared(ChunkTraining):
     def attach(self, loops: list[oracle.Loop]) -> None:
         self.loops = loops
 
-    def _one_step(self, size: int) -> None:
+    def _take_steps(self, size: int, steps: int) -> None:
+        assert steps == 1
+        batch = tuple(t.new_zeros(self.workspace.copies, size, *t.shape[1:]) for t in self.workspace.like)
+        self._source.read(0, batch)
         for lane, loop in enumerate(self.loops):
             with torch.no_grad():
                 for name, parameter in loop.model.named_parameters():
                     parameter.copy_(self.workspace.params[name][lane])
-            x, y = (batch[0] for batch in self.workspace.batch(size))
-            loop.step((x, y))
-        super()._one_step(size)
+            loop.step(tuple(t[0] for t in batch))
+        super()._take_steps(size, steps)
 
 
 @whole
@@ -233,7 +241,7 @@ def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, 
     arms = list(ARMS) if whole else share(list(ARMS), model, optimizer, ["momentum", "adam"])
     trials = order(trials_of(model, optimizer, arms, training(model, "float32", 20)))
     data = datasets.load(trials[0].data)
-    cohort = Shared(trials, Workspace(WorkspaceShape.of(trials, "cpu"), data))
+    cohort = Shared(trials, Workspace(WorkspaceShape.of(trials, "cpu"), data, slots=1))
     cohort.attach([oracle.Loop(trial, data) for trial in trials])
     outcome = cohort.run(lambda done: None)
     for lane, loop in enumerate(cohort.loops):
@@ -311,7 +319,8 @@ def test_learning_rates_follow_their_schedule_as_torchs_schedulers_do(schedule):
     records = engine.train(trials)
     data = datasets.load(trials[0].data)
     for trial in trials:
-        assert_same_steps(records, trial, oracle.Loop(trial, data).train(30), 1e-9)
+        tolerance = 1e-7 if trial.optimizer.name in IN_FLOAT32 else 1e-9
+        assert_same_steps(records, trial, oracle.Loop(trial, data).train(30), tolerance)
 
 
 def test_a_factor_is_a_pure_function_of_the_step():

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from clipbench import engine
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.engine.clipping.rule import Rule, initial_state
+from clipbench.engine.clipping.rule import initial_state
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
+from tests.gradients import ELEMENTS, Engine
 
 NAN, INF = math.nan, math.inf
 RULES = {name: rule for name, rule in registry.catalogue("strategy").items() if rule.facts["init"]}
@@ -234,11 +235,11 @@ def test_a_users_rule_may_have_a_state_of_elements():
 
 
 def test_an_own_rule_may_remember_a_statistic_as_it_is_and_is_told_the_step():
-    """A norm is a view of memory that the next step overwrites."""
-    n = torch.zeros(2, 1)
-    rule = Rule([Component.of("tests.toys:by_history")] * 2, n)
-    for step, expected in enumerate([[0.0, 0.0], [0.0, 0.0], [1.0, 10.0], [2.0, 20.0]], start=1):
-        n.copy_(torch.tensor([[1.0], [10.0]]) * step)
-        coefficient, fired = rule.scaling(n=n)
-        assert coefficient.flatten().tolist() == expected
-        assert fired.all() == (step > 1)
+    arm = Component.of("tests.toys:by_history")
+    run = Engine([arm, arm], steps=4)
+    coefficients = []
+    for step in range(1, 5):
+        gradients = np.outer([1.0, 10.0], np.ones(ELEMENTS)) * step / np.sqrt(ELEMENTS)
+        coefficients.append(run.step(gradients)[:, 0] / gradients[:, 0])
+    np.testing.assert_allclose(coefficients, [[0.0, 0.0], [0.0, 0.0], [1.0, 10.0], [2.0, 20.0]], rtol=1e-5)
+    assert run.told()["clip/fired"].tolist() == [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]

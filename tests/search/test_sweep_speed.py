@@ -12,7 +12,7 @@ import yaml
 from clipbench import datasets
 from clipbench.commands.session import Session, Settings
 from clipbench.engine.model.network import build_model
-from clipbench.engine.stacked_optimizers import optimizer_of
+from clipbench.engine.optimizers import optimizer_of
 from clipbench.planning.build import prepare
 from clipbench.planning.find_contenders import contenders
 from clipbench.search import samplers_and_pruners

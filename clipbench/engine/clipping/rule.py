@@ -1,10 +1,10 @@
-"""One rule with its options on some lanes: its arguments, its result, its state and its moving threshold."""
+"""One rule with its options: its arguments, its result, its memory and its moving threshold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,96 +14,103 @@ from clipbench.engine.schedule_factor import FactorOfStep, factor_of_step
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
 
-State = dict[str, Tensor]
+Memory = dict[str, Tensor]
+Statistics = Mapping[str, Callable[[], Tensor]]
+
+
+class Now(NamedTuple):
+    """What is the same for all places at a step."""
+
+    threshold: Tensor  # [rows, 1]
+    on: Tensor  # 0 in a warmup
+    step: Tensor  # from 1
 
 
 class Rule:
-    """A plug-in with its options, for some lanes: call it once a step with the statistics."""
+    """A plug-in with the options of an arm; everything but the threshold is the same for all lanes that share it."""
 
-    def __init__(self, arms: Sequence[Component], like: Tensor) -> None:
-        self._arm = arms[0]
-        self._plugin = registry.of("strategy", arms[0])
-        self._options: dict[str, Any] = rule_options(arms[0], self._plugin)
-        self.threshold: Tensor | None = None
-        if "threshold" in self._plugin.options:
-            self.threshold = like.new_tensor([_limit(arm) for arm in arms]).unsqueeze(1)
-            self._options["threshold"] = self.threshold
-        self._base = like.new_ones(())  # the threshold without warmup and schedule
-        self._warmup, self._factor_of = 0, factor_of_step(None, 1)
-        self._factor: float | None = 1.0  # multiplies the threshold; None: nothing is clipped
+    def __init__(self, arm: Component) -> None:
+        self.plugin = registry.of("strategy", arm)
+        self._options: dict[str, Any] = rule_options(arm, self.plugin)
+        self.has_threshold = "threshold" in self.plugin.options
+        self.per = place_of(arm)
+        self.is_users = ":" in self.plugin.name
+        self.on_weights = self.plugin.facts.get("on") == "weights"
         self.p = float(self._options.get("p", 2.0))
-        self.refuses = bool(self._plugin.facts.get("refuses", False))
-        self.is_users = ":" in self._plugin.name
-        self._init: Mapping[str, Any] = self._plugin.facts.get("init") or {}
-        self._state: State = {}
-        self._step = 0
+        self.refuses = bool(self.plugin.facts.get("refuses", False))
+        self.init: Mapping[str, Any] = self.plugin.facts.get("init") or {}
+        self._can_be_off = self.plugin.facts.get("loose") is None  # in a warmup: no threshold would do nothing
 
-    def follow(self, rates: Component | None, steps: int) -> None:
-        """Let the threshold follow the arm's warmup and schedule; `rates` is the schedule of the learning rate."""
-        if self.threshold is None:
-            return
-        self._base = self.threshold.clone()
-        options = {k: v for k, v in self._arm.options if k not in self._plugin.options}
-        self._warmup = int(options.get("warmup") or 0)  # type: ignore[arg-type]
-        if isinstance(schedule := options.get("schedule"), Component):
-            self._factor_of = _threshold_factor(schedule, rates, steps)
+    def __call__(self, statistics: Statistics, now: Now, memory: Memory) -> Any:
+        """Return the result, and the new memory; `statistics` are computed if the rule names them."""
+        given: dict[str, Any] = {n: compute() for n, compute in statistics.items() if n in self.plugin.given}
+        if "step" in self.plugin.given:
+            given["step"] = now.step
+        options = self._options | ({"threshold": now.threshold} if self.has_threshold else {})
+        if self.init:
+            *results, changed = self.plugin.function(**given, state=dict(memory), **options)
+            result, memory = results[0] if len(results) == 1 else tuple(results), {n: changed[n] for n in memory}
+        else:
+            result = self.plugin.function(**given, **options)
+        if self._can_be_off and self.has_threshold:
+            result = self._unless_off(result, now.on > 0, statistics)
+        return result, memory
 
-    def copy_from(self, others: Sequence[tuple[Rule, int]]) -> None:
-        """Continue with the state of others: for each lane, its rule until now and its row there."""
-        first = others[0][0]  # all have taken as many steps, and their thresholds follow the same schedule
-        self._step, self._factor, self._factor_of = first._step, first._factor, first._factor_of
-        if self.threshold is not None:
-            self.threshold.copy_(torch.stack([rule.threshold[row] for rule, row in others]))  # type: ignore[index]
-        self._state = {name: torch.stack([rule._state[name][row] for rule, row in others]) for name in first._state}
-
-    def needs(self, statistic: str) -> bool:
-        return statistic in self._plugin.given
-
-    def __call__(self, **statistics: Tensor) -> Any:
-        self._step += 1
-        self._move_threshold()
-        result = self._call(statistics)
-        off = self._factor is None and self._plugin.facts.get("loose") is None
-        return self._identity(statistics) if off else result
-
-    def _move_threshold(self) -> None:
-        factor = None if self._step <= self._warmup else self._factor_of(self._step - 1)
-        if factor == self._factor or self.threshold is None:
-            return
-        self._factor = factor
-        if factor is None:
-            self.threshold.fill_(self._plugin.facts.get("loose") or math.inf)
-        else:  # an infinite threshold, which other options replace, stays infinite even at a factor of 0
-            self.threshold.copy_(torch.where(self._base.isinf(), self._base, self._base * factor))
-
-    def _identity(self, statistics: Mapping[str, Tensor]) -> Any:
-        """Return the result of a rule that changes nothing."""
-        place = self._plugin.facts["per"]
-        if place == "element":
-            return statistics["new" if "new" in statistics else "g"]
-        ones = torch.ones_like(statistics["n" if "n" in statistics else "w"])
-        return ones.bool() if place == "step" else (ones, torch.zeros_like(ones, dtype=torch.bool))
-
-    def _call(self, statistics: Mapping[str, Tensor]) -> Any:
-        available = {**statistics, "step": self._step}
-        if self._init and not self._state:
-            places = next(name for name in ("new", "g", "n", "w") if name in statistics)
-            self._state = initial_state(self._init, self._options, statistics[places])
-        given = {name: value for name, value in available.items() if name in self._plugin.given}
-        if not self._init:
-            return self._plugin.function(**given, **self._options)
-        *result, changed = self._plugin.function(**given, state=dict(self._state), **self._options)
-        # Copied: the new state may be a view of statistics that the next step overwrites.
-        self._state = {name: torch.empty_like(old).copy_(changed[name]) for name, old in self._state.items()}
-        return result[0] if len(result) == 1 else tuple(result)
-
-    def scaling(self, **statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the coefficient of each place, and whether the rule fired there."""
-        result = self(**statistics)
-        if not isinstance(result, tuple) or len(result) != 2:  # a tensor of two lanes would unpack too
+    def scaling(self, statistics: Statistics, now: Now, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        """Return the coefficient of each place, whether the rule fired there, and the new memory."""
+        result, memory = self(statistics, now, memory)
+        if not isinstance(result, tuple) or len(result) != 2:  # a tensor of two rows would unpack too
             got = type(result).__name__
-            raise TypeError(f"{self._plugin.name} must return (coefficient, fired), got {got}")
-        return result
+            raise TypeError(f"{self.plugin.name} must return (coefficient, fired), got {got}")
+        return *result, memory
+
+    def _unless_off(self, result: Any, on: Tensor, statistics: Statistics) -> Any:
+        if self.plugin.facts["per"] == "element":
+            return torch.where(on, result, statistics["new" if "new" in statistics else "g"]())
+        if self.plugin.facts["per"] == "step":
+            return result | ~on
+        if not isinstance(result, tuple) or len(result) != 2:
+            return result
+        return torch.where(on, result[0], 1.0), result[1] & on
+
+
+class Thresholds:
+    """The thresholds of lanes that share a rule, at every step: they follow the arm's warmup and schedule."""
+
+    def __init__(self, arms: Sequence[Component], rates: Component | None, steps: int, like: Tensor) -> None:
+        """`rates` is the schedule of the learning rate."""
+        plugin = registry.of("strategy", arms[0])
+        self._base = like.new_tensor([_limit(arm) for arm in arms])
+        options = {name: value for name, value in arms[0].options if name not in plugin.options}
+        has_threshold = "threshold" in plugin.options
+        self._warmup = int(options.get("warmup") or 0) if has_threshold else 0  # type: ignore[arg-type]
+        self._loose = plugin.facts.get("loose") or math.inf
+        schedule = options.get("schedule") if has_threshold else None
+        self._factor_of = _threshold_factor(schedule, rates, steps) if isinstance(schedule, Component) else None
+
+    def table(self, first: int, steps: int) -> tuple[Tensor, Tensor]:
+        """Return the thresholds of the next steps from step `first`, counted from 0, and whether the rule is on.
+
+        They are [steps, lanes] and [steps]. Steps must be asked for in order.
+        """
+        numbers = range(first, first + steps)
+        on = self._base.new_tensor([float(step >= self._warmup) for step in numbers])
+        table = self._base.expand(steps, -1)
+        if self._factor_of is not None:
+            factors = self._base.new_tensor([self._factor_of(step) for step in numbers if step >= self._warmup])
+            factors = torch.cat([factors.new_ones(steps - len(factors)), factors])
+            # An infinite threshold, which other options replace, stays infinite even at a factor of 0.
+            table = torch.where(table.isinf(), table, table * factors.unsqueeze(1))
+        return torch.where(on.unsqueeze(1) > 0, table, self._loose), on
+
+    @property
+    def moves(self) -> bool:
+        return self._warmup > 0 or self._factor_of is not None
+
+
+def place_of(arm: Component) -> str:
+    """Return where the rule of an arm looks: model, tensor, unit, element or step."""
+    return str(arm.as_dict().get("per") or registry.of("strategy", arm).facts["per"])
 
 
 def rule_options(arm: Component, plugin: Plugin) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def rule_options(arm: Component, plugin: Plugin) -> dict[str, Any]:
     return {k: v for k, v in arm.without("threshold").options if k in plugin.options or k not in ARM_OPTIONS}
 
 
-def initial_state(init: Mapping[str, Any], options: Mapping[str, Any], places: Tensor) -> State:
+def initial_state(init: Mapping[str, Any], options: Mapping[str, Any], places: Tensor) -> Memory:
     """Return the initial state of a rule: [lanes, places] for a number, [lanes, places, size] for (size, number).
 
     A size may be the name of an option.
@@ -141,4 +148,5 @@ def _threshold_factor(schedule: Component, rates: Component | None, steps: int) 
 
 def _limit(arm: Component) -> float:
     """Return the threshold of an arm; infinite where another option replaces it."""
-    return float(arm.as_dict().get("threshold", math.inf))  # type: ignore[arg-type]
+    threshold = arm.as_dict().get("threshold", math.inf)
+    return math.inf if threshold is None else float(threshold)  # type: ignore[arg-type]

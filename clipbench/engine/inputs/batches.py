@@ -1,8 +1,10 @@
-"""The batches of each seed: a permutation per epoch that is cut into batches, or new examples of a stream."""
+"""The batches of each seed: a permutation per epoch that is cut into batches, or new examples of a stream.
+
+They are drawn for a block of steps at once.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,22 +61,32 @@ class TrainingLength:
 
 
 class BatchSource(Protocol):
-    """The source of batches."""
+    """The source of batches. `copies` is 1 where all lanes have the same, or the number of lanes."""
 
-    def fill(self, step_in_epoch: int, batch: Batch) -> None:
-        """Copy the examples of the next step into a batch: [1 or lanes, size, ...]."""
+    generators: dict[int, torch.Generator]  # of each seed
 
-    def select(self, lanes: Sequence[int]) -> BatchSource:
-        """Return the source for some of its lanes from the next step on; this one must not be used afterwards."""
+    def draw(self, step_in_epoch: int, steps: int) -> None:
+        """Draw the batches of the next steps, of one size, into slots 0, 1, ..."""
+
+    def read(self, slot: int, batch: Batch) -> None:
+        """Copy the examples of a slot into a batch: [copies, size, ...]."""
 
 
 def batch_source(
-    length: TrainingLength, dataset: Dataset | None, part: Batch, seeds: Sequence[int], device: torch.device
+    length: TrainingLength,
+    dataset: Dataset | None,
+    part: Batch,
+    seeds: Sequence[int],
+    slots: Tensor | Batch | None,
 ) -> BatchSource:
     """Return the source of a chunk's batches. Generators are on the CPU on every device."""
     if isinstance(dataset, Stream):
-        return StreamBatches(dataset, part, seeds, device)
-    return FullBatch(part) if length.whole else ShuffledBatches(length, part, seeds, device)
+        assert isinstance(slots, tuple)
+        return StreamBatches(dataset, slots, seeds)
+    if length.whole:
+        return FullBatch(part)
+    assert isinstance(slots, Tensor)
+    return ShuffledBatches(length, part, seeds, slots)
 
 
 class FullBatch:
@@ -82,82 +94,57 @@ class FullBatch:
 
     def __init__(self, part: Batch) -> None:
         self._part = part
-        self._filled = False
+        self.generators: dict[int, torch.Generator] = {}
 
-    def fill(self, step_in_epoch: int, batch: Batch) -> None:
-        if not self._filled:
-            for target, examples in zip(batch, self._part, strict=True):
-                target.copy_(examples)
-        self._filled = True
+    def draw(self, step_in_epoch: int, steps: int) -> None:
+        """There is nothing to draw."""
 
-    def select(self, lanes: Sequence[int]) -> BatchSource:
-        return FullBatch(self._part)
+    def read(self, slot: int, batch: Batch) -> None:
+        for target, examples in zip(batch, self._part, strict=True):
+            target.copy_(examples)
 
 
 class ShuffledBatches:
     """A permutation of the training part for each seed and epoch."""
 
-    def __init__(self, length: TrainingLength, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
-        self._length = length
-        self._part = part
-        self._device = device
-        self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # one for all lanes, or one for each
-        self._rows = torch.empty(0)  # [1 or lanes, examples] of the epoch
-        self._cuts: list[Tensor] = []
+    def __init__(self, length: TrainingLength, part: Batch, seeds: Sequence[int], slots: Tensor) -> None:
+        """`slots` are the indices of the examples: [slots, copies, batch]."""
+        self._length, self._part, self._slots = length, part, slots
+        self.generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+        self._seeds = list(seeds)[: slots.shape[1]]
+        self._rows = torch.zeros(slots.shape[1], length.examples, dtype=torch.long)  # of the epoch
 
-    def fill(self, step_in_epoch: int, batch: Batch) -> None:
+    def draw(self, step_in_epoch: int, steps: int) -> None:
+        length = self._length
         if step_in_epoch == 0:
-            self._shuffle()
+            orders = {seed: torch.randperm(length.examples, generator=g) for seed, g in self.generators.items()}
+            torch.stack([orders[seed] for seed in self._seeds], out=self._rows)
+        start, size = step_in_epoch * length.batch, length.size(step_in_epoch)
+        rows = self._rows[:, start : start + steps * size].view(len(self._rows), steps, size)
+        self._slots[:steps, :, :size].copy_(rows.transpose(0, 1))
+
+    def read(self, slot: int, batch: Batch) -> None:
+        index = self._slots[slot, :, : batch[0].shape[1]].reshape(-1)
         for target, examples in zip(batch, self._part, strict=True):
-            torch.index_select(examples, 0, self._cuts[step_in_epoch], out=target.view(-1, *examples.shape[1:]))
-
-    def select(self, lanes: Sequence[int]) -> BatchSource:
-        other = copy.copy(self)
-        if len(self._seeds) > 1:
-            other._seeds = [self._seeds[lane] for lane in lanes]
-            other._generators = {seed: self._generators[seed] for seed in other._seeds}
-            other._cut(self._rows[lanes])
-        return other
-
-    def _shuffle(self) -> None:
-        orders = {seed: torch.randperm(self._length.examples, generator=g) for seed, g in self._generators.items()}
-        self._cut(torch.stack([orders[seed] for seed in self._seeds]).to(self._device))
-
-    def _cut(self, rows: Tensor) -> None:
-        """Cut the permutations into batches; the indices of all seeds of a batch are one tensor."""
-        self._rows = rows
-        cuts = torch.split(rows, self._length.batch, dim=1)[: self._length.epoch_steps]
-        self._cuts = [cut.reshape(-1) for cut in cuts]
+            torch.index_select(examples, 0, index, out=target.view(-1, *examples.shape[1:]))
 
 
 class StreamBatches:
     """New examples of a stream at every step, drawn once for each seed."""
 
-    def __init__(self, stream: Stream, part: Batch, seeds: Sequence[int], device: torch.device) -> None:
-        self._stream = stream
-        self._device = device
-        self._dtypes = [examples.dtype for examples in part]
-        self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        self._seeds = [seeds[0]] if len(self._generators) == 1 else list(seeds)  # one for all lanes, or one for each
-        self._rows = self._numbers()
+    def __init__(self, stream: Stream, slots: Batch, seeds: Sequence[int]) -> None:
+        """`slots` are the examples: [slots, copies, batch, ...]."""
+        self._stream, self._slots = stream, slots
+        self.generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+        numbers = {seed: number for number, seed in enumerate(self.generators)}
+        self._rows = torch.tensor([numbers[seed] for seed in list(seeds)[: slots[0].shape[1]]])
 
-    def fill(self, step_in_epoch: int, batch: Batch) -> None:
-        size = batch[0].shape[1]
-        drawn = [self._stream.batch(generator, size) for generator in self._generators.values()]
-        for target, examples, dtype in zip(batch, zip(*drawn, strict=True), self._dtypes, strict=True):
-            stacked = torch.stack(examples).to(self._device, dtype)
-            torch.index_select(stacked, 0, self._rows, out=target)
+    def draw(self, step_in_epoch: int, steps: int) -> None:
+        for slot in range(steps):
+            drawn = [self._stream.batch(g, self._slots[0].shape[2]) for g in self.generators.values()]
+            for target, examples in zip(self._slots, zip(*drawn, strict=True), strict=True):
+                target[slot].copy_(torch.stack(examples)[self._rows])
 
-    def select(self, lanes: Sequence[int]) -> BatchSource:
-        other = copy.copy(self)
-        if len(self._seeds) > 1:
-            other._seeds = [self._seeds[lane] for lane in lanes]
-            other._generators = {seed: self._generators[seed] for seed in other._seeds}
-            other._rows = other._numbers()
-        return other
-
-    def _numbers(self) -> Tensor:
-        """Return the number of each lane's generator."""
-        numbers = {seed: number for number, seed in enumerate(self._generators)}
-        return torch.tensor([numbers[seed] for seed in self._seeds], device=self._device)
+    def read(self, slot: int, batch: Batch) -> None:
+        for target, examples in zip(batch, self._slots, strict=True):
+            target.copy_(examples[slot])

@@ -1,53 +1,59 @@
-"""Noise on the gradient: each seed draws it with its own generator, in blocks of steps, for all of its lanes."""
+"""Random numbers for the gradients of a block of steps: each seed draws them for all of its lanes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor
 
 from clipbench.core.trial import Component
-from clipbench.engine.model.stacked import StackedTensors
 from clipbench.plugins import registry
 
 # A call costs as much as drawing thousands of numbers: for small models, many steps are drawn at once.
 BLOCK = 2**16
 SEEDS = 2**32
 
+Draw = Callable[[Generator], Tensor]  # of some steps: [steps, elements]
 
-class GradientNoise:
-    """Adds the noise of a step to the raw gradients when it is called."""
 
-    def __init__(self, law: Component, seeds: Sequence[int], grads: StackedTensors) -> None:
-        self._law = law
-        self._generators = {seed: generator(seed) for seed in seeds}
-        self._block = (steps_at_once(grads.size), grads.size)
-        self._drawn: Tensor = grads.storage.new_empty(0)  # [steps, seeds, elements]
-        self._next = 0
-        known = list(self._generators)
-        positions = [known.index(seed) for seed in seeds] if len(known) > 1 else [0]
-        self._positions = torch.tensor(positions, device=grads.storage.device)
-        self._now = grads.storage.new_empty(len(positions), grads.size)  # of this step, for each lane or for all
-        parts = torch.split(self._now, list(grads.sizes.values()), dim=1)
-        self._pairs = [(g.view(grads.lanes, -1), part) for g, part in zip(grads.values(), parts, strict=True)]
+class Noise:
+    """Numbers [slots, copies, elements] for each of the next steps."""
 
-    def __call__(self) -> None:
-        if self._next == len(self._drawn):
-            blocks = [draw(self._law, self._block, generator) for generator in self._generators.values()]
-            self._drawn = torch.stack(blocks, dim=1).to(self._now)
-            self._next = 0
-        torch.index_select(self._drawn[self._next], 0, self._positions, out=self._now)
-        self._next += 1
-        for gradient, part in self._pairs:
-            gradient.add_(part)
+    def __init__(
+        self, make: Callable[[int], Generator], draw: Draw, steps: int, seeds: Sequence[int], slots: Tensor
+    ) -> None:
+        """`draw` returns the numbers of so many steps."""
+        self._draw, self._slots = draw, slots
+        self.generators = {seed: make(seed) for seed in seeds}
+        known = list(self.generators)
+        self._rows = torch.tensor([known.index(seed) for seed in list(seeds)[: slots.shape[1]]])
+        self.drawn = slots.new_zeros(steps, len(known), slots.shape[2])
+        self.used = torch.tensor([steps])  # of these steps
 
-    def copy_from(self, other: GradientNoise) -> None:
-        """Continue with the generators of another, which has all of these seeds."""
-        known = list(other._generators)
-        self._generators = {seed: other._generators[seed] for seed in self._generators}
-        self._drawn = other._drawn[:, [known.index(seed) for seed in self._generators]]
-        self._next = other._next
+    def draw(self, steps: int) -> None:
+        """Write the numbers of the next steps into the first slots."""
+        for slot in range(steps):
+            if int(self.used) == len(self.drawn):
+                self.drawn.copy_(torch.stack([self._draw(g) for g in self.generators.values()], dim=1))
+                self.used.zero_()
+            self._slots[slot].copy_(self.drawn[self.used[0]][self._rows])
+            self.used += 1
+
+
+def gradient_noise(law: Component, elements: int, seeds: Sequence[int], slots: Tensor) -> Noise:
+    """Return the noise of `train.noise`, which is added to the raw gradients."""
+    size = (steps_at_once(elements), elements)
+    return Noise(generator, lambda g: draw(law, size, g), size[0], seeds, slots)
+
+
+def privacy_noise(shapes: Mapping[str, torch.Size], dtype: torch.dtype, seeds: Sequence[int], slots: Tensor) -> Noise:
+    """Return the standard normal numbers of DP-SGD, besides those of the batches; lanes of a seed share them."""
+
+    def drawn(g: Generator) -> Tensor:
+        return torch.cat([torch.randn(shape, generator=g, dtype=dtype).view(-1) for shape in shapes.values()])[None]
+
+    return Noise(lambda seed: Generator().manual_seed((SEEDS // 2 + seed) % SEEDS), drawn, 1, seeds, slots)
 
 
 def generator(seed: int) -> Generator:

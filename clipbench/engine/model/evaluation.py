@@ -67,7 +67,9 @@ class Evaluation:
         if not has_outputs or self._examples_interact(x[:size]):
             return self._whole
         outputs = torch.empty_like(like, memory_format=torch.contiguous_format)
-        run = program.build(lambda *given: (self._stacked(*given),), inputs, [outputs])
+        run = program.build(
+            lambda *given: (self._stacked(*given),), inputs, [outputs], of_lane=lambda *given: (self._of_one(*given),)
+        )
 
         def predict(x: Tensor) -> Tensor:
             whole = outputs.new_empty(tensors.lanes, len(x), *outputs.shape[2:])
@@ -97,6 +99,11 @@ class Evaluation:
     def _whole(self, x: Tensor) -> Tensor:
         tensors = self._tensors
         return self._stacked(*tensors.params.values(), *tensors.states.values(), x.expand(tensors.lanes, *x.shape))
+
+    def _of_one(self, *inputs: Tensor) -> Tensor:
+        params, states, (x,) = self._tensors.named(inputs)
+        with layers_for_many():
+            return self._tensors.network.predict(params, states, x)
 
     def _stacked(self, *inputs: Tensor) -> Tensor:
         params, states, (x,) = self._tensors.named(inputs)

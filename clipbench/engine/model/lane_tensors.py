@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad_and_value
 
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
+from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.architecture import Architecture
 from clipbench.engine.model.examination import examine
 from clipbench.engine.model.lane_model import LaneModel
@@ -39,17 +41,18 @@ class LaneTensors:
         """Why lanes are trained one after another; empty if they are one tensor program."""
         return self.examination.loop_reason
 
-    def _allocate(self, lanes: int) -> None:
+    def _allocate(self, lanes: int, parts: int) -> None:
+        """Allocate the tensors of the lanes; gradients and losses are those of each part of a batch."""
         self.lanes = lanes
         module = self.network.module
         trained = {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
         self.params = StackedTensors(trained, lanes, self.network.dtype, self.device)
-        self.grads = StackedTensors(trained, lanes, self.network.dtype, self.device)
+        self.grads = {name: block.new_zeros(lanes, parts, *block.shape[1:]) for name, block in self.params.items()}
         fixed = {name: tensor for name, tensor in module.named_parameters() if not tensor.requires_grad}
         states = {} if self.loop_reason else {**fixed, **dict(module.named_buffers())}
         self.states = {name: _stacked(tensor, lanes) for name, tensor in states.items()}
         self.models: list[LaneModel] = []  # of the lanes, if they are trained one after another
-        self.loss = torch.zeros(lanes, dtype=self.network.dtype, device=self.device)
+        self.loss = torch.zeros(lanes, parts, dtype=self.network.dtype, device=self.device)
         self.seeds: list[int] = [0] * lanes
         self.step = 0  # of the current training; models that draw random numbers draw others at each step
 
@@ -65,22 +68,6 @@ class LaneTensors:
             for name, stack in self.states.items():
                 stack[lane].copy_(tensors[name].detach())
         self.models = [LaneModel(self.network.of(module)) for module in modules] if self.loop_reason else []
-        self._bind_models()
-
-    def copy_from(self, other: LaneTensors, lanes: Sequence[int]) -> None:
-        """Continue with some lanes of another."""
-        self.seeds = [other.seeds[lane] for lane in lanes]
-        self.step = other.step
-        for mine, theirs in self._pairs(other):
-            mine.copy_(theirs[lanes])
-        self.models = [other.models[lane] for lane in lanes] if other.models else []
-        self._bind_models()
-
-    def copy_back(self, other: LaneTensors, lanes: Sequence[int]) -> None:
-        """Copy all lanes of another back to their positions here."""
-        self.step = other.step
-        for mine, theirs in self._pairs(other):
-            mine[lanes] = theirs
         self._bind_models()
 
     def parameters(self, lane: int) -> Iterator[tuple[str, Tensor, bool]]:
@@ -111,12 +98,12 @@ class LaneTensors:
         states = dict(zip(self.states, tensors[len(params) :], strict=False))
         return params, states, tensors[len(params) + len(states) :]
 
-    def _pairs(self, other: LaneTensors) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield weights and buffers of both, [lanes, ...]."""
-        for name, block in self.params.items():
-            yield block, other.params[name]
-        for name, stack in self.states.items():
-            yield stack, other.states[name]
+    def loss_and_gradient(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the loss of one lane, then its gradient for each parameter."""
+        params, states, batch = self.named(tensors)
+        with layers_for_many():
+            grads, loss = grad_and_value(self.network.loss)(params, states, *batch)
+        return (loss, *(grads[name] for name in self.params))
 
     def _part(self, name: str) -> Batch | None:
         arrays = getattr(self.dataset, name, None)

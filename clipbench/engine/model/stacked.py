@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -45,10 +45,3 @@ class StackedTensors(Mapping[str, Tensor]):
 
     def copy_of(self, lane: int) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.lane(lane).items()}
-
-
-def lane_norms(tensors: Iterable[Tensor], p: float = 2.0) -> Tensor:
-    """Return the p-norm of each lane over several tensors [lanes, elements]: the norm of their norms."""
-    norms = torch.stack([torch.linalg.vector_norm(tensor, p, dim=1) for tensor in tensors])
-    total: Tensor = torch.linalg.vector_norm(norms, p, dim=0)
-    return total

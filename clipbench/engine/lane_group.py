@@ -1,0 +1,204 @@
+"""A group of lanes that share a rule and an optimizer: what they remember, and the programs of their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipbench.core.trial import Trial
+from clipbench.engine.clipping import lane_order
+from clipbench.engine.clipping.rule import Thresholds
+from clipbench.engine.gradients.workspace import Workspace
+from clipbench.engine.lowering import Lowered, NamedTensors
+from clipbench.engine.native.native_program import NativeProgram, TensorAxes
+from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learning_rate
+from clipbench.engine.schedule_factor import factor_of_step
+from clipbench.engine.step import WEIGHTS, Step
+
+LANE, SHARED, MOVING, SLOTS = (
+    TensorAxes(),
+    TensorAxes(lane=None),
+    TensorAxes(lane=1, step=0),
+    TensorAxes(lane=None, step=0),
+)
+
+
+def group_key(trial: Trial) -> tuple[str, ...]:
+    """Return what lanes of a group share."""
+    return repr(trial.optimizer.without("lr")), *lane_order.grouping_key(trial.clip)
+
+
+class LaneGroup:
+    """Consecutive lanes of a workspace, and the half of their steps that follows the gradient."""
+
+    def __init__(self, trials: Sequence[Trial], lanes: range, workspace: Workspace) -> None:
+        self.lanes, self._workspace = lanes, workspace
+        self._trial = trial = trials[0]
+        params = {name: block[lanes.start : lanes.stop] for name, block in workspace.params.items()}
+        like = workspace.params.storage
+        owned = workspace.examination.gradients_vary or not has_formula(trial.optimizer)
+        make: Callable[..., Step] = partial(
+            Step,
+            trial,
+            {name: block.shape[1:] for name, block in params.items()},
+            workspace.scope.parts,
+            None if owned else Update(trial.optimizer),
+            workspace.examination.idle,
+        )
+        self._torch, self._exact = make(exact=False), make(exact=True)
+        self.refuses = self._torch.refuses
+        self._initial = self._torch.initial(len(lanes), like)
+        self.memory = {name: value.clone() for name, value in self._initial.items()}
+        slots = workspace.slots
+        self._now = {
+            "lr": like.new_ones(slots, len(lanes)),
+            "threshold": like.new_ones(slots, len(lanes)),
+            "on": like.new_ones(slots),
+            "step": like.new_ones(slots),
+        }
+        self._bound = self._bind(params)
+        self._programs = self._make_programs(owned)
+        self.own: list[OwnOptimizer] = []
+        self.seconds, self.steps = 0.0, 0  # what its steps took, and the lane-steps that were timed
+
+    def _bind(self, params: dict[str, Tensor]) -> NamedTensors:
+        """Return the tensors of a step by name: those of lanes, of steps, and what all share."""
+        workspace, lanes = self._workspace, slice(self.lanes.start, self.lanes.stop)
+        per_lane = {f"params.{name}": block for name, block in params.items()} | self.memory
+        per_lane |= {f"grads.{name}": g[lanes] for name, g in workspace.grads.items()} | {"loss": workspace.loss[lanes]}
+        own = {f"gradient.{name}": torch.zeros_like(block) for name, block in params.items()}
+        old = {f"old.{name}": torch.zeros_like(block) for name, block in params.items()}
+        row = {f"row.{number}": torch.zeros_like(self.memory["t"]) for number in range(WEIGHTS)}
+        kept = {"keep": torch.ones(len(self.lanes), dtype=torch.bool, device=workspace.device)}
+        noise = workspace.noise_slots
+        tensors = {
+            **{name: (t, LANE) for name, t in (per_lane | own | old | row | kept).items()},
+            **{name: (t, MOVING if t.dim() > 1 else SLOTS) for name, t in self._now.items()},
+            **{name: (t[:, lanes] if t.shape[1] > 1 else t, MOVING) for name, t in noise.items()},
+            **{name: (t, SHARED) for name, t in workspace.part_weights.items()},
+            "row": (workspace.rows[:, :, lanes], TensorAxes(lane=2, step=0)),
+        }
+        if "privacy" in noise:
+            share = float(self._trial.clip.as_dict().get("noise") or 0.0) / (workspace.scope.expected or 1)  # type: ignore[arg-type]
+            tensors["privacy_share"] = (workspace.loss.new_tensor(share), SHARED)
+        return NamedTensors({n: t for n, (t, _) in tensors.items()}, {n: axes for n, (_, axes) in tensors.items()})
+
+    def _make_programs(self, owned: bool) -> list[Lowered]:
+        given = {*self._now, "noise", "privacy", "privacy_share", "shares", "filled"}
+        raw = given | {"params", "grads", "loss", "memory"}
+        if not owned:
+            kept = {"gradient", "keep"} if self._workspace.keeps_clipped else set()
+            return [self._lowered("__call__", raw | {"slots", "t"}, {"params", "slots", "memory", "t", "row"} | kept)]
+        changed = given | {"params", "old", "gradient", "memory", "row."}
+        return [
+            self._lowered("clip_gradient", raw, {"gradient", "memory", "keep", "row."}),
+            self._lowered("record", changed, {"params", "memory", "row"}),
+        ]
+
+    def _lowered(self, stage: str, reads: set[str], writes: set[str]) -> Lowered:
+        """Return the program of a stage of the step."""
+        workspace, bound = self._workspace, self._bound
+        inputs = [name for name in bound.tensors if _kind(name) in reads]
+        function, exact = getattr(self._torch, stage), getattr(self._exact, stage)
+        sample = {name: bound.axes[name].one(bound.tensors[name], 0, 0).clone() for name in inputs}
+        with torch.no_grad():
+            results = function(sample)
+        outputs = [name for name in bound.tensors if _kind(name) in writes and name in results]
+        compiled = exact if workspace.device.type == "cpu" else None
+        return Lowered(function, compiled, bound, inputs, outputs, self.lanes)
+
+    def clipped(self) -> dict[str, Tensor]:
+        """Return the gradients that the optimizer got at the last step, [lanes, ...]: zeros for a refused step."""
+        keep = self._bound.tensors["keep"]
+        blocks = {name: self._bound.tensors[f"gradient.{name}"] for name in self._workspace.params}
+        return {n: torch.where(keep.view(-1, *[1] * (b.dim() - 1)), b, 0.0) for n, b in blocks.items()}
+
+    @property
+    def native(self) -> list[NativeProgram]:
+        """The compiled programs of a step; empty if some of it is not compiled."""
+        compiled = [program.native for program in self._programs if program.native]
+        return compiled if len(self._programs) == 1 else []
+
+    @property
+    def notes(self) -> list[str]:
+        return [refusal for each in self._programs for refusal in each.refusals]
+
+    def start(self, trials: Sequence[Trial], steps: int) -> None:
+        """Begin a training of these trials."""
+        for name, value in self._initial.items():
+            self.memory[name].copy_(value)
+        train = trials[0].train
+        self.seconds, self.steps, self._begins = 0.0, 0, True
+        self._thresholds = Thresholds([trial.clip for trial in trials], train.schedule, steps, self._workspace.loss)
+        self._factor_of = factor_of_step(train.schedule, steps)
+        vary = self._workspace.examination.gradients_vary
+        if not vary and has_formula(trials[0].optimizer):
+            rates = [learning_rate(trial.optimizer) for trial in trials]
+            self._rates = torch.tensor(rates, dtype=torch.float64)
+        else:
+            self.own = [
+                OwnOptimizer(trial.optimizer, self._workspace, lane, self._gradient_of(row))
+                for row, (lane, trial) in enumerate(zip(self.lanes, trials, strict=True))
+            ]
+            if train.schedule and not all(optimizer.has_rate for optimizer in self.own):
+                raise ValueError("the optimizer has no `lr` that a schedule could change")
+
+    def _gradient_of(self, row: int) -> Mapping[str, Tensor]:
+        return {name: self._bound.tensors[f"gradient.{name}"][row] for name in self._workspace.params}
+
+    def prepare(self, first: int, steps: int) -> None:
+        """Write thresholds, learning rates and numbers of the next steps, counted from 0, into the slots."""
+        now, numbers = self._now, range(first, first + steps)
+        now["step"][:steps] = torch.arange(first + 1, first + steps + 1)
+        begins, self._begins = self._begins, False
+        if self._thresholds.moves or begins:
+            now["threshold"][:steps], now["on"][:steps] = self._thresholds.table(first, steps)
+        if self._trial.train.schedule or begins:
+            self._factors = [self._factor_of(step) for step in numbers]
+            if not self.own:
+                factors = torch.tensor(self._factors, dtype=torch.float64)
+                now["lr"][:steps] = factors.unsqueeze(1) * self._rates
+        if begins:  # later blocks may be longer
+            for name in ("threshold", "on", "lr"):
+                now[name][steps:] = now[name][0]
+            self._factors += self._factors[:1] * (len(now["on"]) - steps)
+
+    def step(self, slot: int, alive: Sequence[int]) -> None:
+        """Take one step, at least of the lanes that are alive, given their gradients."""
+        start, alive = perf_counter(), [lane for lane in alive if lane in self.lanes]
+        if not self.own:
+            self._programs[0](slot, alive)
+        else:
+            before, after = self._programs
+            before(slot, alive)
+            for name, block in self._workspace.params.items():
+                self._bound.tensors[f"old.{name}"].copy_(block[self.lanes.start : self.lanes.stop])
+            keep = self._bound.tensors["keep"].tolist()
+            for lane in alive:
+                row = lane - self.lanes.start
+                if keep[row]:
+                    self.own[row].step(self._factors[slot])
+                self._now["lr"][slot, row] = self.own[row].lr
+            after(slot, alive)
+        self.seconds += perf_counter() - start
+        self.steps += len(alive)
+
+    @staticmethod
+    def key(trials: Sequence[Trial], lanes: range) -> tuple[Any, ...]:
+        """Return what chunks must have in common to use the same group."""
+        return lanes, group_key(trials[lanes.start])
+
+
+def _kind(name: str) -> str:
+    return "row." if name.startswith("row.") else name.partition(".")[0]
+
+
+def groups_of(trials: Sequence[Trial]) -> list[range]:
+    """Return the runs of lanes that are a group each."""
+    starts = [lane for lane, trial in enumerate(trials) if not lane or group_key(trial) != group_key(trials[lane - 1])]
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(trials)], strict=True)]

@@ -1,0 +1,102 @@
+"""Optimizers: a formula, which becomes part of the step, or an object of the user's for each lane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clipbench.core.trial import Component
+from clipbench.engine import generators
+from clipbench.engine.model.lane_tensors import LaneTensors
+from clipbench.errors import Unsupported, blamed
+from clipbench.plugins import registry
+from clipbench.plugins.formula import Formula
+from clipbench.plugins.optimizers import make_optimizer
+from clipbench.plugins.without_dynamo import avoid_dynamo
+
+avoid_dynamo()
+
+REMEDY = "Choose an optimizer whose `step()` needs no closure and takes dense gradients."
+
+
+class Update:
+    """The step of a built-in optimizer as a formula with its options; learning rates may differ between lanes."""
+
+    def __init__(self, component: Component) -> None:
+        plugin = registry.of("optimizer", component)
+        self._formula: Formula = plugin.facts["formula"]
+        self._options = component.without("lr").as_dict()
+        self.slots = self._formula.slots_with(self._options)
+
+    def __call__(
+        self, w: Tensor, g: Tensor, slots: Mapping[str, Tensor], t: Tensor, lr: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the new weights and the new slots."""
+        return self._formula(w, g, slots, t, lr, **self._options)
+
+
+def has_formula(component: Component) -> bool:
+    return registry.of("optimizer", component).facts.get("formula") is not None
+
+
+def learning_rate(component: Component) -> float:
+    """Return the learning rate that is given, or the default."""
+    options = registry.of("optimizer", component).options
+    return float(component.as_dict().get("lr", options["lr"].default))
+
+
+class OwnOptimizer:
+    """A torch.optim.Optimizer on the parameters of one lane, which steps as in a plain loop."""
+
+    def __init__(self, component: Component, tensors: LaneTensors, lane: int, gradients: Mapping[str, Tensor]) -> None:
+        """`gradients` are those of the lane, in memory that does not move."""
+        self.name, self._tensors, self._lane, self._gradients = component.name, tensors, lane, gradients
+        # It gets the frozen parameters too.
+        self._parameters = {name: nn.Parameter(weights, trained) for name, weights, trained in tensors.parameters(lane)}
+        self._set_gradients()
+        self.optimizer = optimizer_of(component, list(self._parameters.items()))
+        self._rates = [group.get("lr") for group in self.optimizer.param_groups]
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether it has learning rates that a schedule can change."""
+        return all(rate is not None for rate in self._rates)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate at the last step; 1 where it has none."""
+        return float(self.optimizer.param_groups[0].get("lr", 1.0))
+
+    def step(self, factor: float) -> None:
+        """Step with the current gradients; `factor` is that of the learning rate."""
+        tensors, lane = self._tensors, self._lane
+        self._set_gradients()
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if rate is not None and (factor != 1.0 or group["lr"] is not rate):
+                group["lr"] = rate * factor
+        generators.seed_all(-1 - generators.step_number(tensors.seeds[lane], tensors.step))
+        with torch.inference_mode(False), blamed("optimizer", f"{self.name} cannot take a step", REMEDY):
+            self.optimizer.step()
+
+    def _set_gradients(self) -> None:
+        """Give the parameters their gradients; some have none, at this step or ever."""
+        without = self._tensors.without_gradient(self._lane)
+        for name, parameter in self._parameters.items():
+            parameter.grad = None if name in without else self._gradients.get(name)
+
+
+def optimizer_of(component: Component, named: Sequence[tuple[str, nn.Parameter]]) -> Optimizer:
+    """Return the optimizer of a component on the parameters of one model."""
+    plugin = registry.of("optimizer", component)
+    options: dict[str, Any] = component.as_dict()
+    with blamed("optimizer", f"{component.name} cannot be made"):
+        optimizer = make_optimizer(plugin, named, options)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in held for _, parameter in named if parameter.requires_grad):
+        text = f"the groups of {component.name} contain none of the parameters that are trained."
+        raise Unsupported(text, "Pass on the parameters that it is given, not copies of them.", "optimizer")
+    return optimizer
