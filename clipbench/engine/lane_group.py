@@ -79,7 +79,7 @@ class LaneGroup:
         tensors = {
             **{name: (t, LANE) for name, t in (per_lane | own | old | row | kept).items()},
             **{name: (t, MOVING if t.dim() > 1 else SLOTS) for name, t in self._now.items()},
-            **{name: (t[:, lanes] if t.shape[1] > 1 else t, MOVING) for name, t in noise.items()},
+            **{n: (t[:, lanes], MOVING) if t.shape[1] > 1 else (t[:, 0], SLOTS) for n, t in noise.items()},
             **{name: (t, SHARED) for name, t in workspace.part_weights.items()},
             "row": (workspace.rows[:, :, lanes], TensorAxes(lane=2, step=0)),
         }
