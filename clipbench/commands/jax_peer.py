@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any
 
+from clipbench.errors import ClipbenchError
+
 # Models trained together; more do not stay in the cache of a core. The fastest counts.
 TOGETHER = {"mlp": (8, 16), "cnn": (4, 8), "rnn": (8, 16)}
 STEPS = {"mlp": 20, "cnn": 5, "rnn": 5}  # in one call
@@ -64,7 +66,7 @@ def _answer(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None and process.stderr is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"JAX failed: {process.stderr.read()[-500:]}")
+        raise ClipbenchError(f"JAX failed: {process.stderr.read()[-500:]}")
     return line
 
 

@@ -132,12 +132,13 @@ class ChunkTraining:
         """Return the mean time of a step of all lanes, over the steps that fit the budget in seconds, at least one."""
         with generators.preserved():
             self._block(0, 1)  # compiles and warms up
-            start, done = time.perf_counter(), 0
-            steps = min(self.workspace.slots, max(self.length.epoch_steps - 1, 1))
-            while not done or (done < self.length.steps and time.perf_counter() - start < budget):
-                self._block(0, steps if done else 1)
-                done += steps if done else 1
-            return (time.perf_counter() - start) / done
+            self.state.step = 0
+            start, count = time.perf_counter(), 1
+            alike = min(self.workspace.slots, max(self.length.epoch_steps - 1, 1))
+            while count and (not self.step or time.perf_counter() - start < budget):
+                self._block(0, count)
+                count = min(alike, self.length.steps - self.step)
+            return (time.perf_counter() - start) / self.step
 
     def rehearse(self, between_steps: Callable[[], None]) -> None:
         """Take two steps and evaluate every part of the data; raise what fails."""
@@ -176,10 +177,9 @@ class ChunkTraining:
             group.prepare(self.step, steps)
         alive = self.status.alive
         self._take_steps(self.length.size(step_in_epoch), steps)
-        if self.step + steps <= len(self.steps):  # more are taken only to measure their time
-            rows = self.steps[self.step : self.step + steps]
-            rows[:] = self.workspace.rows[:steps].numpy(force=True)
-            rows[:, :, ~alive] = 0
+        rows = self.steps[self.step : self.step + steps]
+        rows[:] = self.workspace.rows[:steps].numpy(force=True)
+        rows[:, :, ~alive] = 0
         self.state.step += steps
 
     def _take_steps(self, size: int, steps: int) -> None:

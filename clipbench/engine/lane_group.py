@@ -61,23 +61,27 @@ class LaneGroup:
             "on": like.new_ones(slots),
             "step": like.new_ones(slots),
         }
-        self._bound = self._bind(params)
+        self._bound = self._bind(params, between=owned or workspace.keeps_clipped)
         self._programs = self._make_programs(owned)
         self.own: list[OwnOptimizer] = []
         self.seconds, self.steps = 0.0, 0  # what its steps took, and the lane-steps that were timed
 
-    def _bind(self, params: dict[str, Tensor]) -> NamedTensors:
-        """Return the tensors of a step by name: those of lanes, of steps, and what all share."""
+    def _bind(self, params: dict[str, Tensor], between: bool) -> NamedTensors:
+        """Return the tensors of a step by name: those of lanes, of steps, and what all share.
+
+        What one half of a step hands over to the other, `between` them, is kept only where it is read.
+        """
         workspace, lanes = self._workspace, slice(self.lanes.start, self.lanes.stop)
         per_lane = {f"params.{name}": block for name, block in params.items()} | self.memory
         per_lane |= {f"grads.{name}": g[lanes] for name, g in workspace.grads.items()} | {"loss": workspace.loss[lanes]}
-        own = {f"gradient.{name}": torch.zeros_like(block) for name, block in params.items()}
-        old = {f"old.{name}": torch.zeros_like(block) for name, block in params.items()}
-        row = {f"row.{number}": torch.zeros_like(self.memory["t"]) for number in range(WEIGHTS)}
-        kept = {"keep": torch.ones(len(self.lanes), dtype=torch.bool, device=workspace.device)}
+        if between:
+            kinds = ("gradient", "old")
+            per_lane |= {f"{kind}.{n}": torch.zeros_like(block) for kind in kinds for n, block in params.items()}
+            per_lane |= {f"row.{number}": torch.zeros_like(self.memory["t"]) for number in range(WEIGHTS)}
+            per_lane["keep"] = torch.ones(len(self.lanes), dtype=torch.bool, device=workspace.device)
         noise = workspace.noise_slots
         tensors = {
-            **{name: (t, LANE) for name, t in (per_lane | own | old | row | kept).items()},
+            **{name: (t, LANE) for name, t in per_lane.items()},
             **{name: (t, MOVING if t.dim() > 1 else SLOTS) for name, t in self._now.items()},
             **{n: (t[:, lanes], MOVING) if t.shape[1] > 1 else (t[:, 0], SLOTS) for n, t in noise.items()},
             **{name: (t, SHARED) for name, t in workspace.part_weights.items()},

@@ -18,7 +18,6 @@ OfLane = Callable[[Values], Values]
 
 # What tracing and `vmap` raise for functions that they do not support.
 REFUSALS = (Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError)
-PATHS = ("native", "plan", "replay", "eager", "looped")  # the fastest first
 
 
 @dataclass

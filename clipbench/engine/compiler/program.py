@@ -43,18 +43,17 @@ def build(
     outputs: Sequence[Tensor],
     allow: Sequence[str] = PATHS,
     of_lane: Function | None = None,
-    part_inputs: Sequence[Tensor] | None = None,
 ) -> Program:
     """Return the fastest program that writes what `function(*inputs)` returns into `outputs`.
 
-    `of_lane` is the function of one lane; or, with `part_inputs`, [lanes, 1 or parts, ...], of one part of a lane.
+    `of_lane` is the function of one lane, for compiled kernels.
     `inputs` are the tensors that every step reads, `outputs` those that it writes. A plan or a replay is used only if
     it agrees with the function on these inputs and on others. `inputs` are unchanged afterwards, `outputs` are not.
     """
     eager = Program("eager", partial(_run_and_copy, function, inputs, outputs))
     makers = [(path, make) for path, make in (("plan", _plan), ("replay", _replay)) if path in allow]
     if of_lane and "native" in allow and outputs[0].device.type == "cpu":
-        makers = [("native", partial(_native, of_lane, part_inputs)), *makers]
+        makers = [("native", partial(_native, of_lane)), *makers]
     original = [writable(x).clone() for x in inputs] if makers else []
     refusals: list[str] = []
     for path, make in makers:
@@ -74,15 +73,12 @@ def build(
 
 def _native(
     of_lane: Function,
-    part_inputs: Sequence[Tensor] | None,
     _: Function,
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
 ) -> Program:
-    axes = TensorAxes(part=None if part_inputs is None else 1)
-    given = [(tensor, axes) for tensor in part_inputs or inputs]
-    parts = 1 if part_inputs is None else outputs[0].shape[1]
-    native = NativeProgram(of_lane, given, [(tensor, axes) for tensor in outputs], parts)
+    given, written = ([(tensor, TensorAxes()) for tensor in some] for some in (inputs, outputs))
+    native = NativeProgram(of_lane, given, written)
     run = partial(Run([native]), range(len(outputs[0])))
     return Program("native", run, native.workspace_bytes)
 

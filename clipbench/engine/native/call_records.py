@@ -104,10 +104,10 @@ class Bound:
 
     def holds(self, address: int) -> bool:
         start = self.first.data_ptr()
-        return start <= address < start + extentbytes_apart(self.first)
+        return start <= address < start + extent_bytes(self.first)
 
 
-def extentbytes_apart(tensor: Tensor) -> int:
+def extent_bytes(tensor: Tensor) -> int:
     if tensor.numel() == 0:
         return 0
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
