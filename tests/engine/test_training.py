@@ -13,6 +13,7 @@ from scipy import stats
 from clipbench import datasets, engine
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
+from clipbench.engine import lane_group
 from clipbench.engine.inputs.gradient_noise import draw, generator
 from clipbench.planning.build import prepare
 from clipbench.plugins import registry
@@ -549,3 +550,12 @@ def test_a_stream_reaches_its_target_and_passes_its_limit_as_the_loop_does():
     val = records.epochs["val/loss"][records.epochs["id"] == trials[0].id]
     reached = next((epoch for epoch, loss in enumerate(val, 1) if loss <= 0.5), None)
     assert records.records["epochs_to_target"][list(records.records["id"]).index(trials[0].id)] == reached
+
+
+def test_a_short_training_is_timed_within_its_steps(monkeypatch):
+    """A schedule need not have a factor after the last step."""
+    asked = []
+    monkeypatch.setattr(lane_group, "factor_of_step", lambda schedule, steps: lambda step: asked.append(step) or 1.0)
+    train = replace(training("mlp", "float32", 5), schedule=C("linear", final=0.0, warmup=0))
+    assert engine.seconds_per_lane_step(trials_of("mlp", "sgd", ["none", "norm"], train), "cpu", 4) > 0
+    assert set(asked) == set(range(5))
