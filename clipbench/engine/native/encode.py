@@ -47,12 +47,12 @@ class Encoder:
             if target not in self._encodings:
                 self._records = self._parts(target, arguments, keywords, out)
             else:
-                self._by_rule(target, arguments, keywords, out)
+                self._by_encoding(target, arguments, keywords, out)
         finally:
             made, self._records = self._records, before
         return made
 
-    def _by_rule(self, target: Any, arguments: Sequence[Any], keywords: dict[str, Any], out: Any) -> None:
+    def _by_encoding(self, target: Any, arguments: Sequence[Any], keywords: dict[str, Any], out: Any) -> None:
         try:
             self._encodings[target](self, out, *arguments, **keywords)
         except Unplannable as reason:  # of these arguments only

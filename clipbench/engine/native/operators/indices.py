@@ -43,13 +43,13 @@ def _gather(encoder: Encoder, out: Tensor, table: Tensor, dim: int, index: Tenso
 
 
 def _scatter(name: str) -> Encoding:
-    def rule(encoder: Encoder, out: Tensor, x: Tensor, dim: int, index: Tensor, source: Tensor | Scalar) -> None:
+    def encode(encoder: Encoder, out: Tensor, x: Tensor, dim: int, index: Tensor, source: Tensor | Scalar) -> None:
         _begin_with(encoder, out, x)
         source = encoder.of_kind(encoder.kind(out), source)
         part = source.expand(index.shape) if not source.dim() else _entry_of(source, index.shape)
         _look_up(encoder, name, _entry(out, dim, index.shape), part, out, [(dim, index)] if out.dim() else [])
 
-    return rule
+    return encode
 
 
 def _entry_of(source: Tensor, shape: Sequence[int]) -> Tensor:

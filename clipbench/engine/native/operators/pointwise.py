@@ -44,22 +44,22 @@ def _clamp(encoder: Encoder, out: Tensor, x: Any, min: Any = None, max: Any = No
 
 
 def _comparison(kernel: str, swapped: bool = False) -> Encoding:
-    def rule(encoder: Encoder, out: Tensor, *given: Any) -> None:
+    def encode(encoder: Encoder, out: Tensor, *given: Any) -> None:
         real = any(x.is_floating_point() if isinstance(x, Tensor) else isinstance(x, float) for x in given)
         kind, suffix = ("real", "") if real else ("integer", "_integer")
         a, b = (encoder.of_kind(kind, x) for x in given)
         encoder.mixed(kernel + suffix, out, *((b, a) if swapped else (a, b)))
 
-    return rule
+    return encode
 
 
 def _flags(kernel: str) -> Encoding:
-    def rule(encoder: Encoder, out: Tensor, *given: Any) -> None:
+    def encode(encoder: Encoder, out: Tensor, *given: Any) -> None:
         if out.dtype != torch.bool:
             raise Unplannable("an operator on bits of integers")
         encoder.mixed(kernel, out, *map(encoder.flag, given))
 
-    return rule
+    return encode
 
 
 def _where(encoder: Encoder, out: Tensor, condition: Tensor, a: Any, b: Any) -> None:
@@ -79,7 +79,7 @@ def _gelu(encoder: Encoder, out: Tensor, *given: Any, approximate: str = "none")
 
 
 def _last_number(kernel: str, operands: int, default: float = 0) -> Encoding:
-    """Return the rule of an operator that takes a number after its operands."""
+    """Return the encoding of an operator that takes a number after its operands."""
     return lambda encoder, out, *given: encoder.compute(
         kernel, out, *given[:operands], numbers=[float((*given, default)[operands])]
     )

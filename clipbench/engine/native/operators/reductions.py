@@ -18,12 +18,12 @@ SHORT, MANY = 256, 8  # rows of as few numbers are added up together, if they ar
 
 
 def _reduction(name: str) -> Encoding:
-    def rule(
+    def encode(
         encoder: Encoder, out: Tensor, x: Tensor, dims: Any = None, keepdim: bool = False, *, dtype: Any = None
     ) -> None:
         reduce(encoder, name, out, x, dims)
 
-    return rule
+    return encode
 
 
 def _mean(
@@ -107,12 +107,12 @@ def _deviation(encoder: Encoder, out: Tensor, *given: Any, **options: Any) -> No
 def _of_flags(name: str) -> Encoding:
     """Return the rule of `any` and `all`: the largest and the smallest of the flags as numbers."""
 
-    def rule(encoder: Encoder, out: Tensor, x: Tensor, dims: Any = None, keepdim: bool = False) -> None:
+    def encode(encoder: Encoder, out: Tensor, x: Tensor, dims: Any = None, keepdim: bool = False) -> None:
         found = encoder.scratch(out.shape)
         reduce(encoder, name, found, encoder.flag(x), dims)
         encoder.copy(out, found)
 
-    return rule
+    return encode
 
 
 # Along one dimension
@@ -136,16 +136,16 @@ def _softmax_backward(name: str) -> Encoding:
 
 
 def _running(name: str) -> Encoding:
-    def rule(encoder: Encoder, out: Tensor, x: Tensor, dim: int, *, dtype: Any = None) -> None:
+    def encode(encoder: Encoder, out: Tensor, x: Tensor, dim: int, *, dtype: Any = None) -> None:
         if out.dtype != encoder.dtype:
             raise Unplannable(f"sums up to each number of {out.dtype}")
         along(encoder, name, [out, encoder.real(x)], dim)
 
-    return rule
+    return encode
 
 
 def _place(largest: bool) -> Encoding:
-    def rule(encoder: Encoder, out: Tensor, x: Tensor, dim: int | None = None, keepdim: bool = False) -> None:
+    def encode(encoder: Encoder, out: Tensor, x: Tensor, dim: int | None = None, keepdim: bool = False) -> None:
         if x.dtype != encoder.dtype:
             raise Unplannable(f"the largest number of {x.dtype}")
         if dim is None:
@@ -157,17 +157,17 @@ def _place(largest: bool) -> Encoding:
         kept = out if keepdim or out.dim() == x.dim() else out.unsqueeze(dim)
         along(encoder, "place_of", [kept, x], dim, [int(largest)])
 
-    return rule
+    return encode
 
 
 def _largest_and_place(largest: bool) -> Encoding:
-    def rule(encoder: Encoder, out: tuple[Tensor, Tensor], x: Tensor, dim: int, keepdim: bool = False) -> None:
+    def encode(encoder: Encoder, out: tuple[Tensor, Tensor], x: Tensor, dim: int, keepdim: bool = False) -> None:
         if x.dtype != encoder.dtype:
             raise Unplannable(f"the largest number of {x.dtype}")
         reduce(encoder, "maximum_of" if largest else "minimum_of", out[0], x, dim)
         _place(largest)(encoder, out[1], x, dim, keepdim)
 
-    return rule
+    return encode
 
 
 def _sort(encoder: Encoder, out: tuple[Tensor, Tensor], x: Tensor, dim: int = -1, descending: bool = False) -> None:
