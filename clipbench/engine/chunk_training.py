@@ -192,11 +192,9 @@ class ChunkTraining:
             workspace.step += steps
             return
         alive = np.flatnonzero(self.status.alive).tolist()
-        for lane, model in enumerate(workspace.models):
-            model.stopped = lane not in alive
         for slot in range(steps):
             workspace.step += 1
-            gradients(slot, self._source.read, alive)
+            gradients(slot, self._source, alive)
             with torch.inference_mode():  # every operator costs a fifth less without autograd's bookkeeping
                 for group in self.groups:
                     group.step(slot, alive)

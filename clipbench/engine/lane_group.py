@@ -14,11 +14,11 @@ from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order
 from clipbench.engine.clipping.rule import Thresholds
 from clipbench.engine.gradients.workspace import Workspace
-from clipbench.engine.lowering import Lowered, NamedTensors
+from clipbench.engine.lowering import Bound, Lowered
 from clipbench.engine.native.native_program import NativeProgram, TensorAxes
 from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learning_rate
 from clipbench.engine.schedule_factor import factor_of_step
-from clipbench.engine.step import WEIGHTS, Step
+from clipbench.engine.step import WEIGHTS, Step, Values
 
 LANE, SHARED, MOVING, SLOTS = (
     TensorAxes(),
@@ -66,7 +66,7 @@ class LaneGroup:
         self.own: list[OwnOptimizer] = []
         self.seconds, self.steps = 0.0, 0  # what its steps took, and the lane-steps that were timed
 
-    def _bind(self, params: dict[str, Tensor], between: bool) -> NamedTensors:
+    def _bind(self, params: dict[str, Tensor], between: bool) -> dict[str, Bound]:
         """Return the tensors of a step by name: those of lanes, of steps, and what all share.
 
         What one half of a step hands over to the other, `between` them, is kept only where it is read.
@@ -80,7 +80,7 @@ class LaneGroup:
             per_lane |= {f"row.{number}": torch.zeros_like(self.memory["t"]) for number in range(WEIGHTS)}
             per_lane["keep"] = torch.ones(len(self.lanes), dtype=torch.bool, device=workspace.device)
         noise = workspace.noise_slots
-        tensors = {
+        tensors: dict[str, Bound] = {
             **{name: (t, LANE) for name, t in per_lane.items()},
             **{name: (t, MOVING if t.dim() > 1 else SLOTS) for name, t in self._now.items()},
             **{n: (t[:, lanes], MOVING) if t.shape[1] > 1 else (t[:, 0], SLOTS) for n, t in noise.items()},
@@ -90,7 +90,7 @@ class LaneGroup:
         if "privacy" in noise:
             share = float(self._trial.clip.as_dict().get("noise") or 0.0) / (workspace.scope.expected or 1)  # type: ignore[arg-type]
             tensors["privacy_share"] = (workspace.loss.new_tensor(share), SHARED)
-        return NamedTensors({n: t for n, (t, _) in tensors.items()}, {n: axes for n, (_, axes) in tensors.items()})
+        return tensors
 
     def _make_programs(self, owned: bool) -> list[Lowered]:
         given = {*self._now, "noise", "privacy", "privacy_share", "shares", "filled"}
@@ -106,20 +106,27 @@ class LaneGroup:
 
     def _lowered(self, stage: str, reads: set[str], writes: set[str]) -> Lowered:
         """Return the program of a stage of the step."""
-        workspace, bound = self._workspace, self._bound
-        inputs = [name for name in bound.tensors if _kind(name) in reads]
+        bound = self._bound
+        inputs = [name for name in bound if _kind(name) in reads]
         function, exact = getattr(self._torch, stage), getattr(self._exact, stage)
-        sample = {name: bound.axes[name].one(bound.tensors[name], 0, 0).clone() for name in inputs}
         with torch.no_grad():
-            results = function(sample)
-        outputs = [name for name in bound.tensors if _kind(name) in writes and name in results]
-        compiled = exact if workspace.device.type == "cpu" else None
-        return Lowered(function, compiled, bound, inputs, outputs, self.lanes)
+            results = function({name: axes.one(t, 0).clone() for name, (t, axes) in bound.items() if name in inputs})
+        outputs = [name for name in bound if _kind(name) in writes and name in results]
+
+        def positional(of_names: Callable[[Values], Values]) -> Callable[..., list[Tensor]]:
+            def of_lane(*tensors: Tensor) -> list[Tensor]:
+                results = of_names(dict(zip(inputs, tensors, strict=True)))
+                return [results[name] for name in outputs]
+
+            return of_lane
+
+        read, written = ([bound[name] for name in names] for names in (inputs, outputs))
+        return Lowered(positional(function), read, written, self.lanes, exact=positional(exact))
 
     def clipped(self) -> dict[str, Tensor]:
         """Return the gradients that the optimizer got at the last step, [lanes, ...]: zeros for a refused step."""
-        keep = self._bound.tensors["keep"]
-        blocks = {name: self._bound.tensors[f"gradient.{name}"] for name in self._workspace.params}
+        keep = self._tensor("keep")
+        blocks = {name: self._tensor(f"gradient.{name}") for name in self._workspace.params}
         return {n: torch.where(keep.view(-1, *[1] * (b.dim() - 1)), b, 0.0) for n, b in blocks.items()}
 
     @property
@@ -153,7 +160,10 @@ class LaneGroup:
                 raise ValueError("the optimizer has no `lr` that a schedule could change")
 
     def _gradient_of(self, row: int) -> Mapping[str, Tensor]:
-        return {name: self._bound.tensors[f"gradient.{name}"][row] for name in self._workspace.params}
+        return {name: self._tensor(f"gradient.{name}")[row] for name in self._workspace.params}
+
+    def _tensor(self, name: str) -> Tensor:
+        return self._bound[name][0]
 
     def prepare(self, first: int, steps: int) -> None:
         """Write thresholds, learning rates and numbers of the next steps, counted from 0, into the slots."""
@@ -181,8 +191,8 @@ class LaneGroup:
             before, after = self._programs
             before(slot, alive)
             for name, block in self._workspace.params.items():
-                self._bound.tensors[f"old.{name}"].copy_(block[self.lanes.start : self.lanes.stop])
-            keep = self._bound.tensors["keep"].tolist()
+                self._tensor(f"old.{name}").copy_(block[self.lanes.start : self.lanes.stop])
+            keep = self._tensor("keep").tolist()
             for lane in alive:
                 row = lane - self.lanes.start
                 if keep[row]:

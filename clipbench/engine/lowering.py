@@ -1,167 +1,216 @@
-"""Functions of one lane, turned into programs that run for many lanes: compiled kernels, `vmap`, or plain calls."""
+"""Functions of one lane, run for many lanes by the fastest method that supports them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from clipbench.engine.compiler import program
-from clipbench.engine.compiler.trace import Unplannable
+from clipbench.engine.compiler.trace import Unplannable, trace
 from clipbench.engine.native.native_program import NativeProgram, Run, TensorAxes
 
-Values = Mapping[str, Tensor]
-OfLane = Callable[[Values], Values]
+# Compiled kernels for one lane after another; the operators of the function mapped over lanes, or its Python code
+# mapped over lanes; its Python code for one lane after another. The fastest first.
+PATHS = ("native", "replay", "eager", "looped")
+
+Function = Callable[..., Sequence[Tensor]]
+Bound = tuple[Tensor, TensorAxes]
 
 # What tracing and `vmap` raise for functions that they do not support.
 REFUSALS = (Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError)
+# What only a fault of ours raises: a user's function has run before.
+FAULTS: tuple[type[Exception], ...] = (AssertionError, AttributeError, IndexError, KeyError)
+REPORT = "This is a fault of clipbench: please report it, with your model"
 
 
-@dataclass
-class NamedTensors:
-    """Tensors by name, and which of their dimensions are over lanes, parts and steps."""
-
-    tensors: dict[str, Tensor]
-    axes: dict[str, TensorAxes]
-
-    def pairs(self, names: Sequence[str]) -> list[tuple[Tensor, TensorAxes]]:
-        return [(self.tensors[name], self.axes[name]) for name in names]
-
-    def now(self, name: str, slot: int) -> Tensor:
-        """Return what lanes have at a step: [lanes, ...]."""
-        tensor, axes = self.tensors[name], self.axes[name]
-        if axes.step is not None:
-            tensor = tensor.select(axes.step, slot)
-        if axes.lane:
-            tensor = tensor.movedim(axes.lane - (axes.step is not None and axes.step < axes.lane), 0)
-        return tensor
+def slowest(paths: Iterable[str]) -> str:
+    """Return the path of what consists of these; empty if there are none."""
+    return max(paths, key=PATHS.index, default="")
 
 
 class Lowered:
-    """A function of one lane, from tensors by name to others; call it to take one step for all lanes."""
+    """A function of a part of one lane, for all lanes and parts; call it to take one step."""
 
     def __init__(
         self,
-        function: OfLane,
-        exact: OfLane | None,
-        bound: NamedTensors,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
+        function: Function,
+        inputs: Sequence[Bound],
+        outputs: Sequence[Bound],
         lanes: range,
+        parts: int = 1,
+        exact: Function | None = None,
     ) -> None:
-        """`exact` is the function for compiled kernels; None if there are none for it."""
-        self._bound, self._inputs, self._outputs, self._lanes = bound, inputs, outputs, lanes
+        """The tensors hold the lanes and the parts. `exact` is the function for compiled kernels, if that is another.
+
+        What the inputs hold now is what the function is tried on, and stays as it is; outputs do not.
+        """
+        self._function, self._inputs, self._outputs = function, inputs, outputs
+        self._lanes, self._parts = lanes, parts
         self.native: NativeProgram | None = None
         self.refusals: list[str] = []
-        if exact is not None:
-            try:
-                self.native = self._compiled(exact)
-                self.path = "native"
-                self._run = Run([self.native])
+        self._step, self.path = self._plain, "looped"
+        on_cpu = outputs[0][0].device.type == "cpu"
+        with torch.random.fork_rng(_cuda_devices(inputs)), torch.no_grad():
+            if not ((on_cpu and self._try("native", lambda: self._compile(exact or function))) or self._map()):
                 return
-            except REFUSALS as refusal:
-                self.refusals.append(f"native: {refusal}")
-        self._function = function
-        self._now = {name: bound.now(name, 0) for name in (*inputs, *outputs)}
-        self._moving = [name for name in inputs if bound.axes[name].step is not None]
-        self._recorded = [name for name in outputs if bound.axes[name].step is not None]
-        for name in {*self._moving, *self._recorded}:
-            self._now[name] = self._now[name].clone()
-        self._step = self._mapped() or self._plain
-        self.path = "looped" if self._step == self._plain else self._program.path
+        self._step = self._run if self.native else self._mapped_step
 
     def __call__(self, slot: int, alive: Sequence[int]) -> None:
         """Take the step of a slot, at least for these lanes."""
-        if self.native:
-            self._run(alive, slot, 1)
-            return
-        for name in self._moving:
-            self._now[name].copy_(self._bound.now(name, slot))
         try:
-            self._step()
+            self._step(slot, alive)
         except REFUSALS as refusal:  # a function may take another way at a later step
-            if self.path == "looped":
+            if self.path != "eager" or _is_out_of_memory(refusal):
                 raise
             self.refusals.append(f"vmap: {refusal}")
             self._step, self.path = self._plain, "looped"
-            self._step()
-        for name in self._recorded:
-            self._bound.now(name, slot).copy_(self._now[name])
+            self._step(slot, alive)
 
-    def _compiled(self, function: OfLane) -> NativeProgram:
-        bound = self._bound
-
-        def of_lane(*tensors: Tensor) -> list[Tensor]:
-            results = function(dict(zip(self._inputs, tensors, strict=True)))
-            return [results[name] for name in self._outputs]
-
-        inputs, outputs = bound.pairs(self._inputs), bound.pairs(self._outputs)
-        native = NativeProgram(of_lane, inputs, outputs, first_lane=self._lanes.start)
-        check(native, of_lane, inputs, outputs, len(self._lanes))
-        return native
-
-    def _mapped(self) -> Callable[[], None] | None:
-        """Return the function mapped over lanes; None if that is not supported."""
-        dims = tuple(None if self._bound.axes[name].lane is None else 0 for name in self._inputs)
-
-        def function(*tensors: Tensor) -> list[Tensor]:
-            def of_lane(*tensors: Tensor) -> list[Tensor]:
-                results = self._function(dict(zip(self._inputs, tensors, strict=True)))
-                return [results[name] for name in self._outputs]
-
-            mapped: list[Tensor] = vmap(of_lane, in_dims=dims)(*tensors)
-            return mapped
-
-        inputs, outputs = ([self._now[name] for name in names] for names in (self._inputs, self._outputs))
+    def _try(self, path: str, make: Callable[[], object]) -> bool:
         try:
-            with torch.no_grad():
-                function(*inputs)
-            self._program = program.build(function, inputs, outputs)
+            make()
         except REFUSALS as refusal:
-            self.refusals.append(f"vmap: {refusal}")
-            return None
-        self.refusals += self._program.refusals
-        return self._program
+            if _is_out_of_memory(refusal):
+                raise
+            self.refusals.append(f"{'vmap' if path == 'eager' else path}: {refusal}")
+            return False
+        except FAULTS as fault:
+            self.refusals.append(f"{path}: {type(fault).__name__}: {fault}. {REPORT}")
+            return False
+        self.path = path
+        return True
+
+    # Compiled kernels
+
+    def _compile(self, function: Function) -> None:
+        memory = [writable(tensor) for tensor, _ in (*self._inputs, *self._outputs)]
+        before = [tensor.clone() for tensor in memory]
+        try:
+            native = NativeProgram(function, self._inputs, self._outputs, self._parts, self._lanes.start)
+            run = Run([native])
+            for row in sorted({0, len(self._lanes) - 1}):
+                for part in sorted({0, self._parts - 1}):
+                    self._check_native(run, function, row, part)
+        finally:
+            for tensor, content in zip(memory, before, strict=True):
+                tensor.copy_(content)
+        self.native, self._compiled_run = native, run
+
+    def _check_native(self, run: Run, function: Function, row: int, part: int) -> None:
+        """Compare what the program and the function compute for a part of a lane, first for what the inputs hold."""
+        given, written = ([axes.one(t, row, part) for t, axes in some] for some in (self._inputs, self._outputs))
+        if (row, part) != (0, 0) or len(self._lanes) * self._parts == 1:
+            for tensor in given:
+                tensor.copy_(other_contents(tensor))
+        expected = [result.clone() for result in function(*(tensor.clone() for tensor in given))]
+        run([self._lanes.start + row])
+        if not all(map(close, written, expected)):
+            raise Unplannable(f"its results differ from those of the function. {REPORT}")
+
+    def _run(self, slot: int, alive: Sequence[int]) -> None:
+        self._compiled_run(alive, slot, 1)
+
+    # The function mapped over lanes and parts
+
+    def _map(self) -> bool:
+        given = [self._now(bound, 0).clone() for bound in self._inputs]
+        if not self._try("eager", lambda: self._vmap(given)):
+            return False
+        self._try("replay", lambda: self._trace(given))
+        return True
+
+    def _vmap(self, given: Sequence[Tensor]) -> None:
+        mapped = self._function
+        for axis in ("part", "lane") if self._parts > 1 else ("lane",):
+            dims = tuple(None if getattr(axes, axis) is None else 0 for _, axes in self._inputs)
+            mapped = vmap(mapped, in_dims=dims)
+        mapped(*(tensor.clone() for tensor in given))
+        self._mapped: Function = mapped
+
+    def _trace(self, given: Sequence[Tensor]) -> None:
+        """Replay the operators of the mapped function, if they return what it does for other inputs too."""
+        module = trace(self._mapped, given)
+        for contents in (given, [other_contents(tensor) for tensor in given]):
+            ours, theirs = (function(*(tensor.clone() for tensor in contents)) for function in (module, self._mapped))
+            if not all(map(close, ours, theirs)):
+                raise Unplannable("its results differ from those of the function")
+        self._mapped = module
+
+    def _mapped_step(self, slot: int, alive: Sequence[int]) -> None:
+        given = [
+            fixed if fixed is not None else self._now(self._inputs[n], slot) for n, fixed in enumerate(self._fixed)
+        ]
+        if self.path == "eager":  # the function may write into what it gets
+            given = [tensor.clone() for tensor in given]
+        with torch.no_grad():
+            results = self._mapped(*given)
+        held = {tensor.untyped_storage().data_ptr() for tensor in given}
+        # An input that is returned as it is may be another output too.
+        results = [r.clone() if r.untyped_storage().data_ptr() in held else r for r in results]
+        for bound, result in zip(self._outputs, results, strict=True):
+            self._now(bound, slot).copy_(result)
+
+    @cached_property
+    def _fixed(self) -> list[Tensor | None]:
+        """The inputs that are the same memory at every step."""
+        return [self._now(bound, 0) if bound[1].step is None else None for bound in self._inputs]
+
+    def _now(self, bound: Bound, slot: int) -> Tensor:
+        """Return what all lanes and parts have at a step: [lanes, parts, ...]; one part has no dimension."""
+        tensor, axes = bound
+        tensor = axes.of_step(tensor, slot)
+        if axes.lane is not None:
+            tensor = tensor.expand(len(self._lanes), *tensor.shape[1:])
+        if axes.part is not None and self._parts == 1:
+            tensor = tensor.select(int(axes.lane is not None), 0)
+        return tensor
+
+    # The function for one lane after another
 
     @torch.no_grad()
-    def _plain(self) -> None:
-        """Call the function for one lane after another."""
-        for lane in range(len(self._lanes)):
-            given = {
-                name: self._now[name] if self._bound.axes[name].lane is None else self._now[name][lane]
-                for name in self._inputs
-            }
-            results = self._function({name: value.clone() for name, value in given.items()})
-            for name in self._outputs:
-                self._now[name][lane].copy_(results[name])
+    def _plain(self, slot: int, alive: Sequence[int]) -> None:
+        for lane in alive:
+            for part in range(self._parts):
+                place = lane - self._lanes.start, part, slot
+                results = self._function(*(axes.one(tensor, *place).clone() for tensor, axes in self._inputs))
+                for (tensor, axes), result in zip(self._outputs, results, strict=True):
+                    axes.one(tensor, *place).copy_(result)
 
 
-def check(
-    native: NativeProgram,
-    of_part: Callable[..., Sequence[Tensor]],
-    inputs: Sequence[tuple[Tensor, TensorAxes]],
-    outputs: Sequence[tuple[Tensor, TensorAxes]],
-    lanes: int,
-) -> None:
-    """Raise if the program and the function return different numbers for the first lane or the last."""
-    places = [(lane, part) for lane in sorted({0, lanes - 1}) for part in sorted({0, native.parts - 1})]
-    given = [[axes.one(tensor, *place) for tensor, axes in inputs] for place in places]
-    written = [[axes.one(tensor, *place) for tensor, axes in outputs] for place in places]
-    memory = [tensor for tensor, _ in (*inputs, *outputs)]
-    before = [program.writable(tensor).clone() for tensor in memory]
-    run = Run([native])
-    for place, mine, theirs in zip(places, given, written, strict=True):
-        if place == places[-1]:
-            for tensor in mine:
-                tensor.copy_(program.other_contents(tensor))
-        with torch.no_grad():
-            expected = [result.clone() for result in of_part(*(tensor.clone() for tensor in mine))]
-        run([native.first_lane + place[0]])
-        agree = all(map(program.close, theirs, expected))
-        for tensor, content in zip(memory, before, strict=True):
-            program.writable(tensor).copy_(content)
-        if not agree:
-            raise Unplannable("its results differ from those of the function: please report it")
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether both are equal up to the order of sums, relative to the largest number of the tensor."""
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    finite = other[other.isfinite()].abs()
+    scale = float(finite.max()) if finite.numel() else 0.0
+    relative = 2.0 * torch.finfo(one.dtype).eps ** 0.75  # 1e-5 at float32, 4e-12 at float64
+    return torch.allclose(one, other, rtol=10 * relative, atol=relative * scale, equal_nan=True)
+
+
+def other_contents(contents: Tensor) -> Tensor:
+    """Return other contents of the same kind: indices stay in range, signs and sizes of numbers nearly the same."""
+    turned = contents.flip(tuple(range(contents.dim())))
+    if not contents.is_floating_point():
+        return turned
+    random = torch.rand_like(turned)
+    return torch.where(turned == 0, 0.01 * random, turned * (1 + 0.5 * random))
+
+
+def writable(tensor: Tensor) -> Tensor:
+    """Return a view with every element once: repeated elements of `expand` cannot be written to."""
+    tensor = tensor.detach()
+    for dimension, stride in enumerate(tensor.stride()):
+        if stride == 0:
+            tensor = tensor.narrow(dimension, 0, min(1, tensor.shape[dimension]))
+    return tensor
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _cuda_devices(bound: Sequence[Bound]) -> list[torch.device]:
+    return list({tensor.device for tensor, _ in bound if tensor.is_cuda})

@@ -43,7 +43,7 @@ def of(subject: Subject, records: pd.DataFrame, known: Sequence[TrainingRun] = (
 TRIALS = "A trial is one training of one arm with one seed. The seed determines initial weights, batches and noise."
 HASH = "Hash of the ids of all trials. Each id is the hash of the trial's options, its data and the user's own code."
 ENGINE = (
-    "How trials were trained: by compiled kernels (native), together as one tensor program of PyTorch (plan, replay, "
+    "How trials were trained: by compiled kernels (native), together as one tensor program of PyTorch (replay, "
     "eager), or one after another (looped)."
 )
 TYPED = "The command as typed. Trials that were already trained were not trained again."

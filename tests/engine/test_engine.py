@@ -224,13 +224,11 @@ class Shared(ChunkTraining):
 
     def _take_steps(self, size: int, steps: int) -> None:
         assert steps == 1
-        batch = tuple(t.new_zeros(self.workspace.copies, size, *t.shape[1:]) for t in self.workspace.like)
-        self._source.read(0, batch)
         for lane, loop in enumerate(self.loops):
             with torch.no_grad():
                 for name, parameter in loop.model.named_parameters():
                     parameter.copy_(self.workspace.params[name][lane])
-            loop.step(tuple(t[0] for t in batch))
+            loop.step(self._source.read(0, lane, size))
         super()._take_steps(size, steps)
 
 

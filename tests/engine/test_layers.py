@@ -1,17 +1,19 @@
-"""Layers as many models train them: PyTorch's numbers, values and gradients, and a plan of fewer kernels."""
+"""Layers as many models train them: PyTorch's numbers, values and gradients, and few compiled records."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad_and_value
 
-from clipbench.engine.compiler.program import build
 from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine.lowering import Lowered
+from clipbench.engine.native.native_program import TensorAxes
 
 KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -166,49 +168,43 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_model_of_ones_own_with_these_layers_has_a_plan(layer: str) -> None:
+def test_a_model_of_ones_own_with_these_layers_is_compiled(layer: str) -> None:
     torch.manual_seed(0)
     model = Reads(LAYERS[layer]())
-    names = [name for name, _ in model.named_parameters()]
     weights = [torch.stack([w.detach(), w.detach() * 0.9, w.detach() * 1.1]) for w in model.parameters()]
-    x, y = torch.randn(7, 12, 8), torch.randint(5, (7,))
-
-    def loss(params: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(functional_call(model, params, (x,)), y)
-
-    def step(*tensors: Tensor) -> tuple[Tensor, ...]:
-        with layers_for_many():
-            grads, losses = vmap(grad_and_value(loss))(dict(zip(names, tensors, strict=True)))
-        return losses, *grads.values()
-
-    outputs = [torch.zeros(3), *(torch.zeros_like(w) for w in weights)]
-    program = build(step, weights, outputs)
-    assert program.path == "plan", program.refusals
-    program()
+    y = torch.randint(5, (7,))
+    program, step, outputs = compiled(model, torch.randn(7, 12, 8), weights, lambda output: F.cross_entropy(output, y))
+    assert program.path == "native", program.refusals
+    program(0, range(3))
     for lane in range(3):
-        params = {n: w[lane].clone().requires_grad_() for n, w in zip(names, weights, strict=True)}
-        expected = loss(params)
-        torch.testing.assert_close(outputs[0][lane], expected.detach(), rtol=1e-5, atol=1e-6)
-        for mine, theirs in zip(outputs[1:], torch.autograd.grad(expected, list(params.values())), strict=True):
+        for mine, theirs in zip(outputs, step(*(w[lane] for w in weights)), strict=True):
             torch.testing.assert_close(mine[lane], theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_of_a_recurrence_accumulate_in_place_and_its_states_where_they_are_joined() -> None:
+def test_gradients_of_a_recurrence_accumulate_in_place() -> None:
     """What is left for each step: two products and a tanh forward, its derivative and three products backward."""
     torch.manual_seed(0)
-    model = Reads(nn.RNN(8, 8, batch_first=True), last=False)
-    names, steps = [name for name, _ in model.named_parameters()], 12
-    weights = [w.detach().expand(3, *w.shape).clone() for w in model.parameters()]
-    x = torch.randn(7, steps, 8)
+    model, steps = Reads(nn.RNN(8, 8, batch_first=True), last=False), 12
+    weights = [w.detach()[None].clone() for w in model.parameters()]
+    program, *_ = compiled(model, torch.randn(7, steps, 8), weights, lambda output: output.square().mean())
+    assert program.native is not None, program.refusals
+    assert program.native.piece.count <= 9 * steps + 40
+
+
+def compiled(
+    model: nn.Module, x: Tensor, weights: list[Tensor], loss: Callable[[Tensor], Tensor]
+) -> tuple[Lowered, Callable[..., Sequence[Tensor]], list[Tensor]]:
+    """The program of loss and gradients, the function itself, and the outputs."""
+    names = [name for name, _ in model.named_parameters()]
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         with layers_for_many():
-            grads, losses = vmap(
-                grad_and_value(lambda p: functional_call(model, p, (x,)).square().mean())  # type: ignore[attr-defined]
-            )(dict(zip(names, tensors, strict=True)))
-        return losses, *grads.values()
+            grads, value = grad_and_value(lambda params: loss(functional_call(model, params, (x,))))(
+                dict(zip(names, tensors, strict=True))
+            )
+        return value, *grads.values()
 
-    program = build(step, weights, [torch.zeros(3), *(torch.zeros_like(w) for w in weights)])
-    assert program.path == "plan", program.refusals
-    calls = len(program.step.calls)  # type: ignore[attr-defined]
-    assert calls <= 8 * steps + 30
+    lanes = len(weights[0])
+    outputs = [torch.zeros(lanes), *(torch.zeros_like(w) for w in weights)]
+    bound = [[(tensor, TensorAxes()) for tensor in some] for some in (weights, outputs)]
+    return Lowered(step, *bound, range(lanes)), step, outputs

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from clipbench.engine.compiler.trace import trace, value
-from tests.engine.test_program import MODELS, batch_of, over, stacked
+from tests.engine.step_functions import MODELS, batch_of, over, stacked
 
 Operation = tuple[object, ...]
 

@@ -39,7 +39,7 @@ def test_results_are_the_same(case, seeds, monkeypatch):
         mapped = engine.train(trials)
     finally:
         library.cache_clear()
-    assert set(mapped.records["engine"]) == {"plan"}
+    assert set(mapped.records["engine"]) == {"replay"}
     assert all("CLIPBENCH_NATIVE=0" in note for note in mapped.records["engine_note"])
     for name, column in compiled.steps.items():
         if column.dtype.kind == "f":

@@ -46,16 +46,6 @@ def extent(layout: Tensor) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride(), strict=True))
 
 
-def contiguous_run(tensor: Tensor) -> int:
-    """Return how many elements are contiguous in memory, in the order in which they are visited."""
-    run = 1
-    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
-        if size > 1 and stride != run:
-            break
-        run *= size
-    return run
-
-
 def overlap(one: Tensor, other: Tensor) -> bool:
     start, stop = one.data_ptr(), one.data_ptr() + extent(one) * one.element_size()
     first, end = other.data_ptr(), other.data_ptr() + extent(other) * other.element_size()

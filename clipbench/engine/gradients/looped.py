@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from clipbench.engine import generators
@@ -12,23 +14,19 @@ from clipbench.engine.model.network import Batch
 class LoopedGradients:
     """Loss and gradient of every part of the batch of every lane."""
 
-    path = "looped"
-
-    def __init__(self, tensors: LaneTensors, batch: Batch, sizes: list[int]) -> None:
+    def __init__(self, tensors: LaneTensors, sizes: list[int]) -> None:
         """`sizes` are the examples of each part."""
-        self._tensors, self._batch, self._sizes = tensors, batch, sizes
+        self._tensors, self._sizes = tensors, sizes
 
-    def __call__(self) -> None:
+    def __call__(self, lanes: Sequence[int], batch_of: Callable[[int], Batch]) -> None:
+        """Compute them for some lanes; `batch_of` returns the batch of a lane, which the model may change."""
         tensors = self._tensors
-        for lane, model in enumerate(tensors.models):
-            if model.stopped:
-                continue
+        for lane in lanes:
+            model = tensors.models[lane]
             generators.seed_all(generators.step_number(tensors.seeds[lane], tensors.step))  # once for all parts
+            x, y = batch_of(lane)
+            parts = zip(*(torch.split(t, self._sizes) for t in (x, y)), strict=True) if self._sizes[1:] else [(x, y)]
             absent = []
-            x, y = (part[lane if len(part) > 1 else 0] for part in self._batch)
-            parts = (
-                [(x, y)] if len(self._sizes) == 1 else zip(*(torch.split(t, self._sizes) for t in (x, y)), strict=True)
-            )
             for part, cut in enumerate(parts):
                 if self._sizes[part]:
                     tensors.loss[lane, part], grads = model.loss_and_gradients(cut)

@@ -28,14 +28,14 @@ class Scope:
         size, more = divmod(examples, self.parts or 1)
         return [size + 1] * more + [size] * ((self.parts or 1) - more)
 
-    def alike(self, examples: int) -> Iterator[tuple[slice, int]]:
-        """Yield runs of parts of one size above 0, and that size."""
+    def alike(self, examples: int) -> Iterator[tuple[slice, int, int]]:
+        """Yield runs of parts of one size above 0, the first example of each run, and that size."""
         parts = self.parts or 1
         size, more = divmod(examples, parts)
         if more:
-            yield slice(0, more), size + 1
+            yield slice(0, more), 0, size + 1
         if size:
-            yield slice(more, parts), size
+            yield slice(more, parts), more * (size + 1), size
 
     def shares(self, examples: int) -> list[float]:
         """Return the weight of each part's mean in the average."""

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
 
 from clipbench.core.trial import Component, Training, Trial, Value
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine.compiler import program
 from clipbench.engine.gradients.looped import LoopedGradients
 from clipbench.engine.gradients.microbatches import Scope, scope_of
-from clipbench.engine.inputs.batches import TrainingLength
-from clipbench.engine.layers.replace import layers_for_many
-from clipbench.engine.lowering import REFUSALS, check
+from clipbench.engine.inputs.batches import BatchSource, TrainingLength
+from clipbench.engine.lowering import Lowered, slowest
 from clipbench.engine.model.evaluation import Evaluation
 from clipbench.engine.model.lane_tensors import LaneTensors
 from clipbench.engine.model.network import Batch
-from clipbench.engine.native.native_program import NativeProgram, Run, TensorAxes
+from clipbench.engine.native.native_program import NativeProgram, TensorAxes
 from clipbench.engine.step import STATISTICS
 
 # Divergence is checked after so many steps, and at the end of an epoch; they are taken in one call.
@@ -93,26 +90,26 @@ class Workspace(LaneTensors):
         self.noise_slots = {name: new(size) for name, size in elements.items()}
         self.example_slots: Batch | None = None
         self.index_slots: Tensor | None = None
+        first = torch.arange(self.length.batch, device=self.device) % len(x)  # what programs are tried on
+        shape = (self.slots, self.copies, self.length.batch)
         if is_stream:
-            shape = (self.slots, self.copies, self.length.batch)
-            self.example_slots = x.new_zeros(*shape, *x.shape[1:]), y.new_zeros(*shape, *y.shape[1:])
+            samples = (part[first].expand(*shape, *part.shape[1:]).clone() for part in (x, y))
+            self.example_slots = next(samples), next(samples)
         elif not self.length.whole:
-            self.index_slots = torch.zeros(
-                self.slots, self.copies, self.length.batch, dtype=torch.long, device=self.device
-            )
+            self.index_slots = first.expand(shape).clone()
         self.rows = self.loss.new_zeros(self.slots, STATISTICS, self.lanes)
         self.part_weights = {name: self.loss.new_zeros(self.scope.parts) for name in ("shares", "filled")}
 
     @property
     def path(self) -> str:
-        """How gradients are computed: native, plan, replay, eager or looped."""
-        order = ("looped", "eager", "replay", "plan", "native")
-        return min((each.path for each in self._programs.values()), key=order.index, default="")
+        """How gradients are computed: one of `PATHS`."""
+        return slowest(each.path for each in self._programs.values())
 
     @property
     def note(self) -> str:
-        """Why gradients are not computed by the fastest method; empty if they are."""
-        return self.loop_reason or next((each.refusals[0] for each in self._programs.values() if each.refusals), "")
+        """Why gradients or evaluations are not computed by the fastest method; empty if they are."""
+        refusals = [refusal for each in self._programs.values() for refusal in each.refusals]
+        return self.loop_reason or next(iter([*refusals, *self.evaluate.refusals]), "")
 
     @property
     def bytes(self) -> int:
@@ -120,12 +117,12 @@ class Workspace(LaneTensors):
         return self.params.storage.nbytes + sum(g.nbytes for g in self.grads.values())
 
     @cached_property
-    def _epoch_program(self) -> tuple[program.Program, Tensor, Tensor]:
+    def _epoch_measures(self) -> tuple[Lowered, Tensor]:
         """The program of `vanishing_and_norms`, and its results."""
-        inputs = [self.part_weights["shares"].expand(self.lanes, -1), *self.grads.values(), *self.params.values()]
-        vanishing, norms = self.loss.new_zeros(2, self.lanes)
-        run = program.build(vmap(self._measured), inputs, [vanishing, norms], of_lane=self._measured)
-        return run, vanishing, norms
+        measured = self.loss.new_zeros(2, self.lanes)
+        blocks = [(block, TensorAxes()) for block in (*self.grads.values(), *self.params.values())]
+        inputs = [(self.part_weights["shares"], TensorAxes(lane=None)), *blocks]
+        return Lowered(self._measured, inputs, [(row, TensorAxes()) for row in measured], range(self.lanes)), measured
 
     def _measured(self, shares: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         grads, weights = tensors[: len(self.params)], tensors[len(self.params) :]
@@ -135,9 +132,9 @@ class Workspace(LaneTensors):
 
     def vanishing_and_norms(self) -> tuple[Tensor, Tensor]:
         """Return the share of each lane's raw gradient elements below 1e-8 at the last step, and the weights' norm."""
-        run, vanishing, norms = self._epoch_program
-        run()
-        return vanishing, norms
+        run, measured = self._epoch_measures
+        run(0, range(self.lanes))
+        return measured[0], measured[1]
 
     def gradients(self, size: int) -> Gradients:
         """Return the programs for batches of that size."""
@@ -155,40 +152,27 @@ class Gradients:
     """The loss and the gradient of every part of a batch of one size, of every lane."""
 
     def __init__(self, workspace: Workspace, size: int) -> None:
-        self._workspace, self._size = workspace, size
-        self.native: list[NativeProgram] = []
-        self.refusals: list[str] = []
-        filled = min(size, workspace.scope.parts or 1)
+        self._size, scope = size, workspace.scope
+        filled = min(size, scope.parts or 1)
         self._empty = [t[:, filled:] for t in (workspace.loss, *workspace.grads.values())]
-        if workspace.loop_reason:
-            self.path = "looped"
-            self._batch = self._empty_batch()
-            self._steps: list[Callable[[], None]] = [
-                LoopedGradients(workspace, self._batch, workspace.scope.sizes(size))
-            ]
-            return
-        if workspace.device.type == "cpu":
-            try:
-                self.native = [self._compiled(chosen, each) for chosen, each in workspace.scope.alike(size)]
-                self.path, self._run = "native", Run(self.native)
-                return
-            except REFUSALS as refusal:
-                self.native, self.refusals = [], [f"native: {refusal}"]
-        self._batch = self._empty_batch()
-        programs = [self._mapped(chosen, each) for chosen, each in workspace.scope.alike(size)]
-        self.path = min((each.path for each in programs), key=("eager", "replay", "plan").index)
-        self._steps = list(programs)
-        self.refusals += programs[0].refusals
+        self._looped = LoopedGradients(workspace, scope.sizes(size)) if workspace.loop_reason else None
+        self._programs = [] if self._looped else [_lowered(workspace, *run) for run in scope.alike(size)]
+        self.path = slowest(each.path for each in self._programs) or "looped"
+        self.refusals = [refusal for each in self._programs for refusal in each.refusals]
 
-    def __call__(self, slot: int, read: Callable[[int, Batch], None], alive: Sequence[int]) -> None:
-        """Compute them for a slot of the block, at least of these lanes; `read` copies its batch."""
+    @property
+    def native(self) -> list[NativeProgram]:
+        """The compiled programs; empty if some of it is not compiled."""
+        compiled = [each.native for each in self._programs if each.native]
+        return compiled if len(compiled) == len(self._programs) else []
+
+    def __call__(self, slot: int, source: BatchSource, alive: Sequence[int]) -> None:
+        """Compute them for a slot of the block, at least of these lanes."""
         self.clear_empty()
-        if self.native:
-            self._run(alive, slot, 1)
-            return
-        read(slot, self._batch)
-        for step in self._steps:
-            step()
+        if self._looped:
+            self._looped(alive, lambda lane: source.read(slot, lane, self._size))
+        for program in self._programs:
+            program(slot, alive)
 
     def clear_empty(self) -> None:
         """Set the gradients of parts without examples to 0."""
@@ -196,64 +180,29 @@ class Gradients:
             if block.numel():
                 block.zero_()
 
-    def _compiled(self, chosen: slice, size: int) -> NativeProgram:
-        """Return the kernels for the parts of one size."""
-        workspace, names = self._workspace, len(self._workspace.params) + len(self._workspace.states)
-        first, count = sum(workspace.scope.sizes(self._size)[: chosen.start]), chosen.stop - chosen.start
-        weights = [(t, TensorAxes()) for t in (*workspace.params.values(), *workspace.states.values())]
 
-        def cut(slots: Tensor) -> tuple[Tensor, TensorAxes]:
-            """[slots, copies, batch, ...] -> [slots, copies, parts, size, ...]"""
-            parts = torch.unflatten(slots[:, :, first : first + count * size], 2, (count, size))
-            return parts, TensorAxes(lane=1, part=2, step=0)
+def _lowered(workspace: Workspace, chosen: slice, first: int, size: int) -> Lowered:
+    """Return the program for some parts of one size; `first` is the number of their first example."""
+    names, count = len(workspace.params) + len(workspace.states), chosen.stop - chosen.start
+    weights = [(t, TensorAxes()) for t in (*workspace.params.values(), *workspace.states.values())]
 
+    def cut(slots: Tensor) -> tuple[Tensor, TensorAxes]:
+        """[slots, copies, batch, ...] -> [slots, copies, parts, size, ...]"""
+        parts = torch.unflatten(slots[:, :, first : first + count * size], 2, (count, size))
+        return parts, TensorAxes(lane=1, part=2, step=0)
+
+    if workspace.index_slots is not None:
+        batch = [cut(workspace.index_slots)]
+    elif workspace.example_slots is not None:
+        batch = [*map(cut, workspace.example_slots)]
+    else:  # constants, if all parts have them: what is computed of them alone is computed once
+        batch = [cut(t[None, None].clone()) for t in workspace.like] if workspace.scope.parts else []
+    outputs = [(t[:, chosen], TensorAxes(part=1)) for t in (workspace.loss, *workspace.grads.values())]
+
+    def of_part(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = tensors[names:]
         if workspace.index_slots is not None:
-            inputs = [*weights, cut(workspace.index_slots)]
-        elif workspace.example_slots is not None:
-            inputs = [*weights, *map(cut, workspace.example_slots)]
-        elif workspace.scope.parts:
-            whole = [t[None, None] for t in workspace.like]
-            inputs = [*weights, *map(cut, whole)]
-        else:
-            inputs = weights
-        outputs = [(t[:, chosen], TensorAxes(part=1)) for t in (workspace.loss, *workspace.grads.values())]
+            given = tuple(table.index_select(0, given[0]) for table in workspace.like)
+        return workspace.loss_and_gradient(*tensors[:names], *(given or workspace.like))
 
-        def of_part(*tensors: Tensor) -> tuple[Tensor, ...]:
-            given = tensors[names:]
-            if workspace.index_slots is not None:
-                given = tuple(table.index_select(0, given[0]) for table in workspace.like)
-            return workspace.loss_and_gradient(*tensors[:names], *(given or workspace.like))
-
-        native = NativeProgram(of_part, inputs, outputs, count)
-        check(native, of_part, inputs, outputs, workspace.lanes)
-        return native
-
-    def _mapped(self, chosen: slice, size: int) -> program.Program:
-        """Return the same function mapped over lanes and parts."""
-        workspace, lanes = self._workspace, self._workspace.lanes
-        first, count = sum(workspace.scope.sizes(self._size)[: chosen.start]), chosen.stop - chosen.start
-        batch = [t.expand(lanes, *t.shape[1:]) for t in self._batch]
-        outputs = [workspace.loss, *workspace.grads.values()]
-        if workspace.scope.parts:
-            batch = [torch.unflatten(t[:, first : first + count * size], 1, (count, size)) for t in batch]
-            outputs = [t[:, chosen] for t in outputs]
-        else:
-            outputs = [t[:, 0] for t in outputs]
-        inputs = [*workspace.params.values(), *workspace.states.values(), *batch]
-        return program.build(self._losses_and_gradients, inputs, outputs)
-
-    def _losses_and_gradients(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        workspace = self._workspace
-        params, states, batch = workspace.named(tensors)
-        each = grad_and_value(workspace.network.loss)
-        if workspace.scope.parts:
-            each = vmap(each, in_dims=(None, None, 0, 0))
-        with layers_for_many():
-            grads, loss = vmap(each)(params, states, *batch)
-        return (loss, *(grads[name] for name in workspace.params))
-
-    def _empty_batch(self) -> Batch:
-        workspace = self._workspace
-        x, y = workspace.like
-        shape = (workspace.copies, self._size)
-        return x.new_zeros(*shape, *x.shape[1:]), y.new_zeros(*shape, *y.shape[1:])
+    return Lowered(of_part, [*weights, *batch], outputs, range(workspace.lanes), count)

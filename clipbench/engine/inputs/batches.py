@@ -68,8 +68,8 @@ class BatchSource(Protocol):
     def draw(self, step_in_epoch: int, steps: int) -> None:
         """Draw the batches of the next steps, of one size, into slots 0, 1, ..."""
 
-    def read(self, slot: int, batch: Batch) -> None:
-        """Copy the examples of a slot into a batch: [copies, size, ...]."""
+    def read(self, slot: int, lane: int, size: int) -> Batch:
+        """Return a copy of the examples of a lane that were drawn into a slot."""
 
 
 def batch_source(
@@ -99,9 +99,9 @@ class FullBatch:
     def draw(self, step_in_epoch: int, steps: int) -> None:
         """There is nothing to draw."""
 
-    def read(self, slot: int, batch: Batch) -> None:
-        for target, examples in zip(batch, self._part, strict=True):
-            target.copy_(examples)
+    def read(self, slot: int, lane: int, size: int) -> Batch:
+        x, y = (examples.clone() for examples in self._part)
+        return x, y
 
 
 class ShuffledBatches:
@@ -123,10 +123,10 @@ class ShuffledBatches:
         rows = self._rows[:, start : start + steps * size].view(len(self._rows), steps, size)
         self._slots[:steps, :, :size].copy_(rows.transpose(0, 1))
 
-    def read(self, slot: int, batch: Batch) -> None:
-        index = self._slots[slot, :, : batch[0].shape[1]].reshape(-1)
-        for target, examples in zip(batch, self._part, strict=True):
-            torch.index_select(examples, 0, index, out=target.view(-1, *examples.shape[1:]))
+    def read(self, slot: int, lane: int, size: int) -> Batch:
+        index = self._slots[slot, lane % self._slots.shape[1], :size]
+        x, y = (examples.index_select(0, index) for examples in self._part)
+        return x, y
 
 
 class StreamBatches:
@@ -145,6 +145,6 @@ class StreamBatches:
             for target, examples in zip(self._slots, zip(*drawn, strict=True), strict=True):
                 target[slot].copy_(torch.stack(examples)[self._rows])
 
-    def read(self, slot: int, batch: Batch) -> None:
-        for target, examples in zip(batch, self._slots, strict=True):
-            target.copy_(examples[slot])
+    def read(self, slot: int, lane: int, size: int) -> Batch:
+        x, y = (examples[slot, lane % examples.shape[1]].clone() for examples in self._slots)
+        return x, y

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from clipbench.engine import generators
-from clipbench.engine.compiler import program
 from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine.lowering import Lowered
 from clipbench.engine.model.lane_tensors import LaneTensors
+from clipbench.engine.native.native_program import TensorAxes
 
 # The number of examples in one pass: few, so that the activations of all lanes stay in the CPU cache.
 PIECE = 128
@@ -24,6 +25,7 @@ class Evaluation:
 
     def __init__(self, tensors: LaneTensors) -> None:
         self._tensors = tensors
+        self.refusals: list[str] = []
         self._predict = self._one_by_one if tensors.loop_reason else self._compiled()
         self._vmap_measures = not tensors.network.own_measures
 
@@ -60,23 +62,23 @@ class Evaluation:
         x = tensors.like[0]
         size = min(PIECE, max((len(part[0]) for part in tensors.parts.values() if part), default=1))
         piece = x[:1].expand(size, *x.shape[1:]).clone()
-        inputs = [*tensors.params.values(), *tensors.states.values(), piece.expand(tensors.lanes, *piece.shape)]
+        weights = [*tensors.params.values(), *tensors.states.values()]
         with torch.no_grad():
-            like = self._stacked(*inputs)
-        has_outputs = like.ndim >= 2 and like.shape[1] == size and tensors.network.has_data
+            like = self._of_one(*(block[0] for block in weights), piece)
+        has_outputs = like.ndim >= 1 and len(like) == size and tensors.network.has_data
         if not has_outputs or self._examples_interact(x[:size]):
             return self._whole
-        outputs = torch.empty_like(like, memory_format=torch.contiguous_format)
-        run = program.build(
-            lambda *given: (self._stacked(*given),), inputs, [outputs], of_lane=lambda *given: (self._of_one(*given),)
-        )
+        outputs = like.new_empty(tensors.lanes, *like.shape)
+        inputs = [*((block, TensorAxes()) for block in weights), (piece[None], TensorAxes())]
+        run = Lowered(lambda *given: (self._of_one(*given),), inputs, [(outputs, TensorAxes())], range(tensors.lanes))
+        self.refusals = run.refusals
 
         def predict(x: Tensor) -> Tensor:
             whole = outputs.new_empty(tensors.lanes, len(x), *outputs.shape[2:])
             for start in range(0, len(x), size):
                 some = x[start : start + size]
                 piece[: len(some)].copy_(some)
-                run()
+                run(0, range(tensors.lanes))
                 whole[:, start : start + size].copy_(outputs[:, : len(some)])
             return whole
 
@@ -98,18 +100,15 @@ class Evaluation:
 
     def _whole(self, x: Tensor) -> Tensor:
         tensors = self._tensors
-        return self._stacked(*tensors.params.values(), *tensors.states.values(), x.expand(tensors.lanes, *x.shape))
+        outputs: Tensor = vmap(self._of_one)(
+            *tensors.params.values(), *tensors.states.values(), x.expand(tensors.lanes, *x.shape)
+        )
+        return outputs
 
     def _of_one(self, *inputs: Tensor) -> Tensor:
         params, states, (x,) = self._tensors.named(inputs)
         with layers_for_many():
             return self._tensors.network.predict(params, states, x)
-
-    def _stacked(self, *inputs: Tensor) -> Tensor:
-        params, states, (x,) = self._tensors.named(inputs)
-        with layers_for_many():
-            outputs: Tensor = vmap(self._tensors.network.predict)(params, states, x)
-        return outputs
 
     def _one_by_one(self, x: Tensor) -> Tensor:
         return torch.stack([self._of_lane(lane, x) for lane in range(self._tensors.lanes)])

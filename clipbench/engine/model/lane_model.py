@@ -22,7 +22,6 @@ class LaneModel:
         self._network = network
         self._trained = trained_parameters(network.module)
         self.without_gradient: frozenset[str] = frozenset()  # the parameters that have no gradient at this step
-        self.stopped = False  # early: it must stay as it is
 
     @property
     def module(self) -> nn.Module:
@@ -34,9 +33,9 @@ class LaneModel:
             parameter.data = weights[name]
 
     def loss_and_gradients(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss on a batch, and its gradient: zeros for parameters that have none."""
+        """Return the loss on a batch, which the model may change, and its gradient: zeros where it has none."""
         self.module.zero_grad()
-        loss = self._network.plain_loss(*(part.clone() for part in batch))  # other lanes read the same batch
+        loss = self._network.plain_loss(*batch)
         backward(loss)
         refuse_other_parameters(self._trained, self.module)
         grads = {name: p.grad.to_dense() for name, p in self._trained.items() if p.grad is not None}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from clipbench.engine.compiler.lower import place
+from clipbench.engine.compiler.placement import place
 from clipbench.engine.compiler.rewrites import simplify, without_writing
 from clipbench.engine.compiler.trace import Unplannable, trace
 from clipbench.engine.native.call_records import FURTHEST, Bound, Loops, Record, fill_in
@@ -83,7 +83,7 @@ class Encoder:
         self.kept += module.buffers()
         self._divided.append(target)
         try:
-            return place(module, tensors, [each for each in outs if each is not None], self, thrifty=False)[0]
+            return place(module, tensors, [each for each in outs if each is not None], self)[0]
         finally:
             self._divided.pop()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.lower import place
+from clipbench.engine.compiler.placement import place
 from clipbench.engine.compiler.rewrites import simplify
 from clipbench.engine.compiler.trace import trace
 from clipbench.engine.native.call_records import Bound, Piece, Record
@@ -39,9 +39,15 @@ class TensorAxes:
         }
         return Bound(first, **{"lane": 0, **bytes_each})
 
-    def one(self, tensor: Tensor, lane: int, part: int) -> Tensor:
-        """Return what a part of a lane has at the first step."""
-        places = {self.lane: lane, self.part: part, self.step: 0}
+    def of_step(self, tensor: Tensor, step: int) -> Tensor:
+        """Return what all have at a step: [lanes, parts, ...], without dimensions that it does not have."""
+        front = [axis for axis in (self.step, self.lane, self.part) if axis is not None]
+        tensor = tensor.movedim(front, list(range(len(front))))
+        return tensor if self.step is None else tensor[step if tensor.shape[0] > 1 else 0]
+
+    def one(self, tensor: Tensor, lane: int, part: int = 0, step: int = 0) -> Tensor:
+        """Return what a part of a lane has at a step."""
+        places = {self.lane: lane, self.part: part, self.step: step}
         for axis in sorted((axis for axis in places if axis is not None), reverse=True):
             tensor = tensor.select(axis, places[axis] if tensor.shape[axis] > 1 else 0)
         return tensor
@@ -68,7 +74,7 @@ class NativeProgram:
         encoder = Encoder(self.library, dtype, bound, ENCODINGS)
         with torch.inference_mode():
             records: list[Record]
-            records, self.workspace_bytes = place(module, given, results, encoder, thrifty=False)
+            records, self.workspace_bytes = place(module, given, results, encoder)
         self._kept = (encoder.kept, module)  # the memory that records point to
         self._records = (Record * len(records))(*records)
         for record in self._records if first_lane else ():
