@@ -9,6 +9,7 @@ from pathlib import Path
 from clipbench.analysis import subject_cache
 from clipbench.analysis.subject import subject_of
 from clipbench.commands.session import Finished, Session, Settings, planned, store_of
+from clipbench.execution.choose_paths import with_choices
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.reporting.write import publish
@@ -39,6 +40,7 @@ def run(session: Session, path: str | Path) -> Finished:
         subject, store = subject_of(plan), store_of(plan, settings.results)
         with store.lock():
             session.begin(plan, store, uri, device)
+            plan = session.with_timed_choices(pool, plan, store, device)
             subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds)
             session.train_missing(pool, plan, store, device)
     session.progress.phase("Writing the report")
@@ -50,13 +52,16 @@ def preview(path: str | Path, settings: Settings) -> RunPreview:
     """Return what `run` would train, with time and memory estimated from a short timing."""
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
-        done = store_of(plan, settings.results).done()
+        store = store_of(plan, settings.results)
+        plan, done = with_choices(plan, store), store.done()
         chunks = plan.chunks(done, pool.size, device)
         seconds = START_SECONDS
         for cohort in plan.cohorts:
             mine = [chunk for chunk in chunks if chunk.cohort == cohort.id]
             if mine:
-                each = pool.call("clipbench.engine:seconds_per_lane_step", mine[0].trials, device, mine[0].lanes)
+                first = mine[0]
+                given = first.trials, device, first.lanes, first.loop_reason
+                each = pool.call("clipbench.engine:seconds_per_lane_step", *given)
                 seconds += each * sum(chunk.lane_steps for chunk in mine) / min(pool.size, len(mine))
         lanes = max((chunk.lanes for chunk in chunks), default=0)
         largest = max((cohort.lane_bytes for cohort in plan.cohorts), default=0)

@@ -21,6 +21,7 @@ from clipbench.core import measures
 from clipbench.core.records import Records
 from clipbench.core.trial import digest
 from clipbench.errors import InputError, Place, did_you_mean
+from clipbench.execution import choose_paths
 from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
@@ -129,6 +130,14 @@ class Session:
             self.progress.note(note)
         if uri:
             self.mirror = self._start_mirror(plan, store, uri, device)
+
+    def with_timed_choices(self, pool: WorkerPool, plan: Plan, store: Store, device: str) -> Plan:
+        """Return the plan with a choice for each cohort whether its trials are trained together; say where not."""
+        chosen = choose_paths.with_timed_choices(pool, plan, store, store.done(), device)
+        for before, after in zip(plan.cohorts, chosen.cohorts, strict=True):
+            if after.loop_reason != before.loop_reason:
+                self.progress.note(f"{after.trials[0].model.name}: {after.loop_reason}.")
+        return chosen
 
     def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str, phase: str = "") -> None:
         """Train the trials of a plan that the store does not have."""

@@ -16,6 +16,8 @@ from clipbench.engine.chunk_training import ChunkTraining, Progress
 from clipbench.engine.clipping.lane_order import FEWEST_LANES, padded
 from clipbench.engine.gradients.workspace import WorkspaceShape
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
+from clipbench.engine.model.network import DTYPES
+from clipbench.engine.native.library import NoLibrary, library
 from clipbench.engine.pruning import ChoosePruned
 
 # On some CPUs, MKL chooses the kernel of a batched matrix product by the number of matrices, and so rounds one lane
@@ -31,27 +33,49 @@ def train(
     trials: Sequence[Trial],
     device: str = "cpu",
     lanes: int = 0,
+    loop_reason: str = "",
     progress: Progress = lambda done: None,
     choose_pruned: ChoosePruned | None = None,
 ) -> Records:
     """Train one chunk: trials that differ only in arm, seed and optimizer, and whose arms share a scope.
 
-    The chunk is padded to `lanes` lanes, so that few different sizes occur. `choose_pruned` gets the measures of all
+    The chunk is padded to `lanes` lanes, so that few different sizes occur. With a `loop_reason`, its lanes are trained
+    one after another, though the model may allow more. `choose_pruned` gets the measures of all
     trials at the end of every epoch but the last, and returns the ids of the trials to prune; those stop there.
     """
     chunk = padded(trials, lanes)
-    workspace = WORKSPACES(WorkspaceShape.of(chunk, device))
+    workspace = WORKSPACES(WorkspaceShape.of(chunk, device, loop_reason))
     training = ChunkTraining(chunk, workspace)
     result = training.run(progress, choose_pruned)
     about = {"engine": workspace.path, "engine_note": training.note or None, "device": device}
     return tabulate.tabulate(result, len(trials), about)
 
 
-def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int) -> float:
+def seconds_per_lane_step(trials: Sequence[Trial], device: str, lanes: int, loop_reason: str = "") -> float:
     """Return the time of one step of one lane, measured in a short training whose result is discarded."""
+    return _timed(trials, device, lanes, loop_reason)[1]
+
+
+def seconds_by_path(
+    trials: Sequence[Trial], device: str, lanes: int, loop_reason: str, progress: Progress
+) -> tuple[str, float, float]:
+    """Return how lanes are trained together, and the time of a step of one lane then and one after another."""
+    return *_timed(trials, device, lanes, loop_reason), _timed(trials[:1], device, 0, "to time it")[1]
+
+
+def _timed(trials: Sequence[Trial], device: str, lanes: int, loop_reason: str) -> tuple[str, float]:
     chunk = padded(trials, lanes)
-    workspace = WORKSPACES(WorkspaceShape.of(chunk, device))
-    if workspace.loop_reason:  # lanes are trained one after another: the fewest are enough
+    workspace = WORKSPACES(WorkspaceShape.of(chunk, device, loop_reason))
+    if workspace.loop_reason:  # the fewest lanes are enough
         chunk = chunk[:FEWEST_LANES]
-        workspace = WORKSPACES(WorkspaceShape.of(chunk, device))
-    return ChunkTraining(chunk, workspace).seconds_per_step(TIMING_SECONDS) / len(chunk)
+        workspace = WORKSPACES(WorkspaceShape.of(chunk, device, loop_reason))
+    seconds = ChunkTraining(chunk, workspace).seconds_per_step(TIMING_SECONDS) / len(chunk)
+    return workspace.path, seconds
+
+
+def has_kernels(dtype: str) -> bool:
+    """Whether there are compiled kernels for a type of real numbers; they are compiled if they were not yet."""
+    try:
+        return bool(library(DTYPES[dtype]))
+    except NoLibrary:
+        return False

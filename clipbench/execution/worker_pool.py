@@ -55,7 +55,7 @@ class _Worker:
 
     def begin(self, chunk: Chunk, work: str, device: str, messages: Sequence[str]) -> None:
         self.chunk, self.progress, self.report = chunk, 0, None
-        self.send(work, (chunk.trials, device, chunk.lanes), messages)
+        self.send(work, (chunk.trials, device, chunk.lanes, chunk.loop_reason), messages)
 
     def answer(self, pruned: Collection[str]) -> None:
         self.report = None

@@ -23,10 +23,13 @@ MOST_NUMBERS = 2**18
 MOST_STEPS = 2048
 
 
-def record_chunk(trials: Sequence[Trial], device: str, lanes: int, progress: Progress) -> list[GradientStatistics]:
+def record_chunk(
+    trials: Sequence[Trial], device: str, lanes: int, loop_reason: str, progress: Progress
+) -> list[GradientStatistics]:
     """Train a chunk and return its statistics; an executor calls it in place of `clipbench.engine.train`."""
     chunk, data = padded(trials, lanes), trials[0].data
-    workspace = Workspace(WorkspaceShape.of(chunk, device), datasets.load(data) if data else None, slots=1)
+    shape = WorkspaceShape.of(chunk, device, loop_reason)
+    workspace = Workspace(shape, datasets.load(data) if data else None, slots=1)
     training = PilotTraining(chunk, workspace)
     result = training.run(progress)
     return [training.statistics(result, lane) for lane in range(len(trials))]

@@ -41,6 +41,7 @@ class Chunk:
     trials: tuple[Trial, ...]
     lanes: int  # number of lanes after padding; equal for all chunks of a cohort
     steps: int
+    loop_reason: str = ""  # of the cohort
     attempt: int = 1
 
     @property
@@ -124,7 +125,7 @@ def _cut(cohort: Cohort, missing: Sequence[Trial], workers: int, device: str) ->
         pieces = [list(itertools.chain(*seeds[at : at + together])) for at in range(0, len(seeds), together)]
     lanes = max(map(len, pieces))
     for trials in pieces:
-        yield Chunk(cohort.id, tuple(trials), lanes, cohort.steps)
+        yield Chunk(cohort.id, tuple(trials), lanes, cohort.steps, cohort.loop_reason)
 
 
 def _by_seed(trials: Sequence[Trial]) -> list[list[Trial]]:

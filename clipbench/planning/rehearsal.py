@@ -42,7 +42,7 @@ def rehearse(trial: Trial, dataset: Dataset | None) -> None:
     """Take two steps and evaluate every part of the data, as in training; raise what fails."""
     train = replace(trial.train, epochs=None, steps=2)
     short = replace(trial, train=train, clip=trial.clip.without("scope", "noise", "delta"))
-    workspace = Workspace(WorkspaceShape.of([short], "cpu"), dataset, loop_reason="it is a rehearsal", slots=1)
+    workspace = Workspace(WorkspaceShape.of([short], "cpu", "it is a rehearsal"), dataset, slots=1)
     training = ChunkTraining([short], workspace)
     states: list[dict[str, Snapshot]] = []
     training.rehearse(

@@ -157,4 +157,6 @@ def _cut(cohort: Cohort, parts: Sequence[Sequence[Trial]], workers: int, device:
     is_mixed = size >= FEWEST_OF_A_RULE * len({part[0].clip.name for part in parts})
     for number in range(count):
         chosen = ordered[number::count] if is_mixed else ordered[number * size : (number + 1) * size]
-        yield Chunk(cohort.id, tuple(itertools.chain.from_iterable(chosen)), size * lanes, cohort.steps)
+        yield Chunk(
+            cohort.id, tuple(itertools.chain.from_iterable(chosen)), size * lanes, cohort.steps, cohort.loop_reason
+        )

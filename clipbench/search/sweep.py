@@ -73,8 +73,9 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
         with store.lock(shared=True), storage.connection():
             opened = storage.open(store.folder)
             studies = [Study(contender, search, opened) for contender in contenders if contender.hyperparameters]
-            running = _Sweep(session, pool, plan, device, store, search, contenders, storage, studies)
             session.begin(plan, store, uri, device)
+            plan = session.with_timed_choices(pool, plan, store, device)
+            running = _Sweep(session, pool, plan, device, store, search, contenders, storage, studies)
             for note in notes(contenders):
                 session.progress.note(note)
             with heartbeats(running.send_heartbeats):

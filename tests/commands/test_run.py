@@ -22,6 +22,7 @@ from tests.cli_helpers import (
 CONTRACT = [
     "experiment.yaml",
     "runs.json",
+    "engine.json",
     "records",
     "epochs",
     "steps",

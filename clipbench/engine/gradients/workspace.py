@@ -41,32 +41,26 @@ class WorkspaceShape:
     device: str
     fingerprint: str = ""  # of the data's content
     scope: Value = "batch"
+    loop_reason: str = ""  # why lanes are trained one after another though the model may allow more
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], device: str) -> WorkspaceShape:
+    def of(cls, trials: Sequence[Trial], device: str, loop_reason: str = "") -> WorkspaceShape:
         first = trials[0]
         one_seed = len({trial.seed for trial in trials}) == 1
         (scope,) = {scope_of(trial.clip) for trial in trials}  # the arms of a chunk share their scope
-        return cls(first.data, first.model, first.train, len(trials), one_seed, device, first.fingerprint, scope)
+        alike = first.data, first.model, first.train, len(trials), one_seed, device, first.fingerprint
+        return cls(*alike, scope, loop_reason)
 
 
 class Workspace(LaneTensors):
     """The tensors of K lanes, the inputs of a block of steps, and the programs that compute gradients and measures."""
 
     def __init__(
-        self,
-        shape: WorkspaceShape,
-        dataset: Dataset | None,
-        loop_reason: str = "",
-        slots: int = 0,
-        keeps_clipped: bool = False,
+        self, shape: WorkspaceShape, dataset: Dataset | None, slots: int = 0, keeps_clipped: bool = False
     ) -> None:
-        """With a reason, lanes are trained one after another though the model may allow more.
-
-        `slots` limits the steps of a block, and `keeps_clipped` keeps the gradient that the optimizer got.
-        """
+        """`slots` limits the steps of a block, and `keeps_clipped` keeps the gradient that the optimizer got."""
         super().__init__(shape.model, shape.train, dataset, shape.device)
-        self.examination = replace(self.examination, loop_reason=self.examination.loop_reason or loop_reason)
+        self.examination = replace(self.examination, loop_reason=self.examination.loop_reason or shape.loop_reason)
         self.shape, self.keeps_clipped = shape, keeps_clipped
         self.length = TrainingLength.of(shape.train, dataset)
         self.scope = Scope.of(shape.scope, self.length.batch)
