@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,11 @@ class ChunkResult:
     status: LaneStatus
     rule_seconds: list[float]  # what a step of each lane takes more or less than that of the others
     seconds: float
+
+    @cached_property
+    def step_seconds(self) -> float:
+        """The mean time of a step of a lane."""
+        return self.seconds / sum(self.last_step(lane) for lane in range(len(self.trials)))
 
     def last_step(self, lane: int) -> int:
         """Return the last step that counts, from 1."""

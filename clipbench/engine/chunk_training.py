@@ -176,22 +176,21 @@ class ChunkTraining:
         for group in self.groups:
             group.prepare(self.step, steps)
         alive = self.status.alive
-        self._take_steps(self.length.size(step_in_epoch), steps)
+        self._take_steps(self.length.size(step_in_epoch), steps, np.flatnonzero(alive).tolist())
         rows = self.steps[self.step : self.step + steps]
         rows[:] = self.workspace.rows[:steps].numpy(force=True)
         rows[:, :, ~alive] = 0
         self.state.step += steps
 
-    def _take_steps(self, size: int, steps: int) -> None:
-        """Take the steps whose inputs were drawn."""
+    def _take_steps(self, size: int, steps: int, alive: Sequence[int]) -> None:
+        """Take the steps whose inputs were drawn, at least of the lanes that are alive."""
         workspace, gradients = self.workspace, self.workspace.gradients(size)
         if gradients.native and all(group.native for group in self.groups):
             gradients.clear_empty()
             for number, group in enumerate(self.groups):
-                self._run_group(number, group, size, steps)
+                self._run_group(number, group, size, steps, [lane for lane in alive if lane in group.lanes])
             workspace.step += steps
             return
-        alive = np.flatnonzero(self.status.alive).tolist()
         for slot in range(steps):
             workspace.step += 1
             gradients(slot, self._source, alive)
@@ -199,11 +198,10 @@ class ChunkTraining:
                 for group in self.groups:
                     group.step(slot, alive)
 
-    def _run_group(self, number: int, group: LaneGroup, size: int, steps: int) -> None:
+    def _run_group(self, number: int, group: LaneGroup, size: int, steps: int, alive: Sequence[int]) -> None:
         """Take the steps of a group by compiled programs: all steps of one lane, then of the next."""
         if (number, size) not in self._runs:
             self._runs[number, size] = Run([*self.workspace.gradients(size).native, *group.native])
-        alive = [lane for lane in group.lanes if self.status.alive[lane]]
         start = time.perf_counter()
         self._runs[number, size](alive, 0, steps)
         group.seconds += time.perf_counter() - start

@@ -37,7 +37,6 @@ def tabulate(result: ChunkResult, lanes: int, about: dict[str, Any]) -> Records:
 def _record(result: ChunkResult, lane: int, about: dict[str, Any]) -> dict[str, Any]:
     trial, diverged = result.trials[lane], int(result.status.diverged_step[lane])
     steps = result.steps[: result.last_step(lane), :, lane]
-    step_seconds = result.seconds / sum(result.last_step(each) for each in range(len(result.trials)))
     own_step = result.rule_seconds[lane]
     average_rule = sum(result.rule_seconds) / len(result.trials)
     return {
@@ -56,8 +55,8 @@ def _record(result: ChunkResult, lane: int, about: dict[str, Any]) -> dict[str, 
         "clip/cosine": _mean(steps[:, COSINE]),
         "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
         **_privacy(result, trial, len(steps)),
-        "seconds": step_seconds * len(steps),
-        "step_us": 1e6 * (step_seconds + own_step - average_rule),
+        "seconds": result.step_seconds * len(steps),
+        "step_us": 1e6 * (result.step_seconds + own_step - average_rule),
         **about,
     }
 

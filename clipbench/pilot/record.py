@@ -52,12 +52,12 @@ class PilotTraining(ChunkTraining):
         self._sample = torch.from_numpy(np.sort(draw.choice(size, count, replace=False))).to(workspace.device)
         self._recorded: list[dict[str, np.ndarray]] = []
 
-    def _take_steps(self, size: int, steps: int) -> None:
+    def _take_steps(self, size: int, steps: int, alive: Sequence[int]) -> None:
         if self.step % self.every:
-            super()._take_steps(size, steps)
+            super()._take_steps(size, steps, alive)
             return
         before = self._norms("w", self._weights) | {"old": self._sampled(self.workspace.params)}
-        super()._take_steps(size, steps)
+        super()._take_steps(size, steps, alive)
         seen = before | self._norms("v", self._weights) | {"new": self._sampled(self.workspace.params)}
         seen |= self._norms("n", self._units) | self._norms("m", self._units, math.inf)
         seen |= {"g": self._sampled(self._grads), "row_mean": self._row_means()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -222,14 +223,14 @@ class Shared(ChunkTraining):
     def attach(self, loops: list[oracle.Loop]) -> None:
         self.loops = loops
 
-    def _take_steps(self, size: int, steps: int) -> None:
+    def _take_steps(self, size: int, steps: int, alive: Sequence[int]) -> None:
         assert steps == 1
         for lane, loop in enumerate(self.loops):
             with torch.no_grad():
                 for name, parameter in loop.model.named_parameters():
                     parameter.copy_(self.workspace.params[name][lane])
             loop.step(self._source.read(0, lane, size))
-        super()._take_steps(size, steps)
+        super()._take_steps(size, steps, alive)
 
 
 @whole

@@ -111,17 +111,17 @@ class ShuffledBatches:
         """`slots` are the indices of the examples: [slots, copies, batch]."""
         self._length, self._part, self._slots = length, part, slots
         self.generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        self._seeds = list(seeds)[: slots.shape[1]]
-        self._rows = torch.zeros(slots.shape[1], length.examples, dtype=torch.long)  # of the epoch
+        self._orders = torch.zeros(len(self.generators), length.examples, dtype=torch.long)  # of the epoch
+        self._rows = rows_of(seeds, slots.shape[1])
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         length = self._length
         if step_in_epoch == 0:
-            orders = {seed: torch.randperm(length.examples, generator=g) for seed, g in self.generators.items()}
-            torch.stack([orders[seed] for seed in self._seeds], out=self._rows)
+            for order, generator in zip(self._orders, self.generators.values(), strict=True):
+                torch.randperm(length.examples, generator=generator, out=order)
         start, size = step_in_epoch * length.batch, length.size(step_in_epoch)
-        rows = self._rows[:, start : start + steps * size].view(len(self._rows), steps, size)
-        self._slots[:steps, :, :size].copy_(rows.transpose(0, 1))
+        drawn = self._orders[:, start : start + steps * size].view(-1, steps, size)
+        self._slots[:steps, :, :size] = drawn.transpose(0, 1).index_select(1, self._rows)
 
     def read(self, slot: int, lane: int, size: int) -> Batch:
         index = self._slots[slot, lane % self._slots.shape[1], :size]
@@ -136,8 +136,7 @@ class StreamBatches:
         """`slots` are the examples: [slots, copies, batch, ...]."""
         self._stream, self._slots = stream, slots
         self.generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        numbers = {seed: number for number, seed in enumerate(self.generators)}
-        self._rows = torch.tensor([numbers[seed] for seed in list(seeds)[: slots[0].shape[1]]])
+        self._rows = rows_of(seeds, slots[0].shape[1])
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         for slot in range(steps):
@@ -148,3 +147,9 @@ class StreamBatches:
     def read(self, slot: int, lane: int, size: int) -> Batch:
         x, y = (examples[slot, lane % examples.shape[1]].clone() for examples in self._slots)
         return x, y
+
+
+def rows_of(seeds: Sequence[int], copies: int) -> Tensor:
+    """Return the number of the seed of each copy, among the different seeds."""
+    numbers = {seed: number for number, seed in enumerate(dict.fromkeys(seeds))}
+    return torch.tensor([numbers[seed] for seed in seeds[:copies]])

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from clipbench.core.trial import Component
+from clipbench.engine.inputs.batches import rows_of
 from clipbench.plugins import registry
 
 # A call costs as much as drawing thousands of numbers: for small models, many steps are drawn at once.
@@ -26,9 +27,8 @@ class Noise:
         """`draw` returns the numbers of so many steps."""
         self._draw, self._slots = draw, slots
         self.generators = {seed: make(seed) for seed in seeds}
-        known = list(self.generators)
-        self._rows = torch.tensor([known.index(seed) for seed in list(seeds)[: slots.shape[1]]])
-        self.drawn = slots.new_zeros(steps, len(known), slots.shape[2])
+        self._rows = rows_of(seeds, slots.shape[1])
+        self.drawn = slots.new_zeros(steps, len(self.generators), slots.shape[2])
         self.used = torch.tensor([steps])  # of these steps
 
     def draw(self, steps: int) -> None:
