@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+# Less memory is never reused: kernels that only use the same scalar would have to stay in order.
+SMALL = 64
+
 
 @dataclass
 class MemoryPool:
@@ -19,7 +22,7 @@ class MemoryPool:
 
     def allocate(self, size: int) -> Tensor:
         """Return at least `size` bytes: the smallest free memory that is not much too large, or new memory."""
-        fitting = [b for b in self.free if size <= b.numel() <= max(2 * size, size + 4096)]
+        fitting = [b for b in self.free if SMALL < size <= b.numel() <= max(2 * size, size + 4096)]
         if not fitting:
             self.total_bytes += size
             return torch.empty(max(size, 1), dtype=torch.uint8, device=self.device)

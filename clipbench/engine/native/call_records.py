@@ -21,15 +21,35 @@ class _Operand(ctypes.Structure):
 class Record(ctypes.Structure):
     """One call of a kernel; the same as `Record` in kernels.c."""
 
+    spans: tuple[Span, ...]  # the memory of its operands
     _fields_ = [
         ("operator", ctypes.c_int32),
         ("count", ctypes.c_int32),
+        ("chain", ctypes.c_int32),
         ("size", ctypes.c_int32 * RANK),
         ("stride", ctypes.c_int32 * RANK * OPERANDS),
         ("whole", ctypes.c_int32 * WHOLES),
         ("number", ctypes.c_double * 2),
         ("operand", _Operand * OPERANDS),
     ]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The memory of an operand, in bytes."""
+
+    start: int
+    end: int
+    item: int  # of a number
+    is_written: bool
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it holds more than one number."""
+        return self.end - self.start > self.item
+
+    def overlaps(self, other: Span) -> bool:
+        return self.start < other.end and other.start < self.end
 
 
 @dataclass(frozen=True)

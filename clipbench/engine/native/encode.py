@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from clipbench.engine.compiler.placement import place
 from clipbench.engine.compiler.rewrites import simplify, without_writing
 from clipbench.engine.compiler.trace import Unplannable, trace
-from clipbench.engine.native.call_records import FURTHEST, Bound, Loops, Record, fill_in
+from clipbench.engine.native.call_records import FURTHEST, Bound, Loops, Record, Span, extent_bytes, fill_in
 from clipbench.engine.native.composed import COMPOSED
 from clipbench.engine.native.library import Library
 
@@ -24,6 +24,8 @@ Encoding = Callable[..., None]  # called with the encoder, the memory of the res
 SUFFIXES = {"real": "", "integer": "_integer", "flag": "_flag"}
 
 SYMMETRIC = ("add", "multiply")
+# How many operands are results, where it is not one; the others are only read.
+RESULTS = {"max_pool": 2, "sort": 2}
 
 
 class Encoder:
@@ -98,7 +100,7 @@ class Encoder:
         """Add a record; without `loops`, over operands of the shape of the first one."""
         if name not in self._operators:
             raise Unplannable(f"there is no kernel {name}")
-        record = Record(operator=self._operators[name], count=len(operands))
+        record = Record(operator=self._operators[name], count=len(operands), chain=1)
         fill_in(record, loops or Loops.over(operands))
         for position, tensor in enumerate(operands):
             self._point(record.operand[position], tensor)
@@ -109,6 +111,15 @@ class Encoder:
         for position, whole in enumerate(wholes):
             record.whole[position] = whole
         if operands[0].numel():
+            record.spans = tuple(
+                Span(
+                    each.data_ptr(),
+                    each.data_ptr() + extent_bytes(each),
+                    each.element_size(),
+                    position < RESULTS.get(name, 1),
+                )
+                for position, each in enumerate(operands)
+            )
             self._records.append(record)
         return record
 

@@ -28,11 +28,49 @@ static Operator *const operators[] = {OTHERS(ENTRY)};
 const char *const operator_names = OTHERS(NAME);
 #define COUNT ((int)(sizeof(operators) / sizeof(*operators)))
 const int64_t record_size = sizeof(Record);
+#define GRADUAL_NAMES "sum largest count_not_zero sum_of_sizes "
+#ifdef REAL_IS_DOUBLE
+const char *const gradual_names = GRADUAL_NAMES;
+#else
+const char *const gradual_names = GRADUAL_NAMES "root_of_squares";
+#endif
 
 typedef struct {
     const Record *records;
     int32_t count, parts; /* it is run for each part of a lane */
 } Program;
+
+#define LONGEST 12       /* records of a chain */
+#define CHAIN_BLOCK 2048 /* numbers that a record of a chain computes at a time */
+
+/* Compute the records of a chain, whose operands are at these addresses, block by block. */
+static int run_chain(const Record *first, char *(*p)[OPERANDS])
+{
+    Record part[LONGEST];
+    const Gradual *gradual[LONGEST];
+    double total[LONGEST] = {0};
+    const int count = first->chain;
+    const long numbers = first->size[RANK - 1];
+    memcpy(part, first, count * sizeof(Record));
+    for (int n = 0; n < count; n++) gradual[n] = gradual_of(part[n].operator < COUNT ? operators[part[n].operator] : 0);
+    for (long begin = 0; begin < numbers; begin += CHAIN_BLOCK) {
+        const int width = (int)(numbers - begin < CHAIN_BLOCK ? numbers - begin : CHAIN_BLOCK);
+        for (int n = 0; n < count; n++) {
+            const int number = part[n].operator;
+            part[n].size[RANK - 1] = width;
+            if (gradual[n]) {
+                total[n] = gradual[n]->fold(total[n], (const real *)p[n][1], width, 1, (const double[]){0});
+                p[n][1] += width * SIZE(real);
+                continue;
+            }
+            if ((number < COUNT ? operators[number] : pointwise_operators[number - COUNT])(part + n, p[n])) return 1;
+            for (int o = 0; o < part[n].count; o++) p[n][o] += (long)width * part[n].stride[o][RANK - 1];
+        }
+    }
+    for (int n = 0; n < count; n++)
+        if (gradual[n]) *(real *)p[n][0] = (real)gradual[n]->result(total[n], part[n].number[0]);
+    return 0;
+}
 
 /* Run programs one after another, for some steps of one lane, then of the next. Returns 0, or 1 if an index was out of
    range. */
@@ -42,14 +80,18 @@ int run(const Program *programs, int program_count, const int32_t *lanes, int la
         for (int64_t step = first; step < first + steps; step++)
             for (const Program *program = programs; program < programs + program_count; program++)
                 for (int part = 0; part < program->parts; part++)
-                    for (const Record *r = program->records; r < program->records + program->count; r++) {
-                        char *p[OPERANDS];
-                        for (int o = 0; o < r->count; o++) {
-                            const Operand *each = r->operand + o;
-                            p[o] = each->at + lanes[n] * each->lane + part * each->part + step * each->step;
-                        }
+                    for (const Record *r = program->records; r < program->records + program->count; r += r->chain) {
+                        char *p[LONGEST][OPERANDS];
+                        for (int c = 0; c < r->chain; c++)
+                            for (int o = 0; o < r[c].count; o++) {
+                                const Operand *each = r[c].operand + o;
+                                p[c][o] = each->at + lanes[n] * each->lane + part * each->part + step * each->step;
+                            }
                         const int number = r->operator;
-                        if ((number < COUNT ? operators[number] : pointwise_operators[number - COUNT])(r, p)) return 1;
+                        if (r->chain > 1 ? run_chain(r, p)
+                                         : (number < COUNT ? operators[number]
+                                                           : pointwise_operators[number - COUNT])(r, p[0]))
+                            return 1;
                     }
     return 0;
 }

@@ -39,8 +39,13 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         loaded = ctypes.CDLL(str(path))
-        lists = [ctypes.c_char_p.in_dll(loaded, name).value or b"" for name in ("operator_names", "pointwise_names")]
-        self.operators = {name.decode(): number for number, name in enumerate(b"".join(lists).split())}
+        others, pointwise, gradual = (
+            (ctypes.c_char_p.in_dll(loaded, f"{kind}_names").value or b"").decode().split()
+            for kind in ("operator", "pointwise", "gradual")
+        )
+        self.operators = {name: number for number, name in enumerate([*others, *pointwise])}
+        self.pointwise = range(len(others), len(self.operators))  # the numbers of those that work element by element
+        self.gradual = frozenset(self.operators[name] for name in gradual)  # of reductions that go on block by block
         self.record_size = ctypes.c_int64.in_dll(loaded, "record_size").value
         self.path, self.run = path, loaded.run
         self.run.argtypes = (

@@ -13,6 +13,7 @@ from clipbench.engine.compiler.placement import place
 from clipbench.engine.compiler.rewrites import simplify
 from clipbench.engine.compiler.trace import trace
 from clipbench.engine.native.call_records import Bound, Piece, Record
+from clipbench.engine.native.chains import Chains
 from clipbench.engine.native.encode import Encoder
 from clipbench.engine.native.library import Library, library
 from clipbench.engine.native.operators import ENCODINGS
@@ -75,6 +76,7 @@ class NativeProgram:
         with torch.inference_mode():
             records: list[Record]
             records, self.workspace_bytes = place(module, given, results, encoder)
+        records = Chains(records, self.library).ordered()
         self._kept = (encoder.kept, module)  # the memory that records point to
         self._records = (Record * len(records))(*records)
         for record in self._records if first_lane else ():

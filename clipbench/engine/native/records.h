@@ -28,6 +28,7 @@ typedef struct {
 
 typedef struct {
     int32_t operator, count; /* of operands */
+    int32_t chain;           /* this record and those after it, which are computed block by block; see chains.py */
     int32_t size[RANK];
     int32_t stride[OPERANDS][RANK];
     int32_t whole[WHOLES]; /* integers whose meaning is the operator's */

@@ -191,3 +191,32 @@ REDUCTION(root_of_squares, norm_of(r, in, 2))
 #else
 REDUCTION(root_of_squares, sqrt(folded(r, in, fold_squares, 0, (const double[]){0})))
 #endif
+
+/* Reductions of contiguous numbers that can go on from block to block: what they fold, and the result of that and the
+   number of the record. */
+typedef struct {
+    Operator *operator;
+    Fold *fold;
+    double (*result)(double total, double number);
+} Gradual;
+
+static double times(double total, double number) { return total * number; }
+static double itself(double total, double number) { return (void)number, total; }
+static double root(double total, double number) { return (void)number, sqrt(total); }
+
+static const Gradual GRADUAL[] = {
+    {sum, fold_sum, times},
+    {largest, fold_largest, itself},
+    {count_not_zero, fold_not_zero, itself},
+    {sum_of_sizes, fold_sizes, itself},
+#ifndef REAL_IS_DOUBLE
+    {root_of_squares, fold_squares, root},
+#endif
+};
+
+static const Gradual *gradual_of(Operator *operator)
+{
+    for (unsigned n = 0; n < sizeof(GRADUAL) / sizeof(*GRADUAL); n++)
+        if (GRADUAL[n].operator == operator) return GRADUAL + n;
+    return 0;
+}
