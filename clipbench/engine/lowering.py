@@ -23,7 +23,7 @@ Bound = tuple[Tensor, TensorAxes]
 REFUSALS = (Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError)
 # What only a fault of ours raises: a user's function has run before.
 FAULTS: tuple[type[Exception], ...] = (AssertionError, AttributeError, IndexError, KeyError)
-REPORT = "This is a fault of clipbench: please report it, with your model"
+REPORT = "This is a fault of clipbench: please report it, with your experiment and what `clipbench doctor` prints"
 
 
 def slowest(paths: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class Network:
 
     def __init__(self, module: nn.Module, train: Training, has_data: bool) -> None:
         self.module = module
+        self._in_training = False  # whether all its modules are in train mode
         self.has_data = has_data
         self.dtype = DTYPES[train.dtype]
         self._l1, self._l2 = train.l1, train.l2
@@ -68,7 +70,7 @@ class Network:
     def of(self, module: nn.Module) -> Network:
         """Return the same for another module."""
         other = copy.copy(self)
-        other.module = module
+        other.module, other._in_training = module, False
         return other
 
     @property
@@ -96,8 +98,10 @@ class Network:
 
     def plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the training loss of the module in train mode."""
-        self.module.train()
-        with blamed("model", f"training fails on inputs {tuple(x.shape)}", self._remedy()):
+        if not (self._in_training and self.module.training):  # it takes as long as a small layer
+            self.module.train()
+            self._in_training = True
+        with blamed("model", f"training fails on inputs {tuple(x.shape)}", self._remedy):
             output = _checked(self.module(*self._inputs(x)))
         with self._blamed_on_loss(output, y):
             loss = self._objective(output, y)
@@ -105,6 +109,7 @@ class Network:
 
     def plain_output(self, x: Tensor) -> Tensor:
         """Return the output of the module in eval mode."""
+        self._in_training = False
         self.module.eval()
         with blamed("model", f"evaluation fails on inputs {tuple(x.shape)}"):
             return _checked(self.module(*self._inputs(x)))
@@ -142,6 +147,7 @@ class Network:
         name = self._loss.name if self._loss else "of the model"
         return blamed("train.loss", f"the loss {name} fails on {_shapes(output, y)}", remedy)
 
+    @cached_property
     def _remedy(self) -> str:
         takes = inspect.signature(self.module.forward).parameters
         return "" if takes or not self.has_data else "Its forward takes no input; remove the data."
