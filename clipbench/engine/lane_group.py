@@ -137,7 +137,9 @@ class LaneGroup:
 
     @property
     def notes(self) -> list[str]:
-        return [refusal for each in self._programs for refusal in each.refusals]
+        """Why a step is not computed by the fastest method."""
+        own = [f"{self._trial.optimizer.name} is called for each trial and step"] if self.own else []
+        return [*(refusal for each in self._programs for refusal in each.refusals), *own]
 
     def start(self, trials: Sequence[Trial], steps: int) -> None:
         """Begin a training of these trials."""

@@ -132,7 +132,7 @@ class Lowered:
 
     def _trace(self, given: Sequence[Tensor]) -> None:
         """Replay the operators of the mapped function, if they return what it does for other inputs too."""
-        module = trace(self._mapped, given)
+        module = trace(self._mapped, given).module()
         for contents in (given, [other_contents(tensor) for tensor in given]):
             ours, theirs = (function(*(tensor.clone() for tensor in contents)) for function in (module, self._mapped))
             if not all(map(close, ours, theirs)):

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 
 from clipbench.engine.compiler import trace as graphs
 from clipbench.engine.compiler.memory import MemoryPool, extent, overlap, same_layout
-from clipbench.engine.compiler.trace import FACTORIES, RESHAPES, Operation, Unplannable, aten
+from clipbench.engine.compiler.trace import FACTORIES, RESHAPES, Operation, Traced, Unplannable, aten
 
 # Kernels that read each element of their arguments before they write it.
 IN_PLACE = (
@@ -25,19 +25,17 @@ Kernels = Callable[[Any, Sequence[Any], dict[str, Any], Any], list[Any]]
 
 
 def place(
-    module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kernels: Kernels
+    traced: Traced, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kernels: Kernels
 ) -> tuple[list[Any], int]:
     """Choose the memory of every value; return the calls of its kernels in order, and the bytes of that memory."""
-    return _Placement(module, inputs, outputs, kernels).run()
+    return _Placement(traced, inputs, outputs, kernels).run()
 
 
 class _Placement:
     """One pass over the graph, which chooses the memory of every value."""
 
-    def __init__(
-        self, module: GraphModule, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kernels: Kernels
-    ) -> None:
-        self.kernels, self.module, self.graph = kernels, module, module.graph
+    def __init__(self, traced: Traced, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kernels: Kernels) -> None:
+        self.kernels, self.constants, self.graph = kernels, traced.constants, traced.graph
         self.inputs, self.outputs = iter(inputs), outputs
         self.root = graphs.roots(self.graph)
         self.written = graphs.written(self.graph)
@@ -55,7 +53,7 @@ class _Placement:
             if node.op == "placeholder":
                 self.values[node] = next(self.inputs)
             elif node.op == "get_attr":
-                self.values[node] = getattr(self.module, node.target)
+                self.values[node] = self.constants[node.target]
                 self.constant.add(node)
             elif node.op == "call_function":
                 self._place(node)

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from clipbench.engine.compiler.trace import RESHAPES, Operation, aten, is_view, operations, roots, value, written
+from clipbench.engine.compiler.trace import (
+    RESHAPES,
+    Operation,
+    aten,
+    drop_unused,
+    is_view,
+    operations,
+    roots,
+    value,
+    written,
+)
 
 # Backward operators that write a gradient into zeros, and the view that selects the part.
 PARTS = {aten.select_backward.default: aten.select.int, aten.slice_backward.default: aten.slice.Tensor}
@@ -29,15 +39,15 @@ def simplify(graph: Graph) -> None:
     for node in operations(graph):
         if torch.Tag.inplace_view in node.target.tags:  # later nodes use the result, as that of the view
             node.target = without_writing(node.target)
-    graph.eliminate_dead_code()  # unused nodes must not count as readers
+    drop_unused(graph)  # unused nodes must not count as readers
     kept, root = written(graph), roots(graph)
     for node in pure(graph):
         fuse_product_and_sum(node, kept, root)
     straighten_factors(graph, pure(graph))
-    graph.eliminate_dead_code()
+    drop_unused(graph)
     for node in operations(graph):
         add_into_part(node)
-    graph.eliminate_dead_code()
+    drop_unused(graph)
 
 
 def without_writing(target: Any) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clipbench.plugins.without_dynamo import call_directly
@@ -43,20 +44,34 @@ class Untraceable(Unplannable):
     """A function whose graph would not do the same as the function."""
 
 
-def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> GraphModule:
+@dataclass(frozen=True)
+class Traced:
+    """The graph of a function, and the tensors in it that no operator makes, by the target of their nodes."""
+
+    graph: Graph
+    constants: dict[str, Tensor]
+
+    def module(self) -> GraphModule:
+        """Return the graph as a function."""
+        root = torch.nn.Module()
+        for name, constant in self.constants.items():
+            root.register_buffer(name, constant)
+        return GraphModule(root, self.graph)
+
+
+def trace(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Traced:
     """Return the aten graph of `function`; raise where a replay could differ from the function."""
     recorder = _Recorder(inputs)
     with torch.no_grad(), recorder:
         results = function(*inputs)
-    module = recorder.module(results)
-    nodes = operations(module.graph)
-    for node in nodes:
+    graph = recorder.graph_of(results)
+    for node in operations(graph):
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise Untraceable(f"{node.target} draws random numbers")
-    for root in written(module.graph):
+    for root in written(graph):
         if root.op != "call_function":
             raise Untraceable(f"the function writes into its argument {root.name}")
-    return module
+    return Traced(graph, recorder.constants)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -67,7 +82,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.graph, self.constants = Graph(), torch.nn.Module()
+        self.graph = Graph()
+        self.constants: dict[str, Tensor] = {}
         self._nodes: MutableMapping[Tensor, Node] = WeakTensorKeyDictionary()
         for number, tensor in enumerate(inputs):
             self._add(tensor, self.graph.placeholder(f"input_{number}"))
@@ -85,35 +101,42 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if function is aten.detach.default:  # the same values in the same memory
             self._nodes[result] = self._node(args[0])
             return result
-        node = self.graph.call_function(function, tree_map(self._node, args), tree_map(self._node, kwargs or {}))
+        keywords = {name: self._node(value) for name, value in (kwargs or {}).items()}
+        node = self.graph.call_function(function, self._node(tuple(args)), keywords)
         self._add(result, node)
         for number, part in enumerate(result if isinstance(result, list | tuple) else ()):
             self._add(part, self.graph.call_function(operator.getitem, (node, number)))
         return result
 
-    def module(self, results: Sequence[Tensor]) -> GraphModule:
+    def graph_of(self, results: Sequence[Tensor]) -> Graph:
         self.graph.output(tuple(map(self._node, results)))
-        self.graph.eliminate_dead_code()
-        return GraphModule(self.constants, self.graph)
+        drop_unused(self.graph)
+        return self.graph
 
     def _add(self, result: Any, node: Node) -> None:
-        node.meta["val"] = tree_map_only(Tensor, _layout, result)
+        node.meta["val"] = _layout(result)
         if isinstance(result, Tensor):
             self._nodes[result] = node
 
     def _node(self, value: Any) -> Any:
-        """Return the node of a tensor; one that no operator has made is a constant."""
+        """Return the node of a tensor, also in lists; one that no operator has made is a constant."""
+        if isinstance(value, list | tuple):
+            return type(value)(map(self._node, value))
         if not isinstance(value, Tensor):
             return value
         if value not in self._nodes:
-            name = f"constant_{len(list(self.constants.buffers()))}"
-            self.constants.register_buffer(name, value)
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = value
             self._add(value, self.graph.get_attr(name))
         return self._nodes[value]
 
 
-def _layout(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+def _layout(result: Any) -> Any:
+    if isinstance(result, list | tuple):
+        return tuple(map(_layout, result))
+    if not isinstance(result, Tensor):
+        return result
+    return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device="meta")
 
 
 call_directly(_Recorder.__torch_dispatch__)
@@ -128,6 +151,20 @@ def operations(graph: Graph) -> list[Operation]:
     return found
 
 
+def drop_unused(graph: Graph) -> None:
+    """Drop what no result needs; torch.fx has that too, but takes five times as long."""
+    for node in reversed(graph.nodes):
+        if node.users or node.op not in ("call_function", "get_attr"):
+            continue
+        target: Any = node.target
+        keeps = isinstance(target, torch._ops.OpOverload) and (
+            target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
+        )
+        if not keeps:
+            graph.erase_node(node)
+
+
+@cache
 def is_view(target: Any) -> bool:
     if target in RESHAPES:
         return True

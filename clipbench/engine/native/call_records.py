@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -122,9 +123,11 @@ class Bound:
     part: int = 0
     step: int = 0
 
-    def holds(self, address: int) -> bool:
+    @cached_property
+    def span(self) -> range:
+        """The addresses of the first one."""
         start = self.first.data_ptr()
-        return start <= address < start + extent_bytes(self.first)
+        return range(start, start + extent_bytes(self.first))
 
 
 def extent_bytes(tensor: Tensor) -> int:

@@ -80,12 +80,12 @@ class Encoder:
 
         tensors = [x for x in leaves if isinstance(x, Tensor)]
         with torch.inference_mode(False):
-            module = trace(wanted, [_zeros(x) for x in tensors])
-        simplify(module.graph)
-        self.kept += module.buffers()
+            traced = trace(wanted, [_zeros(x) for x in tensors])
+        simplify(traced.graph)
+        self.kept += traced.constants.values()
         self._divided.append(target)
         try:
-            return place(module, tensors, [each for each in outs if each is not None], self)[0]
+            return place(traced, tensors, [each for each in outs if each is not None], self)[0]
         finally:
             self._divided.pop()
 
@@ -178,7 +178,7 @@ class Encoder:
         self.kept.append(tensor)
         operand.at = address = tensor.data_ptr()
         for bound in self._bound:
-            if bound.holds(address):
+            if address in bound.span:
                 operand.lane, operand.part, operand.step = bound.lane, bound.part, bound.step
                 return
 

@@ -70,14 +70,14 @@ class NativeProgram:
         given, results = ([each.first for each in some] for some in (bound[: len(inputs)], bound[len(inputs) :]))
         dtype = next(tensor.dtype for tensor, _ in outputs if tensor.is_floating_point())
         self.library = library(dtype)
-        module = trace(function, given)
-        simplify(module.graph)
+        traced = trace(function, given)
+        simplify(traced.graph)
         encoder = Encoder(self.library, dtype, bound, ENCODINGS)
         with torch.inference_mode():
             records: list[Record]
-            records, self.workspace_bytes = place(module, given, results, encoder)
+            records, self.workspace_bytes = place(traced, given, results, encoder)
         records = Chains(records, self.library).ordered()
-        self._kept = (encoder.kept, module)  # the memory that records point to
+        self._kept = (encoder.kept, traced.constants)  # the memory that records point to
         self._records = (Record * len(records))(*records)
         for record in self._records if first_lane else ():
             for operand in record.operand[: record.count]:
