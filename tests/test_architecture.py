@@ -24,7 +24,7 @@ LAYERS = (
     ("errors",),
     ("core",),
     ("plugins",),
-    ("datasets", "config", "stats"),
+    ("datasets", "config", "stats", "compiler"),
     ("store",),
     ("engine",),
     ("planning",),

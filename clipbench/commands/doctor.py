@@ -22,7 +22,7 @@ def examine(uri: str) -> dict[str, str]:
     """Return findings by name, in the order in which they are printed."""
     with WorkerPool(1) as pool:
         device = str(pool.call("clipbench.commands.devices:describe"))
-        kernels = str(pool.call("clipbench.engine.native.library:describe"))
+        kernels = str(pool.call("clipbench.compiler.library:describe"))
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     missing = {
         name: f"not installed ({use})" for name, use in OPTIONAL.items() if importlib.util.find_spec(name) is None

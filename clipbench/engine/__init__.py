@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from clipbench.compiler.library import NoLibrary, library
 from clipbench.core.records import Records
 from clipbench.core.trial import Trial
 from clipbench.engine import tabulate
@@ -17,7 +18,6 @@ from clipbench.engine.clipping.lane_order import FEWEST_LANES, padded
 from clipbench.engine.gradients.workspace import WorkspaceShape
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
 from clipbench.engine.model.network import DTYPES
-from clipbench.engine.native.library import NoLibrary, library
 from clipbench.engine.pruning import ChoosePruned
 
 # On some CPUs, MKL chooses the kernel of a batched matrix product by the number of matrices, and so rounds one lane

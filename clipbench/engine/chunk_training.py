@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.compiler.native_program import Run
 from clipbench.core.trial import Trial
 from clipbench.datasets import Stream
 from clipbench.engine import generators
@@ -21,7 +22,6 @@ from clipbench.engine.inputs.gradient_noise import Noise, gradient_noise, privac
 from clipbench.engine.lane_group import LaneGroup, groups_of
 from clipbench.engine.lane_status import LaneStatus
 from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, example_losses
-from clipbench.engine.native.native_program import Run
 from clipbench.engine.pruning import ChoosePruned, Pruning
 from clipbench.engine.state import State
 from clipbench.engine.step import LOSS, STATISTICS

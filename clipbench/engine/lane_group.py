@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipbench.compiler.native_program import NativeProgram, TensorAxes
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order
 from clipbench.engine.clipping.rule import Thresholds
 from clipbench.engine.gradients.workspace import Workspace
 from clipbench.engine.lowering import Bound, Lowered
-from clipbench.engine.native.native_program import NativeProgram, TensorAxes
 from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learning_rate
 from clipbench.engine.schedule_factor import factor_of_step
 from clipbench.engine.step import WEIGHTS, Step, Values

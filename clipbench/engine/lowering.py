@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from clipbench.engine.compiler.trace import Unplannable, trace
-from clipbench.engine.native.native_program import NativeProgram, Run, TensorAxes
+from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
+from clipbench.compiler.trace import Unplannable, trace
 
 # Compiled kernels for one lane after another; the operators of the function mapped over lanes, or its Python code
 # mapped over lanes; its Python code for one lane after another. The fastest first.

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import aten
-from clipbench.engine.native.operators import pointwise
+from clipbench.compiler.operators import pointwise
+from clipbench.compiler.trace import aten
 from tests.engine.native_checks import Arguments, flags, integers, positive, reals, special
 from tests.engine.native_memory_cases import CASES_OF_MEMORY
 

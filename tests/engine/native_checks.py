@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.native.native_program import NativeProgram, Run, TensorAxes
+from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
 
 LANES = 3
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import aten
+from clipbench.compiler.trace import aten
 from tests.engine.native_checks import LANES, Arguments, flags, integers, reals, special
 
 IMAGES = lambda: reals(2, 3, 9, 8)  # noqa: E731

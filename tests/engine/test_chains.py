@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipbench.engine.native.native_program import NativeProgram, Run, TensorAxes
+from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
 
 LENGTH = 5001  # three blocks, the last one short and with a rest
 LANES = 2

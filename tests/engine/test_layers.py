@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
+from clipbench.compiler.native_program import TensorAxes
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.lowering import Lowered
-from clipbench.engine.native.native_program import TensorAxes
 
 KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipbench.compiler.native_program import TensorAxes
+from clipbench.compiler.trace import Unplannable
 from clipbench.engine import lowering
-from clipbench.engine.compiler.trace import Unplannable
 from clipbench.engine.lowering import PATHS, Bound, Lowered
-from clipbench.engine.native.native_program import TensorAxes
 from tests.engine.step_functions import MODELS, batch_of, step_of
 
 LANE, SHARED = TensorAxes(), TensorAxes(lane=None)

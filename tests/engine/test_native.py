@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.native_program import NativeProgram, Run, TensorAxes
-from clipbench.engine.native.operators import ENCODINGS, convolution_1d, products
+from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
+from clipbench.compiler.operators import ENCODINGS, convolution_1d, products
+from clipbench.compiler.trace import Unplannable, aten
 from tests.engine.native_cases import CASES
 from tests.engine.native_checks import (
     LANES,

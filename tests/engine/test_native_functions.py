@@ -132,7 +132,7 @@ def test_a_function_and_its_gradient_are_those_of_torch(name: str, dtype: torch.
 def test_common_functions_need_no_part_of_torch_that_is_slow_to_import() -> None:
     script = """
 import sys, torch, torch.nn.functional as F
-from clipbench.engine.native.native_program import TensorAxes, NativeProgram
+from clipbench.compiler.native_program import TensorAxes, NativeProgram
 x, out = torch.ones(1, 4, 5), torch.ones(1)
 for f in (F.elu, F.softplus, F.mish, F.hardswish, F.logsigmoid, F.hardtanh, torch.tril, lambda x: F.huber_loss(x, x * 2),
           lambda x: F.mse_loss(x, x * 2), lambda x: F.cross_entropy(x, torch.arange(4)), lambda x: x.logsumexp(0)):

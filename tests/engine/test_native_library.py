@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipbench.engine.native import library as module
-from clipbench.engine.native.library import NoLibrary, library
+from clipbench.compiler import library as module
+from clipbench.compiler.library import NoLibrary, library
 
 
 @pytest.fixture(autouse=True)

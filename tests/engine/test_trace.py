@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from clipbench.engine.compiler.trace import trace, value
+from clipbench.compiler.trace import trace, value
 from tests.engine.step_functions import MODELS, batch_of, over, stacked
 
 Operation = tuple[object, ...]

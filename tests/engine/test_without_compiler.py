@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from clipbench import engine
+from clipbench.compiler.library import library
 from clipbench.core.trial import Component, Trial
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
-from clipbench.engine.native.library import library
 from tests.engine.test_engine import ARMS, MODELS, OPTIMIZERS, training
 from tests.engine.test_scope import FOUR
 

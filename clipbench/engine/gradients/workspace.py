@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipbench.compiler.native_program import NativeProgram, TensorAxes
 from clipbench.core.trial import Component, Training, Trial, Value
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine.gradients.looped import LoopedGradients
@@ -19,7 +20,6 @@ from clipbench.engine.lowering import Lowered, slowest
 from clipbench.engine.model.evaluation import Evaluation
 from clipbench.engine.model.lane_tensors import LaneTensors
 from clipbench.engine.model.network import Batch
-from clipbench.engine.native.native_program import NativeProgram, TensorAxes
 from clipbench.engine.step import STATISTICS
 
 # Divergence is checked after so many steps, and at the end of an epoch; they are taken in one call.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from clipbench.compiler.native_program import TensorAxes
 from clipbench.engine import generators
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.lowering import Lowered
 from clipbench.engine.model.lane_tensors import LaneTensors
-from clipbench.engine.native.native_program import TensorAxes
 
 # The number of examples in one pass: few, so that the activations of all lanes stay in the CPU cache.
 PIECE = 128

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from clipbench.engine.compiler.placement import place
-from clipbench.engine.compiler.rewrites import simplify, without_writing
-from clipbench.engine.compiler.trace import Unplannable, trace
-from clipbench.engine.native.call_records import FURTHEST, Bound, Loops, Record, Span, extent_bytes, fill_in
-from clipbench.engine.native.composed import COMPOSED
-from clipbench.engine.native.library import Library
+from clipbench.compiler.call_records import FURTHEST, Bound, Loops, Record, Span, extent_bytes, fill_in
+from clipbench.compiler.composed import COMPOSED
+from clipbench.compiler.library import Library
+from clipbench.compiler.placement import place
+from clipbench.compiler.rewrites import simplify, without_writing
+from clipbench.compiler.trace import Unplannable, trace
 
 Scalar = float | int | bool
 Encoding = Callable[..., None]  # called with the encoder, the memory of the result, and the operator's arguments

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from clipbench.engine.compiler.trace import (
+from clipbench.compiler.trace import (
     RESHAPES,
     Operation,
     aten,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from clipbench.engine.native.call_records import RANK, Record
-from clipbench.engine.native.library import Library
+from clipbench.compiler.call_records import RANK, Record
+from clipbench.compiler.library import Library
 
 SHORTEST = 4096  # numbers
 LONGEST = 12  # records of a chain, as in kernels.c

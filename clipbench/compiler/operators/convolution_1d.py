@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.encode import Encoder, Encoding
-from clipbench.engine.native.operators.layers import numbers_of, reach
-from clipbench.engine.native.operators.products import product
-from clipbench.engine.native.operators.reductions import reduce
+from clipbench.compiler.encode import Encoder, Encoding
+from clipbench.compiler.operators.layers import numbers_of, reach
+from clipbench.compiler.operators.products import product
+from clipbench.compiler.operators.reductions import reduce
+from clipbench.compiler.trace import Unplannable, aten
 
 
 def _convolution(encoder: Encoder, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> None:

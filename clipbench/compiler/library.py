@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from clipbench.engine.compiler.trace import Unplannable
+from clipbench.compiler.trace import Unplannable
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "kernels"
 HEADERS = tuple(sorted(path.name for path in FOLDER.glob("*.h")))
 FLAGS = ("-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 WIDE = ("-mprefer-vector-width=512",) * (platform.machine().lower() in ("x86_64", "amd64"))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from clipbench.engine.compiler import trace as graphs
-from clipbench.engine.compiler.memory import MemoryPool, extent, overlap, same_layout
-from clipbench.engine.compiler.trace import FACTORIES, RESHAPES, Operation, Traced, Unplannable, aten
+from clipbench.compiler import trace as graphs
+from clipbench.compiler.memory import MemoryPool, extent, overlap, same_layout
+from clipbench.compiler.trace import FACTORIES, RESHAPES, Operation, Traced, Unplannable, aten
 
 # Kernels that read each element of their arguments before they write it.
 IN_PLACE = (

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.call_records import Loops, bytes_apart
-from clipbench.engine.native.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.call_records import Loops, bytes_apart
+from clipbench.compiler.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.trace import Unplannable, aten
 
 EXACT = 2**24  # integers that a float holds
 SHORT, MANY = 256, 8  # rows of as few numbers are added up together, if they are so many

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.call_records import Loops, bytes_apart
-from clipbench.engine.native.encode import Encoder, Encoding
+from clipbench.compiler.call_records import Loops, bytes_apart
+from clipbench.compiler.encode import Encoder, Encoding
+from clipbench.compiler.trace import Unplannable, aten
 
 Pairs = Sequence[tuple[int, int]]
 

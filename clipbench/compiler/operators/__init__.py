@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clipbench.engine.native.encode import Encoding
-from clipbench.engine.native.operators import convolution_1d, indices, layers, pointwise, products, reductions, tensors
+from clipbench.compiler.encode import Encoding
+from clipbench.compiler.operators import convolution_1d, indices, layers, pointwise, products, reductions, tensors
 
 ENCODINGS: dict[object, Encoding] = {
     **pointwise.ENCODINGS,

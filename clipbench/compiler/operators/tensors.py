@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.call_records import Loops, bytes_apart
-from clipbench.engine.native.encode import Encoder, Encoding
+from clipbench.compiler.call_records import Loops, bytes_apart
+from clipbench.compiler.encode import Encoder, Encoding
+from clipbench.compiler.trace import Unplannable, aten
 
 
 def _copy(encoder: Encoder, out: Tensor, x: Tensor, *_: Any, **__: Any) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.placement import place
-from clipbench.engine.compiler.rewrites import simplify
-from clipbench.engine.compiler.trace import trace
-from clipbench.engine.native.call_records import Bound, Piece, Record
-from clipbench.engine.native.chains import Chains
-from clipbench.engine.native.encode import Encoder
-from clipbench.engine.native.library import Library, library
-from clipbench.engine.native.operators import ENCODINGS
+from clipbench.compiler.call_records import Bound, Piece, Record
+from clipbench.compiler.chains import Chains
+from clipbench.compiler.encode import Encoder
+from clipbench.compiler.library import Library, library
+from clipbench.compiler.operators import ENCODINGS
+from clipbench.compiler.placement import place
+from clipbench.compiler.rewrites import simplify
+from clipbench.compiler.trace import trace
 
 Function = Callable[..., Sequence[Tensor]]
 

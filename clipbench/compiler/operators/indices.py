@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.call_records import OPERANDS
-from clipbench.engine.native.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.call_records import OPERANDS
+from clipbench.compiler.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.trace import Unplannable, aten
 
 Places = Sequence[tuple[int, Tensor]]  # dimensions of a table, and the indices along them
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.encode import Encoder, Encoding, Scalar
-from clipbench.engine.native.operators.encoding import plain, with_number
+from clipbench.compiler.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.operators.encoding import plain, with_number
+from clipbench.compiler.trace import Unplannable, aten
 
 
 def _swapped(kernel: str) -> Encoding:

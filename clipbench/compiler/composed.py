@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
 
-from clipbench.engine.compiler.trace import aten
+from clipbench.compiler.trace import aten
 
 NONE, MEAN = 0, 1  # of the reductions of a loss; the other one is the sum
 

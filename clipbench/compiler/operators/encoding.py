@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipbench.engine.native.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.encode import Encoder, Encoding, Scalar
 
 
 def plain(kernel: str) -> Encoding:

@@ -1,4 +1,4 @@
-/* The kernels of native programs, and the loop that runs them: see program.py. A program is a list of records; it is
+/* The kernels of native programs, and the loop that runs them: see native_program.py. A program is a list of records; it is
    run for one lane after another, so that what a lane computes stays in the cache and no lane depends on another. */
 
 #include "records.h"

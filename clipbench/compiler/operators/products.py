@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable, aten
-from clipbench.engine.native.call_records import Loops
-from clipbench.engine.native.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.call_records import Loops
+from clipbench.compiler.encode import Encoder, Encoding, Scalar
+from clipbench.compiler.trace import Unplannable, aten
 
 
 def product(encoder: Encoder, out: Tensor, left: Tensor, right: Tensor, addend: Tensor | None = None) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from clipbench.engine.compiler.trace import Unplannable
+from clipbench.compiler.trace import Unplannable
 
 RANK, OPERANDS, WHOLES = 5, 5, 10  # as in kernels.c
 FURTHEST = 2**31 - 1  # bytes, for a stride

@@ -1,1 +1,0 @@
-"""A compiler for training steps: it traces a function, rewrites its graph and runs it as a list of kernels."""
