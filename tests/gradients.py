@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import cache
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.step import COLUMNS
+from tests.given_gradient import SHAPES
 
-SHAPES = {"matrix": (3, 4), "filters": (2, 2, 2, 2), "bias": (5,), "scalar": ()}
 SIZES = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
 ELEMENTS = sum(SIZES.values())
 # [start, stop) of each place, by where a rule looks.
@@ -25,22 +26,6 @@ PLACES = {
     "unit": [(0, 4), (4, 8), (8, 12), (12, 20), (20, 28), (28, 33), (33, 34)],
 }
 SGD = Component.of("sgd", lr=0.5)
-
-
-def given() -> nn.Module:
-    """A linear function: its gradient is what stands in its buffers."""
-
-    class Given(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            for name, shape in SHAPES.items():
-                setattr(self, name, nn.Parameter(torch.ones(shape)))
-                self.register_buffer(f"{name}_gradient", torch.zeros(shape))
-
-        def forward(self) -> Tensor:
-            return sum((p * getattr(self, f"{name}_gradient")).sum() for name, p in self.named_parameters())
-
-    return Given()
 
 
 class Engine:
@@ -55,9 +40,12 @@ class Engine:
         weights: np.ndarray | None = None,
     ) -> None:
         train = Training(epochs=None, steps=steps, loss=Component.of("output"), dtype=dtype)
-        model = Component.of("tests.gradients:given")
+        model = Component.of("tests.given_gradient:given")
         self.trials = [Trial(None, model, optimizer, train, arm, seed=0) for arm in arms]
-        workspace = _workspace(WorkspaceShape.of(self.trials, "cpu"), next(_TURNS))
+        shape = WorkspaceShape.of(self.trials, "cpu")
+        turn = next(turn for turn in itertools.count() if (shape, turn) not in _USERS)
+        _USERS[shape, turn] = self
+        workspace = _workspace(shape, turn)
         self.training = ChunkTraining(self.trials, workspace)
         self.workspace = self.training.workspace
         self.weights = weights
@@ -87,8 +75,8 @@ class Engine:
         return np.concatenate([tensors[name].reshape(len(self.trials), -1).numpy() for name in SHAPES], axis=1)
 
 
-# A workspace holds the state of one training at a time; tests compare the steps of two.
-_TURNS = itertools.cycle(range(2))
+# A workspace holds the state of one training at a time; engines that live side by side get one each.
+_USERS: WeakValueDictionary[tuple[WorkspaceShape, int], Engine] = WeakValueDictionary()
 
 
 @cache

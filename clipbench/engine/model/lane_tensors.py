@@ -57,9 +57,11 @@ class LaneTensors:
         self.step = 0  # of the current training; models that draw random numbers draw others at each step
 
     def start(self, seeds: Sequence[int]) -> None:
-        """Give every lane the initial model of its seed."""
+        """Give every lane the initial model of its seed, and no gradient: programs are tried on what stands there."""
         self.seeds = list(seeds)
         self.step = 0
+        for block in (self.loss, *self.grads.values()):
+            block.zero_()
         once = {} if self.loop_reason else {seed: self._built(seed) for seed in set(seeds)}
         modules = [once[seed] if once else self._built(seed) for seed in seeds]
         for lane, module in enumerate(modules):
