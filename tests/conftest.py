@@ -1,15 +1,49 @@
 """What tests of several folders share."""
 
+import os
 import shutil
+from functools import cache
 
 import pytest
 import torch  # before plug-ins are looked up: tests call their functions and look at their sources
 
+from clipbench.compiler.library import COMPILERS, NoLibrary, library
 from clipbench.engine import lowering
 from clipbench.tracking.uri import default_uri
 
 lowering.FAULTS = ()  # a fault of ours is an error, not a slower path
 torch.set_num_threads(1)  # as in a worker; on a busy machine, threads of one small model wait for one another
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("native") and (reason := without_kernels()):
+        pytest.skip(reason)
+
+
+@cache
+def without_kernels():
+    """Return why there are no compiled kernels, or nothing; CI must have them where it has a compiler."""
+    try:
+        library(torch.float32)
+    except NoLibrary as reason:
+        compiler = os.environ.get("CC") or any(map(shutil.which, COMPILERS))
+        return "" if compiler and os.environ.get("CI") == "true" else str(reason)
+    return ""
+
+
+@pytest.fixture
+def assert_fastest():
+    """Check that trials were trained by the fastest method of this machine, and that notes give no other reason."""
+    reason = without_kernels()
+
+    def check(engines, notes):
+        if reason:
+            assert all(note.startswith(f"native: {reason}") for note in notes), notes
+        else:
+            assert set(notes) == {None}
+        assert set(engines) <= ({"replay"} if reason else {"native"})
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,13 @@ import platform
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cache
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -21,10 +24,12 @@ from clipbench.compiler.trace import Unplannable
 
 FOLDER = Path(__file__).parent / "kernels"
 HEADERS = tuple(sorted(path.name for path in FOLDER.glob("*.h")))
-FLAGS = ("-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
-WIDE = ("-mprefer-vector-width=512",) * (platform.machine().lower() in ("x86_64", "amd64"))
-# Each source, compiled at the same time as the others: what loops over elements gains nothing from more than this.
-SOURCES = {"kernels.c": ("-O3",), "pointwise.c": ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic")}
+SOURCES = ("kernels.c", "pointwise.c")
+# As GCC does by itself, every compiler may round a product and a sum once.
+FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+# For the processor of this machine. What a compiler does not know is left out.
+OF_X86 = ("-march=native", "-mprefer-vector-width=512")
+TUNED = OF_X86 if platform.machine().lower() in ("x86_64", "amd64") else ("-mcpu=native",)
 TYPES = {torch.float32: (), torch.float64: ("-DREAL_IS_DOUBLE",)}
 COMPILERS = ("cc", "gcc", "clang")
 COMPILE_SECONDS = 120
@@ -73,37 +78,51 @@ def library(dtype: torch.dtype) -> Library:
         raise NoLibrary("CLIPBENCH_NATIVE=0 turns the compiled kernels off")
     if dtype not in TYPES:
         raise NoLibrary(f"there are no compiled kernels for {dtype}")
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise NoLibrary("there is no C compiler; install gcc or clang")
-    command = [*compiler.split(), *FLAGS, *WIDE, *TYPES[dtype]]
-    try:
-        path = _cache_folder() / f"kernels-{_fingerprint(command)}.so"
-        if path.exists():
-            try:
-                return Library(path)
-            except (OSError, ValueError):  # incomplete, or for another system
-                path.unlink()
-        _compile(command, path)
-        return Library(path)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise NoLibrary(f"the kernels could not be compiled: {_reason(error)}") from error
+    reason = "there is no C compiler; install gcc or clang, or: pip install 'clipbench[compiler]'"
+    for compiler, tuned in product(_compilers(), (TUNED, ())):
+        try:
+            return _library([*compiler, *FLAGS, *tuned, *TYPES[dtype]])
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            reason = f"the kernels could not be compiled: {_reason(error)}"
+    raise NoLibrary(reason)
+
+
+def _compilers() -> list[list[str]]:
+    """Return the commands that may compile C: what CC says, or those on PATH and then the one that pip installs."""
+    if chosen := os.environ.get("CC"):
+        return [chosen.split()]
+    found = [[path] for path in map(shutil.which, COMPILERS) if path]
+    return [*found, [sys.executable, "-m", "ziglang", "cc"]] if find_spec("ziglang") else found
+
+
+def _library(command: list[str]) -> Library:
+    path = _cache_folder() / f"kernels-{_fingerprint(command)}.so"
+    if path.exists():
+        try:
+            return Library(path)
+        except (OSError, ValueError):  # incomplete, or for another system
+            path.unlink()
+    _compile(command, path)
+    return Library(path)
 
 
 def _compile(command: list[str], path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as name:  # other processes may compile it at the same time
         folder = Path(name)
         objects = {source: str(folder / f"{source}.o") for source in SOURCES}
-        _run([*command, *flags, "-c", str(FOLDER / source), "-o", objects[source]] for source, flags in SOURCES.items())
-        _run([[*command, "-shared", *objects.values(), "-o", str(folder / path.name), "-lm"]])
+        _run(([*command, "-c", str(FOLDER / source), "-o", objects[source]] for source in SOURCES), folder)
+        _run([[*command, "-shared", *objects.values(), "-o", str(folder / path.name), "-lm"]], folder)
         (folder / path.name).replace(path)
 
 
-def _run(commands: Iterable[list[str]]) -> None:
-    """Run commands at the same time; raise an OSError with the first line that one prints when it fails."""
+def _run(commands: Iterable[list[str]], folder: Path) -> None:
+    """Run commands at the same time; raise an OSError with the first error that one prints when it fails."""
+    environment = {"ZIG_GLOBAL_CACHE_DIR": str(folder), **os.environ}  # it may have no home, and is not needed again
     with ExitStack() as opened:
         running = [
-            opened.enter_context(subprocess.Popen(each, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True))
+            opened.enter_context(
+                subprocess.Popen(each, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+            )
             for each in commands
         ]
         for process in running:
@@ -111,15 +130,14 @@ def _run(commands: Iterable[list[str]]) -> None:
         for process in running:
             _, printed = process.communicate(timeout=COMPILE_SECONDS)
             if process.returncode:
-                raise OSError(next(filter(None, printed.splitlines()), "the compiler failed"))
+                lines = [line for line in printed.splitlines() if line]
+                raise OSError(next((line for line in lines if "error" in line), [*lines, "the compiler failed"][0]))
 
 
 def _fingerprint(command: list[str]) -> str:
     """Return what the compiled file depends on: the sources, the command and the processor."""
     texts = [(FOLDER / name).read_text() for name in (*SOURCES, *HEADERS)]
-    return hashlib.sha256(
-        "\0".join([*texts, *command, str(SOURCES), platform.machine(), _processor()]).encode()
-    ).hexdigest()[:16]
+    return hashlib.sha256("\0".join([*texts, *command, platform.machine(), _processor()]).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
@@ -128,7 +146,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return "\n".join(next((line for line in lines if line.startswith(key)), "") for key in ("model name", "flags"))
+    return "\n".join(
+        next((line for line in lines if line.startswith(key)), "")
+        for key in ("model name", "CPU part", "flags", "Features")
+    )
 
 
 def _cache_folder() -> Path:

@@ -29,6 +29,8 @@ from tests.engine.native_checks import (
     transposed_last,
 )
 
+pytestmark = pytest.mark.native
+
 # Operators that only write, tensors that nothing writes to, and values that are the same in every step.
 WITHOUT_VALUES = {
     torch.ops.prims.copy_to.default,

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from tests.engine.native_checks import LANES, TOLERANCE, Arguments, check, integers, positive, reals
 
+pytestmark = pytest.mark.native
+
 
 def gradients(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
     """Return the function and the gradient of its weighted sum along the arguments that are real numbers."""

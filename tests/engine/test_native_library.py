@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,15 @@ import torch
 
 from clipbench.compiler import library as module
 from clipbench.compiler.library import NoLibrary, library
+from tests.engine.native_checks import TOLERANCE, check, reals
+
+PATH = os.environ.get("PATH", "")
+REAL = next(filter(None, map(shutil.which, module.COMPILERS)), "")
+HERE = [
+    *filter(shutil.which, ("gcc", "clang")),
+    *[f"{sys.executable} -m ziglang cc"] * (find_spec("ziglang") is not None),
+]
+requires_a_compiler = pytest.mark.skipif(not REAL, reason="there is no C compiler on PATH")
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +35,8 @@ def no_library_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     library.cache_clear()
 
 
-def compiler(folder: Path, text: str) -> str:
-    path = folder / "fake-cc"
+def compiler(folder: Path, text: str, name: str = "fake-cc") -> str:
+    path = folder / name
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o700)
     return str(path)
@@ -42,8 +54,53 @@ def test_a_compiler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
         library(torch.float32)
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NoLibrary, match="no C compiler"):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(NoLibrary, match=r"no C compiler; .* pip install 'clipbench\[compiler\]'"):
         library(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("command", HERE)
+def test_each_compiler_compiles_without_warnings(
+    command: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", f"{command} -Wall -Wextra -Werror")
+    torch.manual_seed(0)
+    check(lambda x, y: torch.softmax(x @ y, -1).norm(), [reals(9, 20), reals(20, 7)], dtype, factor=8)
+
+
+@requires_a_compiler
+def test_a_compiler_that_pip_installs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site" / "ziglang").mkdir(parents=True)
+    (tmp_path / "site" / "ziglang" / "__init__.py").touch()
+    (tmp_path / "site" / "ziglang" / "__main__.py").write_text(
+        "import os, sys\n"
+        "assert sys.argv[1] == 'cc' and os.path.isdir(os.environ['ZIG_GLOBAL_CACHE_DIR'])\n"
+        f"os.execve({REAL!r}, [{REAL!r}, *sys.argv[2:]], {{**os.environ, 'PATH': {PATH!r}}})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ZIG_GLOBAL_CACHE_DIR", raising=False)
+    assert "matmul" in library(torch.float32).operators
+    assert [path.suffix for path in (tmp_path / "cache" / "clipbench").iterdir()] == [".so"]
+
+
+@requires_a_compiler
+def test_flags_for_the_processor_that_a_compiler_does_not_know_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'for each; do case "$each" in -march=*|-mcpu=*) exit 1;; esac; done; exec {REAL} "$@"'
+    monkeypatch.setenv("CC", compiler(tmp_path, text))
+    assert "matmul" in library(torch.float32).operators
+
+
+@requires_a_compiler
+def test_where_one_compiler_fails_the_next_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler(tmp_path, "exit 1", "cc")
+    compiler(tmp_path, f'PATH={PATH!r} exec {REAL} "$@"', "gcc")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "matmul" in library(torch.float32).operators
 
 
 def test_a_compiler_that_writes_nothing_of_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +110,7 @@ def test_a_compiler_that_writes_nothing_of_use(tmp_path: Path, monkeypatch: pyte
         library(torch.float32)
 
 
+@requires_a_compiler
 def test_a_library_that_cannot_be_loaded_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library(torch.float32)
     (path,) = (tmp_path / "cache").rglob("*.so")

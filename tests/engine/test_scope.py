@@ -60,9 +60,9 @@ def assert_as_the_loop(trials, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("scope", ["sample", FOUR, SEVEN], ids=["sample", "four", "seven"])
-def test_every_rule_on_microbatches_equals_the_plain_loop(scope):
+def test_every_rule_on_microbatches_equals_the_plain_loop(scope, assert_fastest):
     records = assert_as_the_loop(trials_of(in_scope(scope)))
-    assert set(records.records["engine"]) == {"native"}, records.records["engine_note"]
+    assert_fastest(records.records["engine"], records.records["engine_note"])
 
 
 FEW = ("norm", "agc", "value", "skip", "drop", "norm without head", "tensor_norm p=inf")
@@ -129,11 +129,11 @@ def test_unclipped_microbatches_average_to_the_gradient_of_the_batch():
 
 
 @pytest.mark.parametrize("model", ["gru", "transformer", "resnet", "deep_mlp"])
-def test_networks_of_every_kind_are_trained_example_by_example(model):
+def test_networks_of_every_kind_are_trained_example_by_example(model, assert_fastest):
     arms = [C("norm", **NORM, scope="sample"), C("value", threshold=0.02, exclude=(), scope="sample")]
     loss = {"loss": C("cross_entropy"), "metrics": (C("accuracy"),), "batch_size": 8}
     records = assert_as_the_loop(trials_of(arms, NETWORKS[model], steps=3, **loss), 1e-8)
-    assert set(records.records["engine"]) == {"native"}, records.records["engine_note"]
+    assert_fastest(records.records["engine"], records.records["engine_note"])
 
 
 @pytest.mark.parametrize("scope", ["sample", FOUR], ids=["sample", "four"])

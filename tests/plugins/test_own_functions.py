@@ -372,6 +372,7 @@ TWINS = {
 MEASURED = ("train/loss", "grad_norm/pre", "grad_norm/post", "clip/fired", "clip/fraction", "clip/cosine")
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # in place, without compiled kernels
 @pytest.mark.parametrize("exclude", [(), ("body",)], ids=["whole", "without body"])
 @pytest.mark.parametrize("name", TWINS)
 def test_an_own_rule_is_carried_out_as_the_built_in_one(folder, name, exclude):

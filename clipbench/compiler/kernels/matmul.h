@@ -23,7 +23,11 @@ typedef struct {
     int add, whole;                    /* whether to add to the result at the end, and to read the last vector whole */
 } Panel;
 
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)") /* early enough for registers, unlike a number of turns */
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 /* Write sums to a result whose columns are not contiguous. */
 static void scatter(const Panel *panel, int rows, const real (*sum)[PADDED], real *out)

@@ -1,7 +1,12 @@
 /* Moves of elements between memory of any strides. */
 
 #define SIZE(type) ((long)sizeof(type))
+/* No result of the loop below is an operand of a later turn. */
+#ifdef __clang__
+#define VECTORISE _Pragma("clang loop vectorize(assume_safety)")
+#else
 #define VECTORISE _Pragma("GCC ivdep")
+#endif
 
 /* Move `rows` rows of `count` elements; strides in bytes. */
 #define MOVE(type, first)                                                                                              \

@@ -12,6 +12,7 @@ typedef float real;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* a loop that calls a function of the C library has no vectors */
 #define SHARED static __attribute__((noinline)) /* one for all operators, not a copy for each */
 #else
 #define SHARED static __attribute__((noinline, noclone))

@@ -55,19 +55,21 @@ typedef int32_t __attribute__((may_alias)) bits;
 static double fold_largest(double before, const real *at, long count, long step, const double *number)
 {
     const bits sizes = sizeof(real) == 4 ? INT32_MAX : (bits)INT64_MAX; /* all bits but the sign */
-    union { real number; bits of; } most = {(real)before};
+    union { real number; bits of; } first = {(real)before};
+    bits most = first.of;
     (void)number;
     if (step == 1)
         for (long i = 0; i < count; i++) {
             const bits b = *(const bits *)(at + i) & sizes;
-            most.of = b > most.of ? b : most.of;
+            most = b > most ? b : most;
         }
     else
         for (long i = 0; i < count; i++) {
             const bits b = *(const bits *)(at + i * step) & sizes;
-            most.of = b > most.of ? b : most.of;
+            most = b > most ? b : most;
         }
-    return most.number;
+    first.of = most;
+    return first.number;
 }
 FOLD(fold_smallest, real, a < SIZE_OF(b) || a != a ? a : SIZE_OF(b))
 
@@ -202,7 +204,9 @@ typedef struct {
 
 static double times(double total, double number) { return total * number; }
 static double itself(double total, double number) { return (void)number, total; }
+#ifndef REAL_IS_DOUBLE
 static double root(double total, double number) { return (void)number, sqrt(total); }
+#endif
 
 static const Gradual GRADUAL[] = {
     {sum, fold_sum, times},
