@@ -12,6 +12,8 @@ from torch import Tensor
 
 from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
 
+pytestmark = pytest.mark.native
+
 LENGTH = 5001  # three blocks, the last one short and with a rest
 LANES = 2
 

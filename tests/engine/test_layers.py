@@ -167,6 +167,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_model_of_ones_own_with_these_layers_is_compiled(layer: str) -> None:
     torch.manual_seed(0)
@@ -181,6 +182,7 @@ def test_a_model_of_ones_own_with_these_layers_is_compiled(layer: str) -> None:
             torch.testing.assert_close(mine[lane], theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.native
 def test_gradients_of_a_recurrence_accumulate_in_place() -> None:
     """What is left for each step: two products and a tanh forward, its derivative and three products backward."""
     torch.manual_seed(0)

@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=PATHS)
+@pytest.fixture(params=[pytest.param(path, marks=[pytest.mark.native] * (path == "native")) for path in PATHS])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The fastest path that is allowed."""
 
@@ -164,6 +164,7 @@ def one_lane(function: Function, *inputs: Tensor) -> tuple[Lowered, list[Tensor]
     return lowered(function, 2, *of_each(*(torch.stack([x, x]) for x in inputs)))
 
 
+@pytest.mark.native
 def test_random_numbers_are_never_frozen() -> None:
     program, (output,) = one_lane(lambda x: (F.dropout(x),), torch.ones(100))
     program(0, range(2))
@@ -181,6 +182,7 @@ def test_building_draws_no_random_numbers() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.native
 def test_a_function_that_writes_into_its_inputs_gets_copies() -> None:
     x, y = torch.zeros(2, 3), torch.zeros(2, 3)
     program = Lowered(lambda x: (x.add_(1) * 2,), of_each(x), of_each(y), range(2))
@@ -197,6 +199,7 @@ def test_a_function_that_reads_its_numbers_is_called_for_each_lane() -> None:
     assert torch.equal(output, torch.tensor([[0.0, 3.0, 6.0]] * 2))
 
 
+@pytest.mark.native
 def test_a_number_that_changes_from_call_to_call_is_noticed() -> None:
     calls: list[int] = []
     program, _ = one_lane(lambda x: (x + (calls.append(1) or len(calls)),), torch.zeros(2))  # type: ignore[func-returns-value]

@@ -30,6 +30,7 @@ requires_a_compiler = pytest.mark.skipif(not REAL, reason="there is no C compile
 def no_library_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CLIPBENCH_NATIVE", raising=False)
     library.cache_clear()
     yield
     library.cache_clear()

@@ -95,6 +95,7 @@ print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("optimizer", ("{name: sgd, lr: 0.1}", "{name: adam, lr: 0.01}", "{name: rmsprop, lr: 0.01}"))
 def test_planning_and_training_import_no_compiler_of_torch(optimizer: str, tmp_path: Path) -> None:
     """`import torch._dynamo` takes as long as `import torch`."""

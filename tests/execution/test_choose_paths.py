@@ -38,6 +38,7 @@ def test_a_large_model_is_timed_and_the_choice_is_kept(tmp_path: Path) -> None:
     assert set(records(store.folder)["engine"]) == {expected}
 
 
+@pytest.mark.native
 def test_a_small_model_is_not_timed(tmp_path: Path) -> None:
     train(write(tmp_path, seeds=1), tmp_path / "results")
     assert not (tmp_path / "results" / "small" / path_choices.FILE).exists()
