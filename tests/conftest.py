@@ -6,11 +6,14 @@ from functools import cache
 
 import pytest
 import torch  # before plug-ins are looked up: tests call their functions and look at their sources
+from hypothesis import settings
 
 from clipbench.compiler.library import COMPILERS, NoLibrary, library
 from clipbench.engine import lowering
 from clipbench.tracking.uri import default_uri
 
+settings.register_profile("of any speed", deadline=None)  # a busy machine is no fault
+settings.load_profile("of any speed")
 lowering.FAULTS = ()  # a fault of ours is an error, not a slower path
 torch.set_num_threads(1)  # as in a worker; on a busy machine, threads of one small model wait for one another
 

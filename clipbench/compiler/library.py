@@ -71,20 +71,28 @@ def describe() -> str:
         return f"none: {reason}"
 
 
-@cache
 def library(dtype: torch.dtype) -> Library:
     """Return the library for a type of real numbers; compile it if it was not yet. Raises NoLibrary."""
+    made = found(dtype)
+    if isinstance(made, str):
+        raise NoLibrary(made)
+    return made
+
+
+@cache  # a compiler that fails is not tried again
+def found(dtype: torch.dtype) -> Library | str:
+    """Return the library, or why there is none."""
     if os.environ.get("CLIPBENCH_NATIVE") == "0":
-        raise NoLibrary("CLIPBENCH_NATIVE=0 turns the compiled kernels off")
+        return "CLIPBENCH_NATIVE=0 turns the compiled kernels off"
     if dtype not in TYPES:
-        raise NoLibrary(f"there are no compiled kernels for {dtype}")
+        return f"there are no compiled kernels for {dtype}"
     reason = "there is no C compiler; install gcc or clang, or: pip install 'clipbench[compiler]'"
     for compiler, tuned in product(_compilers(), (TUNED, ())):
         try:
             return _library([*compiler, *FLAGS, *tuned, *TYPES[dtype]])
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             reason = f"the kernels could not be compiled: {_reason(error)}"
-    raise NoLibrary(reason)
+    return reason
 
 
 def _compilers() -> list[list[str]]:

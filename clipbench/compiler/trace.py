@@ -14,7 +14,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from clipbench.plugins.without_dynamo import call_directly
+from clipbench.plugins.without_dynamo import avoid_dynamo, call_directly
+
+avoid_dynamo()
 
 aten = torch.ops.aten
 

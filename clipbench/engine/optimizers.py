@@ -16,9 +16,6 @@ from clipbench.errors import Unsupported, blamed
 from clipbench.plugins import registry
 from clipbench.plugins.formula import Formula
 from clipbench.plugins.optimizers import make_optimizer
-from clipbench.plugins.without_dynamo import avoid_dynamo
-
-avoid_dynamo()
 
 REMEDY = "Choose an optimizer whose `step()` needs no closure and takes dense gradients."
 

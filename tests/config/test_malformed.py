@@ -313,7 +313,7 @@ WORDS = st.sampled_from(
         "log",
     ]
 )
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def never_crashes(path: Path) -> None:

@@ -65,7 +65,7 @@ def native(function: Callable[..., Sequence[Tensor]], inputs: Values, outputs: V
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(program=programs, in_place=st.booleans())
 def test_any_program_computes_what_torch_computes(dtype: torch.dtype, program: Program, in_place: bool) -> None:
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from clipbench.compiler import library as module
-from clipbench.compiler.library import NoLibrary, library
+from clipbench.compiler.library import NoLibrary, found, library
 from tests.engine.native_checks import TOLERANCE, check, reals
 
 PATH = os.environ.get("PATH", "")
@@ -31,9 +31,9 @@ def no_library_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.delenv("CLIPBENCH_NATIVE", raising=False)
-    library.cache_clear()
+    found.cache_clear()
     yield
-    library.cache_clear()
+    found.cache_clear()
 
 
 def compiler(folder: Path, text: str, name: str = "fake-cc") -> str:
@@ -53,6 +53,7 @@ def test_a_compiler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("CC", str(tmp_path / "nothing"))
     with pytest.raises(NoLibrary, match="nothing"):
         library(torch.float32)
+    found.cache_clear()
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(module, "find_spec", lambda name: None)
@@ -104,6 +105,15 @@ def test_where_one_compiler_fails_the_next_is_tried(tmp_path: Path, monkeypatch:
     assert "matmul" in library(torch.float32).operators
 
 
+def test_a_compiler_that_fails_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", compiler(tmp_path, f"echo again >> {tmp_path}/calls; exit 1"))
+    for _ in range(3):
+        with pytest.raises(NoLibrary):
+            library(torch.float32)
+        calls = (tmp_path / "calls").read_text()
+        assert len(calls.split()) <= 4  # two sources, with flags for the processor and without
+
+
 def test_a_compiler_that_writes_nothing_of_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = 'while [ "$1" != -o ]; do shift; done; echo text > "$2"'
     monkeypatch.setenv("CC", compiler(tmp_path, write))
@@ -117,7 +127,7 @@ def test_a_library_that_cannot_be_loaded_is_compiled_again(tmp_path: Path, monke
     (path,) = (tmp_path / "cache").rglob("*.so")
     path.unlink()  # it is in use
     path.write_bytes(b"not a library")
-    library.cache_clear()
+    found.cache_clear()
     loaded = []
 
     class Loading(module.Library):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipbench import engine
-from clipbench.compiler.library import library
+from clipbench.compiler.library import found
 from clipbench.core.trial import Component, Trial
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
 from tests.engine.test_engine import ARMS, MODELS, OPTIMIZERS, training
@@ -34,11 +34,11 @@ def test_results_are_the_same(case, seeds, monkeypatch):
     compiled = engine.train(trials)
     monkeypatch.setenv("CLIPBENCH_NATIVE", "0")
     monkeypatch.setattr(engine, "WORKSPACES", WorkspaceCache())
-    library.cache_clear()
+    found.cache_clear()
     try:
         mapped = engine.train(trials)
     finally:
-        library.cache_clear()
+        found.cache_clear()
     assert set(mapped.records["engine"]) == {"replay"}
     assert all("CLIPBENCH_NATIVE=0" in note for note in mapped.records["engine_note"])
     for name, column in compiled.steps.items():

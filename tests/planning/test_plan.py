@@ -50,7 +50,7 @@ def plans(draw):
 
 
 @given(plans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_chunks_hold_each_missing_trial_exactly_once(case):
     plan, done, workers, device = case
     dealt = [trial.id for chunk in plan.chunks(done, workers, device) for trial in chunk.trials]
@@ -58,7 +58,7 @@ def test_chunks_hold_each_missing_trial_exactly_once(case):
 
 
 @given(plans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_cut_keeps_the_shape_of_its_cohort(case):
     plan, done, workers, device = case
     for one in plan.cohorts:
@@ -70,7 +70,7 @@ def test_a_cut_keeps_the_shape_of_its_cohort(case):
 
 
 @given(plans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_seed_is_cut_only_where_its_arms_fill_chunks_of_their_own(case):
     plan, done, workers, device = case
     for one in plan.cohorts:
@@ -81,7 +81,7 @@ def test_a_seed_is_cut_only_where_its_arms_fill_chunks_of_their_own(case):
 
 
 @given(plans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_files_of_chunks_have_names_of_their_own(case):
     plan, done, workers, device = case
     stems = [chunk.stem for chunk in plan.chunks(done, workers, device)]
@@ -89,7 +89,7 @@ def test_files_of_chunks_have_names_of_their_own(case):
 
 
 @given(plans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_longest_work_comes_first(case):
     plan, done, workers, device = case
     steps = [chunk.steps for chunk in plan.chunks(done, workers, device)]

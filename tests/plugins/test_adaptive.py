@@ -73,7 +73,7 @@ def middle(rule: Plugin) -> float:
 
 
 @every_rule
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=courses)
 def test_the_state_stays_finite_for_any_gradients(rule, drawn):
     run = Course(rule, middle(rule), 2, torch.float32, **shortened(rule))
@@ -85,7 +85,7 @@ def test_the_state_stays_finite_for_any_gradients(rule, drawn):
 
 
 @every_rule
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn=courses)
 def test_lanes_are_independent(rule, drawn):
     together = Course(rule, middle(rule), 2, torch.float32, **shortened(rule))
@@ -97,7 +97,7 @@ def test_lanes_are_independent(rule, drawn):
 
 
 @every_rule
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn=courses)
 def test_no_gradients_lock_a_rule_forever(rule, drawn):
     """Once the norms are usual and steady, a step gets through: refused for no longer than `patience`, and never 0."""
@@ -151,7 +151,7 @@ def test_autoclip_follows_the_percentile_of_all_norms_so_far():
     assert limits(course("autoclip", 10.0), [1, 2, 3, 4, 100]) == pytest.approx([1, 1.1, 1.2, 1.3, 1.4], rel=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     drawn=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20), percent=st.floats(0, 100), window=st.integers(1, 9)
 )

@@ -61,7 +61,7 @@ def holds(claim: Callable[[Drawn], None], examples: int, kinds: Sequence[str] = 
     )
     phases = (Phase.explicit, Phase.generate, Phase.shrink)
     quiet = (HealthCheck.too_slow, HealthCheck.data_too_large)
-    chosen = settings(max_examples=examples, deadline=None, suppress_health_check=quiet, phases=phases)
+    chosen = settings(max_examples=examples, suppress_health_check=quiet, phases=phases)
     chosen(given(course)(claim))()
 
 

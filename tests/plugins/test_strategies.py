@@ -102,7 +102,7 @@ def test_a_rule_keeps_shape_and_type_and_touches_no_input(rule, dtype):
 
 
 @every_rule
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=lanes)
 def test_finite_gradients_stay_finite_and_zero_stays_zero(rule, drawn):
     g, c = tensors(drawn, rule)
@@ -113,7 +113,7 @@ def test_finite_gradients_stay_finite_and_zero_stays_zero(rule, drawn):
 
 
 @every_rule
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn=lanes)
 def test_many_lanes_at_once_are_as_one_at_a_time(rule, drawn):
     g, c = tensors(drawn, rule)
@@ -125,7 +125,7 @@ def test_many_lanes_at_once_are_as_one_at_a_time(rule, drawn):
 
 
 @pytest.mark.parametrize("name", LOOSE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=lanes)
 def test_at_its_loose_threshold_a_rule_does_nothing_bit_for_bit(name, drawn):
     rule = RULES[name]
@@ -243,7 +243,7 @@ def test_norm_is_torchs_clip_grad_norm(p):
         torch.testing.assert_close(at("norm", row[None], 0.3, p)[0], parameter.grad, rtol=1e-14, atol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=lanes)
 def test_value_is_torchs_clip_grad_value(drawn):
     g, c = tensors(drawn, RULES["value"])
@@ -283,7 +283,7 @@ def test_elementwise_rules_are_their_formulas():
     assert torch.equal(at("relative", g, 0.25), torch.tensor([[-1.0, -0.5, 0.0, 0.5, 1.0, 1.0]]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=lanes, lower=st.floats(-1, 0, width=32), upper=st.floats(0, 1, width=32))
 def test_value_with_ends_of_its_own_is_a_clamp_between_them(drawn, lower, upper):
     g, c = tensors(drawn, RULES["value"])
