@@ -14,6 +14,7 @@ from clipbench.compiler.library import Library
 
 SHORTEST = 4096  # numbers
 LONGEST = 12  # records of a chain, as in kernels.c
+FARTHEST = 300  # records between the first and the last of a chain; a search without a limit takes long
 
 
 class Chains:
@@ -45,7 +46,8 @@ class Chains:
         chain, looked_at = [first], first
         while len(chain) < LONGEST:
             starts = {span.start for number in chain for span in self._records[number].spans if span.is_long}
-            later = sorted({n for start in starts for n in self._readers[start] if n > looked_at and n not in taken})
+            near = range(looked_at + 1, first + FARTHEST)
+            later = sorted({n for start in starts for n in self._readers[start] if n in near and n not in taken})
             joining = next((n for n in later if self._may_join(n, chain, taken)), None)
             if joining is None:
                 break

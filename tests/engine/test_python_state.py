@@ -109,6 +109,14 @@ def test_cycles_locks_and_layers_of_torch_are_no_state():
     assert changed(before, snapshot(module)) == []
 
 
+def test_a_list_may_have_the_name_of_hooks():
+    module = linear()
+    module.my_hooks = [1]
+    before = snapshot(module)
+    module.my_hooks.append(2)
+    assert any("my_hooks" in place for place in changed(before, snapshot(module)))
+
+
 def test_an_iterator_whose_position_is_unknown_counts_as_changed():
     made = SimpleNamespace(turns=(n for n in range(3)))
     assert changed(snapshot(made), snapshot(made)) == ["turns"]

@@ -153,8 +153,9 @@ def _attributes(value: Any) -> Iterator[Leaf]:
         for part in MODULE_PARTS:
             yield from own.pop(part, {}).items()
         own.pop("training", None)
-        for name in [name for name in own if name.endswith("_hooks") or name.endswith("_hooks_with_kwargs")]:
-            yield name, list(own.pop(name).values())  # their keys are numbers that count all hooks
+        for name, held in list(own.items()):
+            if name.endswith(("_hooks", "_hooks_with_kwargs")) and isinstance(held, dict):
+                yield name, list(own.pop(name).values())  # their keys are numbers that count all hooks
     yield from own.items()
     for base in type(value).__mro__:
         slots = base.__dict__.get("__slots__", ())
