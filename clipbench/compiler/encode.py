@@ -85,7 +85,7 @@ class Encoder:
         self.kept += traced.constants.values()
         self._divided.append(target)
         try:
-            return place(traced, tensors, [each for each in outs if each is not None], self)[0]
+            return place(traced, tensors, [each for each in outs if each is not None], self)
         finally:
             self._divided.pop()
 

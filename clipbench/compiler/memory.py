@@ -18,13 +18,11 @@ class MemoryPool:
 
     device: torch.device
     free: list[Tensor] = field(default_factory=list)
-    total_bytes: int = 0
 
     def allocate(self, size: int) -> Tensor:
         """Return at least `size` bytes: the smallest free memory that is not much too large, or new memory."""
         fitting = [b for b in self.free if SMALL < size <= b.numel() <= max(2 * size, size + 4096)]
         if not fitting:
-            self.total_bytes += size
             return torch.empty(max(size, 1), dtype=torch.uint8, device=self.device)
         best = min(fitting, key=torch.Tensor.numel)
         self.free = [b for b in self.free if b is not best]

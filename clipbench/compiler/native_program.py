@@ -74,15 +74,13 @@ class NativeProgram:
         simplify(traced.graph)
         encoder = Encoder(self.library, dtype, bound, ENCODINGS)
         with torch.inference_mode():
-            records: list[Record]
-            records, self.workspace_bytes = place(traced, given, results, encoder)
+            records: list[Record] = place(traced, given, results, encoder)
         records = Chains(records, self.library).ordered()
         self._kept = (encoder.kept, traced.constants)  # the memory that records point to
         self._records = (Record * len(records))(*records)
         for record in self._records if first_lane else ():
             for operand in record.operand[: record.count]:
                 operand.at -= first_lane * operand.lane
-        self.parts, self.first_lane = parts, first_lane
         self.piece = Piece(self._records, len(records), parts)
 
 

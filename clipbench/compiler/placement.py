@@ -24,10 +24,8 @@ IN_PLACE = (
 Kernels = Callable[[Any, Sequence[Any], dict[str, Any], Any], list[Any]]
 
 
-def place(
-    traced: Traced, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kernels: Kernels
-) -> tuple[list[Any], int]:
-    """Choose the memory of every value; return the calls of its kernels in order, and the bytes of that memory."""
+def place(traced: Traced, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kernels: Kernels) -> list[Any]:
+    """Choose the memory of every value; return the calls of its kernels in order."""
     return _Placement(traced, inputs, outputs, kernels).run()
 
 
@@ -48,7 +46,7 @@ class _Placement:
         self.constant: set[Node] = set()
         self.calls: list[Any] = []
 
-    def run(self) -> tuple[list[Any], int]:
+    def run(self) -> list[Any]:
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = next(self.inputs)
@@ -59,7 +57,7 @@ class _Placement:
                 self._place(node)
                 self._release(node)
         self._copy_results()
-        return self.calls, self.pool.total_bytes
+        return self.calls
 
     def _place(self, node: Operation) -> None:
         arguments, keywords = self._given(node.args), self._given(node.kwargs)

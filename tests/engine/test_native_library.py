@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import stat
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from clipbench.compiler import library as module
+from clipbench.compiler.call_records import Record
 from clipbench.compiler.library import NoLibrary, found, library
 from tests.engine.native_checks import TOLERANCE, check, reals
 
@@ -103,6 +105,13 @@ def test_where_one_compiler_fails_the_next_is_tried(tmp_path: Path, monkeypatch:
     compiler(tmp_path, f'PATH={PATH!r} exec {REAL} "$@"', "gcc")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "matmul" in library(torch.float32).operators
+
+
+@requires_a_compiler
+def test_python_and_c_agree_on_a_record() -> None:
+    made = library(torch.float32)
+    assert made.record_size == ctypes.sizeof(Record)
+    assert made.gradual and made.gradual <= set(made.operators.values())
 
 
 def test_a_compiler_that_fails_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
