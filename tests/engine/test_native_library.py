@@ -19,7 +19,7 @@ from clipbench.compiler.call_records import Record
 from clipbench.compiler.library import NoLibrary, found, library
 from tests.engine.native_checks import TOLERANCE, check, reals
 
-PATH = os.environ.get("PATH", "")
+PATH, FLAGS = os.environ.get("PATH", ""), module.FLAGS
 REAL = next(filter(None, map(shutil.which, module.COMPILERS)), "")
 HERE = [
     *filter(shutil.which, ("gcc", "clang")),
@@ -33,6 +33,8 @@ def no_library_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.delenv("CLIPBENCH_NATIVE", raising=False)
+    # What is tested is how the library is made, not its speed: without optimization it takes a fifth of the time.
+    monkeypatch.setattr(module, "FLAGS", ("-O0", "-fPIC"))
     found.cache_clear()
     yield
     found.cache_clear()
@@ -68,6 +70,7 @@ def test_a_compiler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_each_compiler_compiles_without_warnings(
     command: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "FLAGS", FLAGS)  # some warnings need optimization
     monkeypatch.setenv("CC", f"{command} -Wall -Wextra -Werror")
     torch.manual_seed(0)
     check(lambda x, y: torch.softmax(x @ y, -1).norm(), [reals(9, 20), reals(20, 7)], dtype, factor=8)
