@@ -70,7 +70,10 @@ def _timed(trials: Sequence[Trial], device: str, lanes: int, loop_reason: str) -
         chunk = chunk[:FEWEST_LANES]
         workspace = WORKSPACES(WorkspaceShape.of(chunk, device, loop_reason))
     seconds = ChunkTraining(chunk, workspace).seconds_per_step(TIMING_SECONDS) / len(chunk)
-    return workspace.path, seconds
+    path = workspace.path
+    del workspace
+    WORKSPACES.shrink(device)  # another one of a large model may not fit beside it
+    return path, seconds
 
 
 def has_kernels(dtype: str) -> bool:

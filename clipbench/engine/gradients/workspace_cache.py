@@ -20,10 +20,14 @@ class WorkspaceCache:
     def __call__(self, shape: WorkspaceShape) -> Workspace:
         workspace = self._cached.pop(shape, None) or _made(shape)
         self._cached[shape] = workspace
-        most = MOST_BYTES.get(shape.device, MOST_BYTES_ELSEWHERE)
-        while len(self._cached) > 2 and sum(each.bytes for each in self._cached.values()) > most:
-            del self._cached[next(iter(self._cached))]
+        self.shrink(shape.device, kept=2)
         return workspace
+
+    def shrink(self, device: str, kept: int = 0) -> None:
+        """Drop the oldest workspaces while all need more memory than the limit, except the latest ones."""
+        most = MOST_BYTES.get(device, MOST_BYTES_ELSEWHERE)
+        while len(self._cached) > kept and sum(each.bytes for each in self._cached.values()) > most:
+            del self._cached[next(iter(self._cached))]
 
 
 def _made(shape: WorkspaceShape) -> Workspace:
