@@ -53,7 +53,7 @@ def preview(path: str | Path, settings: Settings) -> RunPreview:
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         store = store_of(plan, settings.results)
-        plan, done = with_choices(plan, store), store.done()
+        plan, done = with_choices(plan, store, device), store.done()
         chunks = plan.chunks(done, pool.size, device)
         seconds = START_SECONDS
         for cohort in plan.cohorts:

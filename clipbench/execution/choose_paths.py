@@ -14,15 +14,15 @@ from clipbench.store.path_choices import PathChoice
 LARGE_BYTES = 2**22
 
 
-def with_choices(plan: Plan, store: Store) -> Plan:
-    """Return the plan with the choices that the store has."""
-    known = path_choices.read(store)
+def with_choices(plan: Plan, store: Store, device: str) -> Plan:
+    """Return the plan with the choices that the store has: on a CPU, since lanes fill a GPU together."""
+    known = path_choices.read(store) if device == "cpu" else {}
     return replace(plan, cohorts=tuple(_with_choice(cohort, known.get(cohort.id)) for cohort in plan.cohorts))
 
 
 def with_timed_choices(pool: WorkerPool, plan: Plan, store: Store, done: Collection[str], device: str) -> Plan:
     """Return the plan with a choice for each cohort: one that the store has none for is timed, and the choice kept."""
-    plan = with_choices(plan, store)
+    plan = with_choices(plan, store, device)
     chunks = _in_doubt(pool, plan, store, done, device)
     if not chunks:
         return plan
@@ -31,7 +31,7 @@ def with_timed_choices(pool: WorkerPool, plan: Plan, store: Store, done: Collect
         if event.records:
             found[event.chunk.cohort] = PathChoice(*event.records)
     path_choices.add(store, found)
-    return with_choices(plan, store)
+    return with_choices(plan, store, device)
 
 
 def _in_doubt(pool: WorkerPool, plan: Plan, store: Store, done: Collection[str], device: str) -> list[Chunk]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from clipbench.execution.choose_paths import with_choices
+from clipbench.planning.build import prepare
 from clipbench.store import Store, path_choices
 from clipbench.store.path_choices import PathChoice
 from tests.cli_helpers import invoke, records, train, write
@@ -59,6 +61,14 @@ def test_a_study_goes_on_as_it_was_chosen_and_the_records_say_why(tmp_path: Path
     assert set(new["engine"]) == {"looped"} and set(new["engine_note"]) == {SLOW.loop_reason}
     preview = invoke("run", path, "--results", results, "--seeds", 4, "--dry-run")
     assert "looped lanes" in preview.stdout
+
+
+def test_a_choice_of_a_cpu_is_none_of_a_gpu(tmp_path: Path) -> None:
+    plan = prepare(write(tmp_path, **LARGE))
+    store = Store(tmp_path / "store")
+    path_choices.add(store, {cohort.id: SLOW for cohort in plan.cohorts})
+    assert [cohort.loop_reason for cohort in with_choices(plan, store, "cpu").cohorts] == [SLOW.loop_reason]
+    assert with_choices(plan, store, "cuda") == plan
 
 
 def test_a_file_of_choices_that_cannot_be_read_has_none(tmp_path: Path) -> None:
