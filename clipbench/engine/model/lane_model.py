@@ -21,6 +21,14 @@ class LaneModel:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._trained = trained_parameters(network.module)
+        # To walk through a module takes a twentieth of a step of a small model: where each parameter is, and whether
+        # it is trained.
+        self._places = [
+            (part._parameters, name, parameter, parameter.requires_grad)
+            for part in network.module.modules()
+            for name, parameter in part._parameters.items()
+            if parameter is not None
+        ]
         self.without_gradient: frozenset[str] = frozenset()  # the parameters that have no gradient at this step
 
     @property
@@ -34,10 +42,12 @@ class LaneModel:
 
     def loss_and_gradients(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss on a batch, which the model may change, and its gradient: zeros where it has none."""
-        self.module.zero_grad()
+        for _, _, parameter, _ in self._places:
+            parameter.grad = None
         loss = self._network.plain_loss(*batch)
         backward(loss)
-        refuse_other_parameters(self._trained, self.module)
+        if any(held.get(name) is not p or p.requires_grad != trained for held, name, p, trained in self._places):
+            refuse_other_parameters(self._trained, self.module)
         grads = {name: p.grad.to_dense() for name, p in self._trained.items() if p.grad is not None}
         self.without_gradient = frozenset(self._trained.keys() - grads.keys())
         return loss.detach(), grads | {name: torch.zeros_like(self._trained[name]) for name in self.without_gradient}
