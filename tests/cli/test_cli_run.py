@@ -39,6 +39,7 @@ def finished(tmp_path_factory):
 # Streams
 
 
+@pytest.mark.native  # a note says where there are none
 def test_without_a_terminal_there_are_plain_lines_and_no_control_codes(finished):
     _, results, said = finished
     assert said.returncode == 0, said.stderr

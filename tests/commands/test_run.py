@@ -166,6 +166,7 @@ def test_seeds_and_set_change_the_experiment_without_its_file(finished, tmp_path
     assert set(frame["seed"]) == {0, 1} and set(frame["train.epochs"]) == {1} and set(frame["lr"]) == {0.2}
 
 
+@pytest.mark.native  # others round by the number of trials that are trained at once
 @pytest.mark.parametrize("folder", ["with a space", 'it\'s "quoted"', "ünïcödé-結果", "a/b/c", "[brackets] *"])
 def test_results_may_be_in_any_folder(finished, tmp_path, folder):
     path, results, _ = finished
