@@ -9,9 +9,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from clipbench.compiler.trace import Unplannable
+from clipbench.compiler.trace import CannotCompile
 
-RANK, OPERANDS, WHOLES = 5, 5, 10  # as in kernels.c
+RANK, OPERANDS, WHOLES = 5, 5, 10  # as in records.h
 FURTHEST = 2**31 - 1  # bytes, for a stride
 
 
@@ -20,7 +20,7 @@ class _Operand(ctypes.Structure):
 
 
 class Record(ctypes.Structure):
-    """One call of a kernel; the same as `Record` in kernels.c."""
+    """One call of a kernel; the same as `Record` in records.h."""
 
     spans: tuple[Span, ...]  # the memory of its operands
     _fields_ = [
@@ -92,14 +92,14 @@ class Loops:
 def fill_in(record: Record, loops: Loops) -> None:
     """Write loops into a record, after loops of size 1."""
     if loops.rank > RANK:
-        raise Unplannable(f"an operator needs {loops.rank} loops")
+        raise CannotCompile(f"an operator needs {loops.rank} loops")
     first = RANK - loops.rank
     for axis in range(RANK):
         record.size[axis] = 1 if axis < first else loops.sizes[axis - first]
     for number, steps in enumerate(loops.strides):
         for axis, step in enumerate(steps):
             if abs(step) > FURTHEST:
-                raise Unplannable("a tensor is too large")
+                raise CannotCompile("a tensor is too large")
             record.stride[number][first + axis] = step
 
 

@@ -23,11 +23,11 @@ class Chains:
     def __init__(self, records: Sequence[Record], library: Library) -> None:
         self._records, self._pointwise, self._gradual = records, library.pointwise, library.gradual
         self._lengths = [self._length(record) for record in records]
-        self._readers: dict[int, list[int]] = defaultdict(list)  # records by the address of a long operand
+        self._users: dict[int, list[int]] = defaultdict(list)  # records by the address of a long operand
         for number, record in enumerate(records):
             for span in record.spans if self._lengths[number] else ():
                 if span.is_long:
-                    self._readers[span.start].append(number)
+                    self._users[span.start].append(number)
 
     def ordered(self) -> list[Record]:
         """Return the records in an order in which those of a chain follow one another."""
@@ -47,7 +47,7 @@ class Chains:
         while len(chain) < LONGEST:
             starts = {span.start for number in chain for span in self._records[number].spans if span.is_long}
             near = range(looked_at + 1, first + FARTHEST)
-            later = sorted({n for start in starts for n in self._readers[start] if n in near and n not in taken})
+            later = sorted({n for start in starts for n in self._users[start] if n in near and n not in taken})
             joining = next((n for n in later if self._may_join(n, chain, taken)), None)
             if joining is None:
                 break
@@ -59,7 +59,7 @@ class Chains:
         if self._lengths[number] != self._lengths[chain[0]]:
             return False
         record = self._records[number]
-        if not all(_abreast(record, self._records[other]) for other in chain):
+        if not all(_can_alternate(record, self._records[other]) for other in chain):
             return False
         between = (n for n in range(chain[0] + 1, number) if n not in taken and n not in chain)
         return not any(_conflict(record, self._records[other]) for other in between)
@@ -77,8 +77,8 @@ class Chains:
         return length if contiguous and (strides[1] if is_gradual else strides[0]) else 0
 
 
-def _abreast(one: Record, other: Record) -> bool:
-    """Whether two records may take turns: what one writes, the other has at the same place or nowhere."""
+def _can_alternate(one: Record, other: Record) -> bool:
+    """Whether two records may compute blocks in turn: what one writes, the other has at the same address or nowhere."""
     return not any(
         a.overlaps(b) and not (a.is_long and b.is_long and a.start == b.start and a.item == b.item)
         for a in one.spans

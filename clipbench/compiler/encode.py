@@ -15,7 +15,7 @@ from clipbench.compiler.composed import COMPOSED
 from clipbench.compiler.library import Library
 from clipbench.compiler.placement import place
 from clipbench.compiler.rewrites import simplify, without_writing
-from clipbench.compiler.trace import Unplannable, trace
+from clipbench.compiler.trace import CannotCompile, trace
 
 Scalar = float | int | bool
 Encoding = Callable[..., None]  # called with the encoder, the memory of the result, and the operator's arguments
@@ -57,17 +57,17 @@ class Encoder:
     def _by_encoding(self, target: Any, arguments: Sequence[Any], keywords: dict[str, Any], out: Any) -> None:
         try:
             self._encodings[target](self, out, *arguments, **keywords)
-        except Unplannable as reason:  # of these arguments only
+        except CannotCompile as reason:  # of these arguments only
             try:
                 self._records = self._parts(target, arguments, keywords, out)
-            except Unplannable:
+            except CannotCompile:
                 raise reason from None
 
     def _parts(self, target: Any, arguments: Sequence[Any], keywords: dict[str, Any], out: Any) -> list[Record]:
         """Return the records of the operators that torch says an operator consists of."""
         function = decomposition(target)
         if function is None or target in self._divided:
-            raise Unplannable(f"{target} has no kernel")
+            raise CannotCompile(f"{target} has no kernel")
         leaves, form = tree_flatten((_lists(arguments), keywords))
         outs = out if isinstance(out, tuple) else (out,)
 
@@ -99,7 +99,7 @@ class Encoder:
     ) -> Record:
         """Add a record; without `loops`, over operands of the shape of the first one."""
         if name not in self._operators:
-            raise Unplannable(f"there is no kernel {name}")
+            raise CannotCompile(f"there is no kernel {name}")
         record = Record(operator=self._operators[name], count=len(operands), chain=1)
         fill_in(record, loops or Loops.over(operands))
         for position, tensor in enumerate(operands):
@@ -107,7 +107,7 @@ class Encoder:
         for position, number in enumerate(numbers):
             record.number[position] = number
         if any(abs(whole) > FURTHEST for whole in wholes):
-            raise Unplannable("a tensor is too large")
+            raise CannotCompile("a tensor is too large")
         for position, whole in enumerate(wholes):
             record.whole[position] = whole
         if operands[0].numel():
@@ -171,7 +171,7 @@ class Encoder:
     def kind(self, tensor: Tensor) -> str:
         kinds = {self.dtype: "real", torch.int64: "integer", torch.bool: "flag"}
         if tensor.dtype not in kinds:
-            raise Unplannable(f"there are no kernels for {tensor.dtype} beside {self.dtype}")
+            raise CannotCompile(f"there are no kernels for {tensor.dtype} beside {self.dtype}")
         return kinds[tensor.dtype]
 
     def _point(self, operand: Any, tensor: Tensor) -> None:

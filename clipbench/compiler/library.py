@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from clipbench.compiler.trace import Unplannable
+from clipbench.compiler.trace import CannotCompile
 
 FOLDER = Path(__file__).parent / "kernels"
 HEADERS = tuple(sorted(path.name for path in FOLDER.glob("*.h")))
@@ -35,7 +35,7 @@ COMPILERS = ("cc", "gcc", "clang")
 COMPILE_SECONDS = 120
 
 
-class NoLibrary(Unplannable):
+class NoLibrary(CannotCompile):
     """The kernels cannot be compiled or loaded; the text says why."""
 
 

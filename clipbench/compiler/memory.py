@@ -1,4 +1,4 @@
-"""The memory of a plan: a pool that allocates and reuses it, and comparisons of layouts."""
+"""The memory of values: a pool that allocates and reuses it, and comparisons of layouts."""
 
 from __future__ import annotations
 

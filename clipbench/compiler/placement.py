@@ -12,7 +12,7 @@ from torch.fx import Graph, Node
 
 from clipbench.compiler import trace as graphs
 from clipbench.compiler.memory import MemoryPool, extent, overlap, same_layout
-from clipbench.compiler.trace import FACTORIES, RESHAPES, Operation, Traced, Unplannable, aten
+from clipbench.compiler.trace import FACTORIES, RESHAPES, CannotCompile, Operation, Traced, aten
 
 # Kernels that read each element of their arguments before they write it.
 IN_PLACE = (
@@ -70,12 +70,12 @@ class _Placement:
         elif node.target in RESHAPES:
             self.values[node] = view = _viewed(arguments[0], arguments[1])
             if view is None:
-                raise Unplannable(f"a value of shape {tuple(arguments[0].shape)} has no view {tuple(arguments[1])}")
+                raise CannotCompile(f"a value of shape {tuple(arguments[0].shape)} has no view {tuple(arguments[1])}")
         elif graphs.is_view(node.target):
             self.values[node] = node.target(*arguments, **keywords)
         elif node.target._schema.is_mutable:
             if next(graphs.written_arguments(node), None) is not node.args[0]:
-                raise Unplannable(f"{node.target} writes elsewhere than into its first argument")
+                raise CannotCompile(f"{node.target} writes elsewhere than into its first argument")
             self.values[node] = arguments[0]
             self._emit(node.target, arguments, keywords, arguments[0])
         else:
@@ -106,7 +106,7 @@ class _Placement:
             self.owned[node] = []
             return tuple(self._fresh(node, part) if isinstance(part, Tensor) else None for part in layout)
         if not isinstance(layout, Tensor):
-            raise Unplannable(f"{node.target} returns no tensor")
+            raise CannotCompile(f"{node.target} returns no tensor")
         if node in self.destinations:
             return self.destinations[node]
         inherited = self._inherited(node, layout)
@@ -152,7 +152,7 @@ class _Placement:
         computed_results = [self.values[result] if isinstance(result, Node) else result for result in self.results]
         for number, (computed, output) in enumerate(zip(computed_results, self.outputs, strict=True)):
             if not isinstance(computed, Tensor) or computed.shape != output.shape:
-                raise Unplannable(f"a result does not have the shape of its output, {tuple(output.shape)}")
+                raise CannotCompile(f"a result does not have the shape of its output, {tuple(output.shape)}")
             # An input that is returned as it is may be another output too, which is written before.
             if any(overlap(computed, earlier) for earlier in self.outputs[:number]):
                 computed_results[number] = kept = torch.empty_like(computed)

@@ -38,11 +38,11 @@ FACTORIES = {
 }
 
 
-class Unplannable(Exception):
-    """A graph that cannot be lowered to a plan; the text says why."""
+class CannotCompile(Exception):
+    """A function that cannot be compiled; the text says why."""
 
 
-class Untraceable(Unplannable):
+class Untraceable(CannotCompile):
     """A function whose graph would not do the same as the function."""
 
 
@@ -149,7 +149,7 @@ def operations(graph: Graph) -> list[Operation]:
     found = [n for n in graph.nodes if n.op == "call_function" and n.target is not operator.getitem]
     for node in found:
         if not isinstance(node.target, torch._ops.OpOverload):
-            raise Unplannable(f"{node.target} is not a tensor operator")
+            raise CannotCompile(f"{node.target} is not a tensor operator")
     return found
 
 

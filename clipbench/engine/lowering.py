@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
-from clipbench.compiler.trace import Unplannable, trace
+from clipbench.compiler.trace import CannotCompile, trace
 
 # Compiled kernels for one lane after another; the operators of the function mapped over lanes, or its Python code
 # mapped over lanes; its Python code for one lane after another. The fastest first.
@@ -20,7 +20,7 @@ Function = Callable[..., Sequence[Tensor]]
 Bound = tuple[Tensor, TensorAxes]
 
 # What tracing and `vmap` raise for functions that they do not support.
-REFUSALS = (Unplannable, NotImplementedError, RuntimeError, TypeError, ValueError)
+REFUSALS = (CannotCompile, NotImplementedError, RuntimeError, TypeError, ValueError)
 # What only a fault of ours raises: a user's function has run before.
 FAULTS: tuple[type[Exception], ...] = (AssertionError, AttributeError, IndexError, KeyError)
 REPORT = "This is a fault of clipbench: please report it, with your experiment and what `clipbench doctor` prints"
@@ -108,7 +108,7 @@ class Lowered:
         expected = [result.clone() for result in function(*(tensor.clone() for tensor in given))]
         run([self._lanes.start + row])
         if not all(map(close, written, expected)):
-            raise Unplannable(f"its results differ from those of the function. {REPORT}")
+            raise CannotCompile(f"its results differ from those of the function. {REPORT}")
 
     def _run(self, slot: int, alive: Sequence[int]) -> None:
         self._compiled_run(alive, slot, 1)
@@ -136,7 +136,7 @@ class Lowered:
         for contents in (given, [other_contents(tensor) for tensor in given]):
             ours, theirs = (function(*(tensor.clone() for tensor in contents)) for function in (module, self._mapped))
             if not all(map(close, ours, theirs)):
-                raise Unplannable("its results differ from those of the function")
+                raise CannotCompile("its results differ from those of the function")
         self._mapped = module
 
     def _mapped_step(self, slot: int, alive: Sequence[int]) -> None:

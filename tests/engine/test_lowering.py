@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipbench.compiler.native_program import TensorAxes
-from clipbench.compiler.trace import Unplannable
+from clipbench.compiler.trace import CannotCompile
 from clipbench.engine import lowering
 from clipbench.engine.lowering import PATHS, Bound, Lowered
 from tests.engine.step_functions import MODELS, batch_of, step_of
@@ -32,7 +32,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """The fastest path that is allowed."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise Unplannable("the test wants another path")
+        raise CannotCompile("the test wants another path")
 
     wanted: str = request.param
     steps = {"native": "NativeProgram", "replay": "trace", "eager": "vmap"}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
 from clipbench.compiler.operators import ENCODINGS, convolution_1d, products
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 from tests.engine.native_cases import CASES
 from tests.engine.native_checks import (
     LANES,
@@ -164,5 +164,5 @@ def test_an_index_out_of_range_raises(function: Callable[..., Tensor], index: in
 
 def test_numbers_of_other_types_have_no_kernels() -> None:
     x = torch.ones(1, 3, dtype=torch.float32)
-    with pytest.raises(Unplannable, match="float64"):
+    with pytest.raises(CannotCompile, match="float64"):
         check(lambda x: x.double() + 1, [x.expand(LANES, 3)], torch.float32)

@@ -1,5 +1,6 @@
-/* The kernels of native programs, and the loop that runs them: see native_program.py. A program is a list of records; it is
-   run for one lane after another, so that what a lane computes stays in the cache and no lane depends on another. */
+/* The kernels of native programs, and the loop that runs them: see native_program.py. A program is a list of records;
+   it is run for one lane after another, so that what a lane computes stays in the cache and no lane depends on
+   another. */
 
 #include "records.h"
 #include "functions.h"

@@ -11,7 +11,7 @@ from clipbench.compiler.encode import Encoder, Encoding
 from clipbench.compiler.operators.layers import numbers_of, reach
 from clipbench.compiler.operators.products import product
 from clipbench.compiler.operators.reductions import reduce
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 
 
 def _convolution(encoder: Encoder, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> None:
@@ -60,7 +60,7 @@ def _products(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield, for each number of the window, results [N, O, L], inputs [N, C, L] and weights [O, C] of a product."""
     if x.dim() != 3 or transposed:
-        raise Unplannable("a convolution of images, or a transposed one")
+        raise CannotCompile("a convolution of images, or a transposed one")
     for ys, xs, weights in zip(y.chunk(groups, 1), x.chunk(groups, 1), weight.chunk(groups), strict=True):
         for tap in range(weight.shape[2]):
             offset = tap * dilation[0] - padding[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipbench.compiler.call_records import OPERANDS
 from clipbench.compiler.encode import Encoder, Encoding, Scalar
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 
 Places = Sequence[tuple[int, Tensor]]  # dimensions of a table, and the indices along them
 
@@ -19,9 +19,9 @@ def _look_up(encoder: Encoder, name: str, entry: Tensor, other: Tensor, table: T
     """Copy numbers of the table to `other`, or add or write those of `other` into the table."""
     indices = [index.expand_as(other) for _, index in places]
     if len(indices) > OPERANDS - 2 or any(index.dtype != torch.int64 for index in indices):
-        raise Unplannable("indices of another type or number than usual")
+        raise CannotCompile("indices of another type or number than usual")
     if other.dtype != table.dtype:
-        raise Unplannable(f"{other.dtype} at places of {table.dtype}")
+        raise CannotCompile(f"{other.dtype} at places of {table.dtype}")
     kind = encoder.kind(table)
     wholes = [size for dim, _ in places for size in (table.stride(dim) * table.element_size(), table.shape[dim])]
     operands = [other, entry.expand_as(other)] if name == "look_up" else [entry.expand_as(other), other]
@@ -79,7 +79,7 @@ def _placed(table: Tensor, indices: Sequence[Tensor | None]) -> tuple[Tensor, Pl
     """Return the first entry and the indices in the shape that `table[indices]` has."""
     given = [(dim, index) for dim, index in enumerate(indices) if index is not None]
     if any(index.dtype != torch.int64 for _, index in given):
-        raise Unplannable("an index of flags")
+        raise CannotCompile("an index of flags")
     dims = [dim for dim, _ in given]
     shape = _common(*(index for _, index in given))
     first = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
@@ -111,7 +111,7 @@ def _index_put(
         mask = indices[0].reshape(indices[0].shape + (1,) * (out.dim() - indices[0].dim())).expand(out.shape)
         suffix = {"real": "", "integer": "_integer", "flag": "_flag"}[encoder.kind(out)]
         if accumulate:
-            raise Unplannable("numbers are added where flags are set")
+            raise CannotCompile("numbers are added where flags are set")
         return encoder.mixed("choose" + suffix, out, mask, values.reshape(()), out)
     entry, places = _placed(out, indices)
     shape = _common(entry, *(index for _, index in places))
@@ -126,7 +126,7 @@ def _embedding_backward(
     encoder: Encoder, out: Tensor, gradient: Tensor, index: Tensor, count: int, padding: int, scaled: bool
 ) -> None:
     if padding >= 0 or scaled:
-        raise Unplannable("an embedding with padding or scaled gradients")
+        raise CannotCompile("an embedding with padding or scaled gradients")
     encoder.fill(out, 0)
     _look_up(encoder, "add_at", out[0], gradient, out, [(0, index.unsqueeze(-1))])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipbench.compiler.call_records import Loops, bytes_apart
 from clipbench.compiler.encode import Encoder, Encoding
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -60,7 +60,7 @@ def _places(y: Tensor, x: Tensor, window: Sequence[Any]) -> Iterator[tuple[Tenso
     kernel, stride, padding, ceil, with_padding, divisor = (*window, *defaults[len(window) - 1 :])
     (rows, columns), (down, right), (top, left) = _pair(kernel), _pair(stride or kernel), _pair(padding)
     if ceil or (not with_padding and (top or left)):
-        raise Unplannable("averages of windows of different sizes")
+        raise CannotCompile("averages of windows of different sizes")
     for i in range(rows):
         for j in range(columns):
             ys, xs = reach(y.shape[2], x.shape[2], i - top, down), reach(y.shape[3], x.shape[3], j - left, right)
@@ -88,7 +88,7 @@ def numbers_of(windows: slice, offset: int, stride: int) -> slice:
 def _adaptive(y: Tensor, x: Tensor) -> tuple[Any, ...]:
     sizes, counts = _images(x).shape[2:], _images(y).shape[2:]
     if any(size % count for size, count in zip(sizes, counts, strict=True)):
-        raise Unplannable("averages of windows of different sizes")
+        raise CannotCompile("averages of windows of different sizes")
     return ([size // count for size, count in zip(sizes, counts, strict=True)],)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipbench.compiler.encode import Encoder, Encoding, Scalar
 from clipbench.compiler.operators.encoding import plain, with_number
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 
 
 def _swapped(kernel: str) -> Encoding:
@@ -56,7 +56,7 @@ def _comparison(kernel: str, swapped: bool = False) -> Encoding:
 def _flags(kernel: str) -> Encoding:
     def encode(encoder: Encoder, out: Tensor, *given: Any) -> None:
         if out.dtype != torch.bool:
-            raise Unplannable("an operator on bits of integers")
+            raise CannotCompile("an operator on bits of integers")
         encoder.mixed(kernel, out, *map(encoder.flag, given))
 
     return encode
@@ -74,7 +74,7 @@ def _masked_fill(encoder: Encoder, out: Tensor, x: Tensor, mask: Tensor, value: 
 
 def _gelu(encoder: Encoder, out: Tensor, *given: Any, approximate: str = "none") -> None:
     if approximate != "none":
-        raise Unplannable("gelu is approximated by tanh")
+        raise CannotCompile("gelu is approximated by tanh")
     encoder.compute("gelu" if len(given) == 1 else "gelu_backward", out, *given)
 
 

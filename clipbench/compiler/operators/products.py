@@ -8,12 +8,12 @@ from torch import Tensor
 
 from clipbench.compiler.call_records import Loops
 from clipbench.compiler.encode import Encoder, Encoding, Scalar
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 
 
 def product(encoder: Encoder, out: Tensor, left: Tensor, right: Tensor, addend: Tensor | None = None) -> None:
     if left.dtype != encoder.dtype:
-        raise Unplannable(f"matrices of {left.dtype} are multiplied")
+        raise CannotCompile(f"matrices of {left.dtype} are multiplied")
     operands = [out, left, right, *([] if addend is None else [addend.expand(out.shape)])]
     batches = [each if each.dim() == 3 else each.unsqueeze(0) for each in operands]
     (batch, m, n), k = batches[0].shape, left.shape[-1]
@@ -29,7 +29,7 @@ def _product_and_sum(
     encoder: Encoder, out: Tensor, addend: Tensor, left: Tensor, right: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1
 ) -> None:
     if beta != 1 or alpha != 1:
-        raise Unplannable("a product is scaled")
+        raise CannotCompile("a product is scaled")
     product(encoder, out, left, right, addend)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipbench.compiler.call_records import Loops, bytes_apart
 from clipbench.compiler.encode import Encoder, Encoding, Scalar
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 
 EXACT = 2**24  # integers that a float holds
 SHORT, MANY = 256, 8  # rows of as few numbers are added up together, if they are so many
@@ -39,13 +39,13 @@ def reduce(encoder: Encoder, name: str, out: Tensor, x: Tensor, dims: Any = None
         reduce(encoder, name, counted, x, dims, number)
         return encoder.copy(out, counted)
     if out.dtype != encoder.dtype:
-        raise Unplannable(f"a reduction of {x.dtype}")
+        raise CannotCompile(f"a reduction of {x.dtype}")
     x = encoder.real(x)
     axes = _axes(x, dims)
     shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
     whole = out.reshape(shape) if out.dim() != x.dim() else out  # a view: only dimensions of size 1 are added
     if x.numel() == 0 or whole.data_ptr() != out.data_ptr():
-        raise Unplannable("a reduction of nothing")
+        raise CannotCompile("a reduction of nothing")
     kept = [axis for axis in range(x.dim()) if axis not in axes]
     steps, bytes_each = [bytes_apart(tensor) for tensor in (whole, x)], x.element_size()
     outer = Loops.of([x.shape[axis] for axis in kept], [[each[axis] for axis in kept] for each in steps])
@@ -138,7 +138,7 @@ def _softmax_backward(name: str) -> Encoding:
 def _running(name: str) -> Encoding:
     def encode(encoder: Encoder, out: Tensor, x: Tensor, dim: int, *, dtype: Any = None) -> None:
         if out.dtype != encoder.dtype:
-            raise Unplannable(f"sums up to each number of {out.dtype}")
+            raise CannotCompile(f"sums up to each number of {out.dtype}")
         along(encoder, name, [out, encoder.real(x)], dim)
 
     return encode
@@ -147,7 +147,7 @@ def _running(name: str) -> Encoding:
 def _place(largest: bool) -> Encoding:
     def encode(encoder: Encoder, out: Tensor, x: Tensor, dim: int | None = None, keepdim: bool = False) -> None:
         if x.dtype != encoder.dtype:
-            raise Unplannable(f"the largest number of {x.dtype}")
+            raise CannotCompile(f"the largest number of {x.dtype}")
         if dim is None:
             flat = encoder.scratch([x.numel()])
             encoder.copy(flat.view(x.shape), x)
@@ -163,7 +163,7 @@ def _place(largest: bool) -> Encoding:
 def _largest_and_place(largest: bool) -> Encoding:
     def encode(encoder: Encoder, out: tuple[Tensor, Tensor], x: Tensor, dim: int, keepdim: bool = False) -> None:
         if x.dtype != encoder.dtype:
-            raise Unplannable(f"the largest number of {x.dtype}")
+            raise CannotCompile(f"the largest number of {x.dtype}")
         reduce(encoder, "maximum_of" if largest else "minimum_of", out[0], x, dim)
         _place(largest)(encoder, out[1], x, dim, keepdim)
 
@@ -172,7 +172,7 @@ def _largest_and_place(largest: bool) -> Encoding:
 
 def _sort(encoder: Encoder, out: tuple[Tensor, Tensor], x: Tensor, dim: int = -1, descending: bool = False) -> None:
     if x.dtype != encoder.dtype:
-        raise Unplannable(f"numbers of {x.dtype} are sorted")
+        raise CannotCompile(f"numbers of {x.dtype} are sorted")
     along(encoder, "sort", [*out, x], dim, [int(descending)])
 
 

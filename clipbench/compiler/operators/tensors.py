@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipbench.compiler.call_records import Loops, bytes_apart
 from clipbench.compiler.encode import Encoder, Encoding
-from clipbench.compiler.trace import Unplannable, aten
+from clipbench.compiler.trace import CannotCompile, aten
 
 
 def _copy(encoder: Encoder, out: Tensor, x: Tensor, *_: Any, **__: Any) -> None:
@@ -42,7 +42,7 @@ def _full_like(encoder: Encoder, out: Tensor, _: Tensor, *given: Any, **__: Any)
 
 def _pad(encoder: Encoder, out: Tensor, x: Tensor, margins: Sequence[int], value: float = 0) -> None:
     if min(margins) < 0:
-        raise Unplannable("a tensor is cut by negative padding")
+        raise CannotCompile("a tensor is cut by negative padding")
     inner = out
     for position, (before, after) in enumerate(zip(margins[::2], margins[1::2], strict=True)):
         dimension = out.dim() - 1 - position
