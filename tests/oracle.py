@@ -55,7 +55,7 @@ class Loop:
     def __init__(self, trial: Trial, dataset: Dataset | None) -> None:
         self.trial = trial
         self.dtype = {"float32": torch.float32, "float64": torch.float64}[trial.train.dtype]
-        self.model = initial_model(trial, dataset).to(self.dtype)
+        self.model = initial_model(trial, dataset).to(self.dtype).train()
         self.data = _tensors(dataset, self.dtype)
         self.streams = isinstance(dataset, Stream)
         plugin = registry.find("optimizer", trial.optimizer.name, trial.optimizer.folder)
@@ -95,6 +95,7 @@ class Loop:
         return loss
 
     def step(self, batch: Batch) -> Step:
+        torch.manual_seed(1_000_003 * self.trial.seed + len(self.run.steps) + 1)  # what the model draws
         self.optimizer.zero_grad()
         for group in self.optimizer.param_groups if self.rates else ():
             group["lr"] = self.trial.optimizer["lr"] * self._rate()

@@ -16,7 +16,7 @@ FURTHEST = 2**31 - 1  # bytes, for a stride
 
 
 class _Operand(ctypes.Structure):
-    _fields_ = [("at", ctypes.c_void_p), ("lane", ctypes.c_int64), ("part", ctypes.c_int64), ("step", ctypes.c_int64)]
+    _fields_ = [("at", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("lane", "seed", "part", "step"))]
 
 
 class Record(ctypes.Structure):
@@ -116,10 +116,11 @@ class Piece(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Bound:
-    """A tensor of which each lane, part of a lane or step has its own; programs are made with those of the first."""
+    """A tensor of which each lane, seed, part or step has its own; programs are made with those of the first."""
 
     first: Tensor
     lane: int  # bytes to the next lane
+    seed: int = 0
     part: int = 0
     step: int = 0
 

@@ -179,7 +179,7 @@ class Encoder:
         operand.at = address = tensor.data_ptr()
         for bound in self._bound:
             if address in bound.span:
-                operand.lane, operand.part, operand.step = bound.lane, bound.part, bound.step
+                operand.lane, operand.seed, operand.part, operand.step = bound.lane, bound.seed, bound.part, bound.step
                 return
 
 

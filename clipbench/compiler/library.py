@@ -57,6 +57,7 @@ class Library:
             ctypes.c_void_p,
             ctypes.c_int,
             ctypes.c_void_p,
+            ctypes.c_void_p,
             ctypes.c_int,
             ctypes.c_int64,
             ctypes.c_int64,

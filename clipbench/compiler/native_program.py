@@ -23,14 +23,23 @@ Function = Callable[..., Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class TensorAxes:
-    """Which dimension of a tensor is over lanes, over parts of a lane, over steps; None where all share it."""
+    """Which dimension of a tensor is over lanes, or over the seeds of lanes, over parts of a lane, over steps.
+
+    It is None where all share what the tensor holds.
+    """
 
     lane: int | None = 0
+    seed: int | None = None
     part: int | None = None
     step: int | None = None
 
+    @property
+    def of_lanes(self) -> bool:
+        """Whether lanes may have different ones."""
+        return self.lane is not None or self.seed is not None
+
     def bound(self, tensor: Tensor) -> Bound:
-        """Return what a tensor holds for the first lane, part and step, and the bytes to the next of each."""
+        """Return what a tensor holds for the first lane, seed, part and step, and the bytes to the next of each."""
         axes = {name: axis for name, axis in vars(self).items() if axis is not None}
         first = tensor
         for axis in sorted(axes.values(), reverse=True):
@@ -41,14 +50,14 @@ class TensorAxes:
         return Bound(first, **{"lane": 0, **bytes_each})
 
     def of_step(self, tensor: Tensor, step: int) -> Tensor:
-        """Return what all have at a step: [lanes, parts, ...], without dimensions that it does not have."""
-        front = [axis for axis in (self.step, self.lane, self.part) if axis is not None]
+        """Return what all have at a step: [lanes or seeds, parts, ...], without dimensions that it does not have."""
+        front = [axis for axis in (self.step, self.lane, self.seed, self.part) if axis is not None]
         tensor = tensor.movedim(front, list(range(len(front))))
         return tensor if self.step is None else tensor[step if tensor.shape[0] > 1 else 0]
 
-    def one(self, tensor: Tensor, lane: int, part: int = 0, step: int = 0) -> Tensor:
-        """Return what a part of a lane has at a step."""
-        places = {self.lane: lane, self.part: part, self.step: step}
+    def one(self, tensor: Tensor, lane: int, seed: int = 0, part: int = 0, step: int = 0) -> Tensor:
+        """Return what a part of a lane has at a step; `seed` is the number of its seed."""
+        places = {self.lane: lane, self.seed: seed, self.part: part, self.step: step}
         for axis in sorted((axis for axis in places if axis is not None), reverse=True):
             tensor = tensor.select(axis, places[axis] if tensor.shape[axis] > 1 else 0)
         return tensor
@@ -87,13 +96,15 @@ class NativeProgram:
 class Run:
     """Programs that are run one after another, for some steps of one lane, then of the next."""
 
-    def __init__(self, programs: Sequence[NativeProgram]) -> None:
-        self._programs = programs
+    def __init__(self, programs: Sequence[NativeProgram], seeds: Sequence[int] = ()) -> None:
+        """`seeds` are the numbers of the seeds of all lanes, which may change; without them it is 0 for all."""
+        self._programs, self._seeds = programs, seeds
         self._pieces = (Piece * len(programs))(*(program.piece for program in programs))
         self._library: Library = programs[0].library
 
     def __call__(self, lanes: Sequence[int], first: int = 0, steps: int = 1) -> None:
         """Run for some lanes, from a step on."""
         numbers = (ctypes.c_int32 * len(lanes))(*lanes)
-        if self._library.run(self._pieces, len(self._pieces), numbers, len(lanes), first, steps):
+        seeds = (ctypes.c_int32 * len(lanes))(*(self._seeds[lane] for lane in lanes) if self._seeds else ())
+        if self._library.run(self._pieces, len(self._pieces), numbers, seeds, len(lanes), first, steps):
             raise IndexError("an index is out of range")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clipbench.plugins.without_dynamo import avoid_dynamo, call_directly
@@ -87,8 +88,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.constants: dict[str, Tensor] = {}
         self._nodes: MutableMapping[Tensor, Node] = WeakTensorKeyDictionary()
+        self._varying: set[int] = set()  # memory whose content depends on the inputs
         for number, tensor in enumerate(inputs):
             self._add(tensor, self.graph.placeholder(f"input_{number}"))
+            self._varying.add(_memory(tensor))
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with self:  # an operator that consists of others: they are recorded
@@ -98,8 +101,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if function is aten.lift_fresh.default:  # a constant: what is written into it must not stay for the next run
             function = aten.lift_fresh_copy.default
         result = function(*args, **(kwargs or {}))
-        if isinstance(result, bool | int | float) or function is aten._local_scalar_dense.default:
-            raise Untraceable("it turns a tensor into a number of Python, with `.item()` or `if`")
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        varies = any(_memory(tensor) in self._varying for tensor in given)
+        if isinstance(result, bool | int | float):
+            if varies:
+                raise Untraceable("it turns a tensor into a number of Python, with `.item()` or `if`")
+            return result  # the same in every step
+        if varies:
+            changed = given if function._schema.is_mutable else []
+            made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            self._varying.update(map(_memory, (*changed, *made)))
         if function is aten.detach.default:  # the same values in the same memory
             self._nodes[result] = self._node(args[0])
             return result
@@ -131,6 +142,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.constants[name] = value
             self._add(value, self.graph.get_attr(name))
         return self._nodes[value]
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _layout(result: Any) -> Any:

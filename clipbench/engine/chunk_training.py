@@ -37,8 +37,8 @@ class ChunkTraining:
     def __init__(self, trials: Sequence[Trial], workspace: Workspace) -> None:
         self.trials, self.workspace = trials, workspace
         self.length = length = workspace.length
-        seeds = [trial.seed for trial in trials]
-        workspace.start(seeds)
+        workspace.start([trial.seed for trial in trials])
+        seeds = workspace.different_seeds
         self.groups = _groups(trials, workspace)
         for group in self.groups:
             group.start(trials[group.lanes.start : group.lanes.stop], length.steps)
@@ -114,6 +114,7 @@ class ChunkTraining:
         pruning = Pruning(choose_pruned, self.trials, self.status) if choose_pruned else None
         for number in (0, self.length.epoch_steps - 1):
             self.workspace.gradients(self.length.size(number))  # compiling is not counted as training time
+        self.workspace.evaluate.prepare()
         start = self._now()
         for epoch in range(self.step // self.length.epoch_steps, self.length.epochs):
             if not self._epoch(epoch, progress):
@@ -170,9 +171,11 @@ class ChunkTraining:
 
     def _block(self, step_in_epoch: int, steps: int) -> None:
         """Take some steps whose batches have one size."""
+        self.workspace.step = self.step
         self._source.draw(step_in_epoch, steps)
         for noise in self._noises:
             noise.draw(steps)
+        self.workspace.gradients(self.length.size(step_in_epoch)).draw(steps)
         for group in self.groups:
             group.prepare(self.step, steps)
         alive = self.status.alive
@@ -201,7 +204,8 @@ class ChunkTraining:
     def _run_group(self, number: int, group: LaneGroup, size: int, steps: int, alive: Sequence[int]) -> None:
         """Take the steps of a group by compiled programs: all steps of one lane, then of the next."""
         if (number, size) not in self._runs:
-            self._runs[number, size] = Run([*self.workspace.gradients(size).native, *group.native])
+            programs = [*self.workspace.gradients(size).native, *group.native]
+            self._runs[number, size] = Run(programs, self.workspace.seed_numbers)
         start = time.perf_counter()
         self._runs[number, size](alive, 0, steps)
         group.seconds += time.perf_counter() - start

@@ -20,11 +20,12 @@ from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learn
 from clipbench.engine.schedule_factor import factor_of_step
 from clipbench.engine.step import WEIGHTS, Step, Values
 
-LANE, SHARED, MOVING, SLOTS = (
+LANE, SHARED, MOVING, SLOTS, OF_SEEDS = (
     TensorAxes(),
     TensorAxes(lane=None),
     TensorAxes(lane=1, step=0),
     TensorAxes(lane=None, step=0),
+    TensorAxes(lane=None, seed=1, step=0),
 )
 
 
@@ -83,7 +84,7 @@ class LaneGroup:
         tensors: dict[str, Bound] = {
             **{name: (t, LANE) for name, t in per_lane.items()},
             **{name: (t, MOVING if t.dim() > 1 else SLOTS) for name, t in self._now.items()},
-            **{n: (t[:, lanes], MOVING) if t.shape[1] > 1 else (t[:, 0], SLOTS) for n, t in noise.items()},
+            **{name: (t, OF_SEEDS) for name, t in noise.items()},
             **{name: (t, SHARED) for name, t in workspace.part_weights.items()},
             "row": (workspace.rows[:, :, lanes], TensorAxes(lane=2, step=0)),
         }
@@ -121,7 +122,8 @@ class LaneGroup:
             return of_lane
 
         read, written = ([bound[name] for name in names] for names in (inputs, outputs))
-        return Lowered(positional(function), read, written, self.lanes, exact=positional(exact))
+        seeds = self._workspace.seed_numbers
+        return Lowered(positional(function), read, written, self.lanes, exact=positional(exact), seeds=seeds)
 
     def clipped(self) -> dict[str, Tensor]:
         """Return the gradients that the optimizer got at the last step, [lanes, ...]: zeros for a refused step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
@@ -42,13 +43,17 @@ class Lowered:
         lanes: range,
         parts: int = 1,
         exact: Function | None = None,
+        seeds: Sequence[int] = (),
     ) -> None:
         """The tensors hold the lanes and the parts. `exact` is the function for compiled kernels, if that is another.
 
-        What the inputs hold now is what the function is tried on, and stays as it is; outputs do not.
+        `seeds` are the numbers of the seeds of all lanes, which may change. What the inputs hold now is what the
+        function is tried on, and stays as it is; outputs do not.
         """
         self._function, self._inputs, self._outputs = function, inputs, outputs
-        self._lanes, self._parts = lanes, parts
+        self._lanes, self._parts, self._seeds = lanes, parts, seeds
+        # Parts that write into one memory, such as the buffers of a model, read what the part before has written.
+        self._in_turn = parts > 1 and any(axes.part is None for _, axes in outputs)
         self.native: NativeProgram | None = None
         self.refusals: list[str] = []
         self._step, self.path = self._plain, "looped"
@@ -90,25 +95,38 @@ class Lowered:
         before = [tensor.clone() for tensor in memory]
         try:
             native = NativeProgram(function, self._inputs, self._outputs, self._parts, self._lanes.start)
-            run = Run([native])
+            run = Run([native], self._seeds)
+            ends = [range(self._parts)] if self._in_turn else [range(1), range(self._parts - 1, self._parts)]
             for row in sorted({0, len(self._lanes) - 1}):
-                for part in sorted({0, self._parts - 1}):
-                    self._check_native(run, function, row, part)
+                for parts in ends[: self._parts]:
+                    self._check_native(run, function, row, parts)
         finally:
             for tensor, content in zip(memory, before, strict=True):
                 tensor.copy_(content)
         self.native, self._compiled_run = native, run
 
-    def _check_native(self, run: Run, function: Function, row: int, part: int) -> None:
-        """Compare what the program and the function compute for a part of a lane, first for what the inputs hold."""
-        given, written = ([axes.one(t, row, part) for t, axes in some] for some in (self._inputs, self._outputs))
-        if (row, part) != (0, 0) or len(self._lanes) * self._parts == 1:
-            for tensor in given:
+    def _check_native(self, run: Run, function: Function, row: int, parts: range) -> None:
+        """Compare what the program and the function compute for parts of a lane, first for what the inputs hold."""
+        given, written = (
+            [[axes.one(t, row, self._seed_of(row), part) for t, axes in some] for part in parts]
+            for some in (self._inputs, self._outputs)
+        )
+        if row or parts.start or len(self._lanes) * self._parts == 1:
+            for tensor in itertools.chain(*given):
                 tensor.copy_(other_contents(tensor))
-        expected = [result.clone() for result in function(*(tensor.clone() for tensor in given))]
+        before = [[tensor.clone() for tensor in of_part] for of_part in written]
+        for tensors, of_part in zip(given, written, strict=True):
+            for tensor, result in zip(of_part, function(*(tensor.clone() for tensor in tensors)), strict=True):
+                tensor.copy_(result)
+        expected = [[tensor.clone() for tensor in of_part] for of_part in written]
+        for tensor, content in zip(itertools.chain(*written), itertools.chain(*before), strict=True):
+            tensor.copy_(content)
         run([self._lanes.start + row])
-        if not all(map(close, written, expected)):
+        if not all(map(all_close, written, expected)):
             raise CannotCompile(f"its results differ from those of the function. {REPORT}")
+
+    def _seed_of(self, row: int) -> int:
+        return self._seeds[self._lanes.start + row] if self._seeds else 0
 
     def _run(self, slot: int, alive: Sequence[int]) -> None:
         self._compiled_run(alive, slot, 1)
@@ -123,10 +141,23 @@ class Lowered:
         return True
 
     def _vmap(self, given: Sequence[Tensor]) -> None:
-        mapped = self._function
-        for axis in ("part", "lane") if self._parts > 1 else ("lane",):
-            dims = tuple(None if getattr(axes, axis) is None else 0 for _, axes in self._inputs)
-            mapped = vmap(mapped, in_dims=dims)
+        try:
+            self._vmap_function(self._function, given)
+        except REFUSALS as refusal:  # where it refuses operators of the function, it may support those of its graph
+            if _is_out_of_memory(refusal):
+                raise
+            one = [axes.one(tensor, 0, self._seed_of(0)).clone() for tensor, axes in self._inputs]
+            try:
+                self._vmap_function(trace(self._function, one).module(), given)
+            except CannotCompile:
+                raise refusal from None
+
+    def _vmap_function(self, function: Function, given: Sequence[Tensor]) -> None:
+        of_parts, of_lanes = (
+            tuple(0 if mapped else None for mapped in which)
+            for which in zip(*((axes.part is not None, axes.of_lanes) for _, axes in self._inputs), strict=True)
+        )
+        mapped = vmap(function if self._in_turn or self._parts == 1 else vmap(function, of_parts), of_lanes)
         mapped(*(tensor.clone() for tensor in given))
         self._mapped: Function = mapped
 
@@ -135,13 +166,19 @@ class Lowered:
         module = trace(self._mapped, given).module()
         for contents in (given, [other_contents(tensor) for tensor in given]):
             ours, theirs = (function(*(tensor.clone() for tensor in contents)) for function in (module, self._mapped))
-            if not all(map(close, ours, theirs)):
+            if not all_close(ours, theirs):
                 raise CannotCompile("its results differ from those of the function")
         self._mapped = module
 
     def _mapped_step(self, slot: int, alive: Sequence[int]) -> None:
+        for part in range(self._parts if self._in_turn else 1):
+            self._mapped_parts(slot, part)
+
+    def _mapped_parts(self, slot: int, part: int) -> None:
+        """Compute all parts, or this one."""
         given = [
-            fixed if fixed is not None else self._now(self._inputs[n], slot) for n, fixed in enumerate(self._fixed)
+            fixed if fixed is not None else self._now(self._inputs[n], slot, part)
+            for n, fixed in enumerate(self._fixed)
         ]
         if self.path == "eager":  # the function may write into what it gets
             given = [tensor.clone() for tensor in given]
@@ -151,21 +188,27 @@ class Lowered:
         # An input that is returned as it is may be another output too.
         results = [r.clone() if r.untyped_storage().data_ptr() in held else r for r in results]
         for bound, result in zip(self._outputs, results, strict=True):
-            self._now(bound, slot).copy_(result)
+            self._now(bound, slot, part).copy_(result)
 
     @cached_property
     def _fixed(self) -> list[Tensor | None]:
         """The inputs that are the same memory at every step."""
-        return [self._now(bound, 0) if bound[1].step is None else None for bound in self._inputs]
+        moves = [
+            axes.step is not None or axes.seed is not None or (self._in_turn and axes.part is not None)
+            for _, axes in self._inputs
+        ]
+        return [None if moving else self._now(bound, 0) for bound, moving in zip(self._inputs, moves, strict=True)]
 
-    def _now(self, bound: Bound, slot: int) -> Tensor:
-        """Return what all lanes and parts have at a step: [lanes, parts, ...]; one part has no dimension."""
+    def _now(self, bound: Bound, slot: int, part: int = 0) -> Tensor:
+        """Return what all lanes and parts have at a step: [lanes, parts, ...]; parts in turn have no dimension."""
         tensor, axes = bound
         tensor = axes.of_step(tensor, slot)
-        if axes.lane is not None:
+        if axes.seed is not None and len(tensor) > 1:
+            tensor = tensor[[self._seed_of(row) for row in range(len(self._lanes))]]
+        elif axes.of_lanes:
             tensor = tensor.expand(len(self._lanes), *tensor.shape[1:])
-        if axes.part is not None and self._parts == 1:
-            tensor = tensor.select(int(axes.lane is not None), 0)
+        if axes.part is not None and (self._in_turn or self._parts == 1):
+            tensor = tensor.select(int(axes.of_lanes), part)
         return tensor
 
     # The function for one lane after another
@@ -174,20 +217,34 @@ class Lowered:
     def _plain(self, slot: int, alive: Sequence[int]) -> None:
         for lane in alive:
             for part in range(self._parts):
-                place = lane - self._lanes.start, part, slot
+                row = lane - self._lanes.start
+                place = row, self._seed_of(row), part, slot
                 results = self._function(*(axes.one(tensor, *place).clone() for tensor, axes in self._inputs))
                 for (tensor, axes), result in zip(self._outputs, results, strict=True):
                     axes.one(tensor, *place).copy_(result)
 
 
-def close(one: Tensor, other: Tensor) -> bool:
-    """Whether both are equal up to the order of sums, relative to the largest number of the tensor."""
+def all_close(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
+    """Whether results are equal up to the order of sums, relative to the largest number of each tensor.
+
+    What should be 0, as the gradient of a bias before batch normalization, is a sum of numbers such as all others have.
+    """
+    largest = max(map(_largest, theirs), default=0.0)
+    return all(_close(one, other, largest) for one, other in zip(ours, theirs, strict=True))
+
+
+def _close(one: Tensor, other: Tensor, largest: float) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
-    finite = other[other.isfinite()].abs()
-    scale = float(finite.max()) if finite.numel() else 0.0
-    relative = 2.0 * torch.finfo(one.dtype).eps ** 0.75  # 1e-5 at float32, 4e-12 at float64
-    return torch.allclose(one, other, rtol=10 * relative, atol=relative * scale, equal_nan=True)
+    eps = torch.finfo(one.dtype).eps
+    relative = 2.0 * eps**0.75  # 1e-5 at float32, 4e-12 at float64
+    difference = max(relative * _largest(other), 16 * eps * largest)
+    return torch.allclose(one, other, rtol=10 * relative, atol=difference, equal_nan=True)
+
+
+def _largest(tensor: Tensor) -> float:
+    finite = tensor[tensor.isfinite()].abs() if tensor.is_floating_point() else tensor.new_empty(0)
+    return float(finite.max()) if finite.numel() else 0.0
 
 
 def other_contents(contents: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def test_noise_is_added_to_the_gradient_of_every_part(scope, tmp_path):
 
 def test_noise_is_added_on_the_looped_path_too():
     data = C("tests.toys:line", examples=30)
-    looped = C("tests.toys:counts_batches", in_place=True)
+    looped = C("tests.toys:looks_at_numbers")
     train = replace(training("mlp", "float64", 10), noise=NOISES["normal"], batch_size=8)
     trials = [Trial(data, looped, OPTIMIZERS["sgd"], train, ARMS[arm], 1) for arm in ("none", "norm")]
     assert set(assert_as_the_loop(trials).records["engine"]) == {"looped"}

@@ -73,9 +73,10 @@ static int run_chain(const Record *first, char *(*p)[OPERANDS])
     return 0;
 }
 
-/* Run programs one after another, for some steps of one lane, then of the next. Returns 0, or 1 if an index was out of
-   range. */
-int run(const Program *programs, int program_count, const int32_t *lanes, int lane_count, int64_t first, int64_t steps)
+/* Run programs one after another, for some steps of one lane, then of the next; `seeds` are the numbers of the lanes'
+   seeds. Returns 0, or 1 if an index was out of range. */
+int run(const Program *programs, int program_count, const int32_t *lanes, const int32_t *seeds, int lane_count,
+        int64_t first, int64_t steps)
 {
     for (int n = 0; n < lane_count; n++)
         for (int64_t step = first; step < first + steps; step++)
@@ -86,7 +87,8 @@ int run(const Program *programs, int program_count, const int32_t *lanes, int la
                         for (int c = 0; c < r->chain; c++)
                             for (int o = 0; o < r[c].count; o++) {
                                 const Operand *each = r[c].operand + o;
-                                p[c][o] = each->at + lanes[n] * each->lane + part * each->part + step * each->step;
+                                p[c][o] = each->at + lanes[n] * each->lane + seeds[n] * each->seed
+                                          + part * each->part + step * each->step;
                             }
                         const int number = r->operator;
                         if (r->chain > 1 ? run_chain(r, p)

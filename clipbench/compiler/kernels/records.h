@@ -23,8 +23,9 @@ typedef float real;
 #define WHOLES 10
 
 typedef struct {
-    char *at;                 /* for the first part of the first lane at the first step */
-    int64_t lane, part, step; /* bytes to the next lane, to the next part of a lane, and to the next step */
+    char *at; /* for the first part of the first lane at the first step */
+    /* Bytes to what the next lane has, the lanes of the next seed, the next part of a lane, and the next step. */
+    int64_t lane, seed, part, step;
 } Operand;
 
 typedef struct {

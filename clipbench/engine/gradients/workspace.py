@@ -13,12 +13,15 @@ from torch import Tensor
 from clipbench.compiler.native_program import NativeProgram, TensorAxes
 from clipbench.core.trial import Component, Training, Trial, Value
 from clipbench.datasets import Dataset, Stream
+from clipbench.engine import generators
 from clipbench.engine.gradients.looped import LoopedGradients
 from clipbench.engine.gradients.microbatches import Scope, scope_of
 from clipbench.engine.inputs.batches import BatchSource, TrainingLength
+from clipbench.engine.inputs.random_draws import DrawnNumbers
 from clipbench.engine.lowering import Lowered, slowest
 from clipbench.engine.model.evaluation import Evaluation
 from clipbench.engine.model.lane_tensors import LaneTensors
+from clipbench.engine.model.loss_function import LossFunction
 from clipbench.engine.model.network import Batch
 from clipbench.engine.step import STATISTICS
 
@@ -37,7 +40,7 @@ class WorkspaceShape:
     model: Component
     train: Training
     lanes: int
-    one_seed: bool  # all lanes see the same batches
+    seeds: int  # different ones
     device: str
     fingerprint: str = ""  # of the data's content
     scope: Value = "batch"
@@ -46,9 +49,9 @@ class WorkspaceShape:
     @classmethod
     def of(cls, trials: Sequence[Trial], device: str, loop_reason: str = "") -> WorkspaceShape:
         first = trials[0]
-        one_seed = len({trial.seed for trial in trials}) == 1
+        seeds = len({trial.seed for trial in trials})
         (scope,) = {scope_of(trial.clip) for trial in trials}  # the arms of a chunk share their scope
-        alike = first.data, first.model, first.train, len(trials), one_seed, device, first.fingerprint
+        alike = first.data, first.model, first.train, len(trials), seeds, device, first.fingerprint
         return cls(*alike, scope, loop_reason)
 
 
@@ -65,27 +68,28 @@ class Workspace(LaneTensors):
         self.length = TrainingLength.of(shape.train, dataset)
         self.scope = Scope.of(shape.scope, self.length.batch)
         self._allocate(shape.lanes, max(self.scope.parts, 1))
-        self.copies = 1 if shape.one_seed else shape.lanes
         self._allocate_slots(slots)
         self._programs: dict[int, Gradients] = {}
         self.groups: dict[tuple[Any, ...], Any] = {}  # of lanes: see `LaneGroup`
         self.evaluate = Evaluation(self)
 
     def _allocate_slots(self, most: int) -> None:
-        """Allocate the inputs of a block of steps: [slots, copies, ...], and its statistics."""
-        x, y = self.like
+        """Allocate the inputs of a block of steps: [slots, seeds, ...], and its statistics."""
+        (x, y), seeds = self.like, self.shape.seeds
         noises = {"noise": self.shape.train.noise is not None, "privacy": bool(self.scope.parts)}
         elements = {name: self.params.size for name, there in noises.items() if there}
         is_stream = isinstance(self.dataset, Stream)
         examples = self.length.batch * (x[0].nbytes + y[0].nbytes) if is_stream else 0
-        each = self.copies * (examples + sum(elements.values()) * self.loss.element_size())
+        each = seeds * (examples + sum(elements.values()) * self.loss.element_size())
+        draws = (self.draws(size) for size in self.scope.sizes(self.length.batch) if size)
+        each += seeds * sum(draw.bytes for of_part in draws for draw in of_part)
         self.slots = max(1, min(most or MOST_SLOTS, self.length.epoch_steps, MOST_BYTES // max(each, 1)))
-        new = partial(self.loss.new_zeros, self.slots, self.copies)
+        new = partial(self.loss.new_zeros, self.slots, seeds)
         self.noise_slots = {name: new(size) for name, size in elements.items()}
         self.example_slots: Batch | None = None
         self.index_slots: Tensor | None = None
         first = torch.arange(self.length.batch, device=self.device) % len(x)  # what programs are tried on
-        shape = (self.slots, self.copies, self.length.batch)
+        shape = (self.slots, seeds, self.length.batch)
         if is_stream:
             samples = (part[first].expand(*shape, *part.shape[1:]).clone() for part in (x, y))
             self.example_slots = next(samples), next(samples)
@@ -146,11 +150,17 @@ class Gradients:
     """The loss and the gradient of every part of a batch of one size, of every lane."""
 
     def __init__(self, workspace: Workspace, size: int) -> None:
-        self._size, scope = size, workspace.scope
+        self._size, self._workspace, scope = size, workspace, workspace.scope
         filled = min(size, scope.parts or 1)
         self._empty = [t[:, filled:] for t in (workspace.loss, *workspace.grads.values())]
         self._looped = LoopedGradients(workspace, scope.sizes(size)) if workspace.loop_reason else None
-        self._programs = [] if self._looped else [_lowered(workspace, *run) for run in scope.alike(size)]
+        self._programs: list[Lowered] = []
+        self._drawn: list[DrawnNumbers] = []  # by the parts of each program
+        for chosen, first, examples in () if self._looped else scope.alike(size):
+            space = workspace.slots, workspace.shape.seeds, chosen.stop - chosen.start
+            drawn = DrawnNumbers(workspace.draws(examples), *space, workspace.device)
+            self._drawn += [drawn] if drawn.draws else []
+            self._programs.append(_lowered(workspace, chosen, first, examples, drawn))
         self.path = slowest(each.path for each in self._programs) or "looped"
         self.refusals = [refusal for each in self._programs for refusal in each.refusals]
 
@@ -160,11 +170,20 @@ class Gradients:
         compiled = [each.native for each in self._programs if each.native]
         return compiled if len(compiled) == len(self._programs) else []
 
+    def draw(self, steps: int) -> None:
+        """Draw what models and losses draw in the next steps into the first slots."""
+        workspace = self._workspace
+        for slot in range(steps if self._drawn else 0):
+            for number, seed in enumerate(workspace.different_seeds):
+                generators.seed_all(generators.step_number(seed, workspace.step + 1 + slot))
+                for drawn in self._drawn:
+                    drawn.draw(slot, number)
+
     def __call__(self, slot: int, source: BatchSource, alive: Sequence[int]) -> None:
         """Compute them for a slot of the block, at least of these lanes."""
         self.clear_empty()
         if self._looped:
-            self._looped(alive, lambda lane: source.read(slot, lane, self._size))
+            self._looped(alive, lambda lane: source.read(slot, self._workspace.seed_numbers[lane], self._size))
         for program in self._programs:
             program(slot, alive)
 
@@ -175,15 +194,16 @@ class Gradients:
                 block.zero_()
 
 
-def _lowered(workspace: Workspace, chosen: slice, first: int, size: int) -> Lowered:
+def _lowered(workspace: Workspace, chosen: slice, first: int, size: int, drawn: DrawnNumbers) -> Lowered:
     """Return the program for some parts of one size; `first` is the number of their first example."""
     names, count = len(workspace.params) + len(workspace.states), chosen.stop - chosen.start
     weights = [(t, TensorAxes()) for t in (*workspace.params.values(), *workspace.states.values())]
+    changing = [(workspace.states[name], TensorAxes()) for name in workspace.examination.changing]
+    of_seeds = TensorAxes(lane=None, seed=1, part=2, step=0)
 
     def cut(slots: Tensor) -> tuple[Tensor, TensorAxes]:
-        """[slots, copies, batch, ...] -> [slots, copies, parts, size, ...]"""
-        parts = torch.unflatten(slots[:, :, first : first + count * size], 2, (count, size))
-        return parts, TensorAxes(lane=1, part=2, step=0)
+        """[slots, seeds, batch, ...] -> [slots, seeds, parts, size, ...]"""
+        return torch.unflatten(slots[:, :, first : first + count * size], 2, (count, size)), of_seeds
 
     if workspace.index_slots is not None:
         batch = [cut(workspace.index_slots)]
@@ -192,11 +212,17 @@ def _lowered(workspace: Workspace, chosen: slice, first: int, size: int) -> Lowe
     else:  # constants, if all parts have them: what is computed of them alone is computed once
         batch = [cut(t[None, None].clone()) for t in workspace.like] if workspace.scope.parts else []
     outputs = [(t[:, chosen], TensorAxes(part=1)) for t in (workspace.loss, *workspace.grads.values())]
+    numbers = [(slots, of_seeds) for slots in drawn.numbers]
+    function = LossFunction(workspace.network, workspace.examination.changing, drawn.draws)
 
     def of_part(*tensors: Tensor) -> tuple[Tensor, ...]:
-        given = tensors[names:]
+        params, states, _ = workspace.named(tensors)
+        given = tensors[names : names + len(batch)]
         if workspace.index_slots is not None:
             given = tuple(table.index_select(0, given[0]) for table in workspace.like)
-        return workspace.loss_and_gradient(*tensors[:names], *(given or workspace.like))
+        x, y = given or workspace.like
+        loss, grads, after = function(params, states, (x, y), tensors[names + len(batch) :])
+        return (loss, *(grads[name] for name in params), *after.values())
 
-    return Lowered(of_part, [*weights, *batch], outputs, range(workspace.lanes), count)
+    inputs, lanes = [*weights, *batch, *numbers], range(workspace.lanes)
+    return Lowered(of_part, inputs, [*outputs, *changing], lanes, count, seeds=workspace.seed_numbers)

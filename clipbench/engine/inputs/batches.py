@@ -61,15 +61,15 @@ class TrainingLength:
 
 
 class BatchSource(Protocol):
-    """The source of batches. `copies` is 1 where all lanes have the same, or the number of lanes."""
+    """The source of batches: each seed has its own, which all its lanes share."""
 
     generators: dict[int, torch.Generator]  # of each seed
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         """Draw the batches of the next steps, of one size, into slots 0, 1, ..."""
 
-    def read(self, slot: int, lane: int, size: int) -> Batch:
-        """Return a copy of the examples of a lane that were drawn into a slot."""
+    def read(self, slot: int, seed: int, size: int) -> Batch:
+        """Return a copy of the examples that were drawn into a slot, for the seed of this number."""
 
 
 def batch_source(
@@ -79,7 +79,7 @@ def batch_source(
     seeds: Sequence[int],
     slots: Tensor | Batch | None,
 ) -> BatchSource:
-    """Return the source of a chunk's batches. Generators are on the CPU on every device."""
+    """Return the source of a chunk's batches, for different seeds. Generators are on the CPU on every device."""
     if isinstance(dataset, Stream):
         assert isinstance(slots, tuple)
         return StreamBatches(dataset, slots, seeds)
@@ -99,7 +99,7 @@ class FullBatch:
     def draw(self, step_in_epoch: int, steps: int) -> None:
         """There is nothing to draw."""
 
-    def read(self, slot: int, lane: int, size: int) -> Batch:
+    def read(self, slot: int, seed: int, size: int) -> Batch:
         x, y = (examples.clone() for examples in self._part)
         return x, y
 
@@ -108,11 +108,10 @@ class ShuffledBatches:
     """A permutation of the training part for each seed and epoch."""
 
     def __init__(self, length: TrainingLength, part: Batch, seeds: Sequence[int], slots: Tensor) -> None:
-        """`slots` are the indices of the examples: [slots, copies, batch]."""
+        """`slots` are the indices of the examples: [slots, seeds, batch]."""
         self._length, self._part, self._slots = length, part, slots
         self.generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
         self._orders = torch.zeros(len(self.generators), length.examples, dtype=torch.long)  # of the epoch
-        self._rows = rows_of(seeds, slots.shape[1])
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         length = self._length
@@ -121,10 +120,10 @@ class ShuffledBatches:
                 torch.randperm(length.examples, generator=generator, out=order)
         start, size = step_in_epoch * length.batch, length.size(step_in_epoch)
         drawn = self._orders[:, start : start + steps * size].view(-1, steps, size)
-        self._slots[:steps, :, :size] = drawn.transpose(0, 1).index_select(1, self._rows)
+        self._slots[:steps, :, :size] = drawn.transpose(0, 1)
 
-    def read(self, slot: int, lane: int, size: int) -> Batch:
-        index = self._slots[slot, lane % self._slots.shape[1], :size]
+    def read(self, slot: int, seed: int, size: int) -> Batch:
+        index = self._slots[slot, seed, :size]
         x, y = (examples.index_select(0, index) for examples in self._part)
         return x, y
 
@@ -133,23 +132,16 @@ class StreamBatches:
     """New examples of a stream at every step, drawn once for each seed."""
 
     def __init__(self, stream: Stream, slots: Batch, seeds: Sequence[int]) -> None:
-        """`slots` are the examples: [slots, copies, batch, ...]."""
+        """`slots` are the examples: [slots, seeds, batch, ...]."""
         self._stream, self._slots = stream, slots
         self.generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-        self._rows = rows_of(seeds, slots[0].shape[1])
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         for slot in range(steps):
             drawn = [self._stream.batch(g, self._slots[0].shape[2]) for g in self.generators.values()]
             for target, examples in zip(self._slots, zip(*drawn, strict=True), strict=True):
-                target[slot].copy_(torch.stack(examples)[self._rows])
+                target[slot].copy_(torch.stack(examples))
 
-    def read(self, slot: int, lane: int, size: int) -> Batch:
-        x, y = (examples[slot, lane % examples.shape[1]].clone() for examples in self._slots)
+    def read(self, slot: int, seed: int, size: int) -> Batch:
+        x, y = (examples[slot, seed].clone() for examples in self._slots)
         return x, y
-
-
-def rows_of(seeds: Sequence[int], copies: int) -> Tensor:
-    """Return the number of the seed of each copy, among the different seeds."""
-    numbers = {seed: number for number, seed in enumerate(dict.fromkeys(seeds))}
-    return torch.tensor([numbers[seed] for seed in seeds[:copies]])

@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from clipbench.core.trial import Component
-from clipbench.engine.inputs.batches import rows_of
 from clipbench.plugins import registry
 
 # A call costs as much as drawing thousands of numbers: for small models, many steps are drawn at once.
@@ -19,7 +18,7 @@ Draw = Callable[[Generator], Tensor]  # of some steps: [steps, elements]
 
 
 class Noise:
-    """Numbers [slots, copies, elements] for each of the next steps."""
+    """Numbers [slots, seeds, elements] for each of the next steps."""
 
     def __init__(
         self, make: Callable[[int], Generator], draw: Draw, steps: int, seeds: Sequence[int], slots: Tensor
@@ -27,7 +26,6 @@ class Noise:
         """`draw` returns the numbers of so many steps."""
         self._draw, self._slots = draw, slots
         self.generators = {seed: make(seed) for seed in seeds}
-        self._rows = rows_of(seeds, slots.shape[1])
         self.drawn = slots.new_zeros(steps, len(self.generators), slots.shape[2])
         self.used = torch.tensor([steps])  # of these steps
 
@@ -37,7 +35,7 @@ class Noise:
             if int(self.used) == len(self.drawn):
                 self.drawn.copy_(torch.stack([self._draw(g) for g in self.generators.values()], dim=1))
                 self.used.zero_()
-            self._slots[slot].copy_(self.drawn[self.used[0]][self._rows])
+            self._slots[slot].copy_(self.drawn[self.used[0]])
             self.used += 1
 
 

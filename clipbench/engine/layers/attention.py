@@ -24,13 +24,14 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor | None:
-    if dropout_p or enable_gqa or attn_mask is not None:
+    if enable_gqa or attn_mask is not None:
         return None
     scores = query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale) @ key.mT
     if is_causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)
-    return scores.softmax(-1) @ value
+    weights = scores.softmax(-1)
+    return (torch.dropout(weights, dropout_p, True) if dropout_p else weights) @ value
 
 
 REPLACEMENTS: dict[Any, Callable[..., Any]] = {functional.scaled_dot_product_attention: _attention}

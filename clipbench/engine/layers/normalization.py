@@ -1,4 +1,4 @@
-"""Layer and group normalization, with the batch innermost in memory as after convolutions."""
+"""Layer, group and batch normalization, with the batch innermost in memory as after convolutions."""
 
 from __future__ import annotations
 
@@ -40,21 +40,24 @@ _normalized: Callable[..., tuple[Tensor, Tensor]] = _Normalized.apply
 class _GroupsNormalized(torch.autograd.Function):
     """Groups of channels, [G, C, H * W, B], normalized, then scaled and shifted by channel, [G, C, 1, 1].
 
-    One function, since the gradients of weight and bias are sums that the gradient of the input needs too.
+    One function, since the gradients of weight and bias are sums that the gradient of the input needs too. It returns
+    the mean and the variance of each group too, which have no gradient.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        centred = x - x.mean((1, 2), keepdim=True)
-        scale = ((centred * centred).mean((1, 2), keepdim=True) + eps).rsqrt()
-        return centred * (scale * weight) + bias, centred, scale
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        mean = x.mean((1, 2), keepdim=True)
+        centred = x - mean
+        variance = (centred * centred).mean((1, 2), keepdim=True)
+        scale = (variance + eps).rsqrt()
+        return centred * (scale * weight) + bias, mean, variance, centred, scale
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(inputs[1], *output[1:])
+        ctx.save_for_backward(inputs[1], *output[3:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
@@ -67,7 +70,7 @@ class _GroupsNormalized(torch.autograd.Function):
         return for_x, along.sum(3, keepdim=True), level.sum(3, keepdim=True), None
 
 
-_groups_normalized: Callable[..., tuple[Tensor, Tensor, Tensor]] = _GroupsNormalized.apply
+_groups_normalized: Callable[..., tuple[Tensor, ...]] = _GroupsNormalized.apply
 
 
 def _group_norm(
@@ -80,6 +83,63 @@ def _group_norm(
     bias = input.new_zeros(input.shape[1]) if bias is None else bias
     result, *_ = _groups_normalized(groups, *(w.view(num_groups, -1, 1, 1) for w in (weight, bias)), eps)
     return result.reshape(input.permute(1, 2, 3, 0).shape).permute(3, 0, 1, 2)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    return _by_channel(input, running_mean, running_var, weight, bias, training, momentum, eps, of_batch=True)
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    return _by_channel(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, of_batch=False)
+
+
+def _by_channel(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    by_input: bool,
+    momentum: float,
+    eps: float,
+    of_batch: bool,
+) -> Tensor | None:
+    """Normalize each channel, of all examples or of each, by the input itself or by running statistics."""
+    channels, each = x.shape[1], x[:, 0].numel() // (1 if of_batch else len(x))
+    if x.dim() < 2 or (by_input and each == 1) or (not by_input and (running_mean is None or running_var is None)):
+        return None  # torch refuses it
+    weight = x.new_ones(channels) if weight is None else weight
+    bias = x.new_zeros(channels) if bias is None else bias
+    if not by_input:
+        assert running_mean is not None and running_var is not None
+        scale = weight * (running_var + eps).rsqrt()
+        across = (-1, *[1] * (x.dim() - 2))
+        return x * scale.view(across) + (bias - running_mean * scale).view(across)
+    moved = x.permute(*range(1, x.dim()), 0)
+    values = moved.reshape(channels, 1, each, -1)  # a group for each channel
+    result, mean, variance, *_ = _groups_normalized(values, *(w.view(-1, 1, 1, 1) for w in (weight, bias)), eps)
+    for running, now in ((running_mean, mean), (running_var, each / (each - 1) * variance)):
+        if running is not None:
+            running.mul_(1 - momentum).add_(momentum * now.mean(3).flatten())
+    return result.reshape(moved.shape).permute(-1, *range(x.dim() - 1))
 
 
 def _layer_norm(
@@ -98,6 +158,8 @@ def _layer_norm(
 
 
 REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+    functional.batch_norm: _batch_norm,
     functional.group_norm: _group_norm,
+    functional.instance_norm: _instance_norm,
     functional.layer_norm: _layer_norm,
 }

@@ -87,7 +87,7 @@ def _layers(
 ) -> tuple[Tensor, ...] | None:
     """Run all layers; return what `torch.lstm` and the like return. None for options that are not supported."""
     size, directions = 4 if has_biases else 2, 2 if bidirectional else 1
-    if (dropout and train) or len(weights) != size * layers * directions:  # or a projection
+    if len(weights) != size * layers * directions:  # there is a projection
         return None
     sequence, lasts = x.transpose(0, 1) if batch_first else x, []
     for layer in range(layers):
@@ -99,6 +99,8 @@ def _layers(
             outputs.append(output)
             lasts.append(last)
         sequence = torch.cat(outputs, -1) if bidirectional else outputs[0]
+        if layer + 1 < layers:
+            sequence = torch.dropout(sequence, dropout, train)
     finals = (torch.stack(parts) for parts in zip(*lasts, strict=True))
     return (sequence.transpose(0, 1) if batch_first else sequence, *finals)
 

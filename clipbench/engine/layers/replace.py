@@ -9,12 +9,13 @@ from typing import Any
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from clipbench.engine.layers import attention, convolution, normalization, recurrence
+from clipbench.engine.layers import attention, convolution, normalization, one_hot, recurrence
 
 REPLACEMENTS: Mapping[Any, Callable[..., Any]] = {
     **attention.REPLACEMENTS,
     **convolution.REPLACEMENTS,
     **normalization.REPLACEMENTS,
+    **one_hot.REPLACEMENTS,
     **recurrence.REPLACEMENTS,
 }
 

@@ -10,9 +10,10 @@ from torch.func import vmap
 
 from clipbench.compiler.native_program import TensorAxes
 from clipbench.engine import generators
-from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine.inputs.random_draws import DrawnNumbers
 from clipbench.engine.lowering import Lowered
 from clipbench.engine.model.lane_tensors import LaneTensors
+from clipbench.engine.model.loss_function import layers_given
 
 # The number of examples in one pass: few, so that the activations of all lanes stay in the CPU cache.
 PIECE = 128
@@ -25,9 +26,13 @@ class Evaluation:
 
     def __init__(self, tensors: LaneTensors) -> None:
         self._tensors = tensors
-        self.refusals: list[str] = []
-        self._predict = self._one_by_one if tensors.loop_reason else self._compiled()
+        self._programs: dict[int, _Program] = {}  # by the number of examples
+        self._piece = self._size_of_pieces()
         self._vmap_measures = not tensors.network.own_measures
+
+    @property
+    def refusals(self) -> list[str]:
+        return [refusal for program in self._programs.values() for refusal in program.run.refusals]
 
     def __call__(self, name: str) -> Tensor:
         """Return the measures on a part: [measures, lanes]."""
@@ -40,7 +45,7 @@ class Evaluation:
         if part is None:
             raise LookupError(f"there are no {name} data")
         x, y = part
-        outputs = self._predict(x)
+        outputs = self._one_by_one(x) if self._tensors.loop_reason else self._predict(x)
         return self._measures(outputs, y), outputs
 
     def _measures(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -52,70 +57,103 @@ class Evaluation:
                 self._vmap_measures = False
         each = []
         for lane, output in enumerate(outputs):
-            self._seed(lane)
+            self._seed(self._tensors.seeds[lane])
             each.append(torch.stack([value.detach() for value in network.plain_measures(output, y.clone())]))
         return torch.stack(each, dim=1)
 
-    def _compiled(self) -> Predict:
-        """Compile one program for pieces of all parts, if the model has an output for each example."""
-        tensors = self._tensors
-        x = tensors.like[0]
-        size = min(PIECE, max((len(part[0]) for part in tensors.parts.values() if part), default=1))
-        piece = x[:1].expand(size, *x.shape[1:]).clone()
-        weights = [*tensors.params.values(), *tensors.states.values()]
-        with torch.no_grad():
-            like = self._of_one(*(block[0] for block in weights), piece)
-        has_outputs = like.ndim >= 1 and len(like) == size and tensors.network.has_data
-        if not has_outputs or self._examples_interact(x[:size]):
-            return self._whole
-        outputs = like.new_empty(tensors.lanes, *like.shape)
-        inputs = [*((block, TensorAxes()) for block in weights), (piece[None], TensorAxes())]
-        run = Lowered(lambda *given: (self._of_one(*given),), inputs, [(outputs, TensorAxes())], range(tensors.lanes))
-        self.refusals = run.refusals
+    def prepare(self) -> None:
+        """Compile what evaluations of all parts need."""
+        for part in self._tensors.parts.values() if not self._tensors.loop_reason else ():
+            if part is not None:
+                self._program(part[0])
 
-        def predict(x: Tensor) -> Tensor:
-            whole = outputs.new_empty(tensors.lanes, len(x), *outputs.shape[2:])
-            for start in range(0, len(x), size):
-                some = x[start : start + size]
-                piece[: len(some)].copy_(some)
-                run(0, range(tensors.lanes))
-                whole[:, start : start + size].copy_(outputs[:, : len(some)])
-            return whole
+    def _predict(self, x: Tensor) -> Tensor:
+        """Return the outputs of all lanes."""
+        program = self._program(x)
+        for number, seed in enumerate(self._tensors.different_seeds if program.drawn.draws else ()):
+            self._seed(seed)
+            program.drawn.draw(0, number)
+        return program(x)
 
-        return predict
+    def _program(self, x: Tensor) -> _Program:
+        """Return the program for some inputs: the same one for pieces of all parts, where that is possible."""
+        size = self._piece or len(x)
+        if size not in self._programs:
+            examples = self._tensors.like[0] if self._piece else x
+            self._programs[size] = _Program(self._tensors, examples[torch.arange(size) % len(examples)])
+        return self._programs[size]
 
     @torch.no_grad()
-    def _examples_interact(self, x: Tensor) -> bool:
-        """Whether the output for an example depends on the others, as with normalization by batch statistics."""
-        network, half = self._tensors.network, -(-len(x) // 2)
+    def _size_of_pieces(self) -> int:
+        """Return the size of pieces; 0 if the model has no output for each example, which depends on no other one."""
+        tensors = self._tensors
+        if tensors.loop_reason or tensors.examination.draws_in_evaluation or not tensors.network.has_data:
+            return 0
+        x = tensors.like[0][:PIECE]
+        network, half = tensors.network, -(-len(x) // 2)
         draw = torch.Generator(x.device).manual_seed(0)  # weights that are zero at the start could hide the dependence
         params = {
             name: p + 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype, device=p.device)
             for name, p in network.module.named_parameters()
         }
         states = dict(network.module.named_buffers())
-        apart, together = (network.predict(params, states, some)[:half] for some in (x[:half], x))
+        together = network.predict(params, states, x)
+        if not together.ndim or len(together) != len(x):
+            return 0
+        apart, together = network.predict(params, states, x[:half])[:half], together[:half]
         scale = float(together.abs().max())
-        return not torch.allclose(apart, together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
-
-    def _whole(self, x: Tensor) -> Tensor:
-        tensors = self._tensors
-        outputs: Tensor = vmap(self._of_one)(
-            *tensors.params.values(), *tensors.states.values(), x.expand(tensors.lanes, *x.shape)
-        )
-        return outputs
-
-    def _of_one(self, *inputs: Tensor) -> Tensor:
-        params, states, (x,) = self._tensors.named(inputs)
-        with layers_for_many():
-            return self._tensors.network.predict(params, states, x)
+        if not torch.allclose(apart, together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
+            return 0  # as with normalization by batch statistics
+        return min(PIECE, max((len(part[0]) for part in tensors.parts.values() if part), default=1))
 
     def _one_by_one(self, x: Tensor) -> Tensor:
         return torch.stack([self._of_lane(lane, x) for lane in range(self._tensors.lanes)])
 
     def _of_lane(self, lane: int, x: Tensor) -> Tensor:
-        self._seed(lane)  # some models draw in eval mode too
+        self._seed(self._tensors.seeds[lane])  # some models draw in eval mode too
         return self._tensors.models[lane].output(x, on_copy=self._tensors.examination.evaluation_changes)
 
-    def _seed(self, lane: int) -> None:
-        generators.seed_all(generators.step_number(self._tensors.seeds[lane], self._tensors.step))
+    def _seed(self, seed: int) -> None:
+        generators.seed_all(generators.step_number(seed, self._tensors.step))
+
+
+class _Program:
+    """The outputs of all lanes for some examples; call it with as many examples, or fewer."""
+
+    def __init__(self, tensors: LaneTensors, x: Tensor) -> None:
+        self._tensors, self._piece = tensors, x.clone()
+        seeds = len(tensors.different_seeds)
+        self.drawn = drawn = DrawnNumbers(tensors.draws_in_evaluation(x), 1, seeds, 1, tensors.device)
+        weights = [*tensors.params.values(), *tensors.states.values()]
+        numbers = [each[0, :, 0] for each in drawn.numbers]
+
+        def of_one(*inputs: Tensor) -> tuple[Tensor]:
+            params, states, (piece, *given) = tensors.named(inputs)
+            with layers_given(drawn.draws, given):
+                return (tensors.network.predict(params, states, piece),)
+
+        with torch.no_grad():
+            (like,) = of_one(*(block[0] for block in weights), self._piece, *(each[0] for each in numbers))
+        self._outputs = like.new_empty(tensors.lanes, *like.shape)
+        inputs = [
+            *((block, TensorAxes()) for block in weights),
+            (self._piece[None], TensorAxes()),
+            *((each, TensorAxes(lane=None, seed=0)) for each in numbers),
+        ]
+        outputs = [(self._outputs, TensorAxes())]
+        self.run = Lowered(of_one, inputs, outputs, range(tensors.lanes), seeds=tensors.seed_numbers)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return [lanes, examples, ...], or what the model has instead of an output for each example."""
+        size = len(self._piece)
+        if len(x) == size:
+            self._piece.copy_(x)
+            self.run(0, range(self._tensors.lanes))
+            return self._outputs.clone()
+        whole = self._outputs.new_empty(self._tensors.lanes, len(x), *self._outputs.shape[2:])
+        for start in range(0, len(x), size):
+            some = x[start : start + size]
+            self._piece[: len(some)].copy_(some)
+            self.run(0, range(self._tensors.lanes))
+            whole[:, start : start + size].copy_(self._outputs[:, : len(some)])
+        return whole

@@ -14,23 +14,22 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import grad_and_value, vmap
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine import generators
 from clipbench.engine.inputs.batches import TrainingLength
-from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.architecture import (
     Architecture,
     refuse_other_parameters,
     tensors_in,
     trained_parameters,
 )
-from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, is_own, tensors_of
+from clipbench.engine.model.function_check import ModelCall, agree, as_graph, mapped
+from clipbench.engine.model.network import DTYPES, Batch, Network, backward, build_model, is_own, tensors_of
 from clipbench.engine.model.python_state import Snapshot, changed, differing, leaves, shared_by, snapshot
-from clipbench.errors import Unsupported, described, first_sentence
+from clipbench.errors import Unsupported, first_sentence
 
 STEPS = 3
 FEW = 4  # examples
@@ -41,6 +40,9 @@ class Examination:
     """What is known of a model before it is trained."""
 
     loop_reason: str = ""  # why its lanes are trained one after another; empty if they are one tensor program
+    changing: tuple[str, ...] = ()  # the buffers that training changes
+    draws: bool = False  # whether the model or its loss draws random numbers in training, from torch's generator
+    draws_in_evaluation: bool = False
     idle: frozenset[str] = frozenset()  # parameters that never have a gradient: no optimizer changes them
     gradients_vary: bool = False  # whether a parameter may have a gradient at some steps and none at others
     evaluation_changes: bool = False  # whether evaluation changes the model
@@ -68,32 +70,43 @@ class _Examiner:
         few = not (self._own or self._network.own_measures)  # tests hold that built-in functions work for all sizes
         self._batches = list(_batches(dataset, train, self._network.dtype, FEW if few else None))
         self._seed_attributes: list[str] = []  # those that differ between seeds
-        self._random = False  # whether it draws random numbers
+        self._draws = self._draws_in_evaluation = self._draws_elsewhere = False  # random numbers
         self._changes_inputs = False
         self._without_gradient: list[frozenset[str]] = []  # the parameters without a gradient, for each batch
         self._sparse: set[str] = set()  # the parameters with a sparse gradient
 
     def result(self) -> Examination:
         self._compare_builds()
-        training_changes = self._train_on_batches()
+        changes = self._train_on_batches()
         self._refuse_views_of_weights()
         evaluation_changes = self._evaluate()
-        reason = next(filter(None, self._reasons(training_changes + evaluation_changes)), "")
+        self._changing = tuple(path for path in changes if path in self._states_of(self._model))
+        others = [path for path in changes if path not in self._changing]
+        reason = next(filter(None, self._reasons(others + evaluation_changes)), "")
         varying = bool(reason) and self._own
         static = frozenset() if varying or self._train.noise else frozenset.intersection(*self._without_gradient)
-        return Examination(reason, static, varying, bool(evaluation_changes), bool(self._sparse))
+        return Examination(
+            reason,
+            self._changing,
+            self._draws,
+            self._draws_in_evaluation,
+            idle=static,
+            gradients_vary=varying,
+            evaluation_changes=bool(evaluation_changes),
+            sparse=bool(self._sparse),
+        )
 
     def _reasons(self, changes: Sequence[str]) -> Iterator[str]:
         """Yield the reasons against one tensor program, those that are cheap to find first."""
         yield f"training changes its {self._kind(changes[0])}" if changes else ""
-        yield "it draws random numbers in training (dropout)" if self._random else ""
+        yield "it draws random numbers by numpy or `random`" if self._draws_elsewhere else ""
         yield "it changes its input in place" if self._changes_inputs else ""
         yield "hooks change its gradients" if _has_gradient_hooks(self._model) else ""
         yield f"the gradient of `{min(self._sparse)}` is sparse" if self._sparse else ""
         yield "some parameters have no gradient for some batches" if len(set(self._without_gradient)) > 1 else ""
         seeds = self._seed_attributes
         yield f"its {self._kind(seeds[0])} depends on the seed" if seeds else ""
-        yield from self._reasons_of_vmap()
+        yield self._reason_of_function()
 
     def _built(self, seed: int) -> nn.Module:
         module = build_model(self._component, self._dataset, seed)
@@ -124,7 +137,7 @@ class _Examiner:
             unused = generators.States.now()
             loss = self._network.plain_loss(x, y)
             backward(loss)
-            self._random |= not unused.are_those_of(generators.States.now())
+            self._draws |= self._note_draws(unused)
             self._changes_inputs |= not (torch.equal(x, batch[0]) and torch.equal(y, batch[1]))
             gradients = {name: p.grad for name, p in self._model.named_parameters() if p.requires_grad}
             self._without_gradient.append(frozenset(name for name, g in gradients.items() if g is None))
@@ -140,7 +153,7 @@ class _Examiner:
         before, unused = snapshot(self._other), generators.States.now()
         with torch.no_grad():
             self._network.of(self._other).plain_output(self._batches[0][0].clone())
-        self._random |= not unused.are_those_of(generators.States.now())
+        self._draws_in_evaluation = self._note_draws(unused)
         return changed(before, snapshot(self._other))
 
     def _shared_state(self) -> dict[str, Snapshot]:
@@ -159,41 +172,38 @@ class _Examiner:
             if value.untyped_storage().data_ptr() in weights:
                 raise Unsupported(f"its attribute `{path}` is a view of its weights.", "Compute it in `forward`.")
 
-    def _reasons_of_vmap(self) -> Iterator[str]:
-        """Compare two models of two seeds on two batches under vmap with one after another."""
+    def _note_draws(self, before: generators.States) -> bool:
+        """Return whether torch's generator was used since then; note whether another one was."""
+        now = generators.States.now()
+        self._draws_elsewhere |= not now._replace(torch=before.torch).are_those_of(before)
+        return not torch.equal(now.torch, before.torch)
+
+    def _reason_of_function(self) -> str:
+        """Compare two models of two seeds on two batches, called as they are, with the graph of a pure function."""
         models, batches = (self._model, self._other), self._batches[:2]
-        plain = [self._plain(model, batch) for model, batch in zip(models, batches, strict=True)]
+        calls = [
+            ModelCall(self._network, self._changing, model, batch, seed)
+            for seed, (model, batch) in enumerate(zip(models, batches, strict=True))
+        ]
+        if calls[0].refusal:
+            return str(calls[0].refusal)
         try:
-            together = self._together(models, batches)
-        except Exception as error:  # noqa: BLE001 - a model may do anything that vmap does not support
-            yield f"vmap does not support it: {first_sentence(error).rstrip('.')}"
-            return
-        if not all(_close(one, [part[lane] for part in together]) for lane, one in enumerate(plain)):
-            yield "vmap gives other results"
+            results = as_graph(calls)
+        except Exception as refusal:  # noqa: BLE001 - a model may do anything that a trace does not support
+            if self._draws or self._draws_in_evaluation or self._changing:
+                what = f"training changes its {self._kind(self._changing[0])}" if self._changing else "it draws numbers"
+                return f"{what}, and as a function of its tensors it fails: {first_sentence(refusal).rstrip('.')}"
+            try:
+                results = mapped(calls)
+            except Exception as error:  # noqa: BLE001
+                return f"vmap does not support it: {first_sentence(error).rstrip('.')}"
+        return "" if all(map(agree, calls, results)) else "as a function of its tensors it gives other results"
 
-    def _plain(self, model: nn.Module, batch: Batch) -> list[Tensor]:
-        """Return the loss, the output in eval mode and the gradients of one model."""
-        network = self._network.of(model)
-        loss = network.plain_loss(*(part.clone() for part in batch))
-        backward(loss)
-        trained = trained_parameters(model).values()
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
-        model.zero_grad()
-        with torch.no_grad():
-            return [loss.detach(), network.plain_output(batch[0].clone()), *gradients]
-
-    def _together(self, models: Sequence[nn.Module], batches: Sequence[Batch]) -> list[Tensor]:
-        trained = trained_parameters(self._model)
-        each = [tensors_in(model) for model in models]
-        stacked = {name: torch.stack([tensors[name].detach() for tensors in each]) for name in each[0]}
-        params = {name: stacked.pop(name) for name in trained}
-        # Each lane with its own batch, as with several seeds: `if x.sum() > 0` in a model fails only then.
-        x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
-        with layers_for_many():
-            grads, loss = vmap(grad_and_value(self._network.loss))(params, stacked, x, y)
-            with torch.no_grad():
-                output = vmap(self._network.predict)(params, stacked, x)
-        return [loss, output, *(grads[name] for name in trained)]
+    @staticmethod
+    def _states_of(module: nn.Module) -> dict[str, Tensor]:
+        """Return what is no trained parameter: frozen ones and buffers."""
+        trained = trained_parameters(module)
+        return {name: tensor for name, tensor in tensors_in(module).items() if name not in trained}
 
     def _is_attribute(self, path: str) -> bool:
         return path not in tensors_in(self._model)
@@ -221,15 +231,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, tuple) and value[0] is str
 
 
-def backward(loss: Tensor) -> None:
-    try:
-        torch.autograd.backward(loss)
-    except Exception as error:
-        carried = "Detach what is carried from one batch to the next: `self.state = state.detach()`."
-        remedy = carried if "second time" in str(error) else ""
-        raise Unsupported(f"the backward pass fails: {described(error)}", remedy) from error
-
-
 def _batches(dataset: Dataset | None, train: Training, dtype: torch.dtype, most: int | None) -> Iterator[Batch]:
     """Yield batches of the sizes that training has, the last one of an epoch at the end; of at most `most` examples."""
     length = TrainingLength.of(train, dataset)
@@ -246,18 +247,3 @@ def _batches(dataset: Dataset | None, train: Training, dtype: torch.dtype, most:
             rows = np.arange(number * size, (number + 1) * size) % len(dataset.train[0])
             x, y = (part[rows] for part in dataset.train)
             yield tensors_of((x, y), dtype)
-
-
-def _close(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether loss, output and gradients are equal up to rounding, relative to the largest of their kind."""
-    for ours, theirs in zip(_by_kind(one), _by_kind(other), strict=True):
-        if not (ours.isfinite().all() and theirs.isfinite().all()):
-            continue  # which of the sums overflow first is a matter of rounding
-        if float((ours - theirs).abs().max()) > 10 * torch.finfo(ours.dtype).eps ** 0.5 * float(ours.abs().max()):
-            return False
-    return True
-
-
-def _by_kind(parts: Sequence[Tensor]) -> Iterator[Tensor]:
-    loss, output, *gradients = (part.detach() for part in parts)
-    yield from (loss, output, torch.cat([gradient.flatten() for gradient in gradients]))

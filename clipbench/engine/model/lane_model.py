@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clipbench.engine.model.architecture import refuse_other_parameters, trained_parameters
-from clipbench.engine.model.examination import backward
-from clipbench.engine.model.network import Batch, Network
+from clipbench.engine.model.network import Batch, Network, backward
 from clipbench.engine.model.python_state import leaves
 from clipbench.errors import Unsupported, described
 

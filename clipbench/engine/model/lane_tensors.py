@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad_and_value
 
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine.layers.replace import layers_for_many
+from clipbench.engine import generators
+from clipbench.engine.inputs.random_draws import Draw, Found
 from clipbench.engine.model.architecture import Architecture
 from clipbench.engine.model.examination import examine
 from clipbench.engine.model.lane_model import LaneModel
@@ -30,6 +30,7 @@ class LaneTensors:
         self.examination = examine(component, train, dataset)
         self.network = Network(build_model(component, dataset, seed=0), train, has_data=dataset is not None)
         self.network.module.to(self.device, self.network.dtype)
+        self._draws: dict[int, list[Draw]] = {}
         self._component, self._architecture = component, Architecture.of(self.network.module)
         self.like = self._part("train") or self._no_data()  # the training data; of a stream, a sample
         self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
@@ -40,6 +41,33 @@ class LaneTensors:
     def loop_reason(self) -> str:
         """Why lanes are trained one after another; empty if they are one tensor program."""
         return self.examination.loop_reason
+
+    @property
+    def different_seeds(self) -> list[int]:
+        return list(dict.fromkeys(self.seeds))
+
+    def draws(self, examples: int) -> list[Draw]:
+        """Return what a model and its loss draw in training, for a batch of so many examples."""
+        if self.loop_reason or not self.examination.draws:
+            return []
+        if examples not in self._draws:
+            batch = [part.cpu()[torch.arange(examples) % len(part)] for part in self.like]
+            self._draws[examples] = self._found(lambda network: network.plain_loss(*batch))
+        return self._draws[examples]
+
+    def draws_in_evaluation(self, x: Tensor) -> list[Draw]:
+        """Return what a model draws in eval mode."""
+        if self.loop_reason or not self.examination.draws_in_evaluation:
+            return []
+        return self._found(lambda network: network.plain_output(x.cpu()))
+
+    def _found(self, call: Callable[[Network], object]) -> list[Draw]:
+        """Return what is drawn in a plain call, on the CPU, whatever the device is."""
+        network = self.network.of(build_model(self._component, self.dataset, seed=0).to(self.network.dtype))
+        with generators.preserved(), Found() as found:
+            call(network)
+        draws: list[Draw] = found.draws
+        return draws
 
     def _allocate(self, lanes: int, parts: int) -> None:
         """Allocate the tensors of the lanes; gradients and losses are those of each part of a batch."""
@@ -54,11 +82,13 @@ class LaneTensors:
         self.models: list[LaneModel] = []  # of the lanes, if they are trained one after another
         self.loss = torch.zeros(lanes, parts, dtype=self.network.dtype, device=self.device)
         self.seeds: list[int] = [0] * lanes
+        self.seed_numbers = [0] * lanes  # of each lane, among the different seeds; programs read this list
         self.step = 0  # of the current training; models that draw random numbers draw others at each step
 
     def start(self, seeds: Sequence[int]) -> None:
         """Give every lane the initial model of its seed, and no gradient: programs are tried on what stands there."""
         self.seeds = list(seeds)
+        self.seed_numbers[:] = [self.different_seeds.index(seed) for seed in seeds]
         self.step = 0
         for block in (self.loss, *self.grads.values()):
             block.zero_()
@@ -99,13 +129,6 @@ class LaneTensors:
         params = dict(zip(self.params, tensors, strict=False))
         states = dict(zip(self.states, tensors[len(params) :], strict=False))
         return params, states, tensors[len(params) + len(states) :]
-
-    def loss_and_gradient(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the loss of one lane, then its gradient for each parameter."""
-        params, states, batch = self.named(tensors)
-        with layers_for_many():
-            grads, loss = grad_and_value(self.network.loss)(params, states, *batch)
-        return (loss, *(grads[name] for name in self.params))
 
     def _part(self, name: str) -> Batch | None:
         arrays = getattr(self.dataset, name, None)

@@ -18,7 +18,7 @@ from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset
 from clipbench.datasets.dataset import Arrays
 from clipbench.engine import generators
-from clipbench.errors import Unsupported, blamed
+from clipbench.errors import Unsupported, blamed, described
 from clipbench.plugins import registry
 
 Tensors = Mapping[str, Tensor]
@@ -80,15 +80,21 @@ class Network:
 
     # As pure functions of weights, for `vmap`.
 
-    def loss(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        """Return the training loss in train mode: the loss of the batch, and the L1 and L2 penalties."""
+    def loss(self, params: Tensors, states: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the training loss in train mode, with the L1 and L2 penalties, and the states after the call.
+
+        The model may write into the states.
+        """
         self.module.train()
-        return self._with_penalties(self._objective(self._call(params, states, x), y), params.values())
+        held = {**params, **states}
+        output = _checked(functional_call(self.module, held, self._inputs(x)))  # it puts new buffers into `held`
+        loss = self._with_penalties(self._objective(output, y), params.values())
+        return loss, {name: held[name] for name in states}
 
     def predict(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
         """Return the output in eval mode."""
         self.module.eval()
-        return self._call(params, states, x)
+        return _checked(functional_call(self.module, {**params, **states}, self._inputs(x)))
 
     def measures(self, output: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """Return the loss, then the metrics, of an output in eval mode."""
@@ -123,9 +129,6 @@ class Network:
             with blamed(metric.key, f"the metric {metric.name} fails on {_shapes(output, y)}", remedy):
                 found.append(metric(output, y).to(self.dtype))
         return found
-
-    def _call(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
-        return _checked(functional_call(self.module, {**params, **states}, self._inputs(x)))
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, ...]:
         return (x,) if self.has_data else ()
@@ -200,6 +203,15 @@ def _without_compiler(module: nn.Module) -> nn.Module:
         if child is not None:
             original._modules[name] = _without_compiler(child)
     return original
+
+
+def backward(loss: Tensor) -> None:
+    try:
+        torch.autograd.backward(loss)
+    except Exception as error:
+        carried = "Detach what is carried from one batch to the next: `self.state = state.detach()`."
+        remedy = carried if "second time" in str(error) else ""
+        raise Unsupported(f"the backward pass fails: {described(error)}", remedy) from error
 
 
 def higher_is_better(train: Training, name: str) -> bool:
