@@ -199,6 +199,10 @@ def _extras(training: Training) -> Iterator[str]:
     """The options that differ from their defaults."""
     if training.dtype != "float32":
         yield training.dtype
+    if training.accumulate > 1:
+        yield f"{training.accumulate} batches a step"
+    if training.ema is not None:
+        yield f"average of weights {training.ema:g}"
     for name in ("schedule", "noise"):
         component = getattr(training, name)
         if component:

@@ -46,8 +46,9 @@ def _spec(option: Option, plugin: Plugin) -> OptionSpec:
         with contextlib.suppress(InvalidValue, TypeError, ValueError):
             default = validate(_listed(default), annotation, infinite=True)
     infinite = own or plugin.kind == "strategy"
+    quiet = option.name in plugin.facts.get("quiet", ())
     return OptionSpec(
-        option.name, annotation, frozen(default), option.takes_list, infinite=infinite, takes_default=True
+        option.name, annotation, frozen(default), option.takes_list, quiet, infinite=infinite, takes_default=True
     )
 
 

@@ -56,6 +56,8 @@ class Train(Section):
     target: Annotated[dict[str, float], Field(min_length=1, max_length=1)] | None = None
     diverge_above: Positive | None = None
     save_weights: bool = False
+    accumulate: PositiveInt = 1
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
 def read_training(node: Node | None, folder: str) -> dict[str, Axis]:

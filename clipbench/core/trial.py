@@ -19,6 +19,9 @@ ARM_OPTIONS = ("per", "exclude", *ADDED_OPTIONS)
 # Schedules of a threshold: the factor of the learning rate, and one over it.
 FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"
 
+# Fields that are no part of a trial's id at their default, so that one can be added without training anything anew.
+QUIET = {"quiet": True}
+
 Value = Union[bool, int, float, str, None, tuple["Value", ...], "Component"]
 
 
@@ -78,6 +81,14 @@ class Training:
     target: tuple[str, float] | None = None  # a measure and the value to reach: gives epochs_to_target
     diverge_above: float | None = None
     save_weights: bool = False
+    accumulate: int = field(default=1, metadata=QUIET)  # batches of a step
+    ema: float | None = field(default=None, metadata=QUIET)  # decay of the average of the weights that is evaluated
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The options, without those that are left out at their default."""
+        given = {f: getattr(self, f.name) for f in fields(self)}
+        return {f.name: value for f, value in given.items() if f.metadata != QUIET or value != f.default}
 
     @property
     def measures(self) -> list[str]:
@@ -131,7 +142,7 @@ class Trial:
             "fingerprint": self.fingerprint,
         }
         sections = {name: getattr(self, name) for name in ("data", "model", "optimizer", "clip")}
-        sections |= {f"train.{f.name}": getattr(self.train, f.name) for f in fields(self.train)}
+        sections |= {f"train.{name}": value for name, value in self.train.told.items()}
         for path, value in sections.items():
             row.update(_flat(path, value))
         return {path: value for path, value in row.items() if path not in ("optimizer.lr", "clip.threshold")}
@@ -147,7 +158,7 @@ def _content(value: Any) -> Any:
     if isinstance(value, Component):
         return [value.name, [[name, _content(option)] for name, option in value.options], value.source]
     if isinstance(value, Training):
-        return {f.name: _content(getattr(value, f.name)) for f in fields(value)}
+        return {name: _content(option) for name, option in value.told.items()}
     if isinstance(value, tuple):
         return [_content(item) for item in value]
     return value

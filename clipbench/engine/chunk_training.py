@@ -62,6 +62,7 @@ class ChunkTraining:
         state, lanes = State(), range(len(self.trials))
         state.add("params.", self.workspace.params, lanes)
         state.add("buffers.", self.workspace.states, lanes)
+        state.add("averages.", self.workspace.averages or {}, lanes)
         for number, group in enumerate(self.groups):
             state.add(f"{number}/", group.memory, group.lanes)
         status, stopping = self.status, self.early_stopping
@@ -275,7 +276,7 @@ class ChunkTraining:
             epochs={name: curve[:epochs] for name, curve in self.epochs.items()},
             finals=finals,
             membership=membership,
-            weights={name: block.cpu().numpy() for name, block in self.workspace.params.items()},
+            weights={name: block.cpu().numpy() for name, block in self.workspace.evaluated.items()},
             status=self.status,
             rule_seconds=own,
             seconds=self._now() - start,

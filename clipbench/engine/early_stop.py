@@ -20,7 +20,8 @@ class EarlyStopping:
 
     def __init__(self, train: Training, tensors: LaneTensors, status: LaneStatus) -> None:
         self._status = status
-        self._tensors = {**tensors.params, **tensors.states}
+        averages = {} if tensors.averages is None else tensors.averages
+        self._tensors = {**tensors.params, **tensors.states, **{f"average.{n}": t for n, t in averages.items()}}
         self.measure = train.early_stop.name if train.early_stop else ""
         self.waited = np.zeros(tensors.lanes, dtype=np.int64)
         self.best = np.full(tensors.lanes, math.inf)

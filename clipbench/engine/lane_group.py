@@ -47,7 +47,7 @@ class LaneGroup:
             Step,
             trial,
             {name: block.shape[1:] for name, block in params.items()},
-            workspace.scope.parts,
+            workspace.scope,
             None if owned else Update(trial.optimizer),
             workspace.examination.idle,
         )
@@ -74,6 +74,8 @@ class LaneGroup:
         """
         workspace, lanes = self._workspace, slice(self.lanes.start, self.lanes.stop)
         per_lane = {f"params.{name}": block for name, block in params.items()} | self.memory
+        averages = {} if workspace.averages is None else workspace.averages
+        per_lane |= {f"average.{name}": block[lanes] for name, block in averages.items()}
         per_lane |= {f"grads.{name}": g[lanes] for name, g in workspace.grads.items()} | {"loss": workspace.loss[lanes]}
         if between:
             kinds = ("gradient", "old")
@@ -96,13 +98,14 @@ class LaneGroup:
     def _make_programs(self, owned: bool) -> list[Lowered]:
         given = {*self._now, "noise", "privacy", "privacy_share", "shares", "filled"}
         raw = given | {"params", "grads", "loss", "memory"}
+        new = {"params", "average", "memory", "row"}
         if not owned:
             kept = {"gradient", "keep"} if self._workspace.keeps_clipped else set()
-            return [self._lowered("__call__", raw | {"slots", "t"}, {"params", "slots", "memory", "t", "row"} | kept)]
-        changed = given | {"params", "old", "gradient", "memory", "row."}
+            return [self._lowered("__call__", raw | {"slots", "t", "average"}, new | {"slots", "t"} | kept)]
+        changed = given | {"params", "old", "gradient", "average", "memory", "row."}
         return [
             self._lowered("clip_gradient", raw, {"gradient", "memory", "keep", "row."}),
-            self._lowered("record", changed, {"params", "memory", "row"}),
+            self._lowered("record", changed, new),
         ]
 
     def _lowered(self, stage: str, reads: set[str], writes: set[str]) -> Lowered:

@@ -16,6 +16,7 @@ from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order, places
 from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights
 from clipbench.engine.clipping.rule import Now, Rule, initial_state
+from clipbench.engine.gradients.microbatches import Scope
 from clipbench.engine.optimizers import Update
 
 Values = Mapping[str, Tensor]
@@ -44,7 +45,7 @@ class Step:
 
     trial: Trial  # one of them
     shapes: Shapes  # of the trained parameters
-    parts: int  # of a batch that are clipped separately; 0: it is clipped as a whole
+    scope: Scope
     update: Update | None  # the optimizer's formula; None: an optimizer of the user's own steps between the two halves
     idle: frozenset[str]  # parameters without a gradient: no optimizer changes them
     exact: bool  # whether the kernels compute norms in double
@@ -59,6 +60,7 @@ class Step:
         self.on_updates = not self.is_off and lane_order.clips_updates(clip)
         self.on_gradients = not (self.is_off or self.on_weights or self.on_updates)
         self.refuses = self.on_gradients and self.rule.refuses
+        self.parts = self.scope.clipped_parts
 
     def __call__(self, values: Values) -> dict[str, Tensor]:
         """Return the new values: weights, slots of the optimizer, memory of the rule, and the statistics."""
@@ -74,7 +76,8 @@ class Step:
         if self.trial.train.noise:
             noise = places.separated(values["noise"].unsqueeze(0), {n: g[:1] for n, g in grads.items()})
             grads = {name: g + noise[name] for name, g in grads.items()}
-        raw = self._average(values, grads) if self.parts else grads
+        raw = self._average(values, grads) if self.scope.parts else grads
+        grads = grads if self.parts else raw
         measured, loss = Measured(raw, self.exact), self._loss(values)
         clipped = self._clipped(values, grads, measured)
         row = {LOSS: loss, PRE: measured.norm[0, 0], MAX: measured.maximum[0, 0], POST: clipped.post[0]}
@@ -117,10 +120,18 @@ class Step:
             new = {f"memory.{name}": value for name, value in clipped.memory.items()}
             row |= {POST: clipped.post[0], FIRED: clipped.fired[0], FRACTION: clipped.fraction[0]}
             row[COSINE] = clipped.cosine[0]
+        if self.trial.train.ema is not None:
+            new |= {f"average.{name}": self._averaged(values, name, w) for name, w in params.items()}
         finite = [w.mean() if self.exact else (w * TINY).sum() for w in params.values()]
         row[WEIGHTS] = torch.stack(finite).sum()
         stacked = torch.stack([row[number] for number in range(STATISTICS)])
         return new | {f"params.{name}": w for name, w in params.items()} | {"row": stacked}
+
+    def _averaged(self, values: Values, name: str, weights: Tensor) -> Tensor:
+        """Return the moving average of weights, which begins with those of the first step."""
+        average = values[f"average.{name}"]
+        moved = average + (1 - self.trial.train.ema) * (weights - average)  # type: ignore[operator]
+        return torch.where(values["step"] <= 1, weights, moved)
 
     # Clipping
 
@@ -208,7 +219,7 @@ class Step:
         return Now(values["threshold"].expand(rows, 1), values["on"], values["step"])
 
     def _loss(self, values: Values) -> Tensor:
-        if not self.parts:
+        if not self.scope.parts:
             return values["loss"][0]
         shares = values["shares"]
         return (values["loss"] * (shares / shares.sum())).sum()

@@ -54,8 +54,13 @@ def impossible_scopes(
 ) -> Iterator[ArmProblem]:
     """Find scopes that split batches into too many parts, or into parts that the model cannot be trained on."""
     for key, arm in arms:
-        scope, text, remedy = Scope.of(scope_of(arm), schedule.batch), "", ""
-        if scope.parts and not built().has_data:
+        scope, text, remedy = Scope.of(scope_of(arm), schedule), "", ""
+        if scope.batch and scope_of(arm) != BATCH:
+            text = "parts of a batch are not clipped separately where batches are accumulated."
+            remedy = "Write accumulate: 1 and a larger batch_size: parts are computed one after another anyway."
+        elif scope.batch:
+            continue
+        elif scope.parts and not built().has_data:
             text, remedy = "scope requires data.", "Remove it."
         elif scope.parts > schedule.batch:
             text = f"batches of {schedule.batch} examples cannot be split into {scope.parts} shards."

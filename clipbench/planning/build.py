@@ -133,7 +133,7 @@ class _Preparation:
         except Unsupported as refusal:
             raise self._refused(refusal, model, keys) from None
         example = _example(loaded, DTYPES[train.dtype])
-        kept = activations(_built(model, train, loaded), example, schedule.batch)
+        kept = activations(_built(model, train, loaded), example, schedule.batch // schedule.batches)
         return _Setting(data, model, train, loaded, keys, schedule, examination, kept)
 
     def _rehearse(self, setting: _Setting) -> None:
@@ -190,6 +190,9 @@ class _Preparation:
             schedule = TrainingLength.of(train, loaded)
         except DataProblem as problem:
             raise self._error("train.batch_size", str(problem)) from None
+        if schedule.batches > 1 and (schedule.whole or loaded is None):
+            what = "there are no data" if loaded is None else "a batch has all examples"
+            raise self._error("train.accumulate", f"there are no batches to accumulate: {what}.", "Remove it.")
         if schedule.epoch_steps == 0 and loaded:
             examples = len(loaded.train[0])
             text = f"batch_size must be at most {examples}, the number of training examples, got {train.batch_size}."
@@ -222,7 +225,7 @@ class _Preparation:
             )
             content = [trials[0].columns()[name] for name in sorted(trials[0].columns()) if _shared(name)]
             content += [] if scope == BATCH else [repr(scope)]
-            kept = arm_checks.kept_by_parts(Scope.of(scope, setting.schedule.batch), parameters)
+            kept = arm_checks.kept_by_parts(Scope.of(scope, setting.schedule), parameters)
             yield Cohort(
                 id=digest([content, setting.model.source, fingerprint], 12),
                 trials=trials,

@@ -73,14 +73,15 @@ def strategy(
     return _declare("strategy", **facts)
 
 
-def model(*, given: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+def model(*, given: tuple[str, ...] = (), quiet: tuple[str, ...] = ()) -> Callable[[Function], Function]:
     """Declare a model: a function of options that returns an `nn.Module`.
 
     It gets `inputs` and `outputs`, the sizes, if it has parameters of these names. `given` requests further facts
     about the data: `tokens`, the number of distinct integers in the inputs (0 for real numbers), and `every_step`,
-    whether there is a target at every step of a sequence.
+    whether there is a target at every step of a sequence. `quiet` options are no part of labels and trial ids at their
+    default.
     """
-    return _declare("model", given=given)
+    return _declare("model", given=given, quiet=quiet)
 
 
 def dataset(
@@ -159,12 +160,14 @@ def optimizer(
     return attach
 
 
-def loss(*, metrics: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+def loss(*, metrics: tuple[str, ...] = (), quiet: tuple[str, ...] = ()) -> Callable[[Function], Function]:
     """Declare a loss: a function of output and target that returns a scalar tensor.
 
-    `metrics` are the default metrics, if they differ from those for this kind of targets.
+    It gets `training`, whether it is what is minimized or the measure of an evaluation, if it has such a parameter.
+    `metrics` are the default metrics, if they differ from those for this kind of targets. Options that are `quiet` are
+    no part of labels and trial ids at their default, so that an option can be added without training anything anew.
     """
-    return _declare("loss", metrics=metrics)
+    return _declare("loss", metrics=metrics, quiet=quiet)
 
 
 def metric(*, higher_is_better: bool) -> Callable[[Function], Function]:

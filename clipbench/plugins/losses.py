@@ -7,21 +7,26 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from clipbench.plugins.decorators import loss
 
 
-@loss()
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of class scores and integer targets.
+@loss(quiet=("label_smoothing",))
+def cross_entropy(
+    output: Tensor, target: Tensor, training: bool = True, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+) -> Tensor:
+    """Cross entropy of class scores and integer targets; labels are smoothed in training alone.
 
-    mean(log sum exp(o) - o[target])
+    mean(log sum exp(o) - (1 - s) o[target] - s mean(o))       s: Szegedy et al. 2016, arXiv:1512.00567
     """
     # Classes first: log_softmax over a short last axis is slow, and so is F.cross_entropy's ignored index.
     scores = output.movedim(-1, 0).log_softmax(0)
-    return -scores.gather(0, target.unsqueeze(0)).mean()
+    plain = -scores.gather(0, target.unsqueeze(0)).mean()
+    if not (training and label_smoothing):
+        return plain
+    return (1 - label_smoothing) * plain - label_smoothing * scores.mean()
 
 
 @loss()

@@ -45,7 +45,7 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "model": frozenset({"inputs", "outputs"}),
     "data": frozenset({"generator", "batch_size", "shares", "yaml_folder"}),
     "optimizer": frozenset({"params", "named"}),
-    "loss": frozenset({"output", "target"}),
+    "loss": frozenset({"output", "target", "training"}),
     "metric": frozenset({"output", "target"}),
     "schedule": frozenset({"step", "steps"}),
     "noise": frozenset({"size", "generator"}),

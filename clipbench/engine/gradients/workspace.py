@@ -66,7 +66,7 @@ class Workspace(LaneTensors):
         self.examination = replace(self.examination, loop_reason=self.examination.loop_reason or shape.loop_reason)
         self.shape, self.keeps_clipped = shape, keeps_clipped
         self.length = TrainingLength.of(shape.train, dataset)
-        self.scope = Scope.of(shape.scope, self.length.batch)
+        self.scope = Scope.of(shape.scope, self.length)
         self._allocate(shape.lanes, max(self.scope.parts, 1))
         self._allocate_slots(slots)
         self._programs: dict[int, Gradients] = {}
@@ -76,7 +76,7 @@ class Workspace(LaneTensors):
     def _allocate_slots(self, most: int) -> None:
         """Allocate the inputs of a block of steps: [slots, seeds, ...], and its statistics."""
         (x, y), seeds = self.like, self.shape.seeds
-        noises = {"noise": self.shape.train.noise is not None, "privacy": bool(self.scope.parts)}
+        noises = {"noise": self.shape.train.noise is not None, "privacy": bool(self.scope.clipped_parts)}
         elements = {name: self.params.size for name, there in noises.items() if there}
         is_stream = isinstance(self.dataset, Stream)
         examples = self.length.batch * (x[0].nbytes + y[0].nbytes) if is_stream else 0
@@ -151,7 +151,7 @@ class Gradients:
 
     def __init__(self, workspace: Workspace, size: int) -> None:
         self._size, self._workspace, scope = size, workspace, workspace.scope
-        filled = min(size, scope.parts or 1)
+        filled = sum(1 for examples in scope.sizes(size) if examples)
         self._empty = [t[:, filled:] for t in (workspace.loss, *workspace.grads.values())]
         self._looped = LoopedGradients(workspace, scope.sizes(size)) if workspace.loop_reason else None
         self._programs: list[Lowered] = []

@@ -23,13 +23,15 @@ STREAM_EPOCH = 100
 
 @dataclass(frozen=True)
 class TrainingLength:
-    """The length of training in epochs and steps, and the size of its batches."""
+    """The length of training in epochs and steps, and the examples of each step: one batch, or several."""
 
     examples: int
-    batch: int
+    batch: int  # examples of a step
     epoch_steps: int  # steps of a whole epoch
     steps: int  # of the whole training
     whole: bool  # every step uses all examples in order
+    used: int = 0  # examples of an epoch that are in a batch
+    batches: int = 1  # of a step, whose gradients are accumulated
 
     @classmethod
     def of(cls, train: Training, dataset: Dataset | None) -> TrainingLength:
@@ -38,14 +40,19 @@ class TrainingLength:
             epoch_steps = train.epoch_steps or train.steps or 1
             return cls(1, 1, epoch_steps, train.steps or epoch_steps * (train.epochs or 1), whole=True)
         if isinstance(dataset, Stream):
-            batch, epoch_steps = dataset.size(train.batch_size), train.epoch_steps or STREAM_EPOCH
+            batch = dataset.size(train.batch_size) * train.accumulate
+            epoch_steps = train.epoch_steps or STREAM_EPOCH
             steps = train.steps or epoch_steps * (train.epochs or 1)
-            return cls(batch * epoch_steps, batch, epoch_steps, steps, whole=False)
+            examples = batch * epoch_steps
+            return cls(examples, batch, epoch_steps, steps, False, used=examples, batches=train.accumulate)
         examples = len(dataset.train[0])
-        batch = train.batch_size or examples
-        epoch_steps = examples // batch if train.drop_last else -(-examples // batch)
+        size = train.batch_size or examples
+        batches = examples // size if train.drop_last else -(-examples // size)
+        epoch_steps = -(-batches // train.accumulate)
         steps = train.steps or epoch_steps * (train.epochs or 1)
-        return cls(examples, batch, epoch_steps, steps, whole=train.batch_size is None)
+        used = min(examples, batches * size)
+        whole = train.batch_size is None
+        return cls(examples, size * train.accumulate, epoch_steps, steps, whole, used, train.accumulate)
 
     @property
     def epochs(self) -> int:
@@ -56,8 +63,8 @@ class TrainingLength:
         return min(self.epoch_steps, self.steps - epoch * self.epoch_steps)
 
     def size(self, step_in_epoch: int) -> int:
-        """Return the examples of a batch: the last of an epoch may be smaller."""
-        return self.batch if self.whole else min(self.batch, self.examples - step_in_epoch * self.batch)
+        """Return the examples of a step: the last one of an epoch may have fewer."""
+        return self.batch if self.whole else min(self.batch, self.used - step_in_epoch * self.batch)
 
 
 class BatchSource(Protocol):
@@ -82,7 +89,7 @@ def batch_source(
     """Return the source of a chunk's batches, for different seeds. Generators are on the CPU on every device."""
     if isinstance(dataset, Stream):
         assert isinstance(slots, tuple)
-        return StreamBatches(dataset, slots, seeds)
+        return StreamBatches(length, dataset, slots, seeds)
     if length.whole:
         return FullBatch(part)
     assert isinstance(slots, Tensor)
@@ -131,16 +138,18 @@ class ShuffledBatches:
 class StreamBatches:
     """New examples of a stream at every step, drawn once for each seed."""
 
-    def __init__(self, stream: Stream, slots: Batch, seeds: Sequence[int]) -> None:
+    def __init__(self, length: TrainingLength, stream: Stream, slots: Batch, seeds: Sequence[int]) -> None:
         """`slots` are the examples: [slots, seeds, batch, ...]."""
-        self._stream, self._slots = stream, slots
+        self._stream, self._slots, self._batches = stream, slots, length.batches
         self.generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         for slot in range(steps):
-            drawn = [self._stream.batch(g, self._slots[0].shape[2]) for g in self.generators.values()]
-            for target, examples in zip(self._slots, zip(*drawn, strict=True), strict=True):
-                target[slot].copy_(torch.stack(examples))
+            for number, generator in enumerate(self.generators.values()):
+                for batch in range(self._batches):
+                    size = self._slots[0].shape[2] // self._batches
+                    for target, examples in zip(self._slots, self._stream.batch(generator, size), strict=True):
+                        target[slot, number, batch * size : (batch + 1) * size].copy_(examples)
 
     def read(self, slot: int, seed: int, size: int) -> Batch:
         x, y = (examples[slot, seed].clone() for examples in self._slots)

@@ -110,8 +110,12 @@ class Evaluation:
         return torch.stack([self._of_lane(lane, x) for lane in range(self._tensors.lanes)])
 
     def _of_lane(self, lane: int, x: Tensor) -> Tensor:
-        self._seed(self._tensors.seeds[lane])  # some models draw in eval mode too
-        return self._tensors.models[lane].output(x, on_copy=self._tensors.examination.evaluation_changes)
+        tensors, model = self._tensors, self._tensors.models[lane]
+        self._seed(tensors.seeds[lane])  # some models draw in eval mode too
+        model.bind(tensors.evaluated.lane(lane))
+        output = model.output(x, on_copy=tensors.examination.evaluation_changes)
+        model.bind(tensors.params.lane(lane))
+        return output
 
     def _seed(self, seed: int) -> None:
         generators.seed_all(generators.step_number(seed, self._tensors.step))
@@ -124,7 +128,7 @@ class _Program:
         self._tensors, self._piece = tensors, x.clone()
         seeds = len(tensors.different_seeds)
         self.drawn = drawn = DrawnNumbers(tensors.draws_in_evaluation(x), 1, seeds, 1, tensors.device)
-        weights = [*tensors.params.values(), *tensors.states.values()]
+        weights = [*tensors.evaluated.values(), *tensors.states.values()]
         numbers = [each[0, :, 0] for each in drawn.numbers]
 
         def of_one(*inputs: Tensor) -> tuple[Tensor]:

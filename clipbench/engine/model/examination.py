@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,11 @@ class Examination:
 
 def examine(component: Component, train: Training, dataset: Dataset | None) -> Examination:
     """Examine a model on the CPU; raises Unsupported, or what the model function raises."""
-    unused = {"steps": None, "schedule": None, "early_stop": None, "target": None, "save_weights": False}
-    return _examined(component, replace(train, epochs=1, **unused), dataset)  # type: ignore[arg-type]
+    unused: dict[str, Any] = {
+        **{"steps": None, "schedule": None, "early_stop": None, "target": None, "save_weights": False},
+        **{"accumulate": 1, "ema": None},
+    }
+    return _examined(component, replace(train, epochs=1, **unused), dataset)
 
 
 @lru_cache(maxsize=8)

@@ -25,7 +25,7 @@ class LaneTensors:
     """
 
     def __init__(self, component: Component, train: Training, dataset: Dataset | None, device: str) -> None:
-        self.dataset = dataset
+        self.dataset, self._average = dataset, train.ema is not None
         self.device = torch.device(device)
         self.examination = examine(component, train, dataset)
         self.network = Network(build_model(component, dataset, seed=0), train, has_data=dataset is not None)
@@ -41,6 +41,11 @@ class LaneTensors:
     def loop_reason(self) -> str:
         """Why lanes are trained one after another; empty if they are one tensor program."""
         return self.examination.loop_reason
+
+    @property
+    def evaluated(self) -> StackedTensors:
+        """The weights that are evaluated."""
+        return self.params if self.averages is None else self.averages
 
     @property
     def different_seeds(self) -> list[int]:
@@ -75,6 +80,9 @@ class LaneTensors:
         module = self.network.module
         trained = {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
         self.params = StackedTensors(trained, lanes, self.network.dtype, self.device)
+        self.averages = None  # of the weights, if these are what is evaluated
+        if self._average:
+            self.averages = StackedTensors(trained, lanes, self.network.dtype, self.device)
         self.grads = {name: block.new_zeros(lanes, parts, *block.shape[1:]) for name, block in self.params.items()}
         fixed = {name: tensor for name, tensor in module.named_parameters() if not tensor.requires_grad}
         states = {} if self.loop_reason else {**fixed, **dict(module.named_buffers())}

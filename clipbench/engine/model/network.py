@@ -88,7 +88,7 @@ class Network:
         self.module.train()
         held = {**params, **states}
         output = _checked(functional_call(self.module, held, self._inputs(x)))  # it puts new buffers into `held`
-        loss = self._with_penalties(self._objective(output, y), params.values())
+        loss = self._with_penalties(self._objective(output, y, training=True), params.values())
         return loss, {name: held[name] for name in states}
 
     def predict(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Network:
         with blamed("model", f"training fails on inputs {tuple(x.shape)}", self._remedy):
             output = _checked(self.module(*self._inputs(x)))
         with self._blamed_on_loss(output, y):
-            loss = self._objective(output, y)
+            loss = self._objective(output, y, training=True)
         return self._with_penalties(loss, [p for p in self.module.parameters() if p.requires_grad])
 
     def plain_output(self, x: Tensor) -> Tensor:
@@ -133,8 +133,8 @@ class Network:
     def _inputs(self, x: Tensor) -> tuple[Tensor, ...]:
         return (x,) if self.has_data else ()
 
-    def _objective(self, output: Tensor, y: Tensor) -> Tensor:
-        loss = self._loss(output, y) if self._loss else output
+    def _objective(self, output: Tensor, y: Tensor, training: bool = False) -> Tensor:
+        loss = self._loss(output, y, training) if self._loss else output
         if loss.numel() != 1:
             raise ValueError(f"the loss must be a scalar, got the shape {tuple(loss.shape)}")
         return loss.reshape(())
@@ -163,9 +163,11 @@ class Measure:
         plugin = registry.of(kind, component)
         self.name, self.key, self.is_own = component.name, key, bool(plugin.source)
         self.function, self._options = plugin.function, component.as_dict()
+        self._takes_training = "training" in plugin.given
 
-    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        value = self.function(output, target, **self._options)
+    def __call__(self, output: Tensor, target: Tensor, training: bool = False) -> Tensor:
+        given = {"training": training} if self._takes_training else {}
+        value = self.function(output, target, **given, **self._options)
         if not isinstance(value, Tensor):
             name = self.name.rpartition(":")[2]
             raise TypeError(f"{name} must return a scalar tensor, got {type(value).__name__}")
