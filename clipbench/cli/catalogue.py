@@ -215,7 +215,7 @@ def _bounds(annotation: Any) -> Iterator[str]:
 def _options(plugin: Plugin) -> str:
     specs = signature(plugin).values()
     own = [spec for spec in specs if spec.name in plugin.options or spec.name.partition(".")[0] not in COMMON]
-    shown = [spec for spec in own if not spec.quiet]
+    shown = [spec for spec in own if spec.name in plugin.options or not spec.quiet]
     return ", ".join(spec.name if spec.required else f"{spec.name}={_default(spec)}" for spec in shown)
 
 
