@@ -226,7 +226,11 @@ TABLES = {
 def _options(plugin: Plugin) -> str:
     slots = signature(plugin).values()
     own = [slot for slot in slots if slot.name in plugin.options or slot.name.partition(".")[0] not in COMMON]
-    shown = [slot for slot in own if not slot.quiet and not (slot.required and slot.name == "threshold")]
+    shown = [
+        slot
+        for slot in own
+        if (slot.name in plugin.options or not slot.quiet) and not (slot.required and slot.name == "threshold")
+    ]
     texts = [slot.name if slot.required else f"{slot.name}={show(slot.default)}" for slot in shown]
     return ", ".join(_code(text.replace("'", "")) for text in texts)
 

@@ -199,6 +199,8 @@ def _extras(training: Training) -> Iterator[str]:
     """The options that differ from their defaults."""
     if training.dtype != "float32":
         yield training.dtype
+    if training.precision != "full":
+        yield training.precision
     if training.accumulate > 1:
         yield f"{training.accumulate} batches a step"
     if training.ema is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from clipbench.compiler.call_records import Bound, Piece, Record
 from clipbench.compiler.chains import Chains
 from clipbench.compiler.encode import Encoder
+from clipbench.compiler.half_precision import widen
 from clipbench.compiler.library import Library, library
 from clipbench.compiler.operators import ENCODINGS
 from clipbench.compiler.placement import place
@@ -80,6 +81,7 @@ class NativeProgram:
         dtype = next(tensor.dtype for tensor, _ in outputs if tensor.is_floating_point())
         self.library = library(dtype)
         traced = trace(function, given)
+        widen(traced, dtype)
         simplify(traced.graph)
         encoder = Encoder(self.library, dtype, bound, ENCODINGS)
         with torch.inference_mode():

@@ -66,7 +66,8 @@ class _Placement:
             self.constant.update({node} & self._constant_if(node))
         elif self._is_constant(node):
             self.constant.add(node)
-            self.values[node] = node.target(*arguments, **keywords)
+            constant = node.target(*arguments, **keywords)
+            self.values[node] = constant.to(graphs.value(node).dtype) if isinstance(constant, Tensor) else constant
         elif node.target in RESHAPES:
             self.values[node] = view = _viewed(arguments[0], arguments[1])
             if view is None:

@@ -58,6 +58,7 @@ class Train(Section):
     save_weights: bool = False
     accumulate: PositiveInt = 1
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    precision: Literal["full", "bf16"] = "full"
 
 
 def read_training(node: Node | None, folder: str) -> dict[str, Axis]:

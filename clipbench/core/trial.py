@@ -83,6 +83,7 @@ class Training:
     save_weights: bool = False
     accumulate: int = field(default=1, metadata=QUIET)  # batches of a step
     ema: float | None = field(default=None, metadata=QUIET)  # decay of the average of the weights that is evaluated
+    precision: str = field(default="full", metadata=QUIET)  # or bf16: products as `torch.autocast` computes them
 
     @property
     def told(self) -> dict[str, Any]:

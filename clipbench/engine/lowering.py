@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -44,12 +44,14 @@ class Lowered:
         parts: int = 1,
         exact: Function | None = None,
         seeds: Sequence[int] = (),
+        rounding: float = 0.0,
     ) -> None:
         """The tensors hold the lanes and the parts. `exact` is the function for compiled kernels, if that is another.
 
-        `seeds` are the numbers of the seeds of all lanes, which may change. What the inputs hold now is what the
-        function is tried on, and stays as it is; outputs do not.
+        `seeds` are the numbers of the seeds of all lanes, which may change. With a `rounding`, results may differ by
+        some of it. What the inputs hold now is what the function is tried on, and stays as it is; outputs do not.
         """
+        self._close = partial(all_close, rounding=rounding)
         self._function, self._inputs, self._outputs = function, inputs, outputs
         self._lanes, self._parts, self._seeds = lanes, parts, seeds
         # Parts that write into one memory, such as the buffers of a model, read what the part before has written.
@@ -122,7 +124,7 @@ class Lowered:
         for tensor, content in zip(itertools.chain(*written), itertools.chain(*before), strict=True):
             tensor.copy_(content)
         run([self._lanes.start + row])
-        if not all(map(all_close, written, expected)):
+        if not all(map(self._close, written, expected)):
             raise CannotCompile(f"its results differ from those of the function. {REPORT}")
 
     def _seed_of(self, row: int) -> int:
@@ -166,7 +168,7 @@ class Lowered:
         module = trace(self._mapped, given).module()
         for contents in (given, [other_contents(tensor) for tensor in given]):
             ours, theirs = (function(*(tensor.clone() for tensor in contents)) for function in (module, self._mapped))
-            if not all_close(ours, theirs):
+            if not self._close(ours, theirs):
                 raise CannotCompile("its results differ from those of the function")
         self._mapped = module
 
@@ -224,21 +226,21 @@ class Lowered:
                     axes.one(tensor, *place).copy_(result)
 
 
-def all_close(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
+def all_close(ours: Sequence[Tensor], theirs: Sequence[Tensor], rounding: float = 0.0) -> bool:
     """Whether results are equal up to the order of sums, relative to the largest number of each tensor.
 
     What should be 0, as the gradient of a bias before batch normalization, is a sum of numbers such as all others have.
     """
     largest = max(map(_largest, theirs), default=0.0)
-    return all(_close(one, other, largest) for one, other in zip(ours, theirs, strict=True))
+    return all(_close(one, other, largest, rounding) for one, other in zip(ours, theirs, strict=True))
 
 
-def _close(one: Tensor, other: Tensor, largest: float) -> bool:
+def _close(one: Tensor, other: Tensor, largest: float, rounding: float) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
     eps = torch.finfo(one.dtype).eps
-    relative = 2.0 * eps**0.75  # 1e-5 at float32, 4e-12 at float64
-    difference = max(relative * _largest(other), 16 * eps * largest)
+    relative = max(2.0 * eps**0.75, 4 * rounding)  # 1e-5 at float32, 4e-12 at float64
+    difference = max(relative * _largest(other), max(16 * eps, rounding) * largest)
     return torch.allclose(one, other, rtol=10 * relative, atol=difference, equal_nan=True)
 
 

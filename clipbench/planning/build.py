@@ -190,6 +190,9 @@ class _Preparation:
             schedule = TrainingLength.of(train, loaded)
         except DataProblem as problem:
             raise self._error("train.batch_size", str(problem)) from None
+        if train.precision == "bf16" and train.dtype != "float32":
+            text = f"products in bfloat16 need weights in float32, got dtype {train.dtype}."
+            raise self._error("train.precision", text, "Remove one of them.")
         if schedule.batches > 1 and (schedule.whole or loaded is None):
             what = "there are no data" if loaded is None else "a batch has all examples"
             raise self._error("train.accumulate", f"there are no batches to accumulate: {what}.", "Remove it.")

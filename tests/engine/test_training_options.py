@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from clipbench import datasets, engine
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
+from clipbench.plugins import registry
 from tests import oracle
 
 C = Component.of
@@ -26,6 +27,10 @@ MODELS = {
     "looped": C("tests.toys:looks_at_numbers"),
 }
 EPOCHS = 3
+
+
+def with_defaults(name: str) -> Component:
+    return C(name, **{option.name: option.default for option in registry.of("model", C(name)).options.values()})
 
 
 @pytest.fixture(autouse=True)
@@ -204,3 +209,61 @@ def test_options_that_were_added_later_change_no_id_at_their_default():
     for other in (Training(accumulate=2), Training(ema=0.9)):
         assert trial.id != Trial(None, C("quadratic"), C("sgd", lr=0.1), other, C("none"), 0).id
     assert trial.id == "501cdcfffa7dc4dd"
+
+
+# Products in bfloat16
+
+SEQUENCES = C("temporal_order", length=20, **{"split.val": 20, "split.test": 20, "split.seed": 0})
+HALF = {
+    "mlp": (CLASSES, C("mlp", hidden=(12,), activation="relu"), 1e-5),
+    "cnn": (CLASSES, with_defaults("cnn"), 1e-5),
+    "dropout": (CLASSES, C("tests.toys:with_dropout"), 1e-5),
+    "batch norm": (CLASSES, C("tests.toys:with_batch_norm"), 2e-3),
+    "resnet": (CLASSES, with_defaults("resnet"), 5e-3),
+    "transformer": (SEQUENCES, with_defaults("transformer"), 5e-3),
+    "lstm": (SEQUENCES, with_defaults("lstm"), 1e-3),
+    "looped": (CLASSES, C("tests.toys:looks_at_numbers"), 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_products_in_bfloat16_are_those_of_autocast(name, assert_fastest):
+    """To the rounding of bfloat16, and where a model has products and elementwise operators only, to that of float32."""
+    data, model, tolerance = HALF[name]
+    steps = {"epochs": None, "steps": 8, "epoch_steps": 4 if data == SEQUENCES else None}
+    train = Training(**steps, batch_size=16, loss=C("cross_entropy"), precision="bf16", metrics=(C("accuracy"),))
+    trials = [Trial(data, model, C("sgd", lr=0.05, momentum=0.9), train, arm, seed) for seed in (1, 2) for arm in ARMS]
+    records = engine.train(trials)
+    if name != "looped":
+        assert_fastest(records.records["engine"], records.records["engine_note"])
+    loaded = datasets.load(data)
+    for trial in trials:
+        loop = oracle.Loop(trial, loaded)
+        batches, losses = loop._batches(), []
+        for step in range(8):
+            x, y = next(batches)
+            torch.manual_seed(1_000_003 * trial.seed + step + 1)
+            loop.optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                output = loop.model(x)
+            loss = F.cross_entropy(output.float(), y)
+            loss.backward()
+            if clip(trial, loop.model):
+                loop.optimizer.step()
+            losses.append(loss.item())
+        if engine.has_kernels("float32"):
+            np.testing.assert_allclose(column(records, trial, "train/loss"), losses, rtol=tolerance)
+        loop.model.eval()
+        x, y = (torch.as_tensor(part) for part in loaded.test)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            output = loop.model(x.float() if x.is_floating_point() else x)
+        assert value(records, trial, "test/loss") == pytest.approx(F.cross_entropy(output.float(), y).item(), rel=2e-2)
+
+
+def test_weights_and_statistics_are_float32_at_half_precision():
+    train = Training(epochs=2, batch_size=16, loss=C("cross_entropy"), precision="bf16", save_weights=True)
+    trial = Trial(CLASSES, MODELS["mlp"], C("sgd", lr=0.1, momentum=0.0), train, ARMS[0], 1)
+    records = engine.train([trial])
+    weights = torch.as_tensor(records.weights[trial.id])
+    assert weights.dtype == torch.float32 and not torch.equal(weights, weights.bfloat16().float())
+    assert records.steps["grad_norm/pre"].dtype == np.float32

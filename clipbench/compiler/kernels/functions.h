@@ -1,6 +1,14 @@
 /* Functions of one number that compilers turn into vector instructions: no branches, no calls. For float; for double,
    those of the C library. They return NaN for NaN. */
 
+/* The nearest number of bfloat16, which has the upper half of a float's bits; of two as near, the even one. */
+INLINE float rounded_to_half(float x)
+{
+    union { float number; uint32_t bits; } as = {x};
+    as.bits = (as.bits + 0x7fff + (as.bits >> 16 & 1)) & 0xffff0000u;
+    return x != x ? x : as.number;
+}
+
 #ifdef REAL_IS_DOUBLE
 #define EXP exp
 #define EXPM1 expm1

@@ -115,6 +115,7 @@
     OF_NUMBERS(unary, binary, arithmetic, ternary, , real)                                                             \
     OF_NUMBERS(unary, binary, binary, ternary, _integer, int64_t)                                                      \
     unary(magnitude, real, real, (real)__builtin_fabs(a))                                                              \
+    unary(round_to_half, real, real, rounded_to_half(a))                                                               \
     unary(magnitude_integer, int64_t, int64_t, a < 0 ? -a : a)                                                         \
     unary(real_of_integer, real, int64_t, (real)a)                                                                     \
     unary(real_of_flag, real, uint8_t, (real)a)                                                                        \

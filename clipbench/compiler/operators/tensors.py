@@ -17,6 +17,13 @@ def _copy(encoder: Encoder, out: Tensor, x: Tensor, *_: Any, **__: Any) -> None:
     encoder.copy(out, x)
 
 
+def _cast(encoder: Encoder, out: Tensor, x: Tensor, dtype: torch.dtype | None = None, **_: Any) -> None:
+    if dtype == torch.bfloat16:
+        encoder.compute("round_to_half", out, x)
+    else:
+        encoder.copy(out, x)
+
+
 def _copy_into(encoder: Encoder, out: Tensor, _: Tensor, x: Tensor, *__: Any) -> None:
     encoder.copy(out, x)
 
@@ -86,7 +93,8 @@ def _flip(encoder: Encoder, out: Tensor, x: Tensor, dims: Sequence[int]) -> None
 
 
 ENCODINGS: dict[Any, Encoding] = {
-    **dict.fromkeys((aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default), _copy),
+    **dict.fromkeys((aten.clone.default, aten.lift_fresh_copy.default), _copy),
+    aten._to_copy.default: _cast,
     **dict.fromkeys((aten.copy.default, torch.ops.prims.copy_to.default), _copy_into),
     **dict.fromkeys((aten.fill.Scalar, aten.fill.Tensor), _fill),
     aten.zero.default: _zeros,

@@ -225,4 +225,5 @@ def _lowered(workspace: Workspace, chosen: slice, first: int, size: int, drawn: 
         return (loss, *(grads[name] for name in params), *after.values())
 
     inputs, lanes = [*weights, *batch, *numbers], range(workspace.lanes)
-    return Lowered(of_part, inputs, [*outputs, *changing], lanes, count, seeds=workspace.seed_numbers)
+    outputs, rounding = [*outputs, *changing], workspace.network.rounding
+    return Lowered(of_part, inputs, outputs, lanes, count, seeds=workspace.seed_numbers, rounding=rounding)

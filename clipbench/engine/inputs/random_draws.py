@@ -60,6 +60,11 @@ class Draw(NamedTuple):
     result: Layout
 
     @property
+    def kept(self) -> torch.dtype:
+        """The type in which its numbers are kept."""
+        return torch.float32 if self.result.dtype == torch.bfloat16 else self.result.dtype
+
+    @property
     def bytes(self) -> int:
         return self.result.empty().nbytes
 
@@ -91,7 +96,7 @@ class DrawnNumbers:
 
     def __init__(self, draws: Sequence[Draw], slots: int, seeds: int, parts: int, device: torch.device) -> None:
         self.draws, shape = draws, (slots, seeds, parts)
-        self.numbers = [torch.zeros(*shape, *d.result.shape, dtype=d.result.dtype, device=device) for d in draws]
+        self.numbers = [torch.zeros(*shape, *d.result.shape, dtype=d.kept, device=device) for d in draws]
         for draw, numbers in zip(draws, self.numbers, strict=True):  # programs are tried on what stands there
             draw.into(numbers[0, 0, 0])
             numbers.copy_(numbers[0, 0, 0].clone())
@@ -161,7 +166,7 @@ class Given(_DrawMode):  # type: ignore[no-untyped-call]
         if draw is None or numbers is None or draw.distribution != distribution(function, args, kwargs):
             raise CannotCompile(f"it draws other random numbers than when it was called first: {_name(function)}")
         if not function._schema.is_mutable:
-            return numbers.clone()
+            return numbers.to(draw.result.dtype, copy=True)
         into: Tensor = args[0]
         return into.copy_(numbers)
 

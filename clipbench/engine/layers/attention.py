@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clipbench.engine.layers.autocast import rounded
+
 
 def _attention(
     query: Tensor,
@@ -34,4 +36,4 @@ def _attention(
     return (torch.dropout(weights, dropout_p, True) if dropout_p else weights) @ value
 
 
-REPLACEMENTS: dict[Any, Callable[..., Any]] = {functional.scaled_dot_product_attention: _attention}
+REPLACEMENTS: dict[Any, Callable[..., Any]] = {functional.scaled_dot_product_attention: rounded(_attention)}

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clipbench.engine.layers.autocast import rounded
+
 Pair = tuple[int, int]
 Margins = tuple[int, int, int, int]
 
@@ -65,8 +67,8 @@ def _mean_of_images(input: Tensor, output_size: int | Sequence[int | None]) -> T
 
 
 REPLACEMENTS: dict[Any, Callable[..., Tensor | None]] = {
-    torch.conv2d: _conv2d,
-    functional.conv2d: _conv2d,
+    torch.conv2d: rounded(_conv2d),
+    functional.conv2d: rounded(_conv2d),
     torch.max_pool2d: _batch_innermost(torch.max_pool2d),
     functional.max_pool2d: _batch_innermost(torch.max_pool2d),
     functional.adaptive_avg_pool2d: _mean_of_images,

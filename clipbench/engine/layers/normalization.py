@@ -157,9 +157,21 @@ def _layer_norm(
     return result if bias is None else result + bias
 
 
+def _in_full_precision(normalize: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """Compute in float32 what is bfloat16, as torch does within its kernels."""
+
+    def normalized(input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+        if input.dtype != torch.bfloat16:
+            return normalize(input, *args, **kwargs)
+        result = normalize(input.to(torch.float32), *args, **kwargs)
+        return None if result is None else result.to(input.dtype)
+
+    return normalized
+
+
 REPLACEMENTS: dict[Any, Callable[..., Any]] = {
-    functional.batch_norm: _batch_norm,
-    functional.group_norm: _group_norm,
-    functional.instance_norm: _instance_norm,
-    functional.layer_norm: _layer_norm,
+    functional.batch_norm: _in_full_precision(_batch_norm),
+    functional.group_norm: _in_full_precision(_group_norm),
+    functional.instance_norm: _in_full_precision(_instance_norm),
+    functional.layer_norm: _in_full_precision(_layer_norm),
 }

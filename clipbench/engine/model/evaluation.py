@@ -102,7 +102,7 @@ class Evaluation:
             return 0
         apart, together = network.predict(params, states, x[:half])[:half], together[:half]
         scale = float(together.abs().max())
-        if not torch.allclose(apart, together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
+        if not torch.allclose(apart, together, rtol=1e-3, atol=max(1e-4, 4 * network.rounding) * scale, equal_nan=True):
             return 0  # as with normalization by batch statistics
         return min(PIECE, max((len(part[0]) for part in tensors.parts.values() if part), default=1))
 
@@ -145,7 +145,8 @@ class _Program:
             *((each, TensorAxes(lane=None, seed=0)) for each in numbers),
         ]
         outputs = [(self._outputs, TensorAxes())]
-        self.run = Lowered(of_one, inputs, outputs, range(tensors.lanes), seeds=tensors.seed_numbers)
+        lanes, rounding = range(tensors.lanes), tensors.network.rounding
+        self.run = Lowered(of_one, inputs, outputs, lanes, seeds=tensors.seed_numbers, rounding=rounding)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return [lanes, examples, ...], or what the model has instead of an output for each example."""

@@ -24,6 +24,7 @@ class ModelCall:
 
     def __init__(self, network: Network, changing: Sequence[str], model: nn.Module, batch: Batch, seed: int) -> None:
         self._network, self._changing = network.of(model), changing
+        self.rounding = network.rounding
         trained = trained_parameters(model)
         self._params = {name: parameter.detach().clone() for name, parameter in trained.items()}
         others = ((name, tensor) for name, tensor in tensors_in(model).items() if name not in trained)
@@ -92,6 +93,7 @@ def agree(call: ModelCall, results: Sequence[Tensor]) -> bool:
             continue
         if not (ours.isfinite().all() and theirs.isfinite().all()):
             continue  # which of the sums overflow first is a matter of rounding
-        if float((ours - theirs).abs().max()) > 10 * torch.finfo(ours.dtype).eps ** 0.5 * float(ours.abs().max()):
+        allowed = max(10 * torch.finfo(ours.dtype).eps ** 0.5, 16 * call.rounding)
+        if float((ours - theirs).abs().max()) > allowed * float(ours.abs().max()):
             return False
     return True

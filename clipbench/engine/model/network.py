@@ -6,7 +6,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +61,8 @@ class Network:
         self._in_training = False  # whether all its modules are in train mode
         self.has_data = has_data
         self.dtype = DTYPES[train.dtype]
+        self.is_half = train.precision == "bf16"
+        self.rounding = 2.0**-8 if self.is_half else 0.0  # of products; 0: that of the type of training
         self._l1, self._l2 = train.l1, train.l2
         self.loss_is_output = train.loss.name == "output"
         self._loss = None if self.loss_is_output else Measure("loss", train.loss, "train.loss")
@@ -87,14 +89,16 @@ class Network:
         """
         self.module.train()
         held = {**params, **states}
-        output = _checked(functional_call(self.module, held, self._inputs(x)))  # it puts new buffers into `held`
+        with self._cast(x):
+            output = self._checked(functional_call(self.module, held, self._inputs(x)))  # new buffers are in `held`
         loss = self._with_penalties(self._objective(output, y, training=True), params.values())
         return loss, {name: held[name] for name in states}
 
     def predict(self, params: Tensors, states: Tensors, x: Tensor) -> Tensor:
         """Return the output in eval mode."""
         self.module.eval()
-        return _checked(functional_call(self.module, {**params, **states}, self._inputs(x)))
+        with self._cast(x):
+            return self._checked(functional_call(self.module, {**params, **states}, self._inputs(x)))
 
     def measures(self, output: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """Return the loss, then the metrics, of an output in eval mode."""
@@ -107,8 +111,8 @@ class Network:
         if not (self._in_training and self.module.training):  # it takes as long as a small layer
             self.module.train()
             self._in_training = True
-        with blamed("model", f"training fails on inputs {tuple(x.shape)}", self._remedy):
-            output = _checked(self.module(*self._inputs(x)))
+        with blamed("model", f"training fails on inputs {tuple(x.shape)}", self._remedy), self._cast(x):
+            output = self._checked(self.module(*self._inputs(x)))
         with self._blamed_on_loss(output, y):
             loss = self._objective(output, y, training=True)
         return self._with_penalties(loss, [p for p in self.module.parameters() if p.requires_grad])
@@ -117,8 +121,8 @@ class Network:
         """Return the output of the module in eval mode."""
         self._in_training = False
         self.module.eval()
-        with blamed("model", f"evaluation fails on inputs {tuple(x.shape)}"):
-            return _checked(self.module(*self._inputs(x)))
+        with blamed("model", f"evaluation fails on inputs {tuple(x.shape)}"), self._cast(x):
+            return self._checked(self.module(*self._inputs(x)))
 
     def plain_measures(self, output: Tensor, y: Tensor) -> list[Tensor]:
         """Return the loss, then the metrics, of an output in eval mode."""
@@ -129,6 +133,16 @@ class Network:
             with blamed(metric.key, f"the metric {metric.name} fails on {_shapes(output, y)}", remedy):
                 found.append(metric(output, y).to(self.dtype))
         return found
+
+    def _cast(self, x: Tensor) -> AbstractContextManager[object]:
+        """Let products be computed in bfloat16, if that is the precision of training."""
+        if not self.is_half:
+            return nullcontext()
+        return torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _checked(self, output: Any) -> Tensor:
+        tensor = _checked(output)
+        return tensor.to(self.dtype) if self.is_half and tensor.is_floating_point() else tensor
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, ...]:
         return (x,) if self.has_data else ()
