@@ -50,11 +50,19 @@ class TensorAxes:
         }
         return Bound(first, **{"lane": 0, **bytes_each})
 
-    def of_step(self, tensor: Tensor, step: int) -> Tensor:
-        """Return what all have at a step: [lanes or seeds, parts, ...], without dimensions that it does not have."""
+    def steps_first(self, tensor: Tensor) -> Tensor:
+        """Return a view [steps, lanes or seeds, parts, ...], without dimensions that it does not have."""
         front = [axis for axis in (self.step, self.lane, self.seed, self.part) if axis is not None]
-        tensor = tensor.movedim(front, list(range(len(front))))
-        return tensor if self.step is None else tensor[step if tensor.shape[0] > 1 else 0]
+        return tensor.movedim(front, list(range(len(front))))
+
+    def of_step(self, tensor: Tensor, step: int | Tensor) -> Tensor:
+        """Return what all have at a step, whose number may be a tensor [1] on the device."""
+        tensor = self.steps_first(tensor)
+        if self.step is None:
+            return tensor
+        if isinstance(step, int) or tensor.shape[0] == 1:
+            return tensor[step if tensor.shape[0] > 1 else 0]
+        return tensor.index_select(0, step).squeeze(0)
 
     def one(self, tensor: Tensor, lane: int, seed: int = 0, part: int = 0, step: int = 0) -> Tensor:
         """Return what a part of a lane has at a step; `seed` is the number of its seed."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipbench.compiler.native_program import Run
 from clipbench.core.trial import Trial
 from clipbench.datasets import Stream
 from clipbench.engine import generators
@@ -24,7 +23,9 @@ from clipbench.engine.lane_status import LaneStatus
 from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, example_losses
 from clipbench.engine.pruning import ChoosePruned, Pruning
 from clipbench.engine.state import State
-from clipbench.engine.step import LOSS, STATISTICS
+from clipbench.engine.step import LOSS
+from clipbench.engine.step_runner import StepRunner
+from clipbench.engine.step_statistics import StepStatistics
 from clipbench.engine.unmoved_weights import UnmovedWeights
 
 Progress = Callable[[int], None]  # called with the number of lane-steps that were done
@@ -38,14 +39,16 @@ class ChunkTraining:
         self.trials, self.workspace = trials, workspace
         self.length = length = workspace.length
         workspace.start([trial.seed for trial in trials])
-        seeds = workspace.different_seeds
+        seeds = workspace.seeds.different
         self.groups = _groups(trials, workspace)
         for group in self.groups:
             group.start(trials[group.lanes.start : group.lanes.stop], length.steps)
         slots = workspace.example_slots or workspace.index_slots
         self._source = batch_source(length, workspace.dataset, workspace.like, seeds, slots)
         self._noises = list(self._make_noises(seeds))
-        self.steps = np.zeros((length.steps, STATISTICS, len(trials)), dtype=workspace.loss.numpy(force=True).dtype)
+        self._statistics = StepStatistics(length.steps, len(trials), workspace.loss.dtype, workspace.device)
+        self.steps = self._statistics.array
+        self._runner = StepRunner(workspace, self.groups)
         self._unmoved = UnmovedWeights(trials, self.groups, workspace.params)
         self.status = LaneStatus(len(trials), trials[0].train.diverge_above)
         self.early_stopping = EarlyStopping(trials[0].train, workspace, self.status)
@@ -55,7 +58,6 @@ class ChunkTraining:
         }
         self.state = self._make_state()
         self._waited = 0.0  # seconds, for decisions on pruning
-        self._runs: dict[tuple[int, int], Run] = {}
 
     def _make_state(self) -> State:
         """Return all that training changes, except what Python objects of the user's keep for themselves."""
@@ -98,7 +100,8 @@ class ChunkTraining:
     @property
     def note(self) -> str:
         """Why some of a step is not computed by the fastest method; empty if all is."""
-        notes = [self.workspace.note, *(note for group in self.groups for note in group.notes)]
+        of_groups = (note for group in self.groups for note in group.notes)
+        notes = [self.workspace.note, *of_groups, *self._runner.notes]
         return next(filter(None, notes), "")
 
     @property
@@ -139,6 +142,7 @@ class ChunkTraining:
             alike = min(self.workspace.slots, max(self.length.epoch_steps - 1, 1))
             while count and (not self.step or time.perf_counter() - start < budget):
                 self._block(0, count)
+                self._statistics.wait()
                 count = min(alike, self.length.steps - self.step)
             return (time.perf_counter() - start) / self.step
 
@@ -158,7 +162,8 @@ class ChunkTraining:
             self._block(done, count)
             done += count
             progress(count * len(self.trials))
-            self._check_divergence()
+            if self.workspace.device.type == "cpu" or done == steps:  # another device is asked once an epoch
+                self._check_divergence()
             if not self.status.alive.any():
                 return False
         return True
@@ -181,38 +186,15 @@ class ChunkTraining:
             group.prepare(self.step, steps)
         alive = self.status.alive
         self._take_steps(self.length.size(step_in_epoch), steps, np.flatnonzero(alive).tolist())
-        rows = self.steps[self.step : self.step + steps]
-        rows[:] = self.workspace.rows[:steps].numpy(force=True)
-        rows[:, :, ~alive] = 0
+        self._statistics.fetch(self.step, self.workspace.rows[:steps], ~alive)
         self.state.step += steps
 
     def _take_steps(self, size: int, steps: int, alive: Sequence[int]) -> None:
         """Take the steps whose inputs were drawn, at least of the lanes that are alive."""
-        workspace, gradients = self.workspace, self.workspace.gradients(size)
-        if gradients.native and all(group.native for group in self.groups):
-            gradients.clear_empty()
-            for number, group in enumerate(self.groups):
-                self._run_group(number, group, size, steps, [lane for lane in alive if lane in group.lanes])
-            workspace.step += steps
-            return
-        for slot in range(steps):
-            workspace.step += 1
-            gradients(slot, self._source, alive)
-            with torch.inference_mode():  # every operator costs a fifth less without autograd's bookkeeping
-                for group in self.groups:
-                    group.step(slot, alive)
-
-    def _run_group(self, number: int, group: LaneGroup, size: int, steps: int, alive: Sequence[int]) -> None:
-        """Take the steps of a group by compiled programs: all steps of one lane, then of the next."""
-        if (number, size) not in self._runs:
-            programs = [*self.workspace.gradients(size).native, *group.native]
-            self._runs[number, size] = Run(programs, self.workspace.seed_numbers)
-        start = time.perf_counter()
-        self._runs[number, size](alive, 0, steps)
-        group.seconds += time.perf_counter() - start
-        group.steps += steps * len(alive)
+        self._runner(size, steps, alive, self._source)
 
     def _check_divergence(self) -> None:
+        self._statistics.wait()
         self.status.check_divergence(self.steps[self.status.checked[0] : self.step], self.refuses)
 
     def _end_of_epoch(self, epoch: int, pruning: Pruning | None) -> None:
@@ -238,7 +220,8 @@ class ChunkTraining:
         if self.workspace.parts["val"] is not None and (last or (epoch + 1) % train.evaluate_every == 0):
             names = (f"val/{name}" for name in train.measures)
             measured |= dict(zip(names, self.workspace.evaluate("val"), strict=True))
-        arrays = {name: _array(values) for name, values in measured.items()}
+        together = _array(torch.stack(list(measured.values())))  # one copy from the device
+        arrays = dict(zip(measured, together, strict=True))
         arrays["grad/vanishing"][~self.status.alive] = math.nan  # its gradient is that of an earlier step
         return arrays
 

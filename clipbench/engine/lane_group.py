@@ -15,6 +15,7 @@ from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order
 from clipbench.engine.clipping.rule import Thresholds
 from clipbench.engine.gradients.workspace import Workspace
+from clipbench.engine.inputs.upload import upload
 from clipbench.engine.lowering import Bound, Lowered
 from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learning_rate
 from clipbench.engine.schedule_factor import factor_of_step
@@ -125,7 +126,7 @@ class LaneGroup:
             return of_lane
 
         read, written = ([bound[name] for name in names] for names in (inputs, outputs))
-        seeds = self._workspace.seed_numbers
+        seeds = self._workspace.seeds
         return Lowered(positional(function), read, written, self.lanes, exact=positional(exact), seeds=seeds)
 
     def clipped(self) -> dict[str, Tensor]:
@@ -152,7 +153,8 @@ class LaneGroup:
             self.memory[name].copy_(value)
         train = trials[0].train
         self.seconds, self.steps, self._begins = 0.0, 0, True
-        self._thresholds = Thresholds([trial.clip for trial in trials], train.schedule, steps, self._workspace.loss)
+        on_cpu = torch.empty(0, dtype=self._workspace.loss.dtype)
+        self._thresholds = Thresholds([trial.clip for trial in trials], train.schedule, steps, on_cpu)
         self._factor_of = factor_of_step(train.schedule, steps)
         vary = self._workspace.examination.gradients_vary
         if not vary and has_formula(trials[0].optimizer):
@@ -175,19 +177,24 @@ class LaneGroup:
     def prepare(self, first: int, steps: int) -> None:
         """Write thresholds, learning rates and numbers of the next steps, counted from 0, into the slots."""
         now, numbers = self._now, range(first, first + steps)
-        now["step"][:steps] = torch.arange(first + 1, first + steps + 1)
+        upload(now["step"][:steps], torch.arange(first + 1, first + steps + 1))
         begins, self._begins = self._begins, False
         if self._thresholds.moves or begins:
-            now["threshold"][:steps], now["on"][:steps] = self._thresholds.table(first, steps)
+            for name, table in zip(("threshold", "on"), self._thresholds.table(first, steps), strict=True):
+                upload(now[name][:steps], table)
         if self._trial.train.schedule or begins:
             self._factors = [self._factor_of(step) for step in numbers]
             if not self.own:
                 factors = torch.tensor(self._factors, dtype=torch.float64)
-                now["lr"][:steps] = factors.unsqueeze(1) * self._rates
+                upload(now["lr"][:steps], factors.unsqueeze(1) * self._rates)
         if begins:  # later blocks may be longer
             for name in ("threshold", "on", "lr"):
                 now[name][steps:] = now[name][0]
             self._factors += self._factors[:1] * (len(now["on"]) - steps)
+
+    def step_on_device(self, slot: Tensor) -> None:
+        """Take one step of all lanes, given their gradients, without the host; `slot` is a number on the device."""
+        self._programs[0](slot, self.lanes)
 
     def step(self, slot: int, alive: Sequence[int]) -> None:
         """Take one step, at least of the lanes that are alive, given their gradients."""
@@ -199,7 +206,7 @@ class LaneGroup:
             before(slot, alive)
             for name, block in self._workspace.params.items():
                 self._tensor(f"old.{name}").copy_(block[self.lanes.start : self.lanes.stop])
-            keep = self._tensor("keep").tolist()
+            keep = self._tensor("keep").tolist() if self.refuses else [True] * len(self.lanes)
             for lane in alive:
                 row = lane - self.lanes.start
                 if keep[row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.func import vmap
 
 from clipbench.compiler.native_program import NativeProgram, Run, TensorAxes
 from clipbench.compiler.trace import CannotCompile, trace
+from clipbench.engine.lane_seeds import LaneSeeds
 
 # Compiled kernels for one lane after another; the operators of the function mapped over lanes, or its Python code
 # mapped over lanes; its Python code for one lane after another. The fastest first.
@@ -43,13 +45,13 @@ class Lowered:
         lanes: range,
         parts: int = 1,
         exact: Function | None = None,
-        seeds: Sequence[int] = (),
+        seeds: LaneSeeds | None = None,
         rounding: float = 0.0,
     ) -> None:
         """The tensors hold the lanes and the parts. `exact` is the function for compiled kernels, if that is another.
 
-        `seeds` are the numbers of the seeds of all lanes, which may change. With a `rounding`, results may differ by
-        some of it. What the inputs hold now is what the function is tried on, and stays as it is; outputs do not.
+        `seeds` are those of all lanes. With a `rounding`, results may differ by some of it. What the inputs hold now is
+        what the function is tried on, and stays as it is; outputs do not.
         """
         self._close = partial(all_close, rounding=rounding)
         self._function, self._inputs, self._outputs = function, inputs, outputs
@@ -65,8 +67,8 @@ class Lowered:
                 return
         self._step = self._run if self.native else self._mapped_step
 
-    def __call__(self, slot: int, alive: Sequence[int]) -> None:
-        """Take the step of a slot, at least for these lanes."""
+    def __call__(self, slot: int | Tensor, alive: Sequence[int]) -> None:
+        """Take the step of a slot, at least for these lanes. The number of the slot may be a tensor on the device."""
         try:
             self._step(slot, alive)
         except REFUSALS as refusal:  # a function may take another way at a later step
@@ -97,7 +99,7 @@ class Lowered:
         before = [tensor.clone() for tensor in memory]
         try:
             native = NativeProgram(function, self._inputs, self._outputs, self._parts, self._lanes.start)
-            run = Run([native], self._seeds)
+            run = Run([native], self._seeds.numbers if self._seeds else ())
             ends = [range(self._parts)] if self._in_turn else [range(1), range(self._parts - 1, self._parts)]
             for row in sorted({0, len(self._lanes) - 1}):
                 for parts in ends[: self._parts]:
@@ -128,9 +130,9 @@ class Lowered:
             raise CannotCompile(f"its results differ from those of the function. {REPORT}")
 
     def _seed_of(self, row: int) -> int:
-        return self._seeds[self._lanes.start + row] if self._seeds else 0
+        return self._seeds.numbers[self._lanes.start + row] if self._seeds else 0
 
-    def _run(self, slot: int, alive: Sequence[int]) -> None:
+    def _run(self, slot: Any, alive: Sequence[int]) -> None:
         self._compiled_run(alive, slot, 1)
 
     # The function mapped over lanes and parts
@@ -172,11 +174,11 @@ class Lowered:
                 raise CannotCompile("its results differ from those of the function")
         self._mapped = module
 
-    def _mapped_step(self, slot: int, alive: Sequence[int]) -> None:
+    def _mapped_step(self, slot: int | Tensor, alive: Sequence[int]) -> None:
         for part in range(self._parts if self._in_turn else 1):
             self._mapped_parts(slot, part)
 
-    def _mapped_parts(self, slot: int, part: int) -> None:
+    def _mapped_parts(self, slot: int | Tensor, part: int) -> None:
         """Compute all parts, or this one."""
         given = [
             fixed if fixed is not None else self._now(self._inputs[n], slot, part)
@@ -190,7 +192,10 @@ class Lowered:
         # An input that is returned as it is may be another output too.
         results = [r.clone() if r.untyped_storage().data_ptr() in held else r for r in results]
         for bound, result in zip(self._outputs, results, strict=True):
-            self._now(bound, slot, part).copy_(result)
+            if isinstance(slot, Tensor) and bound[1].step is not None:
+                bound[1].steps_first(bound[0]).index_copy_(0, slot, result.unsqueeze(0))
+            else:
+                self._now(bound, slot, part).copy_(result)
 
     @cached_property
     def _fixed(self) -> list[Tensor | None]:
@@ -201,12 +206,13 @@ class Lowered:
         ]
         return [None if moving else self._now(bound, 0) for bound, moving in zip(self._inputs, moves, strict=True)]
 
-    def _now(self, bound: Bound, slot: int, part: int = 0) -> Tensor:
+    def _now(self, bound: Bound, slot: int | Tensor, part: int = 0) -> Tensor:
         """Return what all lanes and parts have at a step: [lanes, parts, ...]; parts in turn have no dimension."""
         tensor, axes = bound
         tensor = axes.of_step(tensor, slot)
         if axes.seed is not None and len(tensor) > 1:
-            tensor = tensor[[self._seed_of(row) for row in range(len(self._lanes))]]
+            assert self._seeds is not None
+            tensor = tensor.index_select(0, self._seeds.index[self._lanes.start : self._lanes.stop])
         elif axes.of_lanes:
             tensor = tensor.expand(len(self._lanes), *tensor.shape[1:])
         if axes.part is not None and (self._in_turn or self._parts == 1):
@@ -216,11 +222,11 @@ class Lowered:
     # The function for one lane after another
 
     @torch.no_grad()
-    def _plain(self, slot: int, alive: Sequence[int]) -> None:
+    def _plain(self, slot: Any, alive: Sequence[int]) -> None:
         for lane in alive:
             for part in range(self._parts):
                 row = lane - self._lanes.start
-                place = row, self._seed_of(row), part, slot
+                place = row, self._seed_of(row), part, int(slot)
                 results = self._function(*(axes.one(tensor, *place).clone() for tensor, axes in self._inputs))
                 for (tensor, axes), result in zip(self._outputs, results, strict=True):
                     axes.one(tensor, *place).copy_(result)
@@ -236,6 +242,8 @@ def all_close(ours: Sequence[Tensor], theirs: Sequence[Tensor], rounding: float 
 
 
 def _close(one: Tensor, other: Tensor, largest: float, rounding: float) -> bool:
+    if one.is_meta:  # it has no numbers
+        return one.shape == other.shape
     if not one.is_floating_point():
         return torch.equal(one, other)
     eps = torch.finfo(one.dtype).eps
@@ -245,7 +253,8 @@ def _close(one: Tensor, other: Tensor, largest: float, rounding: float) -> bool:
 
 
 def _largest(tensor: Tensor) -> float:
-    finite = tensor[tensor.isfinite()].abs() if tensor.is_floating_point() else tensor.new_empty(0)
+    has_numbers = tensor.is_floating_point() and not tensor.is_meta
+    finite = tensor[tensor.isfinite()].abs() if has_numbers else torch.empty(0)
     return float(finite.max()) if finite.numel() else 0.0
 
 

@@ -50,5 +50,5 @@ def example_losses(network: Network, outputs: Tensor, targets: Tensor) -> np.nda
         losses = vmap(vmap(loss), in_dims=(0, None))(outputs[:, :MOST_EXAMPLES], targets[:MOST_EXAMPLES])
     except (RuntimeError, TypeError, ValueError, IndexError):  # a user's loss may raise anything
         return None
-    each: np.ndarray = losses.double().cpu().numpy()
+    each: np.ndarray = losses.cpu().double().numpy()
     return each

@@ -77,7 +77,7 @@ class OwnOptimizer:
             if rate is not None and (factor != 1.0 or group["lr"] is not rate):
                 group["lr"] = rate * factor
         if self._may_draw:
-            generators.seed_all(-1 - generators.step_number(tensors.seeds[lane], tensors.step))
+            generators.seed_all(-1 - generators.step_number(tensors.seeds.seeds[lane], tensors.step))
         with torch.inference_mode(False), blamed("optimizer", f"{self.name} cannot take a step", REMEDY):
             self.optimizer.step()
 

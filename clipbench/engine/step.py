@@ -236,7 +236,8 @@ class Step:
         """Return what the rule remembers of each of its places: [rows, places, ...]."""
         tensors = {name: like.new_empty(1, *self.shapes[name]) for name in self.names}
         sizes = places.sizes(tensors, "tensor" if self.rule.per in ("element", "step") else self.rule.per)
-        count = {"element": int(sizes.sum()), "step": 1}.get(self.rule.per, len(sizes))
+        elements = sum(tensor[0].numel() for tensor in tensors.values())
+        count = {"element": elements, "step": 1}.get(self.rule.per, len(sizes))
         rows = like.new_empty(max(self.parts, 1), count)
         state = initial_state(self.rule.init, self.trial.clip.as_dict(), rows)
         return {f"memory.{name}": value for name, value in state.items()}

@@ -229,7 +229,7 @@ class Shared(ChunkTraining):
             with torch.no_grad():
                 for name, parameter in loop.model.named_parameters():
                     parameter.copy_(self.workspace.params[name][lane])
-            loop.step(self._source.read(0, self.workspace.seed_numbers[lane], size))
+            loop.step(self._source.read(0, self.workspace.seeds.numbers[lane], size))
         super()._take_steps(size, steps, alive)
 
 

@@ -23,7 +23,7 @@ class LoopedGradients:
         tensors = self._tensors
         for lane in lanes:
             model = tensors.models[lane]
-            generators.seed_all(generators.step_number(tensors.seeds[lane], tensors.step))  # once for all parts
+            generators.seed_all(generators.step_number(tensors.seeds.seeds[lane], tensors.step))  # once for all parts
             x, y = batch_of(lane)
             parts = zip(*(torch.split(t, self._sizes) for t in (x, y)), strict=True) if self._sizes[1:] else [(x, y)]
             absent = []

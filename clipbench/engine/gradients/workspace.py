@@ -14,6 +14,7 @@ from clipbench.compiler.native_program import NativeProgram, TensorAxes
 from clipbench.core.trial import Component, Training, Trial, Value
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine import generators
+from clipbench.engine.device_steps import DeviceSteps
 from clipbench.engine.gradients.looped import LoopedGradients
 from clipbench.engine.gradients.microbatches import Scope, scope_of
 from clipbench.engine.inputs.batches import BatchSource, TrainingLength
@@ -30,6 +31,8 @@ MOST_SLOTS = 64
 VANISHING = 1e-8  # an element of a gradient below is as good as 0
 # The limit on the inputs of a block of steps.
 MOST_BYTES = 2**23
+# On other devices the host is asked once an epoch, if its inputs fit.
+MOST_SLOTS_ELSEWHERE, MOST_BYTES_ELSEWHERE = 2**12, 2**28
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Workspace(LaneTensors):
         self._allocate_slots(slots)
         self._programs: dict[int, Gradients] = {}
         self.groups: dict[tuple[Any, ...], Any] = {}  # of lanes: see `LaneGroup`
+        self.device_steps: dict[tuple[int, ...], DeviceSteps] = {}  # by the size of batches and the groups
         self.evaluate = Evaluation(self)
 
     def _allocate_slots(self, most: int) -> None:
@@ -83,7 +87,8 @@ class Workspace(LaneTensors):
         each = seeds * (examples + sum(elements.values()) * self.loss.element_size())
         draws = (self.draws(size) for size in self.scope.sizes(self.length.batch) if size)
         each += seeds * sum(draw.bytes for of_part in draws for draw in of_part)
-        self.slots = max(1, min(most or MOST_SLOTS, self.length.epoch_steps, MOST_BYTES // max(each, 1)))
+        limits = (MOST_SLOTS, MOST_BYTES) if self.device.type == "cpu" else (MOST_SLOTS_ELSEWHERE, MOST_BYTES_ELSEWHERE)
+        self.slots = max(1, min(most or limits[0], self.length.epoch_steps, limits[1] // max(each, 1)))
         new = partial(self.loss.new_zeros, self.slots, seeds)
         self.noise_slots = {name: new(size) for name, size in elements.items()}
         self.example_slots: Batch | None = None
@@ -174,18 +179,25 @@ class Gradients:
         """Draw what models and losses draw in the next steps into the first slots."""
         workspace = self._workspace
         for slot in range(steps if self._drawn else 0):
-            for number, seed in enumerate(workspace.different_seeds):
+            for number, seed in enumerate(workspace.seeds.different):
                 generators.seed_all(generators.step_number(seed, workspace.step + 1 + slot))
                 for drawn in self._drawn:
                     drawn.draw(slot, number)
+        for drawn in self._drawn:
+            drawn.send()
 
     def __call__(self, slot: int, source: BatchSource, alive: Sequence[int]) -> None:
         """Compute them for a slot of the block, at least of these lanes."""
         self.clear_empty()
         if self._looped:
-            self._looped(alive, lambda lane: source.read(slot, self._workspace.seed_numbers[lane], self._size))
+            self._looped(alive, lambda lane: source.read(slot, self._workspace.seeds.numbers[lane], self._size))
         for program in self._programs:
             program(slot, alive)
+
+    def step_on_device(self, slot: Tensor) -> None:
+        """Compute them for all lanes without the host; `slot` is a number on the device."""
+        for program in self._programs:
+            program(slot, ())
 
     def clear_empty(self) -> None:
         """Set the gradients of parts without examples to 0."""
@@ -226,4 +238,4 @@ def _lowered(workspace: Workspace, chosen: slice, first: int, size: int, drawn: 
 
     inputs, lanes = [*weights, *batch, *numbers], range(workspace.lanes)
     outputs, rounding = [*outputs, *changing], workspace.network.rounding
-    return Lowered(of_part, inputs, outputs, lanes, count, seeds=workspace.seed_numbers, rounding=rounding)
+    return Lowered(of_part, inputs, outputs, lanes, count, seeds=workspace.seeds, rounding=rounding)

@@ -23,6 +23,10 @@ class WorkspaceCache:
         self.shrink(shape.device, kept=2)
         return workspace
 
+    def clear(self) -> None:
+        """Drop all workspaces."""
+        self._cached.clear()
+
     def shrink(self, device: str, kept: int = 0) -> None:
         """Drop the oldest workspaces while all need more memory than the limit, except the latest ones."""
         most = MOST_BYTES.get(device, MOST_BYTES_ELSEWHERE)

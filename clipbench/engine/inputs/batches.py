@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipbench.core.trial import Training
 from clipbench.datasets import Dataset, Stream
+from clipbench.engine.inputs.upload import upload
 
 Batch = tuple[Tensor, Tensor]
 
@@ -127,7 +128,7 @@ class ShuffledBatches:
                 torch.randperm(length.examples, generator=generator, out=order)
         start, size = step_in_epoch * length.batch, length.size(step_in_epoch)
         drawn = self._orders[:, start : start + steps * size].view(-1, steps, size)
-        self._slots[:steps, :, :size] = drawn.transpose(0, 1)
+        upload(self._slots[:steps, :, :size], drawn.transpose(0, 1).clone())  # the next orders are drawn in place
 
     def read(self, slot: int, seed: int, size: int) -> Batch:
         index = self._slots[slot, seed, :size]
@@ -149,7 +150,7 @@ class StreamBatches:
                 for batch in range(self._batches):
                     size = self._slots[0].shape[2] // self._batches
                     for target, examples in zip(self._slots, self._stream.batch(generator, size), strict=True):
-                        target[slot, number, batch * size : (batch + 1) * size].copy_(examples)
+                        upload(target[slot, number, batch * size : (batch + 1) * size], examples)
 
     def read(self, slot: int, seed: int, size: int) -> Batch:
         x, y = (examples[slot, seed].clone() for examples in self._slots)

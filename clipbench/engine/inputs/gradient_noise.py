@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from clipbench.core.trial import Component
+from clipbench.engine.inputs.upload import upload
 from clipbench.plugins import registry
 
 # A call costs as much as drawing thousands of numbers: for small models, many steps are drawn at once.
@@ -26,7 +27,7 @@ class Noise:
         """`draw` returns the numbers of so many steps."""
         self._draw, self._slots = draw, slots
         self.generators = {seed: make(seed) for seed in seeds}
-        self.drawn = slots.new_zeros(steps, len(self.generators), slots.shape[2])
+        self.drawn = torch.zeros(steps, len(self.generators), slots.shape[2], dtype=slots.dtype)
         self.used = torch.tensor([steps])  # of these steps
 
     def draw(self, steps: int) -> None:
@@ -35,7 +36,7 @@ class Noise:
             if int(self.used) == len(self.drawn):
                 self.drawn.copy_(torch.stack([self._draw(g) for g in self.generators.values()], dim=1))
                 self.used.zero_()
-            self._slots[slot].copy_(self.drawn[self.used[0]])
+            upload(self._slots[slot], self.drawn[int(self.used)].clone())
             self.used += 1
 
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from clipbench.compiler.trace import CannotCompile, aten
+from clipbench.engine.inputs.upload import upload
 from clipbench.plugins.without_dynamo import call_directly
 
 # Operators whose numbers depend on no values, only on shapes and on numbers of Python.
@@ -74,7 +75,7 @@ class Draw(NamedTuple):
 
     def into(self, out: Tensor) -> None:
         """Draw from the global generator of torch on the CPU."""
-        if self.operator._schema.is_mutable and self.result == Layout.of(out) and out.device.type == "cpu":
+        if self.operator._schema.is_mutable and self.result == Layout.of(out):
             self.operator(out, *self.args[1:], **self.kwargs)
             return
         args = (each.empty() if isinstance(each, Layout) else each for each in self.args)
@@ -96,16 +97,23 @@ class DrawnNumbers:
 
     def __init__(self, draws: Sequence[Draw], slots: int, seeds: int, parts: int, device: torch.device) -> None:
         self.draws, shape = draws, (slots, seeds, parts)
-        self.numbers = [torch.zeros(*shape, *d.result.shape, dtype=d.kept, device=device) for d in draws]
-        for draw, numbers in zip(draws, self.numbers, strict=True):  # programs are tried on what stands there
-            draw.into(numbers[0, 0, 0])
-            numbers.copy_(numbers[0, 0, 0].clone())
+        self._drawn = [torch.zeros(*shape, *draw.result.shape, dtype=draw.kept) for draw in draws]  # on the CPU
+        for draw, drawn in zip(draws, self._drawn, strict=True):  # programs are tried on what stands there
+            draw.into(drawn[0, 0, 0])
+            drawn.copy_(drawn[0, 0, 0].clone())
+        self.numbers = [drawn.to(device) for drawn in self._drawn]
 
     def draw(self, slot: int, seed: int) -> None:
         """Draw the numbers of all parts at a step."""
-        for part in range(self.numbers[0].shape[2] if self.numbers else 0):
-            for draw, numbers in zip(self.draws, self.numbers, strict=True):
-                draw.into(numbers[slot, seed, part])
+        for part in range(self._drawn[0].shape[2] if self._drawn else 0):
+            for draw, drawn in zip(self.draws, self._drawn, strict=True):
+                draw.into(drawn[slot, seed, part])
+
+    def send(self) -> None:
+        """Send what was drawn to the device, if that is another one."""
+        for drawn, numbers in zip(self._drawn, self.numbers, strict=True):
+            if drawn is not numbers:
+                upload(numbers, drawn.clone())
 
 
 class _DrawMode(TorchDispatchMode):  # type: ignore[no-untyped-call]

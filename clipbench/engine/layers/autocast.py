@@ -19,7 +19,7 @@ def rounded(layer: Layer) -> Layer:
     @wraps(layer)
     def as_one_kernel(input: Tensor, *args: Any, **kwargs: Any) -> Any:
         kind = input.device.type
-        if not torch.is_autocast_enabled(kind):
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
             return layer(input, *args, **kwargs)
         half = torch.get_autocast_dtype(kind)
         within = torch.float32 if kind == "cpu" else half  # other devices have fast products of such numbers

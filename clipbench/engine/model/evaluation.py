@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,15 +10,14 @@ from torch.func import vmap
 
 from clipbench.compiler.native_program import TensorAxes
 from clipbench.engine import generators
-from clipbench.engine.inputs.random_draws import DrawnNumbers
+from clipbench.engine.inputs.random_draws import Draw, DrawnNumbers
 from clipbench.engine.lowering import Lowered
 from clipbench.engine.model.lane_tensors import LaneTensors
 from clipbench.engine.model.loss_function import layers_given
 
 # The number of examples in one pass: few, so that the activations of all lanes stay in the CPU cache.
 PIECE = 128
-
-Predict = Callable[[Tensor], Tensor]
+PIECE_ELSEWHERE = 1024
 
 
 class Evaluation:
@@ -27,7 +26,10 @@ class Evaluation:
     def __init__(self, tensors: LaneTensors) -> None:
         self._tensors = tensors
         self._programs: dict[int, _Program] = {}  # by the number of examples
-        self._piece = self._size_of_pieces()
+        lengths = [len(part[0]) for part in tensors.parts.values() if part]
+        most = PIECE if tensors.device.type == "cpu" else PIECE_ELSEWHERE
+        # 0: the examples of a part go through the model together, and each part has a program of its own.
+        self._piece = min(most, max(lengths, default=1)) if tensors.examination.by_example else 0
         self._vmap_measures = not tensors.network.own_measures
 
     @property
@@ -45,7 +47,7 @@ class Evaluation:
         if part is None:
             raise LookupError(f"there are no {name} data")
         x, y = part
-        outputs = self._one_by_one(x) if self._tensors.loop_reason else self._predict(x)
+        outputs = self._one_by_one(x) if self._tensors.loop_reason else self._predict(name, x)
         return self._measures(outputs, y), outputs
 
     def _measures(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -57,61 +59,40 @@ class Evaluation:
                 self._vmap_measures = False
         each = []
         for lane, output in enumerate(outputs):
-            self._seed(self._tensors.seeds[lane])
+            self._seed(self._tensors.seeds.seeds[lane])
             each.append(torch.stack([value.detach() for value in network.plain_measures(output, y.clone())]))
         return torch.stack(each, dim=1)
 
     def prepare(self) -> None:
         """Compile what evaluations of all parts need."""
-        for part in self._tensors.parts.values() if not self._tensors.loop_reason else ():
+        for name, part in self._tensors.parts.items() if not self._tensors.loop_reason else ():
             if part is not None:
-                self._program(part[0])
+                self._program(name, part[0])
 
-    def _predict(self, x: Tensor) -> Tensor:
+    def _predict(self, name: str, x: Tensor) -> Tensor:
         """Return the outputs of all lanes."""
-        program = self._program(x)
-        for number, seed in enumerate(self._tensors.different_seeds if program.drawn.draws else ()):
+        program = self._program(name, x)
+        for number, seed in enumerate(self._tensors.seeds.different if program.drawn.draws else ()):
             self._seed(seed)
             program.drawn.draw(0, number)
+        program.drawn.send()
         return program(x)
 
-    def _program(self, x: Tensor) -> _Program:
-        """Return the program for some inputs: the same one for pieces of all parts, where that is possible."""
+    def _program(self, name: str, x: Tensor) -> _Program:
+        """Return the program for a part: the same one for pieces of all parts, where that is possible."""
         size = self._piece or len(x)
         if size not in self._programs:
             examples = self._tensors.like[0] if self._piece else x
-            self._programs[size] = _Program(self._tensors, examples[torch.arange(size) % len(examples)])
+            rows = torch.arange(size, device=x.device) % len(examples)
+            self._programs[size] = _Program(self._tensors, examples[rows], self._tensors.draws_in_evaluation(name))
         return self._programs[size]
-
-    @torch.no_grad()
-    def _size_of_pieces(self) -> int:
-        """Return the size of pieces; 0 if the model has no output for each example, which depends on no other one."""
-        tensors = self._tensors
-        if tensors.loop_reason or tensors.examination.draws_in_evaluation or not tensors.network.has_data:
-            return 0
-        x = tensors.like[0][:PIECE]
-        network, half = tensors.network, -(-len(x) // 2)
-        draw = torch.Generator(x.device).manual_seed(0)  # weights that are zero at the start could hide the dependence
-        params = {
-            name: p + 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype, device=p.device)
-            for name, p in network.module.named_parameters()
-        }
-        states = dict(network.module.named_buffers())
-        together = network.predict(params, states, x)
-        if not together.ndim or len(together) != len(x):
-            return 0
-        apart, together = network.predict(params, states, x[:half])[:half], together[:half]
-        scale = float(together.abs().max())
-        if not torch.allclose(apart, together, rtol=1e-3, atol=max(1e-4, 4 * network.rounding) * scale, equal_nan=True):
-            return 0  # as with normalization by batch statistics
-        return min(PIECE, max((len(part[0]) for part in tensors.parts.values() if part), default=1))
 
     def _one_by_one(self, x: Tensor) -> Tensor:
         return torch.stack([self._of_lane(lane, x) for lane in range(self._tensors.lanes)])
 
     def _of_lane(self, lane: int, x: Tensor) -> Tensor:
         tensors, model = self._tensors, self._tensors.models[lane]
-        self._seed(tensors.seeds[lane])  # some models draw in eval mode too
+        self._seed(tensors.seeds.seeds[lane])  # some models draw in eval mode too
         model.bind(tensors.evaluated.lane(lane))
         output = model.output(x, on_copy=tensors.examination.evaluation_changes)
         model.bind(tensors.params.lane(lane))
@@ -124,10 +105,10 @@ class Evaluation:
 class _Program:
     """The outputs of all lanes for some examples; call it with as many examples, or fewer."""
 
-    def __init__(self, tensors: LaneTensors, x: Tensor) -> None:
+    def __init__(self, tensors: LaneTensors, x: Tensor, draws: Sequence[Draw]) -> None:
         self._tensors, self._piece = tensors, x.clone()
-        seeds = len(tensors.different_seeds)
-        self.drawn = drawn = DrawnNumbers(tensors.draws_in_evaluation(x), 1, seeds, 1, tensors.device)
+        seeds = len(tensors.seeds.different)
+        self.drawn = drawn = DrawnNumbers(draws, 1, seeds, 1, tensors.device)
         weights = [*tensors.evaluated.values(), *tensors.states.values()]
         numbers = [each[0, :, 0] for each in drawn.numbers]
 
@@ -146,7 +127,7 @@ class _Program:
         ]
         outputs = [(self._outputs, TensorAxes())]
         lanes, rounding = range(tensors.lanes), tensors.network.rounding
-        self.run = Lowered(of_one, inputs, outputs, lanes, seeds=tensors.seed_numbers, rounding=rounding)
+        self.run = Lowered(of_one, inputs, outputs, lanes, seeds=tensors.seeds, rounding=rounding)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return [lanes, examples, ...], or what the model has instead of an output for each example."""

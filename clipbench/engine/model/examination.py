@@ -44,6 +44,7 @@ class Examination:
     changing: tuple[str, ...] = ()  # the buffers that training changes
     draws: bool = False  # whether the model or its loss draws random numbers in training, from torch's generator
     draws_in_evaluation: bool = False
+    by_example: bool = False  # whether it has an output for each example, which depends on no other one
     idle: frozenset[str] = frozenset()  # parameters that never have a gradient: no optimizer changes them
     gradients_vary: bool = False  # whether a parameter may have a gradient at some steps and none at others
     evaluation_changes: bool = False  # whether evaluation changes the model
@@ -94,6 +95,7 @@ class _Examiner:
             self._changing,
             self._draws,
             self._draws_in_evaluation,
+            by_example=not reason and self._is_by_example(),
             idle=static,
             gradients_vary=varying,
             evaluation_changes=bool(evaluation_changes),
@@ -159,6 +161,24 @@ class _Examiner:
             self._network.of(self._other).plain_output(self._batches[0][0].clone())
         self._draws_in_evaluation = self._note_draws(unused)
         return changed(before, snapshot(self._other))
+
+    @torch.no_grad()
+    def _is_by_example(self) -> bool:
+        """Return whether the output for each example depends on no other one, as normalization by the batch does."""
+        if self._draws_in_evaluation or not self._network.has_data:
+            return False
+        network, x = self._network.of(self._other), self._batches[0][0]
+        draw, half = torch.Generator().manual_seed(0), -(-len(x) // 2)
+        params = {  # weights that are zero at the start could hide the dependence
+            name: p + 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+            for name, p in self._other.named_parameters()
+        }
+        together, apart = (network.predict(params, dict(self._other.named_buffers()), some) for some in (x, x[:half]))
+        if not together.ndim or len(together) != len(x):
+            return False
+        scale = float(together.abs().max())
+        allowed = max(1e-4, 4 * network.rounding) * scale
+        return torch.allclose(apart[:half], together[:half], rtol=1e-3, atol=allowed, equal_nan=True)
 
     def _shared_state(self) -> dict[str, Snapshot]:
         """Return the state that no model has for itself: of classes, of files, of the loss and the metrics."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine import generators
 from clipbench.engine.inputs.random_draws import Draw, Found
+from clipbench.engine.lane_seeds import LaneSeeds
 from clipbench.engine.model.architecture import Architecture
 from clipbench.engine.model.examination import examine
 from clipbench.engine.model.lane_model import LaneModel
@@ -32,7 +34,7 @@ class LaneTensors:
         self.network.module.to(self.device, self.network.dtype)
         self._draws: dict[int, list[Draw]] = {}
         self._component, self._architecture = component, Architecture.of(self.network.module)
-        self.like = self._part("train") or self._no_data()  # the training data; of a stream, a sample
+        self.like = self._part("train") or self._no_data(self.device)  # the training data; of a stream, a sample
         self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
         if isinstance(dataset, Stream):
             self.parts["train"] = None  # the examples that it trained on are not stored
@@ -47,24 +49,22 @@ class LaneTensors:
         """The weights that are evaluated."""
         return self.params if self.averages is None else self.averages
 
-    @property
-    def different_seeds(self) -> list[int]:
-        return list(dict.fromkeys(self.seeds))
-
     def draws(self, examples: int) -> list[Draw]:
         """Return what a model and its loss draw in training, for a batch of so many examples."""
         if self.loop_reason or not self.examination.draws:
             return []
         if examples not in self._draws:
-            batch = [part.cpu()[torch.arange(examples) % len(part)] for part in self.like]
-            self._draws[examples] = self._found(lambda network: network.plain_loss(*batch))
+            x, y = self._on_cpu("train", examples)
+            self._draws[examples] = self._found(lambda network: network.plain_loss(x, y))
         return self._draws[examples]
 
-    def draws_in_evaluation(self, x: Tensor) -> list[Draw]:
-        """Return what a model draws in eval mode."""
+    def draws_in_evaluation(self, name: str) -> list[Draw]:
+        """Return what a model draws in eval mode, for a whole part of the data."""
         if self.loop_reason or not self.examination.draws_in_evaluation:
             return []
-        return self._found(lambda network: network.plain_output(x.cpu()))
+        part = self.parts[name]
+        x, _ = self._on_cpu(name, len(part[0]) if part else 0)
+        return self._found(lambda network: network.plain_output(x))
 
     def _found(self, call: Callable[[Network], object]) -> list[Draw]:
         """Return what is drawn in a plain call, on the CPU, whatever the device is."""
@@ -89,14 +89,12 @@ class LaneTensors:
         self.states = {name: _stacked(tensor, lanes) for name, tensor in states.items()}
         self.models: list[LaneModel] = []  # of the lanes, if they are trained one after another
         self.loss = torch.zeros(lanes, parts, dtype=self.network.dtype, device=self.device)
-        self.seeds: list[int] = [0] * lanes
-        self.seed_numbers = [0] * lanes  # of each lane, among the different seeds; programs read this list
+        self.seeds = LaneSeeds(lanes, self.device)
         self.step = 0  # of the current training; models that draw random numbers draw others at each step
 
     def start(self, seeds: Sequence[int]) -> None:
         """Give every lane the initial model of its seed, and no gradient: programs are tried on what stands there."""
-        self.seeds = list(seeds)
-        self.seed_numbers[:] = [self.different_seeds.index(seed) for seed in seeds]
+        self.seeds.set(seeds)
         self.step = 0
         for block in (self.loss, *self.grads.values()):
             block.zero_()
@@ -138,13 +136,21 @@ class LaneTensors:
         states = dict(zip(self.states, tensors[len(params) :], strict=False))
         return params, states, tensors[len(params) + len(states) :]
 
+    def _on_cpu(self, name: str, examples: int) -> Batch:
+        """Return so many examples of a part; if it has fewer, some of them again."""
+        if self.dataset is None:
+            return self._no_data("cpu")
+        x, y = getattr(self.dataset, name)
+        rows = np.arange(examples) % len(x)
+        return tensors_of((x[rows], y[rows]), self.network.dtype)
+
     def _part(self, name: str) -> Batch | None:
         arrays = getattr(self.dataset, name, None)
         return None if arrays is None else tensors_of(arrays, self.network.dtype, self.device)
 
-    def _no_data(self) -> Batch:
+    def _no_data(self, device: torch.device | str) -> Batch:
         """Return a placeholder batch for an objective without data."""
-        nothing = torch.zeros(1, device=self.device, dtype=self.network.dtype)
+        nothing = torch.zeros(1, device=device, dtype=self.network.dtype)
         return nothing, nothing
 
 
