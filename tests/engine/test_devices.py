@@ -150,7 +150,17 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("make, case", list(cases()))
+# Every rule, model and optimizer once; `slow` has rules at all places.
+AT_ALL_PLACES = {"rules per model", "rules per unit", "rules of shards", "rules of examples"}
+
+
+@pytest.mark.parametrize(
+    "make, case",
+    [
+        pytest.param(*each.values, id=each.id, marks=pytest.mark.slow if each.id in AT_ALL_PLACES else ())
+        for each in cases()
+    ],
+)
 def test_an_epoch_reads_nothing_from_the_device(make, case, monkeypatch):
     trials = make(**case)
     if trials[0].train.precision == "bf16":
@@ -188,7 +198,7 @@ def without_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # What differs in how a step finds its inputs and leaves its results; `slow` has the others.
 FEW = {
-    *("model mlp", "model rnn", "rules per tensor", "rules of elements, steps and weights", "rules of examples"),
+    *("model mlp", "model rnn", "rules per tensor", "rules of elements, steps and weights"),
     *("noise", "privacy", "accumulate", "average", "half", "whole batches", *OWN),
 }
 
