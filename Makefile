@@ -12,7 +12,7 @@ EXPERIMENT ?= experiments/quickstart.yaml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo papers test lint format types tests test-slow bench pictures clean
+.PHONY: help demo papers test lint format types tests test-slow test-gpu bench pictures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ tests: $(VENV)/installed-dev ## run the tests without the slow ones
 
 test-slow: $(VENV)/installed-dev ## run the slow tests, which take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+test-gpu: $(VENV)/installed-dev ## run the tests of training on a GPU; requires CUDA
+	$(BIN)/python -m pytest -q -m gpu
 
 bench: $(VENV)/installed ## measure the cohort engine beside the plain PyTorch loop
 	$(BIN)/clipbench bench

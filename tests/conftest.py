@@ -21,6 +21,8 @@ torch.set_num_threads(1)  # as in a worker; on a busy machine, threads of one sm
 def pytest_runtest_setup(item):
     if item.get_closest_marker("native") and (reason := without_kernels()):
         pytest.skip(reason)
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
 
 
 @cache

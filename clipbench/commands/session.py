@@ -250,14 +250,18 @@ def store_of(plan: Plan, results: Path) -> Store:
 
 
 def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
-    """Return the plan, the device and the number of workers; one worker is enough for a GPU."""
+    """Return the plan, the device and the number of workers: one for each GPU, if not asked for another number."""
     device = pool.call("clipbench.commands.devices:choose", settings.device)
     plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
     float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
     if device == "mps" and float64:
         place = plan.experiment.place("train.dtype")
         raise InputError.at(place, "float64 is not available on mps.", "Choose `--device cpu`.")
-    return plan, device, pool.size if device == "cpu" or settings.workers else 1
+    if device == "cpu":
+        return plan, device, pool.size
+    cards, free = pool.call("clipbench.commands.devices:capacity", device)
+    workers = settings.workers or cards
+    return plan.for_gpu(free // -(-workers // cards)), device, workers
 
 
 def _content_hash(plan: Plan) -> str:

@@ -6,8 +6,11 @@ together. The result of a trial does not depend on the other trials of its chunk
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
+
+import torch
 
 from clipbench.compiler.library import NoLibrary, library
 from clipbench.core.records import Records
@@ -74,6 +77,14 @@ def _timed(trials: Sequence[Trial], device: str, lanes: int, loop_reason: str) -
     del workspace
     WORKSPACES.shrink(device)  # another one of a large model may not fit beside it
     return path, seconds
+
+
+def release_memory() -> None:
+    """Give back the memory that later chunks of the same shape would have used."""
+    WORKSPACES.clear()
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def has_kernels(dtype: str) -> bool:

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from clipbench import engine  # noqa: F401 - imported before the first task comes
+from clipbench import engine
 from clipbench.errors import ClipbenchError
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS
 
 PROGRESS_SECONDS = 0.1  # between two messages of progress
 
 
-def serve(connection: Connection) -> None:
-    """Run tasks until the parent closes the connection."""
+def serve(connection: Connection, place: int) -> None:
+    """Run tasks until the parent closes the connection; workers of different places use different GPUs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.dup2(2, 1)  # the prints of a user's function must not mix with the tables
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -30,6 +30,9 @@ def serve(connection: Connection) -> None:
     torch.set_num_threads(1)
     # After convergence, momentum and softmax tails turn into denormal numbers, which are many times slower.
     torch.set_flush_denormal(True)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # products as on a CPU
     while True:
         try:
             task = connection.recv()
@@ -48,6 +51,8 @@ def _result(
     except ClipbenchError as error:
         return FAILED, error
     except Exception as error:  # noqa: BLE001 - any error of a user's function becomes a failed trial
+        if isinstance(error, torch.OutOfMemoryError):  # the halves of the chunk come next
+            engine.release_memory()
         return FAILED, f"{type(error).__name__}: {error}"
 
 

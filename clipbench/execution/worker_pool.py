@@ -151,7 +151,7 @@ class WorkerPool:
         order = {trial.id: number for number, trial in enumerate(trials)}  # whatever chunk a trial will be in
         messages = (PROGRESS, EPOCH_END) if choose_pruned else (PROGRESS,)
         while len(self._workers) < min(self.size, len(chunks)):
-            self._workers.append(self._start())
+            self._workers.append(self._start(len(self._workers)))
         while True:
             for worker in self._workers:
                 if worker.chunk is None and waiting:
@@ -197,7 +197,8 @@ class WorkerPool:
         """Replace a worker that died, after a crash in a user's model or for lack of memory."""
         worker.process.join()
         code = worker.process.exitcode
-        self._workers[self._workers.index(worker)] = self._start()
+        place = self._workers.index(worker)
+        self._workers[place] = self._start(place)
         if chunk.attempt < ATTEMPTS:
             waiting.append(chunk.again())
             yield Event(chunk, lane_steps=-worker.progress)
@@ -207,11 +208,11 @@ class WorkerPool:
 
     def _start_first(self) -> None:
         with _uninterrupted_children(), suppress(EOFError, OSError):  # interrupted or killed; `call` reports it
-            self._workers.append(self._start())
+            self._workers.append(self._start(0))
 
-    def _start(self) -> _Worker:
+    def _start(self, place: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs,), name=WORKER_NAME, daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, place), name=WORKER_NAME, daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -262,7 +263,7 @@ def _without_main(name: str) -> dict[str, Any]:
 spawn.get_preparation_data = _without_main
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, place: int) -> None:
     from clipbench.execution.worker import serve
 
-    serve(connection)
+    serve(connection, place)

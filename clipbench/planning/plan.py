@@ -16,8 +16,9 @@ CACHE_BYTES = 12 * 2**20
 FEWEST_LANES, MOST_LANES = 4, 32
 # A chunk keeps the statistics of all its steps in memory until it is saved: about 200 bytes per step and lane.
 MOST_LANE_STEPS, GPU_MOST_LANE_STEPS = 2**22, 2**24
-# On a GPU, more lanes cost almost nothing until its memory is full.
-GPU_BYTES = 4 * 2**30
+# On a GPU, more lanes cost almost nothing until its memory is full; what the operators of a step need beside the
+# tensors of the lanes is not known before.
+GPU_BYTES, GPU_SHARE = 4 * 2**30, 0.5
 GPU_MOST_LANES = 1024
 
 
@@ -31,6 +32,7 @@ class Cohort:
     lane_bytes: int  # memory of one lane during training
     steps: int  # of each trial
     loop_reason: str = ""  # why its lanes are trained one after another; empty if they are vectorised
+    gpu_bytes: int = GPU_BYTES  # memory for a chunk on a GPU
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Plan:
         names = [name for name in ("accuracy", "mse") if name in self.higher]
         return f"test/{names[0]}" if names else "train/loss"
 
+    def for_gpu(self, free: int) -> Plan:
+        """Return the plan for workers that have so many free bytes each on a GPU."""
+        share = int(GPU_SHARE * free)
+        return replace(self, cohorts=tuple(replace(cohort, gpu_bytes=share) for cohort in self.cohorts))
+
     def chunks(self, done: Collection[str], workers: int, device: str) -> list[Chunk]:
         """Return the chunks of all trials that are not done, the longest first, so that all workers end together."""
         cut = [
@@ -104,7 +111,7 @@ def most_lanes(cohort: Cohort, device: str) -> int:
     if device == "cpu":
         fitting = min(CACHE_BYTES // cohort.lane_bytes, MOST_LANE_STEPS // cohort.steps)
         return max(FEWEST_LANES, min(MOST_LANES, fitting))
-    fitting = min(GPU_BYTES // cohort.lane_bytes, GPU_MOST_LANE_STEPS // cohort.steps)
+    fitting = min(cohort.gpu_bytes // cohort.lane_bytes, GPU_MOST_LANE_STEPS // cohort.steps)
     return max(FEWEST_LANES, min(GPU_MOST_LANES, fitting))
 
 
