@@ -18,7 +18,10 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", metavar="NAME", help="Model to measure; can be repeated.  [default: mlp, cnn, rnn, transformer]"
+            "--model",
+            metavar="NAME",
+            help="Model to measure, or one with its options: '{name: resnet, norm: batch}'. It can be repeated.  "
+            "[default: mlp, cnn, rnn, transformer]",
         ),
     ] = None,
     lanes: Annotated[

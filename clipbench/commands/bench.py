@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import tempfile
 import time
@@ -17,15 +18,20 @@ from clipbench.planning.plan import Chunk, Plan
 
 MODELS = ("mlp", "cnn", "rnn", "transformer")
 # Data and training options by kind of model: small images; short sequences in small batches, as in arXiv:1211.5063;
-# an objective without data.
+# characters; an objective without data.
 IMAGES = "data: digits\ntrain: {epochs: 40, batch_size: 64, evaluate_every: 40}"
 SEQUENCES = (
     "data: {name: temporal_order, length: 20, split: {val: 0, test: 64}}\n"
     "train: {steps: 600, batch_size: 20, epoch_steps: 600}"
 )
+CHARACTERS = (
+    "data: {name: text, length: 32, characters: 20000, split: {val: 0.1, test: 0.1}}\n"
+    "train: {epochs: 5, batch_size: 16, evaluate_every: 5}"
+)
 NOTHING = "train: {steps: 1000, loss: output}"
 SETTINGS = {
     **dict.fromkeys(("rnn", "gru", "lstm", "transformer"), SEQUENCES),
+    "gpt": CHARACTERS,
     **dict.fromkeys(("quadratic", "power", "scalar_rnn", "rosenbrock"), NOTHING),
 }
 # Rules of all kinds, so that the speed includes the cost of clipping and telemetry.
@@ -124,7 +130,8 @@ def _loops(alone: WorkerPool, plan: Plan, device: str) -> tuple[float, float]:
 def _plan(pool: WorkerPool, model: str, lanes: int) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.yaml"
-        setting = SETTINGS.get(model, IMAGES)
+        name = (*re.findall(r"name:\s*(\w+)", model), model)[0]
+        setting = SETTINGS.get(name, IMAGES)
         lr = 1e-6 if setting == NOTHING else 0.05  # an objective that diverges would end early
         path.write_text(EXPERIMENT.format(model=model, setting=setting, lr=lr, seeds=max(1, lanes // ARMS)))
         plan: Plan = pool.call("clipbench.planning.build:prepare", str(path))

@@ -51,15 +51,16 @@ def cnn(
     return nn.Sequential(layers)
 
 
-@model()
+@model(quiet=("norm",))
 def resnet(
     inputs: int | tuple[int, ...],
     outputs: int,
     channels: Sequence[int] = (8, 16),
     blocks: Whole = 1,
     groups: Whole = 4,
+    norm: Literal["group", "batch"] = "group",
 ) -> nn.Module:
-    """Residual blocks with group normalization; each new width halves the image.
+    """Residual blocks with group or batch normalization; each new width halves the image.
 
     relu(x + norm(conv(relu(norm(conv(x))))))   He et al. 2016, arXiv:1512.03385; Wu and He 2018, arXiv:1803.08494
     """
@@ -68,9 +69,8 @@ def resnet(
     depth = channels[0]
     for stage, wide in enumerate(channels, start=1):
         for number in range(1, blocks + 1):
-            layers[f"block{stage}_{number}"] = ResidualBlock(
-                depth, wide, groups, step=2 if stage > 1 and number == 1 else 1
-            )
+            step = 2 if stage > 1 and number == 1 else 1
+            layers[f"block{stage}_{number}"] = ResidualBlock(depth, wide, 0 if norm == "batch" else groups, step)
             depth = wide
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
@@ -79,14 +79,14 @@ def resnet(
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a shortcut."""
+    """Two convolutions and a shortcut; 0 groups stand for batch normalization."""
 
     def __init__(self, depth: int, wide: int, groups: int, step: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(depth, wide, 3, stride=step, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(groups, wide)
+        self.norm1 = nn.GroupNorm(groups, wide) if groups else nn.BatchNorm2d(wide)
         self.conv2 = nn.Conv2d(wide, wide, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(groups, wide)
+        self.norm2 = nn.GroupNorm(groups, wide) if groups else nn.BatchNorm2d(wide)
         same = step == 1 and depth == wide
         self.shortcut = nn.Identity() if same else nn.Conv2d(depth, wide, 1, stride=step, bias=False)
 
