@@ -12,6 +12,7 @@ from pydantic import Field
 
 from clipbench.config.arm_options import arm_options
 from clipbench.config.axes import OptionSpec, frozen
+from clipbench.config.group_options import GROUPS, groups_spec
 from clipbench.config.values import InvalidValue, effective_annotation, show, validate
 from clipbench.plugins.registry import REQUIRED, Option, Plugin
 
@@ -33,7 +34,13 @@ OFF = "Write null (or inf) to turn it off."
 def signature(plugin: Plugin) -> dict[str, OptionSpec]:
     """Every option that a user may set; ValueError or TypeError where a function does not say its own."""
     specs = {name: _spec(option, plugin) for name, option in plugin.options.items()}
-    return specs | {name: spec for name, spec in _common(plugin).items() if name not in specs}
+    common = _common(plugin)
+    if plugin.kind == "optimizer" and "named" not in plugin.given:  # one that asks for names makes groups itself
+        # The first values of the state are the same for all groups, as in torch.
+        starts = plugin.facts["formula"].slots.values() if plugin.facts.get("formula") else ()
+        in_groups = {name: spec for name, spec in specs.items() if name not in starts}
+        common = {GROUPS: groups_spec(in_groups, any_option=bool(plugin.source))}
+    return specs | {name: spec for name, spec in common.items() if name not in specs}
 
 
 def _spec(option: Option, plugin: Plugin) -> OptionSpec:

@@ -166,6 +166,8 @@ def _choice(name: Node, node: Node, options: dict[str, Node], kind: str, folder:
 
 
 def _axis(node: Node, spec: OptionSpec, folder: str) -> Axis:
+    if spec.axis:
+        return spec.axis(node)
     if not spec.kind:
         return read_axis(node, spec)
     axis = read_component_axis(node, spec.kind, folder, SCHEDULES, FOLLOWING)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clipbench.core.parameter_groups import matches
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order, places
 from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights
 from clipbench.engine.clipping.rule import Now, Rule, initial_state
 from clipbench.engine.gradients.microbatches import Scope
-from clipbench.engine.optimizers import Update
+from clipbench.engine.optimizers import Update, rate_of
 
 Values = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -53,7 +54,7 @@ class Step:
     def __post_init__(self) -> None:
         clip = self.trial.clip
         excluded = clip.as_dict().get("exclude") or ()
-        self.names = [name for name in self.shapes if not lane_order.excluded(name, excluded)]  # type: ignore[arg-type]
+        self.names = [name for name in self.shapes if not matches(name, excluded)]  # type: ignore[arg-type]
         self.is_off = lane_order.grouping_key(clip) == lane_order.OFF or not self.names
         self.rule = Rule(clip)
         self.on_weights = not self.is_off and self.rule.on_weights
@@ -61,6 +62,8 @@ class Step:
         self.on_gradients = not (self.is_off or self.on_weights or self.on_updates)
         self.refuses = self.on_gradients and self.rule.refuses
         self.parts = self.scope.clipped_parts
+        self.rates = {name: rate_of(self.trial.optimizer, name) for name in self.shapes}
+        self.one_of_each_rate = {rate: name for name, rate in self.rates.items()}  # a parameter that has it
 
     def __call__(self, values: Values) -> dict[str, Tensor]:
         """Return the new values: weights, slots of the optimizer, memory of the rule, and the statistics."""
@@ -98,8 +101,9 @@ class Step:
         for name, w in self._named(values, "params").items():
             if name in self.idle:
                 continue
-            slots = {slot: values[f"slots.{slot}.{name}"] for slot in self.update.slots}
-            weights, changed = self.update(w, values[f"gradient.{name}"], slots, t, values["lr"])
+            slots = {slot: values[f"slots.{slot}.{name}"] for slot in self.update.slots[name]}
+            lr = values[self.rates[name]]
+            weights, changed = self.update(name, w, values[f"gradient.{name}"], slots, t, lr)
             new[f"params.{name}"] = weights
             new |= {f"slots.{slot}.{name}": value for slot, value in changed.items()}
         new["t"] = t
@@ -185,12 +189,13 @@ class Step:
 
     def _clipped_update(self, values: Values, params: dict[str, Tensor]) -> tuple[dict[str, Tensor], Clipped]:
         """Clip the update u = (w_old - w_new) / lr; where a rule leaves it as it is, the weights stay as they are."""
-        lr = torch.where(values["lr"] == 0, 1.0, values["lr"])
+        rates = {rate: torch.where(values[rate] == 0, 1.0, values[rate]) for rate in self.one_of_each_rate}
+        lr = {name: rates[rate] for name, rate in self.rates.items()}
         old = self._named(values, "old")
-        updates = {name: ((old[name] - w) / lr).unsqueeze(0) for name, w in params.items()}
+        updates = {name: ((old[name] - w) / lr[name]).unsqueeze(0) for name, w in params.items()}
         clipped = self._clip({**values, **{f"params.{n}": w for n, w in old.items()}}, Measured(updates, self.exact))
         new = {
-            name: torch.where(u[0] == updates[name][0], params[name], old[name] - lr * u[0])
+            name: torch.where(u[0] == updates[name][0], params[name], old[name] - lr[name] * u[0])
             for name, u in clipped.tensors.items()
         }
         return new, clipped
@@ -228,7 +233,7 @@ class Step:
         """Return the initial memory of the rule, and slots and number of steps of the optimizer: [lanes, ...]."""
         start = {"t": like.new_zeros(())} | ({} if self.is_off else self._initial_memory(like))
         for name, shape in self.shapes.items():
-            for slot, (number, is_scalar) in (self.update.slots if self.update else {}).items():
+            for slot, (number, is_scalar) in (self.update.slots[name] if self.update else {}).items():
                 start[f"slots.{slot}.{name}"] = like.new_full(() if is_scalar else shape, number)
         return {name: value.expand(lanes, *value.shape).clone() for name, value in start.items()}
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from clipbench.core.parameter_groups import matches
 from clipbench.core.trial import Component, Value
 from clipbench.engine import generators
-from clipbench.engine.clipping.lane_order import excluded
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
 from clipbench.engine.gradients.microbatches import BATCH, Scope, scope_of
 from clipbench.engine.inputs.batches import TrainingLength
@@ -33,7 +33,7 @@ def unknown_excludes(arms: Arms, names: set[str]) -> Iterator[ArmProblem]:
     """Find `exclude` patterns that match no parameter of any model."""
     for key, arm in arms if names else ():
         for pattern in _excludes(arm):
-            if not any(excluded(name, (pattern,)) for name in names):
+            if not any(matches(name, (pattern,)) for name in names):
                 modules = sorted({name.rpartition(".")[0] for name in names} - {""})
                 text = f"no parameter matches {pattern!r}."
                 yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules))
@@ -44,7 +44,7 @@ def nothing_left(arms: Arms, model: str, module: nn.Module) -> Iterator[ArmProbl
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     for key, arm in arms:
         patterns = _excludes(arm)
-        if patterns and all(excluded(name, patterns) for name in names):
+        if patterns and all(matches(name, patterns) for name in names):
             text = f"exclude matches every trained parameter of {model}: {', '.join(names)}."
             yield ArmProblem(f"{key}.exclude", text)
 

@@ -126,6 +126,23 @@ MALFORMED = {
     "lr_negative": changed("optimizer", "optimizer: {name: sgd, lr: -1}"),
     "momentum_negative": changed("optimizer", "optimizer: {name: sgd, lr: [0.1, 1], momentum: [0, -1]}"),
     "betas_too_large": changed("optimizer", "optimizer: {name: adam, betas: [0.9, 2]}"),
+    "group_of_nothing": changed("optimizer", "optimizer: {name: sgd, lr: 0.1, groups: [{momentum: 0.9}, bias]}"),
+    "group_options": changed(
+        "optimizer",
+        "optimizer:\n  name: adamw\n  groups:\n    - {match: '*.bias', wieght_decay: 0}\n"
+        "    - {match: [], lr: [1, 2]}\n    - {match: [head], betas: 1}",
+    ),
+    "group_values": changed(
+        "optimizer",
+        "optimizer:\n  name: adamw\n  groups:\n    - {match: '*.bias', weight_decay: -1}\n    - {match: head, lr: -2}",
+    ),
+    "groups_of_an_axis": changed(
+        "optimizer",
+        "optimizer:\n  name: adam\n  groups:\n    - [{match: head, eps: 1}]\n    - [{match: head, betas: [2, 2]}]",
+    ),
+    "groups_are_a_number": changed("optimizer", "optimizer: {name: sgd, lr: 0.1, groups: 0.5}"),
+    "groups_twice": changed("optimizer", "optimizer: {name: sgd, groups: [[{match: head}], [{match: [head]}]]}"),
+    "groups_searched": GOOD + "sweep: {search: {optimizer.groups: [1, 2]}}\n",
     "betas_too_many": changed("optimizer", "optimizer: {name: adam, betas: [0.9, 0.9, 0.9]}"),
     "split_is_a_number": changed("data", "data: {name: digits, split: 0.2}"),
     "split_too_large": changed("data", "data: {name: digits, split: {val: 0.6, test: 0.6}}"),
@@ -358,6 +375,8 @@ OPTIONS = [
     "model.hidden",
     "optimizer.lr",
     "optimizer.betas",
+    "optimizer.groups",
+    "optimizer.groups[0].match",
     "train.target",
     "train.loss",
     "train.metrics",

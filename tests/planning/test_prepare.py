@@ -107,6 +107,16 @@ MISTAKES = {
     "data without a training part": ({"data": "./own.py:no_train"}, "data", "train"),
     "one example": ({"data": "./own.py:one_example"}, "data", "1"),
     "data that cannot be read": ({"data": "./own.py:explodes"}, "data", "the disk ate it"),
+    "a group of nothing": (
+        {"optimizer": {"name": "sgd", "groups": [{"match": ["*.bias"], "lr": 1.0}, {"match": ["haed", "head"]}]}},
+        "optimizer.groups[1].match",
+        "no parameter matches 'haed'. Did you mean `head`?",
+    ),
+    "a group behind another": (
+        {"optimizer": {"name": "sgd", "groups": [{"match": "*"}, {"match": ["head"]}]}},
+        "optimizer.groups[1].match",
+        "the first group that matches wins",
+    ),
     "an exclude that matches nothing": (
         {"clip": ["none", {"name": "norm", "threshold": 1.0, "exclude": ["haed"]}]},
         "clip[1].exclude",
