@@ -16,6 +16,8 @@ from clipbench.errors import Findings, did_you_mean, gather
 GROUPS = "groups"
 OF_OPTIMIZER = 'a list of {match: ["*.bias"], and options}'
 EXAMPLE = 'Write groups: [{match: ["*.bias"], weight_decay: 0.0}].'
+OF_ARM = '{"*.bias": 0.5, "*": 1.0}, or a list of thresholds, one for each parameter'
+OF_ARM_EXAMPLE = 'Write groups: {"*.bias": 0.5, "*": 1.0}.'
 
 Groups = tuple[Any, ...]
 
@@ -74,3 +76,51 @@ def _single(node: Node, spec: OptionSpec) -> Value:
         remedy = f"Write several lists of groups to compare them: {GROUPS}: [[...], [...]]."
         raise node.error(f"a group takes one value of {spec.name}, got {len(values)}.", remedy)
     return cast(Value, values[0])
+
+
+# Of an arm
+
+
+def thresholds_spec(threshold: Callable[[Any], float | None]) -> OptionSpec:
+    """Return the option `groups` of an arm, whose thresholds this function validates."""
+    kind = dict[str, float | None] | list[float | None] | list[dict[str, Any]]
+    axis = partial(_thresholds_axis, threshold=threshold)
+    return OptionSpec(GROUPS, kind, (), takes_list=True, quiet=True, words=OF_ARM, axis=axis)
+
+
+def _thresholds_axis(node: Node, threshold: Callable[[Any], float | None]) -> Axis:
+    """Return the groups; of a list of them each one."""
+    several = isinstance(node.value, list) and any(
+        isinstance(item.value, list) or (isinstance(item.value, dict) and not _is_group(item)) for item in node.value
+    )
+    found = gather(partial(_thresholds, threshold=threshold), node.value if several else [node])
+    if len(set(found)) < len(found):
+        raise node.error("duplicate groups.", "Keep one of them.")
+    return Axis(tuple(found), takes_list=True)
+
+
+def _is_group(node: Node) -> bool:
+    return isinstance(node.value, dict) and MATCH in node.value and set(node.value) <= {MATCH, "threshold"}
+
+
+def _thresholds(node: Node, threshold: Callable[[Any], float | None]) -> Groups:
+    """Return a threshold for each parameter, or groups of parameters."""
+    items = node.value if isinstance(node.value, list) else []
+    if items and all(map(_is_group, items)):
+        found = gather(partial(_listed_group, threshold=threshold), items)
+    elif items:
+        found = gather(lambda item: item.read(threshold), items)
+    elif isinstance(node.value, dict) and node.value:
+        pairs = [*node.value.items()]
+        found = gather(lambda pair: group_of((pair[0],), threshold=pair[1].read(threshold)), pairs)
+    else:
+        raise node.error(f"expected groups of parameters, got {show(node.plain())}.", OF_ARM_EXAMPLE)
+    if all(each is None or (isinstance(each, Component) and each["threshold"] is None) for each in found):
+        raise node.error("no group has a threshold.", OF_ARM_EXAMPLE)
+    return tuple(found)
+
+
+def _listed_group(node: Node, threshold: Callable[[Any], float | None]) -> Component:
+    if "threshold" not in node.value:
+        raise node.error("this group has no threshold.", OF_ARM_EXAMPLE)
+    return group_of(node.value[MATCH].read(read_patterns), threshold=node.value["threshold"].read(threshold))

@@ -14,6 +14,8 @@ MATCH = "match"  # the option of a group that has its patterns
 def group_of(match: Sequence[str], **options: Any) -> Component:
     """Return a group of parameters with its options, as one value of an option of a plug-in."""
     shown = ", ".join(f"{name}={_shown(value)}" for name, value in options.items())
+    if list(options) == ["threshold"]:
+        shown = _shown(options["threshold"])
     return Component.of("", match=tuple(match), label=f"{' '.join(match)}: {shown or 'default'}", **options)
 
 

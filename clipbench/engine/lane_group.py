@@ -14,6 +14,7 @@ from clipbench.compiler.native_program import NativeProgram, TensorAxes
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order
 from clipbench.engine.clipping.rule import Thresholds
+from clipbench.engine.clipping.threshold_groups import norm_of_factors
 from clipbench.engine.gradients.workspace import Workspace
 from clipbench.engine.lowering import Bound, Lowered
 from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learning_rates
@@ -91,7 +92,9 @@ class LaneGroup:
             "row": (workspace.rows[:, :, lanes], TensorAxes(lane=2, step=0)),
         }
         if "privacy" in noise:
-            share = float(self._trial.clip.as_dict().get("noise") or 0.0) / (workspace.scope.expected or 1)  # type: ignore[arg-type]
+            clip = self._trial.clip
+            noise_of_all = float(clip.as_dict().get("noise") or 0.0) * norm_of_factors(clip, params)  # type: ignore[arg-type]
+            share = noise_of_all / (workspace.scope.expected or 1)
             tensors["privacy_share"] = (workspace.loss.new_tensor(share), SHARED)
         return tensors
 

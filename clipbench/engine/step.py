@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipbench.core.parameter_groups import matches
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order, places
-from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights
+from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights, count_places
 from clipbench.engine.clipping.rule import Now, Rule, initial_state
+from clipbench.engine.clipping.threshold_groups import threshold_groups
 from clipbench.engine.gradients.microbatches import Scope
 from clipbench.engine.optimizers import Update, rate_of
 
@@ -53,9 +53,8 @@ class Step:
 
     def __post_init__(self) -> None:
         clip = self.trial.clip
-        excluded = clip.as_dict().get("exclude") or ()
-        self.names = [name for name in self.shapes if not matches(name, excluded)]  # type: ignore[arg-type]
-        self.is_off = lane_order.grouping_key(clip) == lane_order.OFF or not self.names
+        self.groups = threshold_groups(clip, self.shapes)
+        self.is_off = lane_order.grouping_key(clip) == lane_order.OFF or not self.groups
         self.rule = Rule(clip)
         self.on_weights = not self.is_off and self.rule.on_weights
         self.on_updates = not self.is_off and lane_order.clips_updates(clip)
@@ -148,7 +147,7 @@ class Step:
 
     def _clip(self, values: Values, measured: Measured) -> Clipped:
         weights = {name: w.unsqueeze(0) for name, w in self._named(values, "params").items()}
-        clip = Clip(self.rule, self.names, self.exact)
+        clip = Clip(self.rule, self.groups, self.exact)
         return clip(measured, weights, self._now(values, len(measured.norm)), self._memory(values))
 
     def _clipped_parts(self, values: Values, grads: dict[str, Tensor], raw: Measured) -> Clipped:
@@ -207,7 +206,7 @@ class Step:
             return {name: t.unsqueeze(0) for name, t in self._named(values, kind).items()}
 
         new, changed, memory = change_weights(
-            self.rule, self.names, rows("params"), rows("old"), rows("gradient"), self._now(values, 1),
+            self.rule, self.groups, rows("params"), rows("old"), rows("gradient"), self._now(values, 1),
             self._memory(values), self.exact,
         )  # fmt: skip
         return {name: w[0] for name, w in new.items()}, changed, {f"memory.{n}": v for n, v in memory.items()}
@@ -239,9 +238,8 @@ class Step:
 
     def _initial_memory(self, like: Tensor) -> dict[str, Tensor]:
         """Return what the rule remembers of each of its places: [rows, places, ...]."""
-        tensors = {name: like.new_empty(1, *self.shapes[name]) for name in self.names}
-        sizes = places.sizes(tensors, "tensor" if self.rule.per in ("element", "step") else self.rule.per)
-        count = {"element": int(sizes.sum()), "step": 1}.get(self.rule.per, len(sizes))
+        tensors = [{name: like.new_empty(1, *self.shapes[name]) for name in group.names} for group in self.groups]
+        count = sum(count_places(self.rule, each) for each in tensors)
         rows = like.new_empty(max(self.parts, 1), count)
         state = initial_state(self.rule.init, self.trial.clip.as_dict(), rows)
         return {f"memory.{name}": value for name, value in state.items()}

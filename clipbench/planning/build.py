@@ -211,8 +211,8 @@ class _Preparation:
             example = _example(setting.dataset, DTYPES[setting.train.dtype])
             found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
             found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
-            for note in arm_checks.privacy_notes(arms, isinstance(setting.dataset, dataset.Stream)):
-                self.findings.note(note)
+            streams = isinstance(setting.dataset, dataset.Stream)
+            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, streams))
         for problem in found:
             self.findings.add(self.experiment.place(problem.key), problem.text, problem.remedy)
 
