@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,9 @@ class Loop:
         if not options.get("noise") or options["threshold"] is None:
             return grads
         threshold = _moved(self.trial, options["threshold"], options, len(self.run.steps), self._rate())
+        if options.get("groups"):  # Opacus' DPPerLayerOptimizer: the norm of the layers' bounds
+            limits = in_groups(dict(self.model.named_parameters()), self.model, options["groups"])
+            threshold = math.hypot(*(threshold * c for _, c in limits))
         deviation = options["noise"] * threshold / divisor
         return [g + deviation * torch.randn(g.shape, generator=self.private, dtype=self.dtype) for g in grads]
 
@@ -313,10 +317,37 @@ def clip(trial: Trial, model: nn.Module, memory: Memory, step: int, rate: float)
         return True, False, 0
     if name == "none" or threshold is None:
         return True, False, 0
-    chosen = [p for key, p in model.named_parameters() if not any(key.startswith(f"{e}.") for e in excluded)]
+    groups = options.pop("groups", ())
+    named = {key: p for key, p in model.named_parameters() if not any(key.startswith(f"{e}.") for e in excluded)}
+    if not groups:
+        return _clip(name, list(named.values()), threshold, memory, options)
+    warm = step < trial.clip.as_dict().get("warmup", 0) and name not in WARM_THEMSELVES
+    done = [
+        _clip(name, group, threshold if warm else threshold * c, memory.setdefault(number, {}), options)
+        for number, (group, c) in enumerate(in_groups(named, model, groups))
+    ]
+    scaled = None if done[0][2] is None else sum(each[2] for each in done)
+    return all(each[0] for each in done), any(each[1] for each in done), scaled
+
+
+def in_groups(named: dict[str, nn.Parameter], model: nn.Module, groups: Any) -> list[tuple[list[nn.Parameter], float]]:
+    """The parameters of each group and its threshold: a number for each parameter, or the first pattern that matches."""
+    if isinstance(groups[0], float):
+        every = zip(dict(model.named_parameters()), groups, strict=True)
+        return [([named[name]], c) for name, c in every if name in named]
+    found: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        for number, group in enumerate(groups):
+            if any(fnmatchcase(name, p) or name.startswith(f"{p}.") for p in group["match"]):
+                found.setdefault(number, []).append(parameter)
+                break
+    return [(found[n], group["threshold"]) for n, group in enumerate(groups) if n in found and group["threshold"]]
+
+
+def _clip(name: str, chosen: list[nn.Parameter], c: float, memory: Memory, options: dict[str, Any]) -> Clipped:
     if name in _REMEMBERING:
-        return _REMEMBERING[name](chosen, threshold, memory, **options)
-    return _CLIPS[name](chosen, threshold, **options)
+        return _REMEMBERING[name](chosen, c, memory, **options)
+    return _CLIPS[name](chosen, c, **options)
 
 
 def _moved(trial: Trial, threshold: float, options: dict[str, Any], step: int, rate: float) -> Any:
@@ -551,10 +582,14 @@ def _change_weights(trial: Trial, model: nn.Module, old: list[Tensor], step: int
     threshold, excluded = options.pop("threshold"), options.pop("exclude", ())
     threshold = _moved(trial, threshold, options, step, rate)
     changed = 0
+    named = {name: p for name, p in model.named_parameters() if not any(name.startswith(f"{e}.") for e in excluded)}
+    groups = options.pop("groups", ())
+    limits = [([p], 1.0) for p in named.values()] if not groups else in_groups(named, model, groups)
+    limit_of = {id(p): factor for group, factor in limits for p in group}
     with torch.no_grad():
-        for (name, p), was in zip(model.named_parameters(), old, strict=True):
-            if threshold is not None and not any(name.startswith(f"{e}.") for e in excluded):
-                changed += _ON_WEIGHTS[trial.clip.name](p, was, threshold, **options)
+        for p, was in zip(model.parameters(), old, strict=True):
+            if threshold is not None and id(p) in limit_of:
+                changed += _ON_WEIGHTS[trial.clip.name](p, was, threshold * limit_of[id(p)], **options)
     return changed
 
 

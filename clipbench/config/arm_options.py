@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
 from clipbench.config.axes import Axis, OptionSpec
+from clipbench.config.group_options import GROUPS, thresholds_spec
 from clipbench.config.values import InvalidValue, show, validate
 from clipbench.core.trial import ADDED_OPTIONS, AGAINST_LR, FOLLOW_LR, Component
 from clipbench.errors import did_you_mean
@@ -23,6 +26,7 @@ Delta = Annotated[float, Gt(0), Lt(1)] | None
 # Schedules of a threshold that follow the learning rate.
 FOLLOWING = (FOLLOW_LR, AGAINST_LR)
 
+OFF = "Write null (or inf) to turn it off."
 SCOPES = "batch, sample or {shards: n}"
 FOLLOWED = f"a schedule, {FOLLOW_LR}, {AGAINST_LR} or null"
 
@@ -35,6 +39,8 @@ def arm_options(plugin: Plugin) -> Iterator[OptionSpec]:
     if per in ("model", "tensor", "unit"):
         yield OptionSpec("per", Place, per)
     yield OptionSpec("exclude", list[str], (), takes_list=True)
+    if "threshold" in plugin.options and per != "step":
+        yield thresholds_spec(partial(validate_threshold, largest=plugin.facts.get("largest")))
     if "threshold" in plugin.options:
         yield OptionSpec("warmup", Steps, 0, quiet=True)
         yield OptionSpec("schedule", str | dict[str, Any] | None, None, quiet=True, kind="schedule", words=FOLLOWED)
@@ -65,9 +71,9 @@ def why_missing(plugin: Plugin, option: str) -> str:
         return ""
     if not plugin.clips:
         return f"{plugin.name} does not clip and has no option `{option}`."
-    if plugin.facts.get("on") == "weights":
+    if plugin.facts.get("on") == "weights" and option != GROUPS:
         return f"{plugin.name} acts on the weights after the step and has no option `{option}`."
-    if "threshold" not in plugin.options and option in ("warmup", "schedule", "noise", "delta"):
+    if "threshold" not in plugin.options and option in (GROUPS, "warmup", "schedule", "noise", "delta"):
         return f"{plugin.name} has no threshold, and therefore no option `{option}`."
     return f"{plugin.name} accepts or rejects the whole step and has no option `{option}`."
 
@@ -76,6 +82,8 @@ def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
     """Find options that are valid alone but conflict with the arm's other options."""
     values = {name: axis.values for name, axis in axes.items() if name not in plugin.options}
     scopes = values.get("scope", ("batch",))
+    if any(values.get(GROUPS, ())):
+        yield from _conflicts_of_groups(plugin, {name: axis.values for name, axis in axes.items()})
     if values.get("after", (None,)) != (None,) and scopes != ("batch",):
         yield "after", "`after` can only be combined with scope: batch.", "Remove one of them."
     if "sample" in scopes and plugin.facts.get("init"):
@@ -87,6 +95,33 @@ def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
         yield "warmup", "warmup cannot be combined with noise: during warmup nothing is clipped.", "Remove one of them."
     if values.get("delta", (None,)) != (None,) and not all(values.get("noise", (0,))):
         yield "delta", "delta requires noise.", "Write noise: 1.0, or remove delta."
+
+
+def _conflicts_of_groups(plugin: Plugin, values: Mapping[str, tuple[Any, ...]]) -> Iterator[Conflict]:
+    instead = [name for name in plugin.facts.get("instead", ()) if any(v is not None for v in values.get(name, ()))]
+    if instead:
+        yield GROUPS, f"groups have thresholds, which {' and '.join(instead)} would replace.", "Remove one of them."
+    largest = plugin.facts.get("largest")
+    of_groups = [group["threshold"] if isinstance(group, Component) else group for group in sum(values[GROUPS], ())]
+    if (
+        largest is not None
+        and (over := max((c * g for c in values.get("threshold", ()) for g in of_groups if c and g), default=0.0))
+        > largest
+    ):
+        text = f"threshold times that of a group must be at most {largest:g}, got {over:g}."
+        yield GROUPS, text, "Write threshold: 1.0, or leave it out."
+
+
+def validate_threshold(value: Any, largest: float | None = None) -> float | None:
+    """Return a threshold from 0 to the largest that the rule accepts, or None where it is off (null or infinite)."""
+    if isinstance(value, int | float) and value < 0:
+        raise InvalidValue(f"threshold must be at least 0, got {show(value)}.", OFF)
+    number = validate(value, float | None, infinite=True)
+    if number is None or math.isinf(number):
+        return None
+    if largest is not None and number > largest:
+        raise InvalidValue(f"threshold must be at most {largest:g}, got {show(value)}.", OFF)
+    return float(number)
 
 
 def validate_scope(value: Any) -> str | Component:

@@ -78,6 +78,7 @@ class OptionSpec:
     reader: Callable[[Any], Any] | None = None  # validates where a type does not; raises InvalidValue
     kind: str = ""  # its values are components of this kind, or names beside them
     words: str = ""  # describes the values where a type does not
+    axis: Callable[[Node], Axis] | None = None  # reads values whose parts have places of their own
 
     @property
     def required(self) -> bool:

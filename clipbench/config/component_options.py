@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from clipbench.config.arm_options import arm_options
+from clipbench.config.arm_options import arm_options, validate_threshold
 from clipbench.config.axes import OptionSpec, frozen
-from clipbench.config.values import InvalidValue, effective_annotation, show, validate
+from clipbench.config.group_options import GROUPS, groups_spec
+from clipbench.config.values import InvalidValue, effective_annotation, validate
 from clipbench.plugins.registry import REQUIRED, Option, Plugin
 
 # Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
@@ -27,13 +27,17 @@ NumberOf = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-OFF = "Write null (or inf) to turn it off."
-
 
 def signature(plugin: Plugin) -> dict[str, OptionSpec]:
     """Every option that a user may set; ValueError or TypeError where a function does not say its own."""
     specs = {name: _spec(option, plugin) for name, option in plugin.options.items()}
-    return specs | {name: spec for name, spec in _common(plugin).items() if name not in specs}
+    common = _common(plugin)
+    if plugin.kind == "optimizer" and "named" not in plugin.given:  # one that asks for names makes groups itself
+        # The first values of the state are the same for all groups, as in torch.
+        starts = plugin.facts["formula"].slots.values() if plugin.facts.get("formula") else ()
+        in_groups = {name: spec for name, spec in specs.items() if name not in starts}
+        common = {GROUPS: groups_spec(in_groups, any_option=bool(plugin.source))}
+    return specs | {name: spec for name, spec in common.items() if name not in specs}
 
 
 def _spec(option: Option, plugin: Plugin) -> OptionSpec:
@@ -61,18 +65,6 @@ def _threshold_spec(option: Option, largest: float | None) -> OptionSpec:
     annotation = NotNegative if largest is None else Annotated[float, Field(ge=0, le=largest)]
     default = REQUIRED if option.default is REQUIRED else reader(option.default)
     return OptionSpec("threshold", annotation | None, default, reader=reader)
-
-
-def validate_threshold(value: Any, largest: float | None = None) -> float | None:
-    """Return a threshold from 0 to the largest that the rule accepts, or None where it is off (null or infinite)."""
-    if isinstance(value, int | float) and value < 0:
-        raise InvalidValue(f"threshold must be at least 0, got {show(value)}.", OFF)
-    number = validate(value, float | None, infinite=True)
-    if number is None or math.isinf(number):
-        return None
-    if largest is not None and number > largest:
-        raise InvalidValue(f"threshold must be at most {largest:g}, got {show(value)}.", OFF)
-    return float(number)
 
 
 def _common(plugin: Plugin) -> dict[str, OptionSpec]:

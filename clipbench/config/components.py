@@ -14,6 +14,7 @@ from typing import Any
 from clipbench.config.arm_options import FOLLOWING, available_arguments, conflicts, why_missing
 from clipbench.config.axes import Axis, OptionSpec, read_axis
 from clipbench.config.component_options import FIXED, SECTIONS, signature
+from clipbench.config.group_options import GROUPS
 from clipbench.config.values import is_plain, show
 from clipbench.config.yaml_nodes import Node
 from clipbench.core.trial import Component
@@ -144,10 +145,15 @@ def _choice(name: Node, node: Node, options: dict[str, Node], kind: str, folder:
             spec = specs.get(option) or OptionSpec(option, infinite=True)
             if axis := findings.attempt(partial(_axis, item, spec, folder)):
                 axes[option] = axis
+    has_groups = kind == "strategy" and GROUPS in given.keys() & (specs.keys() - plugin.options.keys())
+    if has_groups and "threshold" not in given:
+        axes["threshold"] = Axis((1.0,))  # what the thresholds of groups are multiplied by
     for option, text, remedy in conflicts(plugin, axes) if kind == "strategy" else ():
         findings.add(given[option].key_place, text, remedy)
     _refuse_absent_files(plugin, given, axes, folder, findings)
-    _refuse_missing(plugin, specs, [option for option in specs if option not in {*given, *meant}], node, findings)
+    _refuse_missing(
+        plugin, specs, [option for option in specs if option not in {*given, *axes, *meant}], node, findings
+    )
     findings.raise_if_any()
     defaults = {spec.name: spec.default for spec in specs.values() if is_plain(spec.default)}
     # Of a section such as `corrupt`, either nothing is said or all of it: 0 beside 0.1 is a value like any other.
@@ -166,6 +172,8 @@ def _choice(name: Node, node: Node, options: dict[str, Node], kind: str, folder:
 
 
 def _axis(node: Node, spec: OptionSpec, folder: str) -> Axis:
+    if spec.axis:
+        return spec.axis(node)
     if not spec.kind:
         return read_axis(node, spec)
     axis = read_component_axis(node, spec.kind, folder, SCHEDULES, FOLLOWING)

@@ -25,7 +25,7 @@ def _options(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _options(f"{prefix}.{name}" if prefix else name, item)
     elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         names = [item.get("name") for item in value]
-        if len(set(names)) == len(value):
+        if all(names) and len(set(names)) == len(value):
             yield prefix, ", ".join(map(str, names))
             for name, item in zip(names, value, strict=True):
                 options = {option: one for option, one in item.items() if option != "name"}

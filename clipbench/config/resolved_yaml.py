@@ -95,6 +95,8 @@ def _component(component: Component) -> Any:
     if component.name == "shards":
         return {"shards": component["n"]}
     options = {name: _listed(value) for name, value in component.options}
+    if not component.name:  # a group of parameters
+        return options
     return {"name": component.name, **options} if options else component.name
 
 

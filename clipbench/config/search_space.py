@@ -13,6 +13,7 @@ from clipbench.config.axes import KINDS as RANGES
 from clipbench.config.axes import OptionSpec, Range, frozen, is_range, read_axis, read_range
 from clipbench.config.component_options import signature
 from clipbench.config.components import Choice
+from clipbench.config.group_options import GROUPS
 from clipbench.config.optimizer_check import refusal
 from clipbench.config.sections import options_of
 from clipbench.config.values import InvalidValue, show
@@ -136,6 +137,9 @@ def _unknown_option(path: str, choices: Sequence[Choice], named: Sequence[Choice
         return f"there is no {where}.", f"Known: {', '.join(keys)}."
     if section == "clip" and option in ARM_OPTIONS:
         return f"`{option}` cannot be searched: each of its values is an arm of its own.", "Write its values as a list."
+    if section == "optimizer" and option == GROUPS:
+        text = "`groups` cannot be searched: each of its values is a setting of its own."
+        return text, "Write several lists of groups in a list."
     names = list(dict.fromkeys(choice.name for choice in named))
     missing = f"{names[0]} has no" if len(names) == 1 else f"none of {', '.join(names)} has an"
     known = dict.fromkeys(itertools.chain.from_iterable(_own_options(choice) for choice in named))

@@ -14,7 +14,7 @@ from typing import Any, Union
 FORMAT, OWN_FORMAT = 3, 4
 
 # Options that clipbench adds to an arm where they mean something for its rule, unless the rule has one of that name.
-ADDED_OPTIONS = ("after", "warmup", "schedule", "scope", "noise", "delta")
+ADDED_OPTIONS = ("groups", "after", "warmup", "schedule", "scope", "noise", "delta")
 ARM_OPTIONS = ("per", "exclude", *ADDED_OPTIONS)
 # Schedules of a threshold: the factor of the learning rate, and one over it.
 FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"
@@ -27,7 +27,7 @@ Value = Union[bool, int, float, str, None, tuple["Value", ...], "Component"]
 
 @dataclass(frozen=True)
 class Component:
-    """A plug-in's name with every one of its options, defaults filled in."""
+    """A plug-in's name with every one of its options, defaults filled in; or a group of options without a name."""
 
     name: str
     options: tuple[tuple[str, Value], ...] = ()  # sorted by name
@@ -177,6 +177,13 @@ def _flat(path: str, value: Component | Value | tuple[Component, ...]) -> Iterat
         for name, option in value.options:
             yield from _flat(f"{path}.{name}", option)
     elif isinstance(value, tuple):
-        yield path, json.dumps([item.name if isinstance(item, Component) else item for item in value])
+        yield path, json.dumps([_plain(item) for item in value])
     else:
         yield path, value
+
+
+def _plain(value: Value) -> Any:
+    """Return a part of a list as JSON has it: the name of a plug-in, or the options of a group that has no name."""
+    if isinstance(value, Component):
+        return value.name or {name: _plain(option) for name, option in value.options}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

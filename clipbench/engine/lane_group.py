@@ -14,10 +14,11 @@ from clipbench.compiler.native_program import NativeProgram, TensorAxes
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order
 from clipbench.engine.clipping.rule import Thresholds
+from clipbench.engine.clipping.threshold_groups import norm_of_factors
 from clipbench.engine.gradients.workspace import Workspace
 from clipbench.engine.inputs.upload import upload
 from clipbench.engine.lowering import Bound, Lowered
-from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learning_rate
+from clipbench.engine.optimizers import OwnOptimizer, Update, has_formula, learning_rates
 from clipbench.engine.schedule_factor import factor_of_step
 from clipbench.engine.step import WEIGHTS, Step, Values
 
@@ -49,7 +50,7 @@ class LaneGroup:
             trial,
             {name: block.shape[1:] for name, block in params.items()},
             workspace.scope,
-            None if owned else Update(trial.optimizer),
+            None if owned else Update(trial.optimizer, params),
             workspace.examination.idle,
         )
         self._torch, self._exact = make(exact=False), make(exact=True)
@@ -58,7 +59,7 @@ class LaneGroup:
         self.memory = {name: value.clone() for name, value in self._initial.items()}
         slots = workspace.slots
         self._now = {
-            "lr": like.new_ones(slots, len(lanes)),
+            **{rate: like.new_ones(slots, len(lanes)) for rate in learning_rates(trial.optimizer)},
             "threshold": like.new_ones(slots, len(lanes)),
             "on": like.new_ones(slots),
             "step": like.new_ones(slots),
@@ -92,7 +93,9 @@ class LaneGroup:
             "row": (workspace.rows[:, :, lanes], TensorAxes(lane=2, step=0)),
         }
         if "privacy" in noise:
-            share = float(self._trial.clip.as_dict().get("noise") or 0.0) / (workspace.scope.expected or 1)  # type: ignore[arg-type]
+            clip = self._trial.clip
+            noise_of_all = float(clip.as_dict().get("noise") or 0.0) * norm_of_factors(clip, params)  # type: ignore[arg-type]
+            share = noise_of_all / (workspace.scope.expected or 1)
             tensors["privacy_share"] = (workspace.loss.new_tensor(share), SHARED)
         return tensors
 
@@ -158,8 +161,8 @@ class LaneGroup:
         self._factor_of = factor_of_step(train.schedule, steps)
         vary = self._workspace.examination.gradients_vary
         if not vary and has_formula(trials[0].optimizer):
-            rates = [learning_rate(trial.optimizer) for trial in trials]
-            self._rates = torch.tensor(rates, dtype=torch.float64)
+            rates = [learning_rates(trial.optimizer) for trial in trials]
+            self._rates = {n: torch.tensor([each[n] for each in rates], dtype=torch.float64) for n in rates[0]}
         else:
             self.own = [
                 OwnOptimizer(trial.optimizer, self._workspace, lane, self._gradient_of(row))
@@ -186,9 +189,10 @@ class LaneGroup:
             self._factors = [self._factor_of(step) for step in numbers]
             if not self.own:
                 factors = torch.tensor(self._factors, dtype=torch.float64)
-                upload(now["lr"][:steps], factors.unsqueeze(1) * self._rates)
+                for name, rates in self._rates.items():
+                    upload(now[name][:steps], factors.unsqueeze(1) * rates)
         if begins:  # later blocks may be longer
-            for name in ("threshold", "on", "lr"):
+            for name in now.keys() - {"step"}:
                 now[name][steps:] = now[name][0]
             self._factors += self._factors[:1] * (len(now["on"]) - steps)
 
@@ -211,7 +215,8 @@ class LaneGroup:
                 row = lane - self.lanes.start
                 if keep[row]:
                     self.own[row].step(self._factors[slot])
-                self._now["lr"][slot, row] = self.own[row].lr
+                for rate, name in self._torch.one_of_each_rate.items():
+                    self._now[rate][slot, row] = self.own[row].lr_of(name)
             after(slot, alive)
         self.seconds += perf_counter() - start
         self.steps += len(alive)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from clipbench.core.parameter_groups import MATCH, number_of_group
 from clipbench.core.trial import Component
 from clipbench.engine import generators
 from clipbench.engine.model.lane_tensors import LaneTensors
@@ -23,27 +24,51 @@ REMEDY = "Choose an optimizer whose `step()` needs no closure and takes dense gr
 class Update:
     """The step of a built-in optimizer as a formula with its options; learning rates may differ between lanes."""
 
-    def __init__(self, component: Component) -> None:
+    def __init__(self, component: Component, names: Iterable[str]) -> None:
+        """`names` are those of the trained parameters."""
         plugin = registry.of("optimizer", component)
         self._formula: Formula = plugin.facts["formula"]
-        self._options = component.without("lr").as_dict()
-        self.slots = self._formula.slots_with(self._options)
+        of_all, groups = component.without("lr", "groups").as_dict(), groups_of(component)
+        numbers = {name: number_of_group(name, groups) for name in names}
+        self._options = {
+            name: of_all | ({} if number is None else groups[number].without(MATCH, "lr").as_dict())
+            for name, number in numbers.items()
+        }
+        self.slots = {name: self._formula.slots_with(options) for name, options in self._options.items()}
 
     def __call__(
-        self, w: Tensor, g: Tensor, slots: Mapping[str, Tensor], t: Tensor, lr: Tensor
+        self, name: str, w: Tensor, g: Tensor, slots: Mapping[str, Tensor], t: Tensor, lr: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the new weights and the new slots."""
-        return self._formula(w, g, slots, t, lr, **self._options)
+        """Return the new weights and the new slots of a parameter."""
+        return self._formula(w, g, slots, t, lr, **self._options[name])
 
 
 def has_formula(component: Component) -> bool:
     return registry.of("optimizer", component).facts.get("formula") is not None
 
 
-def learning_rate(component: Component) -> float:
-    """Return the learning rate that is given, or the default."""
+def groups_of(component: Component) -> Sequence[Component]:
+    """Return the groups of parameters that have options of their own."""
+    if "groups" in registry.of("optimizer", component).options:  # an option of the user's own
+        return ()
+    return component.as_dict().get("groups") or ()  # type: ignore[return-value]
+
+
+def learning_rates(component: Component) -> dict[str, float]:
+    """Return the learning rates that are given, or the default: `lr`, and `lr.2` of the third group if it has one."""
     options = registry.of("optimizer", component).options
-    return float(component.as_dict().get("lr", options["lr"].default))
+    rates = {"lr": component.as_dict().get("lr", options["lr"].default if "lr" in options else 1.0)}
+    for number, group in enumerate(groups_of(component)):
+        if "lr" in group.as_dict():
+            rates[f"lr.{number}"] = group["lr"]
+    return {name: float(rate) for name, rate in rates.items()}  # type: ignore[arg-type]
+
+
+def rate_of(component: Component, name: str) -> str:
+    """Return which of the learning rates a parameter has."""
+    groups = groups_of(component)
+    number = number_of_group(name, groups)
+    return "lr" if number is None or "lr" not in groups[number].as_dict() else f"lr.{number}"
 
 
 class OwnOptimizer:
@@ -69,6 +94,12 @@ class OwnOptimizer:
         """The learning rate at the last step; 1 where it has none."""
         return float(self.optimizer.param_groups[0].get("lr", 1.0))
 
+    def lr_of(self, name: str) -> float:
+        """The learning rate of a parameter at the last step."""
+        groups = self.optimizer.param_groups
+        has = lambda group: any(parameter is self._parameters[name] for parameter in group["params"])  # noqa: E731
+        return float(next(filter(has, groups), groups[0]).get("lr", 1.0))
+
     def step(self, factor: float) -> None:
         """Step with the current gradients; `factor` is that of the learning rate."""
         tensors, lane = self._tensors, self._lane
@@ -88,12 +119,22 @@ class OwnOptimizer:
             parameter.grad = None if name in without else self._gradients.get(name)
 
 
+def torch_groups(named: Sequence[tuple[str, nn.Parameter]], groups: Sequence[Component]) -> list[dict[str, Any]]:
+    """Return groups as torch takes them, without empty ones; the last one has the parameters that match none."""
+    numbers = {name: number_of_group(name, groups) for name, _ in named}
+    options: dict[int | None, dict[str, Any]] = {n: group.without(MATCH).as_dict() for n, group in enumerate(groups)}
+    options[None] = {}
+    parts = {n: [parameter for name, parameter in named if numbers[name] == n] for n in options}
+    return [{"params": part, **options[n]} for n, part in parts.items() if part]
+
+
 def optimizer_of(component: Component, named: Sequence[tuple[str, nn.Parameter]]) -> Optimizer:
     """Return the optimizer of a component on the parameters of one model."""
     plugin = registry.of("optimizer", component)
-    options: dict[str, Any] = component.as_dict()
+    groups = groups_of(component)
+    options: dict[str, Any] = component.without("groups").as_dict() if groups else component.as_dict()
     with blamed("optimizer", f"{component.name} cannot be made"):
-        optimizer = make_optimizer(plugin, named, options)
+        optimizer = make_optimizer(plugin, named, options, torch_groups(named, groups) if groups else None)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held for _, parameter in named if parameter.requires_grad):
         text = f"the groups of {component.name} contain none of the parameters that are trained."

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order, places
-from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights
+from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights, count_places
 from clipbench.engine.clipping.rule import Now, Rule, initial_state
+from clipbench.engine.clipping.threshold_groups import threshold_groups
 from clipbench.engine.gradients.microbatches import Scope
-from clipbench.engine.optimizers import Update
+from clipbench.engine.optimizers import Update, rate_of
 
 Values = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -52,15 +53,16 @@ class Step:
 
     def __post_init__(self) -> None:
         clip = self.trial.clip
-        excluded = clip.as_dict().get("exclude") or ()
-        self.names = [name for name in self.shapes if not lane_order.excluded(name, excluded)]  # type: ignore[arg-type]
-        self.is_off = lane_order.grouping_key(clip) == lane_order.OFF or not self.names
+        self.groups = threshold_groups(clip, self.shapes)
+        self.is_off = lane_order.grouping_key(clip) == lane_order.OFF or not self.groups
         self.rule = Rule(clip)
         self.on_weights = not self.is_off and self.rule.on_weights
         self.on_updates = not self.is_off and lane_order.clips_updates(clip)
         self.on_gradients = not (self.is_off or self.on_weights or self.on_updates)
         self.refuses = self.on_gradients and self.rule.refuses
         self.parts = self.scope.clipped_parts
+        self.rates = {name: rate_of(self.trial.optimizer, name) for name in self.shapes}
+        self.one_of_each_rate = {rate: name for name, rate in self.rates.items()}  # a parameter that has it
 
     def __call__(self, values: Values) -> dict[str, Tensor]:
         """Return the new values: weights, slots of the optimizer, memory of the rule, and the statistics."""
@@ -98,8 +100,9 @@ class Step:
         for name, w in self._named(values, "params").items():
             if name in self.idle:
                 continue
-            slots = {slot: values[f"slots.{slot}.{name}"] for slot in self.update.slots}
-            weights, changed = self.update(w, values[f"gradient.{name}"], slots, t, values["lr"])
+            slots = {slot: values[f"slots.{slot}.{name}"] for slot in self.update.slots[name]}
+            lr = values[self.rates[name]]
+            weights, changed = self.update(name, w, values[f"gradient.{name}"], slots, t, lr)
             new[f"params.{name}"] = weights
             new |= {f"slots.{slot}.{name}": value for slot, value in changed.items()}
         new["t"] = t
@@ -144,7 +147,7 @@ class Step:
 
     def _clip(self, values: Values, measured: Measured) -> Clipped:
         weights = {name: w.unsqueeze(0) for name, w in self._named(values, "params").items()}
-        clip = Clip(self.rule, self.names, self.exact)
+        clip = Clip(self.rule, self.groups, self.exact)
         return clip(measured, weights, self._now(values, len(measured.norm)), self._memory(values))
 
     def _clipped_parts(self, values: Values, grads: dict[str, Tensor], raw: Measured) -> Clipped:
@@ -185,12 +188,13 @@ class Step:
 
     def _clipped_update(self, values: Values, params: dict[str, Tensor]) -> tuple[dict[str, Tensor], Clipped]:
         """Clip the update u = (w_old - w_new) / lr; where a rule leaves it as it is, the weights stay as they are."""
-        lr = torch.where(values["lr"] == 0, 1.0, values["lr"])
+        rates = {rate: torch.where(values[rate] == 0, 1.0, values[rate]) for rate in self.one_of_each_rate}
+        lr = {name: rates[rate] for name, rate in self.rates.items()}
         old = self._named(values, "old")
-        updates = {name: ((old[name] - w) / lr).unsqueeze(0) for name, w in params.items()}
+        updates = {name: ((old[name] - w) / lr[name]).unsqueeze(0) for name, w in params.items()}
         clipped = self._clip({**values, **{f"params.{n}": w for n, w in old.items()}}, Measured(updates, self.exact))
         new = {
-            name: torch.where(u[0] == updates[name][0], params[name], old[name] - lr * u[0])
+            name: torch.where(u[0] == updates[name][0], params[name], old[name] - lr[name] * u[0])
             for name, u in clipped.tensors.items()
         }
         return new, clipped
@@ -202,7 +206,7 @@ class Step:
             return {name: t.unsqueeze(0) for name, t in self._named(values, kind).items()}
 
         new, changed, memory = change_weights(
-            self.rule, self.names, rows("params"), rows("old"), rows("gradient"), self._now(values, 1),
+            self.rule, self.groups, rows("params"), rows("old"), rows("gradient"), self._now(values, 1),
             self._memory(values), self.exact,
         )  # fmt: skip
         return {name: w[0] for name, w in new.items()}, changed, {f"memory.{n}": v for n, v in memory.items()}
@@ -228,16 +232,14 @@ class Step:
         """Return the initial memory of the rule, and slots and number of steps of the optimizer: [lanes, ...]."""
         start = {"t": like.new_zeros(())} | ({} if self.is_off else self._initial_memory(like))
         for name, shape in self.shapes.items():
-            for slot, (number, is_scalar) in (self.update.slots if self.update else {}).items():
+            for slot, (number, is_scalar) in (self.update.slots[name] if self.update else {}).items():
                 start[f"slots.{slot}.{name}"] = like.new_full(() if is_scalar else shape, number)
         return {name: value.expand(lanes, *value.shape).clone() for name, value in start.items()}
 
     def _initial_memory(self, like: Tensor) -> dict[str, Tensor]:
         """Return what the rule remembers of each of its places: [rows, places, ...]."""
-        tensors = {name: like.new_empty(1, *self.shapes[name]) for name in self.names}
-        sizes = places.sizes(tensors, "tensor" if self.rule.per in ("element", "step") else self.rule.per)
-        elements = sum(tensor[0].numel() for tensor in tensors.values())
-        count = {"element": elements, "step": 1}.get(self.rule.per, len(sizes))
+        tensors = [{name: like.new_empty(1, *self.shapes[name]) for name in group.names} for group in self.groups]
+        count = sum(count_places(self.rule, each) for each in tensors)
         rows = like.new_empty(max(self.parts, 1), count)
         state = initial_state(self.rule.init, self.trial.clip.as_dict(), rows)
         return {f"memory.{name}": value for name, value in state.items()}

@@ -66,7 +66,7 @@ def _privacy(result: ChunkResult, trial: Trial, steps: int) -> dict[str, Any]:
     if not trial.clip.as_dict().get("noise"):
         return {}
     examples, batch = result.length.examples, result.length.batch
-    return {"epsilon": None if result.fresh else epsilon_of(trial, batch / examples, steps, examples)}
+    return {"epsilon": None if result.fresh else epsilon_of(trial, batch / examples, steps, examples, result.weights)}
 
 
 def _status(result: ChunkResult, lane: int) -> str:

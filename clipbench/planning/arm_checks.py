@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from torch import nn
 
+from clipbench.core.parameter_groups import matches
 from clipbench.core.trial import Component, Value
 from clipbench.engine import generators
-from clipbench.engine.clipping.lane_order import excluded
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
+from clipbench.engine.clipping.threshold_groups import groups_of_arm, threshold_groups
 from clipbench.engine.gradients.microbatches import BATCH, Scope, scope_of
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.model.network import Batch, Network
@@ -33,20 +34,26 @@ def unknown_excludes(arms: Arms, names: set[str]) -> Iterator[ArmProblem]:
     """Find `exclude` patterns that match no parameter of any model."""
     for key, arm in arms if names else ():
         for pattern in _excludes(arm):
-            if not any(excluded(name, (pattern,)) for name in names):
+            if not any(matches(name, (pattern,)) for name in names):
                 modules = sorted({name.rpartition(".")[0] for name in names} - {""})
                 text = f"no parameter matches {pattern!r}."
                 yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules))
 
 
 def nothing_left(arms: Arms, model: str, module: nn.Module) -> Iterator[ArmProblem]:
-    """Find arms that exclude every trained parameter of a model."""
+    """Find arms that exclude every trained parameter of a model, or whose groups do not fit to it."""
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     for key, arm in arms:
-        patterns = _excludes(arm)
-        if patterns and all(excluded(name, patterns) for name in names):
+        patterns, groups = _excludes(arm), groups_of_arm(arm)
+        if patterns and all(matches(name, patterns) for name in names):
             text = f"exclude matches every trained parameter of {model}: {', '.join(names)}."
             yield ArmProblem(f"{key}.exclude", text)
+        elif groups and not isinstance(groups[0], Component) and len(groups) != len(names):
+            text = f"groups has {len(groups)} thresholds, and {model} has {len(names)} trained parameters:"
+            yield ArmProblem(f"{key}.groups", f"{text} {', '.join(names)}.", "Write one threshold for each of them.")
+        elif groups and not threshold_groups(arm, names):
+            text = f"no trained parameter of {model} is in a group with a threshold: {', '.join(names)}."
+            yield ArmProblem(f"{key}.groups", text)
 
 
 def impossible_scopes(
@@ -73,15 +80,16 @@ def impossible_scopes(
             yield ArmProblem(f"{key}.scope", text, remedy)
 
 
-def privacy_notes(arms: Arms, streams: bool) -> Iterator[str]:
+def privacy_notes(arms: Arms, module: nn.Module, streams: bool) -> Iterator[str]:
     """Explain why arms with noise have no epsilon."""
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     for key, arm in arms:
         if not arm.as_dict().get("noise"):
             continue
         reason = ""
         if streams:
             reason = " for a stream, which has no fixed examples."
-        elif not is_bounded(arm):
+        elif not is_bounded(arm, names):
             reason = f": {arm.label} does not bound the norm of an example's whole gradient."
         elif not has_accountant():
             reason = " without Opacus. Run `pip install 'clipbench[privacy]'`."
@@ -127,5 +135,9 @@ def norm_rules(cohorts: Iterable[Cohort]) -> tuple[str, ...]:
     """The strategies that compare their threshold with the norm of the whole gradient."""
     clips = {trial.strategy: trial.clip for cohort in cohorts for trial in cohort.trials}
     facts = {name: registry.of("strategy", clip).facts for name, clip in clips.items()}
-    whole = {name for name, clip in clips.items() if clip.as_dict().get("per") in (None, facts[name].get("per"))}
+    whole = {
+        name
+        for name, clip in clips.items()
+        if clip.as_dict().get("per") in (None, facts[name].get("per")) and not groups_of_arm(clip)
+    }
     return tuple(name for name in clips if name in whole and facts[name].get("threshold_is_norm"))

@@ -23,7 +23,7 @@ from clipbench.engine.model.examination import Examination, examine
 from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, tensors_of
 from clipbench.engine.schedule_factor import try_schedule
 from clipbench.errors import Findings, InputError, Problem, UnknownName, Unsupported, described, gather
-from clipbench.planning import arm_checks, rehearsal
+from clipbench.planning import arm_checks, group_checks, rehearsal
 from clipbench.planning.activations import activations
 from clipbench.planning.constant_predictor import constants_of
 from clipbench.planning.plan import Cohort, Plan
@@ -206,13 +206,13 @@ class _Preparation:
         """Say what arms ask for that a model or its data do not have."""
         arms = list(zip(self.experiment.keys["clip"], self.experiment.arms, strict=True))
         names = {name for setting in settings for name, _ in setting.built().module.named_parameters()}
-        found = list(arm_checks.unknown_excludes(arms, names))
+        found = [*arm_checks.unknown_excludes(arms, names), *group_checks.empty_groups(self.experiment, names)]
         for setting in settings:
             example = _example(setting.dataset, DTYPES[setting.train.dtype])
             found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
             found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
-            for note in arm_checks.privacy_notes(arms, isinstance(setting.dataset, dataset.Stream)):
-                self.findings.note(note)
+            streams = isinstance(setting.dataset, dataset.Stream)
+            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, streams))
         for problem in found:
             self.findings.add(self.experiment.place(problem.key), problem.text, problem.remedy)
 

@@ -507,12 +507,16 @@ EVERYTHING = [
     "name: 1e-3",
     "data: {name: digits, limit: [50, 100], split: {val: 0.1, seed: 3}}",
     "model: [{name: mlp, hidden: [[8], [8, 4]]}, linear]",
-    "optimizer: [{name: adam, betas: [0.5, 0.9], lr: {log: [0.001, 0.1], points: 3}}, {name: sgd, lr: 1}]",
+    "optimizer: [{name: adam, betas: [0.5, 0.9], lr: {log: [0.001, 0.1], points: 3}, "
+    "groups: [[{match: ['*.bias', '1'], betas: [0.1, 0.2], lr: 1}, {match: head}], [{match: ['*'], eps: 1e-3}]]}, "
+    "{name: sgd, lr: 1, groups: [{match: ['1e-3'], momentum: 0.9}]}]",
     "train: {steps: 10, batch_size: [full, 7], loss: {name: huber, delta: 2}, "
     "target: {val/loss: 0.1}, schedule: [null, linear, {name: step, every: 3, warmup: 2}], "
     "noise: [null, {name: weibull, shape: [0.2, 0.5]}], l1: [0, 0.1], "
     "early_stop: [null, 3, {measure: train/loss, patience: 2, min_delta: 0.1}]}",
-    "clip: [none, {name: norm, p: inf, threshold: [null, 1]}, {name: agc, threshold: 1, exclude: ['1e-3']}]",
+    "clip: [none, {name: norm, p: inf, threshold: [null, 1]}, {name: agc, threshold: 1, exclude: ['1e-3']}, "
+    "{name: value, threshold: [1, 2], groups: [{'1': 0.5, '*': null}, [1, null, 0.5, 2, 3, 4]]}, "
+    "{name: norm, threshold: 1, groups: [{match: [a, '*.b'], threshold: 3}, {match: c, threshold: .inf}]}]",
     "seeds: [3, 1]",
     "report: {margin: 1, baseline: agc, tuned: true}",
     "sweep: {timeout: 90, search: {optimizer.lr: {linear: [0.1, 1]}, "

@@ -27,11 +27,6 @@ from clipbench.engine.step_statistics import StepStatistics
 from clipbench.plugins import registry
 
 C = Component.of
-DIGITS = C("digits", limit=120, **{"split.val": 0.2, "split.test": 0.2, "split.seed": 0, "standardize": False})
-SEQUENCES = C("temporal_order", length=20, **{"split.val": 20, "split.test": 20, "split.seed": 0})
-NORM = C("norm", threshold=0.5, p=2.0, per="model", exclude=())
-SGD = C("sgd", lr=0.05, momentum=0.9)
-PLACES = ("model", "tensor", "unit")
 
 
 def names(kind: str) -> list[str]:
@@ -44,6 +39,14 @@ def with_defaults(kind: str, name: str, **options: Any) -> Component:
     return C(name, **(defaults | options))
 
 
+DIGITS = C("digits", limit=120, **{"split.val": 0.2, "split.test": 0.2, "split.seed": 0, "standardize": False})
+SEQUENCES = C("temporal_order", length=20, **{"split.val": 20, "split.test": 20, "split.seed": 0})
+CHARACTERS = with_defaults("data", "text", length=16, characters=1500, **{"split.val": 0.2, "split.test": 0.2})
+NORM = C("norm", threshold=0.5, p=2.0, per="model", exclude=())
+SGD = C("sgd", lr=0.05, momentum=0.9)
+PLACES = ("model", "tensor", "unit")
+
+
 def arm(name: str, **options: Any) -> Component:
     plugin = registry.of("strategy", C(name))
     low, high = plugin.facts.get("search") or (0.5, 0.5)
@@ -54,6 +57,8 @@ def arm(name: str, **options: Any) -> Component:
 def setting(model: str) -> tuple[Component | None, Component, dict[str, Any]]:
     """The data that a model is for, the model, and the options of its training."""
     plugin = registry.of("model", C(model))
+    if model == "gpt":
+        return CHARACTERS, with_defaults("model", model), {"epochs": 1}
     if "tokens" in plugin.given:
         return SEQUENCES, with_defaults("model", model), {"epochs": None, "steps": 4, "epoch_steps": 4}
     if "inputs" in plugin.given:

@@ -9,28 +9,37 @@ import pytest
 
 from clipbench import engine
 from clipbench.compiler.library import found
+from clipbench.core.parameter_groups import group_of
 from clipbench.core.trial import Component, Trial
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
 from tests.engine.test_engine import ARMS, MODELS, OPTIMIZERS, training
 from tests.engine.test_scope import FOUR
+from tests.engine.test_threshold_groups import GROUPS, grouped
 
 C = Component.of
+IN_GROUPS = ("norm", "norm per unit p=1", "value", "agc", "autoclip", "drop", "halve", "norm after momentum")
 NOISE = C("normal", scale=0.1)
 PRIVATE = C("norm", **ARMS["norm"].as_dict(), scope=FOUR, noise=0.5)
 CASES = {
     "rules": (["none", "norm", "value", "agc", "autoclip", "skip", "drop", "halve", "norm after momentum"], {}),
     "noise": (["none", "norm", "skip"], {"noise": NOISE}),
     "private parts": ([PRIVATE], {}),
+    "groups": ([grouped(ARMS[name], groups) for name in IN_GROUPS for groups in GROUPS.values()], {}),
 }
+
+
+RATES = (group_of(["*.bias"], lr=0.03, weight_decay=0.0), group_of(["head"], betas=(0.5, 0.9)))
+PARTED = C("adam", **OPTIMIZERS["adam"].as_dict(), groups=RATES)  # groups of the optimizer, where arms have groups
 
 
 @pytest.mark.parametrize("seeds", [(3,), (3, 5)], ids=["one seed", "two seeds"])
 @pytest.mark.parametrize("case", CASES)
 def test_results_are_the_same(case, seeds, monkeypatch):
     arms, changes = CASES[case]
+    optimizer = PARTED if case == "groups" else OPTIMIZERS["adam"]
     train = replace(training("mlp", "float64", 12), **changes)
     clips = [ARMS[arm] if isinstance(arm, str) else arm for arm in arms]
-    trials = [Trial(*MODELS["mlp"], OPTIMIZERS["adam"], train, clip, seed) for clip in clips for seed in seeds]
+    trials = [Trial(*MODELS["mlp"], optimizer, train, clip, seed) for clip in clips for seed in seeds]
     compiled = engine.train(trials)
     monkeypatch.setenv("CLIPBENCH_NATIVE", "0")
     monkeypatch.setattr(engine, "WORKSPACES", WorkspaceCache())

@@ -107,6 +107,36 @@ MISTAKES = {
     "data without a training part": ({"data": "./own.py:no_train"}, "data", "train"),
     "one example": ({"data": "./own.py:one_example"}, "data", "1"),
     "data that cannot be read": ({"data": "./own.py:explodes"}, "data", "the disk ate it"),
+    "a group of nothing": (
+        {"optimizer": {"name": "sgd", "groups": [{"match": ["*.bias"], "lr": 1.0}, {"match": ["haed", "head"]}]}},
+        "optimizer.groups[1].match",
+        "no parameter matches 'haed'. Did you mean `head`?",
+    ),
+    "a group behind another": (
+        {"optimizer": {"name": "sgd", "groups": [{"match": "*"}, {"match": ["head"]}]}},
+        "optimizer.groups[1].match",
+        "the first group that matches wins",
+    ),
+    "a threshold of nothing": (
+        {"clip": ["none", {"name": "norm", "groups": {"haed": 1.0, "*": 2.0}}]},
+        "clip[1].groups.haed",
+        "no parameter matches 'haed'. Did you mean `head`?",
+    ),
+    "a threshold behind another": (
+        {"clip": ["none", {"name": "norm", "groups": {"*": 2.0, "head": 1.0}}]},
+        "clip[1].groups.head",
+        "the first group that matches wins",
+    ),
+    "too few thresholds": (
+        {"clip": ["none", {"name": "norm", "groups": [1.0, 2.0, 3.0]}]},
+        "clip[1].groups",
+        "groups has 3 thresholds, and mlp has 4 trained parameters: hidden1.weight, hidden1.bias, head.weight, head.bias.",
+    ),
+    "only thresholds of what is not clipped": (
+        {"clip": ["none", {"name": "norm", "groups": {"head": 1.0}, "exclude": ["head"]}]},
+        "clip[1].groups",
+        "no trained parameter of mlp is in a group with a threshold",
+    ),
     "an exclude that matches nothing": (
         {"clip": ["none", {"name": "norm", "threshold": 1.0, "exclude": ["haed"]}]},
         "clip[1].exclude",

@@ -14,6 +14,7 @@ from torch import Tensor
 from clipbench.engine.clipping import places
 from clipbench.engine.clipping.places import Tensors
 from clipbench.engine.clipping.rule import Memory, Now, Rule
+from clipbench.engine.clipping.threshold_groups import ThresholdGroup
 
 
 class Measured:
@@ -81,23 +82,31 @@ class Clipped:
 
 @dataclass
 class Clip:
-    """A rule on the tensors of these names; other tensors stay as they are."""
+    """A rule on groups of tensors, each on its own; other tensors stay as they are."""
 
     rule: Rule
-    names: Sequence[str]
+    groups: Sequence[ThresholdGroup]
     exact: bool
 
     def __call__(self, measured: Measured, weights: Tensors, now: Now, memory: Memory) -> Clipped:
         """Apply the rule to tensors that were measured."""
-        rule, mine = self.rule, measured.of(self.names)
+        rule, before = self.rule, measured.norm[:, 0]
         if rule.per == "step":
-            return self._kept(measured, mine, weights, now, memory)
+            return self._kept(measured, measured.of(self.groups[0].names), weights, now, memory)
         change = self._elements if rule.per == "element" else self._scaled
-        new, post, along, changed, memory, fired = change(mine, measured.norm[:, 0], weights, now, memory)
+        memories = divided_memory(rule, memory, measured.tensors, self.groups)
+        found = [
+            change(measured.of(group.names), before, weights, group.now(now), part)
+            for group, part in zip(self.groups, memories, strict=True)
+        ]
+        new, post, along, changed, memory, fired = found[0]
+        if len(found) > 1:
+            news, posts, alongs, changes, parts, _ = zip(*found, strict=True)
+            new, memory = {name: t for tensors in news for name, t in tensors.items()}, joined_memory(parts)
+            post, along, changed = places.norm(torch.stack(posts, 1), 2.0, self.exact), sum(alongs), sum(changes)
         total = sum(t[0].numel() for t in measured.tensors.values())
-        before = measured.norm[:, 0]
-        if len(self.names) < len(measured.tensors):
-            rest = measured.rest(self.names)
+        if len(new) < len(measured.tensors):
+            rest = measured.rest(list(new))
             post = places.norm(torch.stack([post, rest], 1), 2.0, self.exact)
             along = along + rest * (rest / before)
         if fired is None:
@@ -118,7 +127,7 @@ class Clip:
             "model_n": lambda: mine.norms("model", rule.p),
             "model_m": lambda: mine.maximum,
             "m": lambda: mine.norms(rule.per, math.inf),
-            "w": lambda: places.norms(places.chosen(weights, self.names), rule.per, rule.p, self.exact),
+            "w": lambda: places.norms(places.chosen(weights, list(mine.tensors)), rule.per, rule.p, self.exact),
             "size": lambda: places.sizes(mine.tensors, rule.per),
         }
         coefficient, fired, memory = rule.scaling(statistics, now, memory)
@@ -142,7 +151,7 @@ class Clip:
             "m": old.abs,
             "model_n": lambda: mine.norms("model", 2.0),
             "model_m": lambda: mine.maximum,
-            "w": lambda: places.joined(places.chosen(weights, self.names)).abs(),
+            "w": lambda: places.joined(places.chosen(weights, list(mine.tensors))).abs(),
             "size": lambda: old.new_ones(1),
             "row_mean": lambda: places.row_means(mine.tensors),
         }
@@ -157,7 +166,7 @@ class Clip:
         rule, before = self.rule, measured.norm[:, 0]
         n = lambda: mine.norms("model", rule.p)  # noqa: E731
         m = lambda: mine.maximum  # noqa: E731
-        w = lambda: places.norms(places.chosen(weights, self.names), "model", rule.p, self.exact)  # noqa: E731
+        w = lambda: places.norms(places.chosen(weights, list(mine.tensors)), "model", rule.p, self.exact)  # noqa: E731
         statistics = {"n": n, "m": m, "model_n": n, "model_m": m, "w": w}
         keep, memory = rule(statistics, now, memory)
         keep = keep.reshape(-1)
@@ -167,7 +176,51 @@ class Clip:
         return Clipped(dict(measured.tensors), post, refused, refused, cosine, keep, memory)
 
 
+def count_places(rule: Rule, tensors: Tensors) -> int:
+    """Return the number of places of each of which a rule has a memory."""
+    if rule.per in ("step", "model"):
+        return 1
+    if rule.per == "element":
+        return sum(tensor[0].numel() for tensor in tensors.values())
+    return len(places.sizes(tensors, rule.per))
+
+
+def divided_memory(rule: Rule, memory: Memory, tensors: Tensors, groups: Sequence[ThresholdGroup]) -> list[Memory]:
+    """Return the memory of each group of tensors."""
+    if not memory:
+        return [{} for _ in groups]
+    counts = [count_places(rule, places.chosen(tensors, group.names)) for group in groups]
+    parts = {name: torch.split(value, counts, dim=1) for name, value in memory.items()}
+    return [{name: part[number] for name, part in parts.items()} for number in range(len(groups))]
+
+
+def joined_memory(parts: Sequence[Memory]) -> Memory:
+    """The inverse of `divided_memory`."""
+    return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+
 def change_weights(
+    rule: Rule,
+    groups: Sequence[ThresholdGroup],
+    params: Tensors,
+    old: Tensors,
+    grads: Tensors,
+    now: Now,
+    memory: Memory,
+    exact: bool,
+) -> tuple[dict[str, Tensor], Tensor, Memory]:
+    """Apply a rule to weights [1, *shape]: return all of them, the number of changed elements, and the new memory."""
+    memories = divided_memory(rule, memory, params, groups)
+    found = [
+        _change_group(rule, group.names, params, old, grads, group.now(now), part, exact)
+        for group, part in zip(groups, memories, strict=True)
+    ]
+    after = {name: w for tensors, _, _ in found for name, w in tensors.items()}
+    changed = torch.stack([number for _, number, _ in found]).sum(0)
+    return {name: after.get(name, w) for name, w in params.items()}, changed, joined_memory([each[2] for each in found])
+
+
+def _change_group(
     rule: Rule,
     names: Sequence[str],
     params: Tensors,
@@ -177,7 +230,6 @@ def change_weights(
     memory: Memory,
     exact: bool,
 ) -> tuple[dict[str, Tensor], Tensor, Memory]:
-    """Apply a rule to weights [1, *shape]: return all of them, the number of changed elements, and the new memory."""
     mine = places.chosen(params, names)
     if rule.per == "element":
         new = places.joined(mine)
@@ -196,4 +248,4 @@ def change_weights(
         w = lambda: places.norms(mine, rule.per, rule.p, exact)  # noqa: E731
         coefficient, fired, memory = rule.scaling({"w": w, "size": lambda: sizes}, now, memory)
         after, changed = places.scaled(mine, coefficient, rule.per), (fired * sizes).sum(1)
-    return {name: after.get(name, t) for name, t in params.items()}, changed[0], memory
+    return after, changed[0], memory

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from clipbench.core.trial import Component, Trial
 from clipbench.engine.clipping.rule import place_of
@@ -35,11 +34,6 @@ def grouping_key(clip: Component) -> GroupingKey:
 def clips_updates(clip: Component) -> bool:
     """Whether a rule clips the optimizer's update instead of the gradient."""
     return clip.as_dict().get("after") == "momentum"
-
-
-def excluded(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a parameter is excluded: `head` names the parameters of a module, `*.bias` all that match."""
-    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in patterns)
 
 
 def order(trials: Sequence[Trial]) -> list[Trial]:

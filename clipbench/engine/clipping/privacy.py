@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
+from collections.abc import Collection
 from functools import lru_cache
 
 from clipbench.core.trial import Component, Trial
+from clipbench.engine.clipping.threshold_groups import threshold_groups
 from clipbench.plugins import registry
 
 
@@ -15,19 +17,23 @@ def has_accountant() -> bool:
     return importlib.util.find_spec("opacus") is not None
 
 
-def is_bounded(clip: Component) -> bool:
-    """Whether the 2-norm of an example's clipped gradient is at most the arm's threshold."""
+def is_bounded(clip: Component, names: Collection[str]) -> bool:
+    """Whether the 2-norm of an example's clipped gradient is at most the arm's threshold, or that of its groups.
+
+    `names` are those of the trained parameters.
+    """
     options, plugin = clip.as_dict(), registry.of("strategy", clip)
-    whole = (options.get("per") or plugin.facts["per"]) in ("model", "element") and not options.get("exclude")
+    clipped = [name for group in threshold_groups(clip, names) for name in group.names]
+    whole = (options.get("per") or plugin.facts["per"]) in ("model", "element") and len(clipped) == len(names)
     p = options.get("p", 2.0)
     return bool(plugin.facts.get("bounds")) and whole and isinstance(p, float) and p <= 2
 
 
-def epsilon_of(trial: Trial, rate: float, steps: int, examples: int) -> float | None:
+def epsilon_of(trial: Trial, rate: float, steps: int, examples: int, names: Collection[str]) -> float | None:
     """Return the epsilon that a trial has spent in so many steps; None if it is not known."""
     options = trial.clip.as_dict()
     noise, delta = options.get("noise"), options.get("delta") or 1 / examples
-    if not noise or options.get("threshold") is None or not is_bounded(trial.clip) or not has_accountant():
+    if not noise or options.get("threshold") is None or not is_bounded(trial.clip, names) or not has_accountant():
         return None
     return epsilon(float(noise), rate, steps, float(delta))  # type: ignore[arg-type]
 

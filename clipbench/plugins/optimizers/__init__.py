@@ -17,12 +17,23 @@ from torch.optim import Optimizer
 
 from clipbench.plugins.registry import REQUIRED, Plugin
 
+Params = list[nn.Parameter] | list[dict[str, Any]]
 
-def make_optimizer(plugin: Plugin, named: Sequence[tuple[str, nn.Parameter]], options: Mapping[str, Any]) -> Optimizer:
-    """Return the optimizer of a plug-in, which is given the parameters, or (name, parameter) if it asks for `named`."""
+
+def make_optimizer(
+    plugin: Plugin,
+    named: Sequence[tuple[str, nn.Parameter]],
+    options: Mapping[str, Any],
+    groups: list[dict[str, Any]] | None = None,
+) -> Optimizer:
+    """Return the optimizer of a plug-in, which is given the parameters, or (name, parameter) if it asks for `named`.
+
+    Where there are `groups` of these parameters, as torch has them, it is given these.
+    """
+    params: Params = groups if groups else [parameter for _, parameter in named]
     if "slots" in plugin.given:  # a formula that is no class of torch.optim
-        return FormulaOptimizer(plugin, [parameter for _, parameter in named], options)
-    passed = {"params": [parameter for _, parameter in named], "named": list(named)}
+        return FormulaOptimizer(plugin, params, options)
+    passed = {"params": params, "named": list(named)}
     optimizer = plugin.function(**{name: passed[name] for name in plugin.given}, **options)
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"it returned {type(optimizer).__name__}, not a torch.optim.Optimizer")
@@ -32,12 +43,13 @@ def make_optimizer(plugin: Plugin, named: Sequence[tuple[str, nn.Parameter]], op
 class FormulaOptimizer(Optimizer):
     """An optimizer of torch that takes the steps of a plug-in's formula."""
 
-    def __init__(self, plugin: Plugin, params: Sequence[nn.Parameter], options: Mapping[str, Any]) -> None:
+    def __init__(self, plugin: Plugin, params: Params, options: Mapping[str, Any]) -> None:
         defaults = {name: option.default for name, option in plugin.options.items() if option.default is not REQUIRED}
         super().__init__(params, defaults | dict(options))
         self._formula = plugin.facts["formula"]
-        for parameter in params[:1]:  # a formula may refuse its options
-            self._stepped(parameter, torch.zeros_like(parameter), {}, self.param_groups[0])
+        for group in self.param_groups:
+            for parameter in group["params"][:1]:  # a formula may refuse its options
+                self._stepped(parameter, torch.zeros_like(parameter), {}, group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
