@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,10 @@ class Choice:
     def component(self, options: Mapping[str, Any]) -> Component:
         """The component with these options, each of one value."""
         said = {name: value for name, value in options.items() if name not in self.quiet or self._differs(name, value)}
-        label = self.label(options)
-        return Component.of(self.name, source=self.source, folder=self.folder, label=label, **said)
+        component = Component.of(self.name, source=self.source, folder=self.folder, label=self.label(options), **said)
+        own = options.keys() & self.plugin.options.keys() - said.keys()
+        left_out = tuple((name, options[name]) for name in sorted(own))
+        return replace(component, left_out=left_out)
 
     def label(self, options: Mapping[str, Any]) -> str:
         """Return the label: the name and the options that differ from their default, in the order of the YAML."""

@@ -34,6 +34,7 @@ class Component:
     source: str = ""  # hash of the user's own file; empty for a built-in
     folder: str = field(default="", compare=False)  # where `./file.py:function` is looked up
     label: str = field(default="", compare=False)  # with the options that a user set: `norm(per=tensor)`
+    left_out: tuple[tuple[str, Value], ...] = field(default=(), compare=False)  # options that are no part of an id
 
     @classmethod
     def of(cls, name: str, /, *, source: str = "", folder: str = "", label: str = "", **options: Any) -> Component:
@@ -129,8 +130,11 @@ class Trial:
         """The name of the strategy at one threshold: `norm@1.0`. Every table, file, report and claim uses it."""
         return self.clip.arm
 
-    def columns(self) -> dict[str, Value]:
-        """Every option as one flat row: the short names first, then YAML paths."""
+    def columns(self, *, only_content: bool = False) -> dict[str, Value]:
+        """Every option as one flat row: the short names first, then YAML paths.
+
+        With `only_content`, those that are no part of the id at their default are left out.
+        """
         row: dict[str, Value] = {
             "arm": self.arm,
             "strategy": self.strategy,
@@ -143,9 +147,10 @@ class Trial:
             "fingerprint": self.fingerprint,
         }
         sections = {name: getattr(self, name) for name in ("data", "model", "optimizer", "clip")}
-        sections |= {f"train.{name}": value for name, value in self.train.told.items()}
+        train = self.train.told if only_content else {f.name: getattr(self.train, f.name) for f in fields(self.train)}
+        sections |= {f"train.{name}": value for name, value in train.items()}
         for path, value in sections.items():
-            row.update(_flat(path, value))
+            row.update(_flat(path, value, only_content))
         return {path: value for path, value in row.items() if path not in ("optimizer.lr", "clip.threshold")}
 
 
@@ -169,13 +174,15 @@ def _freeze(value: Any) -> Value:
     return tuple(_freeze(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _flat(path: str, value: Component | Value | tuple[Component, ...]) -> Iterator[tuple[str, Value]]:
+def _flat(
+    path: str, value: Component | Value | tuple[Component, ...], only_content: bool
+) -> Iterator[tuple[str, Value]]:
     """Tables have no nesting: a component becomes a column per option, a list its JSON text."""
     if isinstance(value, Component):
         if "." in path:  # the four sections have columns of their own for their names
             yield path, value.name
-        for name, option in value.options:
-            yield from _flat(f"{path}.{name}", option)
+        for name, option in (*value.options, *(() if only_content else value.left_out)):
+            yield from _flat(f"{path}.{name}", option, only_content)
     elif isinstance(value, tuple):
         yield path, json.dumps([_plain(item) for item in value])
     else:

@@ -226,7 +226,8 @@ class _Preparation:
                 Trial(setting.data, setting.model, optimizer, setting.train, arm, seed, fingerprint)
                 for optimizer, arm, seed in itertools.product(experiment.optimizers, together, experiment.seeds)
             )
-            content = [trials[0].columns()[name] for name in sorted(trials[0].columns()) if _shared(name)]
+            columns = trials[0].columns(only_content=True)
+            content = [columns[name] for name in sorted(columns) if _shared(name)]
             content += [] if scope == BATCH else [repr(scope)]
             kept = arm_checks.kept_by_parts(Scope.of(scope, setting.schedule), parameters)
             yield Cohort(
