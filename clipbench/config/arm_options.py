@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Lt
 
@@ -16,7 +16,7 @@ from clipbench.core.trial import ADDED_OPTIONS, AGAINST_LR, FOLLOW_LR, Component
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Plugin
 
-Place = Literal["model", "tensor", "unit"]
+Place = Literal["model", "tensor", "unit", "column"]
 After = Literal["momentum"] | None
 Steps = Annotated[int, Ge(0)]
 Scope = Literal["batch", "sample"] | dict[Literal["shards"], Annotated[int, Ge(1)]]
@@ -36,7 +36,7 @@ Conflict = tuple[str, str, str]  # option, problem, remedy
 def arm_options(plugin: Plugin) -> Iterator[OptionSpec]:
     """Yield the added options that apply to a rule."""
     per, weights = plugin.facts.get("per"), plugin.facts.get("on") == "weights"
-    if per in ("model", "tensor", "unit"):
+    if per in get_args(Place):
         yield OptionSpec("per", Place, per)
     yield OptionSpec("exclude", list[str], (), takes_list=True)
     if "threshold" in plugin.options and per != "step":
@@ -44,6 +44,8 @@ def arm_options(plugin: Plugin) -> Iterator[OptionSpec]:
     if "threshold" in plugin.options:
         yield OptionSpec("warmup", Steps, 0, quiet=True)
         yield OptionSpec("schedule", str | dict[str, Any] | None, None, quiet=True, kind="schedule", words=FOLLOWED)
+    if plugin.clips:
+        yield OptionSpec("error_if_nonfinite", bool, False, quiet=True)
     if not plugin.clips or weights:
         return
     yield OptionSpec("scope", Scope, "batch", quiet=True, reader=validate_scope, words=SCOPES)
@@ -71,7 +73,7 @@ def why_missing(plugin: Plugin, option: str) -> str:
         return ""
     if not plugin.clips:
         return f"{plugin.name} does not clip and has no option `{option}`."
-    if plugin.facts.get("on") == "weights" and option != GROUPS:
+    if plugin.facts.get("on") == "weights" and option not in (GROUPS, "error_if_nonfinite"):
         return f"{plugin.name} acts on the weights after the step and has no option `{option}`."
     if "threshold" not in plugin.options and option in (GROUPS, "warmup", "schedule", "noise", "delta"):
         return f"{plugin.name} has no threshold, and therefore no option `{option}`."

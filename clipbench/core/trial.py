@@ -14,7 +14,7 @@ from typing import Any, Union
 FORMAT, OWN_FORMAT = 3, 4
 
 # Options that clipbench adds to an arm where they mean something for its rule, unless the rule has one of that name.
-ADDED_OPTIONS = ("groups", "after", "warmup", "schedule", "scope", "noise", "delta")
+ADDED_OPTIONS = ("groups", "after", "warmup", "schedule", "error_if_nonfinite", "scope", "noise", "delta")
 ARM_OPTIONS = ("per", "exclude", *ADDED_OPTIONS)
 # Schedules of a threshold: the factor of the learning rate, and one over it.
 FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"

@@ -195,7 +195,9 @@ class ChunkTraining:
 
     def _check_divergence(self) -> None:
         self._statistics.wait()
-        self.status.check_divergence(self.steps[self.status.checked[0] : self.step], self.refuses)
+        steps = self.steps[self.status.checked[0] : self.step]
+        errors = [group.error_if_nonfinite for group in self.groups for _ in group.lanes]
+        self.status.check_divergence(steps, self.refuses, errors)
 
     def _end_of_epoch(self, epoch: int, pruning: Pruning | None) -> None:
         last = epoch + 1 == self.length.epochs

@@ -54,7 +54,7 @@ class LaneGroup:
             workspace.examination.idle,
         )
         self._torch, self._exact = make(exact=False), make(exact=True)
-        self.refuses = self._torch.refuses
+        self.refuses, self.error_if_nonfinite = self._torch.refuses, self._torch.error_if_nonfinite
         self._initial = self._torch.initial(len(lanes), like)
         self.memory = {name: value.clone() for name, value in self._initial.items()}
         slots = workspace.slots

@@ -60,6 +60,7 @@ class Step:
         self.on_updates = not self.is_off and lane_order.clips_updates(clip)
         self.on_gradients = not (self.is_off or self.on_weights or self.on_updates)
         self.refuses = self.on_gradients and self.rule.refuses
+        self.error_if_nonfinite = bool(clip.as_dict().get("error_if_nonfinite"))
         self.parts = self.scope.clipped_parts
         self.rates = {name: rate_of(self.trial.optimizer, name) for name in self.shapes}
         self.one_of_each_rate = {rate: name for name, rate in self.rates.items()}  # a parameter that has it
