@@ -26,6 +26,13 @@ PLACES = {
     "unit": [(0, 4), (4, 8), (8, 12), (12, 20), (20, 28), (28, 33), (33, 34)],
 }
 SGD = Component.of("sgd", lr=0.5)
+# The elements of each column of the matrix, of each channel of the filters, and of the others as a whole.
+OF_COLUMNS = [
+    *np.arange(0, 12).reshape(3, 4).T,
+    *np.arange(12, 28).reshape(2, 2, 4).transpose(1, 0, 2).reshape(2, 8),
+    np.arange(28, 33),
+    np.arange(33, 34),
+]
 
 
 class Engine:

@@ -309,7 +309,7 @@ def clip(trial: Trial, model: nn.Module, memory: Memory, step: int, rate: float)
     options = trial.clip.as_dict()
     threshold = options.pop("threshold", math.inf)
     excluded = options.pop("exclude", ())
-    for common in ("after", "scope", "noise", "delta"):
+    for common in ("after", "scope", "noise", "delta", "error_if_nonfinite"):
         options.pop(common, None)
     name = trial.clip.name
     threshold = _moved(trial, threshold, options, step, rate)
@@ -379,11 +379,11 @@ def _norm(chosen: list[nn.Parameter], c: float, per: str, p: float) -> Clipped:
     return True, scaled > 0, scaled
 
 
-def _agc(chosen: list[nn.Parameter], c: float, per: str, eps: float) -> Clipped:
+def _agc(chosen: list[nn.Parameter], c: float, per: str, eps: float, p: float = 2.0) -> Clipped:
     scaled = 0
     for place in _places(chosen, per):
-        gradient = _total([stand_in.grad for stand_in in place])
-        limit = c * max(_total([stand_in.data for stand_in in place]), eps)
+        gradient = float(torch.cat([stand_in.grad.flatten() for stand_in in place]).norm(p))
+        limit = c * max(float(torch.cat([stand_in.data.flatten() for stand_in in place]).norm(p)), eps)
         if gradient > limit:
             scaled += _elements(place)
             for stand_in in place:
@@ -601,7 +601,7 @@ def _weight_clamp(p: nn.Parameter, _: Tensor, c: float) -> int:
 
 def _max_norm(p: nn.Parameter, _: Tensor, c: float, per: str, eps: float) -> int:
     changed = 0
-    for row in [p] if p.ndim < 2 or per == "tensor" else list(p):
+    for row in [p] if p.ndim < 2 or per == "tensor" else list(p.transpose(0, 1) if per == "column" else p):
         norm = float(row.norm())
         row.mul_(min(1.0, c / (norm + eps)))
         changed += row.numel() if norm > c else 0
@@ -625,7 +625,16 @@ def _places(chosen: list[nn.Parameter], per: str) -> list[list[nn.Parameter]]:
         return [chosen]
     if per == "tensor":
         return [[p] for p in chosen]
+    if per == "column":
+        matrices = [_transposed(p) if p.ndim > 1 else p for p in chosen]
+        return [[row] for p in matrices for row in ([p] if p.ndim < 2 else [_row(p, n) for n in range(len(p))])]
     return [[row] for p in chosen for row in ([p] if p.ndim < 2 else [_row(p, index) for index in range(len(p))])]
+
+
+def _transposed(parameter: nn.Parameter) -> nn.Parameter:
+    stand_in = nn.Parameter(parameter.data.transpose(0, 1))
+    stand_in.grad = parameter.grad.transpose(0, 1)
+    return stand_in
 
 
 def _row(parameter: nn.Parameter, index: int) -> nn.Parameter:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Lt
 
@@ -16,13 +17,23 @@ from clipbench.core.trial import ADDED_OPTIONS, AGAINST_LR, FOLLOW_LR, Component
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import Plugin
 
-Place = Literal["model", "tensor", "unit"]
+Place = Literal["model", "tensor", "unit", "column"]
 After = Literal["momentum"] | None
 Steps = Annotated[int, Ge(0)]
 Scope = Literal["batch", "sample"] | dict[Literal["shards"], Annotated[int, Ge(1)]]
 Noise = Annotated[float, Ge(0)]
 Delta = Annotated[float, Gt(0), Lt(1)] | None
 
+# The options of `adapt` with their types and defaults.
+ADAPT: Mapping[str, tuple[Any, float]] = {
+    "quantile": (Annotated[float, Gt(0), Lt(1)], 0.5),
+    "lr": (Annotated[float, Gt(0)], 0.2),
+    "noise": (Annotated[float, Ge(0)], 0.0),
+    "min": (Annotated[float, Ge(0)], 0.0),
+    "max": (Annotated[float, Gt(0)], math.inf),
+}
+Adapt = Annotated[float, Gt(0), Lt(1)] | dict[Literal["quantile", "lr", "noise", "min", "max"], float] | None
+ADAPTED = "a quantile, or {quantile: 0.5, lr: 0.2, noise: 0, min: 0, max: inf}"
 # Schedules of a threshold that follow the learning rate.
 FOLLOWING = (FOLLOW_LR, AGAINST_LR)
 
@@ -36,7 +47,7 @@ Conflict = tuple[str, str, str]  # option, problem, remedy
 def arm_options(plugin: Plugin) -> Iterator[OptionSpec]:
     """Yield the added options that apply to a rule."""
     per, weights = plugin.facts.get("per"), plugin.facts.get("on") == "weights"
-    if per in ("model", "tensor", "unit"):
+    if per in get_args(Place):
         yield OptionSpec("per", Place, per)
     yield OptionSpec("exclude", list[str], (), takes_list=True)
     if "threshold" in plugin.options and per != "step":
@@ -44,14 +55,24 @@ def arm_options(plugin: Plugin) -> Iterator[OptionSpec]:
     if "threshold" in plugin.options:
         yield OptionSpec("warmup", Steps, 0, quiet=True)
         yield OptionSpec("schedule", str | dict[str, Any] | None, None, quiet=True, kind="schedule", words=FOLLOWED)
+    if plugin.clips:
+        yield OptionSpec("error_if_nonfinite", bool, False, quiet=True)
     if not plugin.clips or weights:
         return
     yield OptionSpec("scope", Scope, "batch", quiet=True, reader=validate_scope, words=SCOPES)
+    if _can_adapt(plugin):
+        yield OptionSpec("adapt", Adapt, None, quiet=True, reader=validate_adapt, words=ADAPTED)
     if per != "step":
         yield OptionSpec("after", After, None, quiet=True)
         if "threshold" in plugin.options:
             yield OptionSpec("noise", Noise, 0.0, quiet=True)
             yield OptionSpec("delta", Delta, None, quiet=True)
+
+
+def _can_adapt(plugin: Plugin) -> bool:
+    """Whether the share of examples that a rule leaves as they are says something about its threshold."""
+    facts = plugin.facts
+    return "threshold" in plugin.options and facts.get("loose") is not None and not facts.get("init")
 
 
 def available_arguments(facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -71,10 +92,13 @@ def why_missing(plugin: Plugin, option: str) -> str:
         return ""
     if not plugin.clips:
         return f"{plugin.name} does not clip and has no option `{option}`."
-    if plugin.facts.get("on") == "weights" and option != GROUPS:
+    if plugin.facts.get("on") == "weights" and option not in (GROUPS, "error_if_nonfinite"):
         return f"{plugin.name} acts on the weights after the step and has no option `{option}`."
     if "threshold" not in plugin.options and option in (GROUPS, "warmup", "schedule", "noise", "delta"):
         return f"{plugin.name} has no threshold, and therefore no option `{option}`."
+    if option == "adapt" and not _can_adapt(plugin):
+        why = "keeps state between steps" if plugin.facts.get("init") else "has no threshold that leaves examples alone"
+        return f"{plugin.name} {why}, and has no option `adapt`."
     return f"{plugin.name} accepts or rejects the whole step and has no option `{option}`."
 
 
@@ -91,10 +115,25 @@ def conflicts(plugin: Plugin, axes: Mapping[str, Axis]) -> Iterator[Conflict]:
         yield "scope", text, "Write scope: batch, or {shards: n}: each shard keeps its own state."
     if any(values.get("noise", ())) and set(scopes) != {"sample"}:
         yield "noise", "noise requires scope: sample, as in DP-SGD.", "Write scope: sample, or remove the noise."
+    yield from _conflicts_of_adapt(values, scopes)
     if any(values.get("noise", ())) and any(values.get("warmup", ())):
         yield "warmup", "warmup cannot be combined with noise: during warmup nothing is clipped.", "Remove one of them."
     if values.get("delta", (None,)) != (None,) and not all(values.get("noise", (0,))):
         yield "delta", "delta requires noise.", "Write noise: 1.0, or remove delta."
+
+
+def _conflicts_of_adapt(values: Mapping[str, tuple[Any, ...]], scopes: tuple[Any, ...]) -> Iterator[Conflict]:
+    adapts = [each for each in values.get("adapt", ()) if each is not None]
+    if adapts and set(scopes) != {"sample"}:
+        text = "adapt requires scope: sample, as it counts the examples that are not clipped."
+        yield "adapt", text, "Write scope: sample, or remove it."
+    if adapts and any(values.get(GROUPS, ())):
+        yield "adapt", "adapt cannot be combined with groups: an example has one norm.", "Remove one of them."
+    for adapt, noise in itertools.product(adapts, values.get("noise", ())):
+        if noise and noise >= 2 * adapt["noise"]:
+            text = f"with noise, that of adapt must be more than half of it, got {adapt['noise']:g} and {noise:g}."
+            yield "adapt", text, f"Write adapt: {{quantile: {adapt['quantile']:g}, noise: {noise:g}}}, or a larger one."
+            break
 
 
 def _conflicts_of_groups(plugin: Plugin, values: Mapping[str, tuple[Any, ...]]) -> Iterator[Conflict]:
@@ -122,6 +161,29 @@ def validate_threshold(value: Any, largest: float | None = None) -> float | None
     if largest is not None and number > largest:
         raise InvalidValue(f"threshold must be at most {largest:g}, got {show(value)}.", OFF)
     return float(number)
+
+
+def validate_adapt(value: Any) -> Component | None:
+    """Return how the threshold follows the gradients: a quantile, or a mapping with it and other options."""
+    if value is None:
+        return None
+    given = value if isinstance(value, dict) else {"quantile": value}
+    for name in given:
+        if name not in ADAPT:
+            raise InvalidValue(f"adapt has no option {name!r}.", did_you_mean(name, ADAPT))
+    if "quantile" not in given:
+        raise InvalidValue("adapt needs a quantile.", "Write {quantile: 0.5}.")
+    found = dict[str, Any]()
+    for name, (kind, default) in ADAPT.items():
+        try:
+            found[name] = float(validate(given[name], kind, infinite=name == "max")) if name in given else default
+        except InvalidValue as invalid:
+            raise InvalidValue(f"{name}: {invalid.text}", invalid.remedy) from None
+    if found["min"] >= found["max"]:
+        raise InvalidValue(f"min must be less than max, got {found['min']:g} and {found['max']:g}.")
+    shown = [f"{name}: {number:g}" for name, number in found.items() if name == "quantile" or number != ADAPT[name][1]]
+    label = f"{found['quantile']:g}" if len(shown) == 1 else f"{{{', '.join(shown)}}}"
+    return Component.of("", label=label, **found)
 
 
 def validate_scope(value: Any) -> str | Component:

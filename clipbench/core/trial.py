@@ -14,7 +14,7 @@ from typing import Any, Union
 FORMAT, OWN_FORMAT = 3, 4
 
 # Options that clipbench adds to an arm where they mean something for its rule, unless the rule has one of that name.
-ADDED_OPTIONS = ("groups", "after", "warmup", "schedule", "scope", "noise", "delta")
+ADDED_OPTIONS = ("groups", "after", "warmup", "schedule", "error_if_nonfinite", "scope", "adapt", "noise", "delta")
 ARM_OPTIONS = ("per", "exclude", *ADDED_OPTIONS)
 # Schedules of a threshold: the factor of the learning rate, and one over it.
 FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"
@@ -179,7 +179,7 @@ def _flat(
 ) -> Iterator[tuple[str, Value]]:
     """Tables have no nesting: a component becomes a column per option, a list its JSON text."""
     if isinstance(value, Component):
-        if "." in path:  # the four sections have columns of their own for their names
+        if "." in path and value.name:  # the four sections have columns of their own for their names
             yield path, value.name
         for name, option in (*value.options, *(() if only_content else value.left_out)):
             yield from _flat(f"{path}.{name}", option, only_content)

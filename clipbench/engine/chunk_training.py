@@ -14,10 +14,11 @@ from clipbench.core.trial import Trial
 from clipbench.datasets import Stream
 from clipbench.engine import generators
 from clipbench.engine.chunk_result import ChunkResult
+from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.early_stop import EarlyStopping
 from clipbench.engine.gradients.workspace import Workspace
 from clipbench.engine.inputs.batches import batch_source
-from clipbench.engine.inputs.gradient_noise import Noise, gradient_noise, privacy_noise
+from clipbench.engine.inputs.gradient_noise import Noise, count_noise, gradient_noise, privacy_noise
 from clipbench.engine.lane_group import LaneGroup, groups_of
 from clipbench.engine.lane_status import LaneStatus
 from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, example_losses
@@ -96,6 +97,9 @@ class ChunkTraining:
         if any(trial.clip.as_dict().get("noise") for trial in self.trials):
             shapes = {name: block.shape[1:] for name, block in workspace.params.items()}
             yield privacy_noise(shapes, workspace.loss.dtype, seeds, slots["privacy"])
+        adaptive = filter(None, (AdaptiveThreshold.of(trial.clip) for trial in self.trials))
+        if any(each.noise for each in adaptive) and "counts" in slots:
+            yield count_noise(workspace.loss.dtype, seeds, slots["counts"])
 
     @property
     def note(self) -> str:
@@ -195,7 +199,9 @@ class ChunkTraining:
 
     def _check_divergence(self) -> None:
         self._statistics.wait()
-        self.status.check_divergence(self.steps[self.status.checked[0] : self.step], self.refuses)
+        steps = self.steps[self.status.checked[0] : self.step]
+        errors = [group.error_if_nonfinite for group in self.groups for _ in group.lanes]
+        self.status.check_divergence(steps, self.refuses, errors)
 
     def _end_of_epoch(self, epoch: int, pruning: Pruning | None) -> None:
         last = epoch + 1 == self.length.epochs

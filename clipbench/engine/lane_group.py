@@ -13,6 +13,7 @@ from torch import Tensor
 from clipbench.compiler.native_program import NativeProgram, TensorAxes
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order
+from clipbench.engine.clipping.adaptive_threshold import gradient_noise_multiplier
 from clipbench.engine.clipping.rule import Thresholds
 from clipbench.engine.clipping.threshold_groups import norm_of_factors
 from clipbench.engine.gradients.workspace import Workspace
@@ -54,7 +55,7 @@ class LaneGroup:
             workspace.examination.idle,
         )
         self._torch, self._exact = make(exact=False), make(exact=True)
-        self.refuses = self._torch.refuses
+        self.refuses, self.error_if_nonfinite = self._torch.refuses, self._torch.error_if_nonfinite
         self._initial = self._torch.initial(len(lanes), like)
         self.memory = {name: value.clone() for name, value in self._initial.items()}
         slots = workspace.slots
@@ -94,13 +95,13 @@ class LaneGroup:
         }
         if "privacy" in noise:
             clip = self._trial.clip
-            noise_of_all = float(clip.as_dict().get("noise") or 0.0) * norm_of_factors(clip, params)  # type: ignore[arg-type]
+            noise_of_all = gradient_noise_multiplier(clip) * norm_of_factors(clip, params)
             share = noise_of_all / (workspace.scope.expected or 1)
             tensors["privacy_share"] = (workspace.loss.new_tensor(share), SHARED)
         return tensors
 
     def _make_programs(self, owned: bool) -> list[Lowered]:
-        given = {*self._now, "noise", "privacy", "privacy_share", "shares", "filled"}
+        given = {*self._now, "noise", "privacy", "privacy_share", "counts", "shares", "filled"}
         raw = given | {"params", "grads", "loss", "memory"}
         new = {"params", "average", "memory", "row"}
         if not owned:

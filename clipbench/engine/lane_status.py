@@ -31,16 +31,17 @@ class LaneStatus:
         ended: np.ndarray = (self.diverged_step > 0) | (self.stopped_epoch > 0) | (self.pruned_epoch > 0)
         return ~ended
 
-    def check_divergence(self, steps: np.ndarray, refuses: Sequence[bool]) -> None:
+    def check_divergence(self, steps: np.ndarray, refuses: Sequence[bool], errors: Sequence[bool]) -> None:
         """Check the steps since the last check, [steps, statistics, lanes].
 
-        A lane diverges at its first bad step. Values that are not finite do not count where a rule refused the step.
+        A lane diverges at its first bad step. Values that are not finite do not count where a rule refused the step,
+        except for the gradient of lanes in which this is an error.
         """
         self.checked += len(steps)
         checked = steps[:, [LOSS, PRE, WEIGHTS]]
         if np.isfinite(checked).all() and (self._limit is None or (checked[:, 0] <= self._limit).all()):
             return  # the usual case needs no search for the lane and the cause
-        causes = self._causes(steps, np.array(refuses) & (steps[:, FRACTION] > 0))
+        causes = self._causes(steps, np.array(refuses) & (steps[:, FRACTION] > 0), np.array(errors))
         bad = np.logical_or.reduce(list(causes.values()))
         for lane in np.flatnonzero(bad.any(0) & self.alive):
             first = int(bad[:, lane].argmax())
@@ -48,10 +49,10 @@ class LaneStatus:
             cause = next(cause for cause, where in causes.items() if where[first, lane])
             self.cause[lane] = self._causes_known.index(cause)
 
-    def _causes(self, steps: np.ndarray, refused: np.ndarray) -> dict[str, np.ndarray]:
+    def _causes(self, steps: np.ndarray, refused: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray]:
         causes = {
             "loss": ~np.isfinite(steps[:, LOSS]) & ~refused,
-            "gradient": ~np.isfinite(steps[:, PRE]) & ~refused,
+            "gradient": ~np.isfinite(steps[:, PRE]) & (~refused | errors),
             "weights": ~np.isfinite(steps[:, WEIGHTS]),
         }
         if self._limit is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order, places
+from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights, count_places
 from clipbench.engine.clipping.rule import Now, Rule, initial_state
 from clipbench.engine.clipping.threshold_groups import threshold_groups
@@ -60,7 +61,9 @@ class Step:
         self.on_updates = not self.is_off and lane_order.clips_updates(clip)
         self.on_gradients = not (self.is_off or self.on_weights or self.on_updates)
         self.refuses = self.on_gradients and self.rule.refuses
+        self.error_if_nonfinite = bool(clip.as_dict().get("error_if_nonfinite"))
         self.parts = self.scope.clipped_parts
+        self.adaptive = AdaptiveThreshold.of(clip) if self.on_gradients and self.parts else None
         self.rates = {name: rate_of(self.trial.optimizer, name) for name in self.shapes}
         self.one_of_each_rate = {rate: name for name, rate in self.rates.items()}  # a parameter that has it
 
@@ -174,7 +177,7 @@ class Step:
             fraction=(fraction * filled).sum(0, keepdim=True) / filled.sum(),
             cosine=torch.where((norm > 0) & (post > 0), along / post, nothing),
             keep=None if keep is None else ((keep.to(filled.dtype) * filled).amax(0, keepdim=True) > 0),
-            memory={} if parts is None else parts.memory,
+            memory={} if parts is None else parts.memory | self._moved_threshold(values, fired),
         )
 
     def _average(self, values: Values, grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,7 +186,7 @@ class Step:
 
     def _with_privacy_noise(self, values: Values, grads: dict[str, Tensor]) -> dict[str, Tensor]:
         drawn = places.separated(values["privacy"].unsqueeze(0), grads)
-        deviation = values["threshold"] * values["privacy_share"]
+        deviation = self._threshold(values) * values["privacy_share"]
         return {n: g + torch.where(deviation > 0, deviation * drawn[n], 0.0) for n, g in grads.items()}
 
     def _clipped_update(self, values: Values, params: dict[str, Tensor]) -> tuple[dict[str, Tensor], Clipped]:
@@ -220,7 +223,19 @@ class Step:
         return {name: values[f"memory.{name}"] for name in self.rule.init}
 
     def _now(self, values: Values, rows: int) -> Now:
-        return Now(values["threshold"].expand(rows, 1), values["on"], values["step"])
+        return Now(self._threshold(values).expand(rows, 1), values["on"], values["step"])
+
+    def _threshold(self, values: Values) -> Tensor:
+        return values["threshold"] * values["memory.adapted"] if self.adaptive else values["threshold"]
+
+    def _moved_threshold(self, values: Values, fired: Tensor) -> dict[str, Tensor]:
+        """Return what the threshold is multiplied by at the next step, by the share of examples that were clipped."""
+        if self.adaptive is None:
+            return {}
+        filled, factor = values["filled"], values["memory.adapted"]
+        unclipped, drawn = ((1 - fired) * filled).sum(), values["counts"][0]
+        moved = self.adaptive.moved(factor, values["threshold"], unclipped, filled.sum(), drawn)
+        return {"adapted": torch.where(values["on"] > 0, moved, factor)}
 
     def _loss(self, values: Values) -> Tensor:
         if not self.scope.parts:
@@ -242,6 +257,7 @@ class Step:
         count = sum(count_places(self.rule, each) for each in tensors)
         rows = like.new_empty(max(self.parts, 1), count)
         state = initial_state(self.rule.init, self.trial.clip.as_dict(), rows)
+        state |= {"adapted": like.new_ones(())} if self.adaptive else {}
         return {f"memory.{name}": value for name, value in state.items()}
 
 

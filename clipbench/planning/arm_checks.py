@@ -10,6 +10,7 @@ from torch import nn
 from clipbench.core.parameter_groups import matches
 from clipbench.core.trial import Component, Value
 from clipbench.engine import generators
+from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
 from clipbench.engine.clipping.threshold_groups import groups_of_arm, threshold_groups
 from clipbench.engine.gradients.microbatches import BATCH, Scope, scope_of
@@ -138,6 +139,7 @@ def norm_rules(cohorts: Iterable[Cohort]) -> tuple[str, ...]:
     whole = {
         name
         for name, clip in clips.items()
-        if clip.as_dict().get("per") in (None, facts[name].get("per")) and not groups_of_arm(clip)
+        if clip.as_dict().get("per") in (None, facts[name].get("per"))
+        and not (groups_of_arm(clip) or AdaptiveThreshold.of(clip))
     }
     return tuple(name for name in clips if name in whole and facts[name].get("threshold_is_norm"))

@@ -41,7 +41,7 @@ def combinations(
 def rehearse(trial: Trial, dataset: Dataset | None) -> None:
     """Take two steps and evaluate every part of the data, as in training; raise what fails."""
     train = replace(trial.train, epochs=None, steps=2)
-    short = replace(trial, train=train, clip=trial.clip.without("scope", "noise", "delta"))
+    short = replace(trial, train=train, clip=trial.clip.without("scope", "adapt", "noise", "delta"))
     workspace = Workspace(WorkspaceShape.of([short], "cpu", "it is a rehearsal"), dataset, slots=1)
     training = ChunkTraining([short], workspace)
     states: list[dict[str, Snapshot]] = []

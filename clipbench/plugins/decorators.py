@@ -11,7 +11,7 @@ from clipbench.plugins.registry import Plugin
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-PLACES = ("model", "tensor", "unit", "element", "step")
+PLACES = ("model", "tensor", "unit", "column", "element", "step")
 TARGETS = ("gradient", "weights")
 
 # Options of classes of torch.optim that choose an implementation, and `maximize`, which the sign of a loss replaces.
@@ -32,14 +32,15 @@ def strategy(
     largest: float | None = None,
     at_zero: str = "all gradients become zero",
     init: Mapping[str, Any] | None = None,
+    quiet: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Declare a clipping rule.
 
     Parameters
     ----------
     per
-        What the rule sees, and therefore returns: at `model`, `tensor` and `unit` (coefficient, fired) for each of
-        them, at `element` the new elements, at `step` whether the step is kept.
+        What the rule sees, and therefore returns: at `model`, `tensor`, `unit` and `column` (coefficient, fired) for
+        each of them, at `element` the new elements, at `step` whether the step is kept.
     on
         `gradient`, or `weights` for a rule that changes the weights after the optimizer's step. At elements that rule
         gets them as `new`, those before the step as `old` and the gradient as `g`; elsewhere their norm as `w`.
@@ -64,6 +65,9 @@ def strategy(
     init
         The initial state: for each name a number per place, or (size, number) for a window of numbers. The rule gets
         it as `state` and returns the new state after its other results.
+    quiet
+        Options that are no part of labels and trial ids at their default, so that an option can be added without
+        training anything anew.
     """
     facts = dict(locals())
     if per not in PLACES:

@@ -289,10 +289,10 @@ def test_list_of_everything_names_every_kind():
 def test_list_of_one_shows_its_reference_and_what_options_take():
     shown = run("list", "strategy", "norm").stdout
     assert "Pascanu" in shown
-    assert "per        one of model, tensor, unit; default model" in shown
+    assert "per                 one of model, tensor, unit, column; default model" in shown
     assert "search 0.01 to 100; off at inf" in shown
     shown = run("list", "strategies", "value").stdout
-    assert "lower      a number or null, at most 0; default null" in shown
+    assert "lower               a number or null, at most 0; default null" in shown
     assert "each replace one bound" in shown
 
 

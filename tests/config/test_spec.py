@@ -516,7 +516,9 @@ EVERYTHING = [
     "early_stop: [null, 3, {measure: train/loss, patience: 2, min_delta: 0.1}]}",
     "clip: [none, {name: norm, p: inf, threshold: [null, 1]}, {name: agc, threshold: 1, exclude: ['1e-3']}, "
     "{name: value, threshold: [1, 2], groups: [{'1': 0.5, '*': null}, [1, null, 0.5, 2, 3, 4]]}, "
-    "{name: norm, threshold: 1, groups: [{match: [a, '*.b'], threshold: 3}, {match: c, threshold: .inf}]}]",
+    "{name: norm, threshold: 1, groups: [{match: [a, '*.b'], threshold: 3}, {match: c, threshold: .inf}]}, "
+    "{name: norm, threshold: 2, scope: sample, noise: 1, adapt: {quantile: 0.5, noise: 5}}, "
+    "{name: skip, threshold: 3, scope: sample, adapt: [0.5, null, {quantile: 0.25, lr: 1, max: 10}]}]",
     "seeds: [3, 1]",
     "report: {margin: 1, baseline: agc, tuned: true}",
     "sweep: {timeout: 90, search: {optimizer.lr: {linear: [0.1, 1]}, "

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clipbench import datasets
+from clipbench.core.parameter_groups import group_of
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.clipping.lane_order import order
@@ -63,6 +64,32 @@ def test_a_saved_training_goes_on_where_it_was_saved(train, tmp_path):
     torch.save(whole.state.save(), tmp_path / "state.pt")
     epochs_of(whole, HALF, EPOCHS)
     second.state.load(torch.load(tmp_path / "state.pt"))
+    epochs_of(second, HALF, EPOCHS)
+    assert_equal(whole.state, second.state)
+
+
+QUANTILE = C("", quantile=0.4, lr=0.5, noise=2.0, min=0.0, max=float("inf"))
+ADDED = {
+    "a threshold of a quantile": [
+        C("norm", **ARMS["norm"].as_dict(), scope="sample", noise=z, adapt=QUANTILE) for z in (0.5, 1.0)
+    ],
+    "groups": [
+        C(ARMS[name].name, **ARMS[name].as_dict(), groups=(0.5, None, 1.5, 0.7)) for name in ("norm", "autoclip")
+    ],
+}
+
+
+@pytest.mark.parametrize("arms", ADDED)
+def test_what_arms_remember_is_saved(arms):
+    optimizer = C("sgd", lr=0.02, momentum=0.9, groups=(group_of(["*.bias"], momentum=0.0, lr=0.01),))
+    trials = order(
+        [Trial(*MODELS["mlp"], optimizer, TRAININGS["plain"], arm, seed) for arm in ADDED[arms] for seed in (3, 5)]
+    )
+    whole, second = training_of(trials), training_of(trials)
+    epochs_of(whole, 0, HALF)
+    saved = whole.state.save()
+    epochs_of(whole, HALF, EPOCHS)
+    second.state.load(saved)
     epochs_of(second, HALF, EPOCHS)
     assert_equal(whole.state, second.state)
 

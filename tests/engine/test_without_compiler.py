@@ -17,6 +17,8 @@ from tests.engine.test_scope import FOUR
 from tests.engine.test_threshold_groups import GROUPS, grouped
 
 C = Component.of
+QUANTILE = C("", quantile=0.4, lr=0.5, noise=2.0, min=0.1, max=0.4)
+FOLLOWS = C("norm", **ARMS["norm"].as_dict(), scope="sample", noise=0.5, adapt=QUANTILE)
 IN_GROUPS = ("norm", "norm per unit p=1", "value", "agc", "autoclip", "drop", "halve", "norm after momentum")
 NOISE = C("normal", scale=0.1)
 PRIVATE = C("norm", **ARMS["norm"].as_dict(), scope=FOUR, noise=0.5)
@@ -24,6 +26,7 @@ CASES = {
     "rules": (["none", "norm", "value", "agc", "autoclip", "skip", "drop", "halve", "norm after momentum"], {}),
     "noise": (["none", "norm", "skip"], {"noise": NOISE}),
     "private parts": ([PRIVATE], {}),
+    "threshold of a quantile": ([FOLLOWS], {}),
     "groups": ([grouped(ARMS[name], groups) for name in IN_GROUPS for groups in GROUPS.values()], {}),
 }
 

@@ -18,7 +18,7 @@ from clipbench.core.trial import Component
 from clipbench.engine.clipping import lane_order
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
-from tests.gradients import ELEMENTS, PLACES, Engine
+from tests.gradients import ELEMENTS, OF_COLUMNS, PLACES, Engine
 
 EVERY = registry.catalogue("strategy")
 RULES = {name: rule for name, rule in EVERY.items() if rule.facts["on"] == "gradient"}
@@ -98,7 +98,9 @@ def arms_of(rule: Plugin, **changes: Any) -> list[Component]:
     arms = [
         Component.of(rule.name, **options | limit | place | {"exclude": exclude} | changes)
         for limit in limits
-        for place in ([{"per": per} for per in PLACES] if EVERY[rule.name].facts["per"] in PLACES else [{}])
+        for place in (
+            [{"per": per} for per in (*PLACES, "column")] if EVERY[rule.name].facts["per"] in PLACES else [{}]
+        )
         for exclude in ([(), ("bias",)] if limit in (limits[3:4] or limits) else [()])
     ]
     return sorted(arms, key=lambda arm: (is_off(arm), lane_order.grouping_key(arm)))
@@ -125,9 +127,10 @@ def does_nothing(arm: Component) -> bool:
     return loose is not None and arm.as_dict().get("threshold", 0.0) >= loose
 
 
-def places_of(arm: Component) -> list[slice]:
+def places_of(arm: Component) -> list[slice] | list[np.ndarray]:
     """Where the rule looks, in a flat gradient."""
-    return [slice(*place) for place in PLACES[str(arm.as_dict().get("per") or "model")]]
+    per = str(arm.as_dict().get("per") or "model")
+    return OF_COLUMNS if per == "column" else [slice(*place) for place in PLACES[per]]
 
 
 MOST_STEPS = 32  # of a claim: engines of one length share their programs

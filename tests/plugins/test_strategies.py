@@ -28,7 +28,7 @@ LOOSE = [name for name, rule in RULES.items() if rule.facts["loose"] is not None
 LIMITED = [
     name for name, rule in RULES.items() if "threshold" in rule.options and not rule.facts["init"] and name != "halve"
 ]
-PLACES = ("model", "tensor", "unit")
+PLACES = ("model", "tensor", "unit", "column")
 # Rules without a flat part: however small the gradient, they change it.
 CHANGES_ALL = ("soft_norm", "tanh", "sign", "centralize")
 
@@ -368,6 +368,33 @@ AGC = [  # timm and optax agree to the last digit
     *(0.0, -0.0040000007, 0.0030000005),
     *(4.7434165e-05, -1.5811389e-05, -4.642384e-05, 1.8569535e-05),
 ]
+AGC_SUMS = [  # timm, norm_type=1
+    *(-0.0065000006, -0.032500003, 0.013000001, -0.013000001, 0.0015, 0.0003, -0.0009, 0.0012),
+    *(0.0025000002, -0.0075000008, 0.010000001, 0.0, -0.010000001, 0.0075000003),
+    *(0.0, -0.0040000002, 0.003),
+    *(3.7500002e-05, -1.2500001e-05, -3.5714289e-05, 1.4285715e-05),
+]
+AGC_LARGEST = [  # timm, norm_type=inf
+    *(-0.0050000004, -0.025000002, 0.010000001, -0.010000001, 0.0015, 0.0003, -0.0009, 0.0012),
+    *(0.003125, -0.0093750004, 0.0125, 0.0, -0.010000001, 0.0075000008),
+    *(0.0, -0.0040000002, 0.003),
+    *(5.0000002e-05, -1.6666667e-05, -5.0000002e-05, 2.0000001e-05),
+]
+AGC_COLUMNS = [  # optax with matrices as torch has them; the filters, which have one channel, by hand
+    *(
+        -0.0079056882,
+        -0.039528441,
+        0.015811376,
+        -0.015811376,
+        3.9528441e-05,
+        7.9056882e-06,
+        -2.3717065e-05,
+        3.1622753e-05,
+    ),
+    *(0.0090138791, -0.0096046869, 0.0020000001, 0.0, -0.012806249, 0.0015000001),
+    *(0.0, -0.0040000007, 0.0030000005),
+    *(2.5724788e-05, -2.236068e-05, -4.287465e-05, 4.4721361e-05),
+]
 GLOBAL_NORM = [
     *(-0.054494184, -0.27247092, 0.10898837, -0.10898837),
     *(0.0002724709, 5.4494187e-05, -0.00016348256, 0.00021797675),
@@ -389,6 +416,9 @@ CENTRALIZED = [  # by hand: each row or filter less its mean, the bias as it is
 ]
 THEIRS = {
     "agc": (Component.of("agc", threshold=0.05, eps=1e-3, per="unit", exclude=()), AGC),
+    "agc p=1": (Component.of("agc", threshold=0.05, eps=1e-3, p=1.0, per="unit", exclude=()), AGC_SUMS),
+    "agc p=inf": (Component.of("agc", threshold=0.05, eps=1e-3, p=math.inf, per="unit", exclude=()), AGC_LARGEST),
+    "agc per column": (Component.of("agc", threshold=0.05, eps=1e-3, per="column", exclude=()), AGC_COLUMNS),
     "norm": (Component.of("norm", threshold=0.7, p=2.0, per="model", exclude=()), GLOBAL_NORM),
     "normalize": (Component.of("normalize", threshold=0.7, per="model", exclude=()), GLOBAL_NORM),
     "value": (Component.of("value", threshold=0.25, exclude=()), CLIP),

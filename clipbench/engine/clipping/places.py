@@ -1,4 +1,4 @@
-"""The places where a rule looks: the whole model, each tensor, or each unit; their norms, and how they are scaled.
+"""The places where a rule looks: the whole model, each tensor, unit or column; their norms, and how they are scaled.
 
 Tensors are [rows, *shape]. A row is the gradient of one part of the batch; usually there is one.
 """
@@ -15,12 +15,22 @@ Tensors = Mapping[str, Tensor]
 
 
 def at_places(tensors: Tensors, per: str) -> dict[str, Tensor]:
-    """Return views [rows, places, elements] of each tensor: its units, or the whole of it.
+    """Return [rows, places, elements] of each tensor: its units or columns, or the whole of it.
 
-    A unit is a row of a matrix, a filter, or a whole tensor otherwise.
+    A unit is a row of a matrix, a filter, or a whole tensor otherwise; a column is what one input of a layer is
+    multiplied by: a column of a matrix, the part of all filters for a channel, or a whole tensor otherwise.
     """
-    counts = {name: t.shape[1] if per == "unit" and t.dim() > 2 else 1 for name, t in tensors.items()}
+    if per == "column":
+        tensors = {name: t.transpose(1, 2) if t.dim() > 2 else t for name, t in tensors.items()}
+    counts = {name: t.shape[1] if per in ("unit", "column") and t.dim() > 2 else 1 for name, t in tensors.items()}
     return {name: t.reshape(t.shape[0], counts[name], -1) for name, t in tensors.items()}
+
+
+def _as_before(part: Tensor, like: Tensor, per: str) -> Tensor:
+    """The inverse of `at_places`, for one tensor."""
+    if per != "column" or like.dim() < 3:
+        return part.view(like.shape)
+    return part.view(like.transpose(1, 2).shape).transpose(1, 2)
 
 
 def norms(tensors: Tensors, per: str, p: float, exact: bool) -> Tensor:
@@ -59,7 +69,7 @@ def scaled(tensors: Tensors, coefficients: Tensor, per: str) -> dict[str, Tensor
     parts = at_places(tensors, per)
     columns = torch.split(coefficients, [part.shape[1] for part in parts.values()], dim=1)
     return {
-        name: (part * column.unsqueeze(-1)).view(tensors[name].shape)
+        name: _as_before(part * column.unsqueeze(-1), tensors[name], per)
         for (name, part), column in zip(parts.items(), columns, strict=True)
     }
 

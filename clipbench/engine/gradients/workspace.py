@@ -82,6 +82,7 @@ class Workspace(LaneTensors):
         (x, y), seeds = self.like, self.shape.seeds
         noises = {"noise": self.shape.train.noise is not None, "privacy": bool(self.scope.clipped_parts)}
         elements = {name: self.params.size for name, there in noises.items() if there}
+        elements |= {"counts": 1} if self.scope.clipped_parts else {}
         is_stream = isinstance(self.dataset, Stream)
         examples = self.length.batch * (x[0].nbytes + y[0].nbytes) if is_stream else 0
         each = seeds * (examples + sum(elements.values()) * self.loss.element_size())

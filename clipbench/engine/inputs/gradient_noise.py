@@ -55,6 +55,12 @@ def privacy_noise(shapes: Mapping[str, torch.Size], dtype: torch.dtype, seeds: S
     return Noise(lambda seed: Generator().manual_seed((SEEDS // 2 + seed) % SEEDS), drawn, 1, seeds, slots)
 
 
+def count_noise(dtype: torch.dtype, seeds: Sequence[int], slots: Tensor) -> Noise:
+    """Return a standard normal number for each step, for the number of examples that were not clipped."""
+    make = lambda seed: Generator().manual_seed((SEEDS // 4 + seed) % SEEDS)  # noqa: E731
+    return Noise(make, lambda g: torch.randn(1, 1, generator=g, dtype=dtype), 1, seeds, slots)
+
+
 def generator(seed: int) -> Generator:
     """Return the noise generator of a seed; it differs from the generator of the batches."""
     return torch.Generator().manual_seed(SEEDS - 1 - seed)

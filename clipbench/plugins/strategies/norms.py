@@ -43,14 +43,15 @@ def tensor_norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     return (threshold / (n + 1e-6)).clamp(max=1), n > threshold
 
 
-@strategy(per="unit", search=(1e-3, 1e0), loose=math.inf)
-def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3) -> Scaling:
+@strategy(per="unit", search=(1e-3, 1e0), loose=math.inf, quiet=("p",))
+def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3, p: P = 2.0) -> Scaling:
     """Adaptive gradient clipping: bound the gradient norm of each unit by a fraction of the norm of its weights.
 
     g_u * c max(w_u, eps) / n_u where n_u > c max(w_u, eps)      Brock et al. 2021, arXiv:2102.06171; timm
 
     A unit is a row of a matrix, a filter, or a whole bias. The authors do not clip the last layer:
-    `exclude: [head]`.
+    `exclude: [head]`. `p` is that of both norms. Ports that sum over the first axis of a matrix of torch
+    (vballoli/nfnets-pytorch) clip its columns: `per: column`.
     """
     limit = threshold * w.clamp(min=eps)
     return torch.where(n <= limit, 1.0, limit / n.clamp(min=1e-6)), n > limit
