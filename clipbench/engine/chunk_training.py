@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.core import generators
 from clipbench.core.trial import Trial
 from clipbench.datasets import Stream
-from clipbench.engine import generators
 from clipbench.engine.chunk_result import ChunkResult
 from clipbench.engine.early_stop import EarlyStopping
 from clipbench.engine.gradients.workspace import Workspace

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from clipbench.compiler.native_program import NativeProgram, TensorAxes
+from clipbench.core import generators
 from clipbench.core.trial import Component, Training, Trial, Value
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine import generators
 from clipbench.engine.device_steps import DeviceSteps
 from clipbench.engine.gradients.looped import LoopedGradients
 from clipbench.engine.gradients.microbatches import Scope, scope_of

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from clipbench.core import generators
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine import generators
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.model.architecture import (
     Architecture,

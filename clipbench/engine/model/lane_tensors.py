@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clipbench.core import generators
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine import generators
 from clipbench.engine.inputs.random_draws import Draw, Found
 from clipbench.engine.lane_seeds import LaneSeeds
 from clipbench.engine.model.architecture import Architecture
