@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Choice:
     axes: tuple[tuple[str, Axis], ...]
     defaults: tuple[tuple[str, Any], ...]
     quiet: frozenset[str] = frozenset()  # options that are left out at their default
+    aside: frozenset[str] = frozenset()  # options that change no number
 
     @property
     def plugin(self) -> Plugin:
@@ -70,14 +71,17 @@ class Choice:
         """The component with these options, each of one value."""
         said = {name: value for name, value in options.items() if name not in self.quiet or self._differs(name, value)}
         label = self.label(options)
-        return Component.of(self.name, source=self.source, folder=self.folder, label=label, **said)
+        aside = tuple((name, said.pop(name)) for name in sorted(self.aside & said.keys()))
+        return replace(
+            Component.of(self.name, source=self.source, folder=self.folder, label=label, **said), aside=aside
+        )
 
     def label(self, options: Mapping[str, Any]) -> str:
         """Return the label: the name and the options that differ from their default, in the order of the YAML."""
         shown = [
             f"{name}={_shown(options[name])}"
             for name in dict.fromkeys([*(name for name, _ in self.axes), *options])
-            if name in options and name not in ("threshold", "fold") and self._differs(name, options[name])
+            if name in options and name not in {"threshold", "fold", *self.aside} and self._differs(name, options[name])
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
@@ -167,7 +171,9 @@ def _choice(name: Node, node: Node, options: dict[str, Node], kind: str, folder:
         axes["fold"] = Axis(tuple(range(folds[0])))
     own_folder = folder if plugin.source or plugin.files or "yaml_folder" in plugin.given else ""
     return Choice(
-        node.key, kind, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet
+        *(node.key, kind, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items())),
+        quiet=quiet,
+        aside=frozenset(name for name, spec in specs.items() if spec.aside),
     )
 
 
@@ -176,6 +182,8 @@ def _axis(node: Node, spec: OptionSpec, folder: str) -> Axis:
         return spec.axis(node)
     if not spec.kind:
         return read_axis(node, spec)
+    if spec.kind != "schedule":
+        return read_component_axis(node, spec.kind, folder, {None: None})
     axis = read_component_axis(node, spec.kind, folder, SCHEDULES, FOLLOWING)
     return Axis(tuple(None if value == CONSTANT else value for value in axis.values))
 

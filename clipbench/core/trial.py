@@ -34,6 +34,7 @@ class Component:
     source: str = ""  # hash of the user's own file; empty for a built-in
     folder: str = field(default="", compare=False)  # where `./file.py:function` is looked up
     label: str = field(default="", compare=False)  # with the options that a user set: `norm(per=tensor)`
+    aside: tuple[tuple[str, Value], ...] = field(default=(), compare=False)  # options that change no number
 
     @classmethod
     def of(cls, name: str, /, *, source: str = "", folder: str = "", label: str = "", **options: Any) -> Component:

@@ -20,7 +20,7 @@ from clipbench.engine.gradients.microbatches import BATCH, Scope
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.inputs.gradient_noise import try_noise
 from clipbench.engine.model.examination import Examination, examine
-from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, tensors_of
+from clipbench.engine.model.network import DTYPES, Batch, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
 from clipbench.errors import Findings, InputError, Problem, UnknownName, Unsupported, described, gather
 from clipbench.planning import arm_checks, group_checks, rehearsal
@@ -197,7 +197,7 @@ class _Preparation:
             what = "there are no data" if loaded is None else "a batch has all examples"
             raise self._error("train.accumulate", f"there are no batches to accumulate: {what}.", "Remove it.")
         if schedule.epoch_steps == 0 and loaded:
-            examples = len(loaded.train[0])
+            examples = loaded.size
             text = f"batch_size must be at most {examples}, the number of training examples, got {train.batch_size}."
             raise self._error("train.batch_size", text)
         return schedule
@@ -211,8 +211,8 @@ class _Preparation:
             example = _example(setting.dataset, DTYPES[setting.train.dtype])
             found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
             found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
-            streams = isinstance(setting.dataset, dataset.Stream)
-            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, streams))
+            endless = setting.dataset is not None and setting.dataset.size is None
+            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, endless))
         for problem in found:
             self.findings.add(self.experiment.place(problem.key), problem.text, problem.remedy)
 
@@ -290,8 +290,7 @@ def _built(model: Component, train: Training, loaded: Dataset | None) -> Network
 def _example(loaded: Dataset | None, dtype: torch.dtype) -> Batch:
     if loaded is None:
         return torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
-    x, y = (array[:4] for array in loaded.train)
-    return tensors_of((x, y), dtype)
+    return loaded.first_batch(dtype, 4)
 
 
 def _sentence(error: Exception) -> str:
