@@ -28,12 +28,10 @@ from clipbench.planning.activations import activations
 from clipbench.planning.constant_predictor import constants_of
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources
+from clipbench.planning.training_defaults import with_defaults
 from clipbench.plugins import registry
 
 T = TypeVar("T")
-
-AUTO = "auto"  # the loss is chosen by the data
-OUTPUT = "output"  # the model's output is the loss, so there are no metrics
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,9 @@ class _Preparation:
     ) -> _Setting:
         """Build the model and examine it in a few steps."""
         self._call(keys["model"], f"{model.name} cannot be built", lambda: build_model(model, loaded, seed=0))
-        train = _with_defaults(train, loaded, data)
+        train = with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)
+        self._try_augmentation(keys["data"], loaded, train, schedule)
         self._try_functions(train, schedule.steps)
         self._check_measures(train, loaded)
         try:
@@ -196,11 +195,23 @@ class _Preparation:
         if schedule.batches > 1 and (schedule.whole or loaded is None):
             what = "there are no data" if loaded is None else "a batch has all examples"
             raise self._error("train.accumulate", f"there are no batches to accumulate: {what}.", "Remove it.")
+        if train.epoch_steps and loaded and loaded.size is not None:
+            text = f"epoch_steps is only supported for data without end, and these have {loaded.size:,} examples."
+            raise self._error("train.epoch_steps", text, "Remove it.")
         if schedule.epoch_steps == 0 and loaded:
             examples = loaded.size
             text = f"batch_size must be at most {examples}, the number of training examples, got {train.batch_size}."
             raise self._error("train.batch_size", text)
         return schedule
+
+    def _try_augmentation(self, key: str, loaded: Dataset | None, train: Training, schedule: TrainingLength) -> None:
+        """Augment batches of all sizes that training has."""
+        if loaded is None or loaded.augment is None:
+            return
+        sizes = {size for step in (0, schedule.epoch_steps - 1) for size in schedule.batch_sizes(step)}
+        for size in sorted(sizes, reverse=True):
+            batch = partial(loaded.first_batch, DTYPES[train.dtype], size)
+            self._call(f"{key}.augment", "the data cannot be augmented", batch)
 
     def _check_arms(self, settings: Sequence[_Setting]) -> None:
         """Say what arms ask for that a model or its data do not have."""
@@ -266,20 +277,6 @@ def _undeclared(settings: Sequence[_Setting]) -> list[str]:
 
 def _shared(column: str) -> bool:
     return column.split(".")[0] in ("data", "model", "train")
-
-
-def _with_defaults(train: Training, loaded: Dataset | None, data: Component | None) -> Training:
-    """What a built-in data set is meant for; else classes are trained by cross entropy and judged by accuracy, real
-    targets by mse, and r2 beside it."""
-    classes = loaded is not None and loaded.classes
-    facts = registry.of("data", data).facts if data else {}
-    if train.loss.name == AUTO:
-        train = replace(train, loss=Component.of(facts.get("loss") or ("cross_entropy" if classes else "mse")))
-    if not train.metrics and loaded is not None and train.loss.name != OUTPUT:
-        meant = facts.get("metrics") or registry.of("loss", train.loss).facts.get("metrics")
-        names = meant or (("accuracy",) if classes else ("mse", "r2"))
-        train = replace(train, metrics=tuple(Component.of(name) for name in names))
-    return train
 
 
 def _built(model: Component, train: Training, loaded: Dataset | None) -> Network:
