@@ -179,9 +179,7 @@ class _Reading:
         fixed = [choice for choice in data if not choice.plugin.is_stream]
         for choice in fixed:
             self._check_split(choice)
-        known = [
-            choice for choice in fixed if not choice.plugin.source
-        ]  # the user's own may return an endless data set
+        known = [choice for choice in fixed if not choice.plugin.source]  # one's own may return endless data
         if known and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
             text = f"epoch_steps is only supported for streams, and {known[0].name} is not one."
             self.findings.add(self._place("train.epoch_steps"), text, "Remove it.")

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from clipbench.plugins.registry import DataProblem
 
@@ -48,8 +47,12 @@ def _together(name: str, values: Sequence[Any], numbers: Sequence[int]) -> Tenso
         if shape != shapes[0]:
             text = f"{name} of example {number} has the shape {shape}, and that of example {numbers[0]} {shapes[0]}."
             raise DataProblem(f"{text} All examples need one shape: resize, crop or pad them.")
-    tensor: Tensor = default_collate(list(values))
-    return numbers_of(tensor.detach())
+    return numbers_of(torch.stack([_tensor(value) for value in values]))
+
+
+def _tensor(value: Any) -> Tensor:
+    """Return a value as a tensor, of the type in which a `DataLoader` returns it."""
+    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
 
 
 def numbers_of(tensor: Tensor) -> Tensor:

@@ -283,7 +283,7 @@ def test_what_an_augmentation_must_not_do_is_said_at_its_place(own, tmp_path, na
     [
         ("flp", "unknown augmentation 'flp'. Did you mean `flip`?"),
         ({"name": "flip", "q": 1}, "flip has no option 'q'."),
-        ({"name": "flip", "p": 2}, "p must be at most 1, got 2"),
+        ({"name": "flip", "p": 2}, "data.augment.p: must be less than or equal to 1, got 2."),
         ({"p": 2}, "this augmentation has no `name`."),
     ],
 )
