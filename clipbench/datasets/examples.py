@@ -165,7 +165,7 @@ class _Requested(Dataset[Any]):
             return problem
 
 
-def loaded(dataset: Dataset[Any], sampler: Sequence[Request] | None, options: ReadOptions) -> Iterator[Batch]:
+def loaded(dataset: Dataset[Any], sampler: Sequence[Request] | None, options: ReadOptions) -> Iterator[Any]:
     """Yield what a data set of whole batches returns, read ahead in processes."""
     loader: DataLoader[Any] = DataLoader(
         dataset,

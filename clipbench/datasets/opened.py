@@ -20,6 +20,7 @@ from clipbench.plugins.registry import DataProblem
 
 # Examples that are read first: they show the memory that all take, and whether they are random.
 FIRST = 32
+ARRAYS = (np.ndarray, Tensor)
 
 
 def opened(found: Any, how: ReadOptions) -> Any:
@@ -41,7 +42,8 @@ def _opened(part: Any, how: ReadOptions) -> Any:
         return Passes(part, how)
     if isinstance(part, Dataset):
         return _of_dataset(part, how)
-    if isinstance(part, tuple | list) and len(part) == 2 and any(map(is_mapped, part)):
+    is_pair = isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(each, ARRAYS) for each in part)
+    if is_pair and (how.in_memory is False or any(map(is_mapped, part))):
         return _of_arrays(part[0], part[1], how)
     return part
 
@@ -75,7 +77,7 @@ def _tried(examples: TorchExamples) -> tuple[Arrays, bool]:
 
 
 def is_mapped(values: Any) -> bool:
-    """Whether an array or a tensor is mapped to memory from a file."""
+    """Whether an array or a tensor is mapped to memory from a file; of a private map, torch does not say it."""
     if isinstance(values, Tensor):
         return values.device.type == "cpu" and values.untyped_storage().filename is not None
     while isinstance(values, np.ndarray):

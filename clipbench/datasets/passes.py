@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset
 
@@ -16,6 +16,13 @@ from clipbench.datasets.read_options import ReadOptions
 from clipbench.plugins.registry import DataProblem
 
 MOST_WORKERS = 1
+
+
+class BatchOfPass(NamedTuple):
+    """A batch, and its place in the pass, from 0."""
+
+    place: int
+    batch: Batch
 
 
 class Passes:
@@ -36,11 +43,13 @@ class Passes:
         """The number of examples of a pass, if the data set has a length."""
         return len(self.dataset) if hasattr(self.dataset, "__len__") else None
 
-    def batches(self, number: int, size: int, ahead: bool = True) -> Iterator[Batch]:
-        """Yield the batches of a pass that is seeded with a number. Examples that fill no batch are left out."""
-        if ahead and self._options.processes:
-            return loaded(_Pass(self.dataset, number, size), None, self._options)
-        return map(_or_raise, iter(_Pass(self.dataset, number, size)))
+    def batches(self, number: int, size: int) -> Iterator[BatchOfPass]:
+        """Yield the batches of endlessly many passes, which are seeded with this number and those after it.
+
+        Examples of a pass that fill no batch are left out.
+        """
+        passes = _Batches(self.dataset, number, size)
+        return loaded(passes, None, self._options) if self._options.processes else map(_or_raise, passes)
 
     def first(self, number: int, most: int) -> Batch:
         """Return the first examples of a pass, at most so many."""
@@ -61,25 +70,33 @@ class Passes:
             yield batch_of(batch, range(first, first + len(batch)))
 
 
-class _Pass(IterableDataset[Any]):
-    """The batches of a pass, for a `DataLoader`; problems are yielded, because it would wrap them in text."""
+class _Batches(IterableDataset[Any]):
+    """The batches of passes, for a `DataLoader`; problems are yielded, because it would wrap them in text."""
 
     def __init__(self, dataset: IterableDataset[Any], number: int, size: int) -> None:
         self._dataset, self._number, self._size = dataset, number, size
 
-    def __iter__(self) -> Iterator[Batch | DataProblem]:
-        items = _items(self._dataset, self._number)
+    def __iter__(self) -> Iterator[BatchOfPass | DataProblem]:
         try:
-            for first in itertools.count(0, self._size):
-                batch = list(itertools.islice(items, self._size))
-                if len(batch) < self._size:
-                    return
-                yield batch_of(batch, range(first, first + self._size))
+            for number in itertools.count(self._number):
+                yield from self._of_pass(number)
         except DataProblem as problem:
             yield problem
 
+    def _of_pass(self, number: int) -> Iterator[BatchOfPass]:
+        items = _items(self._dataset, number)
+        for place in itertools.count():
+            batch = list(itertools.islice(items, self._size))
+            if len(batch) < self._size:
+                if place:
+                    return
+                text = f"a pass over the IterableDataset has less than a batch of {self._size} examples"
+                raise DataProblem(f"{text}: {len(batch)}.")
+            first = place * self._size
+            yield BatchOfPass(place, batch_of(batch, range(first, first + self._size)))
 
-def _or_raise(batch: Batch | DataProblem) -> Batch:
+
+def _or_raise(batch: BatchOfPass | DataProblem) -> BatchOfPass:
     if isinstance(batch, DataProblem):
         raise batch
     return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import textwrap
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from clipbench.datasets import DataProblem, NumberedDataset, read_options
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
+from tests.cli_helpers import records, train, write
 from tests.engine.test_training_options import ARMS, clip, column
 
 C = Component.of
@@ -459,3 +461,45 @@ def test_options_of_reading_change_neither_id_nor_label(tmp_path):
 
     plain = ids(f'{{name: "{HERE}:of_items"}}')
     assert plain == ids(f'{{name: "{HERE}:of_items", read: {{workers: 2, prefetch: 4, in_memory: true}}}}')
+
+
+COMMANDS = """
+    import os
+    from pathlib import Path
+
+    from tests.engine.test_torch_data import Endless, Points, Shaken
+
+    HERE = Path(__file__).parent
+
+
+    class Watched(Shaken):
+        def __getitem__(self, number):
+            (HERE / f"read-{os.getpid()}").touch()
+            return super().__getitem__(number)
+
+
+    def photos():
+        return {"train": Watched(), "val": Points(30, 1), "test": Points(30, 2)}
+
+
+    def passes():
+        return {"train": Endless(), "val": Points(30, 1), "test": Points(30, 2)}
+"""
+
+
+@pytest.mark.parametrize(("name", "workers"), [("photos", 2), ("passes", 1)])
+def test_the_command_reads_with_worker_processes_and_gets_the_same_numbers(tmp_path, name, workers):
+    found = []
+    for number in (0, workers):
+        folder = tmp_path / str(number)
+        data = {"name": f"./own.py:{name}", "read": {"workers": number}}
+        path = write(folder, data=data, clip=["none", {"name": "norm", "threshold": 0.5}], seeds=2)
+        (folder / "own.py").write_text(textwrap.dedent(COMMANDS))
+        train(path, folder / "results", "--workers", "2")
+        found.append(records(folder / "results" / "small"))
+        read_in = {file.name for file in folder.glob("read-*")}
+        if name == "photos":  # by the command, which looks at the data first, by its workers, or by workers of these
+            assert len(read_in) > (4 if number else 1)
+    assert len(found[0]) == 4
+    for measure in ("val/loss", "test/loss"):
+        np.testing.assert_array_equal(found[0].sort_values("seed")[measure], found[1].sort_values("seed")[measure])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from torch import Generator, Tensor
 from clipbench.core import generators
 from clipbench.datasets import DataProblem, Dataset, NumberedDataset, PassesDataset, Stream
 from clipbench.datasets.examples import Examples, Request, TensorExamples
+from clipbench.datasets.passes import BatchOfPass
 
 Batch = tuple[Tensor, Tensor]
 Generators = Mapping[int, Generator]  # of each seed
@@ -101,7 +103,7 @@ class _PassReader:
         self._begun = torch.zeros(len(seeds), dtype=torch.long)  # passes
         self._read = torch.zeros(len(seeds), dtype=torch.long)  # batches of the pass
         self.counters = {"passes": self._begun, "of_pass": self._read}
-        self._open: dict[int, Iterator[Batch]] = {}
+        self._open: dict[int, Iterator[BatchOfPass]] = {}
 
     def begin_epoch(self, sizes: Sequence[int], read: int, whole: bool) -> None:
         """A pass goes on over epochs."""
@@ -109,24 +111,18 @@ class _PassReader:
     def next_batch(self, seed: int, size: int) -> Batch:
         """Return the next batch of a seed, of this pass or else of the next one."""
         place = self._seeds.index(seed)
-        if seed not in self._open and self._begun[place]:  # go on with a pass of which some was read elsewhere
-            self._open[seed] = self._pass(seed, int(self._begun[place]))
-            for _ in range(int(self._read[place])):
-                next(self._open[seed])
-        batch = next(self._open.get(seed, iter(())), None)
-        if batch is None:
-            self._begun[place] += 1
-            self._read[place] = 0
-            self._open[seed] = self._pass(seed, int(self._begun[place]))
-            batch = next(self._open[seed], None)
-        if batch is None:
-            raise DataProblem(f"a pass over the IterableDataset has less than a batch of {size} examples.")
-        self._read[place] += 1
+        if seed not in self._open:
+            self._open[seed] = self._opened(seed, max(1, int(self._begun[place])), int(self._read[place]))
+        number, batch = next(self._open[seed])
+        self._begun[place] += number == 0
+        self._read[place] = number + 1
         _check(self._dataset, *batch, size)
         return batch
 
-    def _pass(self, seed: int, number: int) -> Iterator[Batch]:
-        return self._dataset.source.batches(OFFSET + generators.step_number(seed, number), self._size)
+    def _opened(self, seed: int, number: int, read: int) -> Iterator[BatchOfPass]:
+        """Return the batches from a pass on, of which some have been read."""
+        batches = self._dataset.source.batches(OFFSET + generators.step_number(seed, number), self._size)
+        return itertools.islice(batches, read, None)
 
 
 def _check(dataset: Dataset, x: Tensor, y: Tensor, size: int) -> None:
