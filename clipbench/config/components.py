@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,8 @@ class Choice:
         """The component with these options, each of one value."""
         said = {name: value for name, value in options.items() if name not in self.quiet or self._differs(name, value)}
         label = self.label(options)
-        aside = tuple((name, said.pop(name)) for name in sorted(self.aside & said.keys()))
-        return replace(
-            Component.of(self.name, source=self.source, folder=self.folder, label=label, **said), aside=aside
-        )
+        aside = {name: said.pop(name) for name in self.aside & said.keys()}
+        return Component.with_options(self.name, said, self.source, self.folder, label, aside)
 
     def label(self, options: Mapping[str, Any]) -> str:
         """Return the label: the name and the options that differ from their default, in the order of the YAML."""

@@ -22,7 +22,7 @@ from clipbench.errors import ClipbenchError, described
 from clipbench.plugins.registry import DataProblem
 
 
-class Request(NamedTuple):
+class BatchRequest(NamedTuple):
     """A batch that is to be read."""
 
     number: int  # seeds the global generators
@@ -35,10 +35,10 @@ class Examples(Protocol):
     def __len__(self) -> int:
         """Return their number."""
 
-    def read(self, request: Request) -> Batch:
+    def read(self, request: BatchRequest) -> Batch:
         """Return a batch."""
 
-    def batches(self, requests: Sequence[Request]) -> Iterator[Batch]:
+    def batches(self, requests: Sequence[BatchRequest]) -> Iterator[Batch]:
         """Return batches in the order of the requests, which may be read ahead."""
 
 
@@ -51,12 +51,12 @@ class TensorExamples:
     def __len__(self) -> int:
         return len(self._parts[0])
 
-    def read(self, request: Request) -> Batch:
+    def read(self, request: BatchRequest) -> Batch:
         """Return a batch."""
         x, y = (part.index_select(0, request.examples) for part in self._parts)
         return x, y
 
-    def batches(self, requests: Iterable[Request]) -> Iterator[Batch]:
+    def batches(self, requests: Iterable[BatchRequest]) -> Iterator[Batch]:
         """Return batches in the order of the requests."""
         return map(self.read, requests)
 
@@ -70,13 +70,13 @@ class MappedExamples:
     def __len__(self) -> int:
         return len(self.arrays[0])
 
-    def read(self, request: Request) -> Batch:
+    def read(self, request: BatchRequest) -> Batch:
         """Return a batch."""
         rows = request.examples.numpy()
         x, y = (numbers_of(torch.from_numpy(_native(array[rows]))) for array in self.arrays)
         return x, y
 
-    def batches(self, requests: Iterable[Request]) -> Iterator[Batch]:
+    def batches(self, requests: Iterable[BatchRequest]) -> Iterator[Batch]:
         """Return batches in the order of the requests."""
         return map(self.read, requests)
 
@@ -96,16 +96,16 @@ class ChosenExamples:
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def read(self, request: Request) -> Batch:
+    def read(self, request: BatchRequest) -> Batch:
         """Return a batch."""
         return self._examples.read(self._among_all(request))
 
-    def batches(self, requests: Sequence[Request]) -> Iterator[Batch]:
+    def batches(self, requests: Sequence[BatchRequest]) -> Iterator[Batch]:
         """Return batches in the order of the requests, which may be read ahead."""
         return self._examples.batches([self._among_all(request) for request in requests])
 
-    def _among_all(self, request: Request) -> Request:
-        return Request(request.number, self._chosen[request.examples])
+    def _among_all(self, request: BatchRequest) -> BatchRequest:
+        return BatchRequest(request.number, self._chosen[request.examples])
 
 
 class TorchExamples:
@@ -117,7 +117,7 @@ class TorchExamples:
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def read(self, request: Request) -> Batch:
+    def read(self, request: BatchRequest) -> Batch:
         """Return a batch; its items are read in order after the generators are seeded."""
         generators.seed_all(request.number)
         numbers = request.examples.tolist()
@@ -128,7 +128,7 @@ class TorchExamples:
             item = self.dataset[number]
         return checked_item(item, number)
 
-    def batches(self, requests: Sequence[Request]) -> Iterator[Batch]:
+    def batches(self, requests: Sequence[BatchRequest]) -> Iterator[Batch]:
         """Return batches in the order of the requests."""
         if not self._options.processes:
             return map(self.read, requests)
@@ -158,14 +158,14 @@ class _Requested(Dataset[Any]):
     def __init__(self, examples: TorchExamples) -> None:
         self._examples = examples
 
-    def __getitem__(self, request: Request) -> Batch | DataProblem:
+    def __getitem__(self, request: BatchRequest) -> Batch | DataProblem:
         try:
-            return self._examples.read(Request(*request))
+            return self._examples.read(BatchRequest(*request))
         except DataProblem as problem:
             return problem
 
 
-def loaded(dataset: Dataset[Any], sampler: Sequence[Request] | None, options: ReadOptions) -> Iterator[Any]:
+def loaded(dataset: Dataset[Any], sampler: Sequence[BatchRequest] | None, options: ReadOptions) -> Iterator[Any]:
     """Yield what a data set of whole batches returns, read ahead in processes."""
     loader: DataLoader[Any] = DataLoader(
         dataset,

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from clipbench.core.generators import States
 from clipbench.datasets.dataset import Arrays
-from clipbench.datasets.examples import Examples, MappedExamples, Request, TorchExamples
+from clipbench.datasets.examples import BatchRequest, Examples, MappedExamples, TorchExamples
 from clipbench.datasets.passes import Passes
 from clipbench.datasets.read_options import ReadOptions
 from clipbench.datasets.unloaded import bytes_of, in_memory, read_all, some_of
@@ -65,7 +65,7 @@ def _of_dataset(dataset: Dataset[Any], how: ReadOptions) -> Arrays | Examples:
 
 def _tried(examples: TorchExamples) -> tuple[Arrays, bool]:
     """Return the first examples, and whether they are random; refuse those that the global generators do not decide."""
-    request = Request(0, torch.arange(min(FIRST, len(examples))))
+    request = BatchRequest(0, torch.arange(min(FIRST, len(examples))))
     before = States.seeded(request.number)
     batches = [examples.read(request) for _ in range(2)]
     is_random = not States.now().are_those_of(before)

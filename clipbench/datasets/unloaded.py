@@ -11,7 +11,7 @@ import torch
 
 from clipbench.datasets.corrupt import KINDS
 from clipbench.datasets.dataset import Arrays, Dataset, check, fingerprint_of, pair_of
-from clipbench.datasets.examples import ChosenExamples, Examples, MappedExamples, Request, TorchExamples
+from clipbench.datasets.examples import BatchRequest, ChosenExamples, Examples, MappedExamples, TorchExamples
 from clipbench.datasets.passes import Passes
 from clipbench.datasets.read_options import MOST_BYTES, ReadOptions, shown
 from clipbench.datasets.split import PARTS, indices_of_parts, split_off
@@ -75,7 +75,7 @@ def read_all(examples: Examples, like: Arrays) -> Arrays:
     size = len(examples)
     pieces = torch.split(torch.arange(size), PIECE)
     x, y = (np.empty((size, *part.shape[1:]), part.dtype) for part in like)
-    batches = examples.batches([Request(number, piece) for number, piece in enumerate(pieces)])
+    batches = examples.batches([BatchRequest(number, piece) for number, piece in enumerate(pieces)])
     for piece, batch in zip(pieces, batches, strict=True):
         for name, whole, read in (("inputs", x, batch[0]), ("targets", y, batch[1])):
             if whole.shape[1:] != read.shape[1:]:
@@ -92,7 +92,7 @@ def read_all(examples: Examples, like: Arrays) -> Arrays:
 def some_of(examples: Examples, count: int) -> Arrays:
     """Return examples at equal distances as arrays."""
     rows = torch.linspace(0, len(examples) - 1, min(count, len(examples)), dtype=torch.float64).round().long()
-    x, y = (part.numpy() for part in examples.read(Request(0, rows)))
+    x, y = (part.numpy() for part in examples.read(BatchRequest(0, rows)))
     return x, y
 
 

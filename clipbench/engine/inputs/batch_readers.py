@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from clipbench.core import generators
 from clipbench.datasets import DataProblem, Dataset, NumberedDataset, PassesDataset, Stream
-from clipbench.datasets.examples import Examples, Request, TensorExamples
+from clipbench.datasets.examples import BatchRequest, Examples, TensorExamples
 from clipbench.datasets.passes import BatchOfPass
 
 Batch = tuple[Tensor, Tensor]
@@ -81,7 +81,7 @@ class _NumberedReader:
         cut = zip(*(torch.split(order[:used], list(sizes)) for order in orders), strict=True)
         self._batches = self._examples.batches(
             [
-                Request(OFFSET + generators.step_number(seed, number), rows)
+                BatchRequest(OFFSET + generators.step_number(seed, number), rows)
                 for number, of_seeds in enumerate(cut, read + 1)
                 for seed, rows in zip(self._drawing, of_seeds, strict=True)
             ]
