@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from clipbench.analysis.report_model import SearchResult
-from clipbench.cli.catalogue import families, formula_of
+from clipbench.cli.catalogue import COMMON, families, formula_of
 from clipbench.config.component_options import signature
 from clipbench.config.values import show
 from clipbench.core import measures
@@ -27,7 +27,6 @@ from tests.reporting.test_report import arm, reaching
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "experiments/quickstart.yaml"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMON = ("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "warmup")
 
 
 def pages() -> list[Path]:
@@ -215,6 +214,7 @@ TABLES = {
     "metrics": metrics,
     "schedules": lambda: formulas("schedule", "schedule"),
     "noise": lambda: formulas("noise", "distribution"),
+    "augmentations": lambda: formulas("augmentation", "augmentation"),
     "steps": lambda: measured("steps"),
     "epochs": lambda: measured("epochs"),
     "records": lambda: measured("records"),

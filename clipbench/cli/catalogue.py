@@ -20,15 +20,20 @@ KINDS = {
     "models": ("model", ""),
     "data": (
         "data",
-        "all take split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit, resize, folds, corrupt; streams: split",
+        "all take split: {val: 0.2, test: 0.2, seed: 0}, standardize, limit, resize, folds, corrupt, augment; streams: "
+        "split, augment",
     ),
     "optimizers": ("optimizer", "from torch.optim"),
     "losses": ("loss", "for `train.loss`; `output` where the output of the model is the loss"),
     "metrics": ("metric", "for `train.metrics`"),
     "schedules": ("schedule", "for `train.schedule`; all take warmup: steps"),
     "noise": ("noise", "for `train.noise`: distributions of the noise added to gradients"),
+    "augmentations": ("augmentation", "for `augment` of data: random changes of the batches that are trained on"),
 }
-COMMON = ("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "warmup")
+COMMON = (
+    *("exclude", "split", "standardize", "limit", "impute", "resize", "folds", "fold", "corrupt", "augment"),
+    "warmup",
+)
 # Files of strategies in the order in which they are listed: the common ones first.
 FAMILIES = ("norms", "elementwise", "skipping", "adaptive", "weights")
 LETTERS = (
@@ -73,7 +78,7 @@ def _entry(plugin: Plugin, width: int) -> Iterator[str]:
     if strategy:
         yield ""
     yield from _wrapped(formula or plugin.summary, indent, name)
-    if strategy or plugin.kind in ("model", "noise", "schedule"):
+    if strategy or plugin.kind in ("model", "noise", "schedule", "augmentation"):
         yield from _wrapped(plugin.summary if formula else "", indent)
     yield from _wrapped("; ".join(part for part in (_options(plugin), *_facts(plugin)) if part), indent)
     if strategy:

@@ -55,7 +55,7 @@ def _batches(loaded: Dataset | None, trial: Trial, device: str) -> Iterator[Batc
         yield from itertools.repeat((nothing, nothing))
     elif isinstance(loaded, Stream):
         while True:
-            x, y = loaded.batch(generator, loaded.size(trial.train.batch_size))
+            x, y = loaded.batch(generator, loaded.batch_size(trial.train.batch_size))
             yield x.to(device), y.to(device)
     else:
         x, y = (torch.as_tensor(part).to(device) for part in loaded.train)

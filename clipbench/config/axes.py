@@ -73,6 +73,7 @@ class OptionSpec:
     default: Any = REQUIRED
     takes_list: bool = False  # a list is one value, a list of lists an axis
     quiet: bool = False  # left out of labels and trial ids at its default
+    aside: bool = False  # changes no number, and is no part of labels and trial ids
     infinite: bool = False  # takes numbers that are not finite
     takes_default: bool = False  # even where its type excludes it: `def f(width: int = None)`
     reader: Callable[[Any], Any] | None = None  # validates where a type does not; raises InvalidValue

@@ -16,9 +16,13 @@ from clipbench.config.values import InvalidValue, effective_annotation, validate
 from clipbench.plugins.registry import REQUIRED, Option, Plugin
 
 # Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
-SECTIONS = {"split": "Write split: {val: 0.2, test: 0.2}.", "corrupt": "Write corrupt: {missing: 0.1}."}
+SECTIONS = {
+    "split": "Write split: {val: 0.2, test: 0.2}.",
+    "corrupt": "Write corrupt: {missing: 0.1}.",
+    "read": "Write read: {workers: 2}.",
+}
 # Options of data that are a fixed set of examples, which a stream is not.
-FIXED = ("standardize", "limit", "impute", "corrupt", "folds", "resize")
+FIXED = ("standardize", "limit", "impute", "corrupt", "folds", "resize", "read")
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +30,16 @@ NotNegative = Annotated[float, Field(ge=0)]
 NumberOf = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+AUGMENT = OptionSpec(
+    "augment", str | dict[str, Any] | None, None, quiet=True, kind="augmentation", words="an augmentation, or null"
+)
+# How the examples of a PyTorch data set, or of arrays in files, are read, by a data function of the user's own.
+READ = (
+    OptionSpec("read.workers", NumberOf, 0, quiet=True, aside=True),
+    OptionSpec("read.prefetch", AtLeastOne, 2, quiet=True, aside=True),
+    OptionSpec("read.in_memory", bool | None, None, quiet=True, aside=True),
+)
 
 
 def signature(plugin: Plugin) -> dict[str, OptionSpec]:
@@ -74,6 +88,7 @@ def _common(plugin: Plugin) -> dict[str, OptionSpec]:
             OptionSpec("split.val", NumberOf, 1000),
             OptionSpec("split.test", NumberOf, 10000),
             OptionSpec("split.seed", NumberOf, 0),
+            AUGMENT,
         )
     elif plugin.kind == "data":
         meant = bool(plugin.facts.get("standardize", False))
@@ -92,6 +107,8 @@ def _common(plugin: Plugin) -> dict[str, OptionSpec]:
             OptionSpec("corrupt.outliers", Share, 0.0, quiet=True),
             OptionSpec("corrupt.noise", NotNegative, 0.0, quiet=True),
             OptionSpec("corrupt.seed", NumberOf, 0, quiet=True),
+            AUGMENT,
+            *(READ if ":" in plugin.name and not plugin.facts.get("library") else ()),
         )
     elif plugin.kind == "strategy":
         added = arm_options(plugin)

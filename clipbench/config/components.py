@@ -38,6 +38,7 @@ class Choice:
     axes: tuple[tuple[str, Axis], ...]
     defaults: tuple[tuple[str, Any], ...]
     quiet: frozenset[str] = frozenset()  # options that are left out at their default
+    aside: frozenset[str] = frozenset()  # options that change no number
 
     @property
     def plugin(self) -> Plugin:
@@ -69,17 +70,18 @@ class Choice:
     def component(self, options: Mapping[str, Any]) -> Component:
         """The component with these options, each of one value."""
         said = {name: value for name, value in options.items() if name not in self.quiet or self._differs(name, value)}
-        component = Component.of(self.name, source=self.source, folder=self.folder, label=self.label(options), **said)
         own = options.keys() & self.plugin.options.keys() - said.keys()
-        left_out = tuple((name, options[name]) for name in sorted(own))
-        return replace(component, left_out=left_out)
+        left_out = {name: options[name] for name in sorted(own)}
+        aside = {name: said.pop(name) for name in self.aside & said.keys()}
+        component = Component.with_options(self.name, said, self.source, self.folder, self.label(options), aside)
+        return replace(component, left_out=tuple(left_out.items()))
 
     def label(self, options: Mapping[str, Any]) -> str:
         """Return the label: the name and the options that differ from their default, in the order of the YAML."""
         shown = [
             f"{name}={_shown(options[name])}"
             for name in dict.fromkeys([*(name for name, _ in self.axes), *options])
-            if name in options and name not in ("threshold", "fold") and self._differs(name, options[name])
+            if name in options and name not in {"threshold", "fold", *self.aside} and self._differs(name, options[name])
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
@@ -169,7 +171,9 @@ def _choice(name: Node, node: Node, options: dict[str, Node], kind: str, folder:
         axes["fold"] = Axis(tuple(range(folds[0])))
     own_folder = folder if plugin.source or plugin.files or "yaml_folder" in plugin.given else ""
     return Choice(
-        node.key, kind, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items()), quiet
+        *(node.key, kind, plugin.name, plugin.source, own_folder, tuple(axes.items()), tuple(defaults.items())),
+        quiet=quiet,
+        aside=frozenset(name for name, spec in specs.items() if spec.aside),
     )
 
 
@@ -178,6 +182,8 @@ def _axis(node: Node, spec: OptionSpec, folder: str) -> Axis:
         return spec.axis(node)
     if not spec.kind:
         return read_axis(node, spec)
+    if spec.kind != "schedule":
+        return read_component_axis(node, spec.kind, folder, {None: None})
     axis = read_component_axis(node, spec.kind, folder, SCHEDULES, FOLLOWING)
     return Axis(tuple(None if value == CONSTANT else value for value in axis.values))
 

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 # Paths that an editor may offer.
 _SEARCHED = ("optimizer.lr", "clip.threshold")
-_OF_TRAIN = ("loss", "metric", *OF_COMPONENTS)
+_INNER = ("loss", "metric", *OF_COMPONENTS, "augmentation")  # kinds that are options of sections
 _OWN = {"type": "string", "pattern": ":"}  # package.module:function or ./file.py:function
 _ENDS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _POINTS = {"type": "integer", "minimum": 1, "maximum": MOST_POINTS, "default": 5}
@@ -55,7 +55,7 @@ def experiment_schema() -> Json:
     definitions: Json = document["$defs"]
     definitions["Train"]["properties"] = _train(definitions["Train"]["properties"])
     definitions["Sweep"]["properties"]["search"] = _search()
-    kinds = {kind: _component(kind) for kind in (*KINDS.values(), *_OF_TRAIN)}
+    kinds = {kind: _component(kind) for kind in (*KINDS.values(), *_INNER)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "clipbench experiment",
@@ -96,7 +96,8 @@ def _options(kind: str, name: str) -> Json:
 
 def _option(spec: OptionSpec) -> Json:
     if spec.kind:
-        value: Json = {"anyOf": [{"enum": [None, *FOLLOWING]}, _ref(spec.kind)]}
+        words = [None, *FOLLOWING] if spec.kind == "schedule" else [None]
+        value: Json = {"anyOf": [{"enum": words}, _ref(spec.kind)]}
     else:
         value = json_schema(spec.annotation)
         value.pop("title", None)

@@ -179,8 +179,9 @@ class _Reading:
         fixed = [choice for choice in data if not choice.plugin.is_stream]
         for choice in fixed:
             self._check_split(choice)
-        if fixed and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
-            text = f"epoch_steps is only supported for streams, and {fixed[0].name} is not one."
+        known = [choice for choice in fixed if not choice.plugin.source]  # one's own may return endless data
+        if known and axes and axes.get("epoch_steps", Axis((None,))).values != (None,):
+            text = f"epoch_steps is only supported for streams, and {known[0].name} is not one."
             self.findings.add(self._place("train.epoch_steps"), text, "Remove it.")
 
     def _check_split(self, data: Choice) -> None:

@@ -48,9 +48,10 @@ def resolved(experiment: Experiment) -> str:
 
 def _components(experiment: Experiment) -> Iterator[Choice | Component]:
     """Everything that may be the user's own."""
-    yield from itertools.chain(*experiment.choices.values())
-    arms = itertools.chain.from_iterable(choice.axes for choice in experiment.choices["clip"])
-    axes = itertools.chain(experiment.train_axes.values(), (axis for _, axis in arms))
+    choices = list(itertools.chain(*experiment.choices.values()))
+    yield from choices
+    options = itertools.chain.from_iterable(choice.axes for choice in choices)
+    axes = itertools.chain(experiment.train_axes.values(), (axis for _, axis in options))
     for value in itertools.chain(*(axis.values for axis in axes)):
         several = value if isinstance(value, tuple) else (value,)
         yield from (component for component in several if isinstance(component, Component))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Union
@@ -35,11 +35,27 @@ class Component:
     folder: str = field(default="", compare=False)  # where `./file.py:function` is looked up
     label: str = field(default="", compare=False)  # with the options that a user set: `norm(per=tensor)`
     left_out: tuple[tuple[str, Value], ...] = field(default=(), compare=False)  # options that are no part of an id
+    aside: tuple[tuple[str, Value], ...] = field(default=(), compare=False)  # options that change no number
 
     @classmethod
     def of(cls, name: str, /, *, source: str = "", folder: str = "", label: str = "", **options: Any) -> Component:
-        frozen = tuple(sorted((key, _freeze(value)) for key, value in options.items()))
-        return cls(name, frozen, source, folder, label or name)
+        return cls.with_options(name, options, source=source, folder=folder, label=label)
+
+    @classmethod
+    def with_options(
+        cls,
+        name: str,
+        options: Mapping[str, Any],
+        source: str = "",
+        folder: str = "",
+        label: str = "",
+        aside: Mapping[str, Any] | None = None,
+    ) -> Component:
+        """Return a component whose options may have any names."""
+        frozen, beside = (
+            tuple(sorted((key, _freeze(value)) for key, value in given.items())) for given in (options, aside or {})
+        )
+        return cls(name, frozen, source, folder, label or name, aside=beside)
 
     def __getitem__(self, option: str) -> Value:
         return self.as_dict()[option]

@@ -8,7 +8,6 @@ import numpy as np
 
 from clipbench.datasets.dataset import Arrays, Dataset, is_labels
 from clipbench.datasets.frames import drop
-from clipbench.datasets.stream import Stream
 
 # The largest ratio of the standard deviations of two inputs, and the range of those of targets.
 MOST_RATIO = 1000.0
@@ -22,11 +21,11 @@ STANDARDIZE = "Write `standardize: true`."
 
 
 def advice(dataset: Dataset, standardized: bool, margin: float | None = None) -> Iterator[str]:
-    """Yield what is probably wrong with the data of an experiment; nothing about a stream.
+    """Yield what is probably wrong with the data of an experiment; nothing about data that are not in memory.
 
     `margin` is the smallest one of the report and of its claims about the accuracy.
     """
-    if isinstance(dataset, Stream):
+    if not dataset.in_memory:
         return
     parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     there = {name: part for name, part in parts.items() if part}

@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from clipbench.datasets.augmentation import Augmentation
 from clipbench.datasets.frames import inputs_of, is_table, targets_of
+from clipbench.datasets.items import Batch
+from clipbench.errors import Unsupported
 from clipbench.plugins.registry import DataProblem
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -17,19 +23,66 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The three parts of a data set; val and test may be missing."""
+    """The three parts of a data set; val and test may be missing.
+
+    Where the training examples are not in memory, `train` has some of them, which show shapes and classes.
+    """
 
     train: Arrays
     val: Arrays | None
     test: Arrays | None
     fingerprint: str
     names: tuple[str, ...] = field(default=(), kw_only=True)  # of the columns of a table, one for each input
+    augment: Augmentation | None = field(default=None, kw_only=True)  # changes the batches that are trained on
+    fewest_outputs: int = field(default=0, kw_only=True)  # classes that are known to be there
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all training examples are in `train`."""
+        return True
+
+    @property
+    def size(self) -> int | None:
+        """The number of training examples; None if it is not known."""
+        return len(self.train[0])
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether the engine is given the examples of each batch: their numbers do not say enough."""
+        return not self.in_memory or self.augment is not None
 
     @property
     def examples(self) -> dict[str, int]:
         """The number of examples of each part."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: len(part[0]) for name, part in parts.items() if part}
+        found = {name: len(part[0]) for name, part in parts.items() if part}
+        return found if self.size is None else found | {"train": self.size}
+
+    def first_batch(self, dtype: torch.dtype, size: int, start: int = 0) -> Batch:
+        """Return a batch of that size as a model is trained on it, from the example `start` on, again and again."""
+        rows = np.arange(start, start + size) % len(self.train[0])
+        x, y = (in_type(torch.as_tensor(part[rows]), dtype) for part in self.train)
+        return self.augment.try_on(x, y) if self.augment else (x, y)
+
+    def check_batch(self, x: Tensor, y: Tensor, size: int) -> None:
+        """Raise an error if a batch has other shapes than expected, or classes or tokens that no example had."""
+        for name, got, example in (("inputs", x, self.train[0]), ("targets", y, self.train[1])):
+            if got.shape != (size, *example.shape[1:]):
+                text = f"all batches must have the same shape: expected {name} {(size, *example.shape[1:])}"
+                raise DataProblem(f"{text}, got {tuple(got.shape)}.")
+        for name, values, known in (("class", y, self._classes), ("token", x, self._tokens)):
+            if known and int(values.max()) >= known:
+                text = f"{name} {int(values.max())} was drawn, but the first examples, validation and test have only"
+                remedy = "Draw so many that all of them occur: `split: {test: 100000}`."
+                raise Unsupported(f"{text} 0 to {known - 1}.", remedy, "data")
+
+    @cached_property
+    def _classes(self) -> int:
+        return self.outputs if self.classes else 0
+
+    @cached_property
+    def _tokens(self) -> int:
+        return self.tokens
 
     @property
     def classes(self) -> bool:
@@ -59,8 +112,13 @@ class Dataset:
     def outputs(self) -> int:
         """The number of classes, or of targets."""
         if self.classes:
-            return self._largest(1) + 1
+            return max(self._largest(1) + 1, self.fewest_outputs)
         return 1 if self.train[1].ndim == 1 else int(self.train[1].shape[1])
+
+
+def in_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return real numbers in the type of training."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def pair_of(given: Any) -> Arrays:

@@ -19,7 +19,8 @@ def whole_path(path: str, folder: str) -> str:
 
 
 def stamps(component: Component, plugin: Plugin) -> tuple[tuple[int, int], ...]:
-    """Return the modification time and size of each file, which change when its content does."""
+    """Return the time of modification and size of each file, and of all files in a folder."""
     named = [value for name, value in component.options if name in plugin.files and value]
     paths = [Path(component.folder) / Path(str(path)).expanduser() for path in named]
-    return tuple((stat.st_mtime_ns, stat.st_size) for stat in (path.stat() for path in paths if path.exists()))
+    files = [file for path in paths for file in (path, *sorted(path.rglob("*")))]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in files if file.exists()))

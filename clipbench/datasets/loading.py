@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from clipbench.core import generators
 from clipbench.core.trial import Component, Value
 from clipbench.datasets import frames
+from clipbench.datasets.augmentation import Augmentation
 from clipbench.datasets.corrupt import corrupted
 from clipbench.datasets.dataset import Dataset, check, fingerprint_of
 from clipbench.datasets.file_stamps import stamps, whole_path
+from clipbench.datasets.opened import is_unloaded, opened
 from clipbench.datasets.preprocess import imputed, resized, standardized
+from clipbench.datasets.read_options import ReadOptions
 from clipbench.datasets.split import parts_of
 from clipbench.datasets.stream import open_stream
+from clipbench.datasets.unloaded import unloaded
 from clipbench.plugins import registry
 from clipbench.plugins.registry import DataProblem
 
 # Options that data sets take beside their own, and sections of such options.
-COMMON = ("standardize", "limit", "impute", "resize", "folds", "fold")
-SECTIONS = ("split.", "corrupt.")
+COMMON = ("standardize", "limit", "impute", "resize", "folds", "fold", "augment")
+SECTIONS = ("split.", "corrupt.", "read.")
 
 
 def load(component: Component) -> Dataset:
     """Return the data that a component names; cached, because every chunk of a cohort needs them."""
     written = stamps(component, registry.of("data", component))
-    return _kept(component, component.folder, written)  # a user's function may read files beside it
+    return _kept(component, component.folder, component.aside, written)  # a user's function may read files beside it
 
 
 @lru_cache(maxsize=4)
-def _kept(component: Component, folder: str, written: tuple[tuple[int, int], ...]) -> Dataset:
+def _kept(component: Component, folder: str, aside: object, written: tuple[tuple[int, int], ...]) -> Dataset:
     return read(component)
 
 
 def read(component: Component) -> Dataset:
     """Return the data that a component names, without the cache."""
     plugin = registry.of("data", component)
-    own = {name: value for name, value in component.options if name in plugin.options or not _is_common(name)}
-    options = {name: value for name, value in component.options if name not in own}
+    given = dict((*component.options, *component.aside))
+    own = {name: value for name, value in given.items() if name in plugin.options or not _is_common(name)}
+    options = {name: value for name, value in given.items() if name not in own}
     own |= {name: whole_path(str(own[name]), component.folder) for name in plugin.files if own.get(name)}
-    given = {**own, **_facts(component, plugin, options)}
-    if plugin.is_stream:
-        return open_stream(plugin, given, options)
-    found = plugin.function(**given)
+    arguments = {**own, **_facts(component, plugin, options)}
+    with generators.preserved():
+        found = open_stream(plugin, arguments, options) if plugin.is_stream else _fixed(plugin, arguments, options)
+    augment = options.get("augment")
+    return replace(found, augment=Augmentation(augment, found.outputs)) if isinstance(augment, Component) else found
+
+
+def _fixed(plugin: registry.Plugin, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Dataset:
+    """Return the data of a function that returns examples, split and preprocessed."""
+    how = ReadOptions.of(options)
+    found = opened(plugin.function(**arguments), how)
+    if is_unloaded(found):
+        return unloaded(found, options, how)
     names = _check_tables(found, bool(options.get("impute")))
     parts = parts_of(found, options)
     limit = options.get("limit")

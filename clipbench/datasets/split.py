@@ -26,51 +26,59 @@ def parts_of(given: Any, options: Mapping[str, Any]) -> dict[str, Arrays]:
     x, y = pair_of(given)
     if len(x) != len(y):
         raise DataProblem(f"x and y must have the same length, got {len(x)} and {len(y)}.")
+    return {name: (x[chosen], y[chosen]) for name, chosen in indices_of_parts(len(x), y, options).items()}
+
+
+def indices_of_parts(examples: int, y: np.ndarray | None, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the indices of the examples of each part, stratified by class if the targets are known."""
     shares = {name: float(options.get(f"split.{name}", 0.2)) for name in ("test", "val")}
-    kept, parts, seed = np.arange(len(x)), {}, options.get("split.seed", 0)
+    kept, parts, seed = np.arange(examples), {}, options.get("split.seed", 0)
     if options.get("folds") is not None:
-        kept, fold = _fold(y, options["folds"], options["fold"], seed)
-        parts["test"] = (x[fold], y[fold])
+        kept, parts["test"] = _fold(examples, y, options["folds"], options["fold"], seed)
         shares["test"] = 0.0
-    return parts | _split(x, y, kept, shares, seed)
+    return parts | split_off(examples, y, kept, shares, seed)
 
 
 def _val_of_train(parts: Mapping[str, Arrays], share: object, seed: int) -> dict[str, Arrays]:
     """Split the val part from the training part where it is given as a share."""
     x, y = parts["train"]
-    return _split(x, y, np.arange(len(x)), {"val": share}, seed) if isinstance(share, float) else {}
+    if not isinstance(share, float):
+        return {}
+    chosen = split_off(len(x), y, np.arange(len(x)), {"val": share}, seed)
+    return {name: (x[rows], y[rows]) for name, rows in chosen.items()}
 
 
-def _fold(y: np.ndarray, folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _fold(examples: int, y: np.ndarray | None, folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices outside and inside one of `folds` equal parts, stratified by class."""
-    if len(y) < folds:
-        raise DataProblem(f"{len(y)} examples are too few for {folds} folds.")
-    if _is_classes(y) and np.unique(y, return_counts=True)[1].min() >= folds:
+    if examples < folds:
+        raise DataProblem(f"{examples} examples are too few for {folds} folds.")
+    if y is not None and _is_classes(y) and np.unique(y, return_counts=True)[1].min() >= folds:
         return stratified_fold(y, folds, fold, seed)
-    return random_fold(len(y), folds, fold, seed)
+    return random_fold(examples, folds, fold, seed)
 
 
-def _split(x: np.ndarray, y: np.ndarray, kept: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, Arrays]:
-    """Split shares of all examples from those that are kept, stratified by class."""
+def split_off(
+    examples: int, y: np.ndarray | None, kept: np.ndarray, shares: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Return the indices of shares of all examples, taken from those that are kept, and of the rest as `train`."""
     parts = {}
     for name, share in shares.items():
-        size = round(share * len(x))
+        size = round(share * examples)
         if share:
             if not 0 < size < len(kept):
-                raise DataProblem(f"{len(x)} examples are too few for a {name} part of {share:g}.")
-            rest, part = _part(y[kept], size, seed)
-            parts[name] = (x[kept[part]], y[kept[part]])
-            kept = kept[rest]
-    return {"train": (x[kept], y[kept]), **parts}
+                raise DataProblem(f"{examples} examples are too few for a {name} part of {share:g}.")
+            rest, part = _part(len(kept), None if y is None else y[kept], size, seed)
+            parts[name], kept = kept[part], kept[rest]
+    return {"train": kept, **parts}
 
 
-def _part(y: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _part(examples: int, y: np.ndarray | None, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices outside and inside a part, stratified unless a class has too few examples."""
-    if _is_classes(y):
+    if y is not None and _is_classes(y):
         counts = np.unique(y, return_counts=True)[1]
         if counts.min() >= 2 and len(counts) <= min(size, len(y) - size):
             return stratified_part(y, size, seed)
-    return random_part(len(y), size, seed)
+    return random_part(examples, size, seed)
 
 
 def _is_classes(y: np.ndarray) -> bool:

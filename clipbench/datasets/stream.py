@@ -5,17 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Generator, Tensor
 
 from clipbench.datasets.dataset import Arrays, Dataset, check, fingerprint_of, pair_of
-from clipbench.errors import Unsupported
+from clipbench.datasets.items import numbers_of
 from clipbench.plugins.registry import DataProblem, Plugin
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
 # Default sizes of validation and test.
 SIZES = {"val": 1000, "test": 10000}
@@ -31,7 +29,22 @@ class Stream(Dataset):
     function: Callable[..., Any]  # of a generator, and a batch size if it takes one
     takes_size: bool
 
-    def size(self, asked: int | None) -> int:
+    @property
+    def in_memory(self) -> bool:
+        """Whether all training examples are in `train`."""
+        return False
+
+    @property
+    def size(self) -> int | None:
+        """The number of training examples: there is no last one."""
+        return None
+
+    @property
+    def pass_examples(self) -> int | None:
+        """The number of examples of a pass over the data: there is no end of it."""
+        return None
+
+    def batch_size(self, asked: int | None) -> int:
         """Return the batch size: the one asked for, or that of the stream if it is fixed."""
         if not self.takes_size:
             return len(self.train[0])
@@ -41,41 +54,25 @@ class Stream(Dataset):
 
     def batch(self, generator: Generator, size: int) -> tuple[Tensor, Tensor]:
         """The next examples of the generator, as tensors."""
-        import torch
-
         given = self.function(generator=generator, **_sizes(self.takes_size, size))
-        x, y = (_long(torch.as_tensor(values)) for values in given)
-        if x.shape != (size, *self.train[0].shape[1:]) or y.shape != (size, *self.train[1].shape[1:]):
-            expected = (size, *self.train[0].shape[1:])
-            raise DataProblem(
-                f"all batches must have the same shape: expected inputs {expected}, got {tuple(x.shape)}."
-            )
-        for name, values, known in (("class", y, self._classes), ("token", x, self._tokens)):
-            if known and int(values.max()) >= known:
-                text = f"{name} {int(values.max())} was drawn, but the first examples, validation and test have only"
-                remedy = "Draw so many that all of them occur: `split: {test: 100000}`."
-                raise Unsupported(f"{text} 0 to {known - 1}.", remedy, "data")
+        x, y = (numbers_of(torch.as_tensor(values)) for values in given)
+        self.check_batch(x, y, size)
         return x, y
-
-    @cached_property
-    def _classes(self) -> int:
-        return self.outputs if self.classes else 0
-
-    @cached_property
-    def _tokens(self) -> int:
-        return self.tokens
 
 
 def open_stream(plugin: Plugin, own: Mapping[str, Any], options: Mapping[str, Any]) -> Stream:
     """Open a stream and draw validation and test by `split.seed`, apart from what the seeds of trials draw."""
 
-    def function(**given: Any) -> Any:
-        return plugin.function(**given, **own)
+    def of_part(name: str) -> Callable[..., Any]:
+        given = {**own, "part": name} if "part" in plugin.given else own
+        return lambda **drawn: plugin.function(**drawn, **given)
 
-    takes_size = "batch_size" in plugin.given
+    function, takes_size = of_part("train"), "batch_size" in plugin.given
     seed = options.get("split.seed", 0)
     sizes = {name: int(options.get(f"split.{name}", size)) for name, size in SIZES.items()}
-    parts = {name: _drawn(function, takes_size, _seed_of(name, seed), size) for name, size in sizes.items() if size}
+    parts = {
+        name: _drawn(of_part(name), takes_size, _seed_of(name, seed), size) for name, size in sizes.items() if size
+    }
     first, again = (_first(function, takes_size) for _ in range(2))
     if fingerprint_of({"train": first}) != fingerprint_of({"train": again}):
         raise DataProblem("the stream returns different examples for the same seed. Draw all of them from `generator`.")
@@ -118,10 +115,4 @@ def _sizes(takes_size: bool, size: int) -> dict[str, int]:
 
 
 def _generator(seed: int) -> Generator:
-    import torch
-
     return torch.Generator().manual_seed(seed)
-
-
-def _long(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_floating_point() else tensor.long()

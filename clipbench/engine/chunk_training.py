@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.core import generators
 from clipbench.core.trial import Trial
-from clipbench.datasets import Stream
-from clipbench.engine import generators
 from clipbench.engine.chunk_result import ChunkResult
 from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.early_stop import EarlyStopping
@@ -80,7 +79,8 @@ class ChunkTraining:
         state.add("", {"checked": torch.from_numpy(status.checked)}, (), axis=None)
         for number, noise in enumerate(self._noises):
             state.add(f"noise{number}.", {"drawn": noise.drawn, "used": noise.used}, (), axis=None)
-        sources = {"batches": self._source.generators}
+        state.add("batches.", self._source.counters, (), axis=None)
+        sources = dict(self._source.generators)
         sources |= {f"noise{number}": noise.generators for number, noise in enumerate(self._noises)}
         state.generators = {f"{kind}.{seed}": g for kind, each in sources.items() for seed, g in each.items()}
         return state
@@ -260,7 +260,7 @@ class ChunkTraining:
         return ChunkResult(
             trials=self.trials,
             length=self.length,
-            fresh=isinstance(self.workspace.dataset, Stream),
+            fresh=self.workspace.dataset is not None and self.workspace.dataset.size is None,
             steps=steps,
             epochs={name: curve[:epochs] for name, curve in self.epochs.items()},
             finals=finals,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from clipbench.engine import generators
+from clipbench.core import generators
 from clipbench.engine.model.network import Network
 
 # So many examples of a part are enough, and limit the cost.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from clipbench.core import generators
 from clipbench.core.parameter_groups import MATCH, number_of_group
 from clipbench.core.trial import Component
-from clipbench.engine import generators
 from clipbench.engine.model.lane_tensors import LaneTensors
 from clipbench.errors import Unsupported, blamed
 from clipbench.plugins import registry

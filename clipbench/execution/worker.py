@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -25,6 +26,8 @@ def serve(connection: Connection, place: int) -> None:
     """Run tasks until the parent closes the connection; workers of different places use different GPUs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.dup2(2, 1)  # the prints of a user's function must not mix with the tables
+    # A data loader has processes of its own, which end when this one does; a daemon must not start any.
+    multiprocessing.current_process().daemon = False
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # One thread each, as many processes as cores: kernels this small gain nothing from more threads.
     torch.set_num_threads(1)

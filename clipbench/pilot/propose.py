@@ -60,7 +60,7 @@ def _candidate(plugin: Plugin, folder: str) -> Component:
         raise UnknownName(f"{plugin.name} does not declare where it looks.", remedy)
     slots = [slot for slot in signature(plugin).values() if slot.name != "threshold"]
     options = {slot.name: slot.default for slot in slots if not slot.required and not slot.quiet}
-    return Component.of(plugin.name, source=plugin.source, folder=folder if plugin.source else "", **options)
+    return Component.with_options(plugin.name, options, plugin.source, folder if plugin.source else "")
 
 
 def propose(rules: Sequence[Component], seen: Sequence[GradientStatistics]) -> list[Proposal]:

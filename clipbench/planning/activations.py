@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from clipbench.engine import generators
+from clipbench.core import generators
 from clipbench.engine.layers.replace import layers_for_many
 from clipbench.engine.model.network import Batch, Network
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from clipbench.core import generators
 from clipbench.core.parameter_groups import matches
 from clipbench.core.trial import Component, Value
-from clipbench.engine import generators
 from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
 from clipbench.engine.clipping.threshold_groups import groups_of_arm, threshold_groups

@@ -20,7 +20,7 @@ from clipbench.engine.gradients.microbatches import BATCH, Scope
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.inputs.gradient_noise import try_noise
 from clipbench.engine.model.examination import Examination, examine
-from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, tensors_of
+from clipbench.engine.model.network import DTYPES, Batch, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
 from clipbench.errors import Findings, InputError, Problem, UnknownName, Unsupported, described, gather
 from clipbench.planning import arm_checks, group_checks, rehearsal
@@ -28,12 +28,10 @@ from clipbench.planning.activations import activations
 from clipbench.planning.constant_predictor import constants_of
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.source_files import sources
+from clipbench.planning.training_defaults import with_defaults
 from clipbench.plugins import registry
 
 T = TypeVar("T")
-
-AUTO = "auto"  # the loss is chosen by the data
-OUTPUT = "output"  # the model's output is the loss, so there are no metrics
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,9 @@ class _Preparation:
     ) -> _Setting:
         """Build the model and examine it in a few steps."""
         self._call(keys["model"], f"{model.name} cannot be built", lambda: build_model(model, loaded, seed=0))
-        train = _with_defaults(train, loaded, data)
+        train = with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)
+        self._try_augmentation(keys["data"], loaded, train, schedule)
         self._try_functions(train, schedule.steps)
         self._check_measures(train, loaded)
         try:
@@ -196,11 +195,23 @@ class _Preparation:
         if schedule.batches > 1 and (schedule.whole or loaded is None):
             what = "there are no data" if loaded is None else "a batch has all examples"
             raise self._error("train.accumulate", f"there are no batches to accumulate: {what}.", "Remove it.")
+        if train.epoch_steps and loaded and loaded.size is not None:
+            text = f"epoch_steps is only supported for data without end, and these have {loaded.size:,} examples."
+            raise self._error("train.epoch_steps", text, "Remove it.")
         if schedule.epoch_steps == 0 and loaded:
-            examples = len(loaded.train[0])
+            examples = loaded.size
             text = f"batch_size must be at most {examples}, the number of training examples, got {train.batch_size}."
             raise self._error("train.batch_size", text)
         return schedule
+
+    def _try_augmentation(self, key: str, loaded: Dataset | None, train: Training, schedule: TrainingLength) -> None:
+        """Augment batches of all sizes that training has."""
+        if loaded is None or loaded.augment is None:
+            return
+        sizes = {size for step in (0, schedule.epoch_steps - 1) for size in schedule.batch_sizes(step)}
+        for size in sorted(sizes, reverse=True):
+            batch = partial(loaded.first_batch, DTYPES[train.dtype], size)
+            self._call(f"{key}.augment", "the data cannot be augmented", batch)
 
     def _check_arms(self, settings: Sequence[_Setting]) -> None:
         """Say what arms ask for that a model or its data do not have."""
@@ -211,8 +222,8 @@ class _Preparation:
             example = _example(setting.dataset, DTYPES[setting.train.dtype])
             found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
             found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
-            streams = isinstance(setting.dataset, dataset.Stream)
-            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, streams))
+            endless = setting.dataset is not None and setting.dataset.size is None
+            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, endless))
         for problem in found:
             self.findings.add(self.experiment.place(problem.key), problem.text, problem.remedy)
 
@@ -269,20 +280,6 @@ def _shared(column: str) -> bool:
     return column.split(".")[0] in ("data", "model", "train")
 
 
-def _with_defaults(train: Training, loaded: Dataset | None, data: Component | None) -> Training:
-    """What a built-in data set is meant for; else classes are trained by cross entropy and judged by accuracy, real
-    targets by mse, and r2 beside it."""
-    classes = loaded is not None and loaded.classes
-    facts = registry.of("data", data).facts if data else {}
-    if train.loss.name == AUTO:
-        train = replace(train, loss=Component.of(facts.get("loss") or ("cross_entropy" if classes else "mse")))
-    if not train.metrics and loaded is not None and train.loss.name != OUTPUT:
-        meant = facts.get("metrics") or registry.of("loss", train.loss).facts.get("metrics")
-        names = meant or (("accuracy",) if classes else ("mse", "r2"))
-        train = replace(train, metrics=tuple(Component.of(name) for name in names))
-    return train
-
-
 def _built(model: Component, train: Training, loaded: Dataset | None) -> Network:
     module = build_model(model, loaded, seed=0).to(DTYPES[train.dtype])
     return Network(module, train, has_data=loaded is not None)
@@ -291,8 +288,7 @@ def _built(model: Component, train: Training, loaded: Dataset | None) -> Network
 def _example(loaded: Dataset | None, dtype: torch.dtype) -> Batch:
     if loaded is None:
         return torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
-    x, y = (array[:4] for array in loaded.train)
-    return tensors_of((x, y), dtype)
+    return loaded.first_batch(dtype, 4)
 
 
 def _sentence(error: Exception) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.core import generators
 from clipbench.datasets import Dataset
 from clipbench.datasets.dataset import is_labels
-from clipbench.engine import generators
 from clipbench.engine.model.network import Network, tensors_of
 
 

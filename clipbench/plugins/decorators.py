@@ -189,6 +189,15 @@ def noise() -> Callable[[Function], Function]:
     return _declare("noise")
 
 
+def augmentation() -> Callable[[Function], Function]:
+    """Declare an augmentation: a function of `x`, the inputs of a batch, that returns them changed.
+
+    It gets `generator`, from which it draws, `outputs`, the number of classes or targets, and the targets `y`, if it
+    has parameters of these names. With `y`, it returns both.
+    """
+    return _declare("augmentation")
+
+
 def _declare(kind: str, **facts: Any) -> Callable[[Function], Function]:
     def attach(function: Function) -> Function:
         return _attached(Plugin(kind, function.__name__, function, facts), function)

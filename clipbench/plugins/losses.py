@@ -17,13 +17,18 @@ from clipbench.plugins.decorators import loss
 def cross_entropy(
     output: Tensor, target: Tensor, training: bool = True, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 ) -> Tensor:
-    """Cross entropy of class scores and integer targets; labels are smoothed in training alone.
+    """Cross entropy of class scores and classes, or probabilities of them; labels are smoothed in training alone.
 
     mean(log sum exp(o) - (1 - s) o[target] - s mean(o))       s: Szegedy et al. 2016, arXiv:1512.00567
     """
     # Classes first: log_softmax over a short last axis is slow, and so is F.cross_entropy's ignored index.
     scores = output.movedim(-1, 0).log_softmax(0)
-    plain = -scores.gather(0, target.unsqueeze(0)).mean()
+    if target.is_floating_point():
+        if target.shape != output.shape or output.shape[-1] < 2:
+            raise ValueError("real targets must be probabilities of at least two classes, in the shape of the output")
+        plain = -(target.movedim(-1, 0) * scores).sum(0).mean()
+    else:
+        plain = -scores.gather(0, target.unsqueeze(0)).mean()
     if not (training and label_smoothing):
         return plain
     return (1 - label_smoothing) * plain - label_smoothing * scores.mean()

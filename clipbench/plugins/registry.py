@@ -37,18 +37,20 @@ HOMES: Mapping[str, str] = {
     "metric": "clipbench.plugins.metrics",
     "schedule": "clipbench.plugins.schedules",
     "noise": "clipbench.plugins.noise_laws",
+    "augmentation": "clipbench.plugins.augmentations",
 }
 GIVEN: Mapping[str, frozenset[str]] = {
     "strategy": frozenset(
         ["g", "n", "w", "m", "model_n", "model_m", "size", "row_mean", "new", "old", "state", "step"]
     ),
     "model": frozenset({"inputs", "outputs"}),
-    "data": frozenset({"generator", "batch_size", "shares", "yaml_folder"}),
+    "data": frozenset({"generator", "batch_size", "part", "shares", "yaml_folder"}),
     "optimizer": frozenset({"params", "named"}),
     "loss": frozenset({"output", "target", "training"}),
     "metric": frozenset({"output", "target"}),
     "schedule": frozenset({"step", "steps"}),
     "noise": frozenset({"size", "generator"}),
+    "augmentation": frozenset({"x", "y", "generator", "outputs"}),
 }
 # The strategy that changes nothing: the baseline, unless `report.baseline` names another arm.
 UNCLIPPED = "none"
@@ -106,8 +108,8 @@ class Plugin:
         """Which of clipbench's own arguments the function asks for by naming them."""
         passed = GIVEN[self.kind] | frozenset(self.facts.get("given", ()))
         named = passed & frozenset(inspect.signature(self.function).parameters)
-        # A data set that is no stream may call an option of its own `batch_size`.
-        return named if self.kind != "data" or "generator" in named else named - {"batch_size"}
+        # A data set that is no stream may call options of its own so.
+        return named if self.kind != "data" or "generator" in named else named - {"batch_size", "part"}
 
     @property
     def files(self) -> list[str]:

@@ -293,3 +293,24 @@ def test_an_edited_file_makes_new_trials_and_never_the_old_ones_name(load, tmp_p
     )
     with pytest.raises(ClipbenchError, match="csv: the data have changed since the experiment was planned"):
         engine.train([trial])
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("layout", ["one part", "parts", "numbers"])
+def test_a_folder_of_npy_files_is_as_an_npz_file_in_memory_or_mapped(load, tmp_path, monkeypatch, layout, flat):
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 3, 50)
+    x = draw.standard_normal((50, 4)) if layout == "numbers" else draw.integers(0, 255, (50, 6, 6, 3)).astype(np.uint8)
+    arrays = {"x_train": x, "y_train": y, "x_test": x[:20], "y_test": y[:20]} if layout == "parts" else {"x": x, "y": y}
+    (tmp_path / "arrays").mkdir()
+    for name, array in arrays.items():
+        np.save(tmp_path / "arrays" / f"{name}.npy", array)
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    whole, folder = (datasets.read(load.component("npz", path=path, flat=flat)) for path in ("arrays.npz", "arrays"))
+    assert whole.fingerprint == folder.fingerprint and folder.in_memory
+    monkeypatch.setattr("clipbench.datasets.read_options.MOST_BYTES", whole.train[0].nbytes)
+    mapped = datasets.read(load.component("npz", path="arrays", flat=flat))
+    assert not mapped.in_memory and mapped.examples == whole.examples
+    for name in ("train", "val", "test"):
+        for one, other in zip(getattr(whole, name), getattr(mapped, name), strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -231,7 +231,7 @@ def test_batches_of_changing_sizes_are_refused(own):
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(DataProblem, match="batches must have the same shape"):
         for _ in range(20):
-            stream.batch(generator, stream.size(None))
+            stream.batch(generator, stream.batch_size(None))
 
 
 def test_an_option_called_batch_size_makes_no_stream(own):

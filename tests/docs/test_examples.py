@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 import clipbench
 from clipbench import config
@@ -26,6 +27,13 @@ def examples(tmp_path):
             (tmp_path / block.file).write_text(block.text, encoding="utf-8")
     for name in re.findall(r"\bpath: ([\w.]+)", pages.everything()):
         (tmp_path / name).touch()  # files of the reader's
+    draw = np.random.default_rng(0)
+    for name in ("train", "val"):
+        draw.integers(0, 20, 2000).astype(np.uint16).tofile(tmp_path / f"{name}.bin")
+    for number in range(40):
+        file = tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (16, 16)).astype(np.uint8)).save(file)
     return tmp_path
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipbench.engine import generators
+from clipbench.core import generators
 from clipbench.engine.model.python_state import changed, differing, snapshot
 
 

@@ -212,3 +212,15 @@ def test_chunks_are_as_large_as_what_a_step_keeps_allows(tmp_path, model, data, 
     (cohort,) = prepare(str(path)).cohorts
     assert plan.most_lanes(cohort, "cpu") <= most_lanes
     assert (plan.most_lanes(cohort, "cpu") == 32) == (model == "mlp")
+
+
+@pytest.mark.parametrize("option", ["folder", "label", "source", "name_of"])
+def test_options_of_the_users_own_may_have_any_name(tmp_path, option):
+    (tmp_path / "mine.py").write_text(
+        f"def data({option}):\n    assert {option} == 'x'\n    return [[1.0], [2.0]] * 20, [0, 1] * 20\n"
+    )
+    (tmp_path / "e.yaml").write_text(
+        f"data: {{name: './mine.py:data', {option}: x}}\nmodel: linear\noptimizer: {{name: sgd, lr: 0.1}}\nclip: [none]\n"
+    )
+    (cohort,) = prepare(str(tmp_path / "e.yaml")).cohorts
+    assert cohort.trials[0].data[option] == "x"

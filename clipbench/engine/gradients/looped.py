@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from clipbench.engine import generators
+from clipbench.core import generators
 from clipbench.engine.model.lane_tensors import LaneTensors
 from clipbench.engine.model.network import Batch
 

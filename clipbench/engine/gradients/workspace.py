@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from clipbench.compiler.native_program import NativeProgram, TensorAxes
+from clipbench.core import generators
 from clipbench.core.trial import Component, Training, Trial, Value
-from clipbench.datasets import Dataset, Stream
-from clipbench.engine import generators
+from clipbench.datasets import Dataset
 from clipbench.engine.device_steps import DeviceSteps
 from clipbench.engine.gradients.looped import LoopedGradients
 from clipbench.engine.gradients.microbatches import Scope, scope_of
@@ -79,12 +79,12 @@ class Workspace(LaneTensors):
 
     def _allocate_slots(self, most: int) -> None:
         """Allocate the inputs of a block of steps: [slots, seeds, ...], and its statistics."""
-        (x, y), seeds = self.like, self.shape.seeds
+        (x, y), seeds = self.sample, self.shape.seeds
         noises = {"noise": self.shape.train.noise is not None, "privacy": bool(self.scope.clipped_parts)}
         elements = {name: self.params.size for name, there in noises.items() if there}
         elements |= {"counts": 1} if self.scope.clipped_parts else {}
-        is_stream = isinstance(self.dataset, Stream)
-        examples = self.length.batch * (x[0].nbytes + y[0].nbytes) if is_stream else 0
+        by_batch = self.dataset is not None and self.dataset.by_batch
+        examples = self.length.batch * (x[0].nbytes + y[0].nbytes) if by_batch else 0
         each = seeds * (examples + sum(elements.values()) * self.loss.element_size())
         draws = (self.draws(size) for size in self.scope.sizes(self.length.batch) if size)
         each += seeds * sum(draw.bytes for of_part in draws for draw in of_part)
@@ -96,7 +96,7 @@ class Workspace(LaneTensors):
         self.index_slots: Tensor | None = None
         first = torch.arange(self.length.batch, device=self.device) % len(x)  # what programs are tried on
         shape = (self.slots, seeds, self.length.batch)
-        if is_stream:
+        if by_batch:
             samples = (part[first].expand(*shape, *part.shape[1:]).clone() for part in (x, y))
             self.example_slots = next(samples), next(samples)
         elif not self.length.whole:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from clipbench.compiler.native_program import TensorAxes
-from clipbench.engine import generators
+from clipbench.core import generators
 from clipbench.engine.inputs.random_draws import Draw, DrawnNumbers
 from clipbench.engine.lowering import Lowered
 from clipbench.engine.model.lane_tensors import LaneTensors

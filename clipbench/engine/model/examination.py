@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from clipbench.core import generators
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
-from clipbench.engine import generators
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.model.architecture import (
     Architecture,
@@ -264,10 +263,8 @@ def _batches(dataset: Dataset | None, train: Training, dtype: torch.dtype, most:
         size = min(whole, most or whole)
         if dataset is None:
             yield torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype)
-        elif isinstance(dataset, Stream):
+        elif isinstance(dataset, Stream) and not dataset.augment:
             x, y = (part.numpy()[:size] for part in dataset.batch(draw, whole))
             yield tensors_of((x, y), dtype)
         else:
-            rows = np.arange(number * size, (number + 1) * size) % len(dataset.train[0])
-            x, y = (part[rows] for part in dataset.train)
-            yield tensors_of((x, y), dtype)
+            yield dataset.first_batch(dtype, size, start=number * size)

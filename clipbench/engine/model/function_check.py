@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from clipbench.compiler.trace import trace
-from clipbench.engine import generators
+from clipbench.core import generators
 from clipbench.engine.inputs.random_draws import DrawnNumbers, Found
 from clipbench.engine.model.architecture import tensors_in, trained_parameters
 from clipbench.engine.model.loss_function import LossFunction, layers_given

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clipbench.core import generators
 from clipbench.core.trial import Component, Training
-from clipbench.datasets import Dataset, Stream
-from clipbench.engine import generators
+from clipbench.datasets import Dataset
 from clipbench.engine.inputs.random_draws import Draw, Found
 from clipbench.engine.lane_seeds import LaneSeeds
 from clipbench.engine.model.architecture import Architecture
@@ -18,6 +18,8 @@ from clipbench.engine.model.examination import examine
 from clipbench.engine.model.lane_model import LaneModel
 from clipbench.engine.model.network import Batch, Network, build_model, tensors_of
 from clipbench.engine.model.stacked import StackedTensors
+
+SAMPLE = 64  # examples that programs are tried on where batches are augmented
 
 
 class LaneTensors:
@@ -34,10 +36,11 @@ class LaneTensors:
         self.network.module.to(self.device, self.network.dtype)
         self._draws: dict[int, list[Draw]] = {}
         self._component, self._architecture = component, Architecture.of(self.network.module)
-        self.like = self._part("train") or self._no_data(self.device)  # the training data; of a stream, a sample
+        self.like = self._part("train") or self._no_data(self.device)  # the training data, or some; not augmented
+        self.sample = self._sample() if dataset is not None and dataset.augment else self.like  # as it is trained on
         self.parts = {"train": self.like, "val": self._part("val"), "test": self._part("test")}
-        if isinstance(dataset, Stream):
-            self.parts["train"] = None  # the examples that it trained on are not stored
+        if dataset is not None and not dataset.in_memory:
+            self.parts["train"] = None
 
     @property
     def loop_reason(self) -> str:
@@ -54,7 +57,8 @@ class LaneTensors:
         if self.loop_reason or not self.examination.draws:
             return []
         if examples not in self._draws:
-            x, y = self._on_cpu("train", examples)
+            data, dtype = self.dataset, self.network.dtype
+            x, y = self._no_data("cpu") if data is None else data.first_batch(dtype, examples)
             self._draws[examples] = self._found(lambda network: network.plain_loss(x, y))
         return self._draws[examples]
 
@@ -147,6 +151,12 @@ class LaneTensors:
     def _part(self, name: str) -> Batch | None:
         arrays = getattr(self.dataset, name, None)
         return None if arrays is None else tensors_of(arrays, self.network.dtype, self.device)
+
+    def _sample(self) -> Batch:
+        """Return some examples of training, augmented."""
+        assert self.dataset is not None
+        x, y = self.dataset.first_batch(self.network.dtype, SAMPLE)
+        return x.to(self.device), y.to(self.device)
 
     def _no_data(self, device: torch.device | str) -> Batch:
         """Return a placeholder batch for an objective without data."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from clipbench.core import generators
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset
 from clipbench.datasets.dataset import Arrays
-from clipbench.engine import generators
 from clipbench.errors import Unsupported, blamed, described
 from clipbench.plugins import registry
 

@@ -43,6 +43,21 @@ class States(NamedTuple):
         cuda = torch.cuda.get_rng_state_all() if _uses_cuda() else []
         return cls(torch.get_rng_state(), cuda, random.getstate(), np.random.get_state())
 
+    @classmethod
+    def seeded(cls, number: int) -> States:
+        """Return the states after seeding with a number, and leave the generators as they are."""
+        with preserved():
+            seed_all(number)
+            return cls.now()
+
+    def restore(self) -> None:
+        """Give all generators these states."""
+        torch.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        random.setstate(self.random)
+        np.random.set_state(self.numpy)
+
     def are_those_of(self, other: States) -> bool:
         """Whether no generator was drawn from or seeded between the two."""
         tensors = zip([self.torch, *self.cuda], [other.torch, *other.cuda], strict=True)
@@ -57,11 +72,7 @@ def preserved() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_rng_state(before.torch)
-        if before.cuda:
-            torch.cuda.set_rng_state_all(before.cuda)
-        random.setstate(before.random)
-        np.random.set_state(before.numpy)
+        before.restore()
 
 
 def _uses_cuda() -> bool:
