@@ -82,7 +82,8 @@ class PilotTraining(ChunkTraining):
 
     def _norms(self, kind: str, units: Mapping[str, Tensor], p: float = 2.0) -> dict[str, Tensor]:
         """Return the norms of the whole model, of tensors and of units, in float64: [lanes, places]."""
-        norms = torch.cat([torch.linalg.vector_norm(unit.double(), p, dim=2) for unit in units.values()], dim=1)
+        precise = [unit if unit.device.type == "mps" else unit.double() for unit in units.values()]  # it has no float64
+        norms = torch.cat([torch.linalg.vector_norm(unit, p, dim=2) for unit in precise], dim=1)
         widths = [unit.shape[1] for unit in units.values()]
         tensors = torch.stack([torch.linalg.vector_norm(n, p, dim=1) for n in torch.split(norms, widths, dim=1)], dim=1)
         whole = torch.linalg.vector_norm(tensors, p, dim=1, keepdim=True)
