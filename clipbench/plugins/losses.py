@@ -13,6 +13,10 @@ from torch import Tensor
 from clipbench.plugins.decorators import loss
 
 
+# From so many on, their scores fill the registers of a core.
+MANY_CLASSES = 32
+
+
 @loss(quiet=("label_smoothing",))
 def cross_entropy(
     output: Tensor, target: Tensor, training: bool = True, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
@@ -21,14 +25,15 @@ def cross_entropy(
 
     mean(log sum exp(o) - (1 - s) o[target] - s mean(o))       s: Szegedy et al. 2016, arXiv:1512.00567
     """
-    # Classes first: log_softmax over a short last axis is slow, and so is F.cross_entropy's ignored index.
-    scores = output.movedim(-1, 0).log_softmax(0)
+    # Few classes first: log_softmax over a short last axis is slow, and so is F.cross_entropy's ignored index.
+    axis = 0 if output.shape[-1] < MANY_CLASSES else -1
+    scores = output.movedim(-1, axis).log_softmax(axis)
     if target.is_floating_point():
         if target.shape != output.shape or output.shape[-1] < 2:
             raise ValueError("real targets must be probabilities of at least two classes, in the shape of the output")
-        plain = -(target.movedim(-1, 0) * scores).sum(0).mean()
+        plain = -(target.movedim(-1, axis) * scores).sum(axis).mean()
     else:
-        plain = -scores.gather(0, target.unsqueeze(0)).mean()
+        plain = -scores.gather(axis, target.unsqueeze(axis)).mean()
     if not (training and label_smoothing):
         return plain
     return (1 - label_smoothing) * plain - label_smoothing * scores.mean()
