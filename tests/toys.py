@@ -126,6 +126,21 @@ def branches(inputs: int, outputs: int) -> nn.Module:
     return Branches(inputs, outputs)
 
 
+def one_of_two_heads(inputs: int, outputs: int) -> nn.Module:
+    """Each batch reaches one of its heads; the other has no gradient at that step."""
+
+    class Heads(Mlp):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__(inputs, outputs)
+            self.other = nn.Linear(self.head.in_features, outputs)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.body(x)
+            return self.head(h) if x.sum().item() > x.shape[0] * 19.6 else self.other(h)
+
+    return Heads(inputs, outputs)
+
+
 def with_batch_norm(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, outputs))
 
@@ -354,7 +369,7 @@ class Lion(torch.optim.Optimizer):
     def step(self, closure: object = None) -> None:
         for group in self.param_groups:
             one, two = group["betas"]
-            for parameter in group["params"]:
+            for parameter in (each for each in group["params"] if each.grad is not None):
                 mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
                 step = (one * mean + (1 - one) * parameter.grad).sign() + group["weight_decay"] * parameter
                 mean.mul_(two).add_(parameter.grad, alpha=1 - two)

@@ -272,6 +272,8 @@ def _why_unknown(plugin: Plugin, option: str, specs: Mapping[str, OptionSpec]) -
         return f"{plugin.name} is a stream, which does not support `{option}`.", ""
     if plugin.kind == "strategy" and (text := why_missing(plugin, option)):
         return text, ""
+    if plugin.kind == "optimizer" and option == GROUPS:
+        return f"{plugin.name} asks for `named` parameters and makes groups itself.", "Let it ask for `params`."
     if option in SECTIONS and plugin.kind == "data":
         return "expected a mapping.", SECTIONS[option]
     if not specs:

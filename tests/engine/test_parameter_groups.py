@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clipbench import datasets, engine
+from clipbench import config, datasets, engine
 from clipbench.core.parameter_groups import group_of
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
+from clipbench.errors import InputError
 from clipbench.plugins import registry
 from tests import oracle
 
@@ -64,7 +65,7 @@ def losses(trial: Trial, optimizer: torch.optim.Optimizer, model: nn.Module, fac
         loss = F.cross_entropy(model(x[batch].double()), y[batch])
         loss.backward()
         found.append(loss.item())
-        norm = float(torch.sqrt(sum((p.grad**2).sum() for p in model.parameters())))
+        norm = float(torch.sqrt(sum((p.grad**2).sum() for p in model.parameters() if p.grad is not None)))
         if trial.clip.name == "norm":
             torch.nn.utils.clip_grad_norm_(model.parameters(), trial.clip["threshold"])
         if trial.clip.name != "skip" or norm <= trial.clip["threshold"]:
@@ -142,6 +143,81 @@ def test_looped_models_have_groups_too():
     model = oracle.initial_model(trial, datasets.load(DATA)).double()
     optimizer = torch.optim.SGD(torch_groups(model, groups), lr=0.1, momentum=0.9)
     np.testing.assert_allclose(column(records, trial, "train/loss"), losses(trial, optimizer, model), rtol=1e-9)
+
+
+OWN_FILE = """
+import torch
+
+def wrapped(params, lr, **options):
+    return torch.optim.AdamW(params, lr=lr, **options)
+
+def fixed(params, lr, strength=0.1):
+    return torch.optim.AdamW(params, lr=lr, weight_decay=strength)
+
+def by_name(named, lr):
+    return torch.optim.SGD([parameter for _, parameter in named], lr=lr)
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loader(optimizer: str):
+        (tmp_path / "own.py").write_text(OWN_FILE)
+        sections = f"data: digits\nmodel: mlp\noptimizer: {optimizer}\nclip: [none]\n"
+        (tmp_path / "study.yaml").write_text(sections)
+        return config.load(tmp_path / "study.yaml")
+
+    return loader
+
+
+@pytest.mark.parametrize("name", ["wrapped", "fixed"])
+def test_functions_of_the_users_own_get_groups_as_torch_takes_them(name, load):
+    groups = "[{match: ['*.bias'], weight_decay: 0.0}, {match: head, lr: 0.05, eps: 0.001}]"
+    [component] = load(f"{{name: './own.py:{name}', lr: 0.01, groups: {groups}}}").optimizers
+    trial = Trial(DATA, MODELS["mlp"], component, TRAIN, NORM, 1)
+    records = engine.train([trial])
+    model = oracle.initial_model(trial, datasets.load(DATA)).double()
+    parts = torch_groups(model, [(["*.bias"], {"weight_decay": 0.0}), (["head.*"], {"lr": 0.05, "eps": 0.001})])
+    optimizer = torch.optim.AdamW(parts, lr=0.01, weight_decay=0.1 if name == "fixed" else 0.01)
+    np.testing.assert_allclose(column(records, trial, "train/loss"), losses(trial, optimizer, model), rtol=1e-9)
+
+
+REFUSED = {
+    "an option that torch does not know": (
+        "{name: './own.py:wrapped', lr: 0.1, groups: [{match: head, wieght_decay: 0.1}]}",
+        "groups[0].wieght_decay: a group has no option 'wieght_decay'. Did you mean `weight_decay`?",
+    ),
+    "an option of the function alone": (
+        "{name: './own.py:fixed', lr: 0.1, groups: [{match: head, strength: 0.2}]}",
+        "groups[0].strength: a group has no option 'strength'.",
+    ),
+    "names": (
+        "{name: './own.py:by_name', lr: 0.1, groups: [{match: head, lr: 0.2}]}",
+        "./own.py:by_name asks for `named` parameters and makes groups itself.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_options_that_the_optimizer_does_not_have_are_refused(case, load):
+    optimizer, said = REFUSED[case]
+    with pytest.raises(InputError) as caught:
+        load(optimizer)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["adamw", "tests.toys:lion"])
+def test_models_whose_gradients_come_and_go_have_groups_too(name):
+    """A formula is called as an object of torch there, once for each trial."""
+    groups = [(["*.bias"], {"weight_decay": 0.0, "lr": 0.02}), (["*"], {"betas": (0.8, 0.9)})]
+    component = C(name, lr=0.01, groups=tuple(group_of(match, **options) for match, options in groups))
+    trial = Trial(DATA, C("tests.toys:one_of_two_heads"), component, TRAIN, C("none"), 1)
+    records = engine.train([trial])
+    assert set(records.records["engine"]) == {"looped"}
+    model = oracle.initial_model(trial, datasets.load(DATA)).double()
+    function = registry.find("optimizer", "tests.toys:Lion" if name in OWN else name).function
+    expected = losses(trial, function(torch_groups(model, groups), lr=0.01), model)
+    np.testing.assert_allclose(column(records, trial, "train/loss"), expected, rtol=1e-9)
 
 
 def test_groups_are_no_part_of_an_id_where_there_are_none():

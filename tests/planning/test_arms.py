@@ -76,6 +76,20 @@ ROUND_TRIPS = {
     "{name: autoclip, threshold: 10, scope: {shards: 2}}": ["autoclip(scope=shards(2))@10.0"],
     "{name: norm, threshold: 1.0, scope: {shards: 1}}": ["norm@1.0"],
     "{name: sign, scope: sample}": ["sign(scope=sample)"],
+    "{name: norm, groups: {'*.bias': 0.5, head: null, '*': 1}}": ["norm(groups=[*.bias: 0.5, head: null, *: 1.0])@1.0"],
+    "{name: value, threshold: [1, 2], groups: [[1, null], [{match: [a, b.*], threshold: 3}]]}": [
+        "value(groups=[1.0, null])@1.0",
+        "value(groups=[1.0, null])@2.0",
+        "value(groups=[a b.*: 3.0])@1.0",
+        "value(groups=[a b.*: 3.0])@2.0",
+    ],
+    "{name: norm, threshold: 1, scope: sample, adapt: [null, 0.5, {quantile: 0.25, lr: 1, max: 3}]}": [
+        "norm(scope=sample)@1.0",
+        "norm(scope=sample, adapt=0.5)@1.0",
+        "norm(scope=sample, adapt={quantile: 0.25, lr: 1, max: 3})@1.0",
+    ],
+    "{name: skip, threshold: 1, error_if_nonfinite: true}": ["skip(error_if_nonfinite=true)@1.0"],
+    "{name: agc, threshold: 1, p: 2, per: column}": ["agc(per=column)@1.0"],
 }
 
 
