@@ -12,7 +12,6 @@ from torch import Tensor
 
 from clipbench.plugins.decorators import loss
 
-
 # From so many on, their scores fill the registers of a core.
 MANY_CLASSES = 32
 

@@ -17,6 +17,8 @@ import torch
 
 from clipbench import datasets, engine
 from clipbench.compiler.library import found
+from clipbench.config.arm_options import validate_adapt
+from clipbench.core.parameter_groups import group_of
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.clipping.lane_order import order
@@ -42,6 +44,8 @@ def with_defaults(kind: str, name: str, **options: Any) -> Component:
 DIGITS = C("digits", limit=120, **{"split.val": 0.2, "split.test": 0.2, "split.seed": 0, "standardize": False})
 SEQUENCES = C("temporal_order", length=20, **{"split.val": 20, "split.test": 20, "split.seed": 0})
 CHARACTERS = with_defaults("data", "text", length=16, characters=1500, **{"split.val": 0.2, "split.test": 0.2})
+GROUPS = group_of(("*.bias",), threshold=0.5), group_of(("*",), threshold=1.0)
+NO_DECAY = group_of(("*.bias",), weight_decay=0.0, lr=0.02)
 NORM = C("norm", threshold=0.5, p=2.0, per="model", exclude=())
 SGD = C("sgd", lr=0.05, momentum=0.9)
 PLACES = ("model", "tensor", "unit")
@@ -89,14 +93,17 @@ def trials_of(
     model: str = "mlp",
     arms: list[Component] | None = None,
     optimizers: list[Component] | None = None,
+    data: dict[str, Any] | None = None,
     **options: Any,
 ) -> list[Trial]:
-    data, component, of_model = setting(model)
+    examples, component, of_model = setting(model)
+    if data and examples:
+        examples = C(examples.name, **examples.as_dict(), **data)
     fixed = {"batch_size": 16, "loss": C("cross_entropy"), "metrics": (C("accuracy"),)}
     train = Training(**{**fixed, **of_model, **options})
     arms = arms or [C("none"), NORM]
     parts = itertools.product(optimizers or [SGD], arms, (1, 2))
-    return order([Trial(data, component, optimizer, train, each, seed) for optimizer, each, seed in parts])
+    return order([Trial(examples, component, optimizer, train, each, seed) for optimizer, each, seed in parts])
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -118,6 +125,15 @@ CASES: dict[str, dict[str, Any]] = {
     "privacy": {"arms": [arm("norm", scope="sample", noise=1.0)]},
     "warmup": {"arms": [arm("norm", warmup=2), arm("agc", warmup=2)]},
     "exclude": {"arms": [arm("norm", exclude=("head",)), arm("value", exclude=("*.bias",))]},
+    "groups of thresholds": {"arms": [arm(name, groups=GROUPS) for name in ("norm", "value", "autoclip")]},
+    "a threshold a parameter": {"arms": [arm("norm", threshold=1.0, groups=(0.1, 0.2, 0.3, 0.4))]},
+    "groups of the optimizer": {"optimizers": [with_defaults("optimizer", "adamw", groups=(NO_DECAY,))]},
+    "columns": {"arms": [arm("agc", per="column", p=1.0)]},
+    "an error if not finite": {"arms": [arm("value", error_if_nonfinite=True)]},
+    "a threshold that adapts": {
+        "arms": [arm("norm", scope="sample", noise=1.0, adapt=validate_adapt({"quantile": 0.5, "noise": 3.0}))]
+    },
+    "augmentation": {"data": {"augment": C("jitter", std=0.1)}},
     "other norms": {"arms": [arm("norm", p=p) for p in (1.0, 3.0, float("inf"))]},
     "accumulate": {"accumulate": 2},
     "average": {"ema": 0.9},
@@ -204,7 +220,17 @@ def without_host(monkeypatch: pytest.MonkeyPatch) -> None:
 # What differs in how a step finds its inputs and leaves its results; `slow` has the others.
 FEW = {
     *("model mlp", "model rnn", "rules per tensor", "rules of elements, steps and weights"),
-    *("noise", "privacy", "accumulate", "average", "half", "whole batches", *OWN),
+    *(
+        "noise",
+        "privacy",
+        "augmentation",
+        "a threshold that adapts",
+        "accumulate",
+        "average",
+        "half",
+        "whole batches",
+        *OWN,
+    ),
 }
 
 

@@ -35,15 +35,15 @@ class BatchReader(Protocol):
         """Return the next batch of a seed, on the CPU."""
 
 
-def reader_of(dataset: Dataset, part: Batch, drawing: Generators, size: int) -> BatchReader:
-    """Return the reader of a data set; `part` is its training part in memory, `size` that of batches."""
+def reader_of(dataset: Dataset, drawing: Generators, size: int) -> BatchReader:
+    """Return the reader of a data set, in batches of a size."""
     if isinstance(dataset, Stream):
         return _StreamReader(dataset, drawing)
     if isinstance(dataset, PassesDataset):
         return _PassReader(dataset, list(drawing), size)
     if isinstance(dataset, NumberedDataset):
         return _NumberedReader(dataset.source, drawing, dataset)
-    return _NumberedReader(TensorExamples(*(tensor.cpu() for tensor in part)), drawing)
+    return _NumberedReader(TensorExamples(*map(torch.as_tensor, dataset.train)), drawing)
 
 
 class _StreamReader:

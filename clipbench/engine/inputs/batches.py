@@ -107,7 +107,7 @@ def batch_source(
     """Return the source of a chunk's batches, for different seeds. Generators are on the CPU on every device."""
     if dataset is not None and dataset.by_batch:
         assert isinstance(slots, tuple)
-        return ReadBatches(length, dataset, part, slots, seeds)
+        return ReadBatches(length, dataset, slots, seeds)
     if length.whole:
         return FullBatch(part)
     assert isinstance(slots, Tensor)
@@ -159,15 +159,13 @@ class ShuffledBatches:
 class ReadBatches:
     """The examples of each batch: read from the data for each seed, and augmented."""
 
-    def __init__(
-        self, length: TrainingLength, dataset: Dataset, part: Batch, slots: Batch, seeds: Sequence[int]
-    ) -> None:
-        """`slots` are the examples: [slots, seeds, batch, ...]; `part` is the training part that is in memory."""
+    def __init__(self, length: TrainingLength, dataset: Dataset, slots: Batch, seeds: Sequence[int]) -> None:
+        """`slots` are the examples: [slots, seeds, batch, ...]."""
         self._length, self._dataset, self._slots = length, dataset, slots
         drawing = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
         self._augmenting = {seed: torch.Generator().manual_seed(OFFSET + seed) for seed in seeds}
         self.generators = {"batches": drawing} | ({"augment": self._augmenting} if dataset.augment else {})
-        self._reader: BatchReader = reader_of(dataset, part, drawing, length.batch // length.batches)
+        self._reader: BatchReader = reader_of(dataset, drawing, length.batch // length.batches)
         self._read = torch.zeros(1, dtype=torch.long)  # batches of each seed so far
         self.counters = {"read": self._read, **self._reader.counters}
 
