@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from clipbench.config.arm_options import arm_options, validate_threshold
+from clipbench.config.arm_options import arm_options, validate_threshold, why_missing
 from clipbench.config.axes import OptionSpec, frozen
 from clipbench.config.group_options import GROUPS, groups_spec
 from clipbench.config.values import InvalidValue, effective_annotation, validate
+from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import REQUIRED, Option, Plugin
 
 # Options of data with options of their own: `split: {val: 0.2}` is `split.val`.
@@ -120,3 +121,21 @@ def _common(plugin: Plugin) -> dict[str, OptionSpec]:
 def _standardize(value: Any, default: bool) -> bool:
     chosen = validate(value, bool | None)
     return default if chosen is None else bool(chosen)
+
+
+def why_unknown(plugin: Plugin, option: str, specs: Mapping[str, OptionSpec]) -> tuple[str, str]:
+    """Return why a component has no such option, and what may be meant."""
+    if plugin.is_stream and option in FIXED:
+        return f"{plugin.name} is a stream, which does not support `{option}`.", ""
+    if plugin.kind == "strategy" and (text := why_missing(plugin, option)):
+        return text, ""
+    if plugin.kind == "optimizer" and option == GROUPS:
+        return f"{plugin.name} asks for `named` parameters and makes groups itself.", "Let it ask for `params`."
+    if option in SECTIONS and plugin.kind == "data":
+        return "expected a mapping.", SECTIONS[option]
+    if not specs:
+        return f"{plugin.name} takes no options.", ""
+    section = option.rpartition(".")[0]
+    known = [name for name in specs if name.rpartition(".")[0] == section]
+    known += list(SECTIONS) if plugin.kind == "data" and not section else []
+    return f"{plugin.name} has no option {option!r}.", did_you_mean(option, known)

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clipbench.config.arm_options import FOLLOWING, available_arguments, conflicts, why_missing
+from clipbench.config.arm_options import FOLLOWING, available_arguments, conflicts
 from clipbench.config.axes import Axis, OptionSpec, read_axis
-from clipbench.config.component_options import FIXED, SECTIONS, signature
+from clipbench.config.component_options import SECTIONS, signature, why_unknown
 from clipbench.config.group_options import GROUPS
 from clipbench.config.values import is_plain, show
 from clipbench.config.yaml_nodes import Node
@@ -260,28 +260,11 @@ def _refuse_unknown(
     meant = set()
     for option in given:
         if option not in specs and not plugin.open:
-            text, remedy = _why_unknown(plugin, option, specs)
+            text, remedy = why_unknown(plugin, option, specs)
             place = given[option].place if option in SECTIONS else given[option].key_place
             findings.add(place, text, remedy)
             meant |= {name for name in specs if f"mean `{name}`" in remedy}
     return meant
-
-
-def _why_unknown(plugin: Plugin, option: str, specs: Mapping[str, OptionSpec]) -> tuple[str, str]:
-    if plugin.is_stream and option in FIXED:
-        return f"{plugin.name} is a stream, which does not support `{option}`.", ""
-    if plugin.kind == "strategy" and (text := why_missing(plugin, option)):
-        return text, ""
-    if plugin.kind == "optimizer" and option == GROUPS:
-        return f"{plugin.name} asks for `named` parameters and makes groups itself.", "Let it ask for `params`."
-    if option in SECTIONS and plugin.kind == "data":
-        return "expected a mapping.", SECTIONS[option]
-    if not specs:
-        return f"{plugin.name} takes no options.", ""
-    section = option.rpartition(".")[0]
-    known = [name for name in specs if name.rpartition(".")[0] == section]
-    known += list(SECTIONS) if plugin.kind == "data" and not section else []
-    return f"{plugin.name} has no option {option!r}.", did_you_mean(option, known)
 
 
 def _refuse_missing(
