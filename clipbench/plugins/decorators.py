@@ -98,9 +98,12 @@ def dataset(
 ) -> Callable[[Function], Function]:
     """Declare a data set: a function of options that returns (x, y) or a mapping of train, val and test.
 
+    In the place of (x, y) it may return a `torch.utils.data.Dataset` of such pairs.
+
     It gets `yaml_folder`, to which file names in the YAML are relative, and `shares`, those of validation and test
     data, if it has parameters of these names. A function with a parameter `generator` is a stream: it returns one batch
-    (x, y), drawn from that `torch.Generator`, of `batch_size` examples if it has that parameter.
+    (x, y), drawn from that `torch.Generator`, of `batch_size` examples if it has that parameter, and of the `part`
+    `train`, `val` or `test` if it has that one.
 
     Parameters
     ----------

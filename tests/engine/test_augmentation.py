@@ -11,11 +11,14 @@ import torch
 from torch.nn import functional as F
 
 from clipbench import datasets, engine
+from clipbench.compiler.library import found
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
+from clipbench.engine.gradients.workspace_cache import WorkspaceCache
 from clipbench.planning.build import prepare
 from clipbench.plugins import augmentations, registry
+from clipbench.plugins.losses import cross_entropy
 from tests import toys
 from tests.cli_helpers import invoke, records, train, write
 from tests.engine.test_training_options import ARMS, clip, column
@@ -197,6 +200,32 @@ def test_own_augmentations_change_training_as_in_a_plain_loop(own, name, how):
     for trial in trials:
         expected = plain_loop(trial, augment, **plain)
         np.testing.assert_allclose(column(records, trial, "train/loss"), expected, rtol=1e-6)
+
+
+def test_without_compiled_kernels_augmented_training_is_the_same(own, monkeypatch):
+    trials = trials_of(own("swap"))
+    compiled = engine.train(trials)
+    monkeypatch.setenv("CLIPBENCH_NATIVE", "0")
+    monkeypatch.setattr(engine, "WORKSPACES", WorkspaceCache())
+    found.cache_clear()
+    try:
+        mapped = engine.train(trials)
+    finally:
+        found.cache_clear()
+    assert set(mapped.records["engine"]) == {"replay"}
+    np.testing.assert_allclose(mapped.steps["train/loss"], compiled.steps["train/loss"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(7, 4), (5, 3, 4)])
+def test_cross_entropy_takes_probabilities_as_torch_does(shape, smoothing):
+    draw = torch.Generator().manual_seed(0)
+    scores, target = torch.randn(shape, generator=draw), torch.rand(shape, generator=draw).softmax(-1)
+    loss = cross_entropy(scores, target, label_smoothing=smoothing)
+    expected = F.cross_entropy(scores.flatten(0, -2), target.flatten(0, -2), label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected)
+    with pytest.raises(ValueError, match="must be probabilities of at least two classes"):
+        cross_entropy(scores, target[..., 0])
 
 
 def test_only_training_batches_are_augmented():

@@ -134,6 +134,7 @@ CASES: dict[str, dict[str, Any]] = {
         "arms": [arm("norm", scope="sample", noise=1.0, adapt=validate_adapt({"quantile": 0.5, "noise": 3.0}))]
     },
     "augmentation": {"data": {"augment": C("jitter", std=0.1)}},
+    "augmentation of whole batches": {"data": {"augment": C("mixup", alpha=0.2)}, "batch_size": None},
     "other norms": {"arms": [arm("norm", p=p) for p in (1.0, 3.0, float("inf"))]},
     "accumulate": {"accumulate": 2},
     "average": {"ema": 0.9},
