@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from clipbench.datasets import DataProblem, NumberedDataset, read_options
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
-from tests.cli_helpers import records, train, write
+from tests.cli_helpers import processes, records, started, train, until, write
 from tests.engine.test_training_options import ARMS, clip, column
 
 C = Component.of
@@ -70,8 +71,6 @@ class PngFolder(Dataset):
     """A folder for each class, as torchvision's ImageFolder reads it."""
 
     def __init__(self, folder: str) -> None:
-        from pathlib import Path
-
         self.files = sorted(Path(folder).glob("*/*.png"))
         self.targets = [int(file.parent.name) for file in self.files]
 
@@ -503,3 +502,45 @@ def test_the_command_reads_with_worker_processes_and_gets_the_same_numbers(tmp_p
     assert len(found[0]) == 4
     for measure in ("val/loss", "test/loss"):
         np.testing.assert_array_equal(found[0].sort_values("seed")[measure], found[1].sort_values("seed")[measure])
+
+
+SLOW = """
+    import os
+    import time
+    from pathlib import Path
+
+    from torch.utils.data import get_worker_info
+
+    from tests.engine.test_torch_data import Points
+
+    HERE = Path(__file__).parent
+
+
+    class Slow(Points):
+        def __getitem__(self, number):
+            if get_worker_info() is not None:
+                (HERE / f"reader-{os.getpid()}-{os.getppid()}").touch()
+                time.sleep(0.05)
+            return super().__getitem__(number)
+
+
+    def slow():
+        return {"train": Slow(), "val": Points(30, 1)}
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc")
+def test_no_process_that_reads_outlives_a_killed_command(tmp_path):
+    """A `DataLoader`'s workers look every five seconds whether the process that started them is there."""
+    data = {"name": "./own.py:slow", "read": {"workers": 2, "in_memory": False}}
+    path = write(tmp_path, data=data, clip=["none"], seeds=2, train={"epochs": 200})
+    (tmp_path / "own.py").write_text(textwrap.dedent(SLOW))
+    with started(
+        "run", path, "--results", tmp_path / "results", "--no-mlflow", "--workers", "1", cwd=Path.cwd()
+    ) as run:
+        begun = lambda: [f.name.split("-") for f in tmp_path.glob("reader-*")]  # noqa: E731
+        until(lambda: any(int(parent) != run.pid for _, _, parent in begun()))  # the command has tried it itself
+        readers = {int(reader) for _, reader, parent in begun() if int(parent) != run.pid}
+        assert readers <= set(processes(run.mark))
+        run.kill()
+        until(lambda: not processes(run.mark), seconds=20)
