@@ -28,6 +28,11 @@ class Augmentation:
         self._takes_y, self._takes_generator = "y" in plugin.given, "generator" in plugin.given
         self._facts = {"outputs": outputs} if "outputs" in plugin.given else {}
 
+    @property
+    def mixes(self) -> bool:
+        """Whether an example may become a mixture of several: it changes targets too."""
+        return self._takes_y
+
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator, number: int) -> Batch:
         """Return the batch as it is trained on; `number` seeds the global generators."""
         generators.seed_all(OFFSET + number)

@@ -47,6 +47,11 @@ class Dataset:
         return len(self.train[0])
 
     @property
+    def has_fixed_examples(self) -> bool:
+        """Whether a step learns from examples of a fixed set, of which each is in one gradient."""
+        return self.size is not None and not (self.augment is not None and self.augment.mixes)
+
+    @property
     def by_batch(self) -> bool:
         """Whether the engine is given the examples of each batch: their numbers do not say enough."""
         return not self.in_memory or self.augment is not None

@@ -19,7 +19,7 @@ class ChunkResult:
 
     trials: Sequence[Trial]
     length: TrainingLength
-    fresh: bool  # the data are a stream: no example is seen twice, except by chance
+    fresh: bool  # no example is seen twice, except by chance: the data are a stream, or examples are mixed
     steps: np.ndarray  # [steps, statistics, lanes]
     epochs: dict[str, np.ndarray]  # [epochs, lanes]
     finals: dict[str, np.ndarray]  # part -> [measures, lanes]

@@ -260,7 +260,7 @@ class ChunkTraining:
         return ChunkResult(
             trials=self.trials,
             length=self.length,
-            fresh=self.workspace.dataset is not None and self.workspace.dataset.size is None,
+            fresh=self.workspace.dataset is not None and not self.workspace.dataset.has_fixed_examples,
             steps=steps,
             epochs={name: curve[:epochs] for name, curve in self.epochs.items()},
             finals=finals,

@@ -10,6 +10,7 @@ from torch import nn
 from clipbench.core import generators
 from clipbench.core.parameter_groups import matches
 from clipbench.core.trial import Component, Value
+from clipbench.datasets import Dataset
 from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
 from clipbench.engine.clipping.threshold_groups import groups_of_arm, threshold_groups
@@ -81,15 +82,17 @@ def impossible_scopes(
             yield ArmProblem(f"{key}.scope", text, remedy)
 
 
-def privacy_notes(arms: Arms, module: nn.Module, streams: bool) -> Iterator[str]:
+def privacy_notes(arms: Arms, module: nn.Module, dataset: Dataset | None) -> Iterator[str]:
     """Explain why arms with noise have no epsilon."""
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     for key, arm in arms:
         if not arm.as_dict().get("noise"):
             continue
         reason = ""
-        if streams:
+        if dataset is not None and dataset.size is None:
             reason = " for a stream, which has no fixed examples."
+        elif dataset is not None and dataset.augment is not None and dataset.augment.mixes:
+            reason = ": the augmentation mixes examples, of which each may then be in several gradients."
         elif not is_bounded(arm, names):
             reason = f": {arm.label} does not bound the norm of an example's whole gradient."
         elif not has_accountant():

@@ -222,8 +222,7 @@ class _Preparation:
             example = _example(setting.dataset, DTYPES[setting.train.dtype])
             found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
             found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
-            endless = setting.dataset is not None and setting.dataset.size is None
-            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, endless))
+            gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, setting.dataset))
         for problem in found:
             self.findings.add(self.experiment.place(problem.key), problem.text, problem.remedy)
 
