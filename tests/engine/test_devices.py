@@ -172,16 +172,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-# Every rule, model and optimizer once; `slow` has rules at all places.
-AT_ALL_PLACES = {"rules per model", "rules per unit", "rules of shards", "rules of examples"}
+# Every rule and optimizer once, and models of every kind; `slow` has the others.
+IN_SLOW = {
+    *("rules per model", "rules per unit", "rules of shards", "rules of examples"),
+    *("model deep_mlp", "model gru", "model lstm", "model transformer"),  # as others, and of large graphs
+}
 
 
 @pytest.mark.parametrize(
     "make, case",
-    [
-        pytest.param(*each.values, id=each.id, marks=pytest.mark.slow if each.id in AT_ALL_PLACES else ())
-        for each in cases()
-    ],
+    [pytest.param(*each.values, id=each.id, marks=pytest.mark.slow if each.id in IN_SLOW else ()) for each in cases()],
 )
 def test_an_epoch_reads_nothing_from_the_device(make, case, monkeypatch):
     trials = make(**case)

@@ -74,7 +74,7 @@ def test_groups_follow_warmup_and_schedule(groups, assert_fastest):
 
 
 @pytest.mark.parametrize("scope", ["sample", FOUR], ids=["sample", "four"])
-@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("groups", ["two", *(pytest.param(name, marks=pytest.mark.slow) for name in ("all", "list"))])
 def test_groups_of_parts_of_a_batch_equal_the_plain_loop(groups, scope, assert_fastest):
     chosen = [
         C(arm.name, **arm.as_dict(), scope=scope)

@@ -486,7 +486,7 @@ COMMANDS = """
 """
 
 
-@pytest.mark.parametrize(("name", "workers"), [("photos", 2), ("passes", 1)])
+@pytest.mark.parametrize(("name", "workers"), [("photos", 2), pytest.param("passes", 1, marks=pytest.mark.slow)])
 def test_the_command_reads_with_worker_processes_and_gets_the_same_numbers(tmp_path, name, workers):
     found = []
     for number in (0, workers):
