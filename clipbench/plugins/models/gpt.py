@@ -21,7 +21,7 @@ def gpt(
     inputs: int | tuple[int, ...],
     outputs: int,
     tokens: int,
-    width: Whole = 64,
+    width: Whole = 32,
     heads: Whole = 4,
     layers: Whole = 2,
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1,
