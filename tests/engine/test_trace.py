@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from clipbench.compiler.trace import trace, value
+from clipbench.compiler.trace import Untraceable, trace, value
 from tests.engine.step_functions import MODELS, batch_of, over, stacked
 
 Operation = tuple[object, ...]
@@ -105,3 +105,23 @@ def test_planning_and_training_import_no_compiler_of_torch(optimizer: str, tmp_p
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_a_number_read_from_a_constant_is_the_same_at_every_step_and_one_from_an_input_is_refused() -> None:
+    def of_constant(x: Tensor) -> list[Tensor]:
+        mask = torch.ones(3)
+        return [x * mask.sum().item() if bool(mask.all()) else x + 1]
+
+    def of_input(x: Tensor) -> list[Tensor]:
+        return [x * x.sum().item()]
+
+    def of_written_constant(x: Tensor) -> list[Tensor]:
+        kept = torch.zeros(2, 3)
+        kept[0].copy_(x)
+        return [x * kept.sum().item()]
+
+    (traced,) = trace(of_constant, [torch.zeros(3)]).module()(torch.ones(3))
+    assert torch.equal(traced, of_constant(torch.ones(3))[0])
+    for function in (of_input, of_written_constant):
+        with pytest.raises(Untraceable, match="number of Python"):
+            trace(function, [torch.ones(3)])

@@ -116,6 +116,13 @@ def test_chunks_of_many_steps_are_small_since_all_of_them_are_kept(device):
     assert most_lanes(short, device) > most_lanes(long, device) > most_lanes(endless, device) == FEWEST_LANES
 
 
+def test_chunks_on_a_gpu_have_as_many_lanes_as_fit_half_of_its_free_memory():
+    plan = Plan(None, (cohort("mlp", range(64), arms(8), lane_bytes=10**6, steps=10),))
+    lanes = {free: plan.for_gpu(free).chunks((), 1, "cuda")[0].lanes for free in (10**8, 2 * 10**8, 10**12)}
+    assert 40 <= lanes[10**8] <= 50 and 80 <= lanes[2 * 10**8] <= 100 and lanes[10**12] == 512
+    assert plan.for_gpu(10**8).chunks((), 1, "cpu") == plan.chunks((), 1, "cpu")
+
+
 def test_a_chunk_that_is_tried_again_is_the_same_chunk():
     (chunk, *_) = Plan(None, (cohort("mlp", range(2), arms(3)),)).chunks((), 1, "cpu")
     assert (chunk.again().stem, chunk.again().trials) == (chunk.stem, chunk.trials)

@@ -29,8 +29,6 @@ DRAWING = frozenset(
 )
 # They depend on values, and have no form as a function of such numbers here.
 REFUSED = frozenset({"binomial", "_sample_dirichlet"})
-
-
 # Arguments of these operators that decide how numbers are stored.
 UNIMPORTANT = frozenset({"generator", "dtype", "layout", "device", "pin_memory", "memory_format"})
 

@@ -85,19 +85,6 @@ def _group_norm(
     return result.reshape(input.permute(1, 2, 3, 0).shape).permute(3, 0, 1, 2)
 
 
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor | None:
-    return _by_channel(input, running_mean, running_var, weight, bias, training, momentum, eps, of_batch=True)
-
-
 def _instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -108,38 +95,41 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    return _by_channel(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, of_batch=False)
+    given = running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+    return _batch_norm(input, *given, of_batch=False)
 
 
-def _by_channel(
-    x: Tensor,
+def _batch_norm(
+    input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    by_input: bool,
-    momentum: float,
-    eps: float,
-    of_batch: bool,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    of_batch: bool = True,
 ) -> Tensor | None:
-    """Normalize each channel, of all examples or of each, by the input itself or by running statistics."""
-    channels, each = x.shape[1], x[:, 0].numel() // (1 if of_batch else len(x))
-    if x.dim() < 2 or (by_input and each == 1) or (not by_input and (running_mean is None or running_var is None)):
+    """Normalize each channel, of all examples or of each, by the input itself in training or by running statistics."""
+    if input.dim() < 2:
         return None  # torch refuses it
-    weight = x.new_ones(channels) if weight is None else weight
-    bias = x.new_zeros(channels) if bias is None else bias
-    if not by_input:
+    channels, each = input.shape[1], input[:, 0].numel() // (1 if of_batch else len(input))
+    if (training and each == 1) or (not training and (running_mean is None or running_var is None)):
+        return None  # torch refuses it
+    weight = input.new_ones(channels) if weight is None else weight
+    bias = input.new_zeros(channels) if bias is None else bias
+    if not training:
         assert running_mean is not None and running_var is not None
         scale = weight * (running_var + eps).rsqrt()
-        across = (-1, *[1] * (x.dim() - 2))
-        return x * scale.view(across) + (bias - running_mean * scale).view(across)
-    moved = x.permute(*range(1, x.dim()), 0)
+        across = (-1, *[1] * (input.dim() - 2))
+        return input * scale.view(across) + (bias - running_mean * scale).view(across)
+    moved = input.permute(*range(1, input.dim()), 0)
     values = moved.reshape(channels, 1, each, -1)  # a group for each channel
     result, mean, variance, *_ = _groups_normalized(values, *(w.view(-1, 1, 1, 1) for w in (weight, bias)), eps)
     for running, now in ((running_mean, mean), (running_var, each / (each - 1) * variance)):
         if running is not None:
             running.mul_(1 - momentum).add_(momentum * now.mean(3).flatten())
-    return result.reshape(moved.shape).permute(-1, *range(x.dim() - 1))
+    return result.reshape(moved.shape).permute(-1, *range(input.dim() - 1))
 
 
 def _layer_norm(

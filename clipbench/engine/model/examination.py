@@ -214,7 +214,11 @@ class _Examiner:
             results = as_graph(calls)
         except Exception as refusal:  # noqa: BLE001 - a model may do anything that a trace does not support
             if self._draws or self._draws_in_evaluation or self._changing:
-                what = f"training changes its {self._kind(self._changing[0])}" if self._changing else "it draws numbers"
+                what = (
+                    f"training changes its {self._kind(self._changing[0])}"
+                    if self._changing
+                    else "it draws random numbers"
+                )
                 return f"{what}, and as a function of its tensors it fails: {first_sentence(refusal).rstrip('.')}"
             try:
                 results = mapped(calls)
