@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class Dataset:
     Where the training examples are not in memory, `train` has some of them, which show shapes and classes.
     """
 
+    in_memory: ClassVar[bool] = True  # whether all training examples are in `train`
+
     train: Arrays
     val: Arrays | None
     test: Arrays | None
@@ -35,11 +38,6 @@ class Dataset:
     names: tuple[str, ...] = field(default=(), kw_only=True)  # of the columns of a table, one for each input
     augment: Augmentation | None = field(default=None, kw_only=True)  # changes the batches that are trained on
     fewest_outputs: int = field(default=0, kw_only=True)  # classes that are known to be there
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether all training examples are in `train`."""
-        return True
 
     @property
     def size(self) -> int | None:
@@ -119,6 +117,27 @@ class Dataset:
         if self.classes:
             return max(self._largest(1) + 1, self.fewest_outputs)
         return 1 if self.train[1].ndim == 1 else int(self.train[1].shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class EndlessDataset(Dataset):
+    """Examples without an end, or with one that is not known before it is reached."""
+
+    in_memory = False
+
+    @property
+    def size(self) -> int | None:
+        """The number of training examples, which is not known."""
+        return None
+
+    @property
+    def pass_examples(self) -> int | None:
+        """The number of examples of a pass over the data; None if there are no passes, or it is not known."""
+        return None
+
+    @abstractmethod
+    def batch_size(self, asked: int | None) -> int:
+        """Return the batch size for the one that is asked for; None asks for all examples at once."""
 
 
 def in_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:

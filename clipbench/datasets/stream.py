@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from clipbench.datasets.dataset import Arrays, Dataset, check, fingerprint_of, pair_of
+from clipbench.datasets.dataset import Arrays, EndlessDataset, check, fingerprint_of, pair_of
 from clipbench.datasets.items import numbers_of
 from clipbench.plugins.registry import DataProblem, Plugin
 
@@ -23,26 +23,11 @@ MOST_CALLS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
-class Stream(Dataset):
+class Stream(EndlessDataset):
     """A stream of batches. `train` is an example batch that shows their shapes; it is not trained on."""
 
     function: Callable[..., Any]  # of a generator, and a batch size if it takes one
     takes_size: bool
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether all training examples are in `train`."""
-        return False
-
-    @property
-    def size(self) -> int | None:
-        """The number of training examples: there is no last one."""
-        return None
-
-    @property
-    def pass_examples(self) -> int | None:
-        """The number of examples of a pass over the data: there is no end of it."""
-        return None
 
     def batch_size(self, asked: int | None) -> int:
         """Return the batch size: the one asked for, or that of the stream if it is fixed."""

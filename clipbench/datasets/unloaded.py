@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clipbench.datasets.corrupt import KINDS
-from clipbench.datasets.dataset import Arrays, Dataset, check, fingerprint_of, pair_of
+from clipbench.datasets.dataset import Arrays, Dataset, EndlessDataset, check, fingerprint_of, pair_of
 from clipbench.datasets.examples import BatchRequest, ChosenExamples, Examples, MappedExamples, TorchExamples
 from clipbench.datasets.passes import Passes
 from clipbench.datasets.read_options import MOST_BYTES, ReadOptions, shown
@@ -29,12 +29,9 @@ WHOLE = ("standardize", "impute", "resize", *(f"corrupt.{kind}" for kind in KIND
 class NumberedDataset(Dataset):
     """A data set of numbered examples that are read when they are needed."""
 
-    source: Examples
+    in_memory = False
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether all training examples are in `train`."""
-        return False
+    source: Examples
 
     @property
     def size(self) -> int | None:
@@ -43,20 +40,10 @@ class NumberedDataset(Dataset):
 
 
 @dataclass(frozen=True, eq=False)
-class PassesDataset(Dataset):
+class PassesDataset(EndlessDataset):
     """A data set that is passed over again and again."""
 
     source: Passes
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether all training examples are in `train`."""
-        return False
-
-    @property
-    def size(self) -> int | None:
-        """The number of training examples, which is not known before the first pass."""
-        return None
 
     @property
     def pass_examples(self) -> int | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipbench.core import generators
 from clipbench.core.trial import Training
-from clipbench.datasets import DataProblem, Dataset, PassesDataset, Stream
+from clipbench.datasets import DataProblem, Dataset, EndlessDataset
 from clipbench.datasets.augmentation import OFFSET
 from clipbench.datasets.dataset import in_type
 from clipbench.engine.inputs.batch_readers import BatchReader, reader_of
@@ -44,7 +44,7 @@ class TrainingLength:
         if dataset is None:
             epoch_steps = train.epoch_steps or train.steps or 1
             return cls(1, 1, epoch_steps, train.steps or epoch_steps * (train.epochs or 1), whole=True)
-        if isinstance(dataset, Stream | PassesDataset):
+        if isinstance(dataset, EndlessDataset):
             batch = dataset.batch_size(train.batch_size) * train.accumulate
             epoch_steps = train.epoch_steps or max(1, (dataset.pass_examples or STREAM_EPOCH * batch) // batch)
             steps = train.steps or epoch_steps * (train.epochs or 1)
