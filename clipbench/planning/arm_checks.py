@@ -42,9 +42,8 @@ def unknown_excludes(arms: Arms, names: set[str]) -> Iterator[ArmProblem]:
                 yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules))
 
 
-def nothing_left(arms: Arms, model: str, module: nn.Module) -> Iterator[ArmProblem]:
-    """Find arms that exclude every trained parameter of a model, or whose groups do not fit to it."""
-    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+def nothing_left(arms: Arms, model: str, names: Sequence[str]) -> Iterator[ArmProblem]:
+    """Find arms that exclude every trained parameter of a model, given by name, or whose groups do not fit to it."""
     for key, arm in arms:
         patterns, groups = _excludes(arm), groups_of_arm(arm)
         if patterns and all(matches(name, patterns) for name in names):

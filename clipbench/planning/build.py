@@ -220,7 +220,8 @@ class _Preparation:
         found = [*arm_checks.unknown_excludes(arms, names), *group_checks.empty_groups(self.experiment, names)]
         for setting in settings:
             example = _example(setting.dataset, DTYPES[setting.train.dtype])
-            found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
+            trained = [name for name, p in setting.built().module.named_parameters() if p.requires_grad]
+            found += arm_checks.nothing_left(arms, setting.model.name, trained)
             found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
             gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, setting.dataset))
         for problem in found:
