@@ -1,5 +1,6 @@
 """clipbench: which gradient-clipping strategy, at which threshold, does a model need, and does it matter at all?"""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from clipbench.api import report, run, sweep
@@ -9,6 +10,7 @@ from clipbench.plugins.decorators import metric, model, strategy
 
 if TYPE_CHECKING:
     from clipbench.clipper import Clipper, clip_
+    from clipbench.scripts.standalone import clip_from_args
 
 __version__ = "0.1.0"
 
@@ -19,6 +21,7 @@ __all__ = [
     "Result",
     "__version__",
     "clip_",
+    "clip_from_args",
     "metric",
     "model",
     "report",
@@ -28,10 +31,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what needs torch only when it is asked for."""
-    if name not in ("Clipper", "clip_"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from clipbench.clipper import Clipper, clip_
+# What needs torch, which is imported when it is asked for.
+_LAZY = {
+    "Clipper": "clipbench.clipper",
+    "clip_": "clipbench.clipper",
+    "clip_from_args": "clipbench.scripts.standalone",
+}
 
-    return {"Clipper": Clipper, "clip_": clip_}[name]
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,14 +99,17 @@ def _preview_lines(preview: RunPreview) -> Iterator[str]:
 
     yield from summary_lines(preview.plan.experiment)
     document = _preview_document(preview)
-    how = "looped" if any(cohort.loop_reason for cohort in preview.plan.cohorts) else "vectorised"
+    plan, script = preview.plan, preview.plan.experiment.is_script
+    how = "looped" if any(cohort.loop_reason for cohort in plan.cohorts) else "vectorised"
+    parts = "processes" if script else f"{count(len(preview.chunks), 'chunk')} of {how} lanes"
     yield f"  done       {preview.done} of {len(preview.plan.trials)} trials"
     yield (
-        f"  to train   {document['missing']} trials in {count(len(preview.chunks), 'chunk')} of {how} lanes, "
-        f"{count(preview.workers, 'worker')} on {preview.device}"
+        f"  to train   {document['missing']} trials in {parts}, {count(preview.workers, 'worker')} on {preview.device}"
     )
-    yield f"  time       about {duration(preview.seconds)}"
-    yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
+    known = not math.isnan(preview.seconds)
+    yield f"  time       {f'about {duration(preview.seconds)}' if known else 'not known before a trial is done'}"
+    if not script:
+        yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
     yield from (f"  note       {note}" for note in preview.plan.notes if note not in preview.plan.experiment.notes)
 
 
@@ -122,6 +126,6 @@ def _preview_document(preview: RunPreview) -> dict[str, Any]:
         "chunks": len(preview.chunks),
         "workers": preview.workers,
         "device": preview.device,
-        "seconds": preview.seconds,
+        "seconds": None if math.isnan(preview.seconds) else preview.seconds,
         "bytes": preview.bytes,
     }

@@ -12,6 +12,7 @@ import numpy as np
 from clipbench.commands.progress import Progress, training_title
 from clipbench.commands.session import Settings, planned
 from clipbench.core.trial import Component, Trial
+from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.pilot.results import GradientStatistics, Proposal
 from clipbench.planning.plan import Plan
@@ -85,6 +86,9 @@ def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str],
     """Train an experiment's data, models and optimizers without clipping, and propose thresholds for strategies."""
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, experiment, settings)
+        if plan.experiment.is_script:
+            remedy = f"Run it with the arm `none`, then `clipbench pilot --from results/{plan.experiment.name}`."
+            raise InputError.at(plan.experiment.place("train.script"), "a pilot cannot train a script.", remedy)
         rules = pool.call("clipbench.pilot.propose:candidates", tuple(strategies), plan.experiment.folder)
         plan = _unclipped(plan)
         for note in plan.notes:

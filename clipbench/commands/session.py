@@ -23,6 +23,7 @@ from clipbench.core.trial import digest
 from clipbench.errors import InputError, Place, did_you_mean
 from clipbench.execution import choose_paths
 from clipbench.execution.protocol import ChoosePruned
+from clipbench.execution.script_trials import output_of
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import Store, run_history
@@ -94,6 +95,7 @@ class Session:
     told: str = field(default="", init=False)  # the problem of the mirror that was printed
     trained: int = field(default=0, init=False)
     _failed: Counter[str] = field(default_factory=Counter, init=False)  # number of trials by error
+    _outputs: dict[str, Path] = field(default_factory=dict, init=False)  # what a script printed before an error
     _engine_notes: set[str] = field(default_factory=set, init=False)
 
     def __enter__(self) -> Session:
@@ -121,7 +123,13 @@ class Session:
     @property
     def failed(self) -> list[str]:
         """The errors of trials that failed, a line each."""
-        return [f"{n} {'trial' if n == 1 else 'trials'} failed: {error}" for error, n in self._failed.items()]
+        return [
+            f"{n} {'trial' if n == 1 else 'trials'} failed: {error}{self._output(error)}"
+            for error, n in self._failed.items()
+        ]
+
+    def _output(self, error: str) -> str:
+        return f" Its output: {self._outputs[error]}." if error in self._outputs else ""
 
     def begin(self, plan: Plan, store: Store, uri: str, device: str) -> None:
         """Prepare training: write the YAML beside the trials, show the notes of the plan, start the mirror."""
@@ -172,7 +180,8 @@ class Session:
         search: SearchCallbacks | None = None,
     ) -> None:
         """Train chunks and save their records."""
-        for event in pool.train(chunks, device, choose_pruned=search.choose_pruned if search else None):
+        choose_pruned = search.choose_pruned if search else None
+        for event in pool.train(chunks, device, choose_pruned=choose_pruned, folder=store.folder):
             self.progress.advance(event.lane_steps)
             if event.records:
                 store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
@@ -184,6 +193,8 @@ class Session:
                 store.save(failed, event.chunk.stem)
                 self.progress.add(failed)
                 self._failed[event.error] += len(event.chunk.trials)
+                if event.chunk.is_script:
+                    self._outputs.setdefault(event.error, output_of(store.folder, event.chunk.trials[0].id))
             if self.mirror and self.mirror.problem and not self.told:
                 self.told = self.mirror.problem
                 self.progress.note(self.told)
@@ -258,10 +269,16 @@ def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Pla
         place = plan.experiment.place("train.dtype")
         raise InputError.at(place, "float64 is not available on mps.", "Choose `--device cpu`.")
     if device == "cpu":
-        return plan, device, pool.size
+        return plan, device, pool.size if settings.workers else max(1, pool.size // _threads(plan))
     cards, free = pool.call("clipbench.commands.devices:capacity", device)
     workers = settings.workers or cards
     return plan.for_gpu(free // -(-workers // cards)), device, workers
+
+
+def _threads(plan: Plan) -> int:
+    """Return the number of threads of a trial: one, unless it is a script that asks for more."""
+    scripts = [script for script in plan.experiment.scripts if script]
+    return max((int(script.as_dict().get("threads", 1)) for script in scripts), default=1)  # type: ignore[arg-type]
 
 
 def _content_hash(plan: Plan) -> str:

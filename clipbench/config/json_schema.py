@@ -61,7 +61,9 @@ def experiment_schema() -> Json:
         "title": "clipbench experiment",
         "type": "object",
         "additionalProperties": False,
-        "required": ["model", "optimizer", "clip"],
+        "required": ["clip"],
+        "if": {"properties": {"train": {"required": ["script"]}}, "required": ["train"]},
+        "else": {"required": ["model", "optimizer"]},
         "properties": components | document["properties"],
         "$defs": definitions | {"range": _RANGE} | kinds,
     }
