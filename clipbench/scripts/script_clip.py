@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -167,6 +168,7 @@ class ScriptClip:
         """
         self._check_process()
         found = plain_measures(measures, "clip.report")
+        self._look_at_weights()
         self._look()
         self.reports.append(found)
         self.report_steps.append(len(self.log))
@@ -213,10 +215,13 @@ class ScriptClip:
         return int(self.log.status.diverged_step[0])
 
     def finish(self) -> None:
-        """Check the last steps, of which nothing came after."""
+        """Check the last steps, after which there was no loss that shows what became of the weights."""
+        self._look_at_weights()
         self._look()
 
     def _commit(self, pair: AttachedPair, loss: Tensor | float) -> ClipInfo:
+        if _is_broken(loss):
+            self._look_at_weights()
         info = pair.commit()
         self._last_loss = loss if isinstance(loss, Tensor) else None
         assert info.statistics is not None
@@ -227,11 +232,15 @@ class ScriptClip:
             self._look()
         return info
 
+    def _look_at_weights(self) -> None:
+        """Note it if the last step has left weights that are not finite."""
+        if not all(pair.weights_are_finite() for pair in self.pairs.values()):
+            self.log.mark_weights()
+
     def _look(self) -> None:
         """End the script if it has diverged."""
-        finite = all(pair.weights_are_finite() for pair in self.pairs.values())
         scaled = [name for name, pair in self.pairs.items() if pair.scaler is not None]
-        if self.log.check(self._refuses, self._is_error, scaled, finite) and self._ends_when_diverged:
+        if self.log.check(self._refuses, self._is_error, scaled) and self._ends_when_diverged:
             raise Diverged
 
     def _last_report(self) -> int:
@@ -252,6 +261,13 @@ class ScriptClip:
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise ScriptError("clip was used in a process that the script has forked; only the first one can train.")
+
+
+def _is_broken(loss: Tensor | float) -> bool:
+    """Whether a loss is not finite; False on a GPU, which would have to be waited for."""
+    if isinstance(loss, Tensor):
+        return loss.device.type == "cpu" and not math.isfinite(loss.item())
+    return not math.isfinite(loss)
 
 
 def measures_at_end(returned: Any) -> dict[str, float]:

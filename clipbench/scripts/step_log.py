@@ -61,20 +61,21 @@ class StepLog:
         loss, norm = self._block[self._filled - 1, :2].tolist()
         return not (math.isfinite(loss) and math.isfinite(norm) and loss <= self._limit)
 
-    def check(self, refuses: bool, is_error: bool, scaled: Collection[str], weights_are_finite: bool) -> int:
+    def mark_weights(self) -> None:
+        """Say that the weights after the last step are not finite."""
+        rows = self.rows()
+        if len(rows):
+            rows[-1, WEIGHTS] = math.inf
+
+    def check(self, refuses: bool, is_error: bool, scaled: Collection[str]) -> int:
         """Return the step that has diverged, from 1; 0 if none has.
 
-        Weights are looked at after a step that went wrong and at the end: if they are not finite, that is the cause.
         Gradients of pairs that are `scaled` may overflow: then a gradient scaler left out the step.
         """
         first = int(self.status.checked[0])
         steps = self.rows()[first:].copy()
         of_scaled = np.array([pair in scaled for pair in self.pairs[first:]], bool)
         steps[of_scaled & ~np.isfinite(steps[:, PRE]), PRE] = 0
-        if not weights_are_finite and len(steps):
-            broken = ~np.isfinite(steps[:, [LOSS, PRE]]).all(1)
-            cause = max(int(broken.argmax()) - 1, 0) if broken.any() else len(steps) - 1
-            steps[cause, WEIGHTS] = math.inf
         self.status.check_divergence(steps[:, :, np.newaxis], [refuses], [is_error])
         return int(self.status.diverged_step[0])
 
@@ -106,7 +107,7 @@ def plain_measures(measures: Any, where: str) -> dict[str, float]:
         if part not in ("val", "test", "train") or not measure:
             raise ValueError(f"{where}: a measure is named as val/loss or test/accuracy, got {name!r}")
         try:
-            found[str(name)] = float(value)
+            found[str(name)] = float(value.detach() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"{where}: {name} must be a number, got {type(value).__name__}") from None
     return found
