@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json
-from clipbench.cli.shared_options import ExperimentFile, TrainingOptions, trains
+from clipbench.cli.shared_options import ExperimentFile, TensorBoard, TrainingOptions, trains
 from clipbench.commands.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be trained and how long it would take.")
     ] = False,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Train what is missing, compare the arms and write the report.
 
@@ -37,10 +39,10 @@ def run(
     with uninterrupted():
         from clipbench.commands.run import run
 
-    train(options, lambda session: run(session, experiment))
+    train(options, lambda session: run(session, experiment), tensorboard=tensorboard)
 
 
-def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None:
+def train(options: TrainingOptions, work: Callable[[Session], Finished], *, tensorboard: bool = False) -> None:
     """Do the work of a command that trains, print its report, and wait for MLflow."""
     with uninterrupted():
         from clipbench.cli.report_command import print_report
@@ -48,7 +50,7 @@ def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None
         from clipbench.reporting.write import import_libraries
 
         import_libraries()
-    with Session(options.settings, options.progress) as session:
+    with Session(replace(options.settings, tensorboard=tensorboard), options.progress) as session:
         finished = work(session)
         options.progress.stop()
         if not options.as_json and not options.quiet:

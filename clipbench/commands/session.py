@@ -28,6 +28,7 @@ from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import Store, run_history
 from clipbench.store.sweep_file import SweepDocument
+from clipbench.tracking import tensorboard_files
 from clipbench.tracking.mirror import Mirror
 from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.sync import Invocation
@@ -45,6 +46,7 @@ class Settings:
     results: Path = Path("results")
     tracking_uri: str | None = None
     mirror: bool = True
+    tensorboard: bool = False
     command: str = "clipbench run"
 
     @property
@@ -133,6 +135,8 @@ class Session:
 
     def begin(self, plan: Plan, store: Store, uri: str, device: str) -> None:
         """Prepare training: write the YAML beside the trials, show the notes of the plan, start the mirror."""
+        if self.settings.tensorboard:
+            tensorboard_files.check_installed()
         store.write_text("experiment.yaml", resolved(plan.experiment))
         for note in plan.notes:
             self.progress.note(note)
@@ -185,6 +189,8 @@ class Session:
             self.progress.advance(event.lane_steps)
             if event.records:
                 store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
+                if self.settings.tensorboard:
+                    tensorboard_files.write(store.folder, event.records)
                 self.trained += len(event.chunk.trials)
                 self.progress.add(event.records)
                 self._note_engine(event.records)

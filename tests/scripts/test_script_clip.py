@@ -134,9 +134,9 @@ def test_two_models_have_rules_of_their_own_and_rows_by_name():
     assert list(records.steps["model_name"]) == ["critic", "actor"] * 3
     critics = records.steps["train/loss"][::2]
     assert records.records["train/loss_tail"][0] == pytest.approx(critics[len(critics) // 2 :].mean())
-    with pytest.raises(ScriptError, match="several models are attached. Say which"):
+    with pytest.raises(ScriptError, match=r"several models are attached. Say which"):
         clip.step(loss)
-    with pytest.raises(ScriptError, match="no model 'critc' is attached. Attached: 'critic', 'actor'"):
+    with pytest.raises(ScriptError, match=r"no model 'critc' is attached. Attached: 'critic', 'actor'"):
         clip.step(loss, name="critc")
 
 
@@ -188,7 +188,7 @@ def test_rules_that_decide_about_the_step_take_it_themselves(rule):
     loss = loss_of(model, x)
     loss.backward()
     clip.apply()
-    with pytest.raises(ScriptError, match="remove optimizer.step()"):
+    with pytest.raises(ScriptError, match=r"remove optimizer.step()"):
         optimizer.step()
 
 
@@ -205,7 +205,7 @@ def test_what_is_forgotten_or_done_twice_is_said():
     with pytest.raises(ScriptError, match="clipped twice"):
         clip.apply()
     clip.commit(loss)
-    with pytest.raises(ScriptError, match="before clip.apply"):
+    with pytest.raises(ScriptError, match=r"before clip.apply"):
         clip.commit(loss)
     with pytest.raises(ScriptError, match="twice with the same loss"):
         clip.step(loss)
