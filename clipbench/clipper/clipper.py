@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from clipbench.clipper import after_optimizer
+from clipbench.clipper.chosen_arm import chosen_arm
 from clipbench.clipper.clip_info import ClipInfo, info_of, nothing_to_clip
 from clipbench.clipper.named_parameters import Parameters, check_names, named_parameters
 from clipbench.clipper.rule_memory import extended_memory, initial_memory
@@ -72,6 +74,24 @@ class Clipper:
         self._memory: Memory = {}
         self._clipping = Clip(self._rule, (), exact=True)
         self._lay_out()
+
+    @classmethod
+    def from_report(
+        cls,
+        path: str | os.PathLike[str],
+        model: Parameters,
+        strategy: str | None = None,
+        *,
+        setting: str | None = None,
+        exclude: str | Iterable[str] = (),
+        steps: int | None = None,
+        measure: bool = False,
+    ) -> Clipper:
+        """Take the arm that a report recommends, or the best threshold of a strategy, from its folder of results.
+
+        `setting` is the label of one of the report's settings, where it has several.
+        """
+        return cls(model, chosen_arm(path, strategy, setting), exclude=exclude, steps=steps, measure=measure)
 
     def __repr__(self) -> str:
         return f"Clipper({self.arm.arm})"
