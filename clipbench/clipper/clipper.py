@@ -21,7 +21,8 @@ from clipbench.clipper.rule_reading import read_rule
 from clipbench.clipper.tensor_rows import as_rows, common_type, dense, refuse_nonfinite
 from clipbench.clipper.threshold_course import ThresholdCourse
 from clipbench.engine.clipping import lane_order
-from clipbench.engine.clipping.clip import Clip, Measured, change_weights
+from clipbench.engine.clipping.clip import Clip, change_weights
+from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.rule import Memory, Rule
 from clipbench.engine.clipping.threshold_groups import threshold_groups
 from clipbench.errors import ClipbenchError, InputError, Place
@@ -212,7 +213,7 @@ class Clipper:
         measured, clipped = self._measured(found), None
         if not self._is_off:
             now = self._course.now(self._step, measured.norm, optimizer)
-            clipped = self._clipping(measured, self._weights(measured), now, self._memory)
+            clipped = self._clipping(measured, Measured(self._weights(measured), exact=True), now, self._memory)
             self._memory = clipped.memory
         self._step += 1
         self._last = info_of(measured, clipped, self.measure)  # before the gradients, which are measured, are changed
