@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from clipbench.clipper.clip_info import ClipInfo
 from clipbench.clipper.tensor_rows import Tensors
-from clipbench.engine.clipping.clip import Clip, Clipped, Measured
+from clipbench.engine.clipping.clip import Clip, Clipped
+from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.rule import Memory, Now
 
 
@@ -46,7 +47,7 @@ def clipped_update(
 ) -> tuple[dict[str, Tensor], Clipped]:
     """Clip the update u = (w_old - w_new) / lr; where a rule leaves it as it is, the weights stay as they are."""
     updates = {name: (old[name] - w) / rates[name] for name, w in new.items()}
-    clipped = clip(Measured(updates, exact=True), old, now, memory)
+    clipped = clip(Measured(updates, exact=True), Measured(old, exact=True), now, memory)
     return {
         name: torch.where(u == updates[name], new[name], old[name] - rates[name] * u)
         for name, u in clipped.tensors.items()

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clipbench.engine.clipping.clip import Clipped, Measured
+from clipbench.engine.clipping.clip import Clipped
+from clipbench.engine.clipping.measured import Measured
 
 
 class ClipInfo(NamedTuple):

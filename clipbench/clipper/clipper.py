@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from clipbench.clipper import after_optimizer
+from clipbench.clipper.chosen_arm import chosen_arm
 from clipbench.clipper.clip_info import ClipInfo, info_of, nothing_to_clip
 from clipbench.clipper.named_parameters import Parameters, check_names, named_parameters
 from clipbench.clipper.rule_memory import extended_memory, initial_memory
@@ -19,7 +21,8 @@ from clipbench.clipper.rule_reading import read_rule
 from clipbench.clipper.tensor_rows import as_rows, common_type, dense, refuse_nonfinite
 from clipbench.clipper.threshold_course import ThresholdCourse
 from clipbench.engine.clipping import lane_order
-from clipbench.engine.clipping.clip import Clip, Measured, change_weights
+from clipbench.engine.clipping.clip import Clip, change_weights
+from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.rule import Memory, Rule
 from clipbench.engine.clipping.threshold_groups import threshold_groups
 from clipbench.errors import ClipbenchError, InputError, Place
@@ -72,6 +75,24 @@ class Clipper:
         self._memory: Memory = {}
         self._clipping = Clip(self._rule, (), exact=True)
         self._lay_out()
+
+    @classmethod
+    def from_report(
+        cls,
+        path: str | os.PathLike[str],
+        model: Parameters,
+        strategy: str | None = None,
+        *,
+        setting: str | None = None,
+        exclude: str | Iterable[str] = (),
+        steps: int | None = None,
+        measure: bool = False,
+    ) -> Clipper:
+        """Take the arm that a report recommends, or the best threshold of a strategy, from its folder of results.
+
+        `setting` is the label of one of the report's settings, where it has several.
+        """
+        return cls(model, chosen_arm(path, strategy, setting), exclude=exclude, steps=steps, measure=measure)
 
     def __repr__(self) -> str:
         return f"Clipper({self.arm.arm})"
@@ -192,7 +213,7 @@ class Clipper:
         measured, clipped = self._measured(found), None
         if not self._is_off:
             now = self._course.now(self._step, measured.norm, optimizer)
-            clipped = self._clipping(measured, self._weights(measured), now, self._memory)
+            clipped = self._clipping(measured, Measured(self._weights(measured), exact=True), now, self._memory)
             self._memory = clipped.memory
         self._step += 1
         self._last = info_of(measured, clipped, self.measure)  # before the gradients, which are measured, are changed
