@@ -12,16 +12,22 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class GradientStatistics:
-    """The statistics of one trial without clipping at its recorded steps, which end before a divergence."""
+class RecordedSteps:
+    """What rules look at, at the recorded steps of one training."""
+
+    places: dict[str, Arrays]  # of model, tensor, unit: n, m, w, v [recorded steps, places]; v is w after the step
+    sizes: Arrays  # of their places
+    elements: Arrays  # g, row_mean, old, new [recorded steps, sampled elements]
+
+
+@dataclass(frozen=True)
+class GradientStatistics(RecordedSteps):
+    """The statistics of one trial without clipping; its recorded steps end before a divergence."""
 
     trial: Trial
     steps: int  # that were trained before a divergence
     every: int  # every so many steps one is recorded, the first one included
     diverged_step: int | None
-    places: dict[str, Arrays]  # of model, tensor, unit: n, m, w, v [recorded steps, places]; v is w after the step
-    sizes: Arrays  # of their places
-    elements: Arrays  # g, row_mean, old, new [recorded steps, sampled elements]
     parameters: int
     names: tuple[str, ...]  # of the tensors
 
