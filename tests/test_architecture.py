@@ -30,7 +30,7 @@ LAYERS = (
     ("planning",),
     ("execution", "tracking", "pilot"),
     ("analysis",),
-    ("reporting",),
+    ("reporting", "logged_norms"),
     ("commands",),
     ("search",),
     ("api",),
@@ -55,6 +55,7 @@ HOMES = {
     "matplotlib": ("reporting/figures/drawing.py",),
     "resvg_py": ("reporting/figures/drawing.py",),
     "opacus": ("engine/clipping/privacy.py",),
+    "tensorboard": ("logged_norms/event_files.py",),
     "jinja2": ("reporting/formats/html.py",),
     "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
 }

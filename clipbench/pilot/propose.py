@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import numpy as np
 
 from clipbench.config.component_options import signature
 from clipbench.core.trial import Component
 from clipbench.errors import InputError, Place, Problem, UnknownName
-from clipbench.pilot.replay import Replay
+from clipbench.pilot.replay import Replay, unit_of
 from clipbench.pilot.results import Proposal, RecordedSteps, SuggestedThreshold
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
@@ -32,6 +33,8 @@ DIGITS = 3
 UNITS = {"step": "steps", "model": "steps", "tensor": "tensors", "unit": "units", "element": "elements"}
 
 FIRED, KEPT = 0, 1  # fields of an effect
+
+T = TypeVar("T")
 
 
 def candidates(names: Sequence[str], folder: str) -> list[Component]:
@@ -58,19 +61,47 @@ def _candidate(plugin: Plugin, folder: str) -> Component:
 
 def propose(rules: Sequence[Component], seen: Sequence[RecordedSteps]) -> list[Proposal]:
     """Return thresholds for each rule, from all trials of a setting."""
-    finite = [statistics for statistics in seen if len(statistics.places["model"]["n"])]
+    finite = _with_steps(seen)
     return [_proposal(rule, finite) for rule in rules]
+
+
+def at_thresholds(
+    rules: Sequence[Component], seen: Sequence[RecordedSteps], thresholds: Sequence[float]
+) -> list[Proposal]:
+    """Return the effects of given thresholds of each rule that has one."""
+    finite, found = _with_steps(seen), []
+    for rule in rules:
+        if "threshold" in registry.of("strategy", rule).options:
+            effects = _replayed(rule, finite, lambda replay: replay(thresholds)) or ()
+            levels = (
+                SuggestedThreshold(threshold, effect.fired, effect.left)
+                for threshold, effect in zip(
+                    thresholds, effects, strict=False
+                )  # none of a rule that cannot be replayed
+            )
+            found.append(Proposal(rule, "given", tuple(levels), UNITS[unit_of(rule)]))
+    return found
+
+
+def _with_steps(seen: Sequence[RecordedSteps]) -> list[RecordedSteps]:
+    return [statistics for statistics in seen if len(statistics.places["model"]["n"])]
 
 
 def _proposal(rule: Component, seen: Sequence[RecordedSteps]) -> Proposal:
     plugin = registry.of("strategy", rule)
     found = None
-    if "threshold" in plugin.options and seen:
-        p = float(rule.as_dict().get("p", 2.0))  # type: ignore[arg-type]
-        with suppress(RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a user's rule may raise anything
-            if p in (2.0, math.inf):  # other norms were not recorded
-                found = _from_effects(rule, plugin, Replay(rule, plugin, seen, p))
+    if "threshold" in plugin.options:
+        found = _replayed(rule, seen, lambda replay: _from_effects(rule, plugin, replay))
     return found or _from_search(rule, plugin)
+
+
+def _replayed(rule: Component, seen: Sequence[RecordedSteps], work: Callable[[Replay], T]) -> T | None:
+    """Return what `work` makes of the replay of a rule; None if that is not possible."""
+    p = float(rule.as_dict().get("p", 2.0))  # type: ignore[arg-type]
+    with suppress(RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a user's rule may raise anything
+        if seen and p in (2.0, math.inf):  # other norms were not recorded
+            return work(Replay(rule, registry.of("strategy", rule), seen, p))
+    return None
 
 
 def _from_effects(rule: Component, plugin: Plugin, replay: Replay) -> Proposal | None:
@@ -81,9 +112,10 @@ def _from_effects(rule: Component, plugin: Plugin, replay: Replay) -> Proposal |
         return Proposal(rule, "keeps", _levels(replay, KEPT, KEEPS, plugin), "steps")
     if not can_fire:
         return None
+    unit = unit_of(rule)
     # Relative to the largest share on which it can fire: never on elements that are 0, for example.
-    shares = [share * most for share in (FIRES_ELEMENTS if replay.per == "element" else FIRES)]
-    return Proposal(rule, "fires", _levels(replay, FIRED, shares, plugin), UNITS[replay.per])
+    shares = [share * most for share in (FIRES_ELEMENTS if unit == "element" else FIRES)]
+    return Proposal(rule, "fires", _levels(replay, FIRED, shares, plugin), UNITS[unit])
 
 
 def _from_search(rule: Component, plugin: Plugin) -> Proposal:

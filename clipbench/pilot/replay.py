@@ -20,13 +20,14 @@ from clipbench.core.trial import Component
 from clipbench.engine.clipping.rule import Memory, initial_state, place_of, rule_options
 from clipbench.engine.lane_seeds import LaneSeeds
 from clipbench.engine.lowering import Lowered
-from clipbench.pilot.results import RecordedSteps
+from clipbench.pilot.results import REPLAYED, RecordedSteps
+from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
 
 # So many numbers are used to search for a threshold, and all for its final share.
 SAMPLED = 2**17
-# A rule with a state gets stretches of so many steps of a trial: to search for a threshold, and for its final share.
-SEARCHED, REPLAYED = 2**11, 2**17
+# To search for a threshold, a rule with a state gets so many steps of a trial.
+SEARCHED = 2**11
 STRETCHES = 4
 SMALLEST = 1e-300
 
@@ -36,7 +37,7 @@ Statistics = dict[str, Tensor]  # of steps or lanes, [.., places or elements]
 class Effect(NamedTuple):
     """The effect of a rule at one threshold."""
 
-    fired: float  # the share of steps, places or elements that it clips
+    fired: float  # the share of steps, places or elements that it clips, by `unit_of`
     kept: float  # the part of the norm that it leaves at the median step
     left: float  # the same over the steps at which it fires; NaN if there are none
 
@@ -47,6 +48,7 @@ class Replay:
     def __init__(self, rule: Component, plugin: Plugin, seen: Sequence[RecordedSteps], p: float) -> None:
         self._plugin, self._p = plugin, p
         self._init = plugin.facts["init"]
+        self._refuses = plugin.facts.get("refuses", False)
         self._on_weights = plugin.facts.get("on") == "weights"
         self._options = rule_options(rule, plugin)
         self.per = place_of(rule)
@@ -163,7 +165,10 @@ class Replay:
             return 1 - kept, kept
         if self.per == "element":
             old = statistics["new" if self._on_weights else "g"]
-            return (result != old).double().mean(1), result.norm(dim=1) / old.norm(dim=1).clamp(min=SMALLEST)
+            changed = (result != old).double()
+            return changed.amax(1) if self._refuses else changed.mean(1), result.norm(dim=1) / old.norm(dim=1).clamp(
+                min=SMALLEST
+            )
         coefficient, fired = result
         n = statistics["w" if self._on_weights else "n"]
         share = (fired * self._sizes).sum(1) / self._sizes.sum()
@@ -181,6 +186,13 @@ class Replay:
             here = recorded.places["model" if self.per == "step" else self.per]
             known |= {"n": here[norm], "m": here["m"], "w": here["v" if self._on_weights else "w"]}
         return {name: torch.from_numpy(array) for name, array in known.items()}
+
+
+def unit_of(rule: Component) -> str:
+    """Return of what a share says how much is clipped: of steps, or of places or elements at all steps."""
+    per = place_of(rule)
+    refuses = registry.of("strategy", rule).facts.get("refuses")
+    return "step" if per == "element" and refuses else per
 
 
 def _stretches(seen: Statistics, most: int) -> Iterator[Statistics]:

@@ -8,6 +8,9 @@ import numpy as np
 
 from clipbench.core.trial import Component, Trial
 
+# The most steps of a trial that a rule with a state gets; of a longer one, stretches that have so many together.
+REPLAYED = 2**17
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -38,11 +41,15 @@ class SuggestedThreshold:
 
     threshold: float
     share: float
+    left: float | None = None  # the part of the norm that it leaves, at the median of the steps that it clips
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Thresholds for one rule. `by` says what their shares are: fires, keeps, or search, where there are none."""
+    """Thresholds for one rule. `by` says what their shares are: fires, keeps, or search, where there are none.
+
+    It is `given` for thresholds that were given, whose shares are those of `fires`.
+    """
 
     rule: Component
     by: str
