@@ -31,7 +31,7 @@ LAYERS = (
     ("execution", "tracking", "pilot", "clipper"),
     ("scripts",),
     ("analysis",),
-    ("reporting",),
+    ("reporting", "logged_norms"),
     ("commands",),
     ("search",),
     ("api",),
@@ -55,8 +55,8 @@ HOMES = {
     "scipy": ("stats/",),
     "matplotlib": ("reporting/figures/drawing.py",),
     "resvg_py": ("reporting/figures/drawing.py",),
-    "tensorboard": ("tracking/tensorboard_files.py",),
     "opacus": ("engine/clipping/privacy.py",),
+    "tensorboard": ("logged_norms/event_files.py", "tracking/tensorboard_files.py"),
     "jinja2": ("reporting/formats/html.py",),
     "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
 }

@@ -2,69 +2,143 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipbench.cli import pilot_text
 from clipbench.cli.app import FAILED, WRITING, app, complain, say, say_json
-from clipbench.cli.shared_options import ExperimentFile, TrainingOptions, trains
+from clipbench.cli.shared_options import TrainingOptions, trains
 from clipbench.commands.interrupts import uninterrupted
+from clipbench.errors import InputError, Place
 
 if TYPE_CHECKING:
+    from clipbench.commands.logged_pilot import LoggedPilot, LoggedSetting
     from clipbench.commands.pilot import Pilot, PilotSetting
-    from clipbench.pilot.results import Proposal
-
-MOST_TENSORS = 12  # that a terminal lists
-MOST_LETTERS = 25  # of the name of a tensor
 
 
 @app.command(rich_help_panel=WRITING)
 @trains
 def pilot(
-    experiment: ExperimentFile,
     options: TrainingOptions,
+    experiment: Annotated[
+        Path | None, typer.Argument(metavar="EXPERIMENT.yaml", help="Experiment file; or give --from.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="LOG",
+            help="Train nothing; read the gradient norms that a training logged: a CSV, Parquet or JSON lines file, a "
+            "run id of MLflow, a TensorBoard folder, Hugging Face's trainer_state.json, or a results folder.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="NAME", help="Column, metric or tag of the norms, with `*`; can be repeated."),
+    ] = None,
+    of_tensors: Annotated[
+        bool, typer.Option("--tensors", help="The columns are the norms of the tensors of one model.")
+    ] = False,
     strategies: Annotated[
         list[str] | None,
         typer.Option("--strategy", metavar="NAME", help="Propose thresholds for this strategy only; can be repeated."),
     ] = None,
+    thresholds: Annotated[
+        list[float] | None,
+        typer.Option("--threshold", metavar="C", help="Say what this threshold would clip; can be repeated."),
+    ] = None,
 ) -> None:
-    """Train without clipping and propose thresholds as YAML to paste.
+    """Propose thresholds as YAML to paste, from training without clipping or from logged norms.
 
-    Also prints the percentiles of gradient norms and elements. MLflow is not used.
+    Also prints the percentiles of gradient norms and elements. Nothing is stored.
     """
+    _check(experiment, source, columns, of_tensors, thresholds, options)
+    given = sorted(set(thresholds or ()))
+    if source is not None:
+        with uninterrupted():
+            from clipbench.commands.logged_pilot import logged_pilot
+
+        logged = logged_pilot(
+            source,
+            columns or (),
+            options.settings,
+            strategies or (),
+            options.progress,
+            given,
+            of_tensors=of_tensors,
+        )
+        options.progress.stop()
+        if options.as_json:
+            say_json(_log_as_dict(logged))
+        else:
+            _say_all([_of_log(each, logged.left_out, quiet=options.quiet) for each in logged.settings], options.quiet)
+        return
     with uninterrupted():
         from clipbench.commands.pilot import pilot
 
-    found = pilot(experiment, options.settings, strategies or (), options.progress)
+    assert experiment is not None
+    found = pilot(experiment, options.settings, strategies or (), options.progress, given)
     if options.as_json:
-        say_json(_document(found))
+        say_json(_as_dict(found))
     else:
-        for number, setting in enumerate(found.settings):
-            say(["", ""] if number and not options.quiet else [])
-            say(_yaml(setting) if options.quiet else _lines(setting))
+        _say_all([_of_setting(setting, quiet=options.quiet) for setting in found.settings], options.quiet)
     for failure in found.failed:
         complain(failure)
     if found.failed:
         raise typer.Exit(FAILED)
 
 
-def _lines(setting: PilotSetting) -> Iterator[str]:
+def _check(
+    experiment: Path | None,
+    source: str | None,
+    columns: Sequence[str] | None,
+    of_tensors: bool,
+    thresholds: Sequence[float] | None,
+    options: TrainingOptions,
+) -> None:
+    place = Place("pilot")
+    if (experiment is None) == (source is None):
+        got = "neither" if experiment is None else "both"
+        raise InputError.at(place, f"expected either EXPERIMENT.yaml or --from LOG, got {got}.")
+    settings = options.settings
+    of_log = {"--column": columns, "--tensors": of_tensors}
+    of_training = {"--set": settings.sets, "--seeds": settings.seeds}
+    for name, value in (of_log if source is None else of_training).items():
+        if value:
+            needs = "--from LOG" if source is None else "EXPERIMENT.yaml, which --from replaces"
+            raise InputError.at(Place(name), f"is an option of {needs}.", "Leave it out.")
+    for threshold in thresholds or ():
+        if not 0 < threshold < math.inf:
+            raise InputError.at(Place("--threshold"), f"expected a positive number, got {threshold:g}.")
+
+
+def _say_all(parts: Sequence[Iterator[str]], quiet: bool) -> None:
+    for number, lines in enumerate(parts):
+        say(["", ""] if number and not quiet else [])
+        say(lines)
+
+
+def _of_setting(setting: PilotSetting, *, quiet: bool) -> Iterator[str]:
     """One setting as text: what was trained, the percentiles, and the YAML."""
-    yield from _heading(setting)
-    yield ""
-    yield from _table(setting)
-    yield ""
-    yield from _yaml(setting)
+    if not quiet:
+        yield from _heading(setting)
+        yield ""
+        yield from pilot_text.percentiles(setting.rows, len(setting.statistics[0].names) if setting.statistics else 0)
+        yield from _sampled(setting)
+        yield ""
+        yield from pilot_text.effects(setting.proposals)
+    yield from pilot_text.clip_section(setting.proposals)
 
 
 def _heading(setting: PilotSetting) -> Iterator[str]:
     first, seeds = setting.trials[0], len(setting.trials)
     labels = [part.label for part in (first.data, first.model, first.optimizer) if part]
-    yield from textwrap.wrap(", ".join(labels), 80)
+    yield from textwrap.wrap(", ".join(labels), pilot_text.WIDTH)
     yield f"{setting.steps:,} steps of {seeds} seed{'s' if seeds > 1 else ''}, without clipping."
     if setting.diverged:
         steps = setting.diverged.values()
@@ -74,91 +148,46 @@ def _heading(setting: PilotSetting) -> Iterator[str]:
         yield f"Percentiles and thresholds use every {_ordinal(setting.every)} step, starting with the first."
 
 
-def _table(setting: PilotSetting) -> Iterator[str]:
-    from clipbench.commands.pilot import PERCENTS
-
-    rows = [row for row in setting.rows if row.count]
-    tensors = len(setting.statistics[0].names) if setting.statistics else 0
-    shown = rows if tensors <= MOST_TENSORS else rows[:-tensors]
-    if not shown:
-        yield "No finite step, nothing to measure."
-        return
-    width = max(len(_shortened(row.name)) for row in shown)
-    heads = ["max" if percent == 100 else f"{percent} %" for percent in PERCENTS]
-    yield f"{'before clipping':{width}} " + "".join(f"{head:>9}" for head in heads)
-    for row in shown:
-        yield f"{_shortened(row.name):{width}} " + "".join(f"{_size(value):>9}" for value in row.values)
-    chosen, parameters = setting.statistics[0].elements["g"].shape[1], setting.statistics[0].parameters
-    if chosen < parameters:
-        yield f"elements: absolute values of {chosen:,} of {parameters:,}, chosen at random"
+def _sampled(setting: PilotSetting) -> Iterator[str]:
+    if setting.statistics and any(row.count for row in setting.rows):
+        chosen, parameters = setting.statistics[0].elements["g"].shape[1], setting.statistics[0].parameters
+        if chosen < parameters:
+            yield f"elements: absolute values of {chosen:,} of {parameters:,}, chosen at random"
 
 
-def _shortened(name: str) -> str:
-    """Shorten the name of a tensor and keep its end, which tells more."""
-    return name if len(name) <= MOST_LETTERS else f"norm, ...{name[9 - MOST_LETTERS :]}"
-
-
-def _yaml(setting: PilotSetting) -> Iterator[str]:
-    """The section `clip` of an experiment."""
-    yield "clip:"
-    yield "  - none"
-    for proposal in setting.proposals:
-        comment = _comment(proposal)
-        if comment:
-            yield f"  # {comment}"
-        yield f"  - {_arm(proposal)}"
-
-
-def _arm(proposal: Proposal) -> str:
-    name = json.dumps(proposal.rule.name) if ":" in proposal.rule.name else proposal.rule.name
-    if not proposal.levels:
-        return name
-    return f"{{name: {name}, threshold: [{', '.join(_number(level.threshold) for level in proposal.levels)}]}}"
-
-
-def _number(value: float) -> str:
-    text = f"{value:g}"
-    return text.replace("e", ".0e") if "e" in text and "." not in text else text  # 1e-05 is a string in YAML
-
-
-def _comment(proposal: Proposal) -> str:
-    shares = ", ".join(_percent(level.share) for level in proposal.levels)
-    if proposal.by == "fires":
-        return f"clips {shares} of {proposal.unit}"
-    if proposal.by == "keeps":
-        return f"median remaining norm: {shares}"
-    return "no suggestion; the default search range of the rule" if proposal.levels else ""
-
-
-def _percent(share: float) -> str:
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.3g} %"
-
-
-def _size(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "-"
+def _of_log(setting: LoggedSetting, left_out: Sequence[str], *, quiet: bool) -> Iterator[str]:
+    """One setting of a log as text."""
+    norms = setting.norms
+    if not quiet:
+        yield from textwrap.wrap(norms.label, pilot_text.WIDTH)
+        trainings = len(norms.trainings)
+        parts = [f"{norms.steps:,} norms", *([f"{trainings} trainings"] if trainings > 1 else [])]
+        if norms.first is not None:
+            parts.append(f"steps {norms.first:,} to {norms.last:,}")
+        parts += [f"{norms.nonfinite:,} more are not finite and left out"] if norms.nonfinite else []
+        yield f"{', '.join(parts)}."
+        yield ""
+        yield from pilot_text.percentiles(setting.rows, len(norms.columns))
+        yield ""
+        yield from pilot_text.effects(setting.proposals)
+    yield from pilot_text.clip_section(setting.proposals, left_out)
 
 
 def _ordinal(number: int) -> str:
     return {2: "second", 3: "third"}.get(number, f"{number}th")
 
 
-def _document(found: Pilot) -> dict[str, Any]:
+def _as_dict(found: Pilot) -> dict[str, Any]:
     return {
         "experiment": found.plan.experiment.name,
         "device": found.device,
         "failed": list(found.failed),
         "notes": list(found.plan.notes),
-        "settings": [_setting(setting) for setting in found.settings],
+        "settings": [_setting_as_dict(setting) for setting in found.settings],
     }
 
 
-def _setting(setting: PilotSetting) -> dict[str, Any]:
-    from clipbench.commands.pilot import PERCENTS
-
+def _setting_as_dict(setting: PilotSetting) -> dict[str, Any]:
     first = setting.trials[0]
     return {
         "data": first.data.label if first.data else None,
@@ -168,20 +197,30 @@ def _setting(setting: PilotSetting) -> dict[str, Any]:
         "steps": setting.steps,
         "every": setting.every,
         "diverged": {str(seed): step for seed, step in setting.diverged.items()},
-        "percentiles": {
-            row.name: {"count": row.count, **{str(p): v for p, v in zip(PERCENTS, row.values, strict=True)}}
-            for row in setting.rows
-            if row.count
-        },
-        "thresholds": [
+        "percentiles": pilot_text.percentiles_as_dict(setting.rows),
+        "thresholds": pilot_text.proposals_as_dicts(setting.proposals),
+        "yaml": "\n".join(pilot_text.clip_section(setting.proposals)),
+    }
+
+
+def _log_as_dict(found: LoggedPilot) -> dict[str, Any]:
+    return {
+        "left_out": list(found.left_out),
+        "settings": [
             {
-                "strategy": proposal.rule.name,
-                "by": proposal.by,
-                "unit": proposal.unit or None,
-                "thresholds": [level.threshold for level in proposal.levels],
-                "shares": [None if math.isnan(level.share) else level.share for level in proposal.levels],
+                "source": setting.norms.source,
+                "columns": list(setting.norms.columns),
+                "trainings": len(setting.norms.trainings),
+                "norms": setting.norms.steps,
+                "nonfinite": setting.norms.nonfinite,
+                "first_step": setting.norms.first,
+                "last_step": setting.norms.last,
+                "every": setting.norms.every,
+                "notes": list(setting.notes),
+                "percentiles": pilot_text.percentiles_as_dict(setting.rows),
+                "thresholds": pilot_text.proposals_as_dicts(setting.proposals),
+                "yaml": "\n".join(pilot_text.clip_section(setting.proposals, found.left_out)),
             }
-            for proposal in setting.proposals
+            for setting in found.settings
         ],
-        "yaml": "\n".join(_yaml(setting)),
     }

@@ -82,7 +82,8 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
             from clipbench.execution import worker_pool
 
         worker_pool.start_importing()
-        config.check_early(given["experiment"], given["sets"] or (), given["seeds"])
+        if given["experiment"] is not None and given.get("source") is None:  # a pilot may read a log
+            config.check_early(given["experiment"], given["sets"] or (), given["seeds"])
         with make_progress(quiet=given["quiet"]) as progress:
             progress.phase("Planning")  # before the imports, which take longer
             options = _training_options(**{name: given.pop(name) for name in shared}, progress=progress)

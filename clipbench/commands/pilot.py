@@ -14,7 +14,7 @@ from clipbench.commands.session import Settings, planned
 from clipbench.core.trial import Component, Trial
 from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool
-from clipbench.pilot.results import GradientStatistics, Proposal
+from clipbench.pilot.results import GradientStatistics, Proposal, RecordedSteps
 from clipbench.planning.plan import Plan
 from clipbench.plugins.registry import UNCLIPPED
 
@@ -29,6 +29,11 @@ class Percentiles:
     name: str
     count: int
     values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, values: np.ndarray) -> Percentiles:
+        found = np.percentile(values, PERCENTS) if values.size else [math.nan] * len(PERCENTS)
+        return cls(name, values.size, tuple(map(float, found)))
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class PilotSetting:
 
     @property
     def rows(self) -> tuple[Percentiles, ...]:
-        return tuple(Percentiles(name, values.size, _percentiles(values)) for name, values in self._quantities())
+        return tuple(Percentiles.of(name, values) for name, values in self._quantities())
 
     def _quantities(self) -> Iterator[tuple[str, np.ndarray]]:
         for place in ("model", "tensor", "unit"):
@@ -82,14 +87,25 @@ class Pilot:
     device: str
 
 
-def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str], progress: Progress) -> Pilot:
-    """Train an experiment's data, models and optimizers without clipping, and propose thresholds for strategies."""
+def pilot(
+    experiment: str | Path,
+    settings: Settings,
+    strategies: Sequence[str],
+    progress: Progress,
+    thresholds: Sequence[float] = (),
+) -> Pilot:
+    """Train an experiment's data, models and optimizers without clipping, and propose thresholds for strategies.
+
+    With `thresholds`, say what these would do; without strategies, for the first rule on the norm of the gradient.
+    """
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, experiment, settings)
         if plan.experiment.is_script:
             remedy = f"Run it with the arm `none`, then `clipbench pilot --from results/{plan.experiment.name}`."
             raise InputError.at(plan.experiment.place("train.script"), "a pilot cannot train a script.", remedy)
         rules = pool.call("clipbench.pilot.propose:candidates", tuple(strategies), plan.experiment.folder)
+        if thresholds and not strategies:
+            rules = pool.call("clipbench.pilot.norm_rules:on_norm", rules)
         plan = _unclipped(plan)
         for note in plan.notes:
             progress.note(note)
@@ -97,9 +113,17 @@ def pilot(experiment: str | Path, settings: Settings, strategies: Sequence[str],
         found = []
         for trials in _settings(plan):
             mine = tuple(seen[trial.id] for trial in trials if trial.id in seen)
-            proposals = pool.call("clipbench.pilot.propose:propose", rules, mine) if mine else []
-            found.append(PilotSetting(trials, mine, tuple(proposals)))
+            found.append(PilotSetting(trials, mine, proposals(pool, rules, mine, thresholds) if mine else ()))
     return Pilot(plan, tuple(found), failed, device)
+
+
+def proposals(
+    pool: WorkerPool, rules: Sequence[Component], seen: Sequence[RecordedSteps], thresholds: Sequence[float]
+) -> tuple[Proposal, ...]:
+    """Propose thresholds for rules, or find the effects of given ones."""
+    if thresholds:
+        return tuple(pool.call("clipbench.pilot.propose:at_thresholds", rules, seen, thresholds))
+    return tuple(pool.call("clipbench.pilot.propose:propose", rules, seen))
 
 
 def _unclipped(plan: Plan) -> Plan:
@@ -134,9 +158,3 @@ def _settings(plan: Plan) -> Iterator[tuple[Trial, ...]]:
     for cohort in plan.cohorts:
         for optimizer in dict.fromkeys(trial.optimizer for trial in cohort.trials):
             yield tuple(trial for trial in cohort.trials if trial.optimizer == optimizer)
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, ...]:
-    if not values.size:
-        return tuple(math.nan for _ in PERCENTS)
-    return tuple(float(value) for value in np.percentile(values, PERCENTS))

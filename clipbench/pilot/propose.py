@@ -7,21 +7,18 @@ of the norm that it leaves is used instead.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clipbench.config.component_options import signature
 from clipbench.core.trial import Component
-from clipbench.engine.clipping.rule import initial_state, rule_options
 from clipbench.errors import InputError, Place, Problem, UnknownName
-from clipbench.pilot.results import GradientStatistics, Proposal, SuggestedThreshold
+from clipbench.pilot.replay import Replay, unit_of
+from clipbench.pilot.results import Proposal, RecordedSteps, SuggestedThreshold
 from clipbench.plugins import registry
 from clipbench.plugins.registry import Plugin
 
@@ -33,12 +30,11 @@ BISECTIONS = 60
 # A rule with a state gets the steps in order, with a grid of thresholds at once, which is then refined.
 GRID, ROUNDS = 32, 2
 DIGITS = 3
-# For a rule without a state, so many numbers are used to search for the threshold, and all for its final share.
-SAMPLED = 2**17
 UNITS = {"step": "steps", "model": "steps", "tensor": "tensors", "unit": "units", "element": "elements"}
 
-Effect = tuple[float, float]  # the share on which a rule fires, and the part of the norm that it leaves at the median
-FIRED, KEPT = 0, 1
+FIRED, KEPT = 0, 1  # fields of an effect
+
+T = TypeVar("T")
 
 
 def candidates(names: Sequence[str], folder: str) -> list[Component]:
@@ -63,34 +59,63 @@ def _candidate(plugin: Plugin, folder: str) -> Component:
     return Component.with_options(plugin.name, options, plugin.source, folder if plugin.source else "")
 
 
-def propose(rules: Sequence[Component], seen: Sequence[GradientStatistics]) -> list[Proposal]:
+def propose(rules: Sequence[Component], seen: Sequence[RecordedSteps]) -> list[Proposal]:
     """Return thresholds for each rule, from all trials of a setting."""
-    finite = [statistics for statistics in seen if len(statistics.places["model"]["n"])]
+    finite = _with_steps(seen)
     return [_proposal(rule, finite) for rule in rules]
 
 
-def _proposal(rule: Component, seen: Sequence[GradientStatistics]) -> Proposal:
+def at_thresholds(
+    rules: Sequence[Component], seen: Sequence[RecordedSteps], thresholds: Sequence[float]
+) -> list[Proposal]:
+    """Return the effects of given thresholds of each rule that has one."""
+    finite, found = _with_steps(seen), []
+    for rule in rules:
+        if "threshold" in registry.of("strategy", rule).options:
+            effects = _replayed(rule, finite, lambda replay: replay(thresholds)) or ()
+            levels = (
+                SuggestedThreshold(threshold, effect.fired, effect.left)
+                for threshold, effect in zip(
+                    thresholds, effects, strict=False
+                )  # none of a rule that cannot be replayed
+            )
+            found.append(Proposal(rule, "given", tuple(levels), UNITS[unit_of(rule)]))
+    return found
+
+
+def _with_steps(seen: Sequence[RecordedSteps]) -> list[RecordedSteps]:
+    return [statistics for statistics in seen if len(statistics.places["model"]["n"])]
+
+
+def _proposal(rule: Component, seen: Sequence[RecordedSteps]) -> Proposal:
     plugin = registry.of("strategy", rule)
     found = None
-    if "threshold" in plugin.options and seen:
-        p = float(rule.as_dict().get("p", 2.0))  # type: ignore[arg-type]
-        with suppress(RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a user's rule may raise anything
-            if p in (2.0, math.inf):  # other norms were not recorded
-                found = _from_effects(rule, plugin, _Replay(rule, plugin, seen, p))
+    if "threshold" in plugin.options:
+        found = _replayed(rule, seen, lambda replay: _from_effects(rule, plugin, replay))
     return found or _from_search(rule, plugin)
 
 
-def _from_effects(rule: Component, plugin: Plugin, replay: _Replay) -> Proposal | None:
+def _replayed(rule: Component, seen: Sequence[RecordedSteps], work: Callable[[Replay], T]) -> T | None:
+    """Return what `work` makes of the replay of a rule; None if that is not possible."""
+    p = float(rule.as_dict().get("p", 2.0))  # type: ignore[arg-type]
+    with suppress(RuntimeError, TypeError, ValueError, IndexError, KeyError):  # a user's rule may raise anything
+        if seen and p in (2.0, math.inf):  # other norms were not recorded
+            return work(Replay(rule, registry.of("strategy", rule), seen, p))
+    return None
+
+
+def _from_effects(rule: Component, plugin: Plugin, replay: Replay) -> Proposal | None:
     """Return None if the threshold changes neither the share on which the rule fires nor what it leaves."""
-    (most, least_kept), (least, most_kept) = replay.sampled()([LOWEST, HIGHEST])
+    (most, least_kept, _), (least, most_kept, _) = replay.sampled()([LOWEST, HIGHEST])
     can_fire, can_keep = most - least > 0.02, most_kept - least_kept > 0.5
     if can_keep and (plugin.facts["loose"] is None or not can_fire):  # it always acts, to a degree
         return Proposal(rule, "keeps", _levels(replay, KEPT, KEEPS, plugin), "steps")
     if not can_fire:
         return None
+    unit = unit_of(rule)
     # Relative to the largest share on which it can fire: never on elements that are 0, for example.
-    shares = [share * most for share in (FIRES_ELEMENTS if replay.per == "element" else FIRES)]
-    return Proposal(rule, "fires", _levels(replay, FIRED, shares, plugin), UNITS[replay.per])
+    shares = [share * most for share in (FIRES_ELEMENTS if unit == "element" else FIRES)]
+    return Proposal(rule, "fires", _levels(replay, FIRED, shares, plugin), UNITS[unit])
 
 
 def _from_search(rule: Component, plugin: Plugin) -> Proposal:
@@ -102,14 +127,14 @@ def _from_search(rule: Component, plugin: Plugin) -> Proposal:
     return Proposal(rule, "search", tuple(SuggestedThreshold(_rounded(float(point)), math.nan) for point in points))
 
 
-def _levels(replay: _Replay, column: int, targets: Sequence[float], plugin: Plugin) -> tuple[SuggestedThreshold, ...]:
+def _levels(replay: Replay, column: int, targets: Sequence[float], plugin: Plugin) -> tuple[SuggestedThreshold, ...]:
     """Return the rounded thresholds of the targets with their effect, without duplicates and those without effect."""
     rounded = sorted({_rounded(threshold) for threshold in _thresholds(replay.sampled(), column, targets, plugin)})
     answers = [answer[column] for answer in replay(rounded)]
     return tuple(SuggestedThreshold(c, answer) for c, answer in zip(rounded, answers, strict=True) if answer)
 
 
-def _thresholds(replay: _Replay, column: int, targets: Sequence[float], plugin: Plugin) -> list[float]:
+def _thresholds(replay: Replay, column: int, targets: Sequence[float], plugin: Plugin) -> list[float]:
     sign = -1 if column == FIRED else 1  # a larger threshold fires less, and keeps more
     if plugin.facts["init"]:
         low, high = plugin.facts["search"] or (1e-2, 1e2)
@@ -127,7 +152,7 @@ def _bisected(excess: Callable[[float], float], low: float, high: float) -> floa
     return high
 
 
-def _refined(replay: _Replay, column: int, targets: Sequence[float], sign: int, grid: np.ndarray) -> list[float]:
+def _refined(replay: Replay, column: int, targets: Sequence[float], sign: int, grid: np.ndarray) -> list[float]:
     for _ in range(ROUNDS):
         answers = sign * np.array([effect[column] for effect in replay(list(grid))])
         spans = [_span(grid, answers, sign * target) for target in targets]
@@ -143,102 +168,3 @@ def _span(grid: np.ndarray, answers: np.ndarray, target: float) -> tuple[float, 
 
 def _rounded(threshold: float) -> float:
     return float(f"{threshold:.{DIGITS}g}")
-
-
-class _Replay:
-    """Calls one rule on recorded statistics; call it with thresholds to get their effects.
-
-    All steps of all trials are one batch of lanes. A rule with a state has a lane for every trial and threshold, and
-    is called step by step.
-    """
-
-    def __init__(self, rule: Component, plugin: Plugin, seen: Sequence[GradientStatistics], p: float) -> None:
-        self._plugin, self._p = plugin, p
-        self._on_weights = plugin.facts.get("on") == "weights"
-        self._options = rule_options(rule, plugin)
-        self.per = str(rule.as_dict().get("per") or plugin.facts["per"])
-        self._steps = max(len(recorded.places["model"]["n"]) for recorded in seen)
-        self._seen = [self._statistics(recorded) for recorded in seen]
-        here = {"step": "model", "element": "model"}.get(self.per, self.per)
-        self._sizes = torch.from_numpy(seen[0].sizes[here]).double()
-
-    def sampled(self) -> _Replay:
-        """Return a replay of a part of the steps, evenly spaced."""
-        if self._plugin.facts["init"]:
-            return self
-        few = copy.copy(self)
-        numbers = sum(max(array.numel() for array in seen.values()) for seen in self._seen)
-        every = math.ceil(numbers / SAMPLED)
-        few._seen = [{name: array[::every] for name, array in seen.items()} for seen in self._seen]
-        return few
-
-    def __call__(self, thresholds: Sequence[float]) -> list[Effect]:
-        if self._plugin.facts["init"]:
-            return self._step_by_step(thresholds)
-        statistics = {k: torch.cat([seen[k] for seen in self._seen]) for k in self._seen[0]}
-        lanes = len(next(iter(statistics.values())))
-        answers = []
-        for threshold in thresholds:
-            column = torch.full((lanes, 1), threshold, dtype=torch.float64)
-            fired, kept = self._effect(self._called(statistics, column, 1), statistics)
-            answers.append((float(fired.mean()), float(kept.median())))
-        return answers
-
-    def _step_by_step(self, thresholds: Sequence[float]) -> list[Effect]:
-        trials, many = len(self._seen), len(thresholds)
-        column = torch.tensor(thresholds, dtype=torch.float64).repeat(trials).unsqueeze(1)
-        state: dict[str, Tensor] | None = None
-        fired, kept, recorded = [], [], []
-        for step in range(self._steps):
-            now = {k: torch.cat([_row(seen[k], step, many) for seen in self._seen]) for k in self._seen[0]}
-            if state is None:
-                places = next(name for name in ("new", "g", "n", "w") if name in now)
-                state = initial_state(self._plugin.facts["init"], self._options, now[places])
-            *result, state = self._called(now, column, step + 1, state=state)
-            effect = self._effect(result[0] if len(result) == 1 else tuple(result), now)
-            fired.append(effect[0])
-            kept.append(effect[1])
-            recorded.append(torch.tensor([step < len(seen["model_n"]) for seen in self._seen]).repeat_interleave(many))
-        valid = torch.stack(recorded)
-        shares = torch.stack(fired).where(valid, math.nan).view(-1, many).nanmean(0)
-        parts = torch.stack(kept).where(valid, math.nan).view(-1, many).nanmedian(0).values
-        return list(zip(shares.tolist(), parts.tolist(), strict=True))
-
-    def _called(self, statistics: dict[str, Tensor], threshold: Tensor, step: int, **state: Any) -> Any:
-        size = torch.ones(1, dtype=torch.float64) if self.per == "element" else self._sizes
-        available = {**statistics, "step": step, "size": size, **state}
-        given = {name: available[name] for name in self._plugin.given}
-        given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in given.items()}  # a rule may work in place
-        return self._plugin.function(**given, **self._options, threshold=threshold)
-
-    def _effect(self, result: Any, statistics: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return for each lane the share of clipped elements, and the part of the norm that is left."""
-        if self.per == "step":
-            kept = result.view(-1).double()
-            return 1 - kept, kept
-        if self.per == "element":
-            old = statistics["new" if self._on_weights else "g"]
-            return (result != old).double().mean(1), result.norm(dim=1) / old.norm(dim=1).clamp(min=1e-300)
-        coefficient, fired = result
-        n = statistics["w" if self._on_weights else "n"]
-        share = (fired * self._sizes).sum(1) / self._sizes.sum()
-        return share, (coefficient * n).norm(dim=1) / n.norm(dim=1).clamp(min=1e-300)
-
-    def _statistics(self, recorded: GradientStatistics) -> dict[str, Tensor]:
-        """Return the statistics that a rule may use, [recorded steps, places or elements]."""
-        whole, elements = recorded.places["model"], recorded.elements
-        norm = "m" if math.isinf(self._p) else "n"
-        known: dict[str, np.ndarray] = {"model_n": whole[norm], "model_m": whole["m"]}
-        if self.per == "element":
-            g, w = np.abs(elements["g"]), np.abs(elements["new" if self._on_weights else "old"])
-            known |= {**elements, "n": g, "m": g, "w": w}
-        else:
-            here = recorded.places["model" if self.per == "step" else self.per]
-            known |= {"n": here[norm], "m": here["m"], "w": here["v" if self._on_weights else "w"]}
-        return {name: torch.from_numpy(array) for name, array in known.items()}
-
-
-def _row(array: Tensor, step: int, many: int) -> Tensor:
-    """Return one step of a trial for as many lanes; NaN for a trial that has ended."""
-    row = array[step] if step < len(array) else torch.full_like(array[0], math.nan)
-    return row.expand(many, -1)

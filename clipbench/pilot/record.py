@@ -77,7 +77,7 @@ class PilotTraining(ChunkTraining):
         sizes = _sizes(self._units)
         names, parameters = tuple(self._units), self.workspace.params.size
         return GradientStatistics(
-            self.trials[lane], steps, self.every, diverged or None, places, sizes, elements, parameters, names
+            places, sizes, elements, self.trials[lane], steps, self.every, diverged or None, parameters, names
         )
 
     def _norms(self, kind: str, units: Mapping[str, Tensor], p: float = 2.0) -> dict[str, Tensor]:

@@ -165,6 +165,19 @@ class MlflowExperiment:
         self._client.log_artifact(run.id, str(folder / path), path.rpartition("/")[0] or None)
 
 
+def find_run(uri: str, id: str, remedy: str) -> Any:
+    """Return MLflow's object of a run, of any experiment, with its tags and the last value of each metric."""
+    with connection(uri, remedy):
+        return _client(uri).get_run(id)
+
+
+def metric_history(uri: str, id: str, metric: str, remedy: str) -> list[tuple[int, float]]:
+    """Return the step and the value of every point of a metric, in the order of steps."""
+    with connection(uri, remedy):
+        points = _client(uri).get_metric_history(id, metric)
+    return [(each.step, each.value) for each in sorted(points, key=lambda each: (each.step, each.timestamp))]
+
+
 class UploadError(ClipbenchError):
     """A file could not be uploaded, although runs can be sent."""
 
