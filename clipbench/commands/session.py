@@ -29,6 +29,7 @@ from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import Store, run_history
 from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking import tensorboard_files
+from clipbench.tracking.active_run import active_run
 from clipbench.tracking.mirror import Mirror
 from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.sync import Invocation
@@ -53,6 +54,8 @@ class Settings:
     def uri(self) -> str:
         if self.tracking_uri:
             return validate_uri(self.tracking_uri)
+        if active := active_run():
+            return active.uri
         if from_environment := os.environ.get("MLFLOW_TRACKING_URI"):
             return validate_uri(from_environment, "MLFLOW_TRACKING_URI")
         return default_uri(self.results)
@@ -239,6 +242,7 @@ class Session:
             version=__version__,
             device=device,
             options=config.flattened(resolved(plan.experiment)),
+            within=active.id if (active := active_run()) and active.uri == uri else "",
         )
         return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
 

@@ -119,6 +119,7 @@ def _prepare(task: TrialTask, messages: _Messages) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         cards = [card for card in visible.split(",") if card] or [str(n) for n in range(torch.cuda.device_count())]
         os.environ["CUDA_VISIBLE_DEVICES"] = cards[task.place % len(cards)]
+    os.environ.pop("MLFLOW_RUN_ID", None)  # a run of the caller's, which a script would take for its own
     torch.set_num_threads(int(script.as_dict().get("threads", 1)))  # type: ignore[arg-type]
     for generators in (torch.seed, np.random.seed, random.seed):  # this process is a copy of another one
         generators()

@@ -48,6 +48,7 @@ class Invocation:
     version: str = ""
     device: str = ""
     options: Mapping[str, str] = field(default_factory=dict)  # of the experiment
+    within: str = ""  # the run of the caller's own under which all runs are nested, in its experiment
 
     def params(self) -> dict[str, str]:
         return {key(name): text[:PARAM_LENGTH] for name, text in self.options.items()}
@@ -117,6 +118,7 @@ class Sender:
         from clipbench.tracking.mlflow_database import open_experiment
 
         with self._connection():
+            name = MlflowExperiment.name_of(uri, invocation.within) if invocation.within else name
             self._experiment: MlflowExperiment = open_experiment(uri, name, artifacts_root)
 
     def send(self, ids: Collection[str] | None = None, on_progress: OnProgress | None = None) -> int:
@@ -155,8 +157,13 @@ class Sender:
         for data in self._data:
             self._experiment.add(parent, RunValues(data=data))
         answer = report_to_run.answer(folder) if status == "FINISHED" else RunValues()
-        self._experiment.tag(report_to_run.experiment_tags(folder))
+        self._tag_experiment()
         self._experiment.add(parent, replace(answer, status=status, started=parent.started, ended=_now()))
+
+    def _tag_experiment(self) -> None:
+        """Describe the experiment, unless it is the caller's own."""
+        if not self._invocation.within:
+            self._experiment.tag(report_to_run.experiment_tags(self._store.folder))
 
     def _current_runs(self, ids: Collection[str] | None) -> dict[str, MlflowRun]:
         """Return the run of each trial in MLflow, queried only if there is something to send or another sender."""
@@ -232,8 +239,9 @@ class Sender:
                 if not run.has_ended and self._is_mine(run):
                     self._experiment.add(run, RunValues(status="KILLED", ended=_now()))
             tags = {INVOCATION: uuid.uuid4().hex, ORIGIN: self._origin, **self._invocation.tags()}
+            tags |= {"mlflow.parentRunId": self._invocation.within} if self._invocation.within else {}
             name = time.strftime(f"{self._name} %Y-%m-%d %H:%M:%S")
-            self._experiment.tag(report_to_run.experiment_tags(self._store.folder))
+            self._tag_experiment()
             parent = RunValues(name, _now(), tags=tags, params=self._invocation.params())
             (self._parent,) = self._experiment.send([parent])
         return self._parent
