@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clipbench.commands.find_and_plan import planned
 from clipbench.commands.progress import Progress, training_title
-from clipbench.commands.session import Settings, planned
+from clipbench.commands.session import Settings
 from clipbench.core.trial import Component, Trial
 from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from clipbench.analysis import subject_cache
 from clipbench.analysis.subject import subject_of
-from clipbench.commands.session import Finished, Session, Settings, planned, store_of
+from clipbench.commands.find_and_plan import planned, store_of
+from clipbench.commands.session import Finished, Session, Settings
 from clipbench.execution.choose_paths import with_choices
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Cohort, Plan

@@ -6,9 +6,9 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,8 +19,9 @@ from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.folder import STEM, Store
 from clipbench.tracking import report_to_run, trial_to_run
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import MlflowExperiment, UploadError, connection
-from clipbench.tracking.run_values import PARAM_LENGTH, TAG_LENGTH, DataInput, MlflowRun, RunValues, key
+from clipbench.tracking.run_values import DataInput, MlflowRun, RunValues
 from clipbench.tracking.trial_to_run import STATUS, TRIAL
 from clipbench.tracking.uri import redact
 
@@ -36,27 +37,6 @@ BATCH = 32  # trials read and sent at a time
 PUSH_LOCK = ".push.lock"  # contains the name of the last sender
 
 OnProgress = Callable[[int, int], None]  # trials sent, of how many
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """The command that sends trials, as its parent run describes it."""
-
-    command: str
-    content_hash: str = ""
-    git_commit: str = ""
-    version: str = ""
-    device: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)  # of the experiment
-    within: str = ""  # the run of the caller's own under which all runs are nested, in its experiment
-
-    def params(self) -> dict[str, str]:
-        return {key(name): text[:PARAM_LENGTH] for name, text in self.options.items()}
-
-    def tags(self) -> dict[str, str]:
-        names = ("command", "content_hash", "git_commit", "version", "device")
-        own = {f"clipbench.{name}": redact(getattr(self, name))[:TAG_LENGTH] for name in names}
-        return {name: value for name, value in {**own, "mlflow.source.git.commit": self.git_commit}.items() if value}
 
 
 @dataclass(frozen=True)
