@@ -39,7 +39,7 @@ def unknown_excludes(arms: Arms, names: set[str]) -> Iterator[ArmProblem]:
             if not any(matches(name, (pattern,)) for name in names):
                 modules = sorted({name.rpartition(".")[0] for name in names} - {""})
                 text = f"no parameter matches {pattern!r}."
-                yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules))
+                yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules or sorted(names)))
 
 
 def nothing_left(arms: Arms, model: str, names: Sequence[str]) -> Iterator[ArmProblem]:
