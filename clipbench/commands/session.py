@@ -188,6 +188,8 @@ class Session:
         choose_pruned = search.choose_pruned if search else None
         for event in pool.train(chunks, device, choose_pruned=choose_pruned, folder=store.folder):
             self.progress.advance(event.lane_steps)
+            if event.note:
+                self.progress.note(event.note)
             if event.records:
                 store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
                 if self.settings.tensorboard:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RUN = "clipbench.scripts.trial_process:run_trial"
 ATTEMPTS = 2  # of a trial whose process dies
 LOOK_SECONDS = 0.5  # between two looks at the time and the output of trials
+SILENT_SECONDS = 600.0  # without a step, after which a trial is named
 LOGS, SAVED = "logs", "checkpoints"  # folders beside the records
 # A longer output is cut in the middle: its first and its last parts are kept.
 MOST_OUTPUT, KEPT_OUTPUT = 20_000_000, 1_000_000
@@ -48,6 +49,8 @@ class _Process:
     seconds: float = 0.0  # with a worker, before that
     progress: int = 0  # reported units of the trial's progress
     steps: int = 0
+    heard: float = field(default_factory=time.monotonic)  # when it last said something
+    is_told: bool = False  # that it says nothing
 
     @property
     def used(self) -> float:
@@ -56,8 +59,9 @@ class _Process:
     def stop(self) -> None:
         """End the process and all that it has started."""
         self.connection.close()
-        with suppress(OSError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        with suppress(OSError):  # it has no group of its own yet
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
         self.process.join()
 
@@ -127,11 +131,14 @@ class ScriptTrials:
     def _start(self, coming: deque[Chunk], device: str, is_judged: bool) -> None:
         """Give every free worker to a trial: first to those that have begun, then to the next of their chunks."""
         while self._free:
-            answered = next((group for group in self._groups if group.answered), None)
+            answered = [(group, each) for group in self._groups for each in group.answered]
+            # On a GPU, a process stays where it is.
+            able = (pair for pair in answered if device == "cpu" or pair[1][0].place in self._free)
             waiting = next((group for group in self._groups if group.waiting), None)
-            if answered:
-                process, pruned = answered.answered.popleft()
-                self._take(answered, process)
+            if found := next(able, None):
+                group, (process, pruned) = found
+                group.answered.remove(found[1])
+                self._take(group, process)
                 with suppress(OSError):
                     process.connection.send(pruned)
             elif waiting:
@@ -152,17 +159,19 @@ class ScriptTrials:
         trial = chunk.trials[0]
         place = self._free[0]
         log = output_of(self._folder, trial.id)
-        saved = self._folder / SAVED / f"{trial.id}.pt"
         ours, theirs = self._context.Pipe()
-        arguments = (theirs, (trial, device, place, log, saved, is_judged))
+        arguments = (theirs, (trial, device, place, log, self._saved(trial.id), is_judged))
         process = self._context.Process(target=_run_trial, args=arguments, name=SCRIPT_NAME, daemon=True)
         process.start()
         theirs.close()
         self._take(group, _Process(chunk, process, ours, place, log))
 
+    def _saved(self, trial: str) -> Path:
+        return self._folder / SAVED / f"{trial}.pt"
+
     def _take(self, group: _Group, process: _Process) -> None:
         process.place = self._free.pop(self._free.index(process.place) if process.place in self._free else 0)
-        process.since = time.monotonic()
+        process.since = process.heard = time.monotonic()
         group.running.append(process)
 
     def _release(self, group: _Group, process: _Process) -> None:
@@ -174,6 +183,7 @@ class ScriptTrials:
 
     def _listen(self, group: _Group, process: _Process) -> Iterator[Event]:
         chunk, trial = process.chunk, process.chunk.trials[0].id
+        process.heard = time.monotonic()
         try:
             kind, content = process.connection.recv()
         except (EOFError, OSError):
@@ -196,8 +206,8 @@ class ScriptTrials:
             if kind == DONE:
                 self._steps.append(len(content.steps["step"]))
                 self._ended(group, trial, str(content.records["status"][0]))
-                (self._folder / SAVED / f"{trial}.pt").unlink(missing_ok=True)
                 yield Event(chunk, lane_steps=rest, records=content)
+                self._saved(trial).unlink(missing_ok=True)  # once its records are kept
             else:
                 self._ended(group, trial, FAILED)
                 yield Event(chunk, lane_steps=rest, error=str(content))
@@ -230,9 +240,15 @@ class ScriptTrials:
             group.blocked = []
 
     def _look(self, group: _Group, process: _Process) -> Iterator[Event]:
-        """End a trial that takes too long, and cut an output that is too long."""
+        """End a trial that takes too long, cut an output that is too long, and say once that a trial takes no steps."""
         _cut(process.log)
-        script = process.chunk.trials[0].script
+        trial = process.chunk.trials[0]
+        script = trial.script
+        silence = time.monotonic() - process.heard
+        if silence > SILENT_SECONDS and not process.is_told:
+            process.is_told = True
+            text = f"{trial.arm} seed {trial.seed} has taken no step for {silence / 60:.0f} minutes."
+            yield Event(process.chunk, note=f"{text} Its output: {process.log}. train.timeout limits its time.")
         limit = dict(script.aside).get("timeout") if script else None
         if isinstance(limit, int | float) and process.used > limit:
             yield from self._failed(group, process, f"main takes longer than train.timeout, {limit:g} s")
