@@ -55,6 +55,7 @@ HOMES = {
     "scipy": ("stats/",),
     "matplotlib": ("reporting/figures/drawing.py",),
     "resvg_py": ("reporting/figures/drawing.py",),
+    "transformers": ("scripts/hugging_face.py",),
     "opacus": ("engine/clipping/privacy.py",),
     "jinja2": ("reporting/formats/html.py",),
     "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
