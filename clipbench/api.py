@@ -30,6 +30,7 @@ def run(
     results: PathLike = "results",
     tracking_uri: str | None = None,
     mlflow: bool = True,
+    tensorboard: bool = False,
     quiet: bool = False,
 ) -> Result:
     """Train the missing trials of an experiment, compare its arms and write its report, as `clipbench run` does.
@@ -52,6 +53,8 @@ def run(
         MLflow tracking URI; else `MLFLOW_TRACKING_URI`, else SQLite in the results folder.
     mlflow
         Whether to log to MLflow.
+    tensorboard
+        Whether to write event files for TensorBoard into the results folder.
     quiet
         Whether to print warnings only, and no progress.
 
@@ -65,7 +68,7 @@ def run(
     from clipbench.commands.run import run as train
 
     options = _checked(seeds, set, device, workers, results, tracking_uri, mlflow)
-    settings = _settings(_call("run", [experiment], options), **options)
+    settings = _settings(_call("run", [experiment], options), **options, tensorboard=tensorboard)
     return _in_session(settings, quiet, lambda session: train(session, os.fspath(experiment)))
 
 
@@ -81,6 +84,7 @@ def sweep(
     results: PathLike = "results",
     tracking_uri: str | None = None,
     mlflow: bool = True,
+    tensorboard: bool = False,
     quiet: bool = False,
 ) -> Result:
     """Search the best threshold of each arm, confirm it on fresh seeds and compare, as `clipbench sweep` does.
@@ -100,7 +104,7 @@ def sweep(
     wanted = SweepOptions(None if trials is None else _count("trials", trials), storage)
     options = _checked(seeds, set, device, workers, results, tracking_uri, mlflow)
     call = _call("sweep", [experiment], {"trials": wanted.trials, "storage": storage, **options})
-    settings = _settings(call, **options)
+    settings = _settings(call, **options, tensorboard=tensorboard)
     return _in_session(settings, quiet, lambda session: search(session, os.fspath(experiment), wanted))
 
 
@@ -201,6 +205,7 @@ def _settings(call: str, **options: Any) -> Settings:
         results=Path(options["results"]),
         tracking_uri=options["tracking_uri"],
         mirror=options["mlflow"],
+        tensorboard=options.get("tensorboard", False),
         command=call,
     )
 

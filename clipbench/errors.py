@@ -84,7 +84,7 @@ class Unsupported(ClipbenchError):
         return f"{self.text} {self.remedy}".rstrip()
 
 
-def first_sentence(error: Exception) -> str:
+def first_sentence(error: BaseException) -> str:
     """Return the first line of a message; of a long one the first sentence."""
     line = (str(error).strip().splitlines() or ["no message"])[0]
     return line if len(line) <= LONG else line.partition(". ")[0]

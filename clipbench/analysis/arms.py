@@ -82,9 +82,9 @@ OpenSetting = tuple[dict[str, str], pd.DataFrame, tuple[str, ...]]
 def setting_name(frame: pd.DataFrame, axes: Mapping[str, str], tuned: Sequence[str] = ()) -> str:
     """`digits with mlp/sgd (lr=0.1)`: the components of a setting, and how it differs from the others."""
     first = frame.iloc[0]
-    names = {key: first.get(key) for key in ("data", "model", "optimizer")}
+    names = {key: first.get(key) for key in ("data", "model", "optimizer", "train.script")}
     known = {key: str(value) for key, value in names.items() if value is not None and not pd.isna(value)}
-    models = "/".join(known[key] for key in ("model", "optimizer") if key in known)
+    models = "/".join(known[key] for key in ("model", "optimizer", "train.script") if key in known)
     components = " with ".join(part for part in (known.get("data", ""), models) if part)
     best = [f"each at its best {' and '.join(tuned)}"] if tuned else []
     rest = ", ".join([*best, *(f"{axis}={value}" for axis, value in axes.items() if axis not in names)])

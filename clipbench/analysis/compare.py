@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clipbench import stats
-from clipbench.analysis import arms, claims, metric_choice, search_result, training_checks
+from clipbench.analysis import arms, claims, metric_choice, pairing_check, search_result, training_checks
 from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.arm_choice import SettingArms
 from clipbench.analysis.arms import Arm
@@ -65,7 +65,8 @@ def _settings(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting
 
 def _tuned(trained: pd.DataFrame, options: ReportOptions) -> Iterator[Setting]:
     """Every strategy at its best tunable options, if validation data can choose them."""
-    tunable = [column for column in arms.setting_columns(trained) if is_tunable(column)]
+    of_script = "train.script" in trained and bool(trained["train.script"].notna().all())
+    tunable = [column for column in arms.setting_columns(trained) if is_tunable(column, of_script)]
     for axes, part, over in arms.open_settings(trained, tunable):
         if over and metric_choice.of_setting(part, options).criterion:
             yield _setting(part, axes, options, over)
@@ -127,6 +128,7 @@ def _setting(
         searched=options.swept is not None,
         wanted_baseline=options.baseline,
         early_stops=_early_stops(frame),
+        unpaired=pairing_check.unpaired(frame),
         averages_folds=bool(frame.duplicated(["arm", "seed"]).any()),
         constant=training_checks.constant_value(frame, group.metric.name, options),
         example_steps={

@@ -148,6 +148,15 @@ class EarlyStops:
 
 
 @dataclass(frozen=True)
+class Unpaired:
+    """What the arms of some seeds did not have in common, though only the rule should differ."""
+
+    column: str  # `initial_weights` or `first_batches`
+    seeds: tuple[int, ...]
+    of: int  # number of all seeds
+
+
+@dataclass(frozen=True)
 class Setting:
     """One comparison: all arms on the same data, model, optimizer and training options."""
 
@@ -167,6 +176,7 @@ class Setting:
     wanted_baseline: str = UNCLIPPED  # by `report.baseline`; `baseline` is None if it cannot be used
     early_stops: EarlyStops | None = None
     averages_folds: bool = False
+    unpaired: tuple[Unpaired, ...] = ()
     constant: float = math.nan  # the metric of the best constant prediction
     example_steps: Mapping[str, float] = field(default_factory=dict)  # what one example adds to metric and criterion
 

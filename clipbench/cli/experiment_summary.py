@@ -24,10 +24,13 @@ def summary_lines(experiment: Experiment) -> Iterator[str]:
     settings = experiment.size // (len(experiment.arms) * len(experiment.seeds))
     others = f" x {count(settings, 'setting')}" if settings > 1 else ""
     yield f"{experiment.name}: {counted}{others} = {count(experiment.size, 'trial')}"
-    yield f"  data       {_labels(experiment.data)}"
-    yield f"  model      {_labels(experiment.models)}"
-    yield f"  optimizer  {_labels(experiment.optimizers)}"
-    yield f"  train      {'; '.join(_trainings(experiment))}"
+    if experiment.is_script:
+        yield f"  script     {_labels(experiment.scripts)}"
+    else:
+        yield f"  data       {_labels(experiment.data)}"
+        yield f"  model      {_labels(experiment.models)}"
+        yield f"  optimizer  {_labels(experiment.optimizers)}"
+        yield f"  train      {'; '.join(_trainings(experiment))}"
     for strategy, arms in itertools.groupby(experiment.arms, key=lambda arm: arm.label):
         thresholds = [_threshold(arm) for arm in arms if "threshold" in arm.as_dict()]
         yield f"  arm        {strategy}{' at ' if thresholds else ''}{', '.join(thresholds)}"
@@ -44,8 +47,9 @@ def summary(experiment: Experiment) -> dict[str, Any]:
         "ok": True,
         "name": experiment.name,
         "data": [component.label if component else None for component in experiment.data],
-        "models": [component.label for component in experiment.models],
-        "optimizers": [component.label for component in experiment.optimizers],
+        "models": [component.label for component in experiment.models if component.name],
+        "optimizers": [component.label for component in experiment.optimizers if component.name],
+        "scripts": [component.label for component in experiment.scripts if component],
         "arms": [arm.arm for arm in experiment.arms],
         "seeds": list(experiment.seeds),
         "trials": experiment.size,
@@ -170,10 +174,13 @@ def count(number: int, noun: str) -> str:
 
 
 def _contenders(experiment: Experiment) -> Sequence[Contender]:
-    """The contenders of one trial for each optimizer and arm, which is enough to tell what is searched."""
+    """The contenders of one trial for each optimizer or script and arm, which is enough to tell what is searched."""
     data, model, train = experiment.data[0], experiment.models[0], experiment.training[0]
-    pairs = itertools.product(experiment.optimizers, experiment.arms)
-    trials = [Trial(data, model, optimizer, train, arm, experiment.seeds[0]) for optimizer, arm in pairs]
+    parts = itertools.product(experiment.optimizers, experiment.scripts, experiment.arms)
+    trials = [
+        Trial(data, model, optimizer, train, arm, experiment.seeds[0], script=script)
+        for optimizer, script, arm in parts
+    ]
     return contenders_of(experiment, trials)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipbench.cli.app import FAILED, MAIN, app, complain, say, say_json
-from clipbench.cli.shared_options import ExperimentFile, TrainingOptions, trains
+from clipbench.cli.shared_options import ExperimentFile, TensorBoard, TrainingOptions, trains
 from clipbench.commands.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be trained and how long it would take.")
     ] = False,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Train what is missing, compare the arms and write the report.
 
@@ -36,10 +39,10 @@ def run(
     with uninterrupted():
         from clipbench.commands.run import run
 
-    train(options, lambda session: run(session, experiment))
+    train(options, lambda session: run(session, experiment), tensorboard=tensorboard)
 
 
-def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None:
+def train(options: TrainingOptions, work: Callable[[Session], Finished], *, tensorboard: bool = False) -> None:
     """Do the work of a command that trains, print its report, and wait for MLflow."""
     with uninterrupted():
         from clipbench.cli.report_command import print_report
@@ -47,7 +50,7 @@ def train(options: TrainingOptions, work: Callable[[Session], Finished]) -> None
         from clipbench.reporting.write import import_libraries
 
         import_libraries()
-    with Session(options.settings, options.progress) as session:
+    with Session(replace(options.settings, tensorboard=tensorboard), options.progress) as session:
         finished = work(session)
         options.progress.stop()
         if not options.as_json and not options.quiet:
@@ -98,14 +101,17 @@ def _preview_lines(preview: RunPreview) -> Iterator[str]:
 
     yield from summary_lines(preview.plan.experiment)
     document = _preview_document(preview)
-    how = "looped" if any(cohort.loop_reason for cohort in preview.plan.cohorts) else "vectorised"
+    plan, script = preview.plan, preview.plan.experiment.is_script
+    how = "looped" if any(cohort.loop_reason for cohort in plan.cohorts) else "vectorised"
+    parts = "processes" if script else f"{count(len(preview.chunks), 'chunk')} of {how} lanes"
     yield f"  done       {preview.done} of {len(preview.plan.trials)} trials"
     yield (
-        f"  to train   {document['missing']} trials in {count(len(preview.chunks), 'chunk')} of {how} lanes, "
-        f"{count(preview.workers, 'worker')} on {preview.device}"
+        f"  to train   {document['missing']} trials in {parts}, {count(preview.workers, 'worker')} on {preview.device}"
     )
-    yield f"  time       about {duration(preview.seconds)}"
-    yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
+    known = not math.isnan(preview.seconds)
+    yield f"  time       {f'about {duration(preview.seconds)}' if known else 'not known before a trial is done'}"
+    if not script:
+        yield f"  memory     about {preview.bytes / 2**20:,.0f} MB"
     yield from (f"  note       {note}" for note in preview.plan.notes if note not in preview.plan.experiment.notes)
 
 
@@ -122,6 +128,6 @@ def _preview_document(preview: RunPreview) -> dict[str, Any]:
         "chunks": len(preview.chunks),
         "workers": preview.workers,
         "device": preview.device,
-        "seconds": preview.seconds,
+        "seconds": None if math.isnan(preview.seconds) else preview.seconds,
         "bytes": preview.bytes,
     }

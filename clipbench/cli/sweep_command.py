@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbench.cli.app import MAIN, app, complain, say, say_json
-from clipbench.cli.shared_options import ExperimentFile, TrainingOptions, trains
+from clipbench.cli.shared_options import ExperimentFile, TensorBoard, TrainingOptions, trains
 from clipbench.commands.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def sweep(
         str | None,
         typer.Option("--storage", metavar="URL", help="Database for Optuna; else a journal in the results folder."),
     ] = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Search each arm's best threshold and confirm it on fresh seeds.
 
@@ -43,7 +44,7 @@ def sweep(
     if dry_run:
         _preview(experiment, options, wanted)
     else:
-        train(options, lambda session: sweep(session, experiment, wanted))
+        train(options, lambda session: sweep(session, experiment, wanted), tensorboard=tensorboard)
 
 
 def _preview(experiment: Path, options: TrainingOptions, wanted: SweepOptions) -> None:

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel=WRITING)
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("experiment.yaml"),
+    script: Annotated[
+        str, typer.Option("--script", metavar="FILE.py", help="A training script of your own that it is about.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented experiment to start from."""
     from clipbench.config.template import write_template
 
-    write_template(path, force=force)
+    write_template(path, script=script, force=force)
     print(f"Wrote {path}. Next: clipbench check {path}")
 
 

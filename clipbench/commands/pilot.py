@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from clipbench.commands.find_and_plan import planned
 from clipbench.commands.progress import Progress, training_title
-from clipbench.commands.session import Settings, planned
+from clipbench.commands.session import Settings
 from clipbench.core.trial import Component, Trial
+from clipbench.errors import InputError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.pilot.results import GradientStatistics, Proposal, RecordedSteps
 from clipbench.planning.plan import Plan
@@ -99,6 +101,9 @@ def pilot(
     """
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, experiment, settings)
+        if plan.experiment.is_script:
+            remedy = f"Run it with the arm `none`, then `clipbench pilot --from results/{plan.experiment.name}`."
+            raise InputError.at(plan.experiment.place("train.script"), "a pilot cannot train a script.", remedy)
         rules = pool.call("clipbench.pilot.propose:candidates", tuple(strategies), plan.experiment.folder)
         if thresholds and not strategies:
             rules = pool.call("clipbench.pilot.norm_rules:on_norm", rules)

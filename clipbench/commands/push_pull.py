@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipbench import __version__, config
-from clipbench.commands.session import Settings, find_experiment, git_commit, name_of
+from clipbench.commands.find_and_plan import find_experiment, name_of
+from clipbench.commands.session import Settings, git_commit
 from clipbench.errors import ClipbenchError
 from clipbench.tracking import sync
-from clipbench.tracking.sync import Invocation, Pushed
+from clipbench.tracking.invocation import Invocation
+from clipbench.tracking.sync import Pushed
 
 
 def push(experiment: str | Path, settings: Settings) -> tuple[str, Pushed]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipbench.analysis import subject_cache
 from clipbench.analysis.subject import subject_of
-from clipbench.commands.session import Finished, Session, Settings, planned, store_of
+from clipbench.commands.find_and_plan import planned, store_of
+from clipbench.commands.session import Finished, Session, Settings
 from clipbench.execution.choose_paths import with_choices
 from clipbench.execution.worker_pool import WorkerPool
-from clipbench.planning.plan import Chunk, Plan
+from clipbench.planning.plan import Chunk, Cohort, Plan
 from clipbench.reporting.write import publish
+from clipbench.store import Store
 
 # Costs beside training: the memory of a worker process, and the time to start.
 WORKER_BYTES = 400 * 2**20
@@ -28,8 +31,8 @@ class RunPreview:
     chunks: Sequence[Chunk]
     workers: int
     device: str
-    seconds: float
-    bytes: int
+    seconds: float  # NaN for a script of which no trial is done
+    bytes: int  # without what a script takes
 
 
 def run(session: Session, path: str | Path) -> Finished:
@@ -59,12 +62,22 @@ def preview(path: str | Path, settings: Settings) -> RunPreview:
         for cohort in plan.cohorts:
             mine = [chunk for chunk in chunks if chunk.cohort == cohort.id]
             if mine:
-                first = mine[0]
-                given = first.trials, device, first.lanes, first.loop_reason
-                each = pool.call("clipbench.engine:seconds_per_lane_step", *given)
+                each = _of_script(store, cohort) if cohort.is_script else _timed(pool, mine[0], device)
                 seconds += each * sum(chunk.lane_steps for chunk in mine) / min(pool.size, len(mine))
         lanes = max((chunk.lanes for chunk in chunks), default=0)
         largest = max((cohort.lane_bytes for cohort in plan.cohorts), default=0)
         needed = pool.size * (WORKER_BYTES + lanes * largest)
     reused = sum(trial.id in done for trial in plan.trials)
     return RunPreview(plan, reused, chunks, pool.size, device, seconds, needed)
+
+
+def _timed(pool: WorkerPool, chunk: Chunk, device: str) -> float:
+    """Return the seconds of a step of a lane, in a short training."""
+    given = chunk.trials, device, chunk.lanes, chunk.loop_reason
+    return float(pool.call("clipbench.engine:seconds_per_lane_step", *given))
+
+
+def _of_script(store: Store, cohort: Cohort) -> float:
+    """Return the seconds of a unit of progress, as of the trials that are done; NaN if none is."""
+    taken = [row["seconds"] for row in store.rows([trial.id for trial in cohort.trials]) if "seconds" in row]
+    return sum(taken) / len(taken) / cohort.steps if taken else math.nan

@@ -16,20 +16,21 @@ from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
 from clipbench.commands.progress import Progress, training_title
 from clipbench.config.resolved_yaml import resolved
-from clipbench.config.yaml_file import SUFFIXES, yaml_names
 from clipbench.core import measures
 from clipbench.core.records import Records
 from clipbench.core.trial import digest
-from clipbench.errors import InputError, Place, did_you_mean
 from clipbench.execution import choose_paths
 from clipbench.execution.protocol import ChoosePruned
+from clipbench.execution.script_trials import output_of
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import Store, run_history
 from clipbench.store.sweep_file import SweepDocument
+from clipbench.tracking import tensorboard_files
+from clipbench.tracking.active_run import active_run
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mirror import Mirror
 from clipbench.tracking.mlflow_client import logs_system_metrics
-from clipbench.tracking.sync import Invocation
 from clipbench.tracking.uri import default_uri, validate_uri
 
 
@@ -44,12 +45,15 @@ class Settings:
     results: Path = Path("results")
     tracking_uri: str | None = None
     mirror: bool = True
+    tensorboard: bool = False
     command: str = "clipbench run"
 
     @property
     def uri(self) -> str:
         if self.tracking_uri:
             return validate_uri(self.tracking_uri)
+        if active := active_run():
+            return active.uri
         if from_environment := os.environ.get("MLFLOW_TRACKING_URI"):
             return validate_uri(from_environment, "MLFLOW_TRACKING_URI")
         return default_uri(self.results)
@@ -94,6 +98,7 @@ class Session:
     told: str = field(default="", init=False)  # the problem of the mirror that was printed
     trained: int = field(default=0, init=False)
     _failed: Counter[str] = field(default_factory=Counter, init=False)  # number of trials by error
+    _outputs: dict[str, Path] = field(default_factory=dict, init=False)  # what a script printed before an error
     _engine_notes: set[str] = field(default_factory=set, init=False)
 
     def __enter__(self) -> Session:
@@ -121,10 +126,18 @@ class Session:
     @property
     def failed(self) -> list[str]:
         """The errors of trials that failed, a line each."""
-        return [f"{n} {'trial' if n == 1 else 'trials'} failed: {error}" for error, n in self._failed.items()]
+        return [
+            f"{n} {'trial' if n == 1 else 'trials'} failed: {error}{self._output(error)}"
+            for error, n in self._failed.items()
+        ]
+
+    def _output(self, error: str) -> str:
+        return f" Its output: {self._outputs[error]}." if error in self._outputs else ""
 
     def begin(self, plan: Plan, store: Store, uri: str, device: str) -> None:
         """Prepare training: write the YAML beside the trials, show the notes of the plan, start the mirror."""
+        if self.settings.tensorboard:
+            tensorboard_files.check_installed()
         store.write_text("experiment.yaml", resolved(plan.experiment))
         for note in plan.notes:
             self.progress.note(note)
@@ -172,10 +185,13 @@ class Session:
         search: SearchCallbacks | None = None,
     ) -> None:
         """Train chunks and save their records."""
-        for event in pool.train(chunks, device, choose_pruned=search.choose_pruned if search else None):
+        choose_pruned = search.choose_pruned if search else None
+        for event in pool.train(chunks, device, choose_pruned=choose_pruned, folder=store.folder):
             self.progress.advance(event.lane_steps)
             if event.records:
                 store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
+                if self.settings.tensorboard:
+                    tensorboard_files.write(store.folder, event.records)
                 self.trained += len(event.chunk.trials)
                 self.progress.add(event.records)
                 self._note_engine(event.records)
@@ -184,6 +200,8 @@ class Session:
                 store.save(failed, event.chunk.stem)
                 self.progress.add(failed)
                 self._failed[event.error] += len(event.chunk.trials)
+                if event.chunk.is_script:
+                    self._outputs.setdefault(event.error, output_of(store.folder, event.chunk.trials[0].id))
             if self.mirror and self.mirror.problem and not self.told:
                 self.told = self.mirror.problem
                 self.progress.note(self.told)
@@ -222,46 +240,9 @@ class Session:
             version=__version__,
             device=device,
             options=config.flattened(resolved(plan.experiment)),
+            within=active.id if (active := active_run()) and active.uri == uri else "",
         )
         return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
-
-
-def find_experiment(experiment: str | Path, results: Path) -> Path:
-    """Return the file of an experiment, given its path, or its name if it has run."""
-    path = Path(experiment)
-    ran = results / path.name / "experiment.yaml"
-    if path.is_file() or path.suffix in SUFFIXES or len(path.parts) > 1:
-        return path
-    if ran.is_file() or path.is_dir():
-        return ran if ran.is_file() else path
-    known = sorted(each.parent.name for each in results.glob("*/experiment.yaml")) + yaml_names(Path())
-    remedy = did_you_mean(path.name, known) if known else ""
-    raise InputError.at(Place(str(path)), f"neither a file nor an experiment in {results}.", remedy)
-
-
-def name_of(experiment: str | Path) -> str:
-    """Return the name of an experiment, given its file or its name."""
-    path = Path(experiment)
-    return config.name_of(path) if path.is_file() else path.name
-
-
-def store_of(plan: Plan, results: Path) -> Store:
-    return Store(results / plan.experiment.name)
-
-
-def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
-    """Return the plan, the device and the number of workers: one for each GPU, if not asked for another number."""
-    device = pool.call("clipbench.commands.devices:choose", settings.device)
-    plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
-    float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
-    if device == "mps" and float64:
-        place = plan.experiment.place("train.dtype")
-        raise InputError.at(place, "float64 is not available on mps.", "Choose `--device cpu`.")
-    if device == "cpu":
-        return plan, device, pool.size
-    cards, free = pool.call("clipbench.commands.devices:capacity", device)
-    workers = settings.workers or cards
-    return plan.for_gpu(free // -(-workers // cards)), device, workers
 
 
 def _content_hash(plan: Plan) -> str:

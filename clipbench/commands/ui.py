@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from clipbench.commands.session import Settings, name_of
+from clipbench.commands.find_and_plan import name_of
+from clipbench.commands.session import Settings
 from clipbench.tracking import mlflow_pages
 from clipbench.tracking.uri import is_server
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from clipbench.config.measure_names import is_measure
 from clipbench.config.values import InvalidValue
-from clipbench.core.trial import Component, Training, Trial
+from clipbench.core.trial import NOTHING, Component, Training, Trial
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue
 
@@ -135,8 +135,14 @@ class Vocabulary:
 
 def option_values(parts: Mapping[str, Sequence[Any]], training: Sequence[Training]) -> dict[str, tuple[str, ...]]:
     """Return the values of all options except those of arms, by column."""
-    sections = {**{name: parts[name] for name in ("data", "model", "optimizer")}, "train": training}
-    first: dict[str, Any] = {name: found[0] if found else None for name, found in sections.items()}
+    sections: dict[str, Sequence[Any]] = {
+        "data": parts.get("data") or (None,),
+        "model": parts.get("model", (NOTHING,)),
+        "optimizer": parts.get("optimizer", (NOTHING,)),
+        "train": training,
+        "script": parts.get("train", (None,)),
+    }
+    first: dict[str, Any] = {name: found[0] for name, found in sections.items()}
     values: dict[str, dict[str, None]] = {}
     for name, found in sections.items():
         for each in found:

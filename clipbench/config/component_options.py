@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from clipbench.config import units
 from clipbench.config.arm_options import arm_options, validate_threshold, why_missing
 from clipbench.config.axes import OptionSpec, frozen
 from clipbench.config.group_options import GROUPS, groups_spec
-from clipbench.config.values import InvalidValue, effective_annotation, validate
+from clipbench.config.values import InvalidValue, effective_annotation, show, validate
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import REQUIRED, Option, Plugin
 
@@ -40,6 +41,16 @@ READ = (
     OptionSpec("read.workers", NumberOf, 0, quiet=True, aside=True),
     OptionSpec("read.prefetch", AtLeastOne, 2, quiet=True, aside=True),
     OptionSpec("read.in_memory", bool | None, None, quiet=True, aside=True),
+)
+
+# Options of a script beside its own arguments: those of every trial.
+SCRIPT = (
+    OptionSpec("threads", AtLeastOne, 1, quiet=True),
+    OptionSpec("timeout", float | None, None, quiet=True, aside=True, reader=units.seconds),
+    OptionSpec("memory", int | None, None, quiet=True, aside=True, reader=units.size),
+    OptionSpec("metrics", dict[str, Any], (), quiet=True, aside=True, reader=lambda value: _directions(value)),
+    OptionSpec("target", dict[str, float] | None, None, quiet=True, reader=lambda value: _target(value)),
+    OptionSpec("diverge_above", Annotated[float, Field(gt=0)] | None, None, quiet=True),
 )
 
 
@@ -113,6 +124,8 @@ def _common(plugin: Plugin) -> dict[str, OptionSpec]:
         )
     elif plugin.kind == "strategy":
         added = arm_options(plugin)
+    elif plugin.kind == "script":
+        added = SCRIPT
     elif plugin.kind == "schedule":
         added = (OptionSpec("warmup", NumberOf, 0),)
     return {spec.name: spec for spec in added}
@@ -121,6 +134,31 @@ def _common(plugin: Plugin) -> dict[str, OptionSpec]:
 def _standardize(value: Any, default: bool) -> bool:
     chosen = validate(value, bool | None)
     return default if chosen is None else bool(chosen)
+
+
+def _directions(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return the metrics that a script measures, each with its direction."""
+    if not isinstance(value, dict):
+        raise InvalidValue(f"expected metrics and their directions, got {show(value)}.", "Write {bleu: maximize}.")
+    for name, direction in value.items():
+        if "/" in str(name):
+            raise InvalidValue(f"a metric has no part, got {show(name)}.", f"Write {str(name).rpartition('/')[2]}.")
+        if direction not in ("maximize", "minimize"):
+            text = f"the direction of {name} must be maximize or minimize, got {show(direction)}."
+            raise InvalidValue(text, did_you_mean(str(direction), ("maximize", "minimize")))
+    return tuple((str(name), str(direction)) for name, direction in value.items())
+
+
+def _target(value: Any) -> tuple[str, float] | None:
+    """Return the measure that counts the reports to a target, and the value to reach."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) != 1:
+        raise InvalidValue(f"expected one measure and its value, got {show(value)}.", "Write {val/loss: 2.5}.")
+    [(measure, reached)] = value.items()
+    if str(measure).partition("/")[0] not in ("val", "train"):
+        raise InvalidValue(f"expected a measure of clip.report, got {show(measure)}.", "Write for example val/loss.")
+    return str(measure), float(validate(reached, float))
 
 
 def why_unknown(plugin: Plugin, option: str, specs: Mapping[str, OptionSpec]) -> tuple[str, str]:

@@ -24,13 +24,14 @@ class Experiment:
     name: str
     path: str
     text: str
-    data: tuple[Component | None, ...]
+    data: tuple[Component | None, ...]  # None: an objective or a script needs none
     models: tuple[Component, ...]
     optimizers: tuple[Component, ...]
     training: tuple[Training, ...]
     arms: tuple[Component, ...]
     seeds: tuple[int, ...]
     report: ReportSection
+    scripts: tuple[Component | None, ...] = (None,)  # what trains in place of data, models and optimizers
     notes: tuple[str, ...] = ()
     sweep: Sweep | None = None
     claims: tuple[Claim, ...] = ()
@@ -53,9 +54,14 @@ class Experiment:
         )
 
     @property
+    def is_script(self) -> bool:
+        """Whether a training script of the user's own makes data, model and optimizer."""
+        return self.scripts != (None,)
+
+    @property
     def size(self) -> int:
         """The number of trials."""
-        parts = (self.data, self.models, self.optimizers, self.training, self.arms, self.seeds)
+        parts = (self.data, self.models, self.optimizers, self.training, self.scripts, self.arms, self.seeds)
         return math.prod(len(part) for part in parts)
 
     @property

@@ -9,8 +9,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import KINDS as RANGES
 from clipbench.config.axes import MOST_POINTS, OptionSpec
-from clipbench.config.component_options import signature
+from clipbench.config.component_options import SCRIPT, signature
 from clipbench.config.load_experiment import KINDS
+from clipbench.config.script_section import KIND as SCRIPT_KEY
 from clipbench.config.search_space import PATH
 from clipbench.config.sections import NAME, Claim, ReportSection, Section
 from clipbench.config.sweep_section import Sweep
@@ -54,6 +55,7 @@ def experiment_schema() -> Json:
     components["data"] = {"anyOf": [components["data"], {"enum": ["none", None]}]}
     definitions: Json = document["$defs"]
     definitions["Train"]["properties"] = _train(definitions["Train"]["properties"])
+    document["properties"]["train"] = {"anyOf": [_script(), {"$ref": "#/$defs/Train"}]}
     definitions["Sweep"]["properties"]["search"] = _search()
     kinds = {kind: _component(kind) for kind in (*KINDS.values(), *_INNER)}
     return {
@@ -61,7 +63,9 @@ def experiment_schema() -> Json:
         "title": "clipbench experiment",
         "type": "object",
         "additionalProperties": False,
-        "required": ["model", "optimizer", "clip"],
+        "required": ["clip"],
+        "if": {"properties": {"train": {"required": [SCRIPT_KEY]}}, "required": ["train"]},
+        "else": {"required": ["model", "optimizer"]},
         "properties": components | document["properties"],
         "$defs": definitions | {"range": _RANGE} | kinds,
     }
@@ -121,6 +125,16 @@ def _train(options: Json) -> Json:
     axes |= {kind: _one_or_many({"anyOf": [{"type": "null"}, _ref(kind)]}) for kind in OF_COMPONENTS}
     axes["metrics"] = {"type": "array", "items": _ref("metric")}
     return axes
+
+
+def _script() -> Json:
+    """The options of `train` that names a script: beside these, its own arguments."""
+    properties = {spec.name: {"default": spec.default} for spec in SCRIPT} | {
+        SCRIPT_KEY: _one_or_many({"type": "string"}),
+        "threads": _axis({"type": "integer", "minimum": 1}) | {"default": 1},
+        "metrics": {"type": "object", "additionalProperties": {"enum": ["maximize", "minimize"]}},
+    }
+    return {"type": "object", "properties": properties, "required": [SCRIPT_KEY]}
 
 
 def _search() -> Json:

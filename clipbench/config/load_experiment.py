@@ -16,6 +16,7 @@ from clipbench.config.claim_language import Vocabulary, option_values
 from clipbench.config.components import Choice, read_choices
 from clipbench.config.experiment import Experiment, locate
 from clipbench.config.optimizer_check import check_optimizers
+from clipbench.config.script_section import REPLACED, SECTION, is_script, metric_directions, read_script
 from clipbench.config.sections import (
     TUNED_TRAINING,
     ReportSection,
@@ -30,7 +31,7 @@ from clipbench.config.train_section import function_names, read_training, traini
 from clipbench.config.values import show
 from clipbench.config.yaml_file import read_text
 from clipbench.config.yaml_nodes import Node, parse
-from clipbench.core.trial import Component
+from clipbench.core.trial import NOTHING, Component
 from clipbench.errors import Findings, InputError, Place, did_you_mean
 from clipbench.plugins import registry, user_modules
 from clipbench.plugins.registry import UNCLIPPED
@@ -44,7 +45,7 @@ def load(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -
     """The experiment of a YAML file with `--set` and `--seeds` applied; InputError holds every mistake."""
     reading = _read(Path(path), sets, seeds)
     experiment = reading.experiment()
-    check_optimizers(experiment.choices["optimizer"], reading.sections.get("optimizer"), reading.findings)
+    check_optimizers(experiment.choices.get("optimizer", ()), reading.sections.get("optimizer"), reading.findings)
     reading.findings.raise_if_any()
     return experiment
 
@@ -87,21 +88,28 @@ class _Reading:
 
     def experiment(self) -> Experiment:
         sections, findings = self.sections, self.findings
-        choices = {section: self._choices(section) for section in KINDS}
-        axes = findings.attempt(lambda: read_training(sections.get("train"), self.folder))
-        metrics = function_names(axes["metrics"].values[0]) if axes and "metrics" in axes else ()
+        script = is_script(sections.get(SECTION))
+        choices = {section: self._choices(section) for section in KINDS if not (script and section in REPLACED)}
+        if script:
+            choices[SECTION] = read_script(sections, self.folder, findings)
+            axes: dict[str, Axis] | None = {}
+            metrics = tuple(metric_directions(choices[SECTION]))
+        else:
+            axes = findings.attempt(lambda: read_training(sections.get("train"), self.folder))
+            metrics = function_names(axes["metrics"].values[0]) if axes and "metrics" in axes else ()
         report = read_report(sections.get("report"), metrics, findings)
         sweep = read_sweep(sections.get("sweep"), metrics, choices, axes, findings)
         claims = read_claims(sections.get("claims"), metrics, findings)
         name, seeds = self.name(), read_seeds(sections.get("seeds"), findings)
-        self._check_data(choices["data"], axes)
+        if not script:
+            self._check_data(choices["data"], axes)
         self._check_size(choices, axes, seeds)
         findings.raise_if_any()
         assert axes is not None and report is not None and seeds is not None  # or there was a problem
         parts = {section: self._expand(section, found) for section, found in choices.items()}
         report = self._with_baseline(report, parts["clip"])
         if report.tuned and not (sweep and sweep.searches_optimizers):
-            self._check_tuned(parts["optimizer"], axes)
+            self._check_tuned(parts[SECTION if script else "optimizer"], axes)
         training = tuple(trainings(axes))
         others = {section: found for section, found in parts.items() if section != "clip"}
         vocabulary = Vocabulary.of(parts["clip"], others, option_values(parts, training))
@@ -112,10 +120,11 @@ class _Reading:
             name=name,
             path=str(self.path),
             text=self.text,
-            data=parts["data"] or (None,),
-            models=parts["model"],
-            optimizers=parts["optimizer"],
+            data=parts.get("data") or (None,),
+            models=parts.get("model", (NOTHING,)),
+            optimizers=parts.get("optimizer", (NOTHING,)),
             training=training,
+            scripts=parts.get(SECTION, (None,)),
             arms=parts["clip"],
             seeds=tuple(seeds),
             report=report,
@@ -261,7 +270,7 @@ class _Reading:
             if not facts.get("init") and 0.0 in choice.values("threshold"):
                 what = facts.get("at_zero", "all gradients become zero")
                 self.findings.note(f"{choice.key}.threshold: threshold 0: {what}.")
-        for choice in choices["optimizer"]:
+        for choice in choices.get("optimizer", ()):
             if 0.0 in choice.values("lr"):
                 self.findings.note(f"{choice.key}.lr: learning rate 0: the weights do not change.")
 

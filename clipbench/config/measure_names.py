@@ -9,6 +9,8 @@ from clipbench.core import measures
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue
 
+DECLARED = "Metrics of your own are declared in train.metrics."
+
 
 def check_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = False) -> None:
     """Raise InvalidValue unless `name` is a measure.
@@ -20,7 +22,10 @@ def check_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = Fa
     metrics = (*catalogue("metric"), *own)
     known = measures.monitored(metrics) if per_epoch else measures.compared(metrics)
     if name not in known:
-        raise InvalidValue(f"unknown measure {name!r}.", did_you_mean(name, known))
+        part, _, metric = name.partition("/")
+        own_metric = metric and part in measures.PARTS and f"{part}/loss" in known
+        remedy = did_you_mean(name, known)
+        raise InvalidValue(f"unknown measure {name!r}.", f"{remedy} {DECLARED}" if own_metric else remedy)
 
 
 def is_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = False) -> bool:

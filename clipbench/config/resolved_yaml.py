@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -12,6 +12,7 @@ import yaml
 from clipbench.config.axes import Axis, Range
 from clipbench.config.components import Choice
 from clipbench.config.experiment import Experiment
+from clipbench.config.script_section import KIND, SECTION
 from clipbench.config.sections import Section
 from clipbench.config.yaml_nodes import add_core_schema
 from clipbench.core.trial import Component, Training
@@ -34,7 +35,10 @@ def resolved(experiment: Experiment) -> str:
         document["folder"] = experiment.folder
     for section, choices in experiment.choices.items():
         document[section] = _one_or_list([_choice(choice) for choice in choices]) if choices else "none"
-    document["train"] = _train(experiment.training[0], experiment.train_axes)
+        if section == SECTION:
+            document[section] = _script(choices)
+    if not experiment.is_script:
+        document["train"] = _train(experiment.training[0], experiment.train_axes)
     seeds = list(experiment.seeds)
     document["seeds"] = len(seeds) if seeds == list(range(len(seeds))) else seeds
     document["report"] = _section(experiment.report)
@@ -66,6 +70,16 @@ def _choice(choice: Choice) -> dict[str, Any]:
         else:
             options[name] = _axis(axis)
     return options
+
+
+def _script(choices: Sequence[Choice]) -> dict[str, Any]:
+    """The `train` section that names scripts, which share their options."""
+    options = _choice(choices[0]) | {"name": _one_or_list([choice.name for choice in choices])}
+    if "metrics" in options:
+        options["metrics"] = dict(choices[0].values("metrics")[0])
+    if options.get("target"):
+        options["target"] = dict([choices[0].values("target")[0]])
+    return {KIND: options.pop("name")} | options
 
 
 def _train(first: Training, axes: Mapping[str, Axis]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from clipbench.config.yaml_nodes import Node
 from clipbench.core.trial import ARM_OPTIONS
 from clipbench.errors import Findings, did_you_mean, gather
 
-SEARCHED = ("optimizer", "clip")  # sections with options that can be searched
+SEARCHED = ("optimizer", "train", "clip")  # sections with options that can be searched: `train` if it names a script
 OTHERS = ("data", "model", "train")
-PATH = re.compile(r"((optimizer|clip)(?:\[\d{1,6}\])?)\.(.+)")
+PATH = re.compile(r"((optimizer|train|clip)(?:\[\d{1,6}\])?)\.(.+)")
 
 Space = Range | tuple[Any, ...]
 Choices = Mapping[str, Sequence[Choice]]
@@ -57,7 +57,7 @@ def read_search(node: Node, choices: Choices, elsewhere: Findings, findings: Fin
     for path, item in (findings.attempt(partial(options_of, node)) or {}).items():
         where, option = _parts(path)
         section = _section(where)
-        if not where:
+        if not where or (section == "train" and "train" not in choices):
             findings.add(item.key_place, *_no_path(path, choices))
             continue
         named = [choice for choice in choices.get(section, ()) if where in (section, choice.key)]

@@ -128,9 +128,11 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_tunable(column: str) -> bool:
-    """Return whether `report.tuned` may choose a column: any option of the optimizer, and a few of training."""
+def is_tunable(column: str, of_script: bool = False) -> bool:
+    """Return whether `report.tuned` may choose a column: any option of the optimizer or script, a few of training."""
     section, _, option = column.partition(".")
+    if section == "train" and of_script:
+        return option != "script"
     if section == "train":
         return option.partition(".")[0] in TUNED_TRAINING
     return column == "lr" or (section == "optimizer" and bool(option))

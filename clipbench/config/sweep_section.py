@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, WithJsonSchema
 
+from clipbench.config import units
 from clipbench.config.axes import Axis
 from clipbench.config.components import Choice
 from clipbench.config.measure_names import check_measure, is_measure
+from clipbench.config.script_section import SECTION
 from clipbench.config.search_space import read_search
 from clipbench.config.sections import Section, read_values, specs
 from clipbench.config.values import InvalidValue, show, validate
@@ -47,8 +47,8 @@ class Sweep(Section):
 
     @property
     def searches_optimizers(self) -> bool:
-        """Whether each arm may get its own learning rate or other optimizer options."""
-        return any(path.startswith("optimizer") for path in self.search)
+        """Whether each arm may get its own learning rate or other options of the optimizer or the script."""
+        return any(path.startswith(("optimizer", "train")) for path in self.search)
 
 
 def read_sweep(
@@ -63,7 +63,7 @@ def read_sweep(
         return None
     own = Findings()
     known = specs(Sweep)
-    known["timeout"] = replace(known["timeout"], reader=_seconds)
+    known["timeout"] = replace(known["timeout"], reader=units.seconds)
     known["direction"] = replace(known["direction"], reader=_directions)
     for name in ("objective", "search"):  # read below, each measure and each path at its place
         known[name] = replace(known[name], reader=lambda value: value)
@@ -137,7 +137,7 @@ def _check_measured(
 ) -> None:
     """Check that the objectives are measured, as far as the YAML alone shows it."""
     targets = axes["target"].values if axes and "target" in axes else (None,)
-    without_data = not choices.get("data") and not findings.has_problem_in("data")
+    without_data = not (choices.get("data") or SECTION in choices or findings.has_problem_in("data"))
     for name, item in zip(objectives, _items(node), strict=True):
         if name == "epochs_to_target" and axes is not None and None in targets:
             text = "epochs_to_target requires train.target."
@@ -179,20 +179,6 @@ def _directions(value: Any) -> Any:
     if not isinstance(value, list):
         return validate(value, Direction | None)
     return _one_or_several(tuple(validate(item, Direction) for item in value))
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(value: Any) -> float | None:
-    """A duration: seconds, or text such as `10m`."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
-    seconds = float(found[1]) * _UNITS[found[2]] if found else value
-    if isinstance(seconds, bool | str) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise InvalidValue(f"expected a duration greater than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
-    return float(seconds)
 
 
 def _count(number: int, noun: str) -> str:

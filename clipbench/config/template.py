@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -52,16 +53,62 @@ report:
 # sweep: {{trials: 40, seeds: 3, search: {{optimizer.lr: {{log: [0.01, 1.0]}}}}}}
 """
 
+SCRIPT_TEMPLATE = """\
+# An experiment: which gradient clipping, at which threshold, does this training script need, and does it matter at all?
+#   clipbench check {file}     checks the file
+#   clipbench run {file}       trains the trials that have no results yet and prints the comparison
+#   clipbench sweep {file}     searches the best threshold of each strategy, and confirms it on fresh seeds
+#
+# The script is a function main(clip, seed, ...) that calls clip.seed_all(), clip.attach(model, optimizer),
+# clip.step(loss) in place of optimizer.step(), clip.report({{"val/loss": ...}}) now and then, and returns its measures:
+# {{"test/loss": ...}}.
 
-def write_template(path: Path, *, force: bool = False) -> None:
-    """Write the experiment, and over a file that is there only if told to."""
+name: {name} # of the folder under results/
+
+train:
+  script: {script} # its function is main; of another one ./file.py:function
+  # Its arguments, of which a list gives one set of trials per value:
+  # lr: [0.0001, 0.0003]
+  # metrics: {{bleu: maximize}} # which way is better, for measures other than loss, accuracy, mse and the like
+  # timeout: 2h # of one trial
+  # memory: 8GB # of one trial
+  # threads: 1 # of one trial; there is one trial for each core
+
+clip: # the arms, compared with each other on the same seeds
+  - none
+  - {{name: norm, threshold: [0.1, 1.0, 10.0]}}
+  - {{name: autoclip, threshold: [10, 50]}}
+
+seeds: 8 # or a list; at least 6 for p < 0.05, more with several strategies
+
+report:
+  metric: test/loss
+  baseline: none # what every other arm is compared with
+
+# Options to search in addition to thresholds, which are searched in their whole ranges.
+# sweep: {{trials: 20, seeds: 2, objective: val/loss, search: {{train.lr: {{log: [0.0001, 0.01]}}}}}}
+"""
+
+
+def write_template(path: Path, *, script: str = "", force: bool = False) -> None:
+    """Write the experiment, of a script if one is named, and over a file that is there only if told to."""
     place = Place(str(path))
     if path.exists() and not force:
         raise InputError.at(place, "already exists.", "Use --force to overwrite it, or name another file.")
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:100] or "experiment"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(TEMPLATE.format(file=shlex.quote(str(path)), name=name), encoding="utf-8")
+        template = SCRIPT_TEMPLATE if script else TEMPLATE
+        path.write_text(template.format(file=shlex.quote(str(path)), name=name, script=_named(script, path)), "utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError.at(place, f"cannot be written: {reason}.") from None
+
+
+def _named(script: str, experiment: Path) -> str:
+    """Return the name of a script as an experiment in another folder writes it."""
+    if not script or (":" in script and not script.rpartition(":")[0].endswith(".py")):
+        return script  # package.module:function
+    file, _, function = script.partition(":")
+    beside = Path(os.path.relpath(file, experiment.parent)).as_posix()
+    return f"{beside if beside.startswith('.') else f'./{beside}'}{f':{function}' if function else ''}"

@@ -77,6 +77,7 @@ STEP = (
         "gradient, 0 if the clipped gradient is zero.",
     ),
     Column("grad/nonfinite", "1 where the gradient holds an infinity or NaN."),
+    Column("model_name", "Of the models that a script attaches, the one whose step it is, if there are several.", str),
 )
 
 EPOCH = (
@@ -212,7 +213,11 @@ END = (
     Column("epochs", "Epochs of the whole training; of a pruned trial, the epochs that it was trained.", unit="epochs"),
     Column("stopped_epoch", "The epoch after which `train.early_stop` ended the trial; else empty.", unit="epochs"),
     Column("epsilon", "Privacy budget that an arm with `noise` spent at its `delta`, where it can be computed."),
-    Column("engine", "How the trial was trained.", str),
+    Column(
+        "initial_weights", "Hash of the initial weights of a script's model. Arms of a seed must have the same.", str
+    ),
+    Column("first_batches", "Hash of the first batches of a script. Arms of a seed must have the same.", str),
+    Column("engine", "How the trial was trained: by the method of the gradient, or by a `script`.", str),
     Column("engine_note", "Why the trial was not trained by the fastest method.", str),
     Column("device", "Where the trial was trained.", str),
     Column("error", "Why the trial failed.", str),

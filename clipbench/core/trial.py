@@ -22,6 +22,9 @@ FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"
 # Fields that are no part of a trial's id at their default, so that one can be added without training anything anew.
 QUIET = {"quiet": True}
 
+# Columns that stand for an option by a short name of their own.
+SHORT = ("optimizer.lr", "clip.threshold")
+
 Value = Union[bool, int, float, str, None, tuple["Value", ...], "Component"]
 
 
@@ -77,6 +80,10 @@ class Component:
         return replace(self, options=kept)
 
 
+# The model and the optimizer of a trial whose script makes its own.
+NOTHING = Component("")
+
+
 @dataclass(frozen=True)
 class Training:
     """The `train` section of one trial, decided."""
@@ -105,8 +112,7 @@ class Training:
     @property
     def told(self) -> dict[str, Any]:
         """The options, without those that are left out at their default."""
-        given = {f: getattr(self, f.name) for f in fields(self)}
-        return {f.name: value for f, value in given.items() if f.metadata != QUIET or value != f.default}
+        return _told(self)
 
     @property
     def measures(self) -> list[str]:
@@ -125,11 +131,13 @@ class Trial:
     clip: Component
     seed: int
     fingerprint: str = ""  # of the data's content
+    script: Component | None = field(default=None, metadata=QUIET)  # trains in place of data, model and optimizer
 
     @cached_property
     def id(self) -> str:
-        content = {f.name: _content(getattr(self, f.name)) for f in fields(self)}
-        own = any(part.source for part in (self.model, self.optimizer, self.train.loss, *self.train.metrics))
+        content = {name: _content(value) for name, value in _told(self).items()}
+        parts = (self.model, self.optimizer, self.train.loss, *self.train.metrics)
+        own = self.script is not None or any(part.source for part in parts)
         return digest({"format": OWN_FORMAT if own else FORMAT, **content})
 
     @property
@@ -155,25 +163,36 @@ class Trial:
             "arm": self.arm,
             "strategy": self.strategy,
             "data": self.data.name if self.data else None,
-            "model": self.model.name,
-            "optimizer": self.optimizer.name,
+            "model": self.model.name or None,
+            "optimizer": self.optimizer.name or None,
             "lr": self.optimizer.as_dict().get("lr"),
             "threshold": self.threshold,
             "seed": self.seed,
             "fingerprint": self.fingerprint,
         }
-        sections = {name: getattr(self, name) for name in ("data", "model", "optimizer", "clip")}
-        train = self.train.told if only_content else {f.name: getattr(self.train, f.name) for f in fields(self.train)}
-        sections |= {f"train.{name}": value for name, value in train.items()}
-        for path, value in sections.items():
+        names = ("clip",) if self.script else ("data", "model", "optimizer", "clip")
+        sections = {name: getattr(self, name) for name in names}
+        for path, value in (sections | self._training(only_content)).items():
             row.update(_flat(path, value, only_content))
-        return {path: value for path, value in row.items() if path not in ("optimizer.lr", "clip.threshold")}
+        return {path: value for path, value in row.items() if path not in SHORT}
+
+    def _training(self, only_content: bool) -> dict[str, Any]:
+        """Return the options of the section `train`: those of a script are beside its name."""
+        if self.script:
+            return {"train.script": self.script.name, "train": self.script}
+        train = self.train.told if only_content else {f.name: getattr(self.train, f.name) for f in fields(self.train)}
+        return {f"train.{name}": value for name, value in train.items()}
 
 
 def digest(content: object, length: int = 16) -> str:
     """A short hash of JSON-able content that is the same on every machine."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _told(of: Training | Trial) -> dict[str, Any]:
+    given = {f: getattr(of, f.name) for f in fields(of)}
+    return {f.name: value for f, value in given.items() if f.metadata != QUIET or value != f.default}
 
 
 def _content(value: Any) -> Any:

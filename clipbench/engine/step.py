@@ -15,7 +15,8 @@ from torch import Tensor
 from clipbench.core.trial import Trial
 from clipbench.engine.clipping import lane_order, places
 from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
-from clipbench.engine.clipping.clip import Clip, Clipped, Measured, change_weights, count_places
+from clipbench.engine.clipping.clip import Clip, Clipped, change_weights, count_places
+from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.rule import Now, Rule, initial_state
 from clipbench.engine.clipping.threshold_groups import threshold_groups
 from clipbench.engine.gradients.microbatches import Scope
@@ -151,16 +152,18 @@ class Step:
     def _clip(self, values: Values, measured: Measured) -> Clipped:
         weights = {name: w.unsqueeze(0) for name, w in self._named(values, "params").items()}
         clip = Clip(self.rule, self.groups, self.exact)
-        return clip(measured, weights, self._now(values, len(measured.norm)), self._memory(values))
+        return clip(
+            measured, Measured(weights, self.exact), self._now(values, len(measured.norm)), self._memory(values)
+        )
 
     def _clipped_parts(self, values: Values, grads: dict[str, Tensor], raw: Measured) -> Clipped:
         """Clip each part of the batch, then average the parts."""
         filled = values["filled"]
         parts = self._clip(values, Measured(grads, self.exact)) if self.on_gradients else None
         if parts is None:
-            new, fired, fraction, keep = grads, torch.zeros_like(filled), torch.zeros_like(filled), None
+            new, fired, fraction, keep = dict(grads), torch.zeros_like(filled), torch.zeros_like(filled), None
         else:
-            new, fired, fraction, keep = parts.tensors, parts.fired, parts.fraction, parts.keep
+            new, fired, fraction, keep = dict(parts.tensors), parts.fired, parts.fraction, parts.keep
         if keep is not None:  # refused parts are left out, by `where`: they may not be finite
             new = {n: torch.where(keep.view(-1, *[1] * (g.dim() - 1)), g, 0.0) for n, g in new.items()}
         average = self._average(values, new)

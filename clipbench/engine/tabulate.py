@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from clipbench.core import series_measures
 from clipbench.core.records import Columns, Records, as_columns
 from clipbench.core.trial import Trial
 from clipbench.engine.chunk_result import ChunkResult
@@ -52,8 +53,8 @@ def _record(result: ChunkResult, lane: int, about: dict[str, Any]) -> dict[str, 
         "diverged_step": diverged or None,
         "diverged_cause": result.status.causes[lane] or None,
         "clip/fired_share": float(steps[:, FIRED].mean()),
-        "clip/cosine": _mean(steps[:, COSINE]),
-        "grad_norm/pre_p50": _quantile(steps[:, PRE], 0.5),
+        "clip/cosine": series_measures.mean(steps[:, COSINE]),
+        "grad_norm/pre_p50": series_measures.quantile(steps[:, PRE], 0.5),
         **_privacy(result, trial, len(steps)),
         "seconds": result.step_seconds * len(steps),
         "step_us": 1e6 * (result.step_seconds + own_step - average_rule),
@@ -114,34 +115,12 @@ def _over_time(result: ChunkResult, lane: int) -> dict[str, float]:
         if curve is not None and np.isfinite(curve).any():
             best = np.nanmax if higher_is_better(trial.train, name) else np.nanmin
             finals[f"best_val/{name}"] = float(best(curve))
-    finals["grad/vanishing"] = _mean(curves["grad/vanishing"])
-    return finals | _tail(result.steps[: result.last_step(lane), LOSS, lane])
+    finals["grad/vanishing"] = series_measures.mean(curves["grad/vanishing"])
+    return finals | series_measures.tail(result.steps[: result.last_step(lane), LOSS, lane])
 
 
 def _curves(result: ChunkResult, lane: int) -> Columns:
     return {name: curve[: _whole_epochs(result, lane), lane] for name, curve in result.epochs.items()}
-
-
-def _tail(losses: np.ndarray) -> dict[str, float]:
-    """Return the mean, median and 99th percentile of the loss over the second half of the steps, and its late fall."""
-    late_fall, losses = _late_fall(losses), losses[len(losses) // 2 :]
-    return {
-        "train/late_fall": late_fall,
-        "train/loss_tail": float(losses.mean()),
-        "train/loss_tail_p50": _quantile(losses, 0.5),
-        "train/loss_tail_p99": _quantile(losses, 0.99),
-    }
-
-
-def _late_fall(losses: np.ndarray) -> float:
-    """Return the share of the fall between the first and the last tenth of the steps that took place in the last."""
-    tenth = len(losses) // 10
-    if tenth < 2:
-        return math.nan
-    first, before, last = (
-        float(part.mean()) for part in (losses[:tenth], losses[-2 * tenth : -tenth], losses[-tenth:])
-    )
-    return (before - last) / (first - last) if first > last else math.nan
 
 
 def _epochs_to_target(result: ChunkResult, lane: int) -> int | None:
@@ -191,7 +170,9 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     if values.size and np.isfinite(values).all():
         found: np.ndarray = np.quantile(values, shares, axis=1)
         return found
-    return np.array([[_quantile(row, share) for row in values] for share in shares]).reshape(len(shares), len(values))
+    return np.array([[series_measures.quantile(row, share) for row in values] for share in shares]).reshape(
+        len(shares), len(values)
+    )
 
 
 def _steps(result: ChunkResult, lane: int) -> Columns:
@@ -213,13 +194,3 @@ def _repeated(text: str, count: int) -> np.ndarray:
     values = np.empty(count, dtype=object)
     values[:] = text
     return values
-
-
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float("nan")
-
-
-def _quantile(values: np.ndarray, q: float) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.quantile(finite, q)) if len(finite) else float("nan")

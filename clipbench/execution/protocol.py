@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
 
 PROGRESS, EPOCH_END, DONE, FAILED = "progress", "epoch end", "done", "failed"
+SPEAKER = "clipbench"  # begins the lines in the output of a script that the script has not printed
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,16 @@ class EpochReport:
     chunk: Chunk
     epoch: int
     measured: Mapping[str, Mapping[str, float]]  # trial id: measure: value
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a chunk: progress, its result, or the error that ended it."""
+
+    chunk: Chunk
+    lane_steps: int = 0
+    records: Any = None  # the result: `Records` of training
+    error: str = ""
 
 
 # Returns the ids of the trials to prune, for each report in order. A chunk that is trained again reports its epochs

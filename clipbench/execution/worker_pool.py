@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from clipbench.errors import ClipbenchError
-from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
+from clipbench.execution.script_trials import ScriptTrials
 
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
@@ -33,16 +35,6 @@ ATTEMPTS = 2  # of a chunk whose worker dies
 MOST_SINGLE_FAILURES = 32  # after so many, chunks are no longer halved: the trials are not the cause
 INTERRUPT_SECONDS = 0.5  # to wait for the first worker after an interrupt
 WORKER_NAME = "clipbench worker"
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a chunk: progress, its result, or the error that ended it."""
-
-    chunk: Chunk
-    lane_steps: int = 0
-    records: Any = None  # the result: `Records` of training
-    error: str = ""
 
 
 @dataclass(eq=False)
@@ -140,13 +132,19 @@ class WorkerPool:
         device: str,
         work: str = "clipbench.engine:train",
         choose_pruned: ChoosePruned | None = None,
+        folder: Path = Path(),
     ) -> Iterator[Event]:
         """Train the chunks, as many at once as there are workers, and yield what happens to them.
 
         `work` names the function that is called for each chunk. `choose_pruned` returns the trials to prune. It is
         called when all chunks under way have reached the end of an epoch, with their reports in the order of `chunks`,
         so that its input does not depend on timing. A chunk that is trained again reports from its first epoch.
+        Scripts keep what they print and save in files of the `folder`.
         """
+        if chunks and chunks[0].is_script:
+            with _uninterrupted_children():
+                yield from ScriptTrials(self._context, self.size, folder).train(chunks, device, choose_pruned)
+            return
         waiting, trials = deque(chunks), [trial for chunk in chunks for trial in chunk.trials]
         order = {trial.id: number for number, trial in enumerate(trials)}  # whatever chunk a trial will be in
         messages = (PROGRESS, EPOCH_END) if choose_pruned else (PROGRESS,)

@@ -39,12 +39,11 @@ def unknown_excludes(arms: Arms, names: set[str]) -> Iterator[ArmProblem]:
             if not any(matches(name, (pattern,)) for name in names):
                 modules = sorted({name.rpartition(".")[0] for name in names} - {""})
                 text = f"no parameter matches {pattern!r}."
-                yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules))
+                yield ArmProblem(f"{key}.exclude", text, did_you_mean(pattern, modules or sorted(names)))
 
 
-def nothing_left(arms: Arms, model: str, module: nn.Module) -> Iterator[ArmProblem]:
-    """Find arms that exclude every trained parameter of a model, or whose groups do not fit to it."""
-    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+def nothing_left(arms: Arms, model: str, names: Sequence[str]) -> Iterator[ArmProblem]:
+    """Find arms that exclude every trained parameter of a model, given by name, or whose groups do not fit to it."""
     for key, arm in arms:
         patterns, groups = _excludes(arm), groups_of_arm(arm)
         if patterns and all(matches(name, patterns) for name in names):

@@ -27,6 +27,7 @@ from clipbench.planning import arm_checks, group_checks, rehearsal
 from clipbench.planning.activations import activations
 from clipbench.planning.constant_predictor import constants_of
 from clipbench.planning.plan import Cohort, Plan
+from clipbench.planning.script_plan import script_plan
 from clipbench.planning.source_files import sources
 from clipbench.planning.training_defaults import with_defaults
 from clipbench.plugins import registry
@@ -55,7 +56,8 @@ class _Setting:
 def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Plan:
     """Load an experiment and plan it; raises InputError with every mistake that the data and models show."""
     began = time.time_ns()
-    plan = _Preparation(config.load(path, sets, seeds)).plan()
+    experiment = config.load(path, sets, seeds)
+    plan = script_plan(experiment) if experiment.is_script else _Preparation(experiment).plan()
     return replace(plan, sources=sources(plan.experiment, began))
 
 
@@ -220,7 +222,8 @@ class _Preparation:
         found = [*arm_checks.unknown_excludes(arms, names), *group_checks.empty_groups(self.experiment, names)]
         for setting in settings:
             example = _example(setting.dataset, DTYPES[setting.train.dtype])
-            found += arm_checks.nothing_left(arms, setting.model.name, setting.built().module)
+            trained = [name for name, p in setting.built().module.named_parameters() if p.requires_grad]
+            found += arm_checks.nothing_left(arms, setting.model.name, trained)
             found += arm_checks.impossible_scopes(arms, setting.model.name, setting.built, setting.schedule, example)
             gather(self.findings.note, arm_checks.privacy_notes(arms, setting.built().module, setting.dataset))
         for problem in found:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from clipbench.config.components import Choice
 from clipbench.core.trial import Component, Trial, Value, digest
 
+# The field of a trial that holds the component of a section.
+FIELDS = {"optimizer": "optimizer", "train": "script", "clip": "clip"}
 DIGITS = 4  # significant digits of a searched number; smaller differences do not change training
 DECADE = 10.0
 MOST_GIVEN = 16  # maximum number of the YAML's own points that a search starts with
@@ -65,13 +68,16 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Contender:
-    """A strategy in one setting (data, model, training, optimizer), with everything that the search keeps fixed."""
+    """A strategy in one setting (data, model, training, optimizer), with everything that the search keeps fixed.
+
+    `parts` are the components with options that can be searched, as written in the YAML, by their section: `clip`, and
+    `optimizer` or `train`, the script.
+    """
 
     name: str  # label of the strategy without the searched options: `norm(per=tensor)`
     setting: str  # how its setting differs from the others of the experiment; empty if there is only one
     templates: tuple[Trial, ...]  # one per fold; seed and searched options are placeholders
-    optimizer: Choice  # as written in the YAML
-    clip: Choice
+    parts: Mapping[str, Choice]
     hyperparameters: tuple[Hyperparameter, ...] = ()
     left_out: tuple[str, ...] = ()  # arms of the YAML outside the search space: off, or 0 on a log scale
 
@@ -82,15 +88,7 @@ class Contender:
     @property
     def content(self) -> str:
         """A hash of everything that is fixed; scores are comparable as long as it is the same."""
-        fixed = [
-            replace(
-                template,
-                seed=0,
-                optimizer=template.optimizer.without(*self._searched("optimizer")),
-                clip=template.clip.without(*self._searched("clip")),
-            ).id
-            for template in self.templates
-        ]
+        fixed = [replace(template, seed=0, **self._without_searched(template)).id for template in self.templates]
         return digest([fixed, [[k.path, k.low, k.high, k.log, k.whole, k.choices] for k in self.hyperparameters]])
 
     @property
@@ -102,13 +100,8 @@ class Contender:
     def trials(self, values: Mapping[str, Value], seeds: Iterable[int]) -> tuple[Trial, ...]:
         """Return the trials of a point, one per fold and seed, identical to those of a YAML with these values."""
         first, seeds = self.templates[0], tuple(seeds)
-        optimizer = self._component(self.optimizer, first.optimizer, "optimizer", values)
-        clip = self._component(self.clip, first.clip, "clip", values)
-        return tuple(
-            replace(template, optimizer=optimizer, clip=clip, seed=seed)
-            for template in self.templates
-            for seed in seeds
-        )
+        new: dict[str, Any] = {FIELDS[part]: self._component(part_of(first, part), part, values) for part in self.parts}
+        return tuple(replace(template, **new, seed=seed) for template in self.templates for seed in seeds)
 
     def given(self) -> tuple[dict[str, Value], ...]:
         """Return the points that the YAML lists, evenly thinned to at most `MOST_GIVEN`."""
@@ -129,13 +122,23 @@ class Contender:
         return {param.path: value for param, value in zip(self.hyperparameters, reversed(values), strict=True)}
 
     def _searched(self, section: str) -> dict[str, str]:
-        """Return the searched options of the optimizer or the strategy, with the paths of their hyperparameters."""
+        """Return the searched options of a component, with the paths of their hyperparameters."""
         places = {param.path: option_of(param.path) for param in self.hyperparameters}
         return {option: path for path, (part, option) in places.items() if part == section}
 
-    def _component(self, choice: Choice, template: Component, section: str, values: Mapping[str, Value]) -> Component:
+    def _without_searched(self, template: Trial) -> dict[str, Any]:
+        return {FIELDS[part]: part_of(template, part).without(*self._searched(part)) for part in self.parts}
+
+    def _component(self, template: Component, section: str, values: Mapping[str, Value]) -> Component:
         searched = {option: values[path] for option, path in self._searched(section).items()}
-        return choice.component(template.as_dict() | searched)
+        found = self.parts[section].component(template.as_dict() | searched)
+        return replace(found, aside=template.aside)
+
+
+def part_of(trial: Trial, section: str) -> Component:
+    """Return the component of a trial that a section of the YAML names."""
+    found: Component = getattr(trial, FIELDS[section])
+    return found
 
 
 def option_of(path: str) -> tuple[str, str]:

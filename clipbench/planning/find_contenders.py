@@ -12,7 +12,7 @@ from clipbench.config.components import Choice
 from clipbench.config.search_space import SearchedOption, searched_options, takes
 from clipbench.core.trial import Component, Trial, Value
 from clipbench.errors import InputError, Problem
-from clipbench.planning.contender import Contender, Hyperparameter, option_of, path_of
+from clipbench.planning.contender import Contender, Hyperparameter, option_of, part_of, path_of
 from clipbench.planning.plan import Plan
 from clipbench.plugins import registry
 
@@ -55,7 +55,7 @@ def _namesakes(experiment: Experiment, found: Sequence[Contender]) -> Iterator[P
         if count[contender.label] > 1:
             text = f"{contender.label} occurs several times, and some options are searched in only one of them."
             remedy = "Write one entry with all of its thresholds, or the path without its index."
-            yield Problem(experiment.place(contender.clip.key), text, remedy)
+            yield Problem(experiment.place(contender.parts["clip"].key), text, remedy)
 
 
 @dataclass(frozen=True)
@@ -67,34 +67,36 @@ class _Written:
 
 
 class _File:
-    """The optimizers and strategies of an experiment, as written in its YAML."""
+    """The components of an experiment whose options can be searched, as written in its YAML."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.problems: list[Problem] = []
-        self.optimizers = self._written("optimizer", experiment.optimizers)
-        self.arms = self._written("clip", experiment.arms)
+        trained = ("optimizer", experiment.optimizers)
+        if experiment.is_script:
+            trained = ("train", tuple(script for script in experiment.scripts if script))
+        self.parts = {section: self._written(section, found) for section, found in (trained, ("clip", experiment.arms))}
+        self.arms = self.parts["clip"]
 
     def fixed(self, trial: Trial) -> Hashable:
         """Return what all points of a contender have in common."""
-        return (
-            trial.data and trial.data.without(FOLD),
-            trial.model,
-            trial.train,
-            trial.optimizer.without(*self.optimizers[trial.optimizer].searched_options),
-            trial.clip.without("threshold", *self.arms[trial.clip].searched_options),
-        )
+        kept = {}
+        for section, written in self.parts.items():
+            component = part_of(trial, section)
+            kept[section] = component.without(*written[component].searched_options)
+        kept["clip"] = kept["clip"].without("threshold")
+        return trial.data and trial.data.without(FOLD), trial.model, trial.train, *kept.values()
 
     def contender(self, group: Sequence[Trial]) -> Contender:
         # A trial without a threshold is not a point of the search, unless there are no others.
         trials = [trial for trial in group if trial.threshold is not None] or group
         first = trials[0]
-        optimizer, arm = self.optimizers[first.optimizer], self.arms[first.clip]
+        written = {section: known[part_of(first, section)] for section, known in self.parts.items()}
+        arm = written["clip"]
         folds = {trial.data: trial for trial in reversed(trials)}
         hyperparameters = (
             *self._threshold(trials),
-            *_hyperparameters(optimizer, trials),
-            *_hyperparameters(arm, trials),
+            *(param for section in written for param in _hyperparameters(section, written[section], trials)),
         )
         places = [option_of(param.path) for param in hyperparameters]
         kept = first.clip.without(*(option for section, option in places if section == "clip"))
@@ -102,8 +104,7 @@ class _File:
             name=arm.choice.label(kept.as_dict()),
             setting="",
             templates=tuple(reversed(folds.values())),
-            optimizer=optimizer.choice,
-            clip=arm.choice,
+            parts={section: found.choice for section, found in written.items()},
             hyperparameters=hyperparameters,
             left_out=tuple(dict.fromkeys(trial.arm for trial in group if _is_left_out(trial, hyperparameters))),
         )
@@ -150,15 +151,15 @@ class _File:
         return SearchedOption(f"{key}.threshold", Range(min(low, *held), max(high, *held), log))
 
 
-def _hyperparameters(written: _Written, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
+def _hyperparameters(section: str, written: _Written, trials: Sequence[Trial]) -> Iterator[Hyperparameter]:
     """Yield the searched options of a component, except a threshold, whose values come from several components."""
     for option, found in written.searched_options.items():
-        if (written.choice.section, option) != ("clip", "threshold"):
+        if (section, option) != ("clip", "threshold"):
             yield _hyperparameter(option, found, trials, written.choice)
 
 
 def _hyperparameter(option: str, found: SearchedOption, trials: Sequence[Trial], choice: Choice) -> Hyperparameter:
-    values = dict.fromkeys(getattr(trial, choice.section).as_dict().get(option) for trial in trials)
+    values = dict.fromkeys(part_of(trial, choice.section).as_dict().get(option) for trial in trials)
     given = tuple(value for value in values if _within(value, found.space))
     path, space = path_of(choice.section, option), found.space
     if not isinstance(space, Range):

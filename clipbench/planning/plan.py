@@ -34,6 +34,10 @@ class Cohort:
     loop_reason: str = ""  # why its lanes are trained one after another; empty if they are vectorised
     gpu_bytes: int = GPU_BYTES  # memory for a chunk on a GPU
 
+    @property
+    def is_script(self) -> bool:
+        return self.trials[0].script is not None
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -49,6 +53,11 @@ class Chunk:
     @property
     def stem(self) -> str:
         return f"{self.cohort}-{digest(sorted(trial.id for trial in self.trials), 8)}"
+
+    @property
+    def is_script(self) -> bool:
+        """Whether each of its trials is a process of its own."""
+        return self.trials[0].script is not None
 
     @property
     def lane_steps(self) -> int:
@@ -88,6 +97,8 @@ class Plan:
         """The measure by which arms are compared: `report.metric`, or a default."""
         if self.experiment.report.metric:
             return self.experiment.report.metric
+        if self.experiment.is_script:  # what it measures shows when it runs
+            return "test/loss"
         names = [name for name in ("accuracy", "mse") if name in self.higher]
         return f"test/{names[0]}" if names else "train/loss"
 
@@ -108,6 +119,8 @@ class Plan:
 
 def most_lanes(cohort: Cohort, device: str) -> int:
     """Return the maximum number of lanes of a chunk."""
+    if cohort.is_script:
+        return 1
     if device == "cpu":
         fitting = min(CACHE_BYTES // cohort.lane_bytes, MOST_LANE_STEPS // cohort.steps)
         return max(FEWEST_LANES, min(MOST_LANES, fitting))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from clipbench.config import Experiment
 from clipbench.plugins import registry, user_modules
+from clipbench.plugins.imported_files import is_installed
 
 Digests = Mapping[str, str]  # of each file or folder, by its absolute path
 
 MISSING = ""  # the digest of a file that does not exist
 CLIPBENCH = Path(__file__).parents[1]
-# Folders of packages that pip installed, and of Python and clipbench themselves.
-INSTALLED = {"site-packages", "dist-packages"}
-STANDARD = (CLIPBENCH, Path(os.__file__).parent)
 
 
 def sources(experiment: Experiment, began: int) -> Digests | None:
@@ -79,9 +76,5 @@ def _own_modules() -> Iterator[Path]:
     for name, facts in modules.items():
         file = facts.get("__file__")
         is_main = name in ("__main__", "__mp_main__")  # the command itself
-        if file and not is_main and (name.partition(".")[0] in packages or not _is_installed(Path(file))):
+        if file and not is_main and (name.partition(".")[0] in packages or not is_installed(Path(file))):
             yield Path(file)
-
-
-def _is_installed(file: Path) -> bool:
-    return not INSTALLED.isdisjoint(file.parts) or any(map(file.is_relative_to, STANDARD))

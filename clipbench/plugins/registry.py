@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from clipbench.errors import ClipbenchError, UnknownName, did_you_mean
 from clipbench.plugins import catalogue_file, user_modules
+from clipbench.plugins.imported_files import digest_with_imports
 from clipbench.plugins.signature import hints, origins
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "schedule": frozenset({"step", "steps"}),
     "noise": frozenset({"size", "generator"}),
     "augmentation": frozenset({"x", "y", "generator", "outputs"}),
+    "script": frozenset({"clip", "seed"}),
 }
 # The strategy that changes nothing: the baseline, unless `report.baseline` names another arm.
 UNCLIPPED = "none"
@@ -153,7 +155,9 @@ class Plugin:
 
 @cache
 def catalogue(kind: str) -> Mapping[str, Plugin]:
-    """Return all built-in plug-ins of a kind, in the order of their declaration."""
+    """Return all built-in plug-ins of a kind, in the order of their declaration; scripts are always the user's own."""
+    if kind not in HOMES:
+        return {}
     if "torch" not in sys.modules and (known := catalogue_file.read()):
         return known[kind]
     catalogue_file.write({each: _imported(each) for each in HOMES})
@@ -186,6 +190,8 @@ def find(kind: str, name: str, folder: str | Path = "") -> Plugin:
         return _own(kind, name, Path(folder))
     if name in known:
         return known[name]
+    if not known:
+        raise UnknownName(f"{name!r} is not a {kind}.", "Write ./file.py:function or package.module:function.")
     raise UnknownName(f"unknown {kind} {name!r}.", did_you_mean(name, known))
 
 
@@ -199,14 +205,21 @@ def of(kind: str, component: Component) -> Plugin:
 
 def _own(kind: str, name: str, folder: Path) -> Plugin:
     where, _, function_name = name.rpartition(":")
-    module = user_modules.file_module(folder / where) if where.endswith(".py") else user_modules.package_module(where)
+    is_script = kind == "script"
+    if where.endswith(".py"):
+        module = user_modules.file_module(folder / where, is_script=is_script)
+    else:
+        module = user_modules.package_module(where)
     function = getattr(module, function_name, None)
     if not callable(function):
         named = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UnknownName(f"{where} has no function {function_name!r}.", did_you_mean(function_name, named))
     declared = getattr(function, "__clipbench__", None)
     facts = declared.facts if isinstance(declared, Plugin) and declared.kind == kind else {}
-    return Plugin(kind, name, function, facts, module.__dict__[user_modules.SOURCE])
+    source = module.__dict__[user_modules.SOURCE]
+    if is_script and (file := getattr(module, "__file__", None)):  # its results depend on all that it imports
+        source = digest_with_imports(Path(file))
+    return Plugin(kind, name, function, facts, source)
 
 
 def _modules(home: str) -> list[types.ModuleType]:

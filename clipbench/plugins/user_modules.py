@@ -55,7 +55,10 @@ def package_module(name: str) -> types.ModuleType:
     return module
 
 
-def file_module(path: Path) -> types.ModuleType:
+def file_module(path: Path, *, is_script: bool = False) -> types.ModuleType:
+    """Return the module of a file. A script is imported as Python runs it: it finds the modules beside it, and other
+    processes, such as those of a data loader, find its functions by the name of its file.
+    """
     _refuse()
     path = path.resolve()
     if not path.is_file():
@@ -65,6 +68,11 @@ def file_module(path: Path) -> types.ModuleType:
     source = hashlib.sha256(content).hexdigest()[:16]
     # The module name depends on path and content: `model.py` of two experiments, or before and after an edit, differ.
     module_name = "clipbench_user_" + hashlib.sha256(str(path).encode() + content).hexdigest()[:16]
+    if is_script:
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+        if _is_free(path, source):
+            module_name = path.stem
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_loader(module_name, _Content(module_name, path, content))
@@ -79,6 +87,13 @@ def file_module(path: Path) -> types.ModuleType:
         del sys.modules[module_name]
         raise UnknownName(f"cannot import {path}: {type(error).__name__}: {error}.", "") from error
     return module
+
+
+def _is_free(path: Path, source: str) -> bool:
+    """Whether a script can be imported by the name of its file: no other module, nor an older text of it, has it."""
+    known = sys.modules.get(path.stem)
+    same = known is None or (getattr(known, "__file__", "") == str(path) and getattr(known, SOURCE, "") == source)
+    return same and path.stem.isidentifier() and path.stem not in sys.stdlib_module_names
 
 
 def _refuse() -> None:

@@ -40,6 +40,7 @@ def of_report(report: Report) -> tuple[str, ...]:
 def of_setting(setting: Setting) -> tuple[str, ...]:
     """Notes on one comparison; each appears only where it applies."""
     return (
+        *_about_unpaired(setting),
         *_about_baseline(setting),
         *_about_choice(setting),
         *_about_power(setting),
@@ -115,6 +116,20 @@ def _about_tuning(report: Report) -> Iterable[str]:
         yield "`report.tuned` has no effect: there is no validation data."
     else:
         yield "`report.tuned` has no effect: all trials have the same learning rate and the same other options."
+
+
+def _about_unpaired(setting: Setting) -> Iterable[str]:
+    words = {
+        "initial_weights": ("initial weights", "before the model is built"),
+        "first_batches": ("first batches", "before the first batch is drawn, and draw the same numbers for every arm"),
+    }
+    for each in setting.unpaired:
+        what, when = words[each.column]
+        yield (
+            f"Not paired: the arms began with different {what} on {len(each.seeds)} of "
+            f"{numbers.count(each.of, 'seed')} ({numbers.listing(list(map(str, each.seeds)))}), so that differences by "
+            f"seed show more than the rule, and p-values for pairs do not hold. Call clip.seed_all() {when}."
+        )
 
 
 def _about_baseline(setting: Setting) -> Iterable[str]:

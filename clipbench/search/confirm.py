@@ -79,6 +79,7 @@ def confirmation_plan(plan: Plan, search: SearchSettings, finalists: Sequence[Fi
         seeds=search.confirm_seeds,
         arms=tuple(dict.fromkeys(trial.clip for trial in trials)),
         optimizers=tuple(dict.fromkeys(trial.optimizer for trial in trials)),
+        scripts=tuple(dict.fromkeys(trial.script for trial in trials)),
         report=report,
     )
     return replace(plan, experiment=experiment, cohorts=together)

@@ -12,7 +12,8 @@ from clipbench.analysis import subject_cache
 from clipbench.analysis.strategy_ranks import Combined, combine
 from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
-from clipbench.commands.session import Finished, Settings, find_experiment, planned, store_of
+from clipbench.commands.find_and_plan import find_experiment, planned, store_of
+from clipbench.commands.session import Finished, Settings
 from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Plan

@@ -42,7 +42,7 @@ def _pilot_thresholds(
 ) -> Iterator[tuple[str, list[float]]]:
     """Yield the thresholds that a pilot of the same setting proposes, by the label of the contender."""
     templates = {contender.label: contender.templates[0] for contender in contenders if _threshold(contender)}
-    if not templates:
+    if not templates or plan.experiment.is_script:  # whose gradients only the script sees
         return
     unclipped = {trial.id: replace(trial, seed=seed, clip=pilot.NONE) for trial in templates.values()}
     cohorts = []

@@ -12,6 +12,7 @@ import numpy as np
 from clipbench.commands.session import Session
 from clipbench.config.sweep_section import OF_EPOCHS
 from clipbench.core.trial import Trial
+from clipbench.errors import ClipbenchError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Cohort, Plan, most_lanes
 from clipbench.search import scoring
@@ -93,6 +94,7 @@ class Round:
 
     def _tell(self, each: Point, rows: Mapping[str, Row]) -> PointResult:
         known = [rows[trial.id] for trial in each.trials if trial.id in rows]
+        self._check_objectives(known)
         result = self._result(each.study, known)
         if self._search.pruner == "wilcoxon" and len(known) < len(each.trials):
             result = replace(result, pruned=True)
@@ -108,6 +110,17 @@ class Round:
         return scoring.point_result(
             rows, objectives, study.worst(), self._initial_loss(diverged) if needed else math.nan
         )
+
+    def _check_objectives(self, rows: Sequence[Row]) -> None:
+        """Refuse a script that does not measure what the search looks at."""
+        for row in rows:
+            for name in (each.name for each in self._search.objectives if each.name != "epochs_to_target"):
+                if row["status"] == "finished" and row.get("engine") == "script" and name not in row:
+                    found = ", ".join(key for key in row if key.startswith(("val/", "test/"))) or "nothing"
+                    raise ClipbenchError(
+                        f"the search needs {name}, and the script measured {found}. Pass it to clip.report or return "
+                        "it from main, or write sweep: {objective: ...}."
+                    )
 
     def _initial_loss(self, ids: Sequence[str]) -> float:
         """Return the largest loss of a first step."""

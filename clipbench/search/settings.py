@@ -80,7 +80,7 @@ def _objectives(plan: Plan, sweep: Sweep) -> tuple[SearchObjective, ...]:
 
 def _default_objective(plan: Plan) -> str:
     """Return the measure by which reports choose thresholds: on validation data, or the loss if there are no data."""
-    if all(trial.data is None for trial in plan.trials):
+    if all(trial.data is None and trial.script is None for trial in plan.trials):
         return LOSS
     metric = plan.metric.partition("/")[2]
     return f"val/{metric if metric in (*plan.higher, 'loss') else next(iter(plan.higher), 'loss')}"

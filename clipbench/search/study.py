@@ -67,7 +67,7 @@ class Study:
             storage=self.storage,
             study_name=self.name,
             directions=["maximize" if objective.higher else "minimize" for objective in self.search.objectives],
-            pruner=make_pruner(self.search.pruner, self.contender.templates[0].train.epochs),
+            pruner=make_pruner(self.search.pruner, _epochs_of(self.contender.templates[0])),
             load_if_exists=True,
         )
         self._trials: dict[int, optuna.trial.Trial] = {}
@@ -289,3 +289,8 @@ class Study:
         heartbeat: Any = self._study.user_attrs.get(f"{HEARTBEAT}:{owner}")
         # `ask` holds the lock until the owner is set: a point without an owner was left by a killed process.
         return owner is None or concurrency.has_ended(owner, heartbeat)
+
+
+def _epochs_of(trial: Trial) -> int | None:
+    """Return the number of reports of a trial, if it is known: a script makes as many as it likes."""
+    return None if trial.script else trial.train.epochs

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from clipbench.analysis import subject_cache
 from clipbench.analysis.subject import subject_of
+from clipbench.commands.find_and_plan import planned, store_of
 from clipbench.commands.progress import StudyProgress
-from clipbench.commands.session import Finished, Session, planned, store_of
+from clipbench.commands.session import Finished, Session
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan

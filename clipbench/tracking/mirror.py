@@ -16,8 +16,9 @@ from typing import Any, TextIO
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import logs_system_metrics
-from clipbench.tracking.sync import Invocation, Sender
+from clipbench.tracking.sync import Sender
 from clipbench.tracking.uri import redact
 
 NICE = 10  # lower priority than training

@@ -68,6 +68,12 @@ class MlflowExperiment:
         near = get_close_matches(name, names, n=3) or sorted(names)[:5]
         raise ClipbenchError(f"{redact(uri)}: unknown experiment {name!r}. Known: {', '.join(near)}.")
 
+    @staticmethod
+    def name_of(uri: str, run: str) -> str:
+        """Return the name of the experiment of a run."""
+        client = _client(uri)
+        return str(client.get_experiment(client.get_run(run).info.experiment_id).name)
+
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags of the experiment."""
         for name, value in tags.items():

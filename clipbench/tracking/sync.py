@@ -6,9 +6,9 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,8 +19,9 @@ from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.folder import STEM, Store
 from clipbench.tracking import report_to_run, trial_to_run
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import MlflowExperiment, UploadError, connection
-from clipbench.tracking.run_values import PARAM_LENGTH, TAG_LENGTH, DataInput, MlflowRun, RunValues, key
+from clipbench.tracking.run_values import DataInput, MlflowRun, RunValues
 from clipbench.tracking.trial_to_run import STATUS, TRIAL
 from clipbench.tracking.uri import redact
 
@@ -36,26 +37,6 @@ BATCH = 32  # trials read and sent at a time
 PUSH_LOCK = ".push.lock"  # contains the name of the last sender
 
 OnProgress = Callable[[int, int], None]  # trials sent, of how many
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """The command that sends trials, as its parent run describes it."""
-
-    command: str
-    content_hash: str = ""
-    git_commit: str = ""
-    version: str = ""
-    device: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)  # of the experiment
-
-    def params(self) -> dict[str, str]:
-        return {key(name): text[:PARAM_LENGTH] for name, text in self.options.items()}
-
-    def tags(self) -> dict[str, str]:
-        names = ("command", "content_hash", "git_commit", "version", "device")
-        own = {f"clipbench.{name}": redact(getattr(self, name))[:TAG_LENGTH] for name in names}
-        return {name: value for name, value in {**own, "mlflow.source.git.commit": self.git_commit}.items() if value}
 
 
 @dataclass(frozen=True)
@@ -117,6 +98,7 @@ class Sender:
         from clipbench.tracking.mlflow_database import open_experiment
 
         with self._connection():
+            name = MlflowExperiment.name_of(uri, invocation.within) if invocation.within else name
             self._experiment: MlflowExperiment = open_experiment(uri, name, artifacts_root)
 
     def send(self, ids: Collection[str] | None = None, on_progress: OnProgress | None = None) -> int:
@@ -155,8 +137,13 @@ class Sender:
         for data in self._data:
             self._experiment.add(parent, RunValues(data=data))
         answer = report_to_run.answer(folder) if status == "FINISHED" else RunValues()
-        self._experiment.tag(report_to_run.experiment_tags(folder))
+        self._tag_experiment()
         self._experiment.add(parent, replace(answer, status=status, started=parent.started, ended=_now()))
+
+    def _tag_experiment(self) -> None:
+        """Describe the experiment, unless it is the caller's own."""
+        if not self._invocation.within:
+            self._experiment.tag(report_to_run.experiment_tags(self._store.folder))
 
     def _current_runs(self, ids: Collection[str] | None) -> dict[str, MlflowRun]:
         """Return the run of each trial in MLflow, queried only if there is something to send or another sender."""
@@ -232,8 +219,9 @@ class Sender:
                 if not run.has_ended and self._is_mine(run):
                     self._experiment.add(run, RunValues(status="KILLED", ended=_now()))
             tags = {INVOCATION: uuid.uuid4().hex, ORIGIN: self._origin, **self._invocation.tags()}
+            tags |= {"mlflow.parentRunId": self._invocation.within} if self._invocation.within else {}
             name = time.strftime(f"{self._name} %Y-%m-%d %H:%M:%S")
-            self._experiment.tag(report_to_run.experiment_tags(self._store.folder))
+            self._tag_experiment()
             parent = RunValues(name, _now(), tags=tags, params=self._invocation.params())
             (self._parent,) = self._experiment.send([parent])
         return self._parent

@@ -335,7 +335,7 @@ def test_many_first_points_are_thinned_evenly_and_stay_distinct(sizes):
         Hyperparameter(f"clip.option{number}", "", 0.0, 100.0, given=tuple(map(float, range(size))))
         for number, size in enumerate(sizes)
     )
-    points = [tuple(point.values()) for point in Contender("x", "", (), None, None, hyperparameters).given()]
+    points = [tuple(point.values()) for point in Contender("x", "", (), {}, hyperparameters).given()]
     assert len(points) == min(math.prod(sizes), MOST_GIVEN) == len(set(points))
     assert points[0] == tuple(0.0 for _ in sizes)
     assert points[-1] == tuple(float(size - 1) for size in sizes) or len(points) == 1

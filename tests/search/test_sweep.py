@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from clipbench.commands.session import planned
+from clipbench.commands.find_and_plan import planned
 from clipbench.search import confirmed_report
 from clipbench.search.sweep_description import edges
 from clipbench.store.sweep_file import SearchedPoint

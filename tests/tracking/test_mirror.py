@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from clipbench.store import Store
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mirror import Mirror
-from clipbench.tracking.sync import BATCH, Invocation, push
+from clipbench.tracking.sync import BATCH, push
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 from tests.tracking.test_mlflow_client import Sent
@@ -134,7 +135,7 @@ def test_it_ends_with_a_parent_that_is_killed(store, hanging, tmp_path):
 import time
 from pathlib import Path
 from clipbench.tracking.mirror import Mirror
-from clipbench.tracking.sync import Invocation
+from clipbench.tracking.invocation import Invocation
 root = Path({str(tmp_path)!r})
 mirror = Mirror(Path({str(store.folder)!r}), "x", {hanging!r}, root, Invocation("run"))
 print(mirror._process.pid, flush=True)

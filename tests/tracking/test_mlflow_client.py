@@ -15,9 +15,10 @@ import pytest
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import Store
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import REQUESTS, MlflowExperiment, connection
 from clipbench.tracking.run_values import RunValues
-from clipbench.tracking.sync import Invocation, Sender, pull, push
+from clipbench.tracking.sync import Sender, pull, push
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 
@@ -313,6 +314,7 @@ def test_two_processes_start_on_one_fresh_store_and_mlflow_says_nothing_on_our_s
     script = f"""
 import sys
 from pathlib import Path
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.sync import *
 from clipbench.tracking.uri import default_uri
 root = Path({str(tmp_path / "fresh")!r})

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from clipbench.store import Store
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import MlflowExperiment
 from clipbench.tracking.mlflow_database import SCHEMAS, DatabaseExperiment
-from clipbench.tracking.sync import BATCH, Invocation, push
+from clipbench.tracking.sync import BATCH, push
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 from tests.postgresql import IS_INSTALLED, postgresql
@@ -158,6 +159,7 @@ def test_a_kill_amid_a_transaction_leaves_nothing_half(tmp_path, with_database):
 import os, signal
 from pathlib import Path
 import clipbench.tracking.mlflow_database as database
+from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.sync import *
 from clipbench.tracking.uri import default_uri
 write, calls = database.DatabaseExperiment._write_inputs, []

@@ -5,73 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipbench.engine.clipping import places
+from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.places import Tensors
-from clipbench.engine.clipping.rule import Memory, Now, Rule
+from clipbench.engine.clipping.rule import Memory, Now, Rule, Statistics
 from clipbench.engine.clipping.threshold_groups import ThresholdGroup
-
-
-class Measured:
-    """Norms and largest elements of tensors [rows, *shape], each computed when it is first asked for."""
-
-    def __init__(self, tensors: Tensors, exact: bool) -> None:
-        self.tensors, self.exact = tensors, exact
-
-    @cached_property
-    def norm(self) -> Tensor:
-        """The 2-norm of each row: [rows, 1]."""
-        return self.norms("model", 2.0)
-
-    @cached_property
-    def _norms(self) -> Tensor:
-        return places.norms(self.tensors, "tensor", 2.0, self.exact)
-
-    @cached_property
-    def _maxima(self) -> Tensor:
-        return places.norms(self.tensors, "tensor", math.inf, self.exact)
-
-    @cached_property
-    def maximum(self) -> Tensor:
-        """The largest absolute element of each row: [rows, 1]."""
-        return self._maxima.amax(1, keepdim=True)
-
-    def norms(self, per: str, p: float) -> Tensor:
-        """Return the p-norms of the places: [rows, places]."""
-        known = {2.0: "_norms", math.inf: "_maxima"}.get(p)
-        if known and per == "tensor":
-            found: Tensor = getattr(self, known)
-            return found
-        if known and per == "model":
-            return places.norm(getattr(self, known), p, self.exact, keepdim=True)
-        return places.norms(self.tensors, per, p, self.exact)
-
-    def of(self, names: Sequence[str]) -> Measured:
-        """Return the same of some of the tensors."""
-        other = Measured(places.chosen(self.tensors, names), self.exact)
-        if len(other.tensors) == len(self.tensors):
-            return self
-        columns = [list(self.tensors).index(name) for name in names]
-        other.__dict__["_norms"] = torch.stack([self._norms[:, column] for column in columns], 1)
-        other.__dict__["_maxima"] = torch.stack([self._maxima[:, column] for column in columns], 1)
-        return other
-
-    def rest(self, names: Sequence[str]) -> Tensor:
-        """Return the 2-norm of the other tensors: [rows]."""
-        columns = [column for column, name in enumerate(self.tensors) if name not in names]
-        return places.norm(torch.stack([self._norms[:, column] for column in columns], 1), 2.0, self.exact)
 
 
 @dataclass
 class Clipped:
     """Tensors after a rule, and what it did to each row, [rows]."""
 
-    tensors: dict[str, Tensor]
+    tensors: Tensors
     post: Tensor  # the norm afterwards
     fired: Tensor  # 1 where it did something
     fraction: Tensor  # of the elements that it changed
@@ -88,15 +38,16 @@ class Clip:
     groups: Sequence[ThresholdGroup]
     exact: bool
 
-    def __call__(self, measured: Measured, weights: Tensors, now: Now, memory: Memory) -> Clipped:
-        """Apply the rule to tensors that were measured."""
-        rule, before = self.rule, measured.norm[:, 0]
+    def __call__(self, measured: Measured, weights: Measured, now: Now, memory: Memory) -> Clipped:
+        """Apply the rule to tensors that were measured; the weights are those of the same names."""
+        rule = self.rule
         if rule.per == "step":
-            return self._kept(measured, measured.of(self.groups[0].names), weights, now, memory)
+            return self._kept(measured, weights, now, memory)
         change = self._elements if rule.per == "element" else self._scaled
         memories = divided_memory(rule, memory, measured.tensors, self.groups)
+        before = measured.norm[:, 0]
         found = [
-            change(measured.of(group.names), before, weights, group.now(now), part)
+            change(measured.of(group.names), measured, weights.of(group.names), group.now(now), part)
             for group, part in zip(self.groups, memories, strict=True)
         ]
         new, post, along, changed, memory, fired = found[0]
@@ -104,13 +55,12 @@ class Clip:
             news, posts, alongs, changes, parts, _ = zip(*found, strict=True)
             new, memory = {name: t for tensors in news for name, t in tensors.items()}, joined_memory(parts)
             post, along, changed = places.norm(torch.stack(posts, 1), 2.0, self.exact), sum(alongs), sum(changes)
-        total = sum(t[0].numel() for t in measured.tensors.values())
         if len(new) < len(measured.tensors):
             rest = measured.rest(list(new))
             post = places.norm(torch.stack([post, rest], 1), 2.0, self.exact)
             along = along + rest * (rest / before)
         if fired is None:
-            fired, fraction = (changed > 0).to(post.dtype), changed / total
+            fired, fraction = (changed > 0).to(post.dtype), changed / measured.size
             # 1 where the gradient was 0, 0 where clipping left nothing of it.
             nothing = (before == 0).to(post.dtype)
             cosine = torch.where((before > 0) & (post > 0), along / post, nothing)
@@ -119,61 +69,65 @@ class Clip:
         tensors = {name: new.get(name, t) for name, t in measured.tensors.items()}
         return Clipped(tensors, post, fired, fraction, cosine, None, memory)
 
-    def _scaled(self, mine: Measured, before: Tensor, weights: Tensors, now: Now, memory: Memory) -> Any:
+    def _scaled(self, mine: Measured, whole: Measured, weights: Measured, now: Now, memory: Memory) -> Any:
         """Multiply every place by its coefficient."""
-        rule = self.rule
-        statistics = {
-            "n": lambda: mine.norms(rule.per, rule.p),
-            "model_n": lambda: mine.norms("model", rule.p),
-            "model_m": lambda: mine.maximum,
-            "m": lambda: mine.norms(rule.per, math.inf),
-            "w": lambda: places.norms(places.chosen(weights, list(mine.tensors)), rule.per, rule.p, self.exact),
-            "size": lambda: places.sizes(mine.tensors, rule.per),
-        }
-        coefficient, fired, memory = rule.scaling(statistics, now, memory)
-        new = places.scaled(mine.tensors, coefficient, rule.per)
+        rule, before = self.rule, whole.norm[:, 0]
+        coefficient, fired, memory = rule.scaling(self.statistics_of_places(mine, weights), now, memory)
         fired = fired.to(before.dtype)
-        if rule.per == "model" and mine.tensors.keys() == weights.keys():
+        if rule.per == "model" and mine is whole:
             after = coefficient[:, 0] * before  # a user's rule may return a negative coefficient: it turns the gradient
             along = torch.where(before == 0, 1.0, after.sign())
-            return new, after.abs(), along, None, memory, fired[:, 0]
+            return mine.scaled(coefficient, rule.per), after.abs(), along, None, memory, fired[:, 0]
         n = mine.norms(rule.per, 2.0)
-        changed = (fired * places.sizes(mine.tensors, rule.per)).sum(1)
+        changed = (fired * mine.sizes(rule.per)).sum(1)
         along = (coefficient * n * (n / before.unsqueeze(1))).sum(1)
-        return new, places.norm(coefficient * n, 2.0, self.exact), along, changed, memory, None
+        post = places.norm(coefficient * n, 2.0, self.exact)
+        return mine.scaled(coefficient, rule.per), post, along, changed, memory, None
 
-    def _elements(self, mine: Measured, before: Tensor, weights: Tensors, now: Now, memory: Memory) -> Any:
+    def _elements(self, mine: Measured, whole: Measured, weights: Measured, now: Now, memory: Memory) -> Any:
         """Replace every element."""
-        old = places.joined(mine.tensors)
-        statistics = {
+        old, before = mine.elements, whole.norm
+        new, memory = self.rule(self.statistics_of_elements(mine, old, weights), now, memory)
+        along = mine.total(new * (old / before))
+        changed = mine.total((new != old).to(old.dtype))
+        post = mine.norm_of(new)
+        return mine.replaced(new), post, along, changed, memory, None
+
+    def _kept(self, whole: Measured, weights: Measured, now: Now, memory: Memory) -> Clipped:
+        """Take or refuse the whole step."""
+        names, before = self.groups[0].names, whole.norm[:, 0]
+        keep, memory = self.rule(self.statistics_of_places(whole.of(names), weights.of(names)), now, memory)
+        keep = keep.reshape(-1)
+        refused = (~keep).to(before.dtype)
+        post = torch.where(keep, before, 0.0)
+        cosine = torch.where(keep, 1.0, (before == 0).to(before.dtype))
+        return Clipped(whole.tensors, post, refused, refused, cosine, keep, memory)
+
+    def statistics_of_places(self, mine: Measured, weights: Measured) -> Statistics:
+        """Return what a rule on norms may ask for."""
+        rule = self.rule
+        per = "model" if rule.per == "step" else rule.per
+        return {
+            "n": lambda: mine.norms(per, rule.p),
+            "model_n": lambda: mine.norms("model", rule.p),
+            "model_m": lambda: mine.maximum,
+            "m": lambda: mine.norms(per, math.inf),
+            "w": lambda: weights.norms(per, rule.p),
+            "size": lambda: mine.sizes(per),
+        }
+
+    def statistics_of_elements(self, mine: Measured, old: Tensor, weights: Measured) -> Statistics:
+        """Return what a rule on elements, which are `old`, may ask for."""
+        return {
             "g": lambda: old.clone() if self.rule.is_users else old,  # a user's rule may work in place
             "n": old.abs,
             "m": old.abs,
             "model_n": lambda: mine.norms("model", 2.0),
             "model_m": lambda: mine.maximum,
-            "w": lambda: places.joined(places.chosen(weights, list(mine.tensors))).abs(),
+            "w": lambda: weights.elements.abs(),
             "size": lambda: old.new_ones(1),
-            "row_mean": lambda: places.row_means(mine.tensors),
+            "row_mean": lambda: mine.row_means,
         }
-        new, memory = self.rule(statistics, now, memory)
-        along = (new * (old / before.unsqueeze(1))).sum(1)
-        changed = (new != old).to(old.dtype).sum(1)
-        post = places.norm(new, 2.0, self.exact)
-        return places.separated(new, mine.tensors), post, along, changed, memory, None
-
-    def _kept(self, measured: Measured, mine: Measured, weights: Tensors, now: Now, memory: Memory) -> Clipped:
-        """Take or refuse the whole step."""
-        rule, before = self.rule, measured.norm[:, 0]
-        n = lambda: mine.norms("model", rule.p)  # noqa: E731
-        m = lambda: mine.maximum  # noqa: E731
-        w = lambda: places.norms(places.chosen(weights, list(mine.tensors)), "model", rule.p, self.exact)  # noqa: E731
-        statistics = {"n": n, "m": m, "model_n": n, "model_m": m, "w": w}
-        keep, memory = rule(statistics, now, memory)
-        keep = keep.reshape(-1)
-        refused = (~keep).to(before.dtype)
-        post = torch.where(keep, before, 0.0)
-        cosine = torch.where(keep, 1.0, (before == 0).to(before.dtype))
-        return Clipped(dict(measured.tensors), post, refused, refused, cosine, keep, memory)
 
 
 def count_places(rule: Rule, tensors: Tensors) -> int:
@@ -187,8 +141,8 @@ def count_places(rule: Rule, tensors: Tensors) -> int:
 
 def divided_memory(rule: Rule, memory: Memory, tensors: Tensors, groups: Sequence[ThresholdGroup]) -> list[Memory]:
     """Return the memory of each group of tensors."""
-    if not memory:
-        return [{} for _ in groups]
+    if len(groups) == 1 or not memory:
+        return [memory] * len(groups)
     counts = [count_places(rule, places.chosen(tensors, group.names)) for group in groups]
     parts = {name: torch.split(value, counts, dim=1) for name, value in memory.items()}
     return [{name: part[number] for name, part in parts.items()} for number in range(len(groups))]

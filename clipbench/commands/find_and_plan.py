@@ -1,0 +1,57 @@
+"""From what a command names to an experiment's file, its plan, its device and its store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipbench import config
+from clipbench.commands.session import Settings
+from clipbench.config.yaml_file import SUFFIXES, yaml_names
+from clipbench.errors import InputError, Place, did_you_mean
+from clipbench.execution.worker_pool import WorkerPool
+from clipbench.planning.plan import Plan
+from clipbench.store import Store
+
+
+def find_experiment(experiment: str | Path, results: Path) -> Path:
+    """Return the file of an experiment, given its path, or its name if it has run."""
+    path = Path(experiment)
+    ran = results / path.name / "experiment.yaml"
+    if path.is_file() or path.suffix in SUFFIXES or len(path.parts) > 1:
+        return path
+    if ran.is_file() or path.is_dir():
+        return ran if ran.is_file() else path
+    known = sorted(each.parent.name for each in results.glob("*/experiment.yaml")) + yaml_names(Path())
+    remedy = did_you_mean(path.name, known) if known else ""
+    raise InputError.at(Place(str(path)), f"neither a file nor an experiment in {results}.", remedy)
+
+
+def name_of(experiment: str | Path) -> str:
+    """Return the name of an experiment, given its file or its name."""
+    path = Path(experiment)
+    return config.name_of(path) if path.is_file() else path.name
+
+
+def store_of(plan: Plan, results: Path) -> Store:
+    return Store(results / plan.experiment.name)
+
+
+def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
+    """Return the plan, the device and the number of workers: one for each GPU, if not asked for another number."""
+    device = pool.call("clipbench.commands.devices:choose", settings.device)
+    plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
+    float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
+    if device == "mps" and float64:
+        place = plan.experiment.place("train.dtype")
+        raise InputError.at(place, "float64 is not available on mps.", "Choose `--device cpu`.")
+    if device == "cpu":
+        return plan, device, pool.size if settings.workers else max(1, pool.size // _threads(plan))
+    cards, free = pool.call("clipbench.commands.devices:capacity", device)
+    workers = settings.workers or cards
+    return plan.for_gpu(free // -(-workers // cards)), device, workers
+
+
+def _threads(plan: Plan) -> int:
+    """Return the number of threads of a trial: one, unless it is a script that asks for more."""
+    scripts = [script for script in plan.experiment.scripts if script]
+    return max((int(script.as_dict().get("threads", 1)) for script in scripts), default=1)  # type: ignore[arg-type]

@@ -1,0 +1,296 @@
+"""Trials of a script, each in a process of its own: as many at once as there are workers, with limits of time.
+
+A process that dies is started once more, and goes on from what it saved. Trials that a search judges together, the
+seeds of a point, wait at each report until all of them have come there. A trial that waits takes no worker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, SPEAKER, ChoosePruned, EpochReport, Event
+
+if TYPE_CHECKING:
+    from clipbench.planning.plan import Chunk
+
+# The function that a process calls, by its name: the parent process does not import torch.
+RUN = "clipbench.scripts.trial_process:run_trial"
+ATTEMPTS = 2  # of a trial whose process dies
+LOOK_SECONDS = 0.5  # between two looks at the time and the output of trials
+LOGS, SAVED = "logs", "checkpoints"  # folders beside the records
+# A longer output is cut in the middle: its first and its last parts are kept.
+MOST_OUTPUT, KEPT_OUTPUT = 20_000_000, 1_000_000
+LAST_LINES, LONGEST_LINE = 3, 200  # of the output, in the error of a process that dies
+SCRIPT_NAME = "clipbench script"
+
+
+@dataclass(eq=False)
+class _Process:
+    """The process of one trial."""
+
+    chunk: Chunk  # of this trial alone
+    process: BaseProcess
+    connection: Connection
+    place: int
+    log: Path
+    since: float | None = None  # when it got its worker; None while it waits at a report
+    seconds: float = 0.0  # with a worker, before that
+    progress: int = 0  # reported units of the trial's progress
+    steps: int = 0
+
+    @property
+    def used(self) -> float:
+        return self.seconds + (time.monotonic() - self.since if self.since is not None else 0.0)
+
+    def stop(self) -> None:
+        """End the process and all that it has started."""
+        self.connection.close()
+        with suppress(OSError):
+            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
+
+
+@dataclass(eq=False)
+class _Group:
+    """Trials that are judged together: those of a chunk."""
+
+    chunk: Chunk
+    waiting: deque[Chunk]  # not started
+    running: list[_Process] = field(default_factory=list)
+    reported: dict[str, tuple[int, Mapping[str, float]]] = field(default_factory=dict)  # by trial: the last report
+    blocked: list[_Process] = field(default_factory=list)  # wait for the answer to their report
+    answered: deque[tuple[_Process, bool]] = field(default_factory=deque)  # wait for a worker, with their answer
+    judged: int = 0  # reports that are answered
+    pruned: set[str] = field(default_factory=set)
+
+    @property
+    def is_done(self) -> bool:
+        return not (self.waiting or self.running or self.blocked or self.answered)
+
+    @property
+    def is_blocked(self) -> bool:
+        return bool(self.blocked) and not (self.waiting or self.running or self.answered)
+
+    @property
+    def report(self) -> EpochReport:
+        number = max(self.reported[process.chunk.trials[0].id][0] for process in self.blocked)
+        measured = {trial: found for trial, (_, found) in self.reported.items() if trial not in self.pruned}
+        return EpochReport(self.chunk, number, measured)
+
+
+class ScriptTrials:
+    """Runs chunks of trials of a script; the interface of `WorkerPool.train`."""
+
+    def __init__(self, context: Any, workers: int, folder: Path) -> None:
+        self._context, self._folder = context, folder
+        self._free = list(range(workers))
+        self._groups: list[_Group] = []
+        self._steps: list[int] = []  # of trials that have finished, from which the progress of others is known
+
+    def train(self, chunks: Sequence[Chunk], device: str, choose_pruned: ChoosePruned | None) -> Iterator[Event]:
+        try:
+            yield from self._train(deque(chunks), device, choose_pruned)
+        finally:
+            for group in self._groups:
+                for process in (*group.running, *group.blocked, *(process for process, _ in group.answered)):
+                    process.stop()
+
+    def _train(self, coming: deque[Chunk], device: str, choose_pruned: ChoosePruned | None) -> Iterator[Event]:
+        while True:
+            self._groups = [group for group in self._groups if not group.is_done]
+            self._start(coming, device, choose_pruned is not None)
+            running = {process.connection: (group, process) for group in self._groups for process in group.running}
+            if not running:
+                blocked = [group for group in self._groups if group.is_blocked]
+                if not blocked or choose_pruned is None:
+                    return
+                self._judge(blocked, choose_pruned)
+                continue
+            for connection in wait(list(running), LOOK_SECONDS):
+                yield from self._listen(*running[connection])  # type: ignore[index]
+            for group, process in running.values():
+                if process in group.running:
+                    yield from self._look(group, process)
+
+    def _start(self, coming: deque[Chunk], device: str, is_judged: bool) -> None:
+        """Give every free worker to a trial: first to those that have begun, then to the next of their chunks."""
+        while self._free:
+            answered = next((group for group in self._groups if group.answered), None)
+            waiting = next((group for group in self._groups if group.waiting), None)
+            if answered:
+                process, pruned = answered.answered.popleft()
+                self._take(answered, process)
+                with suppress(OSError):
+                    process.connection.send(pruned)
+            elif waiting:
+                self._run(waiting, waiting.waiting.popleft(), device, is_judged)
+            elif coming and self._has_room(coming[0]):
+                chunk = coming.popleft()
+                self._groups.append(_Group(chunk, deque(replace(chunk, trials=(trial,)) for trial in chunk.trials)))
+            else:
+                return
+
+    def _has_room(self, chunk: Chunk) -> bool:
+        """Whether another chunk can begin: so few that all workers have something to do, since those that wait at a
+        report keep their memory."""
+        begun = sum(len(group.chunk.trials) for group in self._groups if not group.is_done)
+        return begun == 0 or begun < len(self._free) + sum(len(group.running) for group in self._groups)
+
+    def _run(self, group: _Group, chunk: Chunk, device: str, is_judged: bool) -> None:
+        trial = chunk.trials[0]
+        place = self._free[0]
+        log = output_of(self._folder, trial.id)
+        saved = self._folder / SAVED / f"{trial.id}.pt"
+        ours, theirs = self._context.Pipe()
+        arguments = (theirs, (trial, device, place, log, saved, is_judged))
+        process = self._context.Process(target=_run_trial, args=arguments, name=SCRIPT_NAME, daemon=True)
+        process.start()
+        theirs.close()
+        self._take(group, _Process(chunk, process, ours, place, log))
+
+    def _take(self, group: _Group, process: _Process) -> None:
+        process.place = self._free.pop(self._free.index(process.place) if process.place in self._free else 0)
+        process.since = time.monotonic()
+        group.running.append(process)
+
+    def _release(self, group: _Group, process: _Process) -> None:
+        """Take the worker from a trial."""
+        group.running.remove(process)
+        process.seconds, process.since = process.used, None
+        self._free.append(process.place)
+        self._free.sort()
+
+    def _listen(self, group: _Group, process: _Process) -> Iterator[Event]:
+        chunk, trial = process.chunk, process.chunk.trials[0].id
+        try:
+            kind, content = process.connection.recv()
+        except (EOFError, OSError):
+            yield from self._died(group, process)
+            return
+        if kind == PROGRESS:
+            yield from self._progress(process, content)
+        elif kind == EPOCH_END:
+            number, measured = content
+            group.reported[trial] = number, measured
+            self._release(group, process)
+            if number <= group.judged:  # it has started again: it was not pruned there
+                group.answered.append((process, False))
+            else:
+                group.blocked.append(process)
+        else:
+            self._release(group, process)
+            process.stop()
+            rest = chunk.lane_steps - process.progress
+            if kind == DONE:
+                self._steps.append(len(content.steps["step"]))
+                self._ended(group, trial, str(content.records["status"][0]))
+                (self._folder / SAVED / f"{trial}.pt").unlink(missing_ok=True)
+                yield Event(chunk, lane_steps=rest, records=content)
+            else:
+                self._ended(group, trial, FAILED)
+                yield Event(chunk, lane_steps=rest, error=str(content))
+
+    def _progress(self, process: _Process, steps: int) -> Iterator[Event]:
+        """Report the share of the steps that are done, where the number of steps of another trial is known."""
+        process.steps += steps
+        if self._steps:
+            share = min(process.steps / max(self._steps), 0.99)
+            done = int(share * process.chunk.lane_steps)
+            if done > process.progress:
+                yield Event(process.chunk, lane_steps=done - process.progress)
+                process.progress = done
+
+    def _ended(self, group: _Group, trial: str, status: str) -> None:
+        """Note how a trial ended: in later reports, one that diverged has no finite measure."""
+        if status == "pruned" or (status == FAILED and trial in group.reported):
+            group.pruned.add(trial)
+        elif status == "diverged" and trial in group.reported:
+            number, measured = group.reported[trial]
+            group.reported[trial] = number, dict.fromkeys(measured, float("nan"))
+
+    def _judge(self, groups: Sequence[_Group], choose_pruned: ChoosePruned) -> None:
+        """Ask which trials are pruned, once all that are under way have come to a report."""
+        reports = [group.report for group in groups]
+        for group, report, pruned in zip(groups, reports, choose_pruned(reports), strict=True):
+            group.judged = report.epoch
+            for process in group.blocked:
+                group.answered.append((process, process.chunk.trials[0].id in pruned))
+            group.blocked = []
+
+    def _look(self, group: _Group, process: _Process) -> Iterator[Event]:
+        """End a trial that takes too long, and cut an output that is too long."""
+        _cut(process.log)
+        script = process.chunk.trials[0].script
+        limit = dict(script.aside).get("timeout") if script else None
+        if isinstance(limit, int | float) and process.used > limit:
+            yield from self._failed(group, process, f"main takes longer than train.timeout, {limit:g} s")
+
+    def _died(self, group: _Group, process: _Process) -> Iterator[Event]:
+        """Start the trial once more, or give it up."""
+        process.process.join()
+        if process.chunk.attempt < ATTEMPTS:
+            self._release(group, process)
+            process.stop()
+            group.waiting.append(process.chunk.again())
+            yield Event(process.chunk, lane_steps=-process.progress)
+        else:
+            code = process.process.exitcode
+            ended = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
+            yield from self._failed(group, process, f"the process of the script {ended}, {ATTEMPTS} times")
+
+    def _failed(self, group: _Group, process: _Process, error: str) -> Iterator[Event]:
+        self._release(group, process)
+        process.stop()
+        self._ended(group, process.chunk.trials[0].id, FAILED)
+        rest = process.chunk.lane_steps - process.progress
+        yield Event(process.chunk, lane_steps=rest, error=f"{error}. {_last_lines(process.log)}")
+
+
+def output_of(folder: Path, trial: str) -> Path:
+    """Return the file of what the script of a trial prints."""
+    return folder / LOGS / f"{trial}.txt"
+
+
+def _run_trial(connection: Connection, task: tuple[Any, ...]) -> None:
+    module, _, function = RUN.partition(":")
+    getattr(importlib.import_module(module), function)(connection, *task)
+
+
+def _last_lines(log: Path) -> str:
+    """Return the last lines of an output as a sentence."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4000))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        lines = []
+    own = [line[:LONGEST_LINE] for line in lines if not line.startswith(f"{SPEAKER}: ")][-LAST_LINES:]
+    return f"Its last lines: {' | '.join(own)}." if own else "It has printed nothing."
+
+
+def _cut(log: Path) -> None:
+    """Keep the first and the last part of a long output. The script appends to the file, at whatever length it has."""
+    try:
+        size = log.stat().st_size
+        if size <= MOST_OUTPUT:
+            return
+        with log.open("r+b") as file:
+            file.seek(size - KEPT_OUTPUT)
+            last = file.read()
+            file.seek(KEPT_OUTPUT)
+            file.write(f"\n... {size - 2 * KEPT_OUTPUT:,} bytes of output left out ...\n".encode() + last)
+            file.truncate()
+    except OSError:
+        return
