@@ -55,13 +55,19 @@ def split(flat):
     return {name: part.reshape(shape) for (name, shape), part in zip(SHAPES.items(), parts, strict=True)}
 
 
-def trained(lines):
-    """The weights after the lines, for a model with the given weights and gradient."""
+def filled():
+    """A model with the given weights and gradient."""
     model = given()
     with torch.no_grad():
         for name, weight in split(WEIGHTS).items():
             getattr(model, name).copy_(torch.from_numpy(weight))
             getattr(model, f"{name}_gradient").copy_(torch.from_numpy(split(GRADIENTS)[name]))
+    return model
+
+
+def trained(lines):
+    """The weights of such a model after the lines."""
+    model = filled()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     exec(compile("\n".join(lines), "printed.py", "exec"), {"model": model, "optimizer": optimizer, "loss": model()})
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).numpy()
@@ -174,7 +180,6 @@ CLIPPED = [
 
 @pytest.mark.parametrize(("name", "options"), CLIPPED)
 def test_the_clipper_clips_as_the_engine(name, options):
-    pytest.importorskip("clipbench.clipper")
     arm = component(name, options)
     code = coded(arm).code(CLIPPER)
     assert code.is_adapted
