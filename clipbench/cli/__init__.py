@@ -14,7 +14,7 @@ from clipbench.cli.app import PANELS, app
 
 # Each declares its commands, in the order of `--help`.
 # ruff: isort: off
-from clipbench.cli import run_command, sweep_command, report_command  # noqa: F401
+from clipbench.cli import run_command, sweep_command, report_command, export_command  # noqa: F401
 from clipbench.cli import pilot_command, write_commands, mlflow_commands, machine_commands  # noqa: F401
 # ruff: isort: on
 

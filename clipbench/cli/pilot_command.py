@@ -164,7 +164,7 @@ def _of_log(setting: LoggedSetting, left_out: Sequence[str], *, quiet: bool) -> 
         parts = [f"{norms.steps:,} norms", *([f"{trainings} trainings"] if trainings > 1 else [])]
         if norms.first is not None:
             parts.append(f"steps {norms.first:,} to {norms.last:,}")
-        parts += [f"{norms.nonfinite:,} more are not finite and left out"] if norms.nonfinite else []
+        parts += [f"besides {norms.nonfinite:,} that are not finite"] if norms.nonfinite else []
         yield f"{', '.join(parts)}."
         yield ""
         yield from pilot_text.percentiles(setting.rows, len(norms.columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -69,6 +70,8 @@ def print_report(finished: Finished) -> None:
     search = "search.csv, " if finished.swept else ""
     files = f"report.md, report.html, report.json, table.csv, table.tex, {search}figures/"
     say([shown.get(), f"Written: {finished.folder}/ {files}; records/, epochs/, steps/ for pandas."])
+    if finished.report.settings:
+        say([f"Use it: clipbench export {shlex.quote(str(finished.folder))}"])
 
 
 def _show(finished: Sequence[Finished], combined: Combined, layout: Format) -> None:

@@ -24,6 +24,7 @@ class LoggedSetting:
 
     norms: LoggedNorms
     proposals: tuple[Proposal, ...]
+    remembers: bool  # whether one of the rules has a state
 
     @property
     def rows(self) -> tuple[Percentiles, ...]:
@@ -44,11 +45,11 @@ class LoggedSetting:
                 "are equal: what thresholds above it would do is not known. Log the norm before clipping."
             )
         if self.norms.every > 1:
+            also = ", and rules that remember see only these" if self.remembers else ""
             yield (
-                f"norms of about one step in {self.norms.every} are logged: shares are those of the logged steps, and "
-                "rules that remember see only these."
+                f"norms of about one step in {self.norms.every} are logged: shares are those of the logged steps{also}."
             )
-        if max(map(len, self.norms.trainings)) > REPLAYED:
+        if self.remembers and max(map(len, self.norms.trainings)) > REPLAYED:
             yield f"rules that remember are replayed on {REPLAYED:,} steps of each training, in four stretches."
 
 
@@ -83,11 +84,12 @@ def logged_pilot(
             raise _more_than_norms(left_out, of_tensors)
         if thresholds and not strategies:
             rules, left_out = pool.call("clipbench.pilot.norm_rules:on_norm", rules), ()
+        remembers = pool.call("clipbench.pilot.norm_rules:remember", rules)
         found = []
         for norms in logged:
             progress.phase(f"Replaying rules on {norms.steps:,} norms")
             seen = [recorded(each) for each in norms.trainings]
-            found.append(LoggedSetting(norms, proposals(pool, rules, seen, thresholds)))
+            found.append(LoggedSetting(norms, proposals(pool, rules, seen, thresholds), remembers))
     for setting in found:
         for note in setting.notes:
             progress.note(f"{setting.norms.label}: {note}" if len(found) > 1 else note)

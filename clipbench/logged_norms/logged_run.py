@@ -65,11 +65,12 @@ def split_at_restarts(series: Series) -> list[Series]:
 
 
 def _numbers(name: str, column: str, cells: Sequence[Any]) -> np.ndarray:
-    for cell in cells:
-        if not _is_number(cell):
-            place = Place(name, key=column)
-            raise InputError.at(place, f"expected numbers, got {str(cell)[:40]!r}.", "Name another `--column`.")
-    return np.array(cells, dtype=np.float64)
+    try:
+        return np.array(cells, dtype=np.float64)
+    except (TypeError, ValueError):
+        wrong = next(cell for cell in cells if not _is_number(cell))
+    text = f"expected numbers, got {str(wrong)[:40]!r}."
+    raise InputError.at(Place(name, key=column), text, "Name another `--column`.")
 
 
 def _is_given(cell: Any) -> bool:

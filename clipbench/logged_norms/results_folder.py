@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,19 +44,16 @@ def read_results(folder: Path) -> list[LoggedRun]:
 def _run(store: Store, setting: DataFrame, name: str) -> LoggedRun:
     arm, notes = _arm(setting)
     trials = setting[setting["arm"] == arm]
-    ends = {row["id"]: row["diverged_step"] for row in trials[["id", "diverged_step"]].to_dict("records")}
-    steps = store.arrays("steps", ends.keys())
-    if diverged := sum(end > 0 for end in ends.values()):
-        notes = (*notes, f"{diverged} of {len(ends)} trials diverged; the steps before are used.")
+    steps = store.arrays("steps", list(trials["id"]))
+    ends = dict(zip(trials["id"], trials["diverged_step"], strict=True)) if "diverged_step" in trials else {}
+    ends = {id_: int(end) for id_, end in ends.items() if end > 0}
+    if ends:
+        notes = (*notes, f"{len(ends)} of {len(trials)} trials diverged; the steps before are used.")
 
     def read(column: str) -> list[Series]:
-        return list(_series(column))
-
-    def _series(column: str) -> Iterator[Series]:
-        for id_ in ends:
-            kept = slice(int(ends[id_]) - 1) if ends[id_] > 0 else slice(None)
-            if id_ in steps:
-                yield Series(steps[id_][column][kept], steps[id_]["step"][kept])
+        known = {id_: table for id_, table in steps.items() if column in table}
+        kept = {id_: slice(ends[id_] - 1 if id_ in ends else None) for id_ in known}
+        return [Series(table[column][kept[id_]], table["step"][kept[id_]]) for id_, table in known.items()]
 
     columns = dict.fromkeys(name for table in steps.values() for name in table if name not in ("seed", "step"))
     return LoggedRun(f"{name}, arm {arm}", tuple(columns), read, NORM, notes)

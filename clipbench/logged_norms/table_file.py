@@ -26,8 +26,9 @@ def read_delimited(path: Path, text: str) -> LoggedRun:
         names = [str(number) for number in range(1, len(names) + 1)]
     else:
         del rows[0]
-    padded = [[*row, *[""] * (len(names) - len(row))] for row in rows]
-    return run_of_table(str(path), {name: [row[at] for row in padded] for at, name in enumerate(names)})
+    for row in rows:
+        row += [""] * (len(names) - len(row))
+    return run_of_table(str(path), {name: [row[at] for row in rows] for at, name in enumerate(names)})
 
 
 def read_json_lines(path: Path, text: str) -> LoggedRun:

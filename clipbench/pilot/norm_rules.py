@@ -25,6 +25,11 @@ def on_norm(rules: Sequence[Component]) -> list[Component]:
     return [rule for rule in rules if registry.of("strategy", rule).facts["threshold_is_norm"]][:1]
 
 
+def remember(rules: Sequence[Component]) -> bool:
+    """Whether one of the rules has a state."""
+    return any(registry.of("strategy", rule).facts["init"] for rule in rules)
+
+
 def recorded(norms: np.ndarray) -> RecordedSteps:
     """Return the norms of tensors, [steps, tensors], as a rule sees them; all tensors count alike."""
     whole = np.linalg.norm(norms, axis=1, keepdims=True)

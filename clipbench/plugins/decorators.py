@@ -33,6 +33,7 @@ def strategy(
     at_zero: str = "all gradients become zero",
     init: Mapping[str, Any] | None = None,
     quiet: tuple[str, ...] = (),
+    elsewhere: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a clipping rule.
 
@@ -68,6 +69,10 @@ def strategy(
     quiet
         Options that are no part of labels and trial ids at their default, so that an option can be added without
         training anything anew.
+    elsewhere
+        The same rule in other libraries (`torch`, `lightning`, `transformers`, `optax`): a call, or the arguments of a
+        trainer, with `{threshold}`, `{parameters}` and the rule's options as in `eps={eps}`, which have the same
+        defaults there. With an option that the text does not name, the library has no such rule.
     """
     facts = dict(locals())
     if per not in PLACES:

@@ -38,7 +38,7 @@ def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) 
     note lists trials that the store lacks. Trials that the subject does not name are not compared.
     """
     records = store.records()
-    report = _report(subject, records, swept)
+    report = build(subject, records, swept)
     drawn, across = figures.draw(report, curves.read(store, report), subject.options.norm_rules), figures.across(report)
     searched = figures.of_search(report)
     page = html.render(report, drawn, provenance.of(subject, records, run_history.read(store)), across, searched)
@@ -65,7 +65,7 @@ def write_combined(combined: Combined, folder: Path) -> Path:
 
 def write_pictures(subject: Subject, store: Store, swept: SweepDocument | None = None) -> list[str]:
     """Write the figures as PNG too; return the names of the files."""
-    report = _report(subject, store.records(), swept)
+    report = build(subject, store.records(), swept)
     drawn = figures.draw(report, curves.read(store, report), subject.options.norm_rules)
     named = _by_file(drawn, figures.across(report), figures.of_search(report))
     for name, figure in named.items():
@@ -73,7 +73,8 @@ def write_pictures(subject: Subject, store: Store, swept: SweepDocument | None =
     return [f"figures/{name}.png" for name in named]
 
 
-def _report(subject: Subject, records: pd.DataFrame, swept: SweepDocument | None) -> Report:
+def build(subject: Subject, records: pd.DataFrame, swept: SweepDocument | None = None) -> Report:
+    """Compare the trials of a subject, and write nothing."""
     return compare(records, replace(subject.options, swept=swept), name=subject.name)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clipbench import config
@@ -12,7 +14,7 @@ from clipbench.analysis.subject import Subject, subject_of
 from clipbench.analysis.subject_cache import Request
 from clipbench.commands.find_and_plan import find_experiment, planned, store_of
 from clipbench.commands.session import Finished, Settings
-from clipbench.errors import ClipbenchError, InputError
+from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish, write_combined, write_pictures
@@ -38,14 +40,29 @@ def reports(
 def report(experiment: str | Path, settings: Settings, *, grid: bool = False) -> Finished:
     """Report the confirmed sweep of an experiment. Without one, or with `grid`, report the thresholds of the YAML.
 
-    `experiment` is a file, or the name of an experiment that has run.
+    `experiment` is a file, or the name or the results folder of an experiment that has run.
     """
-    path = find_experiment(experiment, settings.results)
+    subject, store, swept = find_study(experiment, settings, grid=grid)
+    return Finished(subject, publish(subject, store, swept), store.folder, swept=swept)
+
+
+def find_study(
+    experiment: str | Path, settings: Settings, *, grid: bool = False
+) -> tuple[Subject, Store, SweepDocument | None]:
+    """Return the subject of an experiment, its store, and the confirmed search if that is what is compared."""
+    folder = Path(experiment)
+    if (path := folder / "experiment.yaml").is_file():
+        settings = replace(settings, results=Path(os.path.normpath(folder / "..")))
+    else:
+        path = find_experiment(experiment, settings.results)
     subject, swept = _cached(path, settings, grid=grid) or _planned(path, settings, grid=grid)
     store = Store(settings.results / subject.name)
+    if path.parent == folder and store.folder.resolve() != folder.resolve():
+        text = f"has the results of an experiment that is called {subject.name}."
+        raise InputError.at(Place(str(folder)), text, f"Rename the folder to {subject.name}.")
     if not store.folder.is_dir():
         raise ClipbenchError(f"{store.folder}: nothing has been trained yet. Run `clipbench run {experiment}` first.")
-    return Finished(subject, publish(subject, store, swept), store.folder, swept=swept)
+    return subject, store, swept
 
 
 def _cached(path: Path, settings: Settings, *, grid: bool) -> tuple[Subject, SweepDocument | None] | None:

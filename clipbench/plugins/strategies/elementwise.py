@@ -15,7 +15,17 @@ NotPositive = Annotated[float, Le(0)]
 NotNegative = Annotated[float, Ge(0)]
 
 
-@strategy(per="element", search=(1e-4, 1e0), loose=math.inf, instead=("lower", "upper"))
+@strategy(
+    per="element",
+    search=(1e-4, 1e0),
+    loose=math.inf,
+    instead=("lower", "upper"),
+    elsewhere={
+        "torch": "torch.nn.utils.clip_grad_value_({parameters}, {threshold})",
+        "lightning": 'gradient_clip_val={threshold}, gradient_clip_algorithm="value"',
+        "optax": "optax.clip({threshold})",
+    },
+)
 def value(g: Tensor, threshold: Tensor, lower: NotPositive | None = None, upper: NotNegative | None = None) -> Tensor:
     """Clamp every element to [-threshold, threshold].
 
@@ -76,7 +86,7 @@ def tanh(g: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(g == 0, g, threshold * torch.tanh(g / threshold))
 
 
-@strategy(per="element")
+@strategy(per="element", elsewhere={"optax": "optax.scale_by_sign()"})
 def sign(g: Tensor) -> Tensor:
     """Replace every element by its sign: the learning rate is the size of every step.
 

@@ -25,7 +25,19 @@ def none(n: Tensor) -> Scaling:
     return torch.ones_like(n), torch.zeros_like(n, dtype=torch.bool)
 
 
-@strategy(per="model", search=(1e-2, 1e2), loose=math.inf, bounds=True, threshold_is_norm=True)
+@strategy(
+    per="model",
+    search=(1e-2, 1e2),
+    loose=math.inf,
+    bounds=True,
+    threshold_is_norm=True,
+    elsewhere={
+        "torch": "torch.nn.utils.clip_grad_norm_({parameters}, {threshold}, norm_type={p})",
+        "lightning": 'gradient_clip_val={threshold}, gradient_clip_algorithm="norm"',
+        "transformers": "max_grad_norm={threshold}",
+        "optax": "optax.clip_by_global_norm({threshold})",
+    },
+)
 def norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     """Scale the gradient so that its p-norm is at most `threshold`.
 
@@ -34,7 +46,12 @@ def norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     return (threshold / (n + 1e-6)).clamp(max=1), n > threshold
 
 
-@strategy(per="tensor", search=(1e-2, 1e1), loose=math.inf)
+@strategy(
+    per="tensor",
+    search=(1e-2, 1e1),
+    loose=math.inf,
+    elsewhere={"torch": "torch.nn.utils.clip_grad_norm_({parameters}, {threshold}, norm_type={p})"},
+)
 def tensor_norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     """Scale each tensor so that its own p-norm is at most `threshold`: `norm` per tensor.
 
@@ -43,7 +60,13 @@ def tensor_norm(n: Tensor, threshold: Tensor, p: P = 2.0) -> Scaling:
     return (threshold / (n + 1e-6)).clamp(max=1), n > threshold
 
 
-@strategy(per="unit", search=(1e-3, 1e0), loose=math.inf, quiet=("p",))
+@strategy(
+    per="unit",
+    search=(1e-3, 1e0),
+    loose=math.inf,
+    quiet=("p",),
+    elsewhere={"optax": "optax.adaptive_grad_clip({threshold}, eps={eps})"},
+)
 def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3, p: P = 2.0) -> Scaling:
     """Adaptive gradient clipping: bound the gradient norm of each unit by a fraction of the norm of its weights.
 
@@ -57,7 +80,13 @@ def agc(n: Tensor, w: Tensor, threshold: Tensor, eps: Eps = 1e-3, p: P = 2.0) ->
     return torch.where(n <= limit, 1.0, limit / n.clamp(min=1e-6)), n > limit
 
 
-@strategy(per="model", search=(1e-3, 1e1), bounds=True, threshold_is_norm=True)
+@strategy(
+    per="model",
+    search=(1e-3, 1e1),
+    bounds=True,
+    threshold_is_norm=True,
+    elsewhere={"optax": "optax.normalize_by_update_norm({threshold})"},
+)
 def normalize(n: Tensor, threshold: Tensor | float = 1.0) -> Scaling:
     """Always scale the gradient to the norm `threshold`, small gradients up and large ones down.
 
@@ -66,7 +95,7 @@ def normalize(n: Tensor, threshold: Tensor | float = 1.0) -> Scaling:
     return threshold / (n + 1e-6), torch.ones_like(n, dtype=torch.bool)
 
 
-@strategy(per="tensor", search=(1e-4, 1e0), loose=math.inf)
+@strategy(per="tensor", search=(1e-4, 1e0), loose=math.inf, elsewhere={"optax": "optax.clip_by_block_rms({threshold})"})
 def rms(n: Tensor, size: Tensor, threshold: Tensor) -> Scaling:
     """Scale each tensor so that the root mean square of its elements is at most `threshold`.
 

@@ -20,7 +20,9 @@ from clipbench.reporting import (
     numbers,
     search_sentences,
     search_tables,
+    use_it,
 )
+from clipbench.reporting.arm_code import TITLES
 from clipbench.reporting.chapters import chapters, legend
 from clipbench.reporting.figures import Figure, critical_difference
 from clipbench.reporting.provenance import Provenance
@@ -98,6 +100,7 @@ def _environment() -> Environment:
         notes,
         search_sentences,
         search_tables,
+        use_it,
     )
     environment.globals |= {module.__name__.rpartition(".")[2]: module for module in modules}
     environment.globals |= {
@@ -105,6 +108,7 @@ def _environment() -> Environment:
         "sign": lambda word: SIGNS.get(word, SIGNS.get(TONES.get(word, ""), "")),
         "about_headline": _about_headline,
         "below": _below,
+        "library_titles": TITLES,
     }
     return environment
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined, Ranks
-from clipbench.reporting import answer, claim_evidence, notes, search_sentences
+from clipbench.reporting import answer, claim_evidence, notes, search_sentences, use_it
 from clipbench.reporting.chapters import chapters
 
 
@@ -21,6 +21,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         described["main"] = [row.arm for row in setting.main]  # each is one of `rows`
         short = answer.answer(setting)
         described |= {"label": setting.label, "answer": {"verdict": short.verdict, "arm": short.arm}}
+        described["use"] = {"sentence": use_it.sentence(setting), "code": {}}
+        if row := use_it.recommended(setting):
+            described["use"]["code"] = {code.library: code.text or None for code in use_it.coded(row).codes}
     searched = [values["search"]] if report.search else []
     for chapter, described in zip(chapters(report), [*values["settings"], *searched], strict=True):
         described |= {"headline": chapter.headline, "notes": chapter.notes}

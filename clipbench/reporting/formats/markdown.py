@@ -8,7 +8,8 @@ from typing import Any
 
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined
-from clipbench.reporting import answer, claim_evidence, combined, comparison_tables, notes
+from clipbench.reporting import answer, claim_evidence, combined, comparison_tables, notes, use_it
+from clipbench.reporting.arm_code import TITLES
 from clipbench.reporting.chapters import Chapter, chapters, legend
 from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
@@ -24,6 +25,7 @@ def render(report: Report) -> str:
     shown = chapters(report)
     lines += [line for chapter in shown for line in (*_chapter(chapter), "")]
     lines += _claims(report)
+    lines += _use_it(report)
     lines += [line for note in notes.of_report(report) for line in (f"> {_escape(note)}", "")]
     lines += _list("How to read this:", [_escape(line) for line in legend(shown)])
     return BLANKS.sub("\n\n", "\n".join(lines)).strip() + "\n"
@@ -76,6 +78,23 @@ def _claims(report: Report) -> Iterator[str]:
     for each in report.claims:
         yield _line((each.verdict, each.says, each.expect, claim_evidence.sentence(each)))
     yield from ("", _escape(claim_evidence.MEANING), "")
+
+
+def _use_it(report: Report) -> Iterator[str]:
+    if not report.settings:
+        return
+    yield from (f"## {use_it.TITLE}", "")
+    for use in use_it.uses(report):
+        named = f"**{_escape(use.title)}** " if use.title else ""
+        command = f" {_code(use.command)}" if use.command and use.title else ""
+        yield from (f"{named}{_escape(use.sentence)}{command}", "")
+        for code in use.codes:
+            if code.lines:
+                yield from (f"{TITLES[code.library]}:", "", "```python", code.text, "```", "")
+            else:
+                yield from (_escape(f"{code.why_not} {code.remedy}"), "")
+        if use.command and not use.title:
+            yield from (f"{use_it.OF_ANOTHER} {_code(use.command)}", "")
 
 
 def _table(table: Table[Any]) -> Iterator[str]:
