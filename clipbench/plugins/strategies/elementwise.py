@@ -15,7 +15,7 @@ NotPositive = Annotated[float, Le(0)]
 NotNegative = Annotated[float, Ge(0)]
 
 
-@strategy(per="element", search=(1e-4, 1e0), loose=math.inf, instead=("lower", "upper"))
+@strategy(per="element", search=(1e-4, 1e0), loose=math.inf, instead=("lower", "upper"), clamps=True)
 def value(g: Tensor, threshold: Tensor, lower: NotPositive | None = None, upper: NotNegative | None = None) -> Tensor:
     """Clamp every element to [-threshold, threshold].
 
@@ -38,7 +38,7 @@ def zero(g: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(g.abs() <= threshold, g, 0.0)
 
 
-@strategy(per="element", search=(1e-4, 1e0), loose=math.inf)
+@strategy(per="element", search=(1e-4, 1e0), loose=math.inf, clamps=True)
 def one_sided(g: Tensor, threshold: Tensor) -> Tensor:
     """Bound every element from above only.
 
@@ -56,7 +56,7 @@ def sign_step(g: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(g.abs() > threshold, threshold * g.sign(), 0.0)
 
 
-@strategy(per="element", search=(1e-2, 1e0), loose=1.0)
+@strategy(per="element", search=(1e-2, 1e0), loose=1.0, clamps=True)
 def relative(g: Tensor, model_m: Tensor, threshold: Tensor) -> Tensor:
     """Clamp every element to the fraction `threshold` of the largest absolute element of the model.
 
