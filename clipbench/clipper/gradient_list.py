@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,17 @@ from clipbench.clipper.list_layout import ListLayout
 from clipbench.engine.clipping import places
 from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.places import Tensors
+
+# Elements of a part of a large tensor: few enough that what is computed of them stays in the cache of a core.
+CHUNK = 2**16
+
+
+class Chunk(NamedTuple):
+    """Some of the elements of a list."""
+
+    elements: Tensor  # [1, elements]
+    tensors: Sequence[Tensor]  # the same
+    write: Callable[[Tensor], None]  # put others, [1, elements], in their place
 
 
 class GradientList(Measured):
@@ -149,7 +161,7 @@ class GradientList(Measured):
         if self._layout.large:
             self._write(super().replaced(elements))
         else:
-            self.write(self._layout.small, elements)
+            self._write_small(elements)
         return {}
 
     def merged(self, changed: Tensors) -> Tensors:
@@ -168,41 +180,56 @@ class GradientList(Measured):
 
     def clamped(self, low: Tensor, high: Tensor) -> Tensor:
         """Clamp every element to [low, high] in place, and return whether there was any outside."""
-        bounds = (float(low), float(high)) if low.device.type == "cpu" else None
-        fired, found = False, list[Tensor]()
-        for tensor in [self._layout.buffer, *self._large] if self._names else self._large:
-            if not fired:  # on a CPU, elements outside are looked for until there is one
-                least, largest = tensor.aminmax()
-                if bounds is None:
-                    found.append(~((least >= low) & (largest <= high)))
-                else:  # a NaN is outside too
-                    fired = not (float(least) >= bounds[0] and float(largest) <= bounds[1])
-            if fired or bounds is None:
-                tensor.clamp_(*(bounds or (low, high)))
-                if tensor is self._layout.buffer:
-                    torch._foreach_copy_(self._small, self._views)
-        return torch.tensor(fired) if bounds else torch.stack(found).any()
+        tensors = [self._layout.buffer, *self._large] if self._names else self._large
+        if low.device.type == "cpu":
+            return torch.tensor(self._clamped_on_cpu(tensors, float(low), float(high)))
+        ends = [tensor.aminmax() for tensor in tensors]
+        inside = [(least >= low) & (largest <= high) for least, largest in ends]  # a NaN is outside
+        for tensor in tensors:
+            self._clamp(tensor, low, high)
+        return ~torch.stack(inside).all()
 
-    # Some of the tensors at a time, which needs less memory
+    def _clamped_on_cpu(self, tensors: Sequence[Tensor], low: float, high: float) -> bool:
+        """Look for elements outside until there is one, often among the first; clamp what was not looked at."""
+        fired = False
+        for tensor in tensors:
+            for part in () if fired else _first_part_and_whole(tensor):
+                least, largest = part.aminmax()
+                if fired := not (float(least) >= low and float(largest) <= high):
+                    break
+            if fired:
+                self._clamp(tensor, low, high)
+        return fired
 
-    def chunks(self) -> list[list[str]]:
-        """Return the names of the small tensors, then each large one."""
-        large = [[name] for name in self._layout.large if name in self._gradients]
-        return [self._layout.small, *large] if self._names else large
-
-    def chunk(self, names: Sequence[str]) -> Tensor:
-        """Return the elements of some of the tensors: [1, elements]."""
-        if names is self._layout.small:
-            return self._layout.buffer.unsqueeze(0)
-        return places.joined({name: self.tensors[name] for name in names})
-
-    def write(self, names: Sequence[str], elements: Tensor) -> None:
-        """Write the elements of some of the tensors."""
-        if names is self._layout.small:
-            self._layout.buffer.copy_(elements[0])
+    def _clamp(self, tensor: Tensor, low: Any, high: Any) -> None:
+        tensor.clamp_(low, high)
+        if tensor is self._layout.buffer:
             torch._foreach_copy_(self._small, self._views)
-        else:
-            self._gradients[names[0]].copy_(elements.view(self._layout.shapes[names[0]]))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the elements in parts, with whole rows: all of the small tensors, then some rows of a large one."""
+        if self._names:
+            yield Chunk(self._layout.buffer.unsqueeze(0), [*self._layout.views.values()], self._write_small)
+        for gradient in self._large:
+            for part in torch.split(gradient, _rows_of_chunk(gradient)):
+                elements = part.reshape(1, -1).to(self._layout.like.dtype)
+                yield Chunk(elements, [part], partial(_write_part, part))
+
+    def _write_small(self, elements: Tensor) -> None:
+        self._layout.buffer.copy_(elements[0])
+        torch._foreach_copy_(self._small, self._views)
+
+
+def _first_part_and_whole(tensor: Tensor) -> list[Tensor]:
+    return [tensor] if tensor.numel() <= CHUNK else [tensor[: _rows_of_chunk(tensor)], tensor]
+
+
+def _rows_of_chunk(tensor: Tensor) -> int:
+    return max(1, CHUNK * len(tensor) // tensor.numel())
+
+
+def _write_part(part: Tensor, elements: Tensor) -> None:
+    part.copy_(elements.view(part.shape))
 
 
 def _norm(x: Tensor, p: float, dtype: torch.dtype, dim: tuple[int, ...] | None = None) -> Tensor:

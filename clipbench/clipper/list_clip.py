@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from clipbench.clipper.gradient_list import GradientList
+from clipbench.clipper.gradient_list import Chunk, GradientList
 from clipbench.engine.clipping import places
 from clipbench.engine.clipping.clip import Clip, Clipped, divided_memory, joined_memory
 from clipbench.engine.clipping.measured import Measured
-from clipbench.engine.clipping.rule import Memory, Now, Statistics
+from clipbench.engine.clipping.rule import Memory, Now
 
 
 class Done(NamedTuple):
@@ -66,37 +66,34 @@ class ListClip(Clip):
             mine.replaced(new)
             return Done(fired, None, memory)
         found = []
-        for names, old, new in self._by_chunks(divisible, weights, now):
-            found.append((new != old).any())
-            divisible.write(names, new)
+        for chunk, new in self._by_chunks(divisible, weights, now):
+            found.append((new != chunk.elements).any())
+            chunk.write(new)
         return Done(torch.stack(found).any(), None, memory)
 
     def _elements(self, mine: Measured, whole: Measured, weights: Measured, now: Now, memory: Memory) -> Any:
         if (divisible := self._divisible(mine)) is None:
             return super()._elements(mine, whole, weights, now, memory)
         found = []
-        for names, old, new in self._by_chunks(divisible, weights, now):
+        for chunk, new in self._by_chunks(divisible, weights, now):
+            old = chunk.elements
             found.append((mine.norm_of(new), mine.dot(new, old / whole.norm), mine.count_changed(new, old)))
-            divisible.write(names, new)
+            chunk.write(new)
         posts, along, changed = (torch.stack(each, 1) for each in zip(*found, strict=True))
         return {}, places.norm(posts, 2.0, self.exact), along.sum(1), changed.sum(1), memory, None
 
-    def _by_chunks(
-        self, mine: GradientList, weights: Measured, now: Now
-    ) -> Iterator[tuple[Sequence[str], Tensor, Tensor]]:
-        """Yield the names of some of the tensors, their elements, and what the rule makes of these."""
-        for names in mine.chunks():
-            old = mine.chunk(names)
-            statistics: Statistics = {
-                **self.statistics_of_elements(mine, old, weights),
-                "w": partial(_absolute, weights, names),
-                "row_mean": partial(_row_means, mine, names),
-            }
-            yield names, old, self.rule(statistics, now, {})[0]
+    def _by_chunks(self, mine: GradientList, weights: Measured, now: Now) -> Iterator[tuple[Chunk, Tensor]]:
+        """Yield some elements at a time, and what the rule makes of them."""
+        for chunk in mine.chunks():
+            statistics = dict(self.statistics_of_elements(mine, chunk.elements, weights))
+            statistics["row_mean"] = partial(_row_means, chunk)
+            yield chunk, self.rule(statistics, now, {})[0]
 
     def _divisible(self, mine: Measured) -> GradientList | None:
         """Return the list if some elements can be changed at a time: clipbench's own rules look at one of them."""
-        return mine if isinstance(mine, GradientList) and not (self.rule.is_users or self.rule.init) else None
+        rule = self.rule
+        one_by_one = not (rule.is_users or rule.init or "w" in rule.plugin.given)
+        return mine if one_by_one and isinstance(mine, GradientList) else None
 
     def _bounds_of(self, mine: Measured, weights: Measured, now: Now) -> tuple[Tensor, Tensor]:
         """Return the bounds to which a rule clamps: what it makes of -inf and inf."""
@@ -109,9 +106,5 @@ class ListClip(Clip):
         return low, high
 
 
-def _absolute(weights: Measured, names: Sequence[str]) -> Tensor:
-    return places.joined(places.chosen(weights.tensors, names)).abs()
-
-
-def _row_means(mine: Measured, names: Sequence[str]) -> Tensor:
-    return places.row_means(places.chosen(mine.tensors, names))
+def _row_means(chunk: Chunk) -> Tensor:
+    return places.row_means({str(number): tensor.unsqueeze(0) for number, tensor in enumerate(chunk.tensors)})
