@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from clipbench.clipper import after_optimizer
 from clipbench.clipper.chosen_arm import chosen_arm
 from clipbench.clipper.clip_info import ClipInfo, info_of, nothing_to_clip
-from clipbench.clipper.gradient_groups import GradientLists
+from clipbench.clipper.gradient_groups import GradientLists, is_sharded
 from clipbench.clipper.list_clip import ListClip
 from clipbench.clipper.named_parameters import Parameters, check_names, named_parameters
 from clipbench.clipper.rule_memory import extended_memory, initial_memory
@@ -27,7 +27,7 @@ from clipbench.engine.clipping.clip import change_weights
 from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.rule import Memory, Rule
 from clipbench.engine.clipping.threshold_groups import threshold_groups
-from clipbench.errors import ClipbenchError, InputError, Place
+from clipbench.errors import ClipbenchError, InputError, Place, Unsupported
 
 
 class Clipper:
@@ -199,8 +199,12 @@ class Clipper:
         if self._lists is None or not self._lists.fit(found):
             refuse_sparse(found)
             groups = () if self._is_off else self._clipping.groups
-            self._lists = GradientLists(self._shapes, groups, self._rule, found)
-            self._weight_lists = GradientLists(self._shapes, groups, self._rule, self._parameters)
+            weights = self._parameters
+            if self.acts_after_optimizer and is_sharded(weights.values()):
+                text = f"{self.arm.arm} acts after the optimizer, which does not work on distributed parameters."
+                raise Unsupported(text, "Choose a rule on gradients.")
+            self._lists = GradientLists(self._shapes, groups, self._rule, found, weights)
+            self._weight_lists = GradientLists(self._shapes, groups, self._rule, weights, weights)
             self._memory = {name: value.to(self._lists.like) for name, value in self._memory.items()}
         return self._lists
 

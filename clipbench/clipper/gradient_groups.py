@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.places import Tensors
 from clipbench.engine.clipping.rule import Rule
 from clipbench.engine.clipping.threshold_groups import ThresholdGroup
+from clipbench.errors import Unsupported
 
 Names = tuple[str, ...]
 
@@ -28,7 +30,8 @@ class GradientLists:
         shapes: Mapping[str, torch.Size],
         groups: Sequence[ThresholdGroup],
         rule: Rule,
-        tensors: Mapping[str, Tensor],
+        tensors: Tensors,
+        parameters: Tensors,
     ) -> None:
         """Statistics are computed where the first of the tensors is, and in float32 or a more precise type."""
         self._first = _kind(tensors)
@@ -38,24 +41,28 @@ class GradientLists:
         in_order = rule.per == "element" and bool(rule.init)  # as the memory of its places
         grouped = [group.names for group in groups]
         rest = tuple(name for name in shapes if not any(name in names for names in grouped))
-        self._layouts = {
-            names: ListLayout({name: shapes[name] for name in names}, self.like, rule.per, in_order, elsewhere)
-            for names in ([*grouped, rest] if rest else grouped)
-        }
+        self._lists: dict[Names, Callable[[Tensors], Measured]] = {}
+        for names in [*grouped, rest] if rest else grouped:
+            mine = {name: shapes[name] for name in names}
+            if is_sharded(parameters.values()):
+                self._lists[names] = _sharded(rule, mine, parameters, self.like)
+            else:
+                layout = ListLayout(mine, self.like, rule.per, in_order, elsewhere)
+                self._lists[names] = partial(GradientList, layout)
 
-    def fit(self, tensors: Mapping[str, Tensor]) -> bool:
+    def fit(self, tensors: Tensors) -> bool:
         """Whether the tensors are where they were, and of the same type."""
         return _kind(tensors) == self._first
 
-    def measured(self, tensors: Mapping[str, Tensor]) -> Measured:
+    def measured(self, tensors: Tensors) -> Measured:
         """Return tensors of these names, of which some may be missing."""
-        if len(self._layouts) == 1:
-            (layout,) = self._layouts.values()
-            return GradientList(layout, tensors)
+        if len(self._lists) == 1:
+            (only,) = self._lists.values()
+            return only(tensors)
         return GradientGroups(
             {
-                names: GradientList(layout, {name: tensors[name] for name in names if name in tensors})
-                for names, layout in self._layouts.items()
+                names: measured({name: tensors[name] for name in names if name in tensors})
+                for names, measured in self._lists.items()
             }
         )
 
@@ -100,7 +107,24 @@ class GradientGroups(Measured):
         return {}  # they are changed in place
 
 
-def _kind(tensors: Mapping[str, Tensor]) -> tuple[torch.device, torch.dtype]:
+def is_sharded(tensors: Iterable[Tensor]) -> bool:
+    """Whether processes have parts of a tensor, which are DTensors."""
+    module = sys.modules.get("torch.distributed.tensor")  # importing it takes long, and without it there are none
+    return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
+
+
+def _sharded(
+    rule: Rule, shapes: Mapping[str, torch.Size], parameters: Tensors, like: Tensor
+) -> Callable[[Tensors], Measured]:
+    from clipbench.clipper.sharded_gradients import ShardedGradients, ShardLayout
+
+    if rule.per == "element" and rule.init:
+        text = f"{rule.plugin.name} remembers something of each element, and processes have parts of the parameters."
+        raise Unsupported(text, "Choose another rule for distributed parameters.")
+    return partial(ShardedGradients, ShardLayout(shapes, parameters, like))
+
+
+def _kind(tensors: Tensors) -> tuple[torch.device, torch.dtype]:
     first = next(iter(tensors.values()))
     return first.device, first.dtype
 

@@ -75,7 +75,7 @@ class GradientList(Measured):
         return self._layout.size
 
     def sizes(self, per: str) -> Tensor:
-        return self._layout.sizes(per) if per != "column" else places.sizes(self._in_order, per)
+        return self._layout.sizes(per)
 
     @property
     def _in_order(self) -> Tensors:

@@ -62,7 +62,7 @@ class ListClip(Clip):
         if (divisible := self._divisible(mine)) is None:
             old = mine.elements
             new, memory = self.rule(self.statistics_of_elements(mine, old, weights), now, memory)
-            fired = (new != old).any()
+            fired = mine.count_changed(new, old)[0] > 0
             mine.replaced(new)
             return Done(fired, None, memory)
         found = []

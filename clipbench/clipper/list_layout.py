@@ -52,11 +52,7 @@ class ListLayout:
     def sizes(self, per: str) -> Tensor:
         """Return the number of elements of each place, in the order of the names: [places]."""
         if per not in self._sizes:
-            counts = [self.size] if per == "model" else []
-            for name, shape in self.shapes.items() if per != "model" else ():
-                places = self.places(name, per)
-                counts += [shape.numel() // places] * places
-            self._sizes[per] = self.like.new_tensor(counts)
+            self._sizes[per] = self.like.new_tensor(sizes_of_places(self.shapes, per))
         return self._sizes[per]
 
     def regions(self, per: str) -> list[Region]:
@@ -92,6 +88,18 @@ class ListLayout:
             given = (order.to(self.like.device), order.argsort().to(self.like.device))
             self._order[per] = None if inside == list(self.shapes) else given
         return self._order[per]
+
+
+def sizes_of_places(shapes: Mapping[str, torch.Size], per: str) -> list[int]:
+    """Return the number of elements of each place of tensors of these shapes."""
+    if per == "model":
+        return [sum(shape.numel() for shape in shapes.values())]
+    dim = {"unit": 0, "column": 1}.get(per)
+    found = list[int]()
+    for shape in shapes.values():
+        number = int(shape[dim]) if dim is not None and len(shape) > 1 else 1
+        found += [shape.numel() // number] * number
+    return found
 
 
 def _units(shape: Sequence[int]) -> int:
