@@ -45,7 +45,7 @@ class AttachedPair:
                 "clip.step was called twice."
             )
         self._is_clipped = True
-        self._info = None if self.clipper._acts_later else self.clipper._clip(self.optimizer)
+        self._info = None if self.clipper.acts_after_optimizer else self.clipper(self.optimizer)
         return self._info
 
     def commit(self) -> ClipInfo:
@@ -85,7 +85,7 @@ class AttachedPair:
                 f"optimizer.step(){self._of} was called with a gradient that is not clipped. Call clip.step(loss) in "
                 "its place, or clip.apply() before it and clip.commit(loss) after it."
             )
-        if self.clipper._acts_later or self.clipper._refuses:
+        if self.clipper.acts_after_optimizer or self.clipper.refuses:
             raise ScriptError(
                 f"{self.clipper.arm.arm} decides about the optimizer's step, which clip.commit(loss) must take: remove "
                 "optimizer.step()."
