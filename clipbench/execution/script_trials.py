@@ -19,7 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, SPEAKER, ChoosePruned, EpochReport, Event
+from clipbench.execution import script_output
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
 
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
@@ -29,10 +30,7 @@ RUN = "clipbench.scripts.trial_process:run_trial"
 ATTEMPTS = 2  # of a trial whose process dies
 LOOK_SECONDS = 0.5  # between two looks at the time and the output of trials
 SILENT_SECONDS = 600.0  # without a step, after which a trial is named
-LOGS, SAVED = "logs", "checkpoints"  # folders beside the records
-# A longer output is cut in the middle: its first and its last parts are kept.
-MOST_OUTPUT, KEPT_OUTPUT = 20_000_000, 1_000_000
-LAST_LINES, LONGEST_LINE = 3, 200  # of the output, in the error of a process that dies
+SAVED = "checkpoints"  # folder beside the records
 SCRIPT_NAME = "clipbench script"
 
 
@@ -158,7 +156,7 @@ class ScriptTrials:
     def _run(self, group: _Group, chunk: Chunk, device: str, is_judged: bool) -> None:
         trial = chunk.trials[0]
         place = self._free[0]
-        log = output_of(self._folder, trial.id)
+        log = script_output.output_of(self._folder, trial.id)
         ours, theirs = self._context.Pipe()
         arguments = (theirs, (trial, device, place, log, self._saved(trial.id), is_judged))
         process = self._context.Process(target=_run_trial, args=arguments, name=SCRIPT_NAME, daemon=True)
@@ -241,7 +239,7 @@ class ScriptTrials:
 
     def _look(self, group: _Group, process: _Process) -> Iterator[Event]:
         """End a trial that takes too long, cut an output that is too long, and say once that a trial takes no steps."""
-        _cut(process.log)
+        script_output.cut(process.log)
         trial = process.chunk.trials[0]
         script = trial.script
         silence = time.monotonic() - process.heard
@@ -271,42 +269,9 @@ class ScriptTrials:
         process.stop()
         self._ended(group, process.chunk.trials[0].id, FAILED)
         rest = process.chunk.lane_steps - process.progress
-        yield Event(process.chunk, lane_steps=rest, error=f"{error}. {_last_lines(process.log)}")
-
-
-def output_of(folder: Path, trial: str) -> Path:
-    """Return the file of what the script of a trial prints."""
-    return folder / LOGS / f"{trial}.txt"
+        yield Event(process.chunk, lane_steps=rest, error=f"{error}. {script_output.last_lines(process.log)}")
 
 
 def _run_trial(connection: Connection, task: tuple[Any, ...]) -> None:
     module, _, function = RUN.partition(":")
     getattr(importlib.import_module(module), function)(connection, *task)
-
-
-def _last_lines(log: Path) -> str:
-    """Return the last lines of an output as a sentence."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4000))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        lines = []
-    own = [line[:LONGEST_LINE] for line in lines if not line.startswith(f"{SPEAKER}: ")][-LAST_LINES:]
-    return f"Its last lines: {' | '.join(own)}." if own else "It has printed nothing."
-
-
-def _cut(log: Path) -> None:
-    """Keep the first and the last part of a long output. The script appends to the file, at whatever length it has."""
-    try:
-        size = log.stat().st_size
-        if size <= MOST_OUTPUT:
-            return
-        with log.open("r+b") as file:
-            file.seek(size - KEPT_OUTPUT)
-            last = file.read()
-            file.seek(KEPT_OUTPUT)
-            file.write(f"\n... {size - 2 * KEPT_OUTPUT:,} bytes of output left out ...\n".encode() + last)
-            file.truncate()
-    except OSError:
-        return
