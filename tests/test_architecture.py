@@ -29,6 +29,7 @@ LAYERS = (
     ("engine",),
     ("planning",),
     ("execution", "tracking", "pilot", "clipper"),
+    ("adapters",),
     ("scripts",),
     ("analysis",),
     ("reporting",),
@@ -56,6 +57,9 @@ HOMES = {
     "matplotlib": ("reporting/figures/drawing.py",),
     "resvg_py": ("reporting/figures/drawing.py",),
     "opacus": ("engine/clipping/privacy.py",),
+    "transformers": ("adapters/trainer_clip.py",),
+    "lightning": ("adapters/lightning_clip.py",),
+    "accelerate": ("adapters/accelerate_clip.py",),
     "jinja2": ("reporting/formats/html.py",),
     "rich": ("cli/", "commands/progress.py", "reporting/formats/"),
 }
