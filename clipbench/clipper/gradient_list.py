@@ -19,7 +19,7 @@ from clipbench.engine.clipping.places import Tensors
 CHUNK = 2**16
 
 
-class CachedPart(NamedTuple):
+class ElementChunk(NamedTuple):
     """Some of the elements of a list."""
 
     elements: Tensor  # [1, elements]
@@ -206,14 +206,14 @@ class GradientList(Measured):
         if tensor is self._layout.buffer:
             torch._foreach_copy_(self._small, self._views)
 
-    def chunks(self) -> Iterator[CachedPart]:
+    def chunks(self) -> Iterator[ElementChunk]:
         """Yield the elements in parts, with whole rows: all of the small tensors, then some rows of a large one."""
         if self._names:
-            yield CachedPart(self._layout.buffer.unsqueeze(0), [*self._layout.views.values()], self._write_small)
+            yield ElementChunk(self._layout.buffer.unsqueeze(0), [*self._layout.views.values()], self._write_small)
         for gradient in self._large:
             for part in torch.split(gradient, _rows_of_chunk(gradient)):
                 elements = part.reshape(1, -1).to(self._layout.like.dtype)
-                yield CachedPart(elements, [part], partial(_write_part, part))
+                yield ElementChunk(elements, [part], partial(_write_part, part))
 
     def _write_small(self, elements: Tensor) -> None:
         self._layout.buffer.copy_(elements[0])

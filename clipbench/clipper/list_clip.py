@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from clipbench.clipper.gradient_list import CachedPart, GradientList
+from clipbench.clipper.gradient_list import ElementChunk, GradientList
 from clipbench.engine.clipping import places
 from clipbench.engine.clipping.clip import Clip, Clipped, divided_memory, joined_memory
 from clipbench.engine.clipping.measured import Measured
@@ -82,7 +82,7 @@ class ListClip(Clip):
         posts, along, changed = (torch.stack(each, 1) for each in zip(*found, strict=True))
         return {}, places.norm(posts, 2.0, self.exact), along.sum(1), changed.sum(1), memory, None
 
-    def _by_chunks(self, mine: GradientList, weights: Measured, now: Now) -> Iterator[tuple[CachedPart, Tensor]]:
+    def _by_chunks(self, mine: GradientList, weights: Measured, now: Now) -> Iterator[tuple[ElementChunk, Tensor]]:
         """Yield some elements at a time, and what the rule makes of them."""
         for chunk in mine.chunks():
             statistics = dict(self.statistics_of_elements(mine, chunk.elements, weights))
@@ -106,5 +106,5 @@ class ListClip(Clip):
         return low, high
 
 
-def _row_means(chunk: CachedPart) -> Tensor:
+def _row_means(chunk: ElementChunk) -> Tensor:
     return places.row_means({str(number): tensor.unsqueeze(0) for number, tensor in enumerate(chunk.tensors)})

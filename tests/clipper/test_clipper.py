@@ -240,6 +240,23 @@ def test_sparse_gradients_are_refused():
         clipbench.Clipper(embedding, "norm@1.0")()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the compiler
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_has_the_names_of_the_model(whole):
+    """And its gradients are those of the model."""
+    model, plain = model_of(), model_of()
+    compiled = torch.compile(model, backend="eager") if whole else model
+    if not whole:
+        model[2] = torch.compile(model[2], backend="eager")
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    for each in (compiled, plain):
+        each(x).square().sum().backward()
+        clipbench.Clipper(each, "agc@0.01", exclude=["2.bias"])()
+    torch.testing.assert_close(gradients(model), gradients(plain))
+    state = clipbench.Clipper(compiled, "zclip@2.0").state_dict()
+    clipbench.Clipper(plain, "zclip@2.0").load_state_dict(state)
+
+
 @pytest.mark.parametrize("given", [[], nn.Identity(), ["weight"], [("weight", 3)]])
 def test_what_is_no_parameter_is_refused(given):
     with pytest.raises(InputError, match=r"Pass a module, its parameters\(\)"):
@@ -378,7 +395,8 @@ def test_a_clipper_imports_torch_and_nothing_heavy_beside_it():
         "model = torch.nn.Linear(2, 2)\n"
         "model(torch.ones(1, 2)).sum().backward()\n"
         "clipbench.Clipper(model, 'agc@0.01', measure=True)()\n"
-        "heavy = ('mlflow', 'optuna', 'pandas', 'pyarrow', 'scipy', 'sklearn', 'matplotlib', 'typer', 'sqlalchemy')\n"
+        "heavy = ('mlflow', 'optuna', 'pandas', 'pyarrow', 'scipy', 'sklearn', 'matplotlib', 'typer', 'sqlalchemy',\n"
+        "         'torch.distributed.tensor')\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
