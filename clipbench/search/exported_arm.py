@@ -31,7 +31,7 @@ class ExportedArm:
 
     @property
     def is_recommended(self) -> bool:
-        return self.row == use_it.recommended(self.setting)
+        return self.row.arm == answer.answer(self.setting).arm
 
     @property
     def verdict(self) -> str:
@@ -43,7 +43,7 @@ class ExportedArm:
         """A line of Python that says where the code is from."""
         where = f"{self.study}, {self.setting.label}" if self.setting.label else self.study
         verdict = f"; verdict: {self.verdict}" if self.verdict else ""
-        return f"# {where}: {self.row.short}{verdict}"
+        return " ".join(f"# {where}: {self.row.short}{verdict}".split())
 
     @property
     def notes(self) -> Iterator[str]:
