@@ -55,6 +55,7 @@ HOMES = {
     "scipy": ("stats/",),
     "matplotlib": ("reporting/figures/drawing.py",),
     "resvg_py": ("reporting/figures/drawing.py",),
+    "transformers": ("scripts/hugging_face.py",),
     "opacus": ("engine/clipping/privacy.py",),
     "tensorboard": ("logged_norms/event_files.py", "tracking/tensorboard_files.py"),
     "jinja2": ("reporting/formats/html.py",),

@@ -21,16 +21,16 @@ class ClipInfo(NamedTuple):
 
 
 def info_of(measured: Measured, clipped: Clipped | None, measure: bool) -> ClipInfo:
-    """Return the information about gradients that were measured, and what a rule made of them."""
-    norm = measured.norm[0, 0]
-    if clipped is None:  # no rule
-        fired, fraction, post, cosine, keep = (norm.new_zeros(()), norm.new_zeros(()), norm, norm.new_ones(()), None)
+    """Return the information about gradients that were measured, and what a rule made of them; None without a rule."""
+    norm = measured.norm.view(1)
+    if clipped is None:
+        post, fired, fraction, cosine = norm, torch.zeros_like(norm), torch.zeros_like(norm), torch.ones_like(norm)
+        keep = torch.ones_like(fired, dtype=torch.bool)
     else:
-        fired, fraction, post, cosine = (t[0] for t in (clipped.fired, clipped.fraction, clipped.post, clipped.cosine))
-        keep = clipped.keep
-    statistics = torch.stack([norm, post, measured.maximum[0, 0], fired, fraction, cosine]) if measure else None
-    kept = torch.ones_like(fired, dtype=torch.bool) if keep is None else keep[0]
-    return ClipInfo(norm, fired > 0, kept, statistics)
+        post, fired, fraction, cosine = clipped.post, clipped.fired, clipped.fraction, clipped.cosine
+        keep = torch.ones_like(fired, dtype=torch.bool) if clipped.keep is None else clipped.keep
+    statistics = torch.cat([norm, post, measured.maximum.view(1), fired, fraction, cosine]) if measure else None
+    return ClipInfo(norm.view(()), (fired > 0).view(()), keep.view(()), statistics)
 
 
 def nothing_to_clip(device: torch.device, measure: bool) -> ClipInfo:

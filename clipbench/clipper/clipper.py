@@ -14,18 +14,20 @@ from torch.optim import Optimizer
 from clipbench.clipper import after_optimizer
 from clipbench.clipper.chosen_arm import chosen_arm
 from clipbench.clipper.clip_info import ClipInfo, info_of, nothing_to_clip
+from clipbench.clipper.gradient_groups import GradientLists, is_sharded
+from clipbench.clipper.list_clip import ListClip
 from clipbench.clipper.named_parameters import Parameters, check_names, named_parameters
 from clipbench.clipper.rule_memory import extended_memory, initial_memory
 from clipbench.clipper.rule_reading import Rule as WrittenRule
 from clipbench.clipper.rule_reading import read_rule
-from clipbench.clipper.tensor_rows import as_rows, common_type, dense, refuse_nonfinite
+from clipbench.clipper.tensor_rows import as_rows, refuse_nonfinite, refuse_sparse
 from clipbench.clipper.threshold_course import ThresholdCourse
 from clipbench.engine.clipping import lane_order
-from clipbench.engine.clipping.clip import Clip, change_weights
+from clipbench.engine.clipping.clip import change_weights
 from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.rule import Memory, Rule
 from clipbench.engine.clipping.threshold_groups import threshold_groups
-from clipbench.errors import ClipbenchError, InputError, Place
+from clipbench.errors import ClipbenchError, InputError, Place, Unsupported
 
 
 class Clipper:
@@ -68,12 +70,14 @@ class Clipper:
         self._error_if_nonfinite = bool(self.arm.as_dict().get("error_if_nonfinite"))
         self._is_off = lane_order.grouping_key(self.arm) == lane_order.OFF
         self._on_weights = self._rule.on_weights and not self._is_off
-        self._acts_later = self._on_weights or (lane_order.clips_updates(self.arm) and not self._is_off)
-        self._refuses = self._rule.refuses and self._rule.per == "step" and not self._is_off
+        self._needs_weights = "w" in self._rule.plugin.given
+        # Whether the rule changes weights or updates, and whether it may refuse a step: `commit` must then take it.
+        self.acts_after_optimizer = self._on_weights or (lane_order.clips_updates(self.arm) and not self._is_off)
+        self.refuses = self._rule.per == "step" and not self._is_off
         self._step = 0  # the number of steps that were clipped
         self._last: ClipInfo | None = None
         self._memory: Memory = {}
-        self._clipping = Clip(self._rule, (), exact=True)
+        self._clipping = ListClip(self._rule, (), exact=True)
         self._lay_out()
 
     @classmethod
@@ -102,22 +106,25 @@ class Clipper:
         """Whether a step depends on the steps before it, or on their number."""
         return bool(self._rule.init) or not self._course.is_constant
 
-    def __call__(self) -> ClipInfo:
-        """Clip the gradients in place, and return what was done, without waiting for the device."""
-        if self._acts_later:
+    def __call__(self, optimizer: Optimizer | None = None) -> ClipInfo:
+        """Clip the gradients in place, and return what was done, without waiting for the device.
+
+        A threshold that follows the learning rate is read from the optimizer.
+        """
+        if self.acts_after_optimizer:
             what = "weights after the" if self._on_weights else "update of the"
             text = f"{self.arm.arm} acts on the {what} optimizer's step."
             raise ClipbenchError(f"{text} Call `clipper.step(optimizer)` in the place of `optimizer.step()`.")
-        return self._clip(None)
+        return self._clip(optimizer)
 
     def commit(self, optimizer: Optimizer, scaler: GradScaler | None = None) -> ClipInfo:
         """Take the optimizer's step, or leave weights and the optimizer's state as they are if the rule refuses it."""
-        if self._acts_later:
+        if self.acts_after_optimizer:
             return self._step_and_change(optimizer, scaler)
         info, self._last = self._last, None
         if info is None:
             raise ClipbenchError("There is nothing to commit. Call `clipper()` before `clipper.commit(optimizer)`.")
-        if not self._refuses or bool(info.keep):
+        if not self.refuses or bool(info.keep):
             after_optimizer.take_step(optimizer, scaler)
         return info
 
@@ -127,7 +134,7 @@ class Clipper:
         With `update=False`, the scale of `scaler` is left to be updated after the steps of other optimizers.
         """
         after_optimizer.unscale(optimizer, scaler)
-        if not self._acts_later:
+        if not self.acts_after_optimizer:
             self._clip(optimizer)
         info = self.commit(optimizer, scaler)
         if scaler is not None and update:
@@ -168,38 +175,52 @@ class Clipper:
 
     def _lay_out(self) -> None:
         """Group the trained parameters, and make the memory of their places; what is remembered is kept."""
-        shapes = {name: p.shape for name, p in self._parameters.items()}
+        self._shapes = {name: self._parameters[name].shape for name in self._trained}
         groups = threshold_groups(self.arm, self._trained)
         if self._rule.init and not self._is_off:
-            memory = initial_memory(self._rule, self.arm.as_dict(), groups, shapes)
+            memory = initial_memory(self._rule, self.arm.as_dict(), groups, self._shapes)
             if self._memory:
-                memory = extended_memory(self._rule, memory, groups, self._memory, self._clipping.groups, shapes)
+                memory = extended_memory(self._rule, memory, groups, self._memory, self._clipping.groups, self._shapes)
             self._memory = memory
-        self._clipping = Clip(self._rule, groups, exact=True)  # norms as torch's, which are not scaled first
+        self._clipping = ListClip(self._rule, groups, exact=True)
+        self._lists: GradientLists | None = None
 
     def _gradients(self) -> dict[str, Tensor]:
         """Return the gradients by name; parameters that have one only now are trained from now on."""
-        found = {name: dense(name, p.grad) for name, p in self._parameters.items() if p.grad is not None}
-        if found.keys() - set(self._trained):
+        found = {name: gradient for name, p in self._parameters.items() if (gradient := p.grad) is not None}
+        if found.keys() != self._shapes.keys() and found.keys() - self._shapes.keys():
             self._trained = [name for name in self._parameters if name in self._trained or name in found]
             check_names(self.arm, self._trained)
             self._lay_out()
         return found
 
-    def _measured(self, found: Mapping[str, Tensor]) -> Measured:
+    def _lists_for(self, found: Mapping[str, Tensor]) -> GradientLists:
+        """Return the lists into which the gradients are put, where these are and of their type."""
+        if self._lists is None or not self._lists.fit(found):
+            refuse_sparse(found)
+            groups = () if self._is_off else self._clipping.groups
+            weights = self._parameters
+            if self.acts_after_optimizer and is_sharded(weights.values()):
+                text = f"{self.arm.arm} acts after the optimizer, which does not work on distributed parameters."
+                raise Unsupported(text, "Choose a rule on gradients.")
+            self._lists = GradientLists(self._shapes, groups, self._rule, found, weights)
+            self._weight_lists = GradientLists(self._shapes, groups, self._rule, weights, weights)
+            self._memory = {name: value.to(self._lists.like) for name, value in self._memory.items()}
+        return self._lists
+
+    def _measured(self, found: Mapping[str, Tensor], lists: GradientLists) -> Measured:
         """Measure the gradients of all trained parameters; where there is none, it is zero."""
-        first = next(iter(found.values()))
-        zero = torch.zeros((), device=first.device, dtype=common_type(found.values()))
-        rows = as_rows(found, zero)
-        missing = {name: zero.expand(1, *self._parameters[name].shape) for name in self._trained if name not in found}
-        measured = Measured({name: rows[name] if name in rows else missing[name] for name in self._trained}, exact=True)
+        measured = lists.measured(found)
         if self._error_if_nonfinite:
-            refuse_nonfinite(measured.norm[0, 0])
-        self._memory = {name: value.to(zero) for name, value in self._memory.items()}
+            refuse_nonfinite(measured.norm)
         return measured
 
-    def _weights(self, measured: Measured) -> dict[str, Tensor]:
-        return as_rows({name: self._parameters[name] for name in measured.tensors}, measured.norm)
+    def _weights(self) -> Measured:
+        return self._weight_lists.measured({name: self._parameters[name] for name in self._shapes})
+
+    def _rows(self, like: Tensor) -> dict[str, Tensor]:
+        """Return the weights as the engine takes them."""
+        return as_rows({name: self._parameters[name] for name in self._shapes}, like)
 
     def _nothing(self) -> ClipInfo:
         return nothing_to_clip(next(iter(self._parameters.values())).device, self.measure)
@@ -210,18 +231,24 @@ class Clipper:
         if not found:
             self._last = self._nothing()
             return self._last
-        measured, clipped = self._measured(found), None
-        if not self._is_off:
-            now = self._course.now(self._step, measured.norm, optimizer)
-            clipped = self._clipping(measured, Measured(self._weights(measured), exact=True), now, self._memory)
-            self._memory = clipped.memory
+        lists = self._lists_for(found)
+        measured = self._measured(found, lists)
+        norm = measured.norm
+        if self._is_off:
+            info = info_of(measured, None, self.measure)
+        else:
+            now = self._course.now(self._step, norm, optimizer)
+            weights = self._weights() if self._needs_weights else measured  # which are not asked for
+            if self.measure:
+                clipped = self._clipping(measured, weights, now, self._memory)
+                self._memory, info = clipped.memory, info_of(measured, clipped, True)
+            else:
+                done = self._clipping.act(measured, weights, now, self._memory)
+                keep = lists.always if done.keep is None else done.keep
+                self._memory, info = done.memory, ClipInfo(norm.view(()), done.fired, keep)
         self._step += 1
-        self._last = info_of(measured, clipped, self.measure)  # before the gradients, which are measured, are changed
-        new = clipped.tensors if clipped else measured.tensors
-        for name, gradient in found.items():
-            if new[name] is not measured.tensors[name]:
-                gradient.copy_(new[name][0])
-        return self._last
+        self._last = info
+        return info
 
     @torch.no_grad()
     def _step_and_change(self, optimizer: Optimizer, scaler: GradScaler | None) -> ClipInfo:
@@ -230,15 +257,15 @@ class Clipper:
         if not found:
             after_optimizer.take_step(optimizer, scaler)
             return self._nothing()
-        measured = self._measured(found)
+        measured = self._measured(found, self._lists_for(found))
         gradient = info_of(measured, None, self.measure)
         now = self._course.now(self._step, measured.norm, optimizer)
         rates = after_optimizer.learning_rates(optimizer, self._parameters)
-        old = {name: w.clone() for name, w in self._weights(measured).items()}
+        old = {name: w.clone() for name, w in self._rows(measured.norm).items()}
         if not after_optimizer.take_step(optimizer, scaler):
             return gradient
         self._step += 1
-        new = self._weights(measured)
+        new = self._rows(measured.norm)
         if self._on_weights:
             after, changed, self._memory = change_weights(
                 self._rule, self._clipping.groups, new, old, measured.tensors, now, self._memory, exact=True

@@ -31,7 +31,7 @@ def named_parameters(given: Parameters) -> dict[str, Tensor]:
             raise InputError.at(Place("parameters"), f"expected parameters, got {type(pair).__name__}.", EXPECTED)
         if parameter.is_complex():
             raise Unsupported(f"{name} is complex.", "Pass the parameters of real numbers.")
-        if id(parameter) not in seen:
+        if id(parameter) not in seen and parameter.numel():
             seen.add(id(parameter))
             found[name.replace("_orig_mod.", "")] = parameter  # which torch.compile puts into names
     if not found:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from clipbench.engine.clipping.clip import count_places
+from clipbench.engine.clipping.measured import Measured
 from clipbench.engine.clipping.rule import Memory, Rule, initial_state
 from clipbench.engine.clipping.threshold_groups import ThresholdGroup
 
@@ -50,4 +51,5 @@ def _places(rule: Rule, groups: Sequence[ThresholdGroup], shapes: Mapping[str, t
             yield group.names, 1
         else:
             for name in group.names:
-                yield (name,), count_places(rule, {name: torch.empty(1, *shapes[name], device="meta")})
+                tensor = torch.empty(1, *shapes[name], device="meta")
+                yield (name,), count_places(rule, Measured({name: tensor}, exact=True))

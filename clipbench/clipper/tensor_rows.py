@@ -22,12 +22,12 @@ def as_rows(tensors: Tensors, like: Tensor) -> dict[str, Tensor]:
     return {name: t.detach().to(like.device, like.dtype).unsqueeze(0) for name, t in tensors.items()}
 
 
-def dense(name: str, gradient: Tensor) -> Tensor:
-    """Return a gradient that is not sparse."""
-    if gradient.layout != torch.strided:
-        text = f"the gradient of {name} is sparse, which cannot be clipped."
-        raise Unsupported(text, "Write nn.Embedding(..., sparse=False), or leave this parameter out.")
-    return gradient
+def refuse_sparse(gradients: Tensors) -> None:
+    """Raise if a gradient is sparse."""
+    for name, gradient in gradients.items():
+        if gradient.layout != torch.strided:
+            text = f"the gradient of {name} is sparse, which cannot be clipped."
+            raise Unsupported(text, "Write nn.Embedding(..., sparse=False), or leave this parameter out.")
 
 
 def refuse_nonfinite(norm: Tensor) -> None:

@@ -10,7 +10,7 @@ from clipbench.core.trial import AGAINST_LR, FOLLOW_LR, Component
 from clipbench.engine.clipping.rule import Now, Rule, Thresholds
 from clipbench.errors import InputError, Place
 
-WITH_OPTIMIZER = "Call `clipper.step(optimizer)`, which reads the learning rate."
+WITH_OPTIMIZER = "Call `clipper(optimizer)` or `clipper.step(optimizer)`."
 
 
 class ThresholdCourse:

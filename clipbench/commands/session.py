@@ -21,7 +21,7 @@ from clipbench.core.records import Records
 from clipbench.core.trial import digest
 from clipbench.execution import choose_paths
 from clipbench.execution.protocol import ChoosePruned
-from clipbench.execution.script_trials import output_of
+from clipbench.execution.script_output import output_of
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import Store, run_history
@@ -188,6 +188,8 @@ class Session:
         choose_pruned = search.choose_pruned if search else None
         for event in pool.train(chunks, device, choose_pruned=choose_pruned, folder=store.folder):
             self.progress.advance(event.lane_steps)
+            if event.note:
+                self.progress.note(event.note)
             if event.records:
                 store.save(search.tagged(event.records) if search else event.records, event.chunk.stem)
                 if self.settings.tensorboard:

@@ -147,7 +147,9 @@ def option_values(parts: Mapping[str, Sequence[Any]], training: Sequence[Trainin
     for name, found in sections.items():
         for each in found:
             for column, value in Trial(**(first | {name: each}), clip=parts["clip"][0], seed=0).columns().items():
-                if column == "lr" or (column.partition(".")[0] in sections and "." in column):
+                # Without an optimizer, as in a script, `lr` may be an option of another section.
+                short = column == "lr" and value is not None
+                if short or (column.partition(".")[0] in sections and "." in column):
                     values.setdefault(column, {})[f"{value:.6g}" if isinstance(value, float) else str(value)] = None
     return {column: tuple(found) for column, found in values.items()}
 

@@ -257,7 +257,7 @@ class Step:
     def _initial_memory(self, like: Tensor) -> dict[str, Tensor]:
         """Return what the rule remembers of each of its places: [rows, places, ...]."""
         tensors = [{name: like.new_empty(1, *self.shapes[name]) for name in group.names} for group in self.groups]
-        count = sum(count_places(self.rule, each) for each in tensors)
+        count = sum(count_places(self.rule, Measured(each, self.exact)) for each in tensors)
         rows = like.new_empty(max(self.parts, 1), count)
         state = initial_state(self.rule.init, self.trial.clip.as_dict(), rows)
         state |= {"adapted": like.new_ones(())} if self.adaptive else {}

@@ -42,6 +42,7 @@ class Event:
     lane_steps: int = 0
     records: Any = None  # the result: `Records` of training
     error: str = ""
+    note: str = ""  # to show while it goes on
 
 
 # Returns the ids of the trials to prune, for each report in order. A chunk that is trained again reports its epochs

@@ -19,7 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, SPEAKER, ChoosePruned, EpochReport, Event
+from clipbench.execution import script_output
+from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
 
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 RUN = "clipbench.scripts.trial_process:run_trial"
 ATTEMPTS = 2  # of a trial whose process dies
 LOOK_SECONDS = 0.5  # between two looks at the time and the output of trials
-LOGS, SAVED = "logs", "checkpoints"  # folders beside the records
-# A longer output is cut in the middle: its first and its last parts are kept.
-MOST_OUTPUT, KEPT_OUTPUT = 20_000_000, 1_000_000
-LAST_LINES, LONGEST_LINE = 3, 200  # of the output, in the error of a process that dies
+SILENT_SECONDS = 600.0  # without a step, after which a trial is named
+SAVED = "checkpoints"  # folder beside the records
 SCRIPT_NAME = "clipbench script"
 
 
@@ -48,6 +47,8 @@ class _Process:
     seconds: float = 0.0  # with a worker, before that
     progress: int = 0  # reported units of the trial's progress
     steps: int = 0
+    heard: float = field(default_factory=time.monotonic)  # when it last said something
+    is_told: bool = False  # that it says nothing
 
     @property
     def used(self) -> float:
@@ -56,8 +57,9 @@ class _Process:
     def stop(self) -> None:
         """End the process and all that it has started."""
         self.connection.close()
-        with suppress(OSError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        with suppress(OSError):  # it has no group of its own yet
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
         self.process.join()
 
@@ -127,11 +129,14 @@ class ScriptTrials:
     def _start(self, coming: deque[Chunk], device: str, is_judged: bool) -> None:
         """Give every free worker to a trial: first to those that have begun, then to the next of their chunks."""
         while self._free:
-            answered = next((group for group in self._groups if group.answered), None)
+            answered = [(group, each) for group in self._groups for each in group.answered]
+            # On a GPU, a process stays where it is.
+            able = (pair for pair in answered if device == "cpu" or pair[1][0].place in self._free)
             waiting = next((group for group in self._groups if group.waiting), None)
-            if answered:
-                process, pruned = answered.answered.popleft()
-                self._take(answered, process)
+            if found := next(able, None):
+                group, (process, pruned) = found
+                group.answered.remove(found[1])
+                self._take(group, process)
                 with suppress(OSError):
                     process.connection.send(pruned)
             elif waiting:
@@ -151,18 +156,20 @@ class ScriptTrials:
     def _run(self, group: _Group, chunk: Chunk, device: str, is_judged: bool) -> None:
         trial = chunk.trials[0]
         place = self._free[0]
-        log = output_of(self._folder, trial.id)
-        saved = self._folder / SAVED / f"{trial.id}.pt"
+        log = script_output.output_of(self._folder, trial.id)
         ours, theirs = self._context.Pipe()
-        arguments = (theirs, (trial, device, place, log, saved, is_judged))
+        arguments = (theirs, (trial, device, place, log, self._saved(trial.id), is_judged))
         process = self._context.Process(target=_run_trial, args=arguments, name=SCRIPT_NAME, daemon=True)
         process.start()
         theirs.close()
         self._take(group, _Process(chunk, process, ours, place, log))
 
+    def _saved(self, trial: str) -> Path:
+        return self._folder / SAVED / f"{trial}.pt"
+
     def _take(self, group: _Group, process: _Process) -> None:
         process.place = self._free.pop(self._free.index(process.place) if process.place in self._free else 0)
-        process.since = time.monotonic()
+        process.since = process.heard = time.monotonic()
         group.running.append(process)
 
     def _release(self, group: _Group, process: _Process) -> None:
@@ -174,6 +181,7 @@ class ScriptTrials:
 
     def _listen(self, group: _Group, process: _Process) -> Iterator[Event]:
         chunk, trial = process.chunk, process.chunk.trials[0].id
+        process.heard = time.monotonic()
         try:
             kind, content = process.connection.recv()
         except (EOFError, OSError):
@@ -196,8 +204,8 @@ class ScriptTrials:
             if kind == DONE:
                 self._steps.append(len(content.steps["step"]))
                 self._ended(group, trial, str(content.records["status"][0]))
-                (self._folder / SAVED / f"{trial}.pt").unlink(missing_ok=True)
                 yield Event(chunk, lane_steps=rest, records=content)
+                self._saved(trial).unlink(missing_ok=True)  # once its records are kept
             else:
                 self._ended(group, trial, FAILED)
                 yield Event(chunk, lane_steps=rest, error=str(content))
@@ -230,9 +238,15 @@ class ScriptTrials:
             group.blocked = []
 
     def _look(self, group: _Group, process: _Process) -> Iterator[Event]:
-        """End a trial that takes too long, and cut an output that is too long."""
-        _cut(process.log)
-        script = process.chunk.trials[0].script
+        """End a trial that takes too long, cut an output that is too long, and say once that a trial takes no steps."""
+        script_output.cut(process.log)
+        trial = process.chunk.trials[0]
+        script = trial.script
+        silence = time.monotonic() - process.heard
+        if silence > SILENT_SECONDS and not process.is_told:
+            process.is_told = True
+            text = f"{trial.arm} seed {trial.seed} has taken no step for {silence / 60:.0f} minutes."
+            yield Event(process.chunk, note=f"{text} Its output: {process.log}. train.timeout limits its time.")
         limit = dict(script.aside).get("timeout") if script else None
         if isinstance(limit, int | float) and process.used > limit:
             yield from self._failed(group, process, f"main takes longer than train.timeout, {limit:g} s")
@@ -255,42 +269,9 @@ class ScriptTrials:
         process.stop()
         self._ended(group, process.chunk.trials[0].id, FAILED)
         rest = process.chunk.lane_steps - process.progress
-        yield Event(process.chunk, lane_steps=rest, error=f"{error}. {_last_lines(process.log)}")
-
-
-def output_of(folder: Path, trial: str) -> Path:
-    """Return the file of what the script of a trial prints."""
-    return folder / LOGS / f"{trial}.txt"
+        yield Event(process.chunk, lane_steps=rest, error=f"{error}. {script_output.last_lines(process.log)}")
 
 
 def _run_trial(connection: Connection, task: tuple[Any, ...]) -> None:
     module, _, function = RUN.partition(":")
     getattr(importlib.import_module(module), function)(connection, *task)
-
-
-def _last_lines(log: Path) -> str:
-    """Return the last lines of an output as a sentence."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4000))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        lines = []
-    own = [line[:LONGEST_LINE] for line in lines if not line.startswith(f"{SPEAKER}: ")][-LAST_LINES:]
-    return f"Its last lines: {' | '.join(own)}." if own else "It has printed nothing."
-
-
-def _cut(log: Path) -> None:
-    """Keep the first and the last part of a long output. The script appends to the file, at whatever length it has."""
-    try:
-        size = log.stat().st_size
-        if size <= MOST_OUTPUT:
-            return
-        with log.open("r+b") as file:
-            file.seek(size - KEPT_OUTPUT)
-            last = file.read()
-            file.seek(KEPT_OUTPUT)
-            file.write(f"\n... {size - 2 * KEPT_OUTPUT:,} bytes of output left out ...\n".encode() + last)
-            file.truncate()
-    except OSError:
-        return

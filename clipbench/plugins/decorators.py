@@ -32,6 +32,7 @@ def strategy(
     largest: float | None = None,
     at_zero: str = "all gradients become zero",
     init: Mapping[str, Any] | None = None,
+    clamps: bool = False,
     quiet: tuple[str, ...] = (),
     elsewhere: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
@@ -66,6 +67,8 @@ def strategy(
     init
         The initial state: for each name a number per place, or (size, number) for a window of numbers. The rule gets
         it as `state` and returns the new state after its other results.
+    clamps
+        Whether the rule clamps every element to the same two bounds: what it makes of -inf and inf.
     quiet
         Options that are no part of labels and trial ids at their default, so that an option can be added without
         training anything anew.

@@ -39,13 +39,13 @@ class AttachedPair:
         """Clip the gradient; return None for a rule that acts after the optimizer."""
         if self._is_clipped:
             raise ScriptError(f"the gradient{self._of} was clipped twice. Call clip.commit(loss) after clip.apply().")
-        if all(p.grad is None for group in self.optimizer.param_groups for p in group["params"]):
+        if not self._has_gradient:
             raise ScriptError(
                 f"no parameter{self._of} has a gradient: there was no loss.backward() since the last step, or "
                 "clip.step was called twice."
             )
         self._is_clipped = True
-        self._info = None if self.clipper._acts_later else self.clipper._clip(self.optimizer)
+        self._info = None if self.clipper.acts_after_optimizer else self.clipper(self.optimizer)
         return self._info
 
     def commit(self) -> ClipInfo:
@@ -69,19 +69,23 @@ class AttachedPair:
             return bool(torch.stack([value.to(found[0]) for value in found]).isfinite().all()) if found else True
 
     @property
+    def _has_gradient(self) -> bool:
+        return any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"])
+
+    @property
     def _of(self) -> str:
         return f" of {self.name}" if self.name else ""
 
     def _before_step(self, *_: Any) -> None:
         """Check a step of the optimizer that clip.step has not taken."""
-        if self._is_stepping:
+        if self._is_stepping or not self._has_gradient:  # without a gradient, a step changes nothing
             return
         if not self._is_clipped:
             raise ScriptError(
                 f"optimizer.step(){self._of} was called with a gradient that is not clipped. Call clip.step(loss) in "
                 "its place, or clip.apply() before it and clip.commit(loss) after it."
             )
-        if self.clipper._acts_later or self.clipper._refuses:
+        if self.clipper.acts_after_optimizer or self.clipper.refuses:
             raise ScriptError(
                 f"{self.clipper.arm.arm} decides about the optimizer's step, which clip.commit(loss) must take: remove "
                 "optimizer.step()."

@@ -100,7 +100,8 @@ class _Messages:
 
 def _prepare(task: TrialTask, messages: _Messages) -> None:
     """Give the script a group of processes, a file for what it prints, and its limits."""
-    os.setsid()
+    if hasattr(os, "setsid"):
+        os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from clipbench import datasets, engine
+from clipbench.clipper import list_layout
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine import step
@@ -36,7 +37,7 @@ def arms() -> dict[str, Component]:
     found = dict(ARMS)
     for name, arm in ARMS.items():
         if name == arm.name and arm.as_dict().get("per") in PLACES and RULES[name].clips:
-            for per in set(PLACES) - {arm["per"]}:
+            for per in sorted(set(PLACES) - {arm["per"]}):
                 options = arm.as_dict() | {"per": per}
                 found.setdefault(f"{name} per {per}", C(name, **options))
     return found
@@ -82,8 +83,11 @@ def trained() -> Records:
     return engine.train([trial_of(arm, "cnn") for arm in EVERY.values()])
 
 
+@pytest.mark.parametrize("small", [list_layout.SMALL, 10], ids=["small", "large"])
 @pytest.mark.parametrize("name", EVERY)
-def test_a_rule_in_a_loop_is_what_it_is_in_the_engine(name, trained):
+def test_a_rule_in_a_loop_is_what_it_is_in_the_engine(name, small, trained, monkeypatch):
+    """Tensors that are put into a buffer, and, with a lower limit, those that are not."""
+    monkeypatch.setattr(list_layout, "SMALL", small)
     trial = trial_of(EVERY[name], "cnn")
     mine = trained.steps["id"] == trial.id
     loop = ClipperLoop(trial)

@@ -134,6 +134,22 @@ def test_at_its_loose_threshold_a_rule_does_nothing_bit_for_bit(name, drawn):
     assert torch.equal(carry_out(rule, g, loose), g)
 
 
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.facts["clamps"]])
+@settings(max_examples=60)
+@given(drawn=lanes)
+def test_a_rule_that_clamps_does_so_to_what_it_makes_of_infinity(name, drawn):
+    rule = RULES[name]
+    g, c = tensors(drawn, rule)
+    assert rule.facts["per"] == "element" and not rule.facts["init"]
+    given = {"g": g, "new": g, "model_m": g.abs().amax(1, keepdim=True)}
+    given = {argument: given[argument] for argument in rule.given}
+    bounds = given | {"new" if "new" in given else "g": torch.tensor([[-math.inf, math.inf]]).repeat(len(g), 1)}
+    low, high = rule.function(**bounds, threshold=c).unbind(1)
+    assert torch.equal(
+        rule.function(**given, threshold=c), torch.stack([x.clamp(a, b) for x, a, b in zip(g, low, high, strict=True)])
+    )
+
+
 @pytest.mark.parametrize("name", LIMITED)
 def test_threshold_zero_clips_everything_away(name):
     g = torch.tensor([[1e-12, 1.0, 1e12]])

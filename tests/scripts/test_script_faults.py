@@ -7,6 +7,7 @@ import time
 import pandas as pd
 import pytest
 
+from clipbench.execution import script_trials
 from tests.cli_helpers import invoke, processes, started, until
 from tests.scripts.helpers import write_script
 
@@ -19,7 +20,7 @@ FAULTS = {
     "own step": "faulty_script.py:30: optimizer.step() was called with a gradient that is not clipped. Call "
     "clip.step(loss) in its place",
     "raises": "faulty_script.py:51: RuntimeError: the cat sat on the keyboard.",
-    "hangs": "main takes longer than train.timeout, 6 s. Its last lines: this is none of seed 0: hangs.",
+    "hangs": "main takes longer than train.timeout, 15 s. Its last lines: this is none of seed 0: hangs.",
     "exits": "faulty_script.py:55: main called exit(3). Return the measures instead.",
     "dies": "the process of the script ended with exit code 7, 2 times. Its last lines: about to die",
     "killed": "the process of the script was killed by signal 9, 2 times.",
@@ -38,8 +39,10 @@ def tried(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     how = [*FAULTS, *GOOD]
     random.Random(0).shuffle(how)
-    path = write_script(folder, "faulty_script.py", train={"how": how, "timeout": "6s", "memory": "1GB"})
-    said = invoke("run", path, "--results", folder / "results", "--no-mlflow")
+    path = write_script(folder, "faulty_script.py", train={"how": how, "timeout": "15s", "memory": "1GB"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script_trials, "SILENT_SECONDS", 3.0)
+        said = invoke("run", path, "--results", folder / "results", "--no-mlflow")
     records = pd.read_parquet(folder / "results" / "script" / "records").set_index("train.how")
     return said, records, folder / "results" / "script"
 
@@ -50,6 +53,12 @@ def test_what_goes_wrong_is_said_with_its_line(tried, how):
     assert records.loc[how, "status"] == "failed"
     assert FAULTS[how] in records.loc[how, "error"]
     assert FAULTS[how] in said.stderr
+
+
+def test_a_trial_that_takes_no_steps_is_named_while_it_hangs(tried):
+    said, records, folder = tried
+    output = folder / "logs" / f"{records.loc['hangs', 'id']}.txt"
+    assert f"none seed 0 has taken no step for 0 minutes. Its output: {output}." in " ".join(said.stderr.split())
 
 
 def test_the_other_trials_go_on(tried):

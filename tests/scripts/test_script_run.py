@@ -143,3 +143,10 @@ def test_a_search_says_which_measure_the_script_lacks(tmp_path):
         "the search needs val/accuracy, and the script measured val/loss, test/loss, test/bleu"
         in said.stderr.replace("\n", " ")
     )
+
+
+def test_a_claim_names_an_argument_of_the_script_by_its_own_name(tmp_path):
+    claims = [{"says": "a high rate is better", "expect": "none[lr=0.1] > none[lr=0.01]"}]
+    path = write_script(tmp_path, train={"lr": [0.01, 0.1]}, seeds=2, claims=claims)
+    report = json.loads(train(path, tmp_path / "results", "--json").stdout)["report"]
+    assert report["claims"][0]["verdict"] != "untestable"

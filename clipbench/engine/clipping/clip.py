@@ -44,7 +44,7 @@ class Clip:
         if rule.per == "step":
             return self._kept(measured, weights, now, memory)
         change = self._elements if rule.per == "element" else self._scaled
-        memories = divided_memory(rule, memory, measured.tensors, self.groups)
+        memories = divided_memory(rule, memory, measured, self.groups)
         before = measured.norm[:, 0]
         found = [
             change(measured.of(group.names), measured, weights.of(group.names), group.now(now), part)
@@ -55,8 +55,9 @@ class Clip:
             news, posts, alongs, changes, parts, _ = zip(*found, strict=True)
             new, memory = {name: t for tensors in news for name, t in tensors.items()}, joined_memory(parts)
             post, along, changed = places.norm(torch.stack(posts, 1), 2.0, self.exact), sum(alongs), sum(changes)
-        if len(new) < len(measured.tensors):
-            rest = measured.rest(list(new))
+        names = [name for group in self.groups for name in group.names]
+        if len(names) < len(measured.names):
+            rest = measured.rest(names)
             post = places.norm(torch.stack([post, rest], 1), 2.0, self.exact)
             along = along + rest * (rest / before)
         if fired is None:
@@ -66,8 +67,7 @@ class Clip:
             cosine = torch.where((before > 0) & (post > 0), along / post, nothing)
         else:
             fraction, cosine = fired, along
-        tensors = {name: new.get(name, t) for name, t in measured.tensors.items()}
-        return Clipped(tensors, post, fired, fraction, cosine, None, memory)
+        return Clipped(measured.merged(new), post, fired, fraction, cosine, None, memory)
 
     def _scaled(self, mine: Measured, whole: Measured, weights: Measured, now: Now, memory: Memory) -> Any:
         """Multiply every place by its coefficient."""
@@ -88,9 +88,7 @@ class Clip:
         """Replace every element."""
         old, before = mine.elements, whole.norm
         new, memory = self.rule(self.statistics_of_elements(mine, old, weights), now, memory)
-        along = mine.total(new * (old / before))
-        changed = mine.total((new != old).to(old.dtype))
-        post = mine.norm_of(new)
+        along, changed, post = mine.dot(new, old / before), mine.count_changed(new, old), mine.norm_of(new)
         return mine.replaced(new), post, along, changed, memory, None
 
     def _kept(self, whole: Measured, weights: Measured, now: Now, memory: Memory) -> Clipped:
@@ -101,7 +99,7 @@ class Clip:
         refused = (~keep).to(before.dtype)
         post = torch.where(keep, before, 0.0)
         cosine = torch.where(keep, 1.0, (before == 0).to(before.dtype))
-        return Clipped(whole.tensors, post, refused, refused, cosine, keep, memory)
+        return Clipped(whole.merged({}), post, refused, refused, cosine, keep, memory)
 
     def statistics_of_places(self, mine: Measured, weights: Measured) -> Statistics:
         """Return what a rule on norms may ask for."""
@@ -130,20 +128,18 @@ class Clip:
         }
 
 
-def count_places(rule: Rule, tensors: Tensors) -> int:
+def count_places(rule: Rule, measured: Measured) -> int:
     """Return the number of places of each of which a rule has a memory."""
     if rule.per in ("step", "model"):
         return 1
-    if rule.per == "element":
-        return sum(tensor[0].numel() for tensor in tensors.values())
-    return len(places.sizes(tensors, rule.per))
+    return measured.size if rule.per == "element" else len(measured.sizes(rule.per))
 
 
-def divided_memory(rule: Rule, memory: Memory, tensors: Tensors, groups: Sequence[ThresholdGroup]) -> list[Memory]:
+def divided_memory(rule: Rule, memory: Memory, measured: Measured, groups: Sequence[ThresholdGroup]) -> list[Memory]:
     """Return the memory of each group of tensors."""
     if len(groups) == 1 or not memory:
         return [memory] * len(groups)
-    counts = [count_places(rule, places.chosen(tensors, group.names)) for group in groups]
+    counts = [count_places(rule, measured.of(group.names)) for group in groups]
     parts = {name: torch.split(value, counts, dim=1) for name, value in memory.items()}
     return [{name: part[number] for name, part in parts.items()} for number in range(len(groups))]
 
@@ -164,7 +160,7 @@ def change_weights(
     exact: bool,
 ) -> tuple[dict[str, Tensor], Tensor, Memory]:
     """Apply a rule to weights [1, *shape]: return all of them, the number of changed elements, and the new memory."""
-    memories = divided_memory(rule, memory, params, groups)
+    memories = divided_memory(rule, memory, Measured(params, exact), groups)
     found = [
         _change_group(rule, group.names, params, old, grads, group.now(now), part, exact)
         for group, part in zip(groups, memories, strict=True)

@@ -46,6 +46,10 @@ class Measured:
         return self._maxima.amax(1, keepdim=True)
 
     @property
+    def names(self) -> Collection[str]:
+        return self.tensors.keys()
+
+    @property
     def elements(self) -> Tensor:
         """All elements in one matrix: [rows, elements]."""
         return places.joined(self.tensors)
@@ -82,13 +86,21 @@ class Measured:
         """Return the tensors with these elements, [rows, elements]."""
         return places.separated(elements, self.tensors)
 
+    def merged(self, changed: Tensors) -> Tensors:
+        """Return all tensors, some of which have been changed."""
+        return {name: changed.get(name, t) for name, t in self.tensors.items()}
+
     def norm_of(self, elements: Tensor) -> Tensor:
         """Return the 2-norm of elements in the order of `elements`: [rows]."""
         return places.norm(elements, 2.0, self.exact)
 
-    def total(self, numbers: Tensor) -> Tensor:
-        """Return the sum of numbers of elements in the order of `elements`: [rows]."""
-        return numbers.sum(1)
+    def dot(self, new: Tensor, old: Tensor) -> Tensor:
+        """Return the product of two vectors in the order of `elements`: [rows]."""
+        return (new * old).sum(1)
+
+    def count_changed(self, new: Tensor, old: Tensor) -> Tensor:
+        """Return how many elements differ, in the order of `elements`: [rows]."""
+        return (new != old).to(new.dtype).sum(1)
 
     def of(self, names: Sequence[str]) -> Measured:
         """Return the same of some of the tensors."""

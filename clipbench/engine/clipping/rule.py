@@ -38,6 +38,7 @@ class Rule:
         self.on_weights = self.plugin.facts.get("on") == "weights"
         self.p = float(self._options.get("p", 2.0))
         self.refuses = bool(self.plugin.facts.get("refuses", False))
+        self.clamps = bool(self.plugin.facts.get("clamps", False))
         self.init: Mapping[str, Any] = self.plugin.facts.get("init") or {}
         self._can_be_off = self.plugin.facts.get("loose") is None  # in a warmup: no threshold would do nothing
 

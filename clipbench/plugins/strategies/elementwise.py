@@ -20,6 +20,7 @@ NotNegative = Annotated[float, Ge(0)]
     search=(1e-4, 1e0),
     loose=math.inf,
     instead=("lower", "upper"),
+    clamps=True,
     elsewhere={
         "torch": "torch.nn.utils.clip_grad_value_({parameters}, {threshold})",
         "lightning": 'gradient_clip_val={threshold}, gradient_clip_algorithm="value"',
@@ -48,7 +49,7 @@ def zero(g: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(g.abs() <= threshold, g, 0.0)
 
 
-@strategy(per="element", search=(1e-4, 1e0), loose=math.inf)
+@strategy(per="element", search=(1e-4, 1e0), loose=math.inf, clamps=True)
 def one_sided(g: Tensor, threshold: Tensor) -> Tensor:
     """Bound every element from above only.
 
@@ -66,7 +67,7 @@ def sign_step(g: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(g.abs() > threshold, threshold * g.sign(), 0.0)
 
 
-@strategy(per="element", search=(1e-2, 1e0), loose=1.0)
+@strategy(per="element", search=(1e-2, 1e0), loose=1.0, clamps=True)
 def relative(g: Tensor, model_m: Tensor, threshold: Tensor) -> Tensor:
     """Clamp every element to the fraction `threshold` of the largest absolute element of the model.
 

@@ -14,7 +14,7 @@ from clipbench.plugins.decorators import strategy
 Eps = Annotated[float, Ge(0)]
 
 
-@strategy(per="element", on="weights", search=(1e-3, 1e1), loose=math.inf)
+@strategy(per="element", on="weights", search=(1e-3, 1e1), loose=math.inf, clamps=True)
 def weight_clamp(new: Tensor, threshold: Tensor) -> Tensor:
     """Clamp every weight to [-threshold, threshold] after the optimizer's step.
 
