@@ -15,7 +15,7 @@ OPTIONAL = {
     "ray": "training on a cluster",
     "datasets": "data from Hugging Face",
     "opacus": "epsilon of arms with noise",
-    "tensorboard": "gradient norms in event files",
+    "tensorboard": "event files, read and written",
 }
 
 

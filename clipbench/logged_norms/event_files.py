@@ -1,4 +1,4 @@
-"""Scalars in the event files of TensorBoard. The only module that imports `tensorboard`."""
+"""Scalars in the event files of TensorBoard, which `tensorboard` reads without TensorFlow."""
 
 from __future__ import annotations
 

@@ -36,11 +36,11 @@ def read_mlflow_run(id: str, uri: str) -> LoggedRun:
     if file and not file.exists():  # MLflow would create it
         remedy = "Name the database or server with `--tracking-uri`, or in MLFLOW_TRACKING_URI."
         raise InputError.at(place, f"there is no MLflow database {file}.", remedy)
-    with _blaming(place):
+    with _as_input_error(place):
         run = find_run(uri, id, REMEDY)
 
     def read(column: str) -> list[Series]:
-        with _blaming(place):
+        with _as_input_error(place):
             points = metric_history(uri, id, column, REMEDY)
         steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
         values[np.abs(values) >= LARGEST] = np.inf
@@ -51,7 +51,7 @@ def read_mlflow_run(id: str, uri: str) -> LoggedRun:
 
 
 @contextmanager
-def _blaming(place: Place) -> Iterator[None]:
+def _as_input_error(place: Place) -> Iterator[None]:
     try:
         yield
     except ClipbenchError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +58,11 @@ def read_parquet(path: Path) -> LoggedRun:
     import pandas as pd
 
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(path, dtype_backend="pyarrow")  # which tells a missing number from one that is NaN
     except (OSError, ValueError) as error:
         raise InputError.at(Place(str(path)), f"cannot be read as Parquet: {error}.") from error
-    return run_of_table(str(path), {str(name): _cells(frame[name]) for name in frame})
-
-
-def _cells(column: Any) -> Sequence[Any]:
-    """Return the cells as Python values, None where one is missing: Parquet files of pandas have no other NaN."""
-    values: Sequence[Any] = column.astype(object).where(column.notna(), None).to_list()
-    return values
+    table = {str(name): [None if cell is pd.NA else cell for cell in frame[name]] for name in frame}
+    return run_of_table(str(path), table)
 
 
 def _of_columns(path: Path, document: dict[str, list[Any]]) -> dict[str, list[Any]]:

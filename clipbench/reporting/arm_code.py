@@ -58,17 +58,34 @@ ADAPTED = {
     "lightning": (
         "from lightning.pytorch import Trainer",
         "",
-        "from clipbench.adapters.lightning import LightningClipping",
+        "from clipbench.adapters import LightningClip",
         "",
-        "trainer = Trainer(callbacks=[LightningClipping({})])",
+        "trainer = Trainer(callbacks=[LightningClip({})])",
     ),
     "transformers": (
         "from transformers import Trainer, TrainingArguments",
         "",
-        "from clipbench.adapters.transformers import TransformersClipping",
+        "from clipbench.adapters import TrainerClip",
         "",
-        'arguments = TrainingArguments(output_dir="output", max_grad_norm=0.0)',
-        "trainer = Trainer(model, arguments, train_dataset=data, callbacks=[TransformersClipping({})])",
+        'arguments = TrainingArguments(output_dir="output", max_grad_norm=0.0)  # the callback clips',
+        "trainer = Trainer(model, arguments, train_dataset=data, callbacks=[TrainerClip({})])",
+    ),
+}
+# By clipbench's rules that act on updates or weights, where the library takes the optimizer's steps.
+WRAPPED = {
+    "lightning": (
+        "from clipbench.adapters import ClippedOptimizer",
+        "",
+        "optimizer = ClippedOptimizer(optimizer, model, {})  # for `configure_optimizers` to return",
+    ),
+    "transformers": (
+        "from transformers import Trainer, TrainingArguments",
+        "",
+        "from clipbench.adapters import ClippedOptimizer",
+        "",
+        'arguments = TrainingArguments(output_dir="output", max_grad_norm=0.0)  # the optimizer clips',
+        "optimizer = ClippedOptimizer(optimizer, model, {})",
+        "trainer = Trainer(model, arguments, train_dataset=data, optimizers=(optimizer, scheduler))",
     ),
 }
 OF_PARTS = ("scope", "noise", "delta", "adapt")  # options that need the gradients of parts of a batch
@@ -112,8 +129,11 @@ class CodedArm:
             return ArmCode(library, why_not=f"{text}, which {TITLES[library]} does not have.", remedy=remedy)
         if own := self._own(library):
             return ArmCode(library, tuple(_filled(OWN[library], own)))
+        if self._acts_after_step and library in WRAPPED:
+            return ArmCode(library, tuple(_filled(WRAPPED[library], self._arguments)), is_adapted=True)
         if library in ADAPTED:
-            return ArmCode(library, tuple(_filled(ADAPTED[library], self._arguments)), is_adapted=True)
+            arguments = self._arguments if library == CLIPPER else json.dumps(self.arm)  # trainers know their steps
+            return ArmCode(library, tuple(_filled(ADAPTED[library], arguments)), is_adapted=True)
         text = f"{TITLES[library]} has nothing that does what {self.arm} does."
         return ArmCode(library, why_not=text, remedy=f"`--to {CLIPPER}` has every rule, in PyTorch.")
 
@@ -129,6 +149,11 @@ class CodedArm:
     def _plugin(self) -> Plugin | None:
         """The rule, if it is built in."""
         return registry.catalogue("strategy").get(self._label.name)
+
+    @property
+    def _acts_after_step(self) -> bool:
+        """Whether the rule changes updates or weights, as far as is known of it."""
+        return "after" in self._label.options or bool(self._plugin and self._plugin.facts["on"] == "weights")
 
     @property
     def _arguments(self) -> str:

@@ -31,7 +31,7 @@ class ExportedArm:
 
     @property
     def is_recommended(self) -> bool:
-        return self.row == use_it.recommended(self.setting)
+        return self.row.arm == answer.answer(self.setting).arm
 
     @property
     def verdict(self) -> str:
@@ -43,7 +43,7 @@ class ExportedArm:
         """A line of Python that says where the code is from."""
         where = f"{self.study}, {self.setting.label}" if self.setting.label else self.study
         verdict = f"; verdict: {self.verdict}" if self.verdict else ""
-        return f"# {where}: {self.row.short}{verdict}"
+        return " ".join(f"# {where}: {self.row.short}{verdict}".split())
 
     @property
     def notes(self) -> Iterator[str]:
@@ -93,17 +93,24 @@ def _setting(settings: Sequence[Setting], label: str | None, place: Place) -> Se
             text = f"there are {len(settings)} settings: {'; '.join(labels)}."
             raise InputError.at(place, text, f"Name one: `--setting '{labels[0]}'`.")
         return settings[0]
-    wanted = _parts(label)
     found = [each for each, known in zip(settings, labels, strict=True) if label == known]
-    found = found or [each for each, known in zip(settings, labels, strict=True) if wanted <= _parts(known)]
+    found = found or [each for each, known in zip(settings, labels, strict=True) if _is_part(label, known)]
     if len(found) != 1:
         text = f"{'several settings are' if found else 'no setting is'} called {label!r}."
         raise InputError.at(Place("--setting"), text, f"Known: {'; '.join(labels)}.")
     return found[0]
 
 
-def _parts(label: str) -> set[str]:
-    return {part.strip() for part in label.split(",")}
+def _is_part(wanted: str, label: str) -> bool:
+    """Whether a label has all parts that are wanted."""
+    known = [_part(each) for each in label.split(",")]
+    return all(_part(each) in known for each in wanted.split(","))
+
+
+def _part(text: str) -> tuple[str, str]:
+    """Return the name and the value of a part of a label; `lr=0.1` may stand for `train.lr=0.1`."""
+    name, _, value = text.strip().partition("=")
+    return name.rpartition(".")[2], value
 
 
 def _of_strategy(setting: Setting, strategy: str, place: Place) -> ArmResult:

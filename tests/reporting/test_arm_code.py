@@ -135,10 +135,19 @@ def test_options_that_a_library_lacks_are_left_to_clipbench():
         assert "`--to clipper` has every rule" in arm.code(OPTAX).remedy
 
 
-def test_a_schedule_needs_the_number_of_steps():
+def test_a_schedule_needs_the_number_of_steps_which_trainers_know():
     for schedule, steps in (("cosine(final=0.1)", ", steps=steps"), ("follow_lr", "")):
         label = f"norm(schedule={schedule})"
-        assert f'(model, "{label}@1.0"{steps})' in CodedArm(f"{label}@1.0", label, 1.0).code(CLIPPER).text
+        arm = CodedArm(f"{label}@1.0", label, 1.0)
+        assert f'(model, "{label}@1.0"{steps})' in arm.code(CLIPPER).text
+        assert f'LightningClip("{label}@1.0")' in arm.code("lightning").text
+
+
+@pytest.mark.parametrize("label", ["max_norm", "norm(after=optimizer)"])
+def test_a_rule_that_acts_after_the_step_wraps_the_optimizer_of_a_trainer(label):
+    for library in ("lightning", "transformers"):
+        code = CodedArm(f"{label}@1.0", label, 1.0).code(library)
+        assert f'optimizer = ClippedOptimizer(optimizer, model, "{label}@1.0")' in code.text and code.is_adapted
 
 
 def test_clipping_per_example_has_no_code_and_names_opacus():
