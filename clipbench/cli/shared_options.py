@@ -76,9 +76,10 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
         with uninterrupted():
             from clipbench import config
             from clipbench.commands.progress import make_progress
+            from clipbench.config.script_section import seems_script
             from clipbench.execution import worker_pool
 
-        worker_pool.start_importing()
+        worker_pool.start_importing(seems_script(given["experiment"]))
         config.check_early(given["experiment"], given["sets"] or (), given["seeds"])
         with make_progress(quiet=given["quiet"]) as progress:
             progress.phase("Planning")  # before the imports, which take longer
