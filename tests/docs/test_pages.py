@@ -33,8 +33,8 @@ def options_of(command):
 
 
 OPTIONS = {option for command in COMMANDS.values() for option in options_of(command)}
-# Options that are not of a command: of the program itself, and of pip and `mlflow ui`.
-OTHERS = {"--version", "--install-completion", "--show-completion", "--index-url", "--port"}
+# Options that are not of a command: of the program itself, of scripts that run alone, of pip and `mlflow ui`.
+OTHERS = {"--clip", "--seed", "--version", "--install-completion", "--show-completion", "--index-url", "--port"}
 
 
 def typed():
