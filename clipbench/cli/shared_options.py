@@ -79,11 +79,13 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
         with uninterrupted():
             from clipbench import config
             from clipbench.commands.progress import make_progress
+            from clipbench.config.script_section import seems_script
             from clipbench.execution import worker_pool
 
-        worker_pool.start_importing()
-        if given["experiment"] is not None and given.get("source") is None:  # a pilot may read a log
-            config.check_early(given["experiment"], given["sets"] or (), given["seeds"])
+        experiment = given["experiment"] if given.get("source") is None else None  # a pilot may read a log
+        worker_pool.start_importing(experiment is not None and seems_script(experiment))
+        if experiment is not None:
+            config.check_early(experiment, given["sets"] or (), given["seeds"])
         with make_progress(quiet=given["quiet"]) as progress:
             progress.phase("Planning")  # before the imports, which take longer
             options = _training_options(**{name: given.pop(name) for name in shared}, progress=progress)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from clipbench.config.components import Choice, read_choices
 from clipbench.config.yaml_nodes import Node
@@ -17,6 +19,14 @@ REPLACED = ("data", "model", "optimizer")  # sections that a script has no use f
 def is_script(section: Node | None) -> bool:
     """Whether a `train` section names a script."""
     return section is not None and isinstance(section.value, dict) and KIND in section.value
+
+
+def seems_script(path: str | Path) -> bool:
+    """Whether a file seems to be the experiment of a script, before it is read: it only decides what is imported."""
+    try:
+        return re.search(rf"\b{KIND}[\"']?\s*:", Path(path).read_text(encoding="utf-8")) is not None
+    except (OSError, UnicodeDecodeError):  # which is reported when it is read
+        return False
 
 
 def read_script(sections: Mapping[str, Node], folder: str, findings: Findings) -> list[Choice]:

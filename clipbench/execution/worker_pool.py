@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
 WORKER = "clipbench.execution.worker"
 PRELOAD = ("clipbench.execution.preload", WORKER)
+# Each trial of a script is a process, whose first step of an optimizer of torch would import torch._dynamo.
+PRELOAD_FOR_SCRIPTS = ("clipbench.scripts.trial_process", "torch._dynamo")
 ATTEMPTS = 2  # of a chunk whose worker dies
 MOST_SINGLE_FAILURES = 32  # after so many, chunks are no longer halved: the trials are not the cause
 INTERRUPT_SECONDS = 0.5  # to wait for the first worker after an interrupt
@@ -60,12 +62,12 @@ class _Worker:
             self.connection.send((function, arguments, messages))
 
 
-def start_importing() -> None:
+def start_importing(is_script: bool = False) -> None:
     """Start the process that workers are forked from, so that it imports torch while this process goes on."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         from multiprocessing import forkserver  # a report that needs no workers does without it
 
-        multiprocessing.set_forkserver_preload(list(PRELOAD))
+        multiprocessing.set_forkserver_preload([*PRELOAD, *(PRELOAD_FOR_SCRIPTS if is_script else ())])
         with _uninterrupted_children():
             forkserver.ensure_running()
         atexit.register(_end_importing, forkserver)

@@ -14,7 +14,7 @@ import clipbench
 COLUMNS, BPTT = 10, 20
 
 
-def corpus(words=16_000, vocabulary=500):
+def corpus(words, vocabulary=500):
     """Words of Python's help texts as numbers, each part in columns: [words, COLUMNS]; rare words are one symbol."""
     text = "\n".join(topics[name] for name in sorted(topics))
     found = re.findall(r"\w+|[^\w\s]", text)[:words]
@@ -66,9 +66,9 @@ def evaluate(model, data):
     return total / (len(data) - 1)
 
 
-def main(clip, seed, lr=20.0, epochs=5):
+def main(clip, seed, lr=20.0, epochs=5, words=16_000):
     clip.seed_all()
-    train, val, test = corpus()
+    train, val, test = corpus(words)
     model = WordLstm()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     clip.attach(model, optimizer, steps=epochs * math.ceil((len(train) - 1) / BPTT))

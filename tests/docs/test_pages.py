@@ -33,7 +33,7 @@ def options_of(command):
 
 
 OPTIONS = {option for command in COMMANDS.values() for option in options_of(command)}
-# Options that are not of a command: of the program itself, and of pip and `mlflow ui`.
+# Options that are not of a command: of the program itself, of scripts that run alone, and of pip and `mlflow ui`.
 OTHERS = {
     "--clip",
     "--logdir",

@@ -72,15 +72,15 @@ def by_four(loader):
         yield batch
 
 
-def word_lstm(script, seed, limit, lr, epochs):
+def word_lstm(script, seed, limit, lr, epochs, words):
     seed_all(seed)
-    words, *_ = script.corpus()
+    train, *_ = script.corpus(words)
     model = script.WordLstm()
     losses = []
     for _ in range(epochs):
         hidden = None
-        for start in range(0, len(words) - 1, 20):
-            x, y = words[start : start + 20], words[start + 1 : start + 21]
+        for start in range(0, len(train) - 1, 20):
+            x, y = train[start : start + 20], train[start + 1 : start + 21]
             x = x[: len(y)]
             if hidden is not None:
                 hidden = tuple(state.detach() for state in hidden)

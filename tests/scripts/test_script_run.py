@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from clipbench.config.script_section import seems_script
 from tests.cli_helpers import TIMINGS, invoke, train
 from tests.scripts import hand_loop
 from tests.scripts.helpers import write_script
@@ -150,3 +151,19 @@ def test_a_claim_names_an_argument_of_the_script_by_its_own_name(tmp_path):
     path = write_script(tmp_path, train={"lr": [0.01, 0.1]}, seeds=2, claims=claims)
     report = json.loads(train(path, tmp_path / "results", "--json").stdout)["report"]
     assert report["claims"][0]["verdict"] != "untestable"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('train: {script: "./train.py"}', True),
+        ('{"train": {"script": "./train.py"}}', True),
+        ("train:\n  lr: 1\n  script: ./train.py:main", True),
+        ("# It does the same as transcript.yaml.\nmodel: script\ndescription: none", False),
+    ],
+)
+def test_the_experiment_of_a_script_is_seen_before_it_is_read(tmp_path, text, expected):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert seems_script(path) is expected
+    assert not seems_script(tmp_path / "absent.yaml")
