@@ -195,16 +195,16 @@ class Clipper:
         return found
 
     def _lists_for(self, found: Mapping[str, Tensor]) -> GradientLists:
-        """Return the lists into which the gradients are put, where these are and of their type."""
-        if self._lists is None or not self._lists.fit(found):
+        """Return the lists into which the gradients are put, where the parameters are and of their type."""
+        if self._lists is None or not self._lists.fit(self._parameters):
             refuse_sparse(found)
-            groups = () if self._is_off else self._clipping.groups
-            weights = self._parameters
-            if self.acts_after_optimizer and is_sharded(weights.values()):
+            if self.acts_after_optimizer and is_sharded(self._parameters.values()):
                 text = f"{self.arm.arm} acts after the optimizer, which does not work on distributed parameters."
                 raise Unsupported(text, "Choose a rule on gradients.")
-            self._lists = GradientLists(self._shapes, groups, self._rule, found, weights)
-            self._weight_lists = GradientLists(self._shapes, groups, self._rule, weights, weights)
+            groups = () if self._is_off else self._clipping.groups
+            self._lists, self._weight_lists = (
+                GradientLists(self._shapes, groups, self._rule, self._parameters) for _ in range(2)
+            )
             self._memory = {name: value.to(self._lists.like) for name, value in self._memory.items()}
         return self._lists
 

@@ -30,14 +30,13 @@ class GradientLists:
         shapes: Mapping[str, torch.Size],
         groups: Sequence[ThresholdGroup],
         rule: Rule,
-        tensors: Tensors,
         parameters: Tensors,
     ) -> None:
-        """Statistics are computed where the first of the tensors is, and in float32 or a more precise type."""
-        self._first = _kind(tensors)
-        self.like = torch.empty(0, device=self._first[0], dtype=common_type(tensors.values()))
+        """Statistics are computed where the first of the parameters is, and in float32 or a more precise type."""
+        self._first = _kind(parameters)
+        self.like = torch.empty(0, device=self._first[0], dtype=common_type(parameters.values()))
         self.always = torch.ones((), dtype=torch.bool, device=self.like.device)
-        elsewhere = {name for name, tensor in tensors.items() if tensor.device != self.like.device}
+        elsewhere = {name for name, parameter in parameters.items() if parameter.device != self.like.device}
         in_order = rule.per == "element" and bool(rule.init)  # as the memory of its places
         grouped = [group.names for group in groups]
         rest = tuple(name for name in shapes if not any(name in names for names in grouped))
@@ -50,9 +49,9 @@ class GradientLists:
                 layout = ListLayout(mine, self.like, rule.per, in_order, elsewhere)
                 self._lists[names] = partial(GradientList, layout)
 
-    def fit(self, tensors: Tensors) -> bool:
-        """Whether the tensors are where they were, and of the same type."""
-        return _kind(tensors) == self._first
+    def fit(self, parameters: Tensors) -> bool:
+        """Whether the parameters are where they were, and of the same type."""
+        return _kind(parameters) == self._first
 
     def measured(self, tensors: Tensors) -> Measured:
         """Return tensors of these names, of which some may be missing."""
@@ -124,8 +123,8 @@ def _sharded(
     return partial(ShardedGradients, ShardLayout(shapes, parameters, like))
 
 
-def _kind(tensors: Tensors) -> tuple[torch.device, torch.dtype]:
-    first = next(iter(tensors.values()))
+def _kind(parameters: Tensors) -> tuple[torch.device, torch.dtype]:
+    first = next(iter(parameters.values()))
     return first.device, first.dtype
 
 

@@ -63,6 +63,10 @@ class GradientList(Measured):
         return found
 
     @property
+    def is_empty(self) -> bool:
+        return not self._gradients
+
+    @property
     def names(self) -> Collection[str]:
         return self._layout.shapes.keys()
 
@@ -98,10 +102,12 @@ class GradientList(Measured):
         return self._known[per, p]
 
     def _norms_of_model(self, p: float) -> Tensor:
-        parts = [_norm(self._layout.buffer, p, self._layout.like.dtype)] if self._names else []
-        if self._large:
-            parts += _norms(self._large, p, self._layout.like.dtype)
-        return (parts[0] if len(parts) == 1 else _norm(torch.stack(parts), p, self._layout.like.dtype)).view(1, 1)
+        dtype = self._layout.like.dtype
+        parts = [_norm(self._layout.buffer, p, dtype)] if self._names else []
+        parts += _norms(self._large, p, dtype) if self._large else []
+        if len(parts) == 1:
+            return parts[0].view(1, 1)
+        return (_norm(torch.stack(parts), p, dtype) if parts else self._layout.like.new_zeros(1)).view(1, 1)
 
     def _norms_of_places(self, per: str, p: float) -> Tensor:
         if per == "column":
@@ -128,6 +134,8 @@ class GradientList(Measured):
 
     def scaled(self, coefficient: Tensor, per: str) -> Tensors:
         """Multiply the gradients in place; `coefficient` is [1, places]."""
+        if not self._gradients:
+            return {}
         if coefficient.device.type == "cpu" and bool((coefficient == 1).all()):
             return {}
         if per == "model" and not self._layout.is_spread:
@@ -158,6 +166,8 @@ class GradientList(Measured):
 
     def replaced(self, elements: Tensor) -> Tensors:
         """Write all elements."""
+        if not self._gradients:
+            return {}
         if self._layout.large:
             self._write(super().replaced(elements))
         else:
@@ -180,6 +190,8 @@ class GradientList(Measured):
 
     def clamped(self, low: Tensor, high: Tensor) -> Tensor:
         """Clamp every element to [low, high] in place, and return whether there was any outside."""
+        if not self._gradients:
+            return torch.zeros_like(low, dtype=torch.bool)
         tensors = [self._layout.buffer, *self._large] if self._names else self._large
         if low.device.type == "cpu":
             return torch.tensor(self._clamped_on_cpu(tensors, float(low), float(high)))

@@ -93,7 +93,7 @@ class ListClip(Clip):
         """Return the list if some elements can be changed at a time: clipbench's own rules look at one of them."""
         rule = self.rule
         one_by_one = not (rule.is_users or rule.init or "w" in rule.plugin.given)
-        return mine if one_by_one and isinstance(mine, GradientList) else None
+        return mine if one_by_one and isinstance(mine, GradientList) and not mine.is_empty else None
 
     def _bounds_of(self, mine: Measured, weights: Measured, now: Now) -> tuple[Tensor, Tensor]:
         """Return the bounds to which a rule clamps: what it makes of -inf and inf."""

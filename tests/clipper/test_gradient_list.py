@@ -109,6 +109,11 @@ def test_where_there_is_no_gradient_it_is_zero(name, both):
     compare(name, parameters(absent=("a.weight", "c")))
 
 
+@pytest.mark.parametrize("name", [name for name in ARMS if "threshold" in ARMS[name] and not name.startswith("skip")])
+def test_a_group_may_have_no_gradient_at_all(name, limit):
+    compare(name, parameters(absent=("d", "c")), groups={"d": 0.5, "c": 2.0, "*": 1.0})
+
+
 @pytest.mark.parametrize("name", ARMS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_gradients_that_are_not_finite_come_out_as_in_the_engine(name, bad, both):
