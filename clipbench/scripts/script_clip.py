@@ -6,6 +6,7 @@ import math
 import os
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -68,7 +69,7 @@ class ScriptClip:
         self._refuses = bool(registry.of("strategy", trial.clip).facts.get("refuses"))
         self._is_error = bool(trial.clip.as_dict().get("error_if_nonfinite"))
         self._process = os.getpid()
-        self._last_loss: Tensor | None = None
+        self._last_loss: weakref.ref[Tensor] | None = None  # which must not keep its graph
         self._began, self._waited = time.perf_counter(), 0.0
         self._seconds_before = 0.0  # that an earlier process of the trial took
         content = saved.read() if saved else None
@@ -142,7 +143,7 @@ class ScriptClip:
         name
             Of the model, if several are attached.
         """
-        if isinstance(loss, Tensor) and loss is self._last_loss:
+        if isinstance(loss, Tensor) and self._last_loss and loss is self._last_loss():
             raise ScriptError("clip.step was called twice with the same loss.")
         pair = self._pair(name)
         pair.unscale()
@@ -223,7 +224,7 @@ class ScriptClip:
         if _is_broken(loss):
             self._look_at_weights()
         info = pair.commit()
-        self._last_loss = loss if isinstance(loss, Tensor) else None
+        self._last_loss = weakref.ref(loss) if isinstance(loss, Tensor) else None
         assert info.statistics is not None
         self.log.add(loss, info.statistics, pair.name)
         if self._progress:
