@@ -60,6 +60,10 @@ def read_search(node: Node, choices: Choices, elsewhere: Findings, findings: Fin
         if not where or (section == "train" and "train" not in choices):
             findings.add(item.key_place, *_no_path(path, choices))
             continue
+        if section == "optimizer" and "train" in choices:
+            text = "a script makes its own optimizer, so this option is not searched."
+            findings.add(item.key_place, text, f"Write train.{option}, an argument of the script.")
+            continue
         named = [choice for choice in choices.get(section, ()) if where in (section, choice.key)]
         having = [(choice, own[option]) for choice in named if option in (own := _own_options(choice))]
         if not having and choices.get(section) and not elsewhere.has_problem_in(section):

@@ -60,8 +60,8 @@ SCRIPT_TEMPLATE = """\
 #   clipbench sweep {file}     searches the best threshold of each strategy, and confirms it on fresh seeds
 #
 # The script is a function main(clip, seed, ...) that calls clip.seed_all(), clip.attach(model, optimizer),
-# clip.step(loss) in place of optimizer.step(), clip.report({{"val/loss": ...}}) now and then, and returns its measures:
-# {{"test/loss": ...}}.
+# clip.step(loss) in place of clip_grad_norm_ and optimizer.step(), clip.report({{"val/loss": ...}}) now and then, and
+# returns its measures: {{"test/loss": ...}}.
 
 name: {name} # of the folder under results/
 

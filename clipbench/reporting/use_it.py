@@ -58,6 +58,11 @@ def sentence(setting: Setting) -> str:
     tuned = f" It was trained with {row.tuning}." if row.tuning else ""
     if found.verdict == HELPS:
         return f"Clip by {row.short}.{tuned}"
+    if found.verdict == answer.NOT_SHOWN:
+        return (
+            f"Not decided: no strategy is shown to be better than {row.short}, nor to make no difference; more seeds "
+            f"may show it. Until then, stay with {row.short}.{tuned}"
+        )
     if coded(row).is_unclipped:
         return f"You need none: no strategy is shown to be better than {row.short}.{tuned}"
     return f"Stay with {row.short}: no strategy is shown to be better.{tuned}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clipbench.clipper import ClipInfo
 from clipbench.core.trial import Trial
 from clipbench.plugins import registry
-from clipbench.scripts import fingerprints
+from clipbench.scripts import fingerprints, own_clipping
 from clipbench.scripts.attached_pair import AttachedPair, ScriptError
 from clipbench.scripts.saved_state import SavedState
 from clipbench.scripts.step_log import StepLog, plain_measures
@@ -119,6 +119,7 @@ class ScriptClip:
         self.pairs[name] = AttachedPair(name, model, optimizer, scaler, self.trial.clip, steps)
         for pair in (*sharing, self.pairs[name]) if sharing else ():
             pair.updates_scaler = False
+        own_clipping.watch(model)
         if self._resumed:
             self.pairs[name].clipper.load_state_dict(self._resumed["clippers"][name])
         else:

@@ -27,6 +27,7 @@ from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, SPEA
 from clipbench.plugins import registry
 from clipbench.plugins.imported_files import is_installed
 from clipbench.plugins.registry import Plugin
+from clipbench.scripts import own_clipping
 from clipbench.scripts.attached_pair import ScriptError
 from clipbench.scripts.saved_state import SavedState
 from clipbench.scripts.script_clip import Diverged, ScriptClip, measures_at_end
@@ -120,6 +121,7 @@ def _prepare(task: TrialTask, messages: _Messages) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         cards = [card for card in visible.split(",") if card] or [str(n) for n in range(torch.cuda.device_count())]
         os.environ["CUDA_VISIBLE_DEVICES"] = cards[task.place % len(cards)]
+    own_clipping.guard()
     os.environ.pop("MLFLOW_RUN_ID", None)  # a run of the caller's, which a script would take for its own
     torch.set_num_threads(int(script.as_dict().get("threads", 1)))  # type: ignore[arg-type]
     for generators in (torch.seed, np.random.seed, random.seed):  # this process is a copy of another one

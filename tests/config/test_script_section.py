@@ -116,6 +116,11 @@ def test_a_sweep_searches_arguments_of_the_script(load):
             'sweep.search."train.lrr": ./train.py:main has no option',
         ),
         (
+            {"script": "./train.py"},
+            {"sweep": {"search": {"optimizer.lr": {"log": [0.1, 1]}}}},
+            "a script makes its own optimizer, so this option is not searched. Write train.lr, an argument of the script.",
+        ),
+        (
             {"epochs": 2},
             {"sweep": {"search": {"train.l2": {"log": [1, 2]}}}},
             "each of its values is a setting of its own",

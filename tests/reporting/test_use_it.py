@@ -35,16 +35,26 @@ def test_every_format_ends_with_the_code_of_the_answer():
     assert CALL in json.loads(json_report.render(report))["settings"][0]["use"]["code"]["torch"]
 
 
-def test_without_a_benefit_you_need_none():
+def test_without_a_benefit_nothing_is_decided_and_the_baseline_stays():
     [use] = use_it.uses(compared(no_benefit()))
-    assert use.sentence == "You need none: no strategy is shown to be better than none."
+    assert use.sentence == (
+        "Not decided: no strategy is shown to be better than none, nor to make no difference; more seeds may show it. "
+        "Until then, stay with none."
+    )
     assert [code.library for code in use.codes] == ["torch", "lightning", "transformers", "optax"]
 
 
 def test_a_baseline_that_clips_is_kept_if_nothing_is_better():
     report = compared(arm("norm", 1.0) + arm("value", 0.1), baseline="norm@1.0")
     [use] = use_it.uses(report)
-    assert use.sentence == "Stay with norm@1.0: no strategy is shown to be better." and CALL in use.codes[0].text
+    assert (
+        use.sentence
+        == (
+            "Not decided: no strategy is shown to be better than norm@1.0, nor to make no difference; more seeds may show it. "
+            "Until then, stay with norm@1.0."
+        )
+        and CALL in use.codes[0].text
+    )
 
 
 def test_without_an_answer_there_is_no_code():

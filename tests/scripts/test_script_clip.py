@@ -211,6 +211,22 @@ def test_what_is_forgotten_or_done_twice_is_said():
         clip.step(loss)
 
 
+@pytest.mark.parametrize("function", ["clip_grad_norm_", "clip_grad_value_"])
+def test_a_script_that_also_clips_by_torch_is_told(function):
+    clip, (model, optimizer, x) = clip_of(), small()
+    other = small(1)[0]
+    clip.attach(model, optimizer)
+    for each in (model, other):
+        loss_of(each, x).backward()
+    clip_by_torch = getattr(torch.nn.utils, function)
+    clip_by_torch(other.parameters(), 0.1)
+    clip_by_torch(model.parameters(), float("inf"))  # measures
+    with pytest.raises(
+        ScriptError, match=rf"torch.nn.utils.{function} clips the gradient too, in every arm. Remove it"
+    ):
+        clip_by_torch(model.parameters(), 0.1)
+
+
 # Divergence
 
 

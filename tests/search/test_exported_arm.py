@@ -82,10 +82,10 @@ def test_another_strategy_or_arm_can_be_named(results):
     assert said.stderr == "note: the answer of the report is another: Clip by norm@0.02.\n"
 
 
-def test_without_a_benefit_you_need_none(results):
+def test_without_a_benefit_nothing_is_decided_and_the_baseline_stays(results):
     said = export(results, "same")
     assert said.stdout == "# same: none; verdict: no benefit shown\nloss.backward()\noptimizer.step()\n"
-    assert "note: You need none: no strategy is shown to be better than none.\n" in said.stderr
+    assert "note: Not decided: no strategy is shown to be better than none, nor to make no difference" in said.stderr
     assert "prints the lines of a strategy all the same: agc(exclude=[head]), norm, skip." in said.stderr
     assert "max_grad_norm=0.0" in code(results, "same", "--to", "transformers")
     assert "clip_grad_norm_" in code(results, "same", "--strategy", "norm")
