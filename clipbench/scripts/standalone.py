@@ -25,8 +25,9 @@ class StandaloneClip(ScriptClip):
 def clip_from_args(arguments: Sequence[str] | None = None) -> StandaloneClip:
     """Return the `clip` object of a script that is run by itself, by the rule that its command line names.
 
-    It reads `--clip`, `--seed` and `--device`, and leaves all other arguments to the script: `python train.py --clip
-    norm@1.0 --seed 3`. Without `--clip`, nothing is clipped.
+    It takes `--clip`, `--seed` and `--device` out of the command line, so that a parser of the script's own, which is
+    called afterwards, finds all other arguments: `python train.py --clip norm@1.0 --seed 3`. Without `--clip`, nothing
+    is clipped.
 
     Parameters
     ----------
@@ -37,7 +38,9 @@ def clip_from_args(arguments: Sequence[str] | None = None) -> StandaloneClip:
     parser.add_argument("--clip", default="none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    given, _ = parser.parse_known_args(arguments)
+    given, others = parser.parse_known_args(arguments)
+    if arguments is None:
+        sys.argv[1:] = others
     try:
         arm = read_rule(given.clip, {})
     except InputError as error:

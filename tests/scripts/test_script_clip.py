@@ -1,6 +1,7 @@
 """The `clip` object in loops of all kinds, beside the same loop without it."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -342,6 +343,11 @@ def test_a_script_alone_reads_its_rule_and_leaves_other_arguments_to_the_script(
     clip.step(loss * torch.inf)  # it goes on, as it would without clipbench
     assert clip.report({"val/loss": torch.tensor(0.25)}) is False
     assert capsys.readouterr().out == "step 1: val/loss 0.25\n"
+
+
+def test_other_arguments_stay_for_a_parser_of_the_script(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "--lr", "0.1", "--clip", "norm@1.0", "--seed=3", "data"])
+    assert (clip_from_args().arm, sys.argv) == ("norm@1.0", ["train.py", "--lr", "0.1", "data"])
 
 
 def test_a_script_alone_says_what_is_wrong_with_its_rule(capsys):
