@@ -37,6 +37,7 @@ OPTIONS = {option for command in COMMANDS.values() for option in options_of(comm
 OTHERS = {
     "--clip",
     "--logdir",
+    "--lr",
     "--seed",
     "--version",
     "--install-completion",
