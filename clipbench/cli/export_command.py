@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipbench.cli.app import MAIN, app, complain, say, say_json
-from clipbench.cli.shared_options import Json, Results, Seeds, Sets
+from clipbench.cli.shared_options import Grid, Json, Results, Seeds, Sets
 from clipbench.errors import InputError, Place
 
 
@@ -35,9 +35,7 @@ def export(
     seeds: Seeds = None,
     sets: Sets = None,
     results: Results = Path("results"),
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Compare the thresholds of the YAML even after a sweep.")
-    ] = False,
+    grid: Grid = False,
     as_json: Json = False,
 ) -> None:
     """Print the code that uses the answer of a report in your own training.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbench.cli.app import MAIN, app, complain, say, say_json
-from clipbench.cli.shared_options import Json, Results, Seeds, Sets
+from clipbench.cli.shared_options import Grid, Json, Results, Seeds, Sets
 
 if TYPE_CHECKING:
     from clipbench.analysis.strategy_ranks import Combined
@@ -38,9 +38,7 @@ def report(
     seeds: Seeds = None,
     sets: Sets = None,
     results: Results = Path("results"),
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Compare the thresholds of the YAML even after a sweep.")
-    ] = False,
+    grid: Grid = False,
     png: Annotated[bool, typer.Option("--png", help="Write the figures as PNG too.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -52,6 +52,7 @@ TrackingUri = Annotated[
     ),
 ]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Do not log to MLflow.")]
+Grid = Annotated[bool, typer.Option("--grid", help="Compare the thresholds of the YAML even after a sweep.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write event files for TensorBoard into the results folder too.")
 ]

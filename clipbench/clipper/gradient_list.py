@@ -89,10 +89,6 @@ class GradientList(Measured):
         return self  # which has no others
 
     @cached_property
-    def norm(self) -> Tensor:
-        return self.norms("model", 2.0)
-
-    @cached_property
     def maximum(self) -> Tensor:
         return self.norms("model", math.inf)
 

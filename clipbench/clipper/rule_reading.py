@@ -10,16 +10,15 @@ from typing import Any
 from clipbench.config.components import read_choices
 from clipbench.config.group_options import GROUPS
 from clipbench.config.yaml_nodes import Node, child_key, parse
+from clipbench.core import arm_label
 from clipbench.core.parameter_groups import MATCH
 from clipbench.core.trial import Component
 from clipbench.errors import Findings, InputError, Place
-from clipbench.plugins import registry
+from clipbench.planning import arm_checks
 
 Rule = str | Mapping[str, Any] | Component
 
 EXAMPLE = 'Write for example "norm@1.0", {"name": "norm", "threshold": 1.0}, or "norm" with threshold=1.0.'
-# Options that a rule gets from the training loop of clipbench alone.
-OF_PARTS = ("scope", "noise", "delta", "adapt")
 
 
 def read_rule(rule: Rule, options: Mapping[str, Any], exclude: str | Iterable[str] = ()) -> Component:
@@ -29,11 +28,9 @@ def read_rule(rule: Rule, options: Mapping[str, Any], exclude: str | Iterable[st
         found = _with_exclude(rule, options, excluded)
     else:
         found = _checked(*_named(rule), options, excluded)
-    plugin = registry.of("strategy", found)
-    for name, value in found.options:
-        if name in OF_PARTS and name not in plugin.options and value not in (None, 0.0, "batch"):
-            text = f"{name} needs the gradient of each part of a batch, and `.grad` is that of the whole batch."
-            raise InputError.at(Place(found.arm, key=name), text, "Remove it, or train with `clipbench run`.")
+    for name in arm_checks.options_of_parts(found):
+        text = f"{name} needs the gradient of each part of a batch, and `.grad` is that of the whole batch."
+        raise InputError.at(Place(found.arm, key=name), text, "Remove it, or train with `clipbench run`.")
     return found
 
 
@@ -136,15 +133,7 @@ def _opening(text: str) -> int:
 
 
 def _split(text: str) -> list[str]:
-    """Return the parts between commas that are in no brackets."""
-    parts, depth = [""], 0
-    for sign in text:
-        depth += (sign in "([{") - (sign in ")]}")
-        if sign == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part.strip() for part in parts if part.strip()]
+    return [part.strip() for part in arm_label.parts(text) if part.strip()]
 
 
 def _read(text: str, key: str, shown: str) -> Node:

@@ -110,10 +110,6 @@ class ShardedGradients(Measured):
         return self._layout.like.new_tensor(sizes_of_places(self._layout.shapes, per))
 
     @cached_property
-    def norm(self) -> Tensor:
-        return self.norms("model", 2.0)
-
-    @cached_property
     def maximum(self) -> Tensor:
         return self.norms("model", math.inf)
 

@@ -18,11 +18,11 @@ class ArmLabel:
     @classmethod
     def parse(cls, label: str) -> ArmLabel:
         name, _, rest = label.partition("(")
-        pairs = (part.partition("=") for part in _parts(rest[:-1])) if rest else ()
+        pairs = (part.partition("=") for part in parts(rest[:-1])) if rest else ()
         return cls(name, {option.strip(): value.strip() for option, _, value in pairs})
 
 
-def _parts(text: str) -> Iterator[str]:
+def parts(text: str) -> Iterator[str]:
     """Yield the parts between commas that are in no brackets."""
     start = depth = 0
     for position, sign in enumerate(text):

@@ -15,6 +15,7 @@ FORMAT, OWN_FORMAT = 3, 4
 
 # Options that clipbench adds to an arm where they mean something for its rule, unless the rule has one of that name.
 ADDED_OPTIONS = ("groups", "after", "warmup", "schedule", "error_if_nonfinite", "scope", "adapt", "noise", "delta")
+OF_PARTS = ("scope", "noise", "delta", "adapt")  # of them, those that need the gradients of parts of a batch
 ARM_OPTIONS = ("per", "exclude", *ADDED_OPTIONS)
 # Schedules of a threshold: the factor of the learning rate, and one over it.
 FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"

@@ -9,7 +9,7 @@ from torch import nn
 
 from clipbench.core import generators
 from clipbench.core.parameter_groups import matches
-from clipbench.core.trial import Component, Value
+from clipbench.core.trial import OF_PARTS, Component, Value
 from clipbench.datasets import Dataset
 from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.clipping.privacy import has_accountant, is_bounded
@@ -98,6 +98,14 @@ def privacy_notes(arms: Arms, module: nn.Module, dataset: Dataset | None) -> Ite
             reason = " without Opacus. Run `pip install 'clipbench[privacy]'`."
         if reason:
             yield f"{key}.noise: epsilon is not computed{reason}"
+
+
+def options_of_parts(arm: Component) -> Iterator[str]:
+    """Yield the options that need the gradients of parts of a batch, unless the rule has one of that name."""
+    own = registry.of("strategy", arm).options
+    for name, value in arm.options:
+        if name in OF_PARTS and name not in own and value not in (None, 0.0, "batch"):
+            yield name
 
 
 def kept_by_parts(scope: Scope, parameters: int) -> int:

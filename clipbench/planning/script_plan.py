@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 from clipbench.config import Experiment
 from clipbench.config.script_section import SECTION, metric_directions
-from clipbench.core.trial import NOTHING, Component, Trial, digest
+from clipbench.core.trial import NOTHING, Trial, digest
 from clipbench.errors import Findings
 from clipbench.planning import arm_checks
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.plugins import registry
 
 # Options of arms that act on the gradients of parts of a batch, which a script does not show.
-OF_PARTS = {
+REASONS = {
     "scope": "clips parts of a batch on their own",
     "noise": "adds noise to the clipped gradients of examples",
     "delta": "belongs to `noise`",
@@ -28,8 +27,8 @@ def script_plan(experiment: Experiment) -> Plan:
     """Return the plan; raise InputError for arms that cannot be applied in a script."""
     findings = Findings(notes=list(experiment.notes))
     for key, arm in zip(experiment.keys["clip"], experiment.arms, strict=True):
-        for option in _of_parts(arm):
-            text = f"`{option}` {OF_PARTS[option]}, and a script shows the gradient of the whole batch only."
+        for option in arm_checks.options_of_parts(arm):
+            text = f"`{option}` {REASONS[option]}, and a script shows the gradient of the whole batch only."
             findings.add(experiment.place(f"{key}.{option}"), text, "Remove it.")
     findings.raise_if_any()
     trials = tuple(
@@ -47,10 +46,3 @@ def script_plan(experiment: Experiment) -> Plan:
         norm_rules=arm_checks.norm_rules((cohort,)),
         validates=True,  # whether it reports validation measures shows when it runs
     )
-
-
-def _of_parts(arm: Component) -> Iterator[str]:
-    """Yield the options of parts of a batch that an arm sets, unless its rule has one of that name."""
-    own = registry.of("strategy", arm).options
-    given = arm.as_dict()
-    yield from (name for name in OF_PARTS if given.get(name) not in (None, "batch", 0.0) and name not in own)

@@ -10,7 +10,7 @@ from functools import cached_property
 from string import Formatter
 
 from clipbench.core.arm_label import ArmLabel
-from clipbench.core.trial import AGAINST_LR, FOLLOW_LR
+from clipbench.core.trial import AGAINST_LR, FOLLOW_LR, OF_PARTS
 from clipbench.plugins import registry
 from clipbench.plugins.registry import UNCLIPPED, Plugin
 
@@ -88,7 +88,6 @@ WRAPPED = {
         "trainer = Trainer(model, arguments, train_dataset=data, optimizers=(optimizer, scheduler))",
     ),
 }
-OF_PARTS = ("scope", "noise", "delta", "adapt")  # options that need the gradients of parts of a batch
 WHOLE = {"model", "tensor"}  # places where a function of parameters can be called: for all, or for each of them
 
 

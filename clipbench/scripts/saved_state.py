@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.core.generators import States
 from clipbench.scripts.attached_pair import ScriptError
 from clipbench.store.atomic_files import write_atomically
 
@@ -48,32 +48,24 @@ class SavedState:
     def restore_generators(self) -> None:
         """Set the generators of torch, numpy and `random` as they were."""
         saved = self._generators
-        torch.set_rng_state(saved["torch"])
-        for number, state in enumerate(saved["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(state, number)
         name, keys, *rest = saved["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         version, internal, gauss = saved["random"]
-        random.setstate((version, tuple(internal), gauss))
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        numpy_state = (name, keys.numpy().astype(np.uint32), *rest)
+        cuda = saved["cuda"][: torch.cuda.device_count()]
+        States(saved["torch"], cuda, (version, tuple(internal), gauss), numpy_state).restore()
 
 
 def _generators() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    """Return the states of all generators as plain values and tensors."""
+    now = States.now()
+    name, keys, *rest = now.numpy
+    version, internal, gauss = now.random
     return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if initialized else [],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *(_number(each) for each in rest)],
+        "torch": now.torch,
+        "cuda": now.cuda,
+        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), *rest],
         "random": [version, list(internal), gauss],
     }
-
-
-def _number(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
 
 
 def _check_plain(value: Any, where: str) -> None:

@@ -125,8 +125,8 @@ class ScriptClip:
         else:
             self.initial_weights[name] = fingerprints.of_weights(model)
 
-    def steps(self, batches: Iterable[Batch], total: int | None = None) -> Iterator[Batch]:
-        """Yield the batches of one pass, and hash the first of them; `total` is the number of steps of the training."""
+    def steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches of one pass, and hash the first ones."""
         for batch in batches:
             if len(self.first_batches) < FIRST_BATCHES:
                 self.first_batches.append(fingerprints.of_batch(batch))

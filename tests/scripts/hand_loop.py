@@ -35,7 +35,7 @@ def main(clip, seed, lr=1e-2, width=8, kill_at=0, marker=""):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     for epoch in range(state["epoch"], 3):
-        for x, y in clip.steps(loader, total=STEPS):
+        for x, y in clip.steps(loader):
             loss = nn.functional.mse_loss(model(x), y)
             loss.backward()
             clip.step(loss)
