@@ -62,6 +62,7 @@ class _Process:
                 os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
         self.process.join()
+        script_output.cut(self.log)
 
 
 @dataclass(eq=False)

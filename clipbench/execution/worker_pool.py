@@ -67,10 +67,17 @@ def start_importing(is_script: bool = False) -> None:
     if "forkserver" in multiprocessing.get_all_start_methods():
         from multiprocessing import forkserver  # a report that needs no workers does without it
 
-        multiprocessing.set_forkserver_preload([*PRELOAD, *(PRELOAD_FOR_SCRIPTS if is_script else ())])
+        wanted = (*PRELOAD, *(PRELOAD_FOR_SCRIPTS if is_script else ()))
+        if missing := [module for module in wanted if module not in _preloaded]:
+            _end_importing(forkserver)  # of a run before, in the same Python process
+            _preloaded.extend(missing)
+            multiprocessing.set_forkserver_preload(_preloaded)
+            atexit.register(_end_importing, forkserver)
         with _uninterrupted_children():
             forkserver.ensure_running()
-        atexit.register(_end_importing, forkserver)
+
+
+_preloaded: list[str] = []  # what the process that workers are forked from imports, in this order
 
 
 def _end_importing(forkserver: Any) -> None:
@@ -79,6 +86,7 @@ def _end_importing(forkserver: Any) -> None:
     if pid := getattr(server, "_forkserver_pid", None):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 class WorkerPool:
@@ -144,6 +152,7 @@ class WorkerPool:
         Scripts keep what they print and save in files of the `folder`.
         """
         if chunks and chunks[0].is_script:
+            start_importing(is_script=True)
             with _uninterrupted_children():
                 yield from ScriptTrials(self._context, self.size, folder).train(chunks, device, choose_pruned)
             return
