@@ -40,7 +40,7 @@ types: $(VENV)/installed-dev ## check types
 	$(BIN)/mypy
 
 tests: $(VENV)/installed-dev ## run the tests without the slow ones
-	$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --maxprocesses 8
 
 test-slow: $(VENV)/installed-dev ## run the slow tests, which take minutes
 	$(BIN)/python -m pytest -q -m slow

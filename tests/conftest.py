@@ -10,12 +10,18 @@ from hypothesis import settings
 
 from clipbench.compiler.library import COMPILERS, NoLibrary, library
 from clipbench.engine import lowering
+from clipbench.execution.worker_pool import cores
 from clipbench.tracking.uri import default_uri
 
 settings.register_profile("of any speed", deadline=None)  # a busy machine is no fault
 settings.load_profile("of any speed")
 lowering.FAULTS = ()  # a fault of ours is an error, not a slower path
 torch.set_num_threads(1)  # as in a worker; on a busy machine, threads of one small model wait for one another
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Use one process more than there are cores: many tests wait for processes that they have started."""
+    return cores() + 1
 
 
 def pytest_runtest_setup(item):

@@ -47,7 +47,7 @@ def test_a_model_that_is_unknown_is_a_wrong_input():
     assert said.exit_code == 2 and "transfromer" in said.stderr and "Traceback" not in said.stderr
 
 
-@pytest.mark.parametrize("model", [pytest.param("rnn", marks=pytest.mark.slow), "quadratic"])
+@pytest.mark.parametrize("model", [pytest.param(name, marks=pytest.mark.slow) for name in ("rnn", "quadratic")])
 def test_sequences_and_objectives_are_measured_on_data_that_fit(model, assert_fastest):
     (figure,) = json.loads(invoke("bench", "--model", model, "--lanes", "8", "--rounds", "1", "--json").stdout)
     assert_fastest([figure["engine"]], [figure["note"]])

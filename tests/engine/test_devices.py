@@ -175,7 +175,7 @@ def one_thread() -> None:
 # Every rule and optimizer once, and models of every kind; `slow` has the others.
 IN_SLOW = {
     *("rules per model", "rules per unit", "rules of shards", "rules of examples"),
-    *("model deep_mlp", "model gru", "model lstm", "model transformer"),  # as others, and of large graphs
+    *("model deep_mlp", "model gru", "model lstm", "model transformer", "model gpt", "model resnet"),  # large graphs
 }
 
 

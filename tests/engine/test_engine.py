@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -238,9 +239,17 @@ class Shared(ChunkTraining):
         super()._take_steps(size, steps, alive)
 
 
+SLOW_PAIRS = {("cnn", "adam"), ("linear_net", "adam"), ("linear_net", "momentum"), ("mlp", "momentum")}
+
+
 @whole
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [
+        pytest.param(*pair, marks=pytest.mark.slow if pair in SLOW_PAIRS else ())
+        for pair in itertools.product(MODELS, ["momentum", "adam"])
+    ],
+)
 def test_every_float32_step_equals_the_plain_loops_from_the_same_weights(model, optimizer, whole):
     arms = list(ARMS) if whole else share(list(ARMS), model, optimizer, ["momentum", "adam"])
     trials = order(trials_of(model, optimizer, arms, training(model, "float32", 20)))

@@ -51,7 +51,7 @@ MODELS = {
     "cnn of article 2": (IMAGES, C("cnn", **{**CNN, "channels": [4], "hidden": 0, "padding": "none"})),
 }
 # One of every kind, for what takes long; the others are slow tests there.
-KINDS = ("rnn", "rnn sigmoid", "gru", "lstm", "transformer", "gpt", "deep_mlp", "resnet", "cnn of article 2")
+KINDS = ("rnn", "gru", "transformer", "deep_mlp", "cnn of article 2")
 every_kind = pytest.mark.parametrize(
     "model", [pytest.param(model, marks=[] if model in KINDS else pytest.mark.slow) for model in MODELS]
 )

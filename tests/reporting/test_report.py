@@ -334,7 +334,7 @@ def test_lucky_threshold_of_many_is_not_called_better():
     assert headline.sentence(only).endswith("p = 0.055 after correction for the choice of its threshold).")
 
 
-@pytest.mark.parametrize("alike", [0.0, 1.0])
+@pytest.mark.parametrize("alike", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_equal_arms_are_called_better_at_most_at_the_nominal_rate(alike):
     """3 strategies of 4 thresholds; `alike` is how closely validation and test move together."""
     rng = np.random.default_rng(0)
