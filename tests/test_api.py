@@ -282,6 +282,7 @@ follow_imports = silent
 """
 
 
+@pytest.mark.slow
 def test_a_strict_type_checker_sees_the_types(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "mypy.ini").write_text(CONFIG)

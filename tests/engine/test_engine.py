@@ -300,7 +300,12 @@ MOVES = {
 }
 
 
-@pytest.mark.parametrize("move", MOVES)
+QUICK_MOVES = ("warmup and down", "against")
+
+
+@pytest.mark.parametrize(
+    "move", [pytest.param(move, marks=() if move in QUICK_MOVES else pytest.mark.slow) for move in MOVES]
+)
 def test_a_threshold_that_moves_is_the_loops(move):
     data, model = MODELS["mlp"]
     train = replace(training("mlp", "float64", 24), schedule=C("cosine", final=0.1, warmup=2))

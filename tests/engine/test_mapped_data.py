@@ -192,6 +192,7 @@ MEASURED = """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+@pytest.mark.slow
 def test_a_file_larger_than_the_limit_is_not_copied_whole(tmp_path):
     """2 GiB of inputs, in a file with holes; the process grows by a twentieth of it at most."""
     examples, width = 2**19, 2**10

@@ -59,7 +59,9 @@ def assert_as_the_loop(trials, tolerance=1e-9):
 # The engine and the plain loop
 
 
-@pytest.mark.parametrize("scope", ["sample", FOUR, SEVEN], ids=["sample", "four", "seven"])
+@pytest.mark.parametrize(
+    "scope", ["sample", pytest.param(FOUR, marks=pytest.mark.slow), SEVEN], ids=["sample", "four", "seven"]
+)
 def test_every_rule_on_microbatches_equals_the_plain_loop(scope, assert_fastest):
     records = assert_as_the_loop(trials_of(in_scope(scope)))
     assert_fastest(records.records["engine"], records.records["engine_note"])

@@ -63,7 +63,7 @@ def test_every_rule_on_groups_equals_the_plain_loop(groups, assert_fastest):
     assert_fastest(records.records["engine"], records.records["engine_note"])
 
 
-@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("groups", ["two", pytest.param("all", marks=pytest.mark.slow), "list"])
 def test_groups_follow_warmup_and_schedule(groups, assert_fastest):
     chosen = [
         arm for arm in arms(GROUPS[groups], warmup=3, schedule=C("follow_lr")) if not RULES[arm.name].facts["init"]

@@ -591,6 +591,7 @@ def test_at_any_size_of_gradient_a_rule_that_does_nothing_says_so(low):
         assert measured["grad_norm/post"] == pytest.approx(measured["grad_norm/pre"], rel=1e-5, abs=0), clips[trial_id]
 
 
+@pytest.mark.slow
 def test_every_rule_in_one_chunk_is_as_in_a_chunk_of_its_own():
     arms = [arm for rule in RULES.values() for arm in arms_of(rule)]
     together, trials = gradients_after(arms, seeds=(0, 1))

@@ -53,6 +53,7 @@ def of_effect(folder, count, height, **sweep):
     return found, float(np.mean([theory(at(threshold), stats.LEVEL) for threshold in thresholds]))
 
 
+@pytest.mark.slow
 def test_a_search_of_noise_calls_no_arm_better_than_chance_allows(tmp_path):
     fresh, searched = of_noise(tmp_path, 60, trials=24)
     assert fresh <= most(60)

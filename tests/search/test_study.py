@@ -23,13 +23,16 @@ def thresholds(points):
     return [point.values["threshold"] for point in points]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+GP = pytest.param("gp", marks=pytest.mark.slow)  # imports torch and takes seconds
+
+
+@pytest.mark.parametrize("sampler", ["tpe", GP])
 def test_the_optimum_of_a_known_function_is_found_within_5_percent_in_30_points(tmp_path, sampler):
     found = minimise(study(bowl(tmp_path, {"trials": 30, "sampler": sampler, "batch": 8})), smooth)
     assert found == pytest.approx(BOTTOM, rel=0.05)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", GP, "random", "qmc"])
 def test_points_are_distinct_also_when_the_search_goes_on_in_another_process(tmp_path, sampler):
     path, seen = bowl(tmp_path, {"trials": 24, "sampler": sampler}), []
     for _ in range(3):
