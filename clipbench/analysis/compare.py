@@ -82,22 +82,27 @@ def _left_out(stored: pd.DataFrame, ours: pd.DataFrame, options: ReportOptions) 
     others = stored[~stored["id"].isin(swept.ids)] if swept and len(stored) else stored
     if ours.empty:
         return LeftOut(others=len(others))
-    by_status = {status: tuple(_trial_names(ours[ours["status"] == status])) for status in ("failed", "pruned")}
     done = set(ours["id"])
     missing = tuple(words for id_, words in (options.planned or {}).items() if id_ not in done)
-    return LeftOut(by_status["failed"], by_status["pruned"], missing, max(0, len(others) - len(ours)))
+    failed, pruned = (ours[ours["status"] == status] for status in ("failed", "pruned"))
+    return LeftOut(_by_error(failed), tuple(_trial_names(pruned)), missing, max(0, len(others) - len(ours)))
+
+
+def _by_error(failed: pd.DataFrame) -> Mapping[str, tuple[str, ...]]:
+    """The trials of each error, by the last line of what it says."""
+    texts = failed["error"] if "error" in failed else pd.Series("", failed.index)
+    lines = texts.map(lambda text: _last_line(text) if isinstance(text, str) else "")
+    return {str(line): tuple(_trial_names(rows)) for line, rows in failed.groupby(lines)}
 
 
 def _trial_names(rows: pd.DataFrame) -> Iterator[str]:
-    """`norm@1.0 seed 3 (RuntimeError: ...)`."""
-    errors = rows["error"] if "error" in rows else [None] * len(rows)
-    for arm, seed, error in zip(rows["arm"], rows["seed"], errors, strict=True):
-        reason = error.strip().splitlines()[-1:] if isinstance(error, str) and error else None
-        yield f"{arm} seed {seed}" + (f" ({_shortened(''.join(reason))})" if reason is not None else "")
+    """`norm@1.0 seed 3`."""
+    return (f"{arm} seed {seed}" for arm, seed in zip(rows["arm"], rows["seed"], strict=True))
 
 
-def _shortened(line: str) -> str:
-    return line if len(line) <= 100 else f"{line[:99]}…"
+def _last_line(text: str) -> str:
+    line = "".join(text.strip().splitlines()[-1:])
+    return line if len(line) <= 200 else f"{line[:199]}…"
 
 
 def _early_stops(frame: pd.DataFrame) -> EarlyStops | None:

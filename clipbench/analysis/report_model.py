@@ -265,7 +265,7 @@ class SearchResult:
 class LeftOut:
     """Trials that are in no table."""
 
-    failed: tuple[str, ...] = ()  # `norm@1.0 seed 3 (RuntimeError: ...)`
+    failed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # trials of each error: `norm@1.0 seed 3`
     pruned: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()  # of the current YAML, not trained yet
     others: int = 0  # in the store, but not of the current YAML

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from clipbench.execution import script_output
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
+from clipbench.execution.repeated_failures import RepeatedFailures
 
 if TYPE_CHECKING:
+    from clipbench.core.trial import Trial
     from clipbench.planning.plan import Chunk
 
 # The function that a process calls, by its name: the parent process does not import torch.
@@ -101,6 +103,7 @@ class ScriptTrials:
         self._free = list(range(workers))
         self._groups: list[_Group] = []
         self._steps: list[int] = []  # of trials that have finished, from which the progress of others is known
+        self._failures = RepeatedFailures()
 
     def train(self, chunks: Sequence[Chunk], device: str, choose_pruned: ChoosePruned | None) -> Iterator[Event]:
         try:
@@ -118,6 +121,7 @@ class ScriptTrials:
             if not running:
                 blocked = [group for group in self._groups if group.is_blocked]
                 if not blocked or choose_pruned is None:
+                    yield from self._failures.events()
                     return
                 self._judge(blocked, choose_pruned)
                 continue
@@ -140,6 +144,8 @@ class ScriptTrials:
                 self._take(group, process)
                 with suppress(OSError):
                     process.connection.send(pruned)
+            elif waiting and self._failures.leaves_out(waiting.waiting[0]):
+                waiting.waiting.popleft()
             elif waiting:
                 self._run(waiting, waiting.waiting.popleft(), device, is_judged)
             elif coming and self._has_room(coming[0]):
@@ -204,11 +210,11 @@ class ScriptTrials:
             rest = chunk.lane_steps - process.progress
             if kind == DONE:
                 self._steps.append(len(content.steps["step"]))
-                self._ended(group, trial, str(content.records["status"][0]))
+                self._ended(group, chunk.trials[0], str(content.records["status"][0]))
                 yield Event(chunk, lane_steps=rest, records=content)
                 self._saved(trial).unlink(missing_ok=True)  # once its records are kept
             else:
-                self._ended(group, trial, FAILED)
+                self._ended(group, chunk.trials[0], FAILED, str(content))
                 yield Event(chunk, lane_steps=rest, error=str(content))
 
     def _progress(self, process: _Process, steps: int) -> Iterator[Event]:
@@ -221,13 +227,14 @@ class ScriptTrials:
                 yield Event(process.chunk, lane_steps=done - process.progress)
                 process.progress = done
 
-    def _ended(self, group: _Group, trial: str, status: str) -> None:
+    def _ended(self, group: _Group, trial: Trial, status: str, error: str = "") -> None:
         """Note how a trial ended: in later reports, one that diverged has no finite measure."""
-        if status == "pruned" or (status == FAILED and trial in group.reported):
-            group.pruned.add(trial)
-        elif status == "diverged" and trial in group.reported:
-            number, measured = group.reported[trial]
-            group.reported[trial] = number, dict.fromkeys(measured, float("nan"))
+        self._failures.note(trial, error)
+        if status == "pruned" or (status == FAILED and trial.id in group.reported):
+            group.pruned.add(trial.id)
+        elif status == "diverged" and trial.id in group.reported:
+            number, measured = group.reported[trial.id]
+            group.reported[trial.id] = number, dict.fromkeys(measured, float("nan"))
 
     def _judge(self, groups: Sequence[_Group], choose_pruned: ChoosePruned) -> None:
         """Ask which trials are pruned, once all that are under way have come to a report."""
@@ -268,7 +275,7 @@ class ScriptTrials:
     def _failed(self, group: _Group, process: _Process, error: str) -> Iterator[Event]:
         self._release(group, process)
         process.stop()
-        self._ended(group, process.chunk.trials[0].id, FAILED)
+        self._ended(group, process.chunk.trials[0], FAILED, error)
         rest = process.chunk.lane_steps - process.progress
         yield Event(process.chunk, lane_steps=rest, error=f"{error}. {script_output.last_lines(process.log)}")
 

@@ -95,9 +95,9 @@ def _about_left_out(report: Report) -> Iterable[str]:
         yield "Nothing that the search found has been trained on fresh seeds yet, so there is nothing to compare."
     elif report.is_empty:
         yield "No trial of this experiment has been trained yet."
-    if left_out.failed:
-        names, failed = numbers.listing(left_out.failed), numbers.count(len(left_out.failed), "trial")
-        yield f"{failed} failed with an error; rerun the command to retry: {names}."
+    for error, names in left_out.failed.items():
+        failed, reason = numbers.count(len(names), "trial"), f" ({error.rstrip('.')})" if error else ""
+        yield f"{failed} failed with an error; rerun the command to retry: {numbers.listing(names)}{reason}."
     if left_out.pruned:
         pruned = numbers.count(len(left_out.pruned), "trial")
         yield f"{pruned} stopped early by the search: {numbers.listing(left_out.pruned)}."

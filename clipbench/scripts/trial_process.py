@@ -114,9 +114,11 @@ def _prepare(task: TrialTask, messages: _Messages) -> None:
     for target, source in ((0, nothing), (1, log), (2, log)):
         os.dup2(source, target)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    print(f"{SPEAKER}: {task.trial.arm}, seed {task.trial.seed}, {time.strftime('%Y-%m-%d %H:%M:%S')}")
     script = task.trial.script
     assert script is not None
+    options = ", ".join(f"{name} {value}" for name, value in script.options)
+    about = ", ".join(filter(None, (task.trial.arm, f"seed {task.trial.seed}", options)))
+    print(f"{SPEAKER}: {about}, {time.strftime('%Y-%m-%d %H:%M:%S')}")
     if task.device == "cuda":  # before the first call of CUDA, which reads the variable once
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         cards = [card for card in visible.split(",") if card] or [str(n) for n in range(torch.cuda.device_count())]

@@ -70,10 +70,24 @@ def test_the_other_trials_go_on(tried):
     assert records.loc["diverges", ["diverged_step", "diverged_cause"]].tolist() == [5, "weights"]
 
 
+def test_trials_are_not_started_where_all_others_with_their_options_have_failed_alike(tmp_path):
+    clips = ["none", {"name": "norm", "threshold": [1.0, 2.0]}]
+    changes = {"train": {"how": ["raises", ""]}, "clip": clips, "seeds": 4}
+    path = write_script(tmp_path, "faulty_script.py", **changes)
+    said = invoke("run", path, "--results", tmp_path / "results", "--no-mlflow", "--workers", "1")
+    assert said.exit_code == 3
+    records = pd.read_parquet(tmp_path / "results" / "script" / "records")
+    assert records.groupby("train.how")["status"].agg(list).to_dict() == {"raises": 4 * ["failed"], "": 12 * ["finished"]}
+    words = " ".join(said.stderr.split())
+    assert "8 more trials were not started with how raises, lr 0.1: all 4 before, of 3 arms, failed in the same way" in words
+    assert "8 trials not trained yet" in said.output
+
+
 def test_what_a_script_prints_is_in_a_file_of_its_trial_which_stays_small(tried):
     said, records, folder = tried
     output = {how: (folder / "logs" / f"{records.loc[how, 'id']}.txt") for how in ("raises", "prints")}
     text = output["raises"].read_text()
+    assert text.startswith("clipbench: none, seed 0, how raises, lr 0.1, 20")
     assert "this is none of seed 0: raises" in text
     assert "RuntimeError: the cat sat on the keyboard" in text
     assert "this is none of seed 0: eats" not in said.output
