@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from clipbench.config.values import InvalidValue, show
 from clipbench.core import measures
 from clipbench.errors import did_you_mean
 from clipbench.plugins.registry import catalogue
 
-DECLARED = "Metrics of your own are declared in train.metrics."
+DECLARED = "Metrics of your own are declared in train.metrics; those of a script as `metrics: {NAME: maximize}`."
 
 
 def check_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = False) -> None:
@@ -24,8 +25,12 @@ def check_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = Fa
     if name not in known:
         part, _, metric = name.partition("/")
         own_metric = metric and part in measures.PARTS and f"{part}/loss" in known
-        remedy = did_you_mean(name, known)
-        raise InvalidValue(f"unknown measure {name!r}.", f"{remedy} {DECLARED}" if own_metric else remedy)
+        if not own_metric:
+            raise InvalidValue(f"unknown measure {name!r}.", did_you_mean(name, known))
+        near = get_close_matches(metric, ("loss", *metrics), 1)
+        raise InvalidValue(
+            f"unknown measure {name!r}.", f"Did you mean `{part}/{near[0]}`? {DECLARED}" if near else DECLARED
+        )
 
 
 def is_measure(name: object, own: Sequence[str] = (), *, per_epoch: bool = False) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import yaml
+
+from clipbench.config.measure_names import is_measure
 from clipbench.errors import InputError, Place
 
 TEMPLATE = """\
@@ -67,9 +72,9 @@ name: {name} # of the folder under results/
 
 train:
   script: {script} # its function is main; of another one ./file.py:function
-  # Its arguments, of which a list gives one set of trials per value:
-  # lr: [0.0001, 0.0003]
-  # metrics: {{bleu: maximize}} # which way is better, for measures other than loss, accuracy, mse and the like
+  # Its arguments, of which a list such as [0.1, 0.3] gives one set of trials per value:
+{arguments}
+  {metrics} # which way is better, for measures other than loss, accuracy, mse and the like
   # timeout: 2h # of one trial
   # memory: 8GB # of one trial
   # threads: 1 # of one trial; there is one trial for each core
@@ -82,11 +87,11 @@ clip: # the arms, compared with each other on the same seeds
 seeds: 8 # or a list; at least 6 for p < 0.05, more with several strategies
 
 report:
-  metric: test/loss
+  metric: {metric}
   baseline: none # what every other arm is compared with
 
 # Options to search in addition to thresholds, which are searched in their whole ranges.
-# sweep: {{trials: 20, seeds: 2, objective: val/loss, search: {{train.lr: {{log: [0.0001, 0.01]}}}}}}
+# sweep: {{trials: 20, seeds: 2, objective: {objective}, search: {{train.lr: {{log: [0.0001, 0.01]}}}}}}
 """
 
 
@@ -98,11 +103,50 @@ def write_template(path: Path, *, script: str = "", force: bool = False) -> None
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:100] or "experiment"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        template = SCRIPT_TEMPLATE if script else TEMPLATE
-        path.write_text(template.format(file=shlex.quote(str(path)), name=name, script=_named(script, path)), "utf-8")
+        known = {"file": shlex.quote(str(path)), "name": name}
+        text = _of_script(script, path, known) if script else TEMPLATE.format(**known)
+        path.write_text(text, "utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError.at(place, f"cannot be written: {reason}.") from None
+
+
+def _of_script(script: str, experiment: Path, known: Mapping[str, str]) -> str:
+    """Return the experiment of a script, with the arguments and the measure that its file shows."""
+    file, _, function = script.partition(":")
+    text = Path(file).read_text("utf-8") if file.endswith(".py") and Path(file).is_file() else ""
+    arguments = [f"  # {name}: {value}" for name, value in _arguments(text, function or "main")] or ["  # lr: 0.001"]
+    measures = sorted(set(re.findall(r"[\"'](test/\w+)[\"']", text)) or {"test/loss"})
+    metric = "test/loss" if "test/loss" in measures else measures[0]
+    own = (
+        "# metrics: {bleu: maximize}"
+        if is_measure(metric)
+        else f"metrics: {{{metric.removeprefix('test/')}: minimize}}"
+    )
+    options = {
+        "metrics": own,
+        "arguments": "\n".join(arguments),
+        "metric": metric,
+        "objective": metric.replace("test/", "val/"),
+    }
+    return SCRIPT_TEMPLATE.format(**known, **options, script=_named(script, experiment))
+
+
+def _arguments(text: str, function: str) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of a function with their defaults, as the text says them; nothing of it is run."""
+    try:
+        found = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == function]
+    except SyntaxError:
+        return
+    for node in found:
+        given = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+        pairs = [
+            *zip(given, node.args.defaults, strict=True),
+            *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True),
+        ]
+        for argument, default in pairs:
+            if isinstance(default, ast.Constant) and argument.arg not in ("clip", "seed"):
+                yield argument.arg, yaml.safe_dump(default.value).removesuffix("...\n").strip()
 
 
 def _named(script: str, experiment: Path) -> str:

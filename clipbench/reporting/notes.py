@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipbench import stats
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import ArmResult, Contrast, Report, Setting, VerdictChange
-from clipbench.reporting import numbers
-from clipbench.stats import LEVEL, Estimate
+from clipbench.core import measures
+from clipbench.reporting import certainty_notes, numbers
+from clipbench.stats import LEVEL
 
 DIFFERENT = (verdicts.BEST, verdicts.FIRST, verdicts.TIED, verdicts.BETTER, verdicts.WORSE)
 
@@ -43,10 +43,7 @@ def of_setting(setting: Setting) -> tuple[str, ...]:
         *_about_unpaired(setting),
         *_about_baseline(setting),
         *_about_choice(setting),
-        *_about_power(setting),
-        *_about_interval(setting),
-        *_about_size(setting),
-        *_about_ties(setting),
+        *certainty_notes.of_setting(setting),
         *_about_divergence(setting),
         *_about_stopping(setting),
         *_about_pairs(setting),
@@ -141,10 +138,9 @@ def _about_baseline(setting: Setting) -> Iterable[str]:
 
 def _about_choice(setting: Setting) -> Iterable[str]:
     criterion = setting.metric.criterion
-    if criterion is None and setting.searched:
-        yield "No finite result on validation data: no arm is called best."
-    elif criterion is None:
-        yield "No finite result on validation data: no threshold is chosen, all are shown, and no arm is called best."
+    if criterion is None:
+        chosen = "" if setting.searched else "no threshold is chosen, all are shown, and "
+        yield f"No trial has a finite {_wanted(setting.metric.name)}: {chosen}no arm is called best."
     elif criterion == setting.metric.name and setting.searched:
         yield (
             f"What is compared here was selected by {criterion} on the same examples, with other seeds: its values may "
@@ -161,6 +157,12 @@ def _about_choice(setting: Setting) -> Iterable[str]:
             yield _not_significant_after_choice(setting, row, row.contrast)
 
 
+def _wanted(metric: str) -> str:
+    """The measure by which thresholds would be chosen."""
+    part, _, measure = metric.rpartition("/")
+    return f"val/{measure}" if part in measures.PARTS else "result on validation data"
+
+
 def _not_significant_after_choice(setting: Setting, row: ArmResult, found: Contrast) -> str:
     is_better = found.score.wins > found.score.losses
     word, selected = ("better", f"its {setting.choice}") if is_better else ("worse", setting.baseline)
@@ -168,80 +170,6 @@ def _not_significant_after_choice(setting: Setting, row: ArmResult, found: Contr
         f"{row.arm} is not called {word}: {numbers.p_clause(found.p_unchosen)} for this arm alone, but "
         f"{numbers.p_clause(found.p_holm)} if the test repeats the selection of {selected}."
     )
-
-
-def _about_power(setting: Setting) -> Iterable[str]:
-    compared = [(row, row.contrast) for row in setting.main if row.contrast]
-    if not compared:
-        return
-    after, needed = f"after Holm's correction for {numbers.count(len(compared), 'comparison')}", stats.seeds_needed
-    if stats.smallest_p(setting.seeds, len(compared)) >= LEVEL:
-        reachable = numbers.p_value(stats.smallest_p(setting.seeds, len(compared)))
-        yield (
-            f"{numbers.count(setting.seeds, 'seed')} cannot reach p < 0.05 {after} (smallest possible p: {reachable}); "
-            f"use at least {needed(len(compared))} seeds."
-        )
-        return
-    few = [
-        f"{row.arm} on {found.differing} of {found.pairs}"
-        for row, found in compared
-        if row.verdict == verdicts.UNDERPOWERED
-    ]
-    if few:
-        yield (
-            f"Arms that differ from {setting.baseline} on too few seeds: {numbers.listing(few)}. To reach p < 0.05 "
-            f"{after}, {needed(len(compared))} must differ: more seeds, or for ties more examples, are necessary."
-        )
-    undecided = [
-        f"{row.arm} {numbers.seeds_needed(found.seeds_needed)} ({numbers.seeds_needed(found.seeds_needed_low)})"
-        for row, found in compared
-        if row.verdict in (verdicts.NO_DIFFERENCE, verdicts.UNDERPOWERED) and math.isfinite(found.seeds_needed)
-    ]
-    if undecided:
-        yield (
-            "Seeds that would show a difference with 80 % power if it is as observed (if it is at the end of its "
-            f"interval that is closer to zero): {numbers.listing(undecided)}."
-        )
-
-
-def _about_interval(setting: Setting) -> Iterable[str]:
-    """Where only the t interval excludes 0. The opposite means little: with few seeds BCa is too narrow."""
-    for row in setting.main:
-        if row.contrast and _excludes_zero(row.contrast.difference) and not _excludes_zero(row.contrast.bootstrap):
-            bootstrap = numbers.interval(row.contrast.bootstrap, setting.metric)
-            yield f"{row.arm}: the bootstrap interval (BCa), {bootstrap}, contains 0; the t interval does not."
-
-
-def _excludes_zero(value: Estimate) -> bool:
-    return value.low > 0 or value.high < 0
-
-
-def _about_size(setting: Setting) -> Iterable[str]:
-    """Parts of the data that are too small for the margin."""
-    if setting.margin and setting.metric.is_share:
-        coarse = [
-            f"{name} by {numbers.number(numbers.scale(setting.metric) * step)} pp"
-            for name, step in setting.example_steps.items()
-            if step > setting.margin
-        ]
-        if coarse:
-            yield (
-                f"One example changes a seed's value by more than the margin of "
-                f"{numbers.margin(setting.margin, setting.metric)}: {numbers.listing(coarse)}. Use more examples or a "
-                "wider margin."
-            )
-
-
-def _about_ties(setting: Setting) -> Iterable[str]:
-    """Why results that are all equal are not called `no effect`."""
-    undecided = [row for row in setting.main if row.verdict in (verdicts.UNDERPOWERED, verdicts.NO_DIFFERENCE)]
-    tied = [row for row in undecided if row.contrast and row.contrast.score.ties == row.contrast.difference.n > 1]
-    if tied and setting.margin:
-        names, seeds = numbers.listing([row.arm for row in tied]), numbers.count(setting.seeds, "seed")
-        yield (
-            f"Equal to {setting.baseline} on every seed, but with other weights: {names}. {seeds} and so few test "
-            f"examples do not show that the difference is within {numbers.margin(setting.margin, setting.metric)}."
-        )
 
 
 def _about_divergence(setting: Setting) -> Iterable[str]:

@@ -83,7 +83,7 @@ def _fresh_score(best: ContenderResult, confirmation: Confirmation) -> str:
     reached = f"on {numbers.count(best.fresh, 'fresh seed')} it scores {found}"
     bias = confirmation.bias
     if confirmation.verdict == CONFIRMED:
-        return f"{reached}, which confirms the search"
+        return f"{reached}, in line with the search"
     if confirmation.verdict not in (OPTIMISTIC, PESSIMISTIC):
         return reached
     size = numbers.estimate(replace(bias, mean=abs(bias.mean)), confirmation.measure).partition(" ")[0]

@@ -5,6 +5,7 @@ import yaml
 
 from clipbench import config
 from clipbench.config.resolved_yaml import resolved
+from clipbench.config.template import write_template
 from clipbench.core.trial import NOTHING
 from clipbench.errors import InputError
 from clipbench.planning.build import prepare
@@ -108,7 +109,7 @@ def test_a_sweep_searches_arguments_of_the_script(load):
         (
             {"script": "./train.py"},
             {"report": {"metric": "test/bleu"}},
-            "unknown measure 'test/bleu'. Did you mean `test/mse`? Metrics of your own are declared in train.metrics.",
+            "unknown measure 'test/bleu'. Metrics of your own are declared in train.metrics; those of a script as `metrics: {NAME: maximize}`.",
         ),
         (
             {"script": "./train.py"},
@@ -137,3 +138,25 @@ def test_arms_on_parts_of_a_batch_are_refused(load):
     with pytest.raises(InputError) as caught:
         load({"script": "./train.py"}, prepare, clip=[{"name": "norm", "threshold": 1.0, "scope": "sample"}])
     assert "clip[0].scope: `scope` clips parts of a batch on their own, and a script shows" in str(caught.value)
+
+
+def test_init_writes_what_the_file_of_the_script_shows(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import not_installed\n\ndef main(clip, seed, lr=3e-4, name='a: b', *, deep=False, rest=()):\n"
+        "    return {'test/bleu': 1.0, 'test/rouge': 2.0}\n"
+    )
+    path = tmp_path / "study.yaml"
+    write_template(path, script=str(tmp_path / "train.py"))
+    text = path.read_text()
+    for line in (
+        "# lr: 0.0003",
+        "# name: 'a: b'",
+        "# deep: false",
+        "metrics: {bleu: minimize} #",
+        "objective: val/bleu",
+    ):
+        assert line in text
+    assert yaml.safe_load(text)["report"]["metric"] == "test/bleu" and "rest" not in text
+    (tmp_path / "train.py").write_text("def main(clip, seed, lr=0.1):\n    return {'test/loss': 1.0}\n")
+    write_template(path, script=str(tmp_path / "train.py"), force=True)
+    assert config.load(path).size == 48

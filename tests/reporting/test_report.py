@@ -18,7 +18,7 @@ from clipbench import stats
 from clipbench.analysis import verdicts as verdict
 from clipbench.analysis.report_model import Estimate, Metric, TargetEpochs
 from clipbench.errors import InputError
-from clipbench.reporting import ReportOptions, answer, compare, comparison_tables, headline, notes
+from clipbench.reporting import ReportOptions, answer, certainty_notes, compare, comparison_tables, headline, notes
 from clipbench.reporting import numbers as formatting
 from clipbench.reporting.formats import csv_table, json_report, markdown, terminal
 from tests.golden_files import check_golden
@@ -289,7 +289,7 @@ def test_without_validation_data_all_thresholds_are_shown_and_none_is_best():
     ]
     only = setting(rows)
     assert verdicts(only) == {"none": "baseline", "norm@2.0": "better", "norm@1.0": "better"}
-    assert any("No finite result on validation data" in note for note in notes.of_setting(only))
+    assert any("No trial has a finite val/accuracy" in note for note in notes.of_setting(only))
 
 
 def test_objective_without_data_is_compared_by_its_own_loss():
@@ -978,6 +978,30 @@ def test_bootstrap_that_holds_zero_is_said_where_t_does_not():
     (shown,) = [each for each in only.main if each.contrast]
     wide = dataclasses.replace(shown.contrast, bootstrap=Estimate(0.02, -0.01, 0.05, 8))
     changed = dataclasses.replace(only, main=(only.main[0], dataclasses.replace(shown, contrast=wide)))
-    (note,) = notes._about_interval(changed)
+    (note,) = set(certainty_notes.of_setting(changed)) - set(certainty_notes.of_setting(only))
     assert note == "norm@1.0: the bootstrap interval (BCa), +2.0 pp [-1.0, +5.0], contains 0; the t interval does not."
-    assert list(notes._about_interval(only)) == []
+    assert not any("contains 0" in note for note in certainty_notes.of_setting(only))
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "unchosen", "says"),
+    [
+        (0.01, 0.06, 0.06, True),
+        (-0.01, 0.01, 0.01, True),
+        (0.01, 0.01, 0.01, False),
+        (-0.01, 0.06, 0.06, False),
+        (0.01, 0.06, 0.01, False),
+        (0.01, np.nan, np.nan, False),
+    ],
+)
+def test_an_interval_that_says_other_than_p_is_explained(low, p, unchosen, says):
+    only = setting(arm("none") + arm("norm", 1.0, gain=0.02))
+    (shown,) = [each for each in only.main if each.contrast]
+    found = dataclasses.replace(shown.contrast, difference=Estimate(0.02, low, 0.05, 8), p_holm=p, p_unchosen=unchosen)
+    changed = dataclasses.replace(only, main=(only.main[0], dataclasses.replace(shown, contrast=found)))
+    said = [
+        note
+        for note in certainty_notes.of_setting(changed)
+        if "disagree whether there is a difference: norm@1.0." in note
+    ]
+    assert len(said) == says

@@ -309,7 +309,7 @@ def test_name_of_an_arm_says_all_that_was_found_for_it(tmp_path):
             {"report": "val/accuracy"},
             "What is compared here was selected by val/accuracy on the same examples, with other seeds",
         ),
-        ({"drop": True}, "No finite result on validation data: no arm is called best."),
+        ({"drop": True}, "No trial has a finite val/accuracy: no arm is called best."),
     ],
 )
 def test_what_the_seeds_cannot_say_is_a_note(change, words, tmp_path):

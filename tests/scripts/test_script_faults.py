@@ -77,9 +77,15 @@ def test_trials_are_not_started_where_all_others_with_their_options_have_failed_
     said = invoke("run", path, "--results", tmp_path / "results", "--no-mlflow", "--workers", "1")
     assert said.exit_code == 3
     records = pd.read_parquet(tmp_path / "results" / "script" / "records")
-    assert records.groupby("train.how")["status"].agg(list).to_dict() == {"raises": 4 * ["failed"], "": 12 * ["finished"]}
+    assert records.groupby("train.how")["status"].agg(list).to_dict() == {
+        "raises": 4 * ["failed"],
+        "": 12 * ["finished"],
+    }
     words = " ".join(said.stderr.split())
-    assert "8 more trials were not started with how raises, lr 0.1: all 4 before, of 3 arms, failed in the same way" in words
+    assert (
+        "8 more trials were not started with how raises, lr 0.1: all 4 before, of 3 arms, failed in the same way"
+        in words
+    )
     assert "8 trials not trained yet" in said.output
 
 
