@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipbench.analysis import search_result
 from clipbench.analysis.report_model import ContenderResult, Metric, SearchResult
@@ -110,6 +110,7 @@ def effort(search: SearchResult) -> Table[ContenderResult]:
             "diverged",
             "Points of which at least one trial diverged.",
             value=lambda row: sum(bool(point.diverged) for point in row.contender.points),
+            term="diverged points",
         ),
         _count("failed", "Points whose training ended with an error.", "failed"),
         share_column(
@@ -213,8 +214,9 @@ def _count(title: str, meaning: str, *states: str) -> TableColumn[ContenderResul
 
 
 def _importance(path: str, name: str) -> TableColumn[ContenderResult]:
-    return share_column(
+    column: TableColumn[ContenderResult] = share_column(
         name,
         "Share of the differences between points that the option explains, as Optuna estimates it.",
         lambda row: row.contender.importances.get(path, math.nan),
     )
+    return replace(column, term=f"importance of {name}")

@@ -35,6 +35,7 @@ class TableColumn(Generic[RowT]):
     unit: str = ""
     is_text: bool = False  # aligned left, sorted as words
     words: Mapping[str, str] = field(default_factory=dict)  # of a column of verdicts: what each means
+    term: str = ""  # in the legend, where the header says too little
 
     @property
     def header(self) -> str:
@@ -43,7 +44,7 @@ class TableColumn(Generic[RowT]):
 
     @property
     def legend(self) -> str:
-        return f"{self.header}: {self.meaning}"
+        return f"{self.term or self.header}: {self.meaning}"
 
 
 @dataclass(frozen=True)

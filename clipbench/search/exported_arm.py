@@ -43,7 +43,8 @@ class ExportedArm:
         """A line of Python that says where the code is from."""
         where = f"{self.study}, {self.setting.label}" if self.setting.label else self.study
         verdict = f"; verdict: {self.verdict}" if self.verdict else ""
-        return " ".join(f"# {where}: {self.row.short}{verdict}".split())
+        tuning = f" (trained with {self.row.tuning})" if self.row.tuning else ""
+        return " ".join(f"# {where}: {self.row.short}{tuning}{verdict}".split())
 
     @property
     def notes(self) -> Iterator[str]:

@@ -99,11 +99,13 @@ def test_terminal_markdown_and_page_explain_the_same_columns_in_the_same_words(r
     written = markdown.render(report).replace("\\", "")
     every = [each for one in report.settings for each in comparison_tables.tables(one)]
     every += search_tables.tables(report.search) if report.search else []
+    terms = {line.partition(":")[0] for line in legend(chapters(report))}
+    assert len(terms) == len(legend(chapters(report))), "no term has two meanings"
     assert hints == [column.meaning for table in every for column in table.columns]
     for table in every:
         for column in table.columns:
-            assert f"{column.header}: {column.meaning}" in said
-            assert f"- {column.header}: {column.meaning}" in written
+            assert column.legend in said
+            assert f"- {column.legend}" in written
 
 
 def test_latex_explains_the_numbers_of_the_first_table(reports):
