@@ -233,11 +233,10 @@ class Clipper:
             return self._last
         lists = self._lists_for(found)
         measured = self._measured(found, lists)
-        norm = measured.norm
         if self._is_off:
             info = info_of(measured, None, self.measure)
         else:
-            now = self._course.now(self._step, norm, optimizer)
+            now = self._course.now(self._step, lists.like, optimizer)
             weights = self._weights() if self._needs_weights else measured  # which are not asked for
             if self.measure:
                 clipped = self._clipping(measured, weights, now, self._memory)
@@ -245,7 +244,7 @@ class Clipper:
             else:
                 done = self._clipping.act(measured, weights, now, self._memory)
                 keep = lists.always if done.keep is None else done.keep
-                self._memory, info = done.memory, ClipInfo(norm.view(()), done.fired, keep)
+                self._memory, info = done.memory, ClipInfo(measured.norm.view(()), done.fired, keep)
         self._step += 1
         self._last = info
         return info

@@ -17,6 +17,7 @@ from clipbench.engine.clipping.places import Tensors
 
 # Elements of a part of a large tensor: few enough that what is computed of them stays in the cache of a core.
 CHUNK = 2**16
+CLAMPED = 2**17  # where little is computed
 
 
 class ElementChunk(NamedTuple):
@@ -188,26 +189,38 @@ class GradientList(Measured):
         """Clamp every element to [low, high] in place, and return whether there was any outside."""
         if not self._gradients:
             return torch.zeros_like(low, dtype=torch.bool)
-        tensors = [self._layout.buffer, *self._large] if self._names else self._large
         if low.device.type == "cpu":
-            return torch.tensor(self._clamped_on_cpu(tensors, float(low), float(high)))
+            return torch.tensor(self._clamped_on_cpu(float(low), float(high)))
+        self.norm  # noqa: B018 - of the gradients as they are
+        tensors = [self._layout.buffer, *self._large] if self._names else self._large
         ends = [tensor.aminmax() for tensor in tensors]
         inside = [(least >= low) & (largest <= high) for least, largest in ends]  # a NaN is outside
         for tensor in tensors:
             self._clamp(tensor, low, high)
         return ~torch.stack(inside).all()
 
-    def _clamped_on_cpu(self, tensors: Sequence[Tensor], low: float, high: float) -> bool:
-        """Look for elements outside until there is one, often among the first; clamp what was not looked at."""
-        fired = False
-        for tensor in tensors:
-            for part in () if fired else _first_part_and_whole(tensor):
-                least, largest = part.aminmax()
-                if fired := not (float(least) >= low and float(largest) <= high):
-                    break
+    def _clamped_on_cpu(self, low: float, high: float) -> bool:
+        """Measure the norm and clamp in one walk, part by part, while a part is in the cache of the core.
+
+        Elements outside are looked for until there is one, often among the first.
+        """
+        fired, norms = False, []
+        certain = 0.999 * min(-low, high)  # no element is larger than the norm of all, except for rounding
+        for part in self._parts():
+            norms.append(_norm(part, 2.0, self._layout.like.dtype))
+            if not fired and not float(norms[-1]) <= certain:
+                fired = not (float(part.amin()) >= low and float(part.amax()) <= high)
             if fired:
-                self._clamp(tensor, low, high)
+                self._clamp(part, low, high)
+        self._known.setdefault(("model", 2.0), _norm(torch.stack(norms), 2.0, norms[0].dtype).view(1, 1))
         return fired
+
+    def _parts(self) -> Iterator[Tensor]:
+        """Yield all small tensors as one, and parts of the large ones."""
+        if self._names:
+            yield self._layout.buffer
+        for tensor in self._large:
+            yield from torch.split(tensor, _rows_of(CLAMPED, tensor))
 
     def _clamp(self, tensor: Tensor, low: Any, high: Any) -> None:
         tensor.clamp_(low, high)
@@ -219,7 +232,7 @@ class GradientList(Measured):
         if self._names:
             yield ElementChunk(self._layout.buffer.unsqueeze(0), [*self._layout.views.values()], self._write_small)
         for gradient in self._large:
-            for part in torch.split(gradient, _rows_of_chunk(gradient)):
+            for part in torch.split(gradient, _rows_of(CHUNK, gradient)):
                 elements = part.reshape(1, -1).to(self._layout.like.dtype)
                 yield ElementChunk(elements, [part], partial(_write_part, part))
 
@@ -228,12 +241,8 @@ class GradientList(Measured):
         torch._foreach_copy_(self._small, self._views)
 
 
-def _first_part_and_whole(tensor: Tensor) -> list[Tensor]:
-    return [tensor] if tensor.numel() <= CHUNK else [tensor[: _rows_of_chunk(tensor)], tensor]
-
-
-def _rows_of_chunk(tensor: Tensor) -> int:
-    return max(1, CHUNK * len(tensor) // tensor.numel())
+def _rows_of(elements: int, tensor: Tensor) -> int:
+    return max(1, elements * len(tensor) // tensor.numel())
 
 
 def _write_part(part: Tensor, elements: Tensor) -> None:

@@ -53,12 +53,13 @@ class ListClip(Clip):
         return Done(fired, None, joined_memory([each.memory for each in found]))
 
     def _act(self, mine: Measured, weights: Measured, now: Now, memory: Memory) -> Done:
+        if self.rule.clamps and isinstance(mine, GradientList):
+            return Done(mine.clamped(*self._bounds_of(mine, weights, now)), None, memory)
+        mine.norm  # noqa: B018 - computed before the gradients are changed in place
         if self.rule.per != "element":
             coefficient, fired, memory = self.rule.scaling(self.statistics_of_places(mine, weights), now, memory)
             mine.scaled(coefficient, self.rule.per)
             return Done(fired.any(), None, memory)
-        if self.rule.clamps and isinstance(mine, GradientList):
-            return Done(mine.clamped(*self._bounds_of(mine, weights, now)), None, memory)
         if (divisible := self._divisible(mine)) is None:
             old = mine.elements
             new, memory = self.rule(self.statistics_of_elements(mine, old, weights), now, memory)
