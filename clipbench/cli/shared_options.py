@@ -81,10 +81,10 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
             from clipbench import config
             from clipbench.commands.progress import make_progress
             from clipbench.config.script_section import seems_script
-            from clipbench.execution import worker_pool
+            from clipbench.execution.import_server import start_importing
 
         experiment = given["experiment"] if given.get("source") is None else None  # a pilot may read a log
-        worker_pool.start_importing(experiment is not None and seems_script(experiment))
+        start_importing(experiment is not None and seems_script(experiment))
         if experiment is not None:
             config.check_early(experiment, given["sets"] or (), given["seeds"])
         with make_progress(quiet=given["quiet"]) as progress:

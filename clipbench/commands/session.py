@@ -24,7 +24,7 @@ from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.script_output import output_of
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
-from clipbench.store import Store, run_history
+from clipbench.store import Store, checkpoint_files, run_history
 from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking import tensorboard_files
 from clipbench.tracking.active_run import active_run
@@ -95,6 +95,7 @@ class Session:
     settings: Settings
     progress: Progress
     mirror: Mirror | None = field(default=None, init=False)
+    folder: Path | None = field(default=None, init=False)  # of the results
     told: str = field(default="", init=False)  # the problem of the mirror that was printed
     trained: int = field(default=0, init=False)
     _failed: Counter[str] = field(default_factory=Counter, init=False)  # number of trials by error
@@ -111,8 +112,10 @@ class Session:
         self.progress.stop()
         if isinstance(error, KeyboardInterrupt):
             self.finish("KILLED", patience=1.0)
-            command = self.settings.command
-            raise KeyboardInterrupt(f"Interrupted. Finished trials are saved. To continue: {command}") from None
+            kept = checkpoint_files.count(self.folder) if self.folder else 0
+            begun = f", and {kept} {'checkpoint' if kept == 1 else 'checkpoints'} of others" if kept else ""
+            text = f"Interrupted. Finished trials are saved{begun}. To continue: {self.settings.command}"
+            raise KeyboardInterrupt(text) from None
         if error:
             self.finish("FAILED", patience=1.0)
 
@@ -138,6 +141,7 @@ class Session:
         """Prepare training: write the YAML beside the trials, show the notes of the plan, start the mirror."""
         if self.settings.tensorboard:
             tensorboard_files.check_installed()
+        self.folder = store.folder
         store.write_text("experiment.yaml", resolved(plan.experiment))
         for note in plan.notes:
             self.progress.note(note)
@@ -154,7 +158,8 @@ class Session:
 
     def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str, phase: str = "") -> None:
         """Train the trials of a plan that the store does not have."""
-        chunks = plan.chunks(store.done(), pool.size, device)
+        done = store.done()
+        chunks = plan.chunks(done, pool.size, device, checkpoint_files.begun(store.folder, done))
         missing = sum(len(chunk.trials) for chunk in chunks)
         if missing:
             self.record_start(plan, store, missing, device)
@@ -197,9 +202,11 @@ class Session:
                 self.trained += len(event.chunk.trials)
                 self.progress.add(event.records)
                 self._note_engine(event.records)
+                checkpoint_files.end(store.folder, event.chunk.stem)
             elif event.error:
                 failed = Records.failed(event.chunk.trials, event.error)
                 store.save(failed, event.chunk.stem)
+                checkpoint_files.end(store.folder, event.chunk.stem)
                 self.progress.add(failed)
                 self._failed[event.error] += len(event.chunk.trials)
                 if event.chunk.is_script:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from clipbench.compiler.library import NoLibrary, library
 from clipbench.core.records import Records
 from clipbench.core.trial import Trial
 from clipbench.engine import tabulate
+from clipbench.engine.checkpoint import Checkpoint
 from clipbench.engine.chunk_training import ChunkTraining, Progress
 from clipbench.engine.clipping.lane_order import FEWEST_LANES, padded
 from clipbench.engine.gradients.workspace import WorkspaceShape
@@ -39,17 +41,20 @@ def train(
     loop_reason: str = "",
     progress: Progress = lambda done: None,
     choose_pruned: ChoosePruned | None = None,
+    checkpoint: str = "",
 ) -> Records:
     """Train one chunk: trials that differ only in arm, seed and optimizer, and whose arms share a scope.
 
     The chunk is padded to `lanes` lanes, so that few different sizes occur. With a `loop_reason`, its lanes are trained
     one after another, though the model may allow more. `choose_pruned` gets the measures of all
-    trials at the end of every epoch but the last, and returns the ids of the trials to prune; those stop there.
+    trials at the end of every epoch but the last, and returns the ids of the trials to prune; those stop there. The
+    state is kept in the file `checkpoint` now and then, from which an interrupted training goes on.
     """
     chunk = padded(trials, lanes)
     workspace = WORKSPACES(WorkspaceShape.of(chunk, device, loop_reason))
     training = ChunkTraining(chunk, workspace)
-    result = training.run(progress, choose_pruned)
+    kept = Checkpoint(Path(checkpoint) if checkpoint else None, workspace.path)
+    result = training.run(progress, choose_pruned, kept)
     about = {"engine": workspace.path, "engine_note": training.note or None, "device": device}
     return tabulate.tabulate(result, len(trials), about)
 

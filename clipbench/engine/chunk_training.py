@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clipbench.core import generators
 from clipbench.core.trial import Trial
+from clipbench.engine.checkpoint import Checkpoint
 from clipbench.engine.chunk_result import ChunkResult
 from clipbench.engine.clipping.adaptive_threshold import AdaptiveThreshold
 from clipbench.engine.early_stop import EarlyStopping
@@ -21,11 +22,12 @@ from clipbench.engine.inputs.gradient_noise import Noise, count_noise, gradient_
 from clipbench.engine.lane_group import LaneGroup, groups_of
 from clipbench.engine.lane_status import LaneStatus
 from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, example_losses
+from clipbench.engine.optimizers import OwnOptimizer
 from clipbench.engine.pruning import ChoosePruned, Pruning
-from clipbench.engine.state import State
 from clipbench.engine.step import LOSS
 from clipbench.engine.step_runner import StepRunner
 from clipbench.engine.step_statistics import StepStatistics
+from clipbench.engine.training_state import state_of
 from clipbench.engine.unmoved_weights import UnmovedWeights
 
 Progress = Callable[[int], None]  # called with the number of lane-steps that were done
@@ -56,34 +58,10 @@ class ChunkTraining:
         self.epochs = {
             name: np.full((length.epochs, len(trials)), np.nan) for name in ("grad/vanishing", "weight_norm", *measured)
         }
-        self.state = self._make_state()
-        self._waited = 0.0  # seconds, for decisions on pruning
-
-    def _make_state(self) -> State:
-        """Return all that training changes, except what Python objects of the user's keep for themselves."""
-        state, lanes = State(), range(len(self.trials))
-        state.add("params.", self.workspace.params, lanes)
-        state.add("buffers.", self.workspace.states, lanes)
-        state.add("averages.", self.workspace.averages or {}, lanes)
-        for number, group in enumerate(self.groups):
-            state.add(f"{number}/", group.memory, group.lanes)
-        status, stopping = self.status, self.early_stopping
-        arrays = {
-            **{name: getattr(status, name) for name in ("diverged_step", "cause", "stopped_epoch", "pruned_epoch")},
-            **{"waited": stopping.waited, "best": stopping.best},
-        }
-        state.add("status.", {name: torch.from_numpy(array) for name, array in arrays.items()}, lanes)
-        state.add("stopped.", stopping.saved, lanes)
-        state.add("epochs.", {name: torch.from_numpy(curve) for name, curve in self.epochs.items()}, lanes, axis=1)
-        state.add("", {"steps": torch.from_numpy(self.steps)}, lanes, axis=2)
-        state.add("", {"checked": torch.from_numpy(status.checked)}, (), axis=None)
-        for number, noise in enumerate(self._noises):
-            state.add(f"noise{number}.", {"drawn": noise.drawn, "used": noise.used}, (), axis=None)
-        state.add("batches.", self._source.counters, (), axis=None)
-        sources = dict(self._source.generators)
-        sources |= {f"noise{number}": noise.generators for number, noise in enumerate(self._noises)}
-        state.generators = {f"{kind}.{seed}": g for kind, each in sources.items() for seed, g in each.items()}
-        return state
+        parts = self._source, self._noises, self.status, self.early_stopping, self.epochs, self.steps
+        self.state = state_of(workspace, self.groups, *parts)
+        self._start = self._waited = 0.0  # seconds; those waited for decisions on pruning
+        self._checkpoint = Checkpoint(None)
 
     @property
     def step(self) -> int:
@@ -113,8 +91,31 @@ class ChunkTraining:
         """Whether the rule of each lane may refuse a step."""
         return [group.refuses for group in self.groups for _ in group.lanes]
 
-    def run(self, progress: Progress, choose_pruned: ChoosePruned | None = None) -> ChunkResult:
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        """The modules of lanes that are trained one after another."""
+        return [model.module for model in self.workspace.models]
+
+    @property
+    def optimizers(self) -> list[OwnOptimizer]:
+        """The optimizers that are objects of torch, or of the user's."""
+        return [each for group in self.groups for each in group.own]
+
+    def times(self) -> list[float]:
+        """Return the time that training has taken, and that of each group with its steps."""
+        return [self._now() - self._start, *(each for group in self.groups for each in (group.seconds, group.steps))]
+
+    def resume_times(self, times: Sequence[float]) -> None:
+        """Go on with these."""
+        self._waited -= times[0]
+        for group, seconds, steps in zip(self.groups, times[1::2], times[2::2], strict=True):
+            group.seconds, group.steps = seconds, int(steps)
+
+    def run(
+        self, progress: Progress, choose_pruned: ChoosePruned | None = None, checkpoint: Checkpoint | None = None
+    ) -> ChunkResult:
         """Train until the last epoch, or until every lane has diverged, stopped or was pruned."""
+        self._checkpoint = checkpoint or Checkpoint(None)
         with generators.preserved():
             return self._run(progress, choose_pruned)
 
@@ -123,15 +124,18 @@ class ChunkTraining:
         for number in (0, self.length.epoch_steps - 1):
             self.workspace.gradients(self.length.size(number))  # compiling is not counted as training time
         self.workspace.evaluate.prepare()
-        start = self._now()
+        self._start = self._now()
+        self._checkpoint.resume(self)
+        progress(self.step * len(self.trials))
         for epoch in range(self.step // self.length.epoch_steps, self.length.epochs):
             if not self._epoch(epoch, progress):
                 break
             self._end_of_epoch(epoch, pruning)
             if not self.status.alive.any():
                 break
+            self._keep()
         progress((self.length.steps - self.step) * len(self.trials))
-        return self._result(start)
+        return self._result()
 
     def _now(self) -> float:
         """Return the time in seconds, without the time spent waiting for decisions on pruning."""
@@ -160,7 +164,7 @@ class ChunkTraining:
 
     def _epoch(self, epoch: int, progress: Progress) -> bool:
         """Train for one epoch; return whether any lane is still alive at its end."""
-        steps, done = self.length.steps_in(epoch), 0
+        steps, done = self.length.steps_in(epoch), self.step - epoch * self.length.epoch_steps
         while done < steps:
             count = self._steps_alike(done, steps)
             self._block(done, count)
@@ -170,7 +174,14 @@ class ChunkTraining:
                 self._check_divergence()
             if not self.status.alive.any():
                 return False
+            if done < steps and self._source.goes_on_within_epoch:
+                self._keep()
         return True
+
+    def _keep(self) -> None:
+        if self._checkpoint.is_due:
+            self._statistics.wait()
+            self._checkpoint.keep(self)
 
     def _steps_alike(self, first: int, last: int) -> int:
         """Return how many of the next steps of an epoch fit a block and have batches of one size."""
@@ -250,7 +261,7 @@ class ChunkTraining:
                 losses[name] = single
         return finals, advantages(losses, len(self.trials))
 
-    def _result(self, start: float) -> ChunkResult:
+    def _result(self) -> ChunkResult:
         self.early_stopping.restore()
         finals, membership = self._finals()
         steps = self.steps[: self.step]
@@ -268,7 +279,7 @@ class ChunkTraining:
             weights={name: block.cpu().numpy() for name, block in self.workspace.evaluated.items()},
             status=self.status,
             rule_seconds=own,
-            seconds=self._now() - start,
+            seconds=self._now() - self._start,
         )
 
 

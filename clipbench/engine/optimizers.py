@@ -80,7 +80,7 @@ class OwnOptimizer:
         # It gets the frozen parameters too.
         self._parameters = {name: nn.Parameter(weights, trained) for name, weights, trained in tensors.parameters(lane)}
         self._set_gradients()
-        self._may_draw = bool(registry.of("optimizer", component).source)  # it is the user's own
+        self.is_users = bool(registry.of("optimizer", component).source)  # which may draw random numbers
         self.optimizer = optimizer_of(component, list(self._parameters.items()))
         self._rates = [group.get("lr") for group in self.optimizer.param_groups]
 
@@ -107,7 +107,7 @@ class OwnOptimizer:
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             if rate is not None and (factor != 1.0 or group["lr"] is not rate):
                 group["lr"] = rate * factor
-        if self._may_draw:
+        if self.is_users:
             generators.seed_all(-1 - generators.step_number(tensors.seeds.seeds[lane], tensors.step))
         with torch.inference_mode(False), blamed("optimizer", f"{self.name} cannot take a step", REMEDY):
             self.optimizer.step()

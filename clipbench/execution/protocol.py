@@ -1,10 +1,10 @@
 """What a parent process and its workers exchange: tasks, progress, and what is measured at the end of an epoch.
 
-A task is `(function, arguments, messages)`. The function is named by `"package.module:function"`, so that the parent
-process does not import torch. It is called with the arguments, and with a callback for each of the messages that the
-parent wants before the end: `(PROGRESS, lane-steps since the last message)`, and `(EPOCH_END, (epoch, {trial id:
-{measure: value}}))`, after which the worker waits for the ids of the trials to prune. The last message is
-`(DONE, result)` or `(FAILED, error)`.
+A task is `(function, arguments, messages, options)`. The function is named by `"package.module:function"`, so that the
+parent process does not import torch. It is called with the arguments, the options by name, and a callback for each of
+the messages that the parent wants before the end: `(PROGRESS, lane-steps since the last message)`, and
+`(EPOCH_END, (epoch, {trial id: {measure: value}}))`, after which the worker waits for the ids of the trials to prune.
+The last message is `(DONE, result)` or `(FAILED, error)`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from clipbench import engine
+from clipbench.engine.checkpoint import write_when_asked
 from clipbench.errors import ClipbenchError
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS
 
@@ -25,6 +26,7 @@ PROGRESS_SECONDS = 0.1  # between two messages of progress
 def serve(connection: Connection, place: int) -> None:
     """Run tasks until the parent closes the connection; workers of different places use different GPUs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    write_when_asked()
     os.dup2(2, 1)  # the prints of a user's function must not mix with the tables
     # A data loader has processes of its own, which end when this one does; a daemon must not start any.
     multiprocessing.current_process().daemon = False
@@ -45,12 +47,16 @@ def serve(connection: Connection, place: int) -> None:
 
 
 def _result(
-    connection: Connection, function: str, arguments: Sequence[Any], messages: Sequence[str]
+    connection: Connection,
+    function: str,
+    arguments: Sequence[Any],
+    messages: Sequence[str],
+    options: Mapping[str, Any],
 ) -> tuple[str, Any]:
     callbacks = [CALLBACKS[message](connection) for message in messages]
     module, _, name = function.partition(":")
     try:
-        return DONE, getattr(importlib.import_module(module), name)(*arguments, *callbacks)
+        return DONE, getattr(importlib.import_module(module), name)(*arguments, *callbacks, **options)
     except ClipbenchError as error:
         return FAILED, error
     except Exception as error:  # noqa: BLE001 - any error of a user's function becomes a failed trial

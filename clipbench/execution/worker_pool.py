@@ -5,16 +5,16 @@ A chunk that fails is split in halves until the failing trial is alone, so that 
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker, spawn
+from multiprocessing import spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,20 +22,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from clipbench.errors import ClipbenchError
+from clipbench.execution.import_server import start_importing, uninterrupted_children
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
 from clipbench.execution.script_trials import ScriptTrials
+from clipbench.store import checkpoint_files
 
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
 
-# Imported once by the process from which all workers are forked; the parent itself never imports torch.
-WORKER = "clipbench.execution.worker"
-PRELOAD = ("clipbench.execution.preload", WORKER)
-# Each trial of a script is a process, whose first step of an optimizer of torch would import torch._dynamo.
-PRELOAD_FOR_SCRIPTS = ("clipbench.scripts.trial_process", "torch._dynamo")
 ATTEMPTS = 2  # of a chunk whose worker dies
 MOST_SINGLE_FAILURES = 32  # after so many, chunks are no longer halved: the trials are not the cause
 INTERRUPT_SECONDS = 0.5  # to wait for the first worker after an interrupt
+CHECKPOINT_SECONDS = 5.0  # to wait for checkpoints after an interrupt
 WORKER_NAME = "clipbench worker"
 
 
@@ -47,46 +45,25 @@ class _Worker:
     progress: int = 0  # reported lane-steps of the current chunk
     report: EpochReport | None = None  # to which the worker waits for an answer
 
-    def begin(self, chunk: Chunk, work: str, device: str, messages: Sequence[str]) -> None:
+    def begin(self, chunk: Chunk, work: str, device: str, messages: Sequence[str], options: Mapping[str, Any]) -> None:
         self.chunk, self.progress, self.report = chunk, 0, None
-        self.send(work, (chunk.trials, device, chunk.lanes, chunk.loop_reason), messages)
+        self.send(work, (chunk.trials, device, chunk.lanes, chunk.loop_reason), messages, options)
 
     def answer(self, pruned: Collection[str]) -> None:
         self.report = None
         with suppress(OSError):
             self.connection.send(frozenset(pruned))
 
-    def send(self, function: str, arguments: Sequence[Any], messages: Sequence[str] = ()) -> None:
+    def send(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        messages: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Send a task. If the worker has died, receiving its reply fails."""
         with suppress(OSError):
-            self.connection.send((function, arguments, messages))
-
-
-def start_importing(is_script: bool = False) -> None:
-    """Start the process that workers are forked from, so that it imports torch while this process goes on."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        from multiprocessing import forkserver  # a report that needs no workers does without it
-
-        wanted = (*PRELOAD, *(PRELOAD_FOR_SCRIPTS if is_script else ()))
-        if missing := [module for module in wanted if module not in _preloaded]:
-            _end_importing(forkserver)  # of a run before, in the same Python process
-            _preloaded.extend(missing)
-            multiprocessing.set_forkserver_preload(_preloaded)
-            atexit.register(_end_importing, forkserver)
-        with _uninterrupted_children():
-            forkserver.ensure_running()
-
-
-_preloaded: list[str] = []  # what the process that workers are forked from imports, in this order
-
-
-def _end_importing(forkserver: Any) -> None:
-    """End the process that imports torch, which would hold a pipe open that reads what this one prints."""
-    server = getattr(forkserver, "_forkserver", None)
-    if pid := getattr(server, "_forkserver_pid", None):
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            self.connection.send((function, arguments, messages, options or {}))
 
 
 class WorkerPool:
@@ -111,6 +88,23 @@ class WorkerPool:
     ) -> None:
         # After an interrupt, do not wait for torch: a process that is still loading ends without its parent.
         self._first.join(None if error is None else INTERRUPT_SECONDS)
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self._write_checkpoints()
+        finally:  # also of a second interrupt
+            self._kill()
+
+    def _write_checkpoints(self) -> None:
+        """Let every worker keep the state of its chunk and end."""
+        busy = [worker.process for worker in self._workers if worker.chunk]
+        for process in busy if hasattr(signal, "SIGUSR1") else ():
+            with suppress(OSError):
+                os.kill(process.pid or 0, signal.SIGUSR1)
+        end = time.monotonic() + CHECKPOINT_SECONDS
+        for process in busy:
+            process.join(max(0.0, end - time.monotonic()))
+
+    def _kill(self) -> None:
         for worker in self._workers:
             worker.connection.close()
             worker.process.kill()
@@ -142,19 +136,19 @@ class WorkerPool:
         device: str,
         work: str = "clipbench.engine:train",
         choose_pruned: ChoosePruned | None = None,
-        folder: Path = Path(),
+        folder: Path | None = None,
     ) -> Iterator[Event]:
         """Train the chunks, as many at once as there are workers, and yield what happens to them.
 
         `work` names the function that is called for each chunk. `choose_pruned` returns the trials to prune. It is
         called when all chunks under way have reached the end of an epoch, with their reports in the order of `chunks`,
         so that its input does not depend on timing. A chunk that is trained again reports from its first epoch.
-        Scripts keep what they print and save in files of the `folder`.
+        The `folder` gets checkpoints, from which chunks go on that were interrupted, and what scripts print and save.
         """
         if chunks and chunks[0].is_script:
             start_importing(is_script=True)
-            with _uninterrupted_children():
-                yield from ScriptTrials(self._context, self.size, folder).train(chunks, device, choose_pruned)
+            with uninterrupted_children():
+                yield from ScriptTrials(self._context, self.size, folder or Path()).train(chunks, device, choose_pruned)
             return
         waiting, trials = deque(chunks), [trial for chunk in chunks for trial in chunk.trials]
         order = {trial.id: number for number, trial in enumerate(trials)}  # whatever chunk a trial will be in
@@ -164,7 +158,9 @@ class WorkerPool:
         while True:
             for worker in self._workers:
                 if worker.chunk is None and waiting:
-                    worker.begin(waiting.popleft(), work, device, messages)
+                    chunk = waiting.popleft()
+                    kept = folder and not choose_pruned and checkpoint_files.path_of(folder, chunk.stem)
+                    worker.begin(chunk, work, device, messages, {"checkpoint": str(kept)} if kept else {})
             busy = {worker.connection: worker for worker in self._workers if worker.chunk}
             if not busy:
                 return
@@ -216,7 +212,7 @@ class WorkerPool:
             yield self._failed(chunk, worker.progress, error, waiting)
 
     def _start_first(self) -> None:
-        with _uninterrupted_children(), suppress(EOFError, OSError):  # interrupted or killed; `call` reports it
+        with uninterrupted_children(), suppress(EOFError, OSError):  # interrupted or killed; `call` reports it
             self._workers.append(self._start(0))
 
     def _start(self, place: int) -> _Worker:
@@ -225,20 +221,6 @@ class WorkerPool:
         process.start()
         theirs.close()
         return _Worker(process, ours)
-
-
-@contextmanager
-def _uninterrupted_children() -> Iterator[None]:
-    """Block Ctrl-C in the processes that are started within: no traceback if one is interrupted early."""
-    resource_tracker.ensure_running()  # its start would reset the mask
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send_pruned(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order: Mapping[str, int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipbench.config import Experiment
@@ -107,14 +107,25 @@ class Plan:
         share = int(GPU_SHARE * free)
         return replace(self, cohorts=tuple(replace(cohort, gpu_bytes=share) for cohort in self.cohorts))
 
-    def chunks(self, done: Collection[str], workers: int, device: str) -> list[Chunk]:
-        """Return the chunks of all trials that are not done, the longest first, so that all workers end together."""
-        cut = [
-            chunk
-            for cohort in self.cohorts
-            for chunk in _cut(cohort, [t for t in cohort.trials if t.id not in done], workers, device)
-        ]
-        return sorted(cut, key=lambda chunk: -chunk.steps)
+    def chunks(
+        self, done: Collection[str], workers: int, device: str, begun: Iterable[Sequence[str]] = ()
+    ) -> list[Chunk]:
+        """Return the chunks of all trials that are not done, the longest first, so that all workers end together.
+
+        Chunks that were `begun` come before all others. Each is the ids of its lanes, of which some may be the same.
+        """
+        first: list[Chunk] = []
+        found: list[Chunk] = []
+        again = list(begun)
+        for cohort in self.cohorts:
+            missing = {trial.id: trial for trial in cohort.trials if trial.id not in done}
+            for lanes in again:
+                ids = dict.fromkeys(lanes)
+                if ids and ids.keys() <= missing.keys():
+                    trials = tuple(missing.pop(each) for each in ids)
+                    first.append(Chunk(cohort.id, trials, len(lanes), cohort.steps, cohort.loop_reason))
+            found += _cut(cohort, list(missing.values()), workers, device)
+        return [*first, *sorted(found, key=lambda chunk: -chunk.steps)]
 
 
 def most_lanes(cohort: Cohort, device: str) -> int:

@@ -2,11 +2,13 @@
 
 import json
 import random
+import signal
 import time
 
 import pytest
 
-from tests.cli_helpers import assert_same, half_files, invoke, records, saved, started, train, write
+from clipbench.store import checkpoint_files
+from tests.cli_helpers import assert_same, half_files, invoke, records, saved, started, train, until, write
 
 # Some seconds of training in many chunks, on the path that vectorises.
 LONGER = {
@@ -76,3 +78,56 @@ def test_after_ten_kills_every_trial_is_once_in_the_store_and_once_in_mlflow(und
     sent = Sent(f"sqlite:///{results}/mlflow.db", "small")
     trials = [run.data.tags["clipbench.trial"] for run in sent.children.values()]
     assert sorted(trials) == sorted(records(results / "small").index)
+
+
+# One chunk of some seconds
+LONG_CHUNK = {"model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 3000, "batch_size": 32}, "seeds": 2}
+
+
+def begun_steps(results):
+    """The steps of each checkpoint."""
+    files = (results / "small" / "checkpoints").glob("*.checkpoint")
+    return [checkpoint_files.read(file)[0]["step"] for file in files]
+
+
+def test_ctrl_c_keeps_a_chunk_and_the_next_run_goes_on(tmp_path):
+    path, results = write(tmp_path, **LONG_CHUNK), tmp_path / "results"
+    train(path, tmp_path / "undisturbed", "--workers", "1")
+    steps = []
+    for wait in (0.5, 1.0):
+        with started("run", path, "--results", results, "--workers", "1", "--no-mlflow") as process:
+            until(lambda: process.stderr.readline().startswith("Training"))
+            time.sleep(wait)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=30)[1]
+        assert process.returncode == 130 and "Traceback" not in said
+        assert "Finished trials are saved, and 1 checkpoint of others. To continue: " in said
+        steps += begun_steps(results)
+    assert 0 < steps[0] < steps[1], "the second command went on where the first one ended"
+    train(path, results, "--workers", "1")
+    assert not begun_steps(results)
+    assert_same(results / "small", tmp_path / "undisturbed" / "small")
+
+
+def test_what_is_done_or_damaged_is_no_chunk_to_go_on_with(tmp_path):
+    folder = tmp_path / "results"
+    for name, trials in {"a": ["1", "2", "2"], "b": ["3"], "c": ["4", "5"]}.items():
+        checkpoint_files.write(checkpoint_files.path_of(folder, name), {"about": {"trials": trials}}, b"content")
+    checkpoint_files.path_of(folder, "c").write_bytes(b"nothing")
+    assert list(checkpoint_files.begun(folder, {"3", "1"})) == [["1", "2", "2"]]
+    assert sorted(file.name for file in (folder / "checkpoints").iterdir()) == ["a.checkpoint", "c.checkpoint.damaged"]
+
+
+@pytest.mark.slow
+def test_a_killed_chunk_loses_a_minute_at_most(tmp_path):
+    longer = {**LONG_CHUNK, "train": {"epochs": 90_000, "batch_size": 32}}
+    path, results = write(tmp_path, **longer), tmp_path / "results"
+    began = time.monotonic()
+    with started("run", path, "--results", results, "--workers", "1", "--no-mlflow") as process:
+        until(lambda: begun_steps(results), seconds=90)
+        assert time.monotonic() - began < 65
+        process.kill()
+        process.wait()
+    train(path, results, "--workers", "1")
+    train(path, tmp_path / "undisturbed", "--workers", "1")
+    assert_same(results / "small", tmp_path / "undisturbed" / "small")

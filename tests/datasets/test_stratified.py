@@ -98,7 +98,7 @@ def test_a_worker_loads_and_splits_these_without_scikit_learn():
     """Its import would take as long as that of torch."""
     code = f"""
 import importlib, sys
-from clipbench.execution.worker_pool import PRELOAD
+from clipbench.execution.import_server import PRELOAD
 for name in PRELOAD:
     importlib.import_module(name)
 from clipbench import datasets

@@ -179,3 +179,15 @@ def test_the_metric_follows_the_targets(planned):
     assert planned().metric == "test/accuracy" and planned().higher == {"accuracy": True}
     assert planned(data="diabetes", model="linear").metric == "test/mse"
     assert planned(report={"metric": "test/loss"}).metric == "test/loss"
+
+
+def test_chunks_that_were_begun_come_first_as_they_were():
+    one, two = cohort("mlp", range(4), arms(5)), cohort("cnn", range(4), arms(5))
+    ids = [[trial.id for trial in each.trials] for each in (one, two)]
+    begun = [ids[1][3:6] + ids[1][5:6], [ids[0][0], ids[0][1]], [ids[0][2], ids[1][0]], [], ["unknown"]]
+    plan = Plan(None, (one, two))
+    found = plan.chunks({ids[0][1]}, 2, "cpu", begun)
+    assert [trial.id for trial in found[0].trials] == ids[1][3:6] and found[0].lanes == 4 and found[0].cohort == two.id
+    everyone = [trial.id for chunk in found for trial in chunk.trials]
+    assert sorted(everyone) == sorted({*ids[0], *ids[1]} - {ids[0][1]})
+    assert len(found[1].trials) > 2, "of the others, no chunk holds what was begun in part"

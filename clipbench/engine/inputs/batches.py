@@ -88,7 +88,9 @@ class BatchSource(Protocol):
 
     @property
     def counters(self) -> Mapping[str, Tensor]:
-        """What has been read, from which reading can go on."""
+        """What has been read, from which reading can go on at the next epoch."""
+
+    goes_on_within_epoch: bool  # also at the next block
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         """Draw the batches of the next steps, of one size, into slots 0, 1, ..."""
@@ -117,6 +119,8 @@ def batch_source(
 class FullBatch:
     """All examples in order, the same at every step."""
 
+    goes_on_within_epoch = True
+
     def __init__(self, part: Batch) -> None:
         self._part = part
         self.generators: Mapping[str, Mapping[int, torch.Generator]] = {}
@@ -133,13 +137,15 @@ class FullBatch:
 class ShuffledBatches:
     """A permutation of the training part for each seed and epoch."""
 
+    goes_on_within_epoch = True
+
     def __init__(self, length: TrainingLength, part: Batch, seeds: Sequence[int], slots: Tensor) -> None:
         """`slots` are the indices of the examples: [slots, seeds, batch]."""
         self._length, self._part, self._slots = length, part, slots
         self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
         self.generators = {"batches": self._generators}
-        self.counters: Mapping[str, Tensor] = {}
         self._orders = torch.zeros(len(self._generators), length.examples, dtype=torch.long)  # of the epoch
+        self.counters = {f"order.{seed}": order for seed, order in zip(self._generators, self._orders, strict=True)}
 
     def draw(self, step_in_epoch: int, steps: int) -> None:
         length = self._length
@@ -158,6 +164,8 @@ class ShuffledBatches:
 
 class ReadBatches:
     """The examples of each batch: read from the data for each seed, and augmented."""
+
+    goes_on_within_epoch = False
 
     def __init__(self, length: TrainingLength, dataset: Dataset, slots: Batch, seeds: Sequence[int]) -> None:
         """`slots` are the examples: [slots, seeds, batch, ...]."""

@@ -1,0 +1,59 @@
+"""The process that all workers are forked from, which imports torch once; the parent itself never does."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from typing import Any
+
+# Imported once by the process from which all workers are forked; the parent itself never imports torch.
+WORKER = "clipbench.execution.worker"
+PRELOAD = ("clipbench.execution.preload", WORKER)
+# Each trial of a script is a process, whose first step of an optimizer of torch would import torch._dynamo.
+PRELOAD_FOR_SCRIPTS = ("clipbench.scripts.trial_process", "torch._dynamo")
+
+
+def start_importing(is_script: bool = False) -> None:
+    """Start the process that workers are forked from, so that it imports torch while this process goes on."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver  # a report that needs no workers does without it
+
+        wanted = (*PRELOAD, *(PRELOAD_FOR_SCRIPTS if is_script else ()))
+        if missing := [module for module in wanted if module not in _preloaded]:
+            _end_importing(forkserver)  # of a run before, in the same Python process
+            _preloaded.extend(missing)
+            multiprocessing.set_forkserver_preload(_preloaded)
+            atexit.register(_end_importing, forkserver)
+        with uninterrupted_children():
+            forkserver.ensure_running()
+
+
+_preloaded: list[str] = []  # what the process that workers are forked from imports, in this order
+
+
+def _end_importing(forkserver: Any) -> None:
+    """End the process that imports torch, which would hold a pipe open that reads what this one prints."""
+    server = getattr(forkserver, "_forkserver", None)
+    if pid := getattr(server, "_forkserver_pid", None):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+@contextmanager
+def uninterrupted_children() -> Iterator[None]:
+    """Block Ctrl-C in the processes that are started within: no traceback if one is interrupted early."""
+    resource_tracker.ensure_running()  # its start would reset the mask
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

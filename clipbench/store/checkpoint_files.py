@@ -1,0 +1,84 @@
+"""The files of training that is not finished yet: a line that says what is inside, and content checked by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from clipbench.store.atomic_files import remove, write_atomically
+
+FOLDER = "checkpoints"
+SUFFIX = ".checkpoint"
+FORMAT = 1
+MOST_BYTES = 10_000_000  # of the first line
+DAMAGED = ".damaged"  # ends the name of a file that is set aside
+
+
+class DamagedCheckpoint(Exception):
+    """A file is not what its first line says."""
+
+
+def path_of(folder: Path, stem: str) -> Path:
+    """Return the file of the chunk that is called `stem`."""
+    return folder / FOLDER / f"{stem}{SUFFIX}"
+
+
+def write(path: Path, header: Mapping[str, Any], content: bytes) -> None:
+    """Replace a checkpoint at once: the old one is there until the new one is whole."""
+    known = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **header}
+    write_atomically(path, json.dumps(known).encode() + b"\n" + content)
+
+
+def read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Return the first line and the content."""
+    line, _, content = path.read_bytes().partition(b"\n")
+    header = _header(line)
+    if len(content) != header["bytes"] or hashlib.sha256(content).hexdigest() != header["sha256"]:
+        raise DamagedCheckpoint("its content is cut or changed")
+    return header, content
+
+
+def begun(folder: Path, done: Collection[str]) -> Iterator[list[str]]:
+    """Yield the trials of each checkpoint of a results folder. Those that are done, or cannot be read, are removed."""
+    for path in sorted((folder / FOLDER).glob(f"*{SUFFIX}")):
+        try:
+            with path.open("rb") as file:
+                trials = _header(file.readline(MOST_BYTES))["about"]["trials"]
+            if not set(trials) <= set(done):
+                yield trials
+            else:
+                remove(path)
+        except (DamagedCheckpoint, KeyError, TypeError, OSError):
+            set_aside(path)
+
+
+def count(folder: Path) -> int:
+    """Return the number of checkpoints of a results folder."""
+    return len(list((folder / FOLDER).glob(f"*{SUFFIX}")))
+
+
+def end(folder: Path, stem: str) -> None:
+    """Remove the checkpoint of a chunk, whose records are saved."""
+    remove(path_of(folder, stem))
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file, so that it is not read again, and return its new name."""
+    aside = path.with_name(path.name + DAMAGED)
+    with suppress(OSError):
+        path.replace(aside)
+    return aside
+
+
+def _header(line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except ValueError:
+        raise DamagedCheckpoint("its first line cannot be read") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DamagedCheckpoint("it is of another version")
+    return header
