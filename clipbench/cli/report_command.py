@@ -52,6 +52,8 @@ def report(
     settings = Settings(seeds=seeds, sets=tuple(sets or ()), results=results)
     finished, combined, page = confirmed_report.reports(experiments, settings, grid=grid, png=png)
     _show(finished, combined, Format.json if as_json else layout)
+    for note in (note for each in finished for note in each.notes):
+        complain(f"note: {note}")
     if page:
         complain(f"Combined report: {page}")
 

@@ -159,6 +159,8 @@ class Session:
     def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str, phase: str = "") -> None:
         """Train the trials of a plan that the store does not have."""
         done = store.done()
+        for note in store.notes:
+            self.progress.note(note)
         chunks = plan.chunks(done, pool.size, device, checkpoint_files.begun(store.folder, done))
         missing = sum(len(chunk.trials) for chunk in chunks)
         if missing:

@@ -43,7 +43,8 @@ def report(experiment: str | Path, settings: Settings, *, grid: bool = False) ->
     `experiment` is a file, or the name or the results folder of an experiment that has run.
     """
     subject, store, swept = find_study(experiment, settings, grid=grid)
-    return Finished(subject, publish(subject, store, swept), store.folder, swept=swept)
+    published = publish(subject, store, swept)
+    return Finished(subject, published, store.folder, swept=swept, notes=tuple(store.notes))
 
 
 def find_study(

@@ -89,6 +89,10 @@ def writing(path: Path) -> Iterator[None]:
         raise ClipbenchError(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from error
 
 
+class DamagedFileError(ClipbenchError):
+    """A file cannot be read because of what is in it."""
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn the error of an unreadable or damaged file into a message that says what to do."""
@@ -97,7 +101,7 @@ def reading(path: Path) -> Iterator[None]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
         if isinstance(error, PermissionError):
             raise ClipbenchError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-        raise ClipbenchError(
+        raise DamagedFileError(
             f"{path}: the file is damaged or incomplete. "
             "Copy it again, or delete it: the next `clipbench run` trains its trials again."
         ) from error

@@ -39,6 +39,18 @@ def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema(types.items())
 
 
+def is_right(name: str, kind: pa.DataType) -> bool:
+    """Whether a column of this name may have values of a type."""
+    if pa.types.is_null(kind):
+        return True
+    if name in INTEGERS:
+        return bool(pa.types.is_integer(kind))
+    is_text = bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if name in TEXT:
+        return is_text
+    return _is_number(kind) or bool(pa.types.is_boolean(kind)) or (is_text and "/" not in name)  # measures are numbers
+
+
 def is_option(name: str) -> bool:
     """Whether a column is an option of the trial (`lr`, `clip.per`) and not a measure (`test/loss`)."""
     return name in measures.OPTIONS or ("." in name and "/" not in name)

@@ -8,23 +8,33 @@ complete. `+columns.parquet` has no rows and lists the columns of all files in i
 from __future__ import annotations
 
 import io
+import json
 import re
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from clipbench.core.records import WHOLE, Records, rank
+from clipbench.core.records import Records
 from clipbench.errors import ClipbenchError
 from clipbench.store import column_types
-from clipbench.store.atomic_files import lock, reading, remove, wait_for_lock, write_atomically
+from clipbench.store.atomic_files import (
+    DamagedFileError,
+    lock,
+    reading,
+    remove,
+    wait_for_lock,
+    write_atomically,
+    writing,
+)
+from clipbench.store.parquet_files import HOLDS, open_parquet, parquet_bytes
+from clipbench.store.stored_rows import StoredRow, read_rows, saved_at
+from clipbench.store.table_check import UnusableFile
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,7 +43,7 @@ SERIES = ("epochs", "steps")
 TABLES = ("records", *SERIES)
 COLUMNS = "+columns"  # sorts before every other file name, so that it is read first
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@=-]*")
-SAVED = b"clipbench.saved"  # time in ns, kept in the file: copying a file must not make its rows newer
+DAMAGED = ".damaged"  # ends the name of a file that is set aside
 
 
 class Store:
@@ -42,6 +52,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._seen: dict[str, tuple[tuple[int, int], list[StoredRow]]] = {}
+        self._problems: dict[str, str] = {}  # by the name of the files: why they are left out
+        self._set_aside: list[str] = []
 
     def save(self, records: Records, stem: str) -> None:
         """Write one chunk of trials to files of the name `stem`. The records come last and complete the chunk."""
@@ -49,10 +61,12 @@ class Store:
             raise ValueError(f"stem must consist of letters, digits and `_.@=-`, got {stem!r}")
         self._save_weights(records.weights, stem)
         table = column_types.to_table(records.records)
+        holds = {"weights": len(records.weights), "columns": table.num_columns}
         for name in SERIES:
             series = column_types.to_table(getattr(records, name))
+            holds[name] = len(series)
             self._save_table(name, stem, column_types.with_arm_and_seed(series, table))
-        self._save_table("records", stem, table)
+        self._save_table("records", stem, table, {HOLDS: json.dumps(holds).encode()})
 
     def done(self) -> set[str]:
         """Return the trials that need no training. Failed and pruned trials are trained again."""
@@ -152,30 +166,34 @@ class Store:
         np.savez(buffer, **weights)  # type: ignore[arg-type]  # numpy's stub takes the names for its options
         write_atomically(path, buffer.getbuffer())
 
-    def _save_table(self, name: str, stem: str, table: pa.Table) -> None:
+    def _save_table(self, name: str, stem: str, table: pa.Table, metadata: Mapping[bytes, bytes] | None = None) -> None:
         path = self._path(name, stem)
         if not len(table):
             return remove(path)  # a trial that failed at once has no steps
         self._add_columns(name, [table.schema])
-        write_atomically(path, _parquet(table))
+        write_atomically(path, parquet_bytes(table, metadata))
 
     def _add_columns(self, name: str, schemas: Sequence[pa.Schema]) -> None:
         with wait_for_lock(self.folder / ".columns.lock"):
             try:
-                known = _open(self._path(name, COLUMNS)).schema_arrow.remove_metadata()
+                known = open_parquet(self._path(name, COLUMNS)).schema_arrow.remove_metadata()
             except ClipbenchError:  # missing or damaged: rebuilt from the files
                 known = pa.schema([])
             merged = column_types.unify([known, *schemas])
             if merged != known:
-                write_atomically(self._path(name, COLUMNS), _parquet(merged.empty_table()))
+                write_atomically(self._path(name, COLUMNS), parquet_bytes(merged.empty_table()))
 
     def _renew_columns(self) -> None:
         """Add the columns of files that were copied into the folder."""
         for name in TABLES:
-            self._add_columns(name, [_open(self._path(name, stem)).schema_arrow for stem in self._stems(name)])
+            self._add_columns(name, [open_parquet(self._path(name, stem)).schema_arrow for stem in self._stems(name)])
 
     def _clean_up(self) -> None:
-        """Remove what a killed process left: temporary files, and series without records."""
+        """Set aside what is damaged, and remove what a killed process left: temporary files, series without records."""
+        for stem in self._stems("records"):
+            self._rows(stem)
+        for stem in list(self._problems):
+            self._rename(stem, self._problems.pop(stem))
         self._renew_columns()
         known = set(self._stems("records"))
         for name in (*SERIES, "weights"):
@@ -192,30 +210,40 @@ class Store:
                 for name in ("records", *SERIES):
                     remove(self._path(name, stem))
 
+    @property
+    def notes(self) -> list[str]:
+        """What was set aside, and what is left out until a run sets it aside."""
+        remedy = "Its trials are left out; `clipbench run` sets the file aside and trains them again."
+        return [*self._set_aside, *(f"{problem}. {remedy}" for problem in self._problems.values())]
+
+    def _rename(self, stem: str, problem: str) -> None:
+        """Rename all files of a name, so that its trials are trained again."""
+        self._set_aside.append(f"{problem}: set aside as {stem}...{DAMAGED}. Its trials are trained again.")
+        for name in ("records", *SERIES, "weights"):
+            path = self._path(name, stem)
+            if path.exists():
+                with writing(path):
+                    path.replace(path.with_name(path.name + DAMAGED))
+
     def _rows(self, stem: str) -> list[StoredRow]:
-        """Return the rows of a file, read once: a run asks often while its store grows."""
+        """Return the rows of a file, read once: a run asks often while its store grows.
+
+        A file has none where it cannot be used, or one that belongs to it.
+        """
         stat = self._path("records", stem).stat()
         signature = stat.st_mtime_ns, stat.st_ino
         if self._seen.get(stem, (None,))[0] != signature:
-            self._seen[stem] = signature, list(self._read_rows(stem))
+            rows: list[StoredRow] = []
+            try:
+                rows = read_rows(partial(self._path, stem=stem), stem)
+            except UnusableFile as problem:
+                self._problems[stem] = str(problem)
+            self._seen[stem] = signature, rows
         return self._seen[stem][1]
-
-    def _read_rows(self, stem: str) -> Iterator[StoredRow]:
-        path = self._path("records", stem)
-        file = _open(path)
-        if not {"id", "status"} <= set(file.schema_arrow.names):
-            return  # not a file of clipbench
-        with reading(path):
-            table = file.read(["id", "status"])
-        saved = self._saved(stem)
-        for number, (trial, status) in enumerate(zip(*table.to_pydict().values(), strict=True)):
-            yield StoredRow(trial, stem, number, status, saved)
 
     def _saved(self, stem: str) -> int:
         path = self._path("records", stem)
-        if not path.exists():
-            return 0
-        return int((_open(path).schema_arrow.metadata or {}).get(SAVED) or path.stat().st_mtime_ns)
+        return saved_at(path) if path.exists() else 0
 
     def _files(self, ids: Collection[str] | None) -> dict[str, list[StoredRow]]:
         """Return the current rows of the trials by the name of their file."""
@@ -242,9 +270,17 @@ class Store:
 
     def _table(self, name: str, stem: str, columns: Sequence[str] | None = None) -> pa.Table:
         path = self._path(name, stem)
-        file = _open(path)
-        with reading(path):
-            return file.read(columns and [column for column in file.schema_arrow.names if column in columns])
+        try:
+            file = open_parquet(path)
+            with reading(path):
+                return file.read(columns and [column for column in file.schema_arrow.names if column in columns])
+        except DamagedFileError as error:
+            text = str(error)
+            with suppress(ClipbenchError), self.lock():  # nobody else writes
+                self._rename(stem, str(path))
+                aside = f"{path}: the file is damaged, and was set aside as {path.name}{DAMAGED}."
+                text = f"{aside} `clipbench run` trains its trials again."
+            raise DamagedFileError(text) from error
 
     def _frame(self, name: str, ids: Collection[str] | None, columns: Sequence[str] | None = None) -> DataFrame:
         tables = list(self._current(name, ids, columns))
@@ -257,36 +293,3 @@ class Store:
     def _stems(self, name: str) -> list[str]:
         files = (self.folder / name).glob("*.npz" if name == "weights" else "*.parquet")
         return sorted(path.stem for path in files if path.stem != COLUMNS and path.name[0] != ".")
-
-
-@dataclass(frozen=True)
-class StoredRow:
-    """The place of a trial's row, and its rank among rows of the same trial."""
-
-    trial: str
-    stem: str
-    number: int
-    status: str
-    saved: int  # ns since 1970
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the trial was trained to its end or until it diverged."""
-        return rank(self.status) == WHOLE
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        return rank(self.status), self.saved
-
-
-def _parquet(table: pa.Table) -> pa.Buffer:
-    stamped = table.replace_schema_metadata({SAVED: str(time.time_ns()).encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(stamped, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    # Not `read_table`, which takes a folder called `lr=0.1` for a column.
-    with reading(path):
-        return pq.ParquetFile(path, page_checksum_verification=True)

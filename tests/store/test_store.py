@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clipbench.core.records import Records
@@ -196,26 +198,89 @@ def test_series_without_a_record_file_do_not_count_and_are_swept(store):
     assert left == {"a.parquet", "+columns.parquet"}
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"hello"])
-@pytest.mark.parametrize("table", ["records", "steps"])
-def test_a_damaged_file_is_named_with_the_way_out(store, table, damage):
-    store.save(chunk([trial(0)]), "a")
-    path = store.folder / table / "a.parquet"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(
-        ClipbenchError, match=r"a\.parquet: the file is damaged or incomplete.*Copy it again, or delete it"
-    ):
-        store.records(), store.steps()
+def rewritten(change):
+    """Write a table again with other columns, with what the file says about itself."""
+
+    def damage(path):
+        table = pq.read_table(path)
+        changed = change(table)
+        pq.write_table(changed.replace_schema_metadata(changed.schema.metadata or table.schema.metadata), path)
+
+    return damage
 
 
-def test_a_flipped_bit_is_noticed(store):
+def with_column(name, values):
+    def change(table):
+        values_ = pa.array(values if isinstance(values, list) else [values] * len(table))
+        if name in table.column_names:
+            return table.set_column(table.column_names.index(name), name, values_)
+        return table.append_column(name, values_)
+
+    return rewritten(change)
+
+
+def stamped(key, value):
+    return rewritten(lambda table: table.replace_schema_metadata({**table.schema.metadata, key: value}))
+
+
+# What is done to a file, of which table, and what is said.
+DAMAGES = {
+    "records cut": ("records", lambda path: path.write_bytes(path.read_bytes()[:-50]), "damaged or incomplete"),
+    "records empty": ("records", lambda path: path.write_bytes(b""), "damaged or incomplete"),
+    "steps cut": ("steps", lambda path: path.write_bytes(path.read_bytes()[:300]), "damaged or incomplete"),
+    "steps text": ("steps", lambda path: path.write_text("hello"), "damaged or incomplete"),
+    "epochs gone": ("epochs", lambda path: path.unlink(), "is missing"),
+    "steps gone": ("steps", lambda path: path.unlink(), "is missing"),
+    "weights gone": ("weights", lambda path: path.unlink(), "is missing"),
+    "weights cut": ("weights", lambda path: path.write_bytes(path.read_bytes()[:40]), "damaged or incomplete"),
+    "rows lost": ("steps", rewritten(lambda table: table.slice(1)), "has 11 rows, and not 12"),
+    "numbers as ids": ("records", with_column("id", 7), "has no valid column 'id'"),
+    "text for a step": ("steps", with_column("step", "one"), "has no valid column 'step'"),
+    "a null epoch": ("epochs", with_column("epoch", [None, None, None]), "has no valid column"),
+    "a null among epochs": ("epochs", with_column("epoch", [1, None, 3]), "has rows without 'epoch'"),
+    "a nested metric": ("records", with_column("test/accuracy", [[0.5]]), "has a column 'test/accuracy' of another"),
+    "text for a metric": ("records", with_column("test/accuracy", "much"), "has a column 'test/accuracy' of another"),
+    "a column gone": ("records", rewritten(lambda table: table.drop_columns(["test/accuracy"])), "columns, and not"),
+    "a column twice": ("records", rewritten(lambda table: table.append_column("id", table["id"])), "two columns"),
+    "no time": ("records", stamped(b"clipbench.saved", b"noon"), "has no valid time of saving"),
+    "no rows said": ("records", stamped(b"clipbench.holds", b"[1]"), "does not say what belongs to it"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_left_out_then_set_aside_and_trained_again(store, damage):
+    table, change, words = DAMAGES[damage]
+    records = chunk([trial(0)])
+    records.weights = {trial(0).id: np.zeros(3)}
+    store.save(chunk([trial(1)]), "b")
+    store.save(records, "a")
+    path = store._path(table, "a")
+    change(path)
+    other = Store(store.folder)
+    assert other.done() == {trial(1).id}, "a report goes on with the others"
+    assert len(other.records()) == 1 and len(other.steps()) == 12
+    (note,) = other.notes
+    assert note.startswith(f"{path} ") and words in note and "`clipbench run` sets the file aside" in note
+    run = Store(store.folder)
+    with run.lock():
+        assert run.done() == {trial(1).id}
+        (note,) = run.notes
+        assert words in note and "set aside as a....damaged. Its trials are trained again." in note
+        run.save(records, "a")
+    assert run.done() == {trial(0).id, trial(1).id}
+    assert Store(store.folder).notes == []
+    assert {file.name for file in store.folder.glob("records/*")} >= {"a.parquet.damaged", "a.parquet", "b.parquet"}
+
+
+def test_a_flipped_bit_is_noticed_when_it_is_read(store):
     store.save(chunk([trial(0)], steps=5000), "a")
     path = store.folder / "steps" / "a.parquet"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ClipbenchError, match="the file is damaged"):
+    with pytest.raises(ClipbenchError, match=r"damaged, and was set aside as a\.parquet\.damaged\. `clipbench run` trains"):
         store.steps()
+    assert Store(store.folder).done() == set() and path.with_name("a.parquet.damaged").exists()
 
 
 def test_files_of_failed_trials_go_when_they_are_trained_since(store):

@@ -1,0 +1,60 @@
+"""Which trials a file of records has, and whether it and what belongs to it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipbench.core.records import WHOLE, rank
+from clipbench.store.atomic_files import reading
+from clipbench.store.parquet_files import SAVED, open_parquet
+from clipbench.store.table_check import UnusableFile, check_records, check_series
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """The place of a trial's row, and its rank among rows of the same trial."""
+
+    trial: str
+    stem: str
+    number: int
+    status: str
+    saved: int  # ns since 1970
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the trial was trained to its end or until it diverged."""
+        return rank(self.status) == WHOLE
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return rank(self.status), self.saved
+
+
+def read_rows(path_of: Callable[[str], Path], stem: str) -> list[StoredRow]:
+    """Return the rows of a file of records; `path_of` returns the file of a table. A `UnusableFile` names the file."""
+    path = path_of("records")
+    try:
+        holds = check_records(path)
+        for name, rows in (holds or {}).items():
+            path = path_of(name)
+            check_series(path, name, rows)
+    except UnusableFile as problem:
+        raise UnusableFile(f"{path} {problem}") from None
+    if holds is None:
+        return []  # not a file of clipbench
+    path = path_of("records")
+    file = open_parquet(path)
+    with reading(path):
+        columns = file.read(["id", "status"]).to_pydict().values()
+    saved = saved_at(path)
+    return [
+        StoredRow(trial, stem, number, status, saved)
+        for number, (trial, status) in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def saved_at(path: Path) -> int:
+    """Return when a file was written, in ns since 1970."""
+    return int((open_parquet(path).schema_arrow.metadata or {}).get(SAVED) or path.stat().st_mtime_ns)
