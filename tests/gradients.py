@@ -71,7 +71,7 @@ class Engine:
 
     def told(self) -> dict[str, np.ndarray]:
         """The columns of all steps: [steps, lanes]."""
-        steps = self.training._result(0.0).steps
+        steps = self.training._result().steps
         return {name: steps[:, row] for row, name in enumerate(COLUMNS)}
 
     def _fill(self, tensors: dict[str, Tensor], rows: np.ndarray) -> None:
