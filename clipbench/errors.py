@@ -16,9 +16,16 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 LONG = 160  # characters of a message
+# What a terminal would obey: control characters but tab and newline, and those that turn the direction of text.
+CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+def without_control(text: str) -> str:
+    """Return a text for a terminal, with control characters as Python writes them: `\\x1b`."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(frozen=True, order=True)

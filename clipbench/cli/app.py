@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from clipbench import __version__
-from clipbench.errors import ClipbenchError
+from clipbench.errors import ClipbenchError, without_control
 
 # The panels of `--help`, in their order. The main commands come first.
 MAIN = "Main commands"
@@ -72,7 +72,7 @@ def say(lines: Iterable[str]) -> None:
 
 
 def complain(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(without_control(text), file=sys.stderr)
 
 
 def say_json(document: Any) -> None:

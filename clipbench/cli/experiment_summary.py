@@ -26,7 +26,7 @@ def summary_lines(experiment: Experiment) -> Iterator[str]:
     yield f"{experiment.name}: {counted}{others} = {count(experiment.size, 'trial')}"
     if experiment.is_script:
         yield f"  script     {_labels(experiment.scripts)}"
-        yield "             imported, and not run: an error in it shows in the first trial of `clipbench run`."
+        yield "             not run here: an error in it shows in the first trial of `clipbench run`."
     else:
         yield f"  data       {_labels(experiment.data)}"
         yield f"  model      {_labels(experiment.models)}"

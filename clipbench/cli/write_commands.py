@@ -40,6 +40,9 @@ def check(
     sets: Sets = None,
     seeds: Seeds = None,
     no_data: Annotated[bool, typer.Option("--no-data", help="Check the YAML alone.")] = False,
+    no_import: Annotated[
+        bool, typer.Option("--no-import", help="Check the YAML alone, and import no function that it names.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,7 +56,8 @@ def check(
     documents: list[dict[str, Any]] = []
     for path in experiments:
         try:
-            experiment = config.load(path, sets or (), seeds) if no_data else _prepared(path, sets or (), seeds)
+            read = config.load_without_imports if no_import else config.load if no_data else _prepared
+            experiment = read(path, sets or (), seeds)
         except InputError as error:
             documents.append({"file": str(path), "ok": False, "problems": list(map(problem_values, error.problems))})
             complain(str(error))

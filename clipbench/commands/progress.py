@@ -18,6 +18,7 @@ from rich.table import Table
 
 from clipbench.commands.interrupts import uninterrupted
 from clipbench.core.records import Records
+from clipbench.errors import without_control
 
 LINE_EVERY = 10.0  # seconds between two plain lines
 # The time left is said when there is ground for it: the first steps of a program take much longer than the rest.
@@ -119,7 +120,9 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a remark."""
-        self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            f"note: {without_control(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
 
     def phase(self, title: str) -> None:
         """Work begins of which nobody knows how long it takes."""

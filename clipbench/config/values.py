@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from clipbench.errors import did_you_mean
+from clipbench.errors import CONTROL, did_you_mean
 from clipbench.plugins.registry import Option
 
 
@@ -27,6 +27,13 @@ class InvalidValue(ValueError):
         super().__init__(text)
         self.text = text
         self.remedy = remedy
+
+
+def printable(text: str) -> str:
+    """Return a text; raise InvalidValue if a terminal would obey some of it."""
+    if found := CONTROL.search(text):
+        raise InvalidValue(f"the text contains the control character {found[0]!r}.", "Remove it.")
+    return text
 
 
 def validate(value: Any, annotation: Any, *, infinite: bool = False) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from clipbench.config.values import InvalidValue
+from clipbench.config.values import InvalidValue, printable
 from clipbench.errors import Findings, InputError, Place
 
 T = TypeVar("T")
@@ -257,7 +257,7 @@ class _Reader:
             raise InvalidValue("this alias refers to a value that contains it.", "Remove the alias.")
         above = (*above, id(source))
         if isinstance(source, yaml.ScalarNode) and kind in ("null", "bool", "int", "float", "str", "!"):
-            return scalar(kind, source.value)
+            return scalar(kind, printable(source.value))
         if isinstance(source, yaml.SequenceNode) and kind == "seq":
             items = enumerate(source.value)
             return [self.node(item, child_key(key, index), None, above) for index, item in items]
@@ -293,4 +293,4 @@ def _name(node: yaml.Node) -> str:
     if node.tag != TAG + "str":
         shown = node.value or "nothing"
         raise InvalidValue(f"keys must be strings, got {shown}.", "Put it in quotes if it is a name.")
-    return str(node.value)
+    return printable(str(node.value))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from clipbench.errors import ClipbenchError, UnknownName, did_you_mean
-from clipbench.plugins import catalogue_file, user_modules
+from clipbench.plugins import catalogue_file, trust, user_modules
 from clipbench.plugins.imported_files import digest_with_imports
 from clipbench.plugins.signature import hints, origins
 
@@ -206,6 +206,11 @@ def of(kind: str, component: Component) -> Plugin:
 def _own(kind: str, name: str, folder: Path) -> Plugin:
     where, _, function_name = name.rpartition(":")
     is_script = kind == "script"
+    if user_modules.are_left_unknown():
+        if not where.endswith(".py"):
+            trust.refuse_standard_library(where)
+        stand_in = _unknown_script if is_script else _unknown_rule if kind == "strategy" else _unknown_function
+        return Plugin(kind, name, stand_in, {"per": "model"} if kind == "strategy" else {})
     if where.endswith(".py"):
         module = user_modules.file_module(folder / where, is_script=is_script)
     else:
@@ -216,10 +221,25 @@ def _own(kind: str, name: str, folder: Path) -> Plugin:
         raise UnknownName(f"{where} has no function {function_name!r}.", did_you_mean(function_name, named))
     declared = getattr(function, "__clipbench__", None)
     facts = declared.facts if isinstance(declared, Plugin) and declared.kind == kind else {}
+    if not where.endswith(".py") and not facts:
+        trust.refuse_other_uses(kind, name, function)
     source = module.__dict__[user_modules.SOURCE]
     if is_script and (file := getattr(module, "__file__", None)):  # its results depend on all that it imports
         source = digest_with_imports(Path(file))
     return Plugin(kind, name, function, facts, source)
+
+
+def _unknown_function(**options: Any) -> Any:
+    """A function of a file that is not imported: it takes all options."""
+    raise NotImplementedError
+
+
+def _unknown_rule(n: Any, threshold: float = 1.0, **options: Any) -> Any:
+    raise NotImplementedError
+
+
+def _unknown_script(clip: Any, seed: int, **options: Any) -> Any:
+    raise NotImplementedError
 
 
 def _modules(home: str) -> list[types.ModuleType]:

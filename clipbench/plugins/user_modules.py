@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from clipbench.errors import UnknownName, did_you_mean
+from clipbench.plugins.trust import refuse_standard_library
 
 
 class NotImported(Exception):
@@ -21,6 +22,7 @@ class NotImported(Exception):
 
 
 _forbidden = ContextVar("_forbidden", default=False)
+_unknown = ContextVar("_unknown", default=False)
 
 
 @contextmanager
@@ -31,6 +33,20 @@ def forbidden() -> Iterator[None]:
         yield
     finally:
         _forbidden.reset(token)
+
+
+@contextmanager
+def left_unknown() -> Iterator[None]:
+    """Import no module of the user: its functions are taken for some that are right."""
+    token = _unknown.set(True)
+    try:
+        yield
+    finally:
+        _unknown.reset(token)
+
+
+def are_left_unknown() -> bool:
+    return _unknown.get()
 
 
 # The attribute of such a module that holds the hash of its file.
@@ -44,6 +60,7 @@ def package_module(name: str) -> types.ModuleType:
             f"{name!r} is neither a module nor a file.",
             "Write package.module:function or ./file.py:function.",
         )
+    refuse_standard_library(name)
     try:
         module = importlib.import_module(name)
     except Exception as error:

@@ -234,6 +234,42 @@ def test_any_file_name_is_taken(name, tmp_path):
     assert "Did you mean `norm`?" in run("check", path).stderr
 
 
+EVIL = """
+import os
+from pathlib import Path
+
+Path(__file__).with_name("ran").touch()
+os._exit(0)
+"""
+EVIL_YAML = {
+    "data": {"name": "./evil.py:data", "n": [1, 2]},
+    "model": {"name": "./evil.py:net", "width": 3},
+    "optimizer": {"name": "./evil.py:opt", "lr": [0.1]},
+    "train": {"epochs": 1, "loss": "./evil.py:loss", "metrics": ["./evil.py:m"], "schedule": "./evil.py:falls"},
+    "clip": ["none", {"name": "norm", "threshold": 1.0}, {"name": "./evil.py:rule", "threshold": [1, 2]}],
+    "seeds": 2,
+}
+
+
+@pytest.mark.parametrize("how", ["components", "script", "a mistake", "a module of Python"])
+def test_a_check_without_imports_runs_nothing_of_the_users(how, tmp_path):
+    (tmp_path / "evil.py").write_text(EVIL)
+    written = dict(EVIL_YAML)
+    if how == "script":
+        written = {"train": {"script": "./evil.py", "lr": [0.1, 0.2]}, "clip": ["none"], "seeds": 2}
+    elif how == "a mistake":
+        written["report"] = {"metric": "test/los"}
+    elif how == "a module of Python":
+        written["model"] = {"name": "os:system", "command": f"touch {tmp_path / 'ran'}"}
+    path = tmp_path / "evil.yaml"
+    path.write_text(yaml.safe_dump(written))
+    said = shell("check", "--no-import", path)
+    assert not (tmp_path / "ran").exists() and "Traceback" not in said.stderr
+    assert said.returncode == (2 if how.startswith("a ") else 0), said.stderr
+    expected = {"components": "= 16 trials", "script": "= 4 trials", "a mistake": "Did you mean `test/loss`?"}
+    assert expected.get(how, "os belongs to Python itself") in said.stdout + said.stderr
+
+
 def test_name_that_is_no_unicode_is_printed_escaped(tmp_path):
     result = shell("check", os.fsdecode(os.fsencode(tmp_path) + b"/\xff.yaml"))
     assert result.returncode == 2

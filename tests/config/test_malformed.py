@@ -39,6 +39,9 @@ def clip(entry: str) -> str:
 MALFORMED = {
     # not YAML, or not the YAML of an experiment
     "empty": "",
+    "control_character": changed("data", 'data: "\\e[31mdigits"'),
+    "control_character_in_a_key": GOOD + '"re\\x1b]0;port": {}\n',
+    "text_that_turns": changed("name", 'name: "good\\u202e"'),
     "only_comments": "# nothing\n\n",
     "scalar": "just text\n",
     "list_at_the_top": "- a\n- b\n",

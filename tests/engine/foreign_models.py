@@ -25,20 +25,20 @@ import clipbench
 FEATURES = 6
 
 
-def table(examples: int = 100, seed: int = 0):
+def table(examples: int = 100, seed: int = 0) -> tuple:
     """Four classes of real features."""
     draw = np.random.default_rng(seed)
     x = draw.standard_normal((examples, FEATURES))
     return x, np.argmax(x[:, :4] + 0.5 * draw.standard_normal((examples, 4)), axis=1)
 
 
-def series(examples: int = 100, length: int = 5, seed: int = 0):
+def series(examples: int = 100, length: int = 5, seed: int = 0) -> tuple:
     """Sequences of three features, and whether the first one rises."""
     x = np.random.default_rng(seed).standard_normal((examples, length, 3))
     return x, (x[:, -1, 0] > x[:, 0, 0]).astype(int)
 
 
-def words(examples: int = 100, seed: int = 0):
+def words(examples: int = 100, seed: int = 0) -> tuple:
     """Four words of twenty, and whether the first is one of the common ones."""
     x = np.random.default_rng(seed).integers(0, 20, (examples, 4))
     return x, (x[:, 0] < 10).astype(int)
@@ -403,7 +403,7 @@ class WidthBySeed(Mlp):
 # Parameters
 
 
-def compiled(inputs: int, outputs: int):
+def compiled(inputs: int, outputs: int) -> nn.Module:
     """A part of it is compiled."""
     return nn.Sequential(torch.compile(Mlp(inputs, 8), backend="eager"), nn.Tanh(), nn.Linear(8, outputs))
 
@@ -456,7 +456,7 @@ class StoresByHook(Mlp):
         return super().forward(x) + last
 
 
-def normalized(inputs: int, outputs: int):
+def normalized(inputs: int, outputs: int) -> nn.Module:
     """Weight normalization as it was before parametrizations, and spectral normalization, which has buffers."""
     return nn.Sequential(
         torch.nn.utils.weight_norm(nn.Linear(inputs, 8)),
@@ -465,11 +465,11 @@ def normalized(inputs: int, outputs: int):
     )
 
 
-def lazy(outputs: int):
+def lazy(outputs: int) -> nn.Module:
     return nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, outputs))
 
 
-def batch_norm(inputs: int, outputs: int):
+def batch_norm(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, outputs))
 
 
@@ -551,11 +551,11 @@ def only_of_small_parts(output: Tensor, target: Tensor) -> Tensor:
 # Optimizers
 
 
-def filtered(params, lr: float = 0.05):
+def filtered(params, lr: float = 0.05) -> torch.optim.Optimizer:
     return torch.optim.SGD([p for p in params if p.requires_grad], lr=lr, momentum=0.9)
 
 
-def grouped(params, lr: float = 0.05):
+def grouped(params, lr: float = 0.05) -> torch.optim.Optimizer:
     """Matrices decay, vectors do not."""
     trained = [p for p in params if p.requires_grad]
     groups = [
@@ -565,7 +565,7 @@ def grouped(params, lr: float = 0.05):
     return torch.optim.AdamW(groups, lr=lr)
 
 
-def by_name(named, lr: float = 0.05):
+def by_name(named, lr: float = 0.05) -> torch.optim.Optimizer:
     """The head has a rate of its own."""
     named = list(named)
     return torch.optim.SGD(
@@ -577,21 +577,21 @@ def by_name(named, lr: float = 0.05):
     )
 
 
-def first_two(params, lr: float = 0.05):
+def first_two(params, lr: float = 0.05) -> torch.optim.Optimizer:
     """Trains the first two tensors alone, frozen or not."""
     return torch.optim.SGD(list(params)[:2], lr=lr)
 
 
-def finds_nothing(params, lr: float = 0.05):
+def finds_nothing(params, lr: float = 0.05) -> torch.optim.Optimizer:
     """Its groups are empty."""
     return torch.optim.SGD([{"params": [p for p in params if p.is_sparse]}], lr=lr)
 
 
-def lbfgs(params, lr: float = 1.0):
+def lbfgs(params, lr: float = 1.0) -> torch.optim.Optimizer:
     return torch.optim.LBFGS(params, lr=lr)
 
 
-def sparse_adam(params, lr: float = 0.01):
+def sparse_adam(params, lr: float = 0.01) -> torch.optim.Optimizer:
     return torch.optim.SparseAdam(params, lr=lr)
 
 
@@ -691,7 +691,7 @@ SEEN = []
 
 
 @clipbench.strategy(per="model")
-def below_the_last(n, threshold):
+def below_the_last(n, threshold) -> Tensor:
     """Scale the gradient to the smallest norm that the file remembers.
 
     g * min(1, c * min(n_1, ..., n_t) / n)
@@ -704,7 +704,7 @@ class Falls:
     def __init__(self):
         self.value = 1.0
 
-    def __call__(self, step, steps):
+    def __call__(self, step, steps) -> float:
         self.value *= 0.99
         return self.value
 
@@ -715,7 +715,7 @@ falls = Falls()
 # Streams
 
 
-def rare_classes(generator, batch_size: int):
+def rare_classes(generator, batch_size: int) -> tuple:
     """Three classes; the third comes once in a thousand examples."""
     x = torch.randn(batch_size, FEATURES, generator=generator)
     rare = torch.rand(batch_size, generator=generator) < 1e-3

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import textwrap
+import types
 from pathlib import Path
 
 import numpy as np
@@ -527,6 +530,42 @@ def test_unknown_names_are_refused_with_similar_ones(folder, name, says, remedy)
     assert remedy in error.value.remedy
 
 
-def test_a_module_without_a_file_is_no_fault_of_ours():
-    with pytest.raises(UnknownName, match="sys has no function 'nothing'"):
-        registry.find("model", "sys:nothing")
+def test_a_module_without_a_file_is_no_fault_of_ours(monkeypatch):
+    monkeypatch.setitem(sys.modules, "made_of_nothing", types.ModuleType("made_of_nothing"))
+    with pytest.raises(UnknownName, match="made_of_nothing has no function 'nothing'"):
+        registry.find("model", "made_of_nothing:nothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [
+        ("model", "os:system", "os belongs to Python itself. Name a function of a file beside the YAML"),
+        ("model", "builtins:exec", "builtins belongs to Python itself"),
+        ("data", "subprocess:check_output", "subprocess belongs to Python itself"),
+        ("data", "numpy:load", "numpy:load is not known to be a data"),
+        ("data", "pandas:read_pickle", "pandas:read_pickle is not known to be a data"),
+        ("model", "torch:load", "Annotate what it returns (`-> Module`), declare it with @model, or call it in a file"),
+        ("loss", "yaml:unsafe_load", "yaml:unsafe_load is not known to be a loss"),
+        ("optimizer", "shutil:rmtree", "shutil belongs to Python itself"),
+        ("schedule", "tests.toys:system", "posix belongs to Python itself"),
+    ],
+)
+def test_a_package_gives_only_what_is_made_for_its_use(kind, name, says, monkeypatch):
+    monkeypatch.setattr("tests.toys.system", os.system, raising=False)
+    with pytest.raises(UnknownName) as refused:
+        registry.find(kind, name)
+    assert says in f"{refused.value} {refused.value.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("model", "torch.nn:Linear"),
+        ("optimizer", "torch.optim:SGD"),
+        ("loss", "torch.nn.functional:mse_loss"),
+        ("data", "tests.toys:line"),
+        ("script", "tests.scripts.hand_loop:main"),
+    ],
+)
+def test_a_package_gives_what_is_made_for_its_use(kind, name):
+    assert registry.find(kind, name).name == name

@@ -278,7 +278,9 @@ def test_a_flipped_bit_is_noticed_when_it_is_read(store):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ClipbenchError, match=r"damaged, and was set aside as a\.parquet\.damaged\. `clipbench run` trains"):
+    with pytest.raises(
+        ClipbenchError, match=r"damaged, and was set aside as a\.parquet\.damaged\. `clipbench run` trains"
+    ):
         store.steps()
     assert Store(store.folder).done() == set() and path.with_name("a.parquet.damaged").exists()
 

@@ -18,7 +18,7 @@ def render(report: Report) -> str:
     A missing number is empty, and integers stay integers in a column with missing values.
     """
     rows = [as_dict(row, setting) for setting in report.settings for row in setting.rows]
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+    return _csv(pd.DataFrame(rows, dtype=object))
 
 
 def as_dict(row: ArmResult, setting: Setting) -> dict[str, Any]:
@@ -87,7 +87,16 @@ def _reach(reach: TargetEpochs | None) -> dict[str, Any]:
 
 def render_points(swept: SweepDocument) -> str:
     """Write the points as CSV; a missing number is empty."""
-    return points(swept).to_csv(index=False, lineterminator="\n")
+    return _csv(points(swept))
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    """Write a table in which no text is taken for a formula by a spreadsheet."""
+    return frame.map(_no_formula).to_csv(index=False, lineterminator="\n")
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
 
 
 def points(swept: SweepDocument) -> pd.DataFrame:
