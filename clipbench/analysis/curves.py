@@ -11,7 +11,7 @@ import pandas as pd
 from clipbench.analysis import verdicts
 from clipbench.analysis.report_model import Report
 from clipbench.stats import Floats
-from clipbench.store import Store
+from clipbench.store.folder import Store
 
 QUANTILES = (0.1, 0.5, 0.9)
 MOST_POINTS = 60

@@ -21,8 +21,9 @@ from clipbench.config.yaml_file import read_text
 from clipbench.core.trial import digest
 from clipbench.planning import source_files
 from clipbench.planning.plan import Plan
-from clipbench.store import Store, run_history
+from clipbench.store import run_history
 from clipbench.store.atomic_files import remove
+from clipbench.store.folder import Store
 
 FOLDER = ".subjects"
 MOST = 8  # per store, of different `--set` and `--seeds`; the oldest are removed

@@ -10,7 +10,7 @@ from clipbench.config.yaml_file import SUFFIXES, yaml_names
 from clipbench.errors import InputError, Place, did_you_mean
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Plan
-from clipbench.store import Store
+from clipbench.store.folder import Store
 
 
 def find_experiment(experiment: str | Path, results: Path) -> Path:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clipbench.analysis.report_model import ArmResult, Report
     from clipbench.commands.session import Finished
     from clipbench.reporting.table import Table
-    from clipbench.store import Store
+    from clipbench.store.folder import Store
     from clipbench.store.sweep_file import SweepDocument
 
 MOST_SETTINGS = 4  # whose tables a notebook shows
@@ -251,6 +251,6 @@ def _points(swept: SweepDocument | None) -> DataFrame:
 
 
 def _store(finished: Finished) -> Store:
-    from clipbench.store import Store
+    from clipbench.store.folder import Store
 
     return Store(finished.folder)

@@ -15,7 +15,7 @@ from clipbench.execution.choose_paths import with_choices
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Cohort, Plan
 from clipbench.reporting.write import publish
-from clipbench.store import Store
+from clipbench.store.folder import Store
 
 # Costs beside training: the memory of a worker process, and the time to start.
 WORKER_BYTES = 400 * 2**20

@@ -24,7 +24,8 @@ from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.script_output import output_of
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
-from clipbench.store import Store, checkpoint_files, run_history
+from clipbench.store import checkpoint_files, run_history
+from clipbench.store.folder import Store
 from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking import tensorboard_files
 from clipbench.tracking.active_run import active_run

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Cohort, Plan
-from clipbench.store import Store, path_choices
+from clipbench.store import path_choices
+from clipbench.store.folder import Store
 from clipbench.store.path_choices import PathChoice
 
 # Below it, trials that are trained together by compiled kernels are always faster, several times.

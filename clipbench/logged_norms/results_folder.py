@@ -9,8 +9,7 @@ from clipbench.analysis import arms
 from clipbench.errors import InputError, Place
 from clipbench.logged_norms.logged_run import LoggedRun, Series
 from clipbench.plugins.registry import UNCLIPPED
-from clipbench.store import Store
-from clipbench.store.folder import COLUMNS, TABLES
+from clipbench.store.folder import COLUMNS, TABLES, Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame

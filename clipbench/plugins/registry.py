@@ -222,7 +222,7 @@ def _own(kind: str, name: str, folder: Path) -> Plugin:
     declared = getattr(function, "__clipbench__", None)
     facts = declared.facts if isinstance(declared, Plugin) and declared.kind == kind else {}
     if not where.endswith(".py") and not facts:
-        trust.refuse_other_uses(kind, name, function)
+        trust.refuse_other_uses(kind, name, function, getattr(module, "__file__", None))
     source = module.__dict__[user_modules.SOURCE]
     if is_script and (file := getattr(module, "__file__", None)):  # its results depend on all that it imports
         source = digest_with_imports(Path(file))

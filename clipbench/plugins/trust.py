@@ -1,7 +1,8 @@
 """Which functions of installed packages a YAML may name, since it may be a stranger's file.
 
-A file beside the YAML is run when it is imported, and so is to be trusted as the YAML is. A package is there already:
-none of its functions may be called but those that are made for what the YAML uses them as.
+A file beside the YAML, or a module of one's own project, runs when it is imported, and is to be trusted as a script is.
+An installed package is there already: of its functions only those may be called that are made for what the YAML uses
+them as.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from clipbench.errors import UnknownName
+from clipbench.plugins.imported_files import is_installed
 from clipbench.plugins.signature import origins
 
 # What a class is, or what a function is annotated to return, by the name of the class.
@@ -36,11 +39,12 @@ def refuse_standard_library(module: str) -> None:
         raise UnknownName(f"{module} belongs to Python itself.", remedy)
 
 
-def refuse_other_uses(kind: str, name: str, function: Callable[..., Any]) -> None:
-    """Raise an error unless a function of a package is made for what it is used as."""
-    refuse_standard_library(getattr(function, "__module__", None) or "builtins")
+def refuse_other_uses(kind: str, name: str, function: Callable[..., Any], file: str | None) -> None:
+    """Raise an error unless a function of an installed package, whose `file` it is, is made for what it is used as."""
+    if inspect.isroutine(function) or inspect.isclass(function):
+        refuse_standard_library(function.__module__ or "builtins")
     wanted = MADE_FOR.get(kind)
-    if wanted is None or wanted & set(_classes(function)):
+    if wanted is None or not (file and is_installed(Path(file))) or wanted & set(_classes(function)):
         return
     names = " or ".join(sorted(wanted))
     remedy = f"Annotate what it returns (`-> {names}`), declare it with @{kind}, or call it in a file beside the YAML."

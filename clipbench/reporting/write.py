@@ -17,8 +17,9 @@ from clipbench.analysis.subject import Subject
 from clipbench.reporting import figures, provenance
 from clipbench.reporting.figures import Figure
 from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown
-from clipbench.store import Store, run_history
+from clipbench.store import run_history
 from clipbench.store.atomic_files import write_atomically
+from clipbench.store.folder import Store
 from clipbench.store.sweep_file import SweepDocument
 
 Drawn = list[list[Figure]]

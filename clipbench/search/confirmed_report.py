@@ -20,7 +20,8 @@ from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish, write_combined, write_pictures
 from clipbench.search.confirm import confirmation_plan, confirmed_finalists
 from clipbench.search.settings import search_settings
-from clipbench.store import Store, sweep_file
+from clipbench.store import sweep_file
+from clipbench.store.folder import Store
 from clipbench.store.sweep_file import SweepDocument
 
 RUN, SWEEP = "run", "sweep"

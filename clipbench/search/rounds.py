@@ -22,7 +22,7 @@ from clipbench.search.samplers_and_pruners import FEWEST_PAIRS
 from clipbench.search.scoring import PointResult, Row
 from clipbench.search.settings import LOSS, SearchSettings
 from clipbench.search.study import Point, Study
-from clipbench.store import Store
+from clipbench.store.folder import Store
 
 DONE = ("finished", "diverged")
 PRUNED = "pruned"

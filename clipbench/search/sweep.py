@@ -28,8 +28,9 @@ from clipbench.search.settings import SearchSettings, search_settings
 from clipbench.search.storage import SweepJournal, storage_at
 from clipbench.search.study import Point, Study
 from clipbench.search.sweep_description import describe
-from clipbench.store import Store, sweep_file
+from clipbench.store import sweep_file
 from clipbench.store.atomic_files import wait_for_lock
+from clipbench.store.folder import Store
 from clipbench.store.sweep_file import SearchedContender, SweepDocument
 
 if TYPE_CHECKING:

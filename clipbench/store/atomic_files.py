@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-import pyarrow as pa
-
 from clipbench.errors import ClipbenchError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -98,13 +96,20 @@ def reading(path: Path) -> Iterator[None]:
     """Turn the error of an unreadable or damaged file into a message that says what to do."""
     try:
         yield
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
+    except Exception as error:
+        if not (isinstance(error, OSError | ValueError | EOFError | zipfile.BadZipFile) or _is_of_arrow(error)):
+            raise
         if isinstance(error, PermissionError):
             raise ClipbenchError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
         raise DamagedFileError(
             f"{path}: the file is damaged or incomplete. "
             "Copy it again, or delete it: the next `clipbench run` trains its trials again."
         ) from error
+
+
+def _is_of_arrow(error: Exception) -> bool:
+    """Whether pyarrow raised an error; who writes a checkpoint does not import it."""
+    return type(error).__module__.partition(".")[0] == "pyarrow"
 
 
 def _flock(file: TextIO, operation: int) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from clipbench.errors import ClipbenchError
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.sync import Sender

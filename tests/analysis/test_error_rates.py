@@ -9,7 +9,7 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from clipbench.planning.build import prepare
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from tests.analysis.simulated_studies import DESIGNS, RATES, Design, Study, answered, finding, records
 from tests.cli_helpers import invoke, write
 from tests.reporting.test_report import GOOD

@@ -14,7 +14,7 @@ from clipbench.analysis.subject import subject_of
 from clipbench.analysis.subject_cache import Request
 from clipbench.planning import source_files
 from clipbench.planning.build import prepare
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from tests.cli_helpers import environment, invoke, train, write
 
 OWN = """

@@ -20,7 +20,7 @@ from clipbench.core.trial import Component, Training, Trial
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk
 from clipbench.reporting import compare, notes
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from tests.cli_helpers import TIMINGS, write
 
 C = Component.of

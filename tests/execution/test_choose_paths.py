@@ -8,7 +8,8 @@ import pytest
 
 from clipbench.execution.choose_paths import with_choices
 from clipbench.planning.build import prepare
-from clipbench.store import Store, path_choices
+from clipbench.store import path_choices
+from clipbench.store.folder import Store
 from clipbench.store.path_choices import PathChoice
 from tests.cli_helpers import invoke, records, train, write
 

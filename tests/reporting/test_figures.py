@@ -21,7 +21,7 @@ from clipbench.reporting import ReportOptions, compare, figures, numbers
 from clipbench.reporting.figures import cost, forest, heat_map, thresholds
 from clipbench.reporting.figures.chart_axes import Scale, scale, tick_label
 from clipbench.reporting.figures.drawing import COLORS, Panel
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from tests.reporting.test_report import arm, compare_rows, diverged, quickstart, row
 from tests.svg_reader import CHROMIUM, Drawing, browser_boxes, check_places, clashes, font_boxes
 

@@ -6,7 +6,8 @@ import pytest
 
 from clipbench.reporting import provenance
 from clipbench.reporting.write import publish
-from clipbench.store import Store, run_history
+from clipbench.store import run_history
+from clipbench.store.folder import Store
 from tests.reporting.test_html import outline
 from tests.reporting.test_report_files import published
 

@@ -18,8 +18,8 @@ import pytest
 
 from clipbench.core.records import Records
 from clipbench.errors import ClipbenchError
-from clipbench.store import Store
 from clipbench.store.atomic_files import write_atomically
+from clipbench.store.folder import Store
 from tests.fake_records import chunk, series, trial
 
 
@@ -351,7 +351,7 @@ def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(store):
 
 def test_a_second_run_on_the_same_folder_is_told_who_holds_it(store):
     with store.lock():
-        script = f"from clipbench.store import Store; Store({str(store.folder)!r}).lock().__enter__()"
+        script = f"from clipbench.store.folder import Store; Store({str(store.folder)!r}).lock().__enter__()"
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert f"process {os.getpid()} is training into this folder" in second.stderr
     with store.lock():
@@ -362,7 +362,8 @@ def test_a_killed_process_holds_nothing_and_leaves_whole_files(store):
     """Killed at a random moment, again and again: what has a record file is complete."""
     script = textwrap.dedent(f"""
         import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-        from clipbench.store import Store; from tests.fake_records import chunk, trial
+        from clipbench.store.folder import Store; from tests.fake_records import chunk, trial
+        from clipbench.store.folder import Store
         store = Store({str(store.folder)!r})
         with store.lock():
             for seed in range(len(store.done()), 100_000):

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mirror import Mirror
 from clipbench.tracking.sync import BATCH, push

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from clipbench.errors import ClipbenchError
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import REQUESTS, MlflowExperiment, connection
 from clipbench.tracking.run_values import RunValues

@@ -11,7 +11,7 @@ import mlflow.store.db.utils as mlflow_schema
 import numpy as np
 import pytest
 
-from clipbench.store import Store
+from clipbench.store.folder import Store
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import MlflowExperiment
 from clipbench.tracking.mlflow_database import SCHEMAS, DatabaseExperiment
