@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from clipbench.core.records import WHOLE, rank
-from clipbench.store.atomic_files import reading
+from clipbench.store.atomic_files import DamagedFileError, reading
 from clipbench.store.parquet_files import SAVED, open_parquet
 from clipbench.store.table_check import UnusableFile, check_records, check_series
 
@@ -36,25 +38,27 @@ def read_rows(path_of: Callable[[str], Path], stem: str) -> list[StoredRow]:
     """Return the rows of a file of records; `path_of` returns the file of a table. A `UnusableFile` names the file."""
     path = path_of("records")
     try:
-        holds = check_records(path)
+        file = open_parquet(path)
+        holds = check_records(file.metadata)
         for name, rows in (holds or {}).items():
             path = path_of(name)
             check_series(path, name, rows)
+    except DamagedFileError:
+        raise UnusableFile(f"{path} is damaged or incomplete") from None
     except UnusableFile as problem:
         raise UnusableFile(f"{path} {problem}") from None
     if holds is None:
         return []  # not a file of clipbench
-    path = path_of("records")
-    file = open_parquet(path)
-    with reading(path):
+    with reading(path_of("records")):
         columns = file.read(["id", "status"]).to_pydict().values()
-    saved = saved_at(path)
+    saved = saved_at(path_of("records"), file)
     return [
         StoredRow(trial, stem, number, status, saved)
         for number, (trial, status) in enumerate(zip(*columns, strict=True))
     ]
 
 
-def saved_at(path: Path) -> int:
+def saved_at(path: Path, file: pq.ParquetFile | None = None) -> int:
     """Return when a file was written, in ns since 1970."""
-    return int((open_parquet(path).schema_arrow.metadata or {}).get(SAVED) or path.stat().st_mtime_ns)
+    metadata = (file or open_parquet(path)).metadata.metadata or {}
+    return int(metadata.get(SAVED) or path.stat().st_mtime_ns)

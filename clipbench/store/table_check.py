@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipbench.store import column_types
+from clipbench.store.atomic_files import DamagedFileError, reading
 from clipbench.store.parquet_files import HOLDS, SAVED
 
 COUNTERS = {"epochs": "epoch", "steps": "step"}
@@ -24,20 +25,8 @@ class UnusableFile(Exception):
     """Why a file cannot be used."""
 
 
-def footer(path: Path) -> pq.FileMetaData:
-    """Return the footer of a file; a missing or damaged file is a problem."""
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.metadata
-    except FileNotFoundError:
-        raise UnusableFile("is missing") from None
-    except (OSError, ValueError, pa.ArrowException):
-        raise UnusableFile("is damaged or incomplete") from None
-
-
-def check_records(path: Path) -> Mapping[str, int] | None:
-    """Check a file of records; return the rows that the other files of its name should have, None if it is not ours."""
-    found = footer(path)
+def check_records(found: pq.FileMetaData) -> Mapping[str, int] | None:
+    """Check the footer of records; return the rows that the other files of its name should have, None if not ours."""
     if SAVED not in (found.metadata or {}) and not {"id", "status"} <= set(found.schema.to_arrow_schema().names):
         return None
     _check_columns(found, {"id": _is_text, "status": _is_text})
@@ -62,7 +51,11 @@ def check_series(path: Path, name: str, rows: int) -> None:
         return
     if not rows:
         return
-    found = footer(path)
+    try:
+        with reading(path):
+            found = pq.read_metadata(path)
+    except DamagedFileError:
+        raise UnusableFile("is damaged or incomplete" if path.exists() else "is missing") from None
     counter = COUNTERS[name]
     _check_columns(found, {"id": _is_text, counter: pa.types.is_integer})
     if found.num_rows != rows:
