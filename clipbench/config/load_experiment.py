@@ -52,7 +52,7 @@ def load(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -
 
 def load_without_imports(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> Experiment:
     """The experiment as far as it can be known without importing what it names; nothing of the user's is run."""
-    with user_modules.left_unknown():
+    with user_modules.imports(user_modules.Imports.LEFT_OUT):
         reading = _read(Path(path), sets, seeds)
         experiment = reading.experiment()
     reading.findings.raise_if_any()
@@ -61,7 +61,7 @@ def load_without_imports(path: str | Path, sets: Sequence[str] = (), seeds: int 
 
 def check_early(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> None:
     """Raise InputError for what can be said without torch: not if the file names functions of the user."""
-    with suppress(user_modules.NotImported), user_modules.forbidden():
+    with suppress(user_modules.NotImported), user_modules.imports(user_modules.Imports.REFUSED):
         if registry.needs_no_torch():
             _read(Path(path), sets, seeds).experiment()
 

@@ -38,11 +38,14 @@ _preloaded: list[str] = []  # what the process that workers are forked from impo
 
 def _end_importing(forkserver: Any) -> None:
     """End the process that imports torch, which would hold a pipe open that reads what this one prints."""
-    server = getattr(forkserver, "_forkserver", None)
+    server: Any = getattr(forkserver, "_forkserver", None)
     if pid := getattr(server, "_forkserver_pid", None):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            os.waitpid(pid, 0)
+            os.close(server._forkserver_alive_fd)
+        # As the module does when it finds its server dead: it starts another one when it is asked.
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
 
 
 @contextmanager

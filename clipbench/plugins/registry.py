@@ -206,7 +206,7 @@ def of(kind: str, component: Component) -> Plugin:
 def _own(kind: str, name: str, folder: Path) -> Plugin:
     where, _, function_name = name.rpartition(":")
     is_script = kind == "script"
-    if user_modules.are_left_unknown():
+    if user_modules.are_left_out():
         if not where.endswith(".py"):
             trust.refuse_standard_library(where)
         stand_in = _unknown_script if is_script else _unknown_rule if kind == "strategy" else _unknown_function

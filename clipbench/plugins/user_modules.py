@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum
 from pathlib import Path
 
 from clipbench.errors import UnknownName, did_you_mean
@@ -21,32 +22,29 @@ class NotImported(Exception):
     """A function of the user was looked up where only built-in plug-ins may be."""
 
 
-_forbidden = ContextVar("_forbidden", default=False)
-_unknown = ContextVar("_unknown", default=False)
+class Imports(Enum):
+    """What happens where a module of the user would be imported."""
+
+    DONE = "it is imported"
+    REFUSED = "NotImported is raised: it may import torch"
+    LEFT_OUT = "its functions are taken for some that are right"
+
+
+_imports = ContextVar("_imports", default=Imports.DONE)
 
 
 @contextmanager
-def forbidden() -> Iterator[None]:
-    """Raise NotImported where a module of the user would be imported, which may import torch."""
-    token = _forbidden.set(True)
+def imports(what: Imports) -> Iterator[None]:
+    """Do this with imports of the user's modules."""
+    token = _imports.set(what)
     try:
         yield
     finally:
-        _forbidden.reset(token)
+        _imports.reset(token)
 
 
-@contextmanager
-def left_unknown() -> Iterator[None]:
-    """Import no module of the user: its functions are taken for some that are right."""
-    token = _unknown.set(True)
-    try:
-        yield
-    finally:
-        _unknown.reset(token)
-
-
-def are_left_unknown() -> bool:
-    return _unknown.get()
+def are_left_out() -> bool:
+    return _imports.get() is Imports.LEFT_OUT
 
 
 # The attribute of such a module that holds the hash of its file.
@@ -114,7 +112,7 @@ def _is_free(path: Path, source: str) -> bool:
 
 
 def _refuse() -> None:
-    if _forbidden.get():
+    if _imports.get() is Imports.REFUSED:
         raise NotImported
 
 

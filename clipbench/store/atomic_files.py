@@ -99,13 +99,9 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:
         if not (isinstance(error, OSError | ValueError | EOFError | zipfile.BadZipFile) or _is_of_arrow(error)):
             raise
-        if isinstance(error, OSError) and error.errno not in (
-            None,
-            errno.ENOENT,
-        ):  # the system's, and no fault of the file
-            raise ClipbenchError(
-                f"{path}: cannot be read ({error.strerror}). Check the disk and permissions."
-            ) from error
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # no fault of what is in the file
+            text = f"{path}: cannot be read ({error.strerror}). Check the disk and its permissions."
+            raise ClipbenchError(text) from error
         raise DamagedFileError(
             f"{path}: the file is damaged or incomplete. "
             "Copy it again, or delete it: the next `clipbench run` trains its trials again."

@@ -272,6 +272,21 @@ def test_what_is_damaged_is_left_out_then_set_aside_and_trained_again(store, dam
     assert {file.name for file in store.folder.glob("records/*")} >= {"a.parquet.damaged", "a.parquet", "b.parquet"}
 
 
+def test_a_file_that_the_system_does_not_open_is_not_damaged(store):
+    store.save(chunk([trial(0)]), "a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    other = Store(store.folder)
+    with open(os.devnull) as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, hard))
+        try:
+            with pytest.raises(ClipbenchError, match="cannot be read") as refused:
+                other._rows("a")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "damaged" not in str(refused.value) and other.notes == []
+    assert other.done() == {trial(0).id}
+
+
 def test_a_flipped_bit_is_noticed_when_it_is_read(store):
     store.save(chunk([trial(0)], steps=5000), "a")
     path = store.folder / "steps" / "a.parquet"

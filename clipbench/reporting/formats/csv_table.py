@@ -96,7 +96,7 @@ def _csv(frame: pd.DataFrame) -> str:
 
 
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def points(swept: SweepDocument) -> pd.DataFrame:
