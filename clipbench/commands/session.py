@@ -114,7 +114,8 @@ class Session:
         if isinstance(error, KeyboardInterrupt):
             self.finish("KILLED", patience=1.0)
             kept = checkpoint_files.count(self.folder) if self.folder else 0
-            begun = f", and {kept} {'checkpoint' if kept == 1 else 'checkpoints'} of others" if kept else ""
+            checkpoints = f"{kept} checkpoint{'s' if kept > 1 else ''}"
+            begun = f", and training that was under way can go on ({checkpoints})" if kept else ""
             text = f"Interrupted. Finished trials are saved{begun}. To continue: {self.settings.command}"
             raise KeyboardInterrupt(text) from None
         if error:
@@ -162,7 +163,7 @@ class Session:
         done = store.done()
         for note in store.notes:
             self.progress.note(note)
-        chunks = plan.chunks(done, pool.size, device, checkpoint_files.begun(store.folder, done))
+        chunks = plan.chunks(done, pool.size, device, checkpoint_files.begun(store.folder, done, self.progress.note))
         missing = sum(len(chunk.trials) for chunk in chunks)
         if missing:
             self.record_start(plan, store, missing, device)

@@ -53,7 +53,7 @@ def train(
     chunk = padded(trials, lanes)
     workspace = WORKSPACES(WorkspaceShape.of(chunk, device, loop_reason))
     training = ChunkTraining(chunk, workspace)
-    kept = Checkpoint(Path(checkpoint) if checkpoint else None, workspace.path)
+    kept = Checkpoint(Path(checkpoint) if checkpoint else None, f"{workspace.path} on {device}")
     result = training.run(progress, choose_pruned, kept)
     about = {"engine": workspace.path, "engine_note": training.note or None, "device": device}
     return tabulate.tabulate(result, len(trials), about)

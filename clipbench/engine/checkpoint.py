@@ -25,7 +25,7 @@ from clipbench.store.checkpoint_files import DamagedCheckpoint
 
 EVERY_SECONDS = 50.0  # at most a minute is lost, with the block that is under way
 SHARE = 0.015  # of the time of training, at most
-PACE = "steps"  # the statistics of all steps, of which only those that were taken are kept
+STATISTICS = "steps"  # of all steps, of which only those that were taken are kept
 
 
 class KeptTraining(Protocol):
@@ -62,20 +62,18 @@ class Checkpoint:
         self._before: list[Snapshot] = []
 
     def resume(self, training: KeptTraining) -> None:
-        """Put a training where its checkpoint was written, if there is one of the same trials and machine."""
+        """Put a training where its checkpoint was written, if there is a whole one of the same trials and machine."""
         if self._path is None:
             return
-        self._before = [snapshot(module) for module in training.modules[:1]]
+        self._before = [snapshot(module) for module in training.modules]
         try:
             header, content = checkpoint_files.read(self._path)
             if header["about"] != self._about(training):
                 return
             kept = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except (DamagedCheckpoint, OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            checkpoint_files.set_aside(self._path)
-            warnings.warn(f"{self._path}: the checkpoint is damaged ({error}): its trials begin anew.", stacklevel=2)
+        except (DamagedCheckpoint, OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return  # who starts the training has said what is damaged
+        if kept["state"].keys() != training.state.saved_names:  # of another version of clipbench
             return
         _load(training.state, kept["state"])
         for module, buffers in zip(training.modules, kept["buffers"], strict=True):
@@ -127,7 +125,7 @@ class Checkpoint:
 
     def _has_changed(self, training: KeptTraining) -> bool:
         """Whether a module that lanes are called by one after another has changed in itself beside its tensors."""
-        for before, module in zip(self._before, training.modules[:1], strict=True):
+        for before, module in zip(self._before, training.modules, strict=True):
             tensors = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
             if set(changed(before, snapshot(module))) - tensors:
                 return True
@@ -146,11 +144,11 @@ def _ask(*_: object) -> None:
 
 def _saved(state: State) -> dict[str, Tensor]:
     saved = state.save()
-    saved[PACE] = saved[PACE][: state.step].clone()
+    saved[STATISTICS] = saved[STATISTICS][: state.step].clone()
     return saved
 
 
 def _load(state: State, saved: dict[str, Tensor]) -> None:
-    steps = state[PACE].tensor.clone()
-    steps[: len(saved[PACE])] = saved[PACE]
-    state.load({**saved, PACE: steps})
+    steps = state[STATISTICS].tensor.clone()
+    steps[: len(saved[STATISTICS])] = saved[STATISTICS]
+    state.load({**saved, STATISTICS: steps})

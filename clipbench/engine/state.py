@@ -83,6 +83,11 @@ class State(Mapping[str, Leaf]):
                 to, places = (torch.tensor(side, device=leaf.tensor.device) for side in zip(*pairs, strict=True))
                 leaf.tensor.index_copy_(leaf.axis, to, theirs.tensor.index_select(leaf.axis, places).to(leaf.tensor))
 
+    @property
+    def saved_names(self) -> set[str]:
+        """The names that `save` returns and `load` needs."""
+        return {*self, *(f"generators.{name}" for name in self.generators), "step"}
+
     def save(self) -> dict[str, Tensor]:
         """Return all tensors on the CPU, as copies, the states of generators, and the number of steps."""
         tensors = {name: leaf.tensor.detach().cpu().clone() for name, leaf in self.items()}

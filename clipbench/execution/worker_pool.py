@@ -42,11 +42,13 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     chunk: Chunk | None = None
+    keeps_checkpoints: bool = False  # of its chunk
     progress: int = 0  # reported lane-steps of the current chunk
     report: EpochReport | None = None  # to which the worker waits for an answer
 
     def begin(self, chunk: Chunk, work: str, device: str, messages: Sequence[str], options: Mapping[str, Any]) -> None:
         self.chunk, self.progress, self.report = chunk, 0, None
+        self.keeps_checkpoints = "checkpoint" in options
         self.send(work, (chunk.trials, device, chunk.lanes, chunk.loop_reason), messages, options)
 
     def answer(self, pruned: Collection[str]) -> None:
@@ -95,8 +97,8 @@ class WorkerPool:
             self._kill()
 
     def _write_checkpoints(self) -> None:
-        """Let every worker keep the state of its chunk and end."""
-        busy = [worker.process for worker in self._workers if worker.chunk]
+        """Let every worker that can keep the state of its chunk, and end."""
+        busy = [worker.process for worker in self._workers if worker.chunk and worker.keeps_checkpoints]
         for process in busy if hasattr(signal, "SIGUSR1") else ():
             with suppress(OSError):
                 os.kill(process.pid or 0, signal.SIGUSR1)

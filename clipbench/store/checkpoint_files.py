@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,31 +29,35 @@ def path_of(folder: Path, stem: str) -> Path:
 
 def write(path: Path, header: Mapping[str, Any], content: bytes) -> None:
     """Replace a checkpoint at once: the old one is there until the new one is whole."""
-    known = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **header}
+    known = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), **header}
     write_atomically(path, json.dumps(known).encode() + b"\n" + content)
 
 
 def read(path: Path) -> tuple[dict[str, Any], bytes]:
     """Return the first line and the content."""
-    line, _, content = path.read_bytes().partition(b"\n")
-    header = _header(line)
-    if len(content) != header["bytes"] or hashlib.sha256(content).hexdigest() != header["sha256"]:
+    with path.open("rb") as file:
+        header, content = _header(file.readline(MOST_BYTES)), file.read()
+    if hashlib.sha256(content).hexdigest() != header["sha256"]:
         raise DamagedCheckpoint("its content is cut or changed")
     return header, content
 
 
-def begun(folder: Path, done: Collection[str]) -> Iterator[list[str]]:
-    """Yield the trials of each checkpoint of a results folder. Those that are done, or cannot be read, are removed."""
+def begun(folder: Path, done: Collection[str], note: Callable[[str], None]) -> Iterator[list[str]]:
+    """Yield the trials of each checkpoint of a results folder.
+
+    One that is damaged is set aside, which is noted. One of which a trial is done is of no more use, and is removed.
+    """
     for path in sorted((folder / FOLDER).glob(f"*{SUFFIX}")):
         try:
-            with path.open("rb") as file:
-                trials = _header(file.readline(MOST_BYTES))["about"]["trials"]
-            if not set(trials) <= set(done):
-                yield trials
-            else:
-                remove(path)
-        except (DamagedCheckpoint, KeyError, TypeError, OSError):
-            set_aside(path)
+            trials = read(path)[0]["about"]["trials"]
+        except (DamagedCheckpoint, KeyError, TypeError, OSError) as problem:
+            aside = set_aside(path)
+            note(f"{path} is damaged ({problem}): it was renamed to {aside.name}, and its trials begin anew.")
+            continue
+        if set(done).isdisjoint(trials):
+            yield trials
+        else:
+            remove(path)
 
 
 def count(folder: Path) -> int:

@@ -218,7 +218,8 @@ class Store:
 
     def _rename(self, stem: str, problem: str) -> None:
         """Rename all files of a name, so that its trials are trained again."""
-        self._set_aside.append(f"{problem}: set aside as {stem}...{DAMAGED}. Its trials are trained again.")
+        text = f"The files of this name were renamed to {stem}.*{DAMAGED}, and their trials are trained again."
+        self._set_aside.append(f"{problem}. {text}")
         for name in ("records", *SERIES, "weights"):
             path = self._path(name, stem)
             if path.exists():
@@ -277,7 +278,7 @@ class Store:
         except DamagedFileError as error:
             text = str(error)
             with suppress(ClipbenchError), self.lock():  # nobody else writes
-                self._rename(stem, str(path))
+                self._rename(stem, f"{path} is damaged")
                 aside = f"{path}: the file is damaged, and was set aside as {path.name}{DAMAGED}."
                 text = f"{aside} `clipbench run` trains its trials again."
             raise DamagedFileError(text) from error

@@ -101,7 +101,9 @@ def test_ctrl_c_keeps_a_chunk_and_the_next_run_goes_on(tmp_path):
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=30)[1]
         assert process.returncode == 130 and "Traceback" not in said
-        assert "Finished trials are saved, and 1 checkpoint of others. To continue: " in said
+        assert (
+            "Finished trials are saved, and training that was under way can go on (1 checkpoint). To continue: " in said
+        )
         steps += begun_steps(results)
     assert 0 < steps[0] < steps[1], "the second command went on where the first one ended"
     train(path, results, "--workers", "1")
@@ -111,11 +113,17 @@ def test_ctrl_c_keeps_a_chunk_and_the_next_run_goes_on(tmp_path):
 
 def test_what_is_done_or_damaged_is_no_chunk_to_go_on_with(tmp_path):
     folder = tmp_path / "results"
-    for name, trials in {"a": ["1", "2", "2"], "b": ["3"], "c": ["4", "5"]}.items():
+    for name, trials in {"a": ["1", "2", "2"], "b": ["3", "6"], "c": ["4", "5"], "d": ["7"]}.items():
         checkpoint_files.write(checkpoint_files.path_of(folder, name), {"about": {"trials": trials}}, b"content")
-    checkpoint_files.path_of(folder, "c").write_bytes(b"nothing")
-    assert list(checkpoint_files.begun(folder, {"3", "1"})) == [["1", "2", "2"]]
-    assert sorted(file.name for file in (folder / "checkpoints").iterdir()) == ["a.checkpoint", "c.checkpoint.damaged"]
+    damaged = [checkpoint_files.path_of(folder, name) for name in ("c", "d")]
+    damaged[0].write_bytes(b"nothing")
+    damaged[1].write_bytes(damaged[1].read_bytes()[:-1])
+    notes = []
+    assert list(checkpoint_files.begun(folder, {"3", "8"}, notes.append)) == [["1", "2", "2"]]
+    left = {"a.checkpoint", "c.checkpoint.damaged", "d.checkpoint.damaged"}
+    assert {file.name for file in (folder / "checkpoints").iterdir()} == left
+    for path, note in zip(damaged, notes, strict=True):
+        assert note.startswith(f"{path} is damaged (its ") and f"it was renamed to {path.name}.damaged" in note
 
 
 @pytest.mark.slow

@@ -265,7 +265,10 @@ def test_what_is_damaged_is_left_out_then_set_aside_and_trained_again(store, dam
     with run.lock():
         assert run.done() == {trial(1).id}
         (note,) = run.notes
-        assert words in note and "set aside as a....damaged. Its trials are trained again." in note
+        assert (
+            words in note
+            and "The files of this name were renamed to a.*.damaged, and their trials are trained again." in note
+        )
         run.save(records, "a")
     assert run.done() == {trial(0).id, trial(1).id}
     assert Store(store.folder).notes == []
