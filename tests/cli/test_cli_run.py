@@ -6,9 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
+from clipbench.execution.worker_pool import CHECKPOINT_SECONDS
 from tests.cli_helpers import (
     CLIPBENCH,
     environment,
@@ -238,6 +240,22 @@ def test_an_interruption_keeps_what_is_saved_and_says_how_to_go_on(slow, name, o
     kept = records(results / "small")
     assert len(kept) == 8 and set(kept["status"]) == {"finished"}
     assert json.loads(invoke("run", path, "--results", results, "--dry-run", "--json").stdout)["missing"] == 8
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_checkpoint(tmp_path):
+    path = write(tmp_path, model={**SLOW, "pause": 3.0}, seeds=1)
+    with started("run", path, "--results", tmp_path / "r", "--no-mlflow", "--workers", "1") as process:
+        until(lambda: process.stderr.readline().startswith("Training"))
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+        assert process.poll() is None, "a step takes longer, and the checkpoint is after it"
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        stderr = process.communicate(timeout=20)[1]
+        assert time.monotonic() - began < CHECKPOINT_SECONDS - 2
+        until(lambda: not processes(process.mark), seconds=10)
+    assert process.returncode == 130 and "Traceback" not in stderr
 
 
 def test_ctrl_c_while_torch_is_still_loading_shows_no_traceback(finished, tmp_path):

@@ -149,6 +149,15 @@ def test_colour_is_never_alone():
         assert word in plain
 
 
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
+def test_no_text_in_csv_is_a_formula_and_numbers_stay_numbers(sign):
+    rows = [row | {"arm": row["arm"].replace("norm", f"{sign}SUM(1)")} for row in quickstart().to_dict("records")]
+    lines = list(csv.DictReader(io.StringIO(csv_table.render(compare(pd.DataFrame(rows))))))
+    named = [line for line in lines if "SUM(1)" in line["arm"]]
+    assert named and all(line["arm"].startswith(f"'{sign}") for line in named)
+    assert any(line["difference_mean"].startswith("-") or float(line["difference_mean"] or 0) for line in lines)
+
+
 def test_csv_has_every_arm_in_full_precision():
     report = compare(quickstart())
     lines = list(csv.DictReader(io.StringIO(csv_table.render(report))))
@@ -572,6 +581,15 @@ def test_what_rounds_to_zero_has_no_side(mean):
 
 
 # Nothing is left out without saying so
+
+
+def test_the_trials_of_an_error_are_named_together():
+    rows = arm("none") + arm("norm", 1.0)
+    for number, error in {9: "out of memory", 10: "no file", 12: "out of memory"}.items():
+        rows[number] |= {"status": "failed", "error": f"RuntimeError: {error}.", "test/accuracy": np.nan}
+    said = " ".join(notes.of_report(compare(pd.DataFrame(rows))))
+    assert "2 trials failed with an error; rerun the command to retry: norm@1.0 seed 1, norm@1.0 seed 4 (" in said
+    assert said.count("RuntimeError: out of memory") == said.count("(RuntimeError: no file)") == 1
 
 
 def test_failed_missing_and_foreign_trials_are_counted_and_named():

@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 
+from clipbench.execution.worker_pool import CHECKPOINT_SECONDS
 from clipbench.search.storage import JOURNAL
 from clipbench.search.study import REPEATED
 from tests.cli_helpers import half_files, invoke, processes, records, saved, shell, started, until, write
@@ -94,7 +95,9 @@ def test_an_interrupted_sweep_says_how_to_continue_and_leaves_no_process(tmp_pat
     with begin(path, results, "--no-mlflow") as process:
         until(lambda: (results / "small" / JOURNAL).exists() and "RUNNING" in states(results / "small"))
         process.terminate()
+        began = time.monotonic()
         stdout, stderr = process.communicate(timeout=60)
+        assert time.monotonic() - began < CHECKPOINT_SECONDS, "trials that may be pruned keep no checkpoint to wait for"
         assert process.returncode == 130 and not stdout
         until(lambda: not processes(process.mark))
     assert stderr.splitlines()[-1] == (
