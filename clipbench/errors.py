@@ -3,6 +3,7 @@
 ClipbenchError            the command failed; the message says what to do        exit code 1
 ├── InputError            the input is wrong, with every mistake and its place   exit code 2
 └── Unsupported           a user's own function cannot be used as it is; becomes an InputError, or a failed trial
+ClipbenchWarning          something to know, while the command goes on
 UnknownName               no plug-in has that name; callers turn it into an InputError
 """
 
@@ -97,7 +98,7 @@ def first_sentence(error: BaseException) -> str:
     return line if len(line) <= LONG else line.partition(". ")[0]
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """Return the type and the message of an error that a user's own function raised."""
     return f"{type(error).__name__}: {first_sentence(error).rstrip('.')}."
 
@@ -109,7 +110,7 @@ def blamed(key: str, problem: str, remedy: str = "") -> Iterator[None]:
         yield
     except ClipbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Unsupported(f"{problem}: {described(error)}", remedy, key) from error
 
 
@@ -155,6 +156,10 @@ def gather(read: Callable[[S], T], items: Iterable[S]) -> list[T]:
     if problems:
         raise InputError(problems)
     return found
+
+
+class ClipbenchWarning(UserWarning):
+    """Something that the user should know, while the command goes on."""
 
 
 class UnknownName(LookupError):

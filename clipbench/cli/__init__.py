@@ -27,7 +27,9 @@ def main() -> None:
     # Find `package.module:function` in the current folder, as `python -m` does; last, so that no file there hides a
     # library.
     sys.path.append(os.getcwd())
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in signal.valid_signals() & {getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")}:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, _interrupt)
     try:
         app()
     except SystemExit as end:
@@ -44,5 +46,5 @@ def _leave(code: int) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM as Ctrl-C: finished trials stay saved, and the message says how to continue."""
+    """Treat SIGTERM and the end of the terminal as Ctrl-C: what is done stays, and the message says how to continue."""
     raise KeyboardInterrupt

@@ -32,7 +32,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(context)
         except ClipbenchError as error:
-            complain(str(error))
+            complain("\n".join((str(error), *getattr(error, "__notes__", ()))))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as interrupt:
             complain(str(interrupt) or "Interrupted. Run the same command to continue.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from clipbench import config
@@ -40,6 +41,8 @@ def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Pla
     """Return the plan, the device and the number of workers: one for each GPU, if not asked for another number."""
     device = pool.call("clipbench.commands.devices:choose", settings.device)
     plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
+    if printed := pool.printed():
+        plan = replace(plan, notes=(*plan.notes, printed))
     float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
     if device == "mps" and float64:
         place = plan.experiment.place("train.dtype")

@@ -20,8 +20,8 @@ from clipbench.core import measures
 from clipbench.core.records import Records
 from clipbench.core.trial import digest
 from clipbench.execution import choose_paths
+from clipbench.execution.process_output import output_of
 from clipbench.execution.protocol import ChoosePruned
-from clipbench.execution.script_output import output_of
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import checkpoint_files, run_history

@@ -106,6 +106,8 @@ def frozen(value: Any) -> Any:
 
 def read_axis(node: Node, spec: OptionSpec) -> Axis:
     """Return the values that a node gives an option."""
+    if spec.aside and isinstance(node.value, list) and not spec.takes_list:
+        raise node.error("expected one value, got a list.", "Write one of its values.")
     if not isinstance(node.value, list) or (spec.takes_list and not any(isinstance(i.value, list) for i in node.value)):
         return _single(node, spec)
     if not node.value:

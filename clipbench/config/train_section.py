@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
+from clipbench.config import units
 from clipbench.config.axes import Axis, read_axis
 from clipbench.config.component_options import NotNegative
 from clipbench.config.components import read_choices, read_component_axis
@@ -59,6 +60,7 @@ class Train(Section):
     accumulate: PositiveInt = 1
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
     precision: Literal["full", "bf16"] = "full"
+    timeout_per_step: float = 600.0
 
 
 def read_training(node: Node | None, folder: str) -> dict[str, Axis]:
@@ -72,6 +74,7 @@ def read_training(node: Node | None, folder: str) -> dict[str, Axis]:
     known["target"] = replace(known["target"], reader=partial(_target, metrics=function_names(metrics)))
     known["early_stop"] = replace(known["early_stop"], reader=partial(_early_stop, metrics=function_names(metrics)))
     known["batch_size"] = replace(known["batch_size"], reader=_batch_size)
+    known["timeout_per_step"] = replace(known["timeout_per_step"], reader=units.duration, aside=True)
     refuse_unknown(node, [*known, "loss", "metrics", *OF_COMPONENTS], findings)
     if "epochs" in node.value and "steps" in node.value:
         text = "epochs and steps cannot both be set."

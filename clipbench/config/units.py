@@ -12,12 +12,17 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 
 
-def seconds(value: Any) -> float | None:
+def duration(value: Any) -> float:
     """Return a duration in seconds, given as a number of them or as text such as `10m`."""
     found = _read(value, _SECONDS)
-    if found is None and value is not None:
+    if found is None:
         raise InvalidValue(f"expected a duration greater than 0, got {show(value)}.", "Write seconds, or 30s, 10m, 2h.")
     return found
+
+
+def seconds(value: Any) -> float | None:
+    """Return a duration in seconds, or None where there is none."""
+    return None if value is None else duration(value)
 
 
 def size(value: Any) -> int | None:

@@ -22,6 +22,8 @@ FOLLOW_LR, AGAINST_LR = "follow_lr", "against_lr"
 
 # Fields that are no part of a trial's id at their default, so that one can be added without training anything anew.
 QUIET = {"quiet": True}
+# Fields that change no number, and are no part of a trial's id and of tables.
+ASIDE = {"aside": True}
 
 # Columns that stand for an option by a short name of their own.
 SHORT = ("optimizer.lr", "clip.threshold")
@@ -109,6 +111,7 @@ class Training:
     accumulate: int = field(default=1, metadata=QUIET)  # batches of a step
     ema: float | None = field(default=None, metadata=QUIET)  # decay of the average of the weights that is evaluated
     precision: str = field(default="full", metadata=QUIET)  # or bf16: products as `torch.autocast` computes them
+    timeout_per_step: float = field(default=600.0, metadata=ASIDE, compare=False)  # seconds, until it is taken to hang
 
     @property
     def told(self) -> dict[str, Any]:
@@ -181,7 +184,7 @@ class Trial:
         """Return the options of the section `train`: those of a script are beside its name."""
         if self.script:
             return {"train.script": self.script.name, "train": self.script}
-        train = self.train.told if only_content else {f.name: getattr(self.train, f.name) for f in fields(self.train)}
+        train = self.train.told if only_content else _without_aside(self.train)
         return {f"train.{name}": value for name, value in train.items()}
 
 
@@ -191,9 +194,13 @@ def digest(content: object, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def _without_aside(of: Training | Trial) -> dict[str, Any]:
+    return {f.name: getattr(of, f.name) for f in fields(of) if f.metadata != ASIDE}
+
+
 def _told(of: Training | Trial) -> dict[str, Any]:
-    given = {f: getattr(of, f.name) for f in fields(of)}
-    return {f.name: value for f, value in given.items() if f.metadata != QUIET or value != f.default}
+    quiet = {f.name: f.default for f in fields(of) if f.metadata == QUIET}
+    return {name: value for name, value in _without_aside(of).items() if name not in quiet or value != quiet[name]}
 
 
 def _content(value: Any) -> Any:

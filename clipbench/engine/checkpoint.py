@@ -19,7 +19,7 @@ from clipbench.core.trial import Trial
 from clipbench.engine.model.python_state import Snapshot, changed, snapshot
 from clipbench.engine.optimizers import OwnOptimizer
 from clipbench.engine.state import State
-from clipbench.errors import ClipbenchError
+from clipbench.errors import ClipbenchError, ClipbenchWarning
 from clipbench.store import checkpoint_files
 from clipbench.store.checkpoint_files import DamagedCheckpoint
 
@@ -95,7 +95,7 @@ class Checkpoint:
             try:
                 self._write(training)
             except ClipbenchError as error:  # a full disk: training goes on without
-                warnings.warn(str(error), stacklevel=2)
+                warnings.warn(str(error), ClipbenchWarning, stacklevel=2)
         if Checkpoint.is_asked:
             os._exit(0)
         now = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from clipbench.engine.early_stop import EarlyStopping
 from clipbench.engine.gradients.workspace import Workspace
 from clipbench.engine.inputs.batches import batch_source
 from clipbench.engine.inputs.gradient_noise import Noise, count_noise, gradient_noise, privacy_noise
-from clipbench.engine.lane_group import LaneGroup, groups_of
+from clipbench.engine.lane_group import groups_in
 from clipbench.engine.lane_status import LaneStatus
 from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, example_losses
 from clipbench.engine.optimizers import OwnOptimizer
 from clipbench.engine.pruning import ChoosePruned, Pruning
 from clipbench.engine.step import LOSS
+from clipbench.engine.step_limit import STEP_LIMIT
 from clipbench.engine.step_runner import StepRunner
 from clipbench.engine.step_statistics import StepStatistics
 from clipbench.engine.training_state import state_of
@@ -42,7 +44,7 @@ class ChunkTraining:
         self.length = length = workspace.length
         workspace.start([trial.seed for trial in trials])
         seeds = workspace.seeds.different
-        self.groups = _groups(trials, workspace)
+        self.groups = groups_in(trials, workspace)
         for group in self.groups:
             group.start(trials[group.lanes.start : group.lanes.stop], length.steps)
         slots = workspace.example_slots or workspace.index_slots
@@ -116,8 +118,14 @@ class ChunkTraining:
     ) -> ChunkResult:
         """Train until the last epoch, or until every lane has diverged, stopped or was pruned."""
         self._checkpoint = checkpoint or Checkpoint(None)
-        with generators.preserved():
+        with self._as_training():
             return self._run(progress, choose_pruned)
+
+    @contextmanager
+    def _as_training(self) -> Iterator[None]:
+        """Keep the caller's generators of random numbers, and limit the time of steps."""
+        with generators.preserved(), STEP_LIMIT.within(self.trials[0].train.timeout_per_step):
+            yield
 
     def _run(self, progress: Progress, choose_pruned: ChoosePruned | None) -> ChunkResult:
         pruning = Pruning(choose_pruned, self.trials, self.status) if choose_pruned else None
@@ -143,7 +151,7 @@ class ChunkTraining:
 
     def seconds_per_step(self, budget: float) -> float:
         """Return the mean time of a step of all lanes, over the steps that fit the budget in seconds, at least one."""
-        with generators.preserved():
+        with self._as_training():
             self._block(0, 1)  # compiles and warms up
             self.state.step = 0
             start, count = time.perf_counter(), 1
@@ -156,7 +164,7 @@ class ChunkTraining:
 
     def rehearse(self, between_steps: Callable[[], None]) -> None:
         """Take two steps and evaluate every part of the data; raise what fails."""
-        with generators.preserved():
+        with self._as_training():
             for _ in range(2):
                 self._block(0, 1)
                 between_steps()
@@ -192,6 +200,7 @@ class ChunkTraining:
 
     def _block(self, step_in_epoch: int, steps: int) -> None:
         """Take some steps whose batches have one size."""
+        STEP_LIMIT.renew(steps)
         self.workspace.step = self.step
         self._source.draw(step_in_epoch, steps)
         for noise in self._noises:
@@ -203,6 +212,7 @@ class ChunkTraining:
         self._take_steps(self.length.size(step_in_epoch), steps, np.flatnonzero(alive).tolist())
         self._statistics.fetch(self.step, self.workspace.rows[:steps], ~alive)
         self.state.step += steps
+        STEP_LIMIT.end_first()
 
     def _take_steps(self, size: int, steps: int, alive: Sequence[int]) -> None:
         """Take the steps whose inputs were drawn, at least of the lanes that are alive."""
@@ -281,17 +291,6 @@ class ChunkTraining:
             rule_seconds=own,
             seconds=self._now() - self._start,
         )
-
-
-def _groups(trials: Sequence[Trial], workspace: Workspace) -> list[LaneGroup]:
-    """Return the groups of lanes; a workspace keeps those of its chunks, whose programs differ only in numbers."""
-    found = []
-    for lanes in groups_of(trials):
-        key = LaneGroup.key(trials, lanes)
-        if key not in workspace.groups:
-            workspace.groups[key] = LaneGroup(trials[lanes.start : lanes.stop], lanes, workspace)
-        found.append(workspace.groups[key])
-    return found
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -236,3 +236,14 @@ def groups_of(trials: Sequence[Trial]) -> list[range]:
     """Return the runs of lanes that are a group each."""
     starts = [lane for lane, trial in enumerate(trials) if not lane or group_key(trial) != group_key(trials[lane - 1])]
     return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(trials)], strict=True)]
+
+
+def groups_in(trials: Sequence[Trial], workspace: Workspace) -> list[LaneGroup]:
+    """Return the groups of lanes; a workspace keeps those of its chunks, whose programs differ only in numbers."""
+    found = []
+    for lanes in groups_of(trials):
+        key = LaneGroup.key(trials, lanes)
+        if key not in workspace.groups:
+            workspace.groups[key] = LaneGroup(trials[lanes.start : lanes.stop], lanes, workspace)
+        found.append(workspace.groups[key])
+    return found

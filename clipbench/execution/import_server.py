@@ -8,11 +8,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from typing import Any
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
 WORKER = "clipbench.execution.worker"
+WORKER_NAME = "clipbench worker"
 PRELOAD = ("clipbench.execution.preload", WORKER)
 # Each trial of a script is a process, whose first step of an optimizer of torch would import torch._dynamo.
 PRELOAD_FOR_SCRIPTS = ("clipbench.scripts.trial_process", "torch._dynamo")
@@ -60,3 +61,21 @@ def uninterrupted_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_preparation_data = spawn.get_preparation_data
+
+
+def _without_main(name: str) -> dict[str, Any]:
+    """Keep a worker from importing the script that started it, which would run `clipbench.run` in it once more.
+
+    Workers call functions by their names and need nothing of the script, so it takes no `if __name__ == "__main__"`.
+    """
+    data = _preparation_data(name)
+    if name == WORKER_NAME:
+        data.pop("init_main_from_path", None)
+        data.pop("init_main_from_name", None)
+    return data
+
+
+spawn.get_preparation_data = _without_main

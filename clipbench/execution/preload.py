@@ -2,5 +2,8 @@
 
 import signal
 
+from clipbench.execution.group_signals import leave_to_parent
+
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
+leave_to_parent()

@@ -1,9 +1,10 @@
 """What a parent process and its workers exchange: tasks, progress, and what is measured at the end of an epoch.
 
-A task is `(function, arguments, messages, options)`. The function is named by `"package.module:function"`, so that the
-parent process does not import torch. It is called with the arguments, the options by name, and a callback for each of
-the messages that the parent wants before the end: `(PROGRESS, lane-steps since the last message)`, and
-`(EPOCH_END, (epoch, {trial id: {measure: value}}))`, after which the worker waits for the ids of the trials to prune.
+A task is `(function, arguments, messages, options, surroundings)`. The function is named by
+`"package.module:function"`, so that the parent process does not import torch. It is called with the arguments, the
+options by name, and a callback for each of the messages that the parent wants before the end:
+`(PROGRESS, lane-steps since the last message)`, and `(EPOCH_END, (epoch, {trial id: {measure: value}}))`, after which
+the worker waits for the ids of the trials to prune. `(NOTE, text)` is something to show, which needs no callback.
 The last message is `(DONE, result)` or `(FAILED, error)`.
 """
 
@@ -11,13 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
 
-PROGRESS, EPOCH_END, DONE, FAILED = "progress", "epoch end", "done", "failed"
+PROGRESS, EPOCH_END, NOTE, DONE, FAILED = "progress", "epoch end", "note", "done", "failed"
+OUT_OF_MEMORY = 70  # exit code of a worker that has used more memory than it may
 SPEAKER = "clipbench"  # begins the lines in the output of a script that the script has not printed
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a task is given beside its arguments."""
+
+    log: Path  # file of what is printed
+    memory: int | None  # bytes that the worker may use; None for no limit
 
 
 @dataclass(frozen=True, eq=False)

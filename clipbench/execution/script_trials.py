@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipbench.execution import script_output
+from clipbench.execution import process_output
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
 from clipbench.execution.repeated_failures import RepeatedFailures
 
@@ -64,7 +64,7 @@ class _Process:
                 os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
         self.process.join()
-        script_output.cut(self.log)
+        process_output.cut(self.log)
 
 
 @dataclass(eq=False)
@@ -163,7 +163,7 @@ class ScriptTrials:
     def _run(self, group: _Group, chunk: Chunk, device: str, is_judged: bool) -> None:
         trial = chunk.trials[0]
         place = self._free[0]
-        log = script_output.output_of(self._folder, trial.id)
+        log = process_output.output_of(self._folder, trial.id)
         ours, theirs = self._context.Pipe()
         arguments = (theirs, (trial, device, place, log, self._saved(trial.id), is_judged))
         process = self._context.Process(target=_run_trial, args=arguments, name=SCRIPT_NAME, daemon=True)
@@ -247,7 +247,7 @@ class ScriptTrials:
 
     def _look(self, group: _Group, process: _Process) -> Iterator[Event]:
         """End a trial that takes too long, cut an output that is too long, and say once that a trial takes no steps."""
-        script_output.cut(process.log)
+        process_output.cut(process.log)
         trial = process.chunk.trials[0]
         script = trial.script
         silence = time.monotonic() - process.heard
@@ -277,7 +277,7 @@ class ScriptTrials:
         process.stop()
         self._ended(group, process.chunk.trials[0], FAILED, error)
         rest = process.chunk.lane_steps - process.progress
-        yield Event(process.chunk, lane_steps=rest, error=f"{error}. {script_output.last_lines(process.log)}")
+        yield Event(process.chunk, lane_steps=rest, error=f"{error}. {process_output.last_lines(process.log)}")
 
 
 def _run_trial(connection: Connection, task: tuple[Any, ...]) -> None:

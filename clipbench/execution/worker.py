@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import multiprocessing
 import os
 import signal
-import threading
+import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from clipbench import engine
 from clipbench.engine.checkpoint import write_when_asked
-from clipbench.errors import ClipbenchError
-from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS
+from clipbench.engine.step_limit import STEP_LIMIT
+from clipbench.errors import ClipbenchError, ClipbenchWarning, first_sentence
+from clipbench.execution import group_signals, process_limits
+from clipbench.execution.process_limits import MemoryLimit
+from clipbench.execution.protocol import (
+    DONE,
+    EPOCH_END,
+    FAILED,
+    NOTE,
+    OUT_OF_MEMORY,
+    PROGRESS,
+)
 
 PROGRESS_SECONDS = 0.1  # between two messages of progress
 
@@ -26,11 +38,14 @@ PROGRESS_SECONDS = 0.1  # between two messages of progress
 def serve(connection: Connection, place: int) -> None:
     """Run tasks until the parent closes the connection; workers of different places use different GPUs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    group_signals.leave_to_parent()
     write_when_asked()
-    os.dup2(2, 1)  # the prints of a user's function must not mix with the tables
+    STEP_LIMIT.is_on = True
+    _send_notes(connection)
+    memory = MemoryLimit()
+    process_limits.watch(memory, lambda: os._exit(OUT_OF_MEMORY), lambda: os._exit(1))
     # A data loader has processes of its own, which end when this one does; a daemon must not start any.
     multiprocessing.current_process().daemon = False
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     # One thread each, as many processes as cores: kernels this small gain nothing from more threads.
     torch.set_num_threads(1)
     # After convergence, momentum and softmax tails turn into denormal numbers, which are many times slower.
@@ -38,12 +53,18 @@ def serve(connection: Connection, place: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # products as on a CPU
+    log: Path | None = None
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
-        connection.send(_result(connection, *task))
+        *call, surroundings = task
+        memory.most = surroundings.memory
+        if surroundings.log != log:
+            log = surroundings.log
+            _print_to(log)
+        connection.send(_result(connection, *call))
 
 
 def _result(
@@ -59,10 +80,36 @@ def _result(
         return DONE, getattr(importlib.import_module(module), name)(*arguments, *callbacks, **options)
     except ClipbenchError as error:
         return FAILED, error
-    except Exception as error:  # noqa: BLE001 - any error of a user's function becomes a failed trial
+    except BaseException as error:  # noqa: BLE001 - any error of a user's function becomes a failed trial
         if isinstance(error, torch.OutOfMemoryError):  # the halves of the chunk come next
             engine.release_memory()
-        return FAILED, f"{type(error).__name__}: {error}"
+        return FAILED, f"{type(error).__name__}: {error if str(error) else first_sentence(error)}"
+
+
+def _print_to(log: Path) -> None:
+    """Send what is printed to a file, also by compiled code, and what a crash leaves."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for target in (1, 2):
+        os.dup2(file, target)
+    os.close(file)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+
+
+def _send_notes(connection: Connection) -> None:
+    """Send the warnings of clipbench as notes to the user; any other is printed."""
+    print_it = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, ClipbenchWarning):
+            connection.send((NOTE, str(message)))
+        else:
+            print_it(message, category, *where)
+
+    warnings.showwarning = cast("Any", show)
 
 
 def _progress(connection: Connection) -> Callable[[int], None]:
@@ -93,11 +140,3 @@ def _epoch_end(connection: Connection) -> Callable[[int, Any], Any]:
 
 
 CALLBACKS: Mapping[str, Callable[[Connection], Any]] = {PROGRESS: _progress, EPOCH_END: _epoch_end}
-
-
-def _die_with_parent() -> None:
-    """End this process when the parent is killed."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,9 +22,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from clipbench.errors import ClipbenchError
-from clipbench.execution.import_server import start_importing, uninterrupted_children
-from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
+from clipbench.execution import process_output, worker_end
+from clipbench.execution.import_server import WORKER_NAME, start_importing, uninterrupted_children
+from clipbench.execution.process_limits import memory_for_each
+from clipbench.execution.protocol import (
+    DONE,
+    EPOCH_END,
+    FAILED,
+    NOTE,
+    PROGRESS,
+    ChoosePruned,
+    EpochReport,
+    Event,
+    Surroundings,
+)
 from clipbench.execution.script_trials import ScriptTrials
+from clipbench.execution.worker_end import why_ended
 from clipbench.store import checkpoint_files
 
 if TYPE_CHECKING:
@@ -32,19 +45,23 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2  # of a chunk whose worker dies
 MOST_SINGLE_FAILURES = 32  # after so many, chunks are no longer halved: the trials are not the cause
+LOOK_SECONDS = 1.0  # between two looks at what workers print
+MOST_PRINTED = 2000  # characters that are shown of what is printed before training
 INTERRUPT_SECONDS = 0.5  # to wait for the first worker after an interrupt
 CHECKPOINT_SECONDS = 5.0  # to wait for checkpoints after an interrupt
-WORKER_NAME = "clipbench worker"
 
 
 @dataclass(eq=False)
 class _Worker:
+    place: int  # of the worker: those of different places use different GPUs
     process: BaseProcess
     connection: Connection
+    surroundings: Surroundings
     chunk: Chunk | None = None
     keeps_checkpoints: bool = False  # of its chunk
     progress: int = 0  # reported lane-steps of the current chunk
     report: EpochReport | None = None  # to which the worker waits for an answer
+    printed: int = 0  # bytes, before the current task
 
     def begin(self, chunk: Chunk, work: str, device: str, messages: Sequence[str], options: Mapping[str, Any]) -> None:
         self.chunk, self.progress, self.report = chunk, 0, None
@@ -64,8 +81,9 @@ class _Worker:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Send a task. If the worker has died, receiving its reply fails."""
+        self.printed = process_output.size_of(self.surroundings.log)
         with suppress(OSError):
-            self.connection.send((function, arguments, messages, options or {}))
+            self.connection.send((function, arguments, messages, options or {}, self.surroundings))
 
 
 class WorkerPool:
@@ -78,6 +96,9 @@ class WorkerPool:
         self.size = workers or cores()
         self._workers: list[_Worker] = []
         self._single_failures = 0
+        self._scratch = tempfile.TemporaryDirectory(prefix="clipbench-", ignore_cleanup_errors=True)
+        self._folder = Path(self._scratch.name)  # that has what the workers print
+        self._tells_of_logs, self._looked = False, 0.0  # at what they print
 
     def __enter__(self) -> WorkerPool:
         # In a thread: forking waits until torch is imported, while the parent does its own imports.
@@ -95,6 +116,7 @@ class WorkerPool:
                 self._write_checkpoints()
         finally:  # also of a second interrupt
             self._kill()
+            self._scratch.cleanup()
 
     def _write_checkpoints(self) -> None:
         """Let every worker that can keep the state of its chunk, and end."""
@@ -124,13 +146,20 @@ class WorkerPool:
             try:
                 kind, result = worker.connection.recv()
             except (EOFError, OSError):
-                raise ClipbenchError(
-                    "the worker process that reads the experiment died. Check that there is enough memory."
-                ) from None
+                end = why_ended(worker.process, worker.surroundings, worker.printed)
+                raise ClipbenchError(f"the worker process that reads the experiment {end.text}") from None
             if kind == FAILED:
-                raise result if isinstance(result, ClipbenchError) else ClipbenchError(str(result))
+                error = result if isinstance(result, ClipbenchError) else ClipbenchError(str(result))
+                if printed := self.printed():
+                    error.add_note(printed)
+                raise error
             if kind == DONE:
                 return result
+
+    def printed(self) -> str:
+        """Return what functions of the user's have printed in calls, as a sentence; empty if nothing."""
+        text = process_output.end_of(self._workers[0].surroundings.log, MOST_PRINTED).strip()
+        return f"Functions of the experiment have printed:\n{text}" if text else ""
 
     def train(
         self,
@@ -152,6 +181,8 @@ class WorkerPool:
             with uninterrupted_children():
                 yield from ScriptTrials(self._context, self.size, folder or Path()).train(chunks, device, choose_pruned)
             return
+        self._folder, self._tells_of_logs = folder or self._folder, folder is not None
+        memory = memory_for_each(max(1, min(self.size, len(chunks))))
         waiting, trials = deque(chunks), [trial for chunk in chunks for trial in chunk.trials]
         order = {trial.id: number for number, trial in enumerate(trials)}  # whatever chunk a trial will be in
         messages = (PROGRESS, EPOCH_END) if choose_pruned else (PROGRESS,)
@@ -162,14 +193,18 @@ class WorkerPool:
                 if worker.chunk is None and waiting:
                     chunk = waiting.popleft()
                     kept = folder and not choose_pruned and checkpoint_files.path_of(folder, chunk.stem)
+                    worker.surroundings = self._surroundings(worker.place, memory)
                     worker.begin(chunk, work, device, messages, {"checkpoint": str(kept)} if kept else {})
             busy = {worker.connection: worker for worker in self._workers if worker.chunk}
             if not busy:
+                yield from self._cut_logs(chunks[-1]) if chunks else ()
                 return
             if choose_pruned and all(worker.report for worker in busy.values()):
                 _send_pruned(list(busy.values()), choose_pruned, order)
-            for connection in wait(list(busy)):
+            for connection in wait(list(busy), LOOK_SECONDS):
                 yield from self._listen(busy[connection], waiting)  # type: ignore[index]
+            if time.monotonic() > self._looked + LOOK_SECONDS:
+                yield from self._cut_logs(chunks[-1])
 
     def _listen(self, worker: _Worker, waiting: deque[Chunk]) -> Iterator[Event]:
         chunk = worker.chunk
@@ -183,6 +218,9 @@ class WorkerPool:
             worker.progress += result
             yield Event(chunk, lane_steps=result)
             return
+        if kind == NOTE:
+            yield Event(chunk, note=result)
+            return
         if kind == EPOCH_END:
             worker.report = EpochReport(chunk, *result)
             return
@@ -190,28 +228,36 @@ class WorkerPool:
         if kind == DONE:
             yield Event(chunk, lane_steps=chunk.lane_steps - worker.progress, records=result)
         else:
-            yield self._failed(chunk, worker.progress, str(result), waiting)
+            yield self._failed(chunk, worker.progress, str(result), waiting, worker_end.ONE)
 
-    def _failed(self, chunk: Chunk, progress: int, error: str, waiting: deque[Chunk]) -> Event:
+    def _failed(self, chunk: Chunk, progress: int, error: str, waiting: deque[Chunk], counts: int) -> Event:
         """Train each half of a chunk that failed, or give up a single trial."""
         if len(chunk.trials) > 1 and self._single_failures < MOST_SINGLE_FAILURES:
-            waiting.extend(chunk.halves())
+            waiting.extendleft(reversed(chunk.halves()))
             return Event(chunk, lane_steps=-progress)
-        self._single_failures += 1
+        self._single_failures += counts
         return Event(chunk, lane_steps=chunk.lane_steps - progress, error=error)
 
     def _replace(self, worker: _Worker, chunk: Chunk, waiting: deque[Chunk]) -> Iterator[Event]:
-        """Replace a worker that died, after a crash in a user's model or for lack of memory."""
-        worker.process.join()
-        code = worker.process.exitcode
-        place = self._workers.index(worker)
-        self._workers[place] = self._start(place)
-        if chunk.attempt < ATTEMPTS:
+        """Replace a worker that has ended, after a crash in a user's model or for lack of memory."""
+        end = why_ended(worker.process, worker.surroundings, worker.printed, chunk.attempt)
+        self._workers[worker.place] = self._start(worker.place)
+        if end.is_certain or chunk.attempt == ATTEMPTS:
+            error = f"the worker process {end.text}"
+            yield self._failed(chunk, worker.progress, error, waiting, end.counts)
+        else:
             waiting.append(chunk.again())
             yield Event(chunk, lane_steps=-worker.progress)
-        else:
-            error = f"the worker process died {ATTEMPTS} times (exit code {code})"
-            yield self._failed(chunk, worker.progress, error, waiting)
+
+    def _cut_logs(self, chunk: Chunk) -> Iterator[Event]:
+        """Cut what workers have printed where it is long, and say once where it is."""
+        self._looked = time.monotonic()
+        for worker in self._workers:
+            log = worker.surroundings.log
+            process_output.cut(log)
+            if self._tells_of_logs and process_output.size_of(log):
+                self._tells_of_logs = False
+                yield Event(chunk, note=f"functions of the experiment print something: {log}")
 
     def _start_first(self) -> None:
         with uninterrupted_children(), suppress(EOFError, OSError):  # interrupted or killed; `call` reports it
@@ -222,7 +268,10 @@ class WorkerPool:
         process = self._context.Process(target=_serve, args=(theirs, place), name=WORKER_NAME, daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(place, process, ours, self._surroundings(place, memory_for_each(1)))
+
+    def _surroundings(self, place: int, memory: int | None) -> Surroundings:
+        return Surroundings(process_output.output_of_worker(self._folder, place), memory)
 
 
 def _send_pruned(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order: Mapping[str, int]) -> None:
@@ -236,24 +285,6 @@ def _send_pruned(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order:
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_preparation_data = spawn.get_preparation_data
-
-
-def _without_main(name: str) -> dict[str, Any]:
-    """Keep a worker from importing the script that started it, which would run `clipbench.run` in it once more.
-
-    Workers call functions by their names and need nothing of the script, so it takes no `if __name__ == "__main__"`.
-    """
-    data = _preparation_data(name)
-    if name == WORKER_NAME:
-        data.pop("init_main_from_path", None)
-        data.pop("init_main_from_name", None)
-    return data
-
-
-spawn.get_preparation_data = _without_main
 
 
 def _serve(connection: Connection, place: int) -> None:

@@ -11,8 +11,8 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import current_process, parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing import current_process
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from clipbench.config.component_options import SCRIPT
 from clipbench.core.records import Records
 from clipbench.core.trial import Component, Trial
 from clipbench.errors import ClipbenchError, first_sentence
+from clipbench.execution import process_limits
+from clipbench.execution.process_limits import MemoryLimit, memory_in_use
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, SPEAKER
 from clipbench.plugins import registry
 from clipbench.plugins.imported_files import is_installed
@@ -34,7 +36,6 @@ from clipbench.scripts.script_clip import Diverged, ScriptClip, measures_at_end
 from clipbench.scripts.script_records import records_of
 
 PROGRESS_SECONDS = 0.2  # between two messages of progress
-MEMORY_SECONDS = 0.2  # between two looks at the memory in use
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,6 @@ def _prepare(task: TrialTask, messages: _Messages) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     current_process().daemon = False  # data loaders have processes of their own
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     task.log.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -128,8 +128,8 @@ def _prepare(task: TrialTask, messages: _Messages) -> None:
     torch.set_num_threads(int(script.as_dict().get("threads", 1)))  # type: ignore[arg-type]
     for generators in (torch.seed, np.random.seed, random.seed):  # this process is a copy of another one
         generators()
-    if limit := dict(script.aside).get("memory"):
-        threading.Thread(target=_watch_memory, args=(int(limit), messages), daemon=True).start()  # type: ignore[arg-type]
+    limit: Any = dict(script.aside).get("memory")
+    process_limits.watch(MemoryLimit(limit), lambda: _end_for_memory(limit, messages), _end)
 
 
 def _train(task: TrialTask, messages: _Messages) -> Records:
@@ -174,31 +174,13 @@ def _place(error: BaseException) -> str:
     return f"{Path(own[-1].filename).name}:{own[-1].lineno}: " if own else ""
 
 
-def _watch_memory(limit: int, messages: _Messages) -> None:
-    """End the process when it takes more memory than it may."""
-    while True:
-        if (used := _memory()) > limit:
-            text = f"main takes {used / 1e9:.3g} GB, more than train.memory, {limit / 1e9:.3g} GB."
-            print(f"{SPEAKER}: {text}", file=sys.stderr, flush=True)
-            messages.send(FAILED, text)
-            os.killpg(0, signal.SIGKILL)
-        time.sleep(MEMORY_SECONDS)
+def _end_for_memory(limit: int, messages: _Messages) -> None:
+    text = f"main takes {memory_in_use() / 1e9:.3g} GB, more than train.memory, {limit / 1e9:.3g} GB."
+    print(f"{SPEAKER}: {text}", file=sys.stderr, flush=True)
+    messages.send(FAILED, text)
+    _end()
 
 
-def _memory() -> int:
-    """Return the memory in use by this process, in bytes."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # not on Linux: the most that it has ever used
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _end_with_parent() -> None:
-    """End this process, and those that it has started, when the parent is killed."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)
+def _end() -> None:
+    """End this process, and those that it has started."""
+    os.killpg(0, signal.SIGKILL)

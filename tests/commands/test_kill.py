@@ -1,6 +1,7 @@
 """kill -9 at any moment: the next run trains what is missing, once, and ends with the numbers of an undisturbed run."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from clipbench.store import checkpoint_files
-from tests.cli_helpers import assert_same, half_files, invoke, records, saved, started, train, until, write
+from tests.cli_helpers import assert_same, half_files, invoke, processes, records, saved, started, train, until, write
 
 # Some seconds of training in many chunks, on the path that vectorises.
 LONGER = {
@@ -90,22 +91,24 @@ def begun_steps(results):
     return [checkpoint_files.read(file)[0]["step"] for file in files]
 
 
-def test_ctrl_c_keeps_a_chunk_and_the_next_run_goes_on(tmp_path):
+def test_an_interruption_keeps_a_chunk_and_the_next_run_goes_on(tmp_path):
+    """Ctrl-C and the end of a terminal send a signal to all processes, a service manager often does too."""
     path, results = write(tmp_path, **LONG_CHUNK), tmp_path / "results"
     train(path, tmp_path / "undisturbed", "--workers", "1")
     steps = []
-    for wait in (0.5, 1.0):
+    for number, to in ((signal.SIGINT, os.kill), (signal.SIGTERM, os.killpg), (signal.SIGHUP, os.killpg)):
         with started("run", path, "--results", results, "--workers", "1", "--no-mlflow") as process:
             until(lambda: process.stderr.readline().startswith("Training"))
-            time.sleep(wait)
-            process.send_signal(signal.SIGINT)
+            time.sleep(0.6)
+            to(process.pid, number)
             said = process.communicate(timeout=30)[1]
+            until(lambda: not processes(process.mark), seconds=10)
         assert process.returncode == 130 and "Traceback" not in said
         assert (
             "Finished trials are saved, and training that was under way can go on (1 checkpoint). To continue: " in said
         )
         steps += begun_steps(results)
-    assert 0 < steps[0] < steps[1], "the second command went on where the first one ended"
+    assert 0 < steps[0] < steps[1] < steps[2], "each command went on where the one before ended"
     train(path, results, "--workers", "1")
     assert not begun_steps(results)
     assert_same(results / "small", tmp_path / "undisturbed" / "small")

@@ -10,7 +10,7 @@ import pytest
 from clipbench import config
 from clipbench.config.axes import Range
 from clipbench.config.resolved_yaml import resolved
-from clipbench.core.trial import Training
+from clipbench.core.trial import Component, Training, Trial
 from clipbench.errors import InputError, Place
 from clipbench.plugins import registry
 
@@ -436,6 +436,20 @@ def test_whole_and_listed_options_are_searched(load):
         "optimizer[0].betas": ((0.9, 0.99), (0.5, 0.9)),
         "optimizer.amsgrad": (True, False),
     }
+
+
+def test_the_time_of_a_step_is_no_part_of_a_trial(load):
+    def trial(train):
+        return Trial(None, Component("mlp"), Component("sgd"), train, Component("none"), 0)
+
+    known = load().training[0]
+    changed = load("train: {timeout_per_step: 30s}").training[0]
+    assert changed.timeout_per_step == 30 and changed == known
+    assert trial(changed).columns() == trial(known).columns()
+    assert trial(changed).id == trial(known).id
+    said = refused(load, "train: {timeout_per_step: [10, 20]}")
+    assert "train.timeout_per_step: expected one value, got a list. Write one of its values." in said
+    assert "expected a duration greater than 0, got null" in refused(load, "train: {timeout_per_step: null}")
 
 
 # --set

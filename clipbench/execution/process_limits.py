@@ -1,0 +1,63 @@
+"""What ends a process that trains: the end of its parent, and more memory than it may use."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+LOOK_SECONDS = 0.2  # between two looks at the memory
+CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
+SHARE = 0.9  # of the machine's memory, for all workers
+
+
+class MemoryLimit:
+    """The bytes that this process may use, which may change; None for no limit."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+
+    @property
+    def is_exceeded(self) -> bool:
+        return self.most is not None and memory_in_use() > self.most
+
+
+def watch(memory: MemoryLimit, too_much: Callable[[], None], end: Callable[[], None]) -> None:
+    """Call `end` when the parent process ends, and `too_much` when this one uses too much memory."""
+    threading.Thread(target=_watch, args=(memory, too_much, end), daemon=True).start()
+
+
+def _watch(memory: MemoryLimit, too_much: Callable[[], None], end: Callable[[], None]) -> None:
+    parent = parent_process()
+    if parent is None:
+        return
+    while not wait([parent.sentinel], LOOK_SECONDS):
+        if memory.is_exceeded:
+            too_much()
+    end()
+
+
+def memory_in_use() -> int:
+    """Return the memory in use by this process, in bytes."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not on Linux: the most that it has ever used
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory_for_each(workers: int) -> int | None:
+    """Return the memory that each of so many workers may use, in bytes; None where the machine does not tell."""
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    with suppress(OSError, ValueError):  # no container, or "max"
+        there = min(there, int(CGROUP.read_text()))
+    return int(SHARE * there / workers)

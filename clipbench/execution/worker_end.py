@@ -1,0 +1,48 @@
+"""Why a worker process has ended, in words."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+
+from clipbench.execution import process_output
+from clipbench.execution.protocol import OUT_OF_MEMORY, Surroundings
+
+# How much a failure of one trial counts towards the most for which chunks are halved: a step that hangs takes as long
+# as its limit.
+ONE, OF_HANGING = 1, 16
+
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """Why a worker has ended: in words after `the worker process`, and whether it would end again in the same way."""
+
+    text: str
+    is_certain: bool
+    counts: int = ONE
+
+
+def why_ended(process: BaseProcess, surroundings: Surroundings, since: int, attempts: int = 1) -> WorkerEnd:
+    """Return why a worker has ended, from its exit code and what it has written after the first `since` bytes.
+
+    As many `attempts` have ended.
+    """
+    process.join()
+    code, memory = process.exitcode or 0, surroundings.memory
+    if code == OUT_OF_MEMORY and memory:
+        remedy = "Fewer workers get more each: --workers 1."
+        return WorkerEnd(f"used more than its part of the memory, {memory / 1e9:.3g} GB. {remedy}", True)
+    if place := process_output.where_it_hung(surroundings.log, since):
+        text = f"took longer for a step than train.timeout_per_step, in {place}. It hangs, or the limit is too short."
+        return WorkerEnd(text, True, OF_HANGING)
+    how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+    if attempts > 1:
+        how += f", {attempts} times"
+    return WorkerEnd(f"{how}. {process_output.last_lines(surroundings.log, since)}", False)
+
+
+def _signal(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "SIGKILL, which the system sends where memory is short"
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
