@@ -31,6 +31,7 @@ def run(
     tracking_uri: str | None = None,
     mlflow: bool = True,
     tensorboard: bool = False,
+    frozen: bool = False,
     quiet: bool = False,
 ) -> Result:
     """Train the missing trials of an experiment, compare its arms and write its report, as `clipbench run` does.
@@ -55,6 +56,8 @@ def run(
         Whether to log to MLflow.
     tensorboard
         Whether to write event files for TensorBoard into the results folder.
+    frozen
+        Whether to train the trials of a results folder's `experiment.yaml` as they were trained, or none.
     quiet
         Whether to print warnings only, and no progress.
 
@@ -68,7 +71,10 @@ def run(
     from clipbench.commands.run import run as train
 
     options = _checked(seeds, set, device, workers, results, tracking_uri, mlflow)
-    settings = _settings(_call("run", [experiment], options), **options, tensorboard=tensorboard)
+    if frozen and (seeds is not None or set):
+        raise _wrong("frozen", "takes the file as it is, without seeds and set.")
+    call = _call("run", [experiment], {**options, "frozen": frozen})
+    settings = _settings(call, **options, tensorboard=tensorboard, frozen=frozen)
     return _in_session(settings, quiet, lambda session: train(session, os.fspath(experiment)))
 
 
@@ -206,6 +212,7 @@ def _settings(call: str, **options: Any) -> Settings:
         tracking_uri=options["tracking_uri"],
         mirror=options["mlflow"],
         tensorboard=options.get("tensorboard", False),
+        frozen=options.get("frozen", False),
         command=call,
     )
 
@@ -214,7 +221,7 @@ def _call(function: str, experiments: Sequence[PathLike], options: Mapping[str, 
     """The call as a user types it, for the history of the results and for MLflow."""
     from clipbench.tracking.uri import redact
 
-    usual = {"set": {}, "device": "auto", "workers": "auto", "results": "results", "mlflow": True}
+    usual = {"set": {}, "device": "auto", "workers": "auto", "results": "results", "mlflow": True, "frozen": False}
     given = [f"{name}={value!r}" for name, value in options.items() if value != usual.get(name)]
     return redact(f"clipbench.{function}({', '.join([*(repr(os.fspath(each)) for each in experiments), *given])})")
 

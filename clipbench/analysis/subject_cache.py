@@ -66,7 +66,7 @@ def keep_of_plan(
     experiment = plan.experiment
     keep(store, Request(experiment.path, experiment.text, tuple(sets), seeds, command), plan, subject)
     copy = store.folder / "experiment.yaml"
-    if copy.is_file() and copy.read_text("utf-8") == resolved(experiment):
+    if copy.is_file() and copy.read_text("utf-8").startswith(resolved(experiment)):
         keep(store, Request.of(copy, command=command), plan, subject.read_from(copy))
 
 

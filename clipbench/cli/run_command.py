@@ -28,11 +28,18 @@ def run(
         bool, typer.Option("--dry-run", help="Show what would be trained and how long it would take.")
     ] = False,
     tensorboard: TensorBoard = False,
+    frozen: Annotated[
+        bool,
+        typer.Option("--frozen", help="Train the trials of a results folder's experiment.yaml as they were, or none."),
+    ] = False,
 ) -> None:
     """Train what is missing, compare the arms and write the report.
 
     Results are logged to MLflow too. After an interruption, the same command continues.
     """
+    if frozen and (options.settings.sets or options.settings.seeds):
+        raise typer.BadParameter("takes the file as it is, without --set and --seeds.", param_hint="--frozen")
+    options = replace(options, settings=replace(options.settings, frozen=frozen))
     if dry_run:
         _preview(experiment, options)
         return

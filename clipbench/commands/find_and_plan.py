@@ -10,7 +10,9 @@ from clipbench.commands.session import Settings
 from clipbench.config.yaml_file import SUFFIXES, yaml_names
 from clipbench.errors import InputError, Place, did_you_mean
 from clipbench.execution.worker_pool import WorkerPool
+from clipbench.planning.freeze import differences, frozen_before, frozen_of, refuse_others
 from clipbench.planning.plan import Plan
+from clipbench.store import run_history
 from clipbench.store.folder import Store
 
 
@@ -43,6 +45,13 @@ def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Pla
     plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
     if printed := pool.printed():
         plan = replace(plan, notes=(*plan.notes, printed))
+    if settings.frozen:
+        before = frozen_before(plan)
+        if settings.device == "auto":
+            device = pool.call("clipbench.commands.devices:choose", before.device)
+        now = frozen_of(plan, device, before.paths, run_history.environment())
+        refuse_others(before, now, plan)
+        plan = replace(plan, notes=(*plan.notes, *differences(before, now)))
     float64 = any(trial.train.dtype == "float64" for trial in plan.trials[:1])
     if device == "mps" and float64:
         place = plan.experiment.place("train.dtype")

@@ -13,8 +13,10 @@ from clipbench.commands.find_and_plan import planned, store_of
 from clipbench.commands.session import Finished, Session, Settings
 from clipbench.execution.choose_paths import with_choices
 from clipbench.execution.worker_pool import WorkerPool
+from clipbench.planning.freeze import frozen_before
 from clipbench.planning.plan import Chunk, Cohort, Plan
 from clipbench.reporting.write import publish
+from clipbench.store import path_choices
 from clipbench.store.folder import Store
 
 # Costs beside training: the memory of a worker process, and the time to start.
@@ -43,7 +45,10 @@ def run(session: Session, path: str | Path) -> Finished:
         subject, store = subject_of(plan), store_of(plan, settings.results)
         with store.lock():
             session.begin(plan, store, uri, device)
+            if settings.frozen:
+                path_choices.add_plain(store, frozen_before(plan).paths, plan.experiment.place("frozen.paths"))
             plan = session.with_timed_choices(pool, plan, store, device)
+            session.freeze(plan, store, device)
             subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds)
             session.train_missing(pool, plan, store, device)
     session.progress.phase("Writing the report")

@@ -15,16 +15,17 @@ from clipbench import __version__, config
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
 from clipbench.commands.progress import Progress, training_title
+from clipbench.config.frozen_section import frozen_text
 from clipbench.config.resolved_yaml import resolved
 from clipbench.core import measures
 from clipbench.core.records import Records
-from clipbench.core.trial import digest
 from clipbench.execution import choose_paths
 from clipbench.execution.process_output import output_of
 from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.worker_pool import WorkerPool
+from clipbench.planning.freeze import content_hash, frozen_of
 from clipbench.planning.plan import Chunk, Plan
-from clipbench.store import checkpoint_files, run_history
+from clipbench.store import checkpoint_files, path_choices, run_history
 from clipbench.store.folder import Store
 from clipbench.store.sweep_file import SweepDocument
 from clipbench.tracking import tensorboard_files
@@ -47,6 +48,7 @@ class Settings:
     tracking_uri: str | None = None
     mirror: bool = True
     tensorboard: bool = False
+    frozen: bool = False  # train the trials of the YAML as they were trained, or none
     command: str = "clipbench run"
 
     @property
@@ -158,6 +160,11 @@ class Session:
                 self.progress.note(f"{after.trials[0].model.name}: {after.loop_reason}.")
         return chosen
 
+    def freeze(self, plan: Plan, store: Store, device: str) -> None:
+        """Write into the YAML beside the trials what trains them, so that it can be asked for again."""
+        frozen = frozen_of(plan, device, path_choices.plain(store), run_history.environment())
+        store.write_text("experiment.yaml", resolved(plan.experiment) + frozen_text(frozen))
+
     def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str, phase: str = "") -> None:
         """Train the trials of a plan that the store does not have."""
         done = store.done()
@@ -182,7 +189,7 @@ class Session:
     def record_start(self, plan: Plan, store: Store, trials: int, device: str) -> None:
         """Add the command to the history of the store, before training, so that it is there however training ends."""
         run_history.add(
-            store, run_history.begun(self.settings.command, trials, device, _content_hash(plan), git_commit())
+            store, run_history.begun(self.settings.command, trials, device, content_hash(plan), git_commit())
         )
 
     def train(
@@ -248,7 +255,7 @@ class Session:
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
         invocation = Invocation(
             command=self.settings.command,
-            content_hash=_content_hash(plan),
+            content_hash=content_hash(plan),
             git_commit=git_commit(),
             version=__version__,
             device=device,
@@ -256,10 +263,6 @@ class Session:
             within=active.id if (active := active_run()) and active.uri == uri else "",
         )
         return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
-
-
-def _content_hash(plan: Plan) -> str:
-    return digest(sorted(trial.id for trial in plan.trials))
 
 
 def git_commit() -> str:

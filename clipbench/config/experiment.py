@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from clipbench.config.axes import Axis, Range
 from clipbench.config.claim_language import Expectation
 from clipbench.config.components import Choice
+from clipbench.config.frozen_section import Frozen
 from clipbench.config.sections import Claim, ReportSection
 from clipbench.config.sweep_section import Sweep
 from clipbench.core.trial import Component, Training
@@ -43,6 +44,7 @@ class Experiment:
     train_axes: Mapping[str, Axis] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
     folder: str = ""  # where `./file.py:function` is looked up
+    frozen: Frozen | None = None  # what trained it, in the file of a results folder
 
     @property
     def accuracy_margin(self) -> float | None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from clipbench.config.frozen_section import KEY
+
 
 def flattened(text: str) -> dict[str, str]:
     """Return the options of a resolved YAML text."""
-    return dict(_options("", yaml.safe_load(text)))
+    return {name: value for name, value in _options("", yaml.safe_load(text)) if not name.startswith(f"{KEY}.")}
 
 
 def _options(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

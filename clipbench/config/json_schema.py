@@ -10,6 +10,7 @@ from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import KINDS as RANGES
 from clipbench.config.axes import MOST_POINTS, OptionSpec
 from clipbench.config.component_options import SCRIPT, signature
+from clipbench.config.frozen_section import Frozen
 from clipbench.config.load_experiment import KINDS
 from clipbench.config.script_section import KIND as SCRIPT_KEY
 from clipbench.config.search_space import PATH
@@ -46,6 +47,7 @@ class _Sections(Section):
     sweep: Sweep
     claims: list[Claim]
     folder: Annotated[str, Field(description="Where ./file.py:function is looked up.")]
+    frozen: Frozen
 
 
 def experiment_schema() -> Json:

@@ -15,6 +15,8 @@ from clipbench.config.axes import Axis
 from clipbench.config.claim_language import Vocabulary, option_values
 from clipbench.config.components import Choice, read_choices
 from clipbench.config.experiment import Experiment, locate
+from clipbench.config.frozen_section import KEY as FROZEN
+from clipbench.config.frozen_section import read_frozen
 from clipbench.config.optimizer_check import check_optimizers
 from clipbench.config.script_section import REPLACED, SECTION, is_script, metric_directions, read_script
 from clipbench.config.sections import (
@@ -37,7 +39,7 @@ from clipbench.plugins import registry, user_modules
 from clipbench.plugins.registry import UNCLIPPED
 
 KINDS = {"data": "data", "model": "model", "optimizer": "optimizer", "clip": "strategy"}
-KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder")
+KEYS = ("name", *KINDS, "train", "seeds", "report", "sweep", "claims", "folder", FROZEN)
 MOST_TRIALS = 1_000_000
 
 
@@ -110,6 +112,7 @@ class _Reading:
         sweep = read_sweep(sections.get("sweep"), metrics, choices, axes, findings)
         claims = read_claims(sections.get("claims"), metrics, findings)
         name, seeds = self.name(), read_seeds(sections.get("seeds"), findings)
+        frozen = read_frozen(sections.get(FROZEN), findings)
         if not script:
             self._check_data(choices["data"], axes)
         self._check_size(choices, axes, seeds)
@@ -146,6 +149,7 @@ class _Reading:
             train_axes=axes,
             places=self.places,
             folder=self.folder,
+            frozen=frozen,
         )
 
     def name(self) -> str:
@@ -156,7 +160,7 @@ class _Reading:
         if root.value is None:
             raise root.error("the file is empty.", example)
         if not isinstance(root.value, dict):
-            self.findings.add(root.place, f"expected a mapping of sections, got {_shown(root)}.", example)
+            self.findings.add(root.place, f"expected a mapping of sections, got {show(root.plain())}.", example)
             raise InputError(self.findings.problems)
         for key, node in root.value.items():
             if key == "include":
@@ -172,7 +176,7 @@ class _Reading:
         if node and isinstance(node.value, str) and os.path.isdir(beside / node.value):
             return str(beside / node.value)
         if node and not isinstance(node.value, InputError):
-            self.findings.add(node.place, f"there is no folder {_shown(node)}.")
+            self.findings.add(node.place, f"there is no folder {show(node.plain())}.")
         return str(beside)
 
     def _choices(self, section: str) -> list[Choice]:
@@ -290,10 +294,6 @@ class _Reading:
 def _is_none(node: Node) -> bool:
     name = node.value.get("name") if isinstance(node.value, dict) and len(node.value) == 1 else node
     return name is not None and name.value in (None, "none")
-
-
-def _shown(node: Node) -> str:
-    return show(node.plain())
 
 
 def _keys(choices: Sequence[Choice]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from clipbench.execution.protocol import SPEAKER
@@ -60,6 +61,15 @@ def end_of(log: Path, most: int, since: int = 0) -> str:
 def size_of(log: Path) -> int:
     """Return the number of bytes of an output; 0 if there is none."""
     return log.stat().st_size if log.exists() else 0
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the outputs of workers that have printed nothing."""
+    with suppress(OSError):  # there is something else in the folder
+        for log in (folder / LOGS).glob("worker-*.txt"):
+            if not size_of(log):
+                log.unlink()
+        (folder / LOGS).rmdir()
 
 
 def cut(log: Path) -> None:

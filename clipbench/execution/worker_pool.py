@@ -117,6 +117,7 @@ class WorkerPool:
         finally:  # also of a second interrupt
             self._kill()
             self._scratch.cleanup()
+            process_output.remove_empty(self._folder)
 
     def _write_checkpoints(self) -> None:
         """Let every worker that can keep the state of its chunk, and end."""

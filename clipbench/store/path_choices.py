@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from clipbench.errors import InputError, Place
 from clipbench.store import json_document
 from clipbench.store.atomic_files import wait_for_lock
 from clipbench.store.folder import Store
@@ -49,3 +51,19 @@ def read(store: Store) -> dict[str, PathChoice]:
         return json_document.load(CHOICES, (store.folder / FILE).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, DocumentError):
         return {}
+
+
+def plain(store: Store) -> dict[str, Any]:
+    """Return the choices as plain values."""
+    choices: dict[str, Any] = CHOICES.dump_python(read(store))
+    return choices
+
+
+def add_plain(store: Store, choices: Mapping[str, Any], place: Place) -> None:
+    """Keep choices of plain values; raise InputError at the place if they are none."""
+    try:
+        found = CHOICES.validate_python(choices)
+    except ValidationError:
+        raise InputError.at(place, "expected an engine and two times for each entry.") from None
+    if found:
+        add(store, found)

@@ -84,5 +84,10 @@ def python() -> str:
     return platform.python_version()
 
 
+def environment() -> dict[str, str]:
+    """Return what numbers depend on beside the device."""
+    return {**versions(), "Python": python(), "machine": machine()}
+
+
 def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
