@@ -2,7 +2,7 @@
 
 from clipbench.datasets.data_advice import advice
 from clipbench.datasets.dataset import Arrays, Dataset, EndlessDataset
-from clipbench.datasets.loading import load, read
+from clipbench.datasets.loading import load, load_checked, read
 from clipbench.datasets.stream import Stream
 from clipbench.datasets.unloaded import NumberedDataset, PassesDataset
 from clipbench.plugins.registry import DataProblem
@@ -17,5 +17,6 @@ __all__ = [
     "Stream",
     "advice",
     "load",
+    "load_checked",
     "read",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -26,12 +27,24 @@ from clipbench.plugins.registry import DataProblem
 # Options that data sets take beside their own, and sections of such options.
 COMMON = ("standardize", "limit", "impute", "resize", "folds", "fold", "augment")
 SECTIONS = ("split.", "corrupt.", "read.")
+TWICE_SECONDS = 2.0  # what takes longer is not called twice
 
 
 def load(component: Component) -> Dataset:
     """Return the data that a component names; cached, because every chunk of a cohort needs them."""
     written = stamps(component, registry.of("data", component))
     return _kept(component, component.folder, component.aside, written)  # a user's function may read files beside it
+
+
+def load_checked(component: Component) -> Dataset:
+    """Return the data, after a look whether a function of the user's returns the same at each call."""
+    began = time.perf_counter()
+    loaded = load(component)
+    is_looked_at = registry.of("data", component).source and time.perf_counter() - began < TWICE_SECONDS
+    if is_looked_at and read(component).fingerprint != loaded.fingerprint:
+        text = "it returns other data at each call. Draw random numbers from torch, numpy or `random`, whose global"
+        raise DataProblem(f"{text} generators are seeded before each call, or from a generator with a seed.")
+    return loaded
 
 
 @lru_cache(maxsize=4)
@@ -48,6 +61,7 @@ def read(component: Component) -> Dataset:
     own |= {name: whole_path(str(own[name]), component.folder) for name in plugin.files if own.get(name)}
     arguments = {**own, **_facts(component, plugin, options)}
     with generators.preserved():
+        generators.seed_all(0)  # a function that draws from them returns the same data in every process
         found = open_stream(plugin, arguments, options) if plugin.is_stream else _fixed(plugin, arguments, options)
     augment = options.get("augment")
     return replace(found, augment=Augmentation(augment, found.outputs)) if isinstance(augment, Component) else found

@@ -109,7 +109,7 @@ class _Preparation:
     def _load(self, data: Component | None, key: str) -> Dataset | None:
         if data is None:
             return None
-        loaded = self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load(data))
+        loaded = self._call(key, f"{data.name} cannot be loaded", lambda: dataset.load_checked(data))
         for text in dataset.advice(loaded, bool(data.as_dict().get("standardize")), self.experiment.accuracy_margin):
             self.findings.note(f"{data.name}: {text}")
         return loaded

@@ -36,6 +36,15 @@ CONTRACT = [
     "table.tex",
     "figures",
 ]
+DATA = """
+import time
+import torch
+
+def data(how="global"):
+    generator = torch.Generator().manual_seed(time.time_ns() % 2**40 if how == "clock" else int(how != "global"))
+    x = torch.randn(100, 4) if how == "global" else torch.randn(100, 4, generator=generator)
+    return x, (x.sum(1) > 0).long()
+"""
 OPTIONS = ("data.limit", "data.split.val", "model.hidden", "optimizer.momentum", "train.epochs", "train.batch_size")
 MEASURES = (
     "test/loss",
@@ -294,3 +303,20 @@ def test_the_best_threshold_is_the_one_of_validation(finished):
     measured = records(finished[1] / "small").query("arm == @best.arm")
     assert math.isclose(best["mean"], measured["test/accuracy"].mean(), rel_tol=1e-12)
     assert experiment()["seeds"] == len(measured)
+
+
+def test_data_that_are_drawn_from_the_global_generators_are_trained_once(tmp_path):
+    path = write(tmp_path, data="./drawn.py:data", seeds=1)
+    (tmp_path / "drawn.py").write_text(DATA)
+    first, again = (train(path, tmp_path / "results", "--workers", "2", "--json") for _ in range(2))
+    assert (json.loads(first.stdout)["trained"], json.loads(again.stdout)["trained"]) == (4, 0)
+    write(tmp_path, data={"name": "./drawn.py:data", "how": "seeded"}, seeds=1)
+    assert "note: the data have changed: none of the 4 trials in" in train(path, tmp_path / "results").stderr
+
+
+def test_data_that_differ_at_each_call_are_refused(tmp_path):
+    path = write(tmp_path, data={"name": "./drawn.py:data", "how": "clock"}, seeds=1)
+    (tmp_path / "drawn.py").write_text(DATA)
+    said = invoke("run", path, "--results", tmp_path / "results", "--no-mlflow")
+    assert said.exit_code == 2 and "it returns other data at each call. Draw random numbers from" in said.stderr
+    assert not (tmp_path / "results").exists()
