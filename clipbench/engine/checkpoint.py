@@ -23,7 +23,9 @@ from clipbench.errors import ClipbenchError, ClipbenchWarning
 from clipbench.store import checkpoint_files
 from clipbench.store.checkpoint_files import DamagedCheckpoint
 
-EVERY_SECONDS = 50.0  # at most a minute is lost, with the block that is under way
+# Between two writes: first little, so that one who is killed often gets on, then twice as much each time, up to a most.
+# About as much is lost, with the block that is under way.
+FIRST_SECONDS, MOST_SECONDS = 1.0, 10.0
 SHARE = 0.015  # of the time of training, at most
 STATISTICS = "steps"  # of all steps, of which only those that were taken are kept
 
@@ -58,7 +60,8 @@ class Checkpoint:
     def __init__(self, path: Path | None, engine: str = "") -> None:
         """`engine` is the way in which the steps are computed."""
         self._path, self._engine = path, engine
-        self._due = time.monotonic() + EVERY_SECONDS
+        self._seconds = FIRST_SECONDS
+        self._due = time.monotonic() + self._seconds
         self._before: list[Snapshot] = []
 
     def resume(self, training: KeptTraining) -> None:
@@ -99,7 +102,8 @@ class Checkpoint:
         if Checkpoint.is_asked:
             os._exit(0)
         now = time.monotonic()
-        self._due = now + max(EVERY_SECONDS, (now - began) / SHARE)
+        self._seconds = min(2 * self._seconds, MOST_SECONDS)
+        self._due = now + max(self._seconds, (now - began) / SHARE)
 
     def _write(self, training: KeptTraining) -> None:
         assert self._path is not None

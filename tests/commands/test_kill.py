@@ -18,6 +18,9 @@ LONGER = {
     "seeds": 2,
 }
 TRIALS = 4 * 4 * 2
+# Minutes of training, in chunks that take longer than most of the times between two kills.
+MINUTES = {**LONGER, "train": {"epochs": 2000, "batch_size": 32}, "seeds": 16}
+TRIALS_OF_MINUTES = 4 * 4 * 16
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +70,18 @@ def test_killed_right_after_a_chunk_is_saved_only_the_rest_is_trained(undisturbe
 
 
 @pytest.mark.slow
-def test_after_ten_kills_every_trial_is_once_in_the_store_and_once_in_mlflow(undisturbed, tmp_path):
+def test_after_a_hundred_kills_every_trial_is_once_in_the_store_and_once_in_mlflow(tmp_path):
     from tests.tracking.test_mlflow_client import Sent
 
-    path, results = write(tmp_path, **LONGER), tmp_path / "results"
-    kill_often(path, results, 10)
+    path, results = write(tmp_path, **MINUTES), tmp_path / "results"
+    counts = kill_often(path, results, 100)
+    assert counts == sorted(counts), "what is saved stays"
+    assert counts[0] < counts[-1] < TRIALS_OF_MINUTES, "it got on, and the last kill came before the end"
     said = invoke("run", path, "--results", results)
     assert said.exit_code == 0, said.stderr
     assert not half_files(results)
-    assert_same(results / "small", undisturbed)
+    train(path, tmp_path / "undisturbed")
+    assert_same(results / "small", tmp_path / "undisturbed" / "small")
     sent = Sent(f"sqlite:///{results}/mlflow.db", "small")
     trials = [run.data.tags["clipbench.trial"] for run in sent.children.values()]
     assert sorted(trials) == sorted(records(results / "small").index)

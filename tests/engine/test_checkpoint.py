@@ -69,7 +69,7 @@ class Interrupted(Exception):
 
 @pytest.fixture(autouse=True)
 def at_every_block(monkeypatch):
-    monkeypatch.setattr(checkpoint, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     engine.WORKSPACES.clear()  # blocks may be short
     torch.set_num_threads(1)
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path, recwarn):
 
 
 def test_few_of_the_time_goes_into_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.001)
     monkeypatch.setattr(checkpoint, "SHARE", 0.015)
     spent, write = [], checkpoint.Checkpoint.keep
 
