@@ -17,8 +17,11 @@ from clipbench.stats.intervals import LEVEL, Floats, finite, standard_error, t_q
 # 2**16 sign patterns are enumerated in milliseconds; beyond that they are drawn.
 EXACT_PAIRS = 16
 DRAWS = 49_999
+SIGNS_AT_ONCE = 2**18  # 2 MB of real numbers
 # Sums of the same numbers in another order differ in their last digits, and count as equal.
 TIE = 1e-10
+
+Signs = NDArray[np.int8]  # [patterns, pairs]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
     known = known[known != 0]
     if not known.size:
         return 1.0
-    sums = np.abs(_signs(known.size, seed) @ known)
+    sums = np.abs(_sums(_signs(known.size, seed), known))
     return _tail(sums, abs(known.sum()), TIE * np.abs(known).sum(), known.size)
 
 
@@ -103,40 +106,40 @@ def sign_flip_p_after_choice(differences: ArrayLike, criteria: ArrayLike, cases:
     return min(1.0, 2 * max(least, _tail(under_signs, observed, tolerance, pairs)))
 
 
-def _least_p(outcomes: Floats, criteria: Floats, signs: Floats) -> tuple[float, Floats]:
+def _least_p(outcomes: Floats, criteria: Floats, signs: Signs) -> tuple[float, Floats]:
     """1 - p of the row with the largest criterion, and of the row so chosen under each pattern of signs.
 
     Of two rows with the same p, the one with the larger mean in units of its root mean square has the larger value.
     """
     best = outcomes[_first_largest(criteria.sum(axis=1)[None])[0]]
-    observed = _standing(best, signs, np.ones((1, best.size)))[0]
+    observed = _standing(best, signs, np.ones((1, best.size), np.int8))[0]
     outcomes, criteria = _without_worse(outcomes, criteria)
-    chosen = _first_largest(signs @ criteria.T)
+    chosen = _first_largest(_sums(signs, criteria.T))
     under_signs = np.zeros(len(signs))
     for row in np.unique(chosen):
         under_signs[chosen == row] = _standing(outcomes[row], signs, signs[chosen == row])
     return float(observed), under_signs
 
 
-def _standing(row: Floats, signs: Floats, patterns: Floats) -> Floats:
+def _standing(row: Floats, signs: Signs, patterns: Signs) -> Floats:
     """The share of all signs under which the sum of a row is smaller than under each of some patterns.
 
     Equal up to rounding is not smaller. The mean in units of the root mean square adds less than one step.
     """
-    sums, values = signs @ row, patterns @ row
+    sums, values = _sums(signs, row), _sums(patterns, row)
     tolerance = TIE * np.abs(sums).max(initial=0.0)
     shares = np.searchsorted(np.sort(sums), values - tolerance) / sums.size
-    standing: Floats = shares + (patterns @ _units(row[None])[0]) / row.size / (4 * sums.size)
+    standing: Floats = shares + _sums(patterns, _units(row[None])[0]) / row.size / (4 * sums.size)
     return standing
 
 
-def _best_row(outcomes: Floats, criteria: Floats, signs: Floats) -> tuple[float, Floats]:
+def _best_row(outcomes: Floats, criteria: Floats, signs: Signs) -> tuple[float, Floats]:
     """The sum of the row with the largest criterion, and that of the row so chosen under each pattern of signs."""
     best = outcomes[_first_largest(criteria.sum(axis=1)[None])[0]]
     size = float(np.sqrt((best**2).mean()))
     outcomes, criteria = _without_worse(outcomes, criteria)
-    chosen = _first_largest(signs @ criteria.T)
-    flipped = np.take_along_axis(signs @ _units(outcomes).T, chosen[:, None], axis=1)[:, 0]
+    chosen = _first_largest(_sums(signs, criteria.T))
+    flipped = np.take_along_axis(_sums(signs, _units(outcomes).T), chosen[:, None], axis=1)[:, 0]
     return float(best.sum()), size * flipped
 
 
@@ -229,16 +232,30 @@ def _tail(sums: Floats, observed: float, tolerance: float, pairs: int) -> float:
     return hits / sums.size if pairs <= EXACT_PAIRS else (hits + 1) / (sums.size + 1)
 
 
-@lru_cache(maxsize=4)
-def _signs(pairs: int, seed: int) -> Floats:
+@lru_cache(maxsize=2)
+def _signs(pairs: int, seed: int) -> Signs:
     """Patterns of +1 and -1, one a row: all of them, or random ones if there are too many."""
+    signs = np.empty((2**pairs if pairs <= EXACT_PAIRS else DRAWS, pairs), np.int8)
     if pairs <= EXACT_PAIRS:
-        bits = np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1
+        signs[:] = 1 - 2 * (np.arange(2**pairs)[:, None] >> np.arange(pairs) & 1)
     else:
-        bits = np.random.default_rng(seed).integers(0, 2, (DRAWS, pairs))
-    signs: Floats = 1.0 - 2.0 * bits.astype(float)
+        draw = np.random.default_rng(seed)
+        for block in _blocks(signs):
+            block[:] = 1 - 2 * draw.integers(0, 2, block.shape)
     signs.flags.writeable = False  # cached, and shared by all calls
     return signs
+
+
+def _sums(signs: Signs, values: Floats) -> Floats:
+    """Return `signs @ values` in blocks: as real numbers, all patterns of many pairs would take much memory."""
+    sums: Floats = np.concatenate([block.astype(float) @ values for block in _blocks(signs)])
+    return sums
+
+
+def _blocks(signs: Signs) -> list[Signs]:
+    """Return some rows after the other, at least one block."""
+    rows = max(1, SIGNS_AT_ONCE // max(1, signs.shape[1]))
+    return [signs[start : start + rows] for start in range(0, max(1, len(signs)), rows)]
 
 
 def _signed_ranks(differences: ArrayLike) -> Floats:
