@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import pytest
 import yaml
 
 from clipbench.planning.build import prepare
@@ -63,11 +64,16 @@ def plan_and_search(path: Path):
     return plan, search_settings(plan), [contender for contender in contenders(plan) if contender.hyperparameters]
 
 
+def opened(folder: Path, url=None):
+    """The storage of a folder, of which nothing is to be said."""
+    return storage_at(url).open(folder, pytest.fail)
+
+
 def study(path: Path, storage=None) -> Study:
     """The study of `pace`."""
     _, search, contenders = plan_and_search(path)
     (contender,) = [each for each in contenders if each.name != "none"]
-    return Study(contender, search, storage or storage_at(None).open(path.parent))
+    return Study(contender, search, storage or opened(path.parent))
 
 
 def told(*scores: float, **changes) -> PointResult:

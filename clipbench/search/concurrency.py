@@ -24,12 +24,24 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid())}"
 
 
-def has_ended(owner: str, heartbeat: float | None) -> bool:
-    """Whether a process has ended, by its name and the time of its last heartbeat in seconds since 1970."""
-    host, pid, started = [*owner.rsplit(":", 2), "", ""][:3]
-    if host == socket.gethostname() and pid.isdecimal():
-        return _start_time(int(pid)) != started
-    return heartbeat is None or time.time() - heartbeat > STALE_SECONDS
+class Heartbeats:
+    """Knows by their heartbeats which processes have ended."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float | None, float]] = {}  # the last heartbeat, and when it was first seen here
+
+    def has_ended(self, owner: str, heartbeat: float | None) -> bool:
+        """Whether a process has ended, by its name and the time of its last heartbeat in seconds since 1970.
+
+        A clock may be set back: a heartbeat that stays the same is old, whatever its time says.
+        """
+        host, pid, started = [*owner.rsplit(":", 2), "", ""][:3]
+        if host == socket.gethostname() and pid.isdecimal():
+            return _start_time(int(pid)) != started
+        if self._seen.get(owner, ("", 0.0))[0] != heartbeat:
+            self._seen[owner] = heartbeat, time.monotonic()
+        unchanged = time.monotonic() - self._seen[owner][1]
+        return heartbeat is None or max(unchanged, time.time() - heartbeat) > STALE_SECONDS
 
 
 @contextmanager

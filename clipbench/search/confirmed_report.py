@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish, write_combined, write_pictures
 from clipbench.search.confirm import confirmation_plan, confirmed_finalists
 from clipbench.search.settings import search_settings
+from clipbench.search.storage import JOURNAL
 from clipbench.store import sweep_file
 from clipbench.store.folder import Store
 from clipbench.store.sweep_file import SweepDocument
@@ -57,14 +58,47 @@ def find_study(
         settings = replace(settings, results=Path(os.path.normpath(folder / "..")))
     else:
         path = find_experiment(experiment, settings.results)
+    notes = [] if grid else list(_restored(path, settings))
     subject, swept = _cached(path, settings, grid=grid) or _planned(path, settings, grid=grid)
     store = Store(settings.results / subject.name)
+    for note in notes:
+        store.note(note)
     if path.parent == folder and store.folder.resolve() != folder.resolve():
         text = f"has the results of an experiment that is called {subject.name}."
         raise InputError.at(Place(str(folder)), text, f"Rename the folder to {subject.name}.")
     if not store.folder.is_dir():
         raise ClipbenchError(f"{store.folder}: nothing has been trained yet. Run `clipbench run {experiment}` first.")
     return subject, store, swept
+
+
+def _restored(path: Path, settings: Settings) -> Iterator[str]:
+    """Write a `sweep.json` that is damaged or missing again, if the journal has the search; yield what to say of it."""
+    try:
+        store = Store(settings.results / config.name_of(path, settings.sets))
+    except InputError:
+        return  # planning reports every mistake
+    file = store.folder / sweep_file.FILE
+    said = sweep_file.set_aside_if_damaged(file)
+    document = None
+    if not file.exists() and (store.folder / JOURNAL).exists():
+        with WorkerPool(1) as pool:
+            document = _from_journal(pool, planned(pool, path, settings)[0], store)
+    yield from store.notes
+    if document:
+        store.write_text(sweep_file.FILE, sweep_file.text(document))
+        yield f"{said or f'{file} is missing'}, and was written again from {JOURNAL}."
+    elif said:
+        yield f"{said}. Run `clipbench sweep {path}`, which writes it again and trains no trial twice."
+
+
+def _from_journal(pool: WorkerPool, plan: Plan, store: Store) -> SweepDocument | None:
+    from clipbench.search.restored_search import restored_search
+
+    try:
+        search, contenders = search_settings(plan), pool.call("clipbench.planning.find_contenders:contenders", plan)
+    except InputError:
+        return None  # the YAML asks for no search
+    return restored_search(search, contenders, store)
 
 
 def _cached(path: Path, settings: Settings, *, grid: bool) -> tuple[Subject, SweepDocument | None] | None:

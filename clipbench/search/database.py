@@ -6,7 +6,7 @@ Imported only if a URL is given, since it imports SQLAlchemy.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Database:
         if self._parsed.get_backend_name() == "sqlite" and self._parsed.database in (None, "", ":memory:"):
             raise _problem(f"a database in memory is lost when the search ends, got {url!r}.")
 
-    def open(self, folder: Path) -> RDBStorage:
+    def open(self, folder: Path, note: Callable[[str], None]) -> RDBStorage:
         backend = self._parsed.get_backend_name()
         try:
             timeouts = TIMEOUTS.get(backend, {}) if self._parsed.get_driver_name() in DRIVERS_WITH_TIMEOUT else {}

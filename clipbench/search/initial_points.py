@@ -11,7 +11,7 @@ from clipbench.core.trial import Value
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.planning.plan import Plan
-from clipbench.search.study import PILOT, YAML
+from clipbench.search.next_point import PILOT, YAML
 
 THRESHOLD = "threshold"
 InitialPoint = tuple[str, Mapping[str, Value]]  # origin and values

@@ -55,7 +55,7 @@ class PointPruner:
             found = [report.measured.get(trial.id, {}).get(objective.name) for trial in each.trials]
             values = [value for value in found if value is not None]
             if len(values) == len(found):
-                worst = math.nan if np.isfinite(values).all() else each.study.worst()[0]
+                worst = math.nan if np.isfinite(values).all() else each.study.worst(each)[0]
                 each.study.report(each, report.epoch, scoring.running_score(values, objective, worst))
                 yield each
 

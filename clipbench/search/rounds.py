@@ -45,25 +45,34 @@ class Round:
         seeds = len(self._search.seeds)
         return sum(self._cohorts[cohort_key(template)].steps * seeds for template in study.contender.templates)
 
-    def train(self, points: Sequence[Point], *, again: bool = False) -> set[str]:
-        """Train the trials that the store lacks. Return the names of the studies whose points all failed.
-
-        `again` says that an earlier process began to train these points: their pruned trials stay pruned.
-        """
+    def train(self, points: Sequence[Point]) -> set[str]:
+        """Train the trials that the store lacks. Return the names of the studies whose points all failed."""
         if self._search.pruner == "wilcoxon":
             self._in_stages(points)
         else:
-            self._all_at_once(points, (*DONE, PRUNED) if again else DONE)
+            self._all_at_once(points)
         rows = self._rows(trial for each in points for trial in each.trials)
-        results = [(each, self._tell(each, rows)) for each in points]
+        epochs = self._store.arrays("epochs", list(rows)) if self._prunes else {}
+        results = [(each, self._tell(each, rows, epochs)) for each in points]
         failing = {each.study.name for each, result in results if result.failed}
         return failing - {each.study.name for each, result in results if not result.failed}
 
-    def _all_at_once(self, points: Sequence[Point], done: Sequence[str]) -> None:
+    def _all_at_once(self, points: Sequence[Point]) -> None:
         rows = self._rows(trial for each in points for trial in each.trials)
-        missing = [[trial for trial in each.trials if not _has_status(rows.get(trial.id), done)] for each in points]
-        self._train([trials for trials in missing if trials], PointPruner(points, self._search.pruner in OF_EPOCHS))
-        self._skip(trial for each in points for trial in each.trials if _has_status(rows.get(trial.id), done))
+        missing = [[trial for trial in each.trials if not self._is_done(each, rows.get(trial.id))] for each in points]
+        self._train([trials for trials in missing if trials], PointPruner(points, self._prunes))
+        self._skip(trial for each in points for trial in each.trials if self._is_done(each, rows.get(trial.id)))
+
+    @property
+    def _prunes(self) -> bool:
+        """Whether points are pruned at the end of epochs."""
+        return self._search.pruner in OF_EPOCHS
+
+    def _is_done(self, each: Point, row: Row | None) -> bool:
+        """Whether a trial was trained, or pruned by this search."""
+        if row is None or row["status"] not in (*DONE, PRUNED):
+            return False
+        return row["status"] in DONE or (self._prunes and row.get("study") == each.study.name)
 
     def _in_stages(self, points: Sequence[Point]) -> None:
         """Train a few seeds of all points, then more of those that the pruner does not reject."""
@@ -72,7 +81,7 @@ class Round:
         while alive and start < length:
             stop = start + (FEWEST_PAIRS if start == 0 else SEEDS_PER_STAGE)
             stage = [replace(each, trials=each.trials[start:stop]) for each in alive]
-            self._all_at_once(stage, DONE)
+            self._all_at_once(stage)
             for each in stage:
                 self._report_seeds(each, start)
             pruned = [each for each in alive if stop < length and each.study.should_prune(each)]
@@ -81,34 +90,43 @@ class Round:
             start = stop
 
     def _report_seeds(self, each: Point, first: int) -> None:
-        rows = self._rows(each.trials)
-        for number, trial in enumerate(each.trials):
-            if _has_status(rows.get(trial.id), DONE):
-                found = self._result(each.study, [rows[trial.id]])
-                each.study.report(each, first + number, found.scores[0])
+        for seed, score in self._seed_scores(each, self._rows(each.trials)).items():
+            each.study.report(each, first + seed, score)
+
+    def _seed_scores(self, each: Point, rows: Mapping[str, Row]) -> dict[int, float]:
+        known = {seed: rows[trial.id] for seed, trial in enumerate(each.trials) if trial.id in rows}
+        return {seed: self._result(each, [row]).scores[0] for seed, row in known.items() if row["status"] in DONE}
 
     def _train(self, points: Sequence[Sequence[Trial]], pruner: PointPruner) -> None:
         chunks = chunks_of(points, self._cohorts, self._pool.size, self._device)
         if chunks:
             self._session.train(self._pool, chunks, self._store, self._device, pruner)
 
-    def _tell(self, each: Point, rows: Mapping[str, Row]) -> PointResult:
+    def _tell(
+        self, each: Point, rows: Mapping[str, Row], epochs: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> PointResult:
+        """Tell a study the result of a point, and what a pruner compares others with, from the store alone."""
         known = [rows[trial.id] for trial in each.trials if trial.id in rows]
         self._check_objectives(known)
-        result = self._result(each.study, known)
+        result = self._result(each, known)
         if self._search.pruner == "wilcoxon" and len(known) < len(each.trials):
             result = replace(result, pruned=True)
         elif len(known) < len(each.trials):
             result = replace(result, failed=True)
-        each.study.tell(each, result)
+        if self._search.pruner == "wilcoxon":
+            curve = self._seed_scores(each, rows)
+        else:
+            objective, worst = self._search.objectives[0], each.study.worst(each)[0]
+            curve = scoring.curve(known, [epochs.get(row["id"], {}) for row in known], objective, worst)
+        each.study.tell(each, result, curve)
         return result
 
-    def _result(self, study: Study, rows: Sequence[Row]) -> PointResult:
+    def _result(self, each: Point, rows: Sequence[Row]) -> PointResult:
         objectives = self._search.objectives
         diverged = [row["id"] for row in rows if row["status"] == "diverged"]
         needed = bool(diverged) and not all(objective.higher for objective in objectives)
         return scoring.point_result(
-            rows, objectives, study.worst(), self._initial_loss(diverged) if needed else math.nan
+            rows, objectives, each.study.worst(each), self._initial_loss(diverged) if needed else math.nan
         )
 
     def _check_objectives(self, rows: Sequence[Row]) -> None:
@@ -133,10 +151,6 @@ class Round:
 
     def _skip(self, trials: Iterable[Trial]) -> None:
         self._session.progress.advance(sum(self._cohorts[cohort_key(trial)].steps for trial in trials))
-
-
-def _has_status(row: Row | None, statuses: Sequence[str]) -> bool:
-    return row is not None and row["status"] in statuses
 
 
 def chunks_of(

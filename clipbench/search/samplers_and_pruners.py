@@ -35,19 +35,17 @@ def without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Constraints have been set, but")
-        # Of a point whose process was killed while it stored the result, and of one that is trained again.
-        warnings.filterwarnings("ignore", "The (constraint|reported) value is ignored because")
         yield
 
 
 @without_warnings()
-def make_sampler(name: str, seed: int, asked: int, startup: int = STARTUP) -> BaseSampler:
-    """Return a sampler for the next points of a study with `asked` points.
+def make_sampler(name: str, seed: int, draw: tuple[int, int], startup: int = STARTUP) -> BaseSampler:
+    """Return a sampler for one point.
 
-    The seed depends on `asked`: with the same seed, a new sampler would repeat its first points. The first `startup`
-    points are random.
+    `draw` is the number of the point and of the attempt: with the same seed, each sampler would suggest the same. The
+    first `startup` points are random.
     """
-    current = seed_from(seed, asked)
+    current = seed_from(seed, *draw)
     if name == "tpe":
         return TPESampler(
             n_startup_trials=startup,

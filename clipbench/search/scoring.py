@@ -12,6 +12,7 @@ import numpy as np
 from clipbench.store.sweep_file import SearchObjective
 
 Row = Mapping[str, Any]  # a trial's record
+Epochs = Mapping[str, np.ndarray]  # a trial's table of epochs, by column
 UNTRAINED = 0.0  # score of an untrained model, for accuracies, correlations and other measures to maximize
 LARGEST = 1e30  # scores are clipped to this, so that their squares are finite
 
@@ -75,6 +76,24 @@ def point_result(
 def running_score(values: Iterable[float], objective: SearchObjective, worst: float) -> float:
     """Return the score of a point at the end of an epoch, where values that are not finite have diverged."""
     return float(_filled(_bounded(values), objective, worst, math.nan).mean())
+
+
+def curve(rows: Sequence[Row], epochs: Sequence[Epochs], objective: SearchObjective, worst: float) -> dict[int, float]:
+    """Return the score of a point at the end of each epoch that measures it, from the tables of its trials."""
+    measured = [dict(zip(table.get("epoch", ()), table.get(objective.name, ()), strict=False)) for table in epochs]
+    scores = {}
+    for epoch in sorted(set().union(*measured)):
+        values = [_at(epoch, each, row["status"]) for each, row in zip(measured, rows, strict=True)]
+        if not np.isnan(values).all():
+            scores[int(epoch)] = running_score(values, objective, worst)
+    return scores
+
+
+def _at(epoch: int, measured: Mapping[int, float], status: str) -> float:
+    """Return the measure of a trial at an epoch. One that stopped early keeps its last."""
+    if epoch in measured or status == "diverged" or not measured:
+        return measured.get(epoch, math.nan)
+    return measured[max(measured)]
 
 
 def _scores(rows: Sequence[Row], objective: SearchObjective) -> np.ndarray:

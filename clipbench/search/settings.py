@@ -15,6 +15,7 @@ from clipbench.store.sweep_file import SearchObjective
 
 LAST_SEED = 2**32 - 1  # torch takes seeds of 32 bits
 LOSS = "train/loss"
+STORED = 2  # version of what is stored of a study
 NO_VALIDATION = "the objective needs validation data, and there are none."
 
 
@@ -32,9 +33,11 @@ class SearchSettings:
     confirm_seeds: tuple[int, ...]
     timeout: float | None = None  # seconds of searching
 
-    def content(self, contender: Contender) -> str:
-        """Return a hash of everything that scores depend on. Another hash is another study."""
-        return digest([contender.content, list(self.seeds), [[each.name, each.higher] for each in self.objectives]], 8)
+    def study_name(self, contender: Contender) -> str:
+        """Return the name of a contender's study, with a hash of everything that scores depend on."""
+        objectives = [[each.name, each.higher] for each in self.objectives]
+        content = digest([STORED, contender.content, list(self.seeds), objectives], 8)
+        return f"{self.experiment}: {contender.label} {content}"
 
 
 def search_settings(plan: Plan, trials: int | None = None) -> SearchSettings:

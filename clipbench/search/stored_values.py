@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from clipbench.core.trial import Value
 from clipbench.planning.contender import Hyperparameter
 from clipbench.store.json_document import Scalar
 
 
-def suggest(trial: optuna.trial.Trial, param: Hyperparameter) -> None:
-    """Let Optuna suggest the value of a hyperparameter, always the same for one trial."""
+def distribution_of(param: Hyperparameter) -> BaseDistribution:
+    """Return the values that a hyperparameter can have."""
     if param.choices:
-        trial.suggest_categorical(param.path, [to_stored(choice) for choice in param.choices])
-    elif param.whole:
-        trial.suggest_int(param.path, int(param.low), int(param.high), log=param.log)
-    else:
-        trial.suggest_float(param.path, param.low, param.high, log=param.log)
+        return CategoricalDistribution([to_stored(choice) for choice in param.choices])
+    if param.whole:
+        return IntDistribution(int(param.low), int(param.high), log=param.log)
+    return FloatDistribution(param.low, param.high, log=param.log)
 
 
 def to_stored(value: Value) -> Scalar:

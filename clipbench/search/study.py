@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
-import random
+import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
+from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from clipbench.core.trial import Trial, Value
 from clipbench.planning.contender import Contender
 from clipbench.search import concurrency, scoring
-from clipbench.search.samplers_and_pruners import STARTUP, make_pruner, make_sampler, seed_from, without_warnings
+from clipbench.search.next_point import FirstPoints, NextPoint, next_point, stored
+from clipbench.search.samplers_and_pruners import make_pruner, seed_from
 from clipbench.search.scoring import PointResult
 from clipbench.search.settings import SearchSettings
-from clipbench.search.stored_values import from_stored, suggest, to_stored
+from clipbench.search.stored_values import distribution_of, from_stored
+from clipbench.search.study_copy import StudyCopy
 from clipbench.store.json_document import Scalar
 from clipbench.store.sweep_file import PointState, SearchedPoint
 
 # User attributes of a trial and of a study in Optuna.
-OWNER, ORIGIN, RESULT, REPEATED = "owner", "origin", "outcome", "repeated"
-HAS_FIRST_POINTS, HEARTBEAT = "opened", "alive"
-ATTEMPTS = 8  # to get a point from the sampler that was not tried before
-YAML, PILOT, SEARCHED = "yaml", "pilot", "search"  # the origin of a point
+OWNER, ORIGIN, ROUND, RESULT = "owner", "origin", "round", "outcome"
+FIRST_POINTS, HEARTBEAT = "first points", "alive"
 STATES: dict[TrialState, PointState] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
 FINISHED = tuple(STATES)
-MOST_LISTED = 4096  # a space of at most so many points is searched for an untried one
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,7 @@ class Point:
 
     study: Study
     number: int
+    round: int  # number of the first point that was asked for together with this one
     values: Mapping[str, Scalar]  # as they are stored
     trials: tuple[Trial, ...]
     origin: str
@@ -52,8 +53,9 @@ class Point:
 class Study:
     """Asks Optuna for points and tells it their results.
 
-    One process at a time calls `ask` and `take_over`. Each point is owned by the process that asked for
-    it; `take_over` finds the points of processes that have ended.
+    What a point is depends on its number, on the points before it and on the results of earlier rounds alone, so that
+    a search that was killed asks for the same points. One process at a time calls `ask` and `take_over`. Each point is
+    owned by the process that asked for it; `take_over` finds the points of processes that have ended.
     """
 
     contender: Contender
@@ -62,16 +64,23 @@ class Study:
     _owner: str = field(default_factory=concurrency.process_name, init=False)
 
     def __post_init__(self) -> None:
-        self.name = f"{self.search.experiment}: {self.contender.label} {self.search.content(self.contender)}"
+        self.name = self.search.study_name(self.contender)
+        best = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+        self._directions = [best[objective.higher] for objective in self.search.objectives]
+        self._pruner = make_pruner(self.search.pruner, _epochs_of(self.contender.templates[0]))
         self._study = optuna.create_study(
             storage=self.storage,
             study_name=self.name,
-            directions=["maximize" if objective.higher else "minimize" for objective in self.search.objectives],
-            pruner=make_pruner(self.search.pruner, _epochs_of(self.contender.templates[0])),
+            directions=self._directions,
+            pruner=NopPruner(),
             load_if_exists=True,
         )
-        self._trials: dict[int, optuna.trial.Trial] = {}
+        self._copy = self._new_copy(())
+        self._others = concurrency.Heartbeats()
         self._points: dict[int, Point] = {}  # by number
+
+    def _new_copy(self, trials: Iterable[FrozenTrial]) -> StudyCopy:
+        return StudyCopy(self.name, self._directions, self._pruner, trials)
 
     @property
     def total(self) -> int:
@@ -91,69 +100,98 @@ class Study:
 
     @property
     def has_first_points(self) -> bool:
-        """Whether the first points are in the queue."""
-        return bool(self._study.user_attrs.get(HAS_FIRST_POINTS))
+        """Whether the first points are known."""
+        return FIRST_POINTS in self._study.user_attrs
 
-    def enqueue_first(self, first: Iterable[tuple[str, Mapping[str, Value]]]) -> None:
-        """Queue the first points, each with its origin; in a small space, all points."""
-        everything = self._all_points() if (self.contender.size or self.search.trials + 1) <= self.search.trials else ()
-        for origin, values in [*first, *((SEARCHED, values) for values in everything)]:
-            self._enqueue(origin, values)
-        self._study.set_user_attr(HAS_FIRST_POINTS, True)
+    def set_first(self, first: Iterable[tuple[str, Mapping[str, Value]]]) -> None:
+        """Keep the first points to ask for, each with its origin."""
+        kept: list[tuple[str, Mapping[str, Scalar]]] = []
+        for origin, values in first:
+            point = stored(self.contender, values)
+            if not any(point == each for _, each in kept):
+                kept.append((origin, point))
+        self._study.set_user_attr(FIRST_POINTS, kept)
 
-    def _enqueue(self, origin: str, values: Mapping[str, Value]) -> None:
-        self._study.enqueue_trial(self._stored(values), user_attrs={ORIGIN: origin}, skip_if_exists=True)
+    @property
+    def _first(self) -> FirstPoints:
+        return [(origin, values) for origin, values in self._study.user_attrs.get(FIRST_POINTS, ())]
 
-    def _all_points(self) -> Iterator[dict[str, Value]]:
-        """All points of a space without ranges of real numbers."""
-        each = [
-            param.choices or tuple(range(int(param.low), int(param.high) + 1))
-            for param in self.contender.hyperparameters
-        ]
-        paths = [param.path for param in self.contender.hyperparameters]
-        yield from (dict(zip(paths, values, strict=True)) for values in itertools.product(*each))
+    def restore(self, points: Iterable[SearchedPoint]) -> int:
+        """Add points that the storage has lost, as points of a process that has ended; return their number."""
+        count = before = len(self._trials)
+        with suppress(ValueError):  # of values that this study cannot have
+            for point in points:
+                if point.number == count:
+                    state = TrialState.FAIL if point.state == "failed" else TrialState.RUNNING
+                    self._add(NextPoint(point.values, point.origin), point.round, "", state)
+                    count += 1
+        return count - before
 
-    @without_warnings()
     def ask(self, count: int) -> list[Point]:
         """Return the next points, at most `count`."""
-        self._renew_sampler(self.search.sampler)
-        return [self._new_point() for _ in range(min(count, self.left))]
+        first = len(self._trials)
+        self._add_round(first, count)
+        return self._begin(range(first, len(self._trials)))
 
-    @without_warnings()
-    def take_over(self) -> list[Point]:
-        """Return the running points of processes that have ended; this process owns them from now on."""
-        orphans = [frozen for frozen in self._trials_in(TrialState.RUNNING) if self._is_orphan(frozen)]
-        if orphans:
-            self._renew_sampler(self.search.sampler)
-        points = [self._own(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in orphans]
-        return [point for point in points if not self._is_repeated(point)]
+    def take_over(self, count: int) -> list[Point]:
+        """Return running points of processes that have ended, at most `count`; this process owns them from now on.
 
-    def _renew_sampler(self, name: str) -> None:
-        asked, seed = len(self._trials_in(*TrialState)), seed_from(self.name, self.search.seeds)
-        self._study.sampler = make_sampler(name, seed, asked, self._startup())
+        A process may have ended while it asked for a round of `count` points: the others are asked for now.
+        """
+        trials = self._trials
+        orphans = [frozen for frozen in trials if self._is_orphan(frozen)][:count]
+        for frozen in orphans:
+            self.storage.set_trial_user_attr(frozen._trial_id, OWNER, self._owner)
+        numbers = [frozen.number for frozen in orphans]
+        if numbers and numbers[-1] == len(trials) - 1:
+            first = orphans[-1].user_attrs[ROUND]
+            self._add_round(first, first + count - len(trials))
+            numbers += range(len(trials), len(self._trials))
+        return self._begin(numbers)
+
+    def _add_round(self, first: int, count: int) -> None:
+        """Add points to the round that begins with the point `first`."""
+        for _ in range(min(count, self.left)):
+            sampler, seed, trials = self.search.sampler, seed_from(self.name, self.search.seeds), self._trials
+            found = next_point(self.contender, sampler, seed, self._first, trials, self._new_copy)
+            self._add(found, first, self._owner)
+
+    def _begin(self, numbers: Sequence[int]) -> list[Point]:
+        if numbers:
+            self._copy = self._new_copy(self._trials)
+        return [self._point(self._trials[number]) for number in numbers]
 
     def running_elsewhere(self) -> int:
         """The number of points that other processes are running."""
-        return sum(frozen.number not in self._trials for frozen in self._trials_in(TrialState.RUNNING))
+        return sum(frozen.user_attrs[OWNER] != self._owner for frozen in self._trials_in(TrialState.RUNNING))
 
     def send_heartbeat(self) -> None:
         """Tell processes on other machines that this one is running."""
         self._study.set_user_attr(f"{HEARTBEAT}:{self._owner}", time.time())
 
-    @without_warnings()
     def report(self, point: Point, step: int, score: float) -> None:
-        """Report a point's score at a step. A step that was reported before is ignored: the point is trained again."""
-        self._trials[point.number].report(score, step)
+        """Report a point's score at a step to the pruner."""
+        self._copy.report(point.number, step, score)
 
     def should_prune(self, point: Point) -> bool:
-        return self._trials[point.number].should_prune()
+        return self._copy.should_prune(point.number)
 
-    @without_warnings()
-    def tell(self, point: Point, result: PointResult) -> None:
-        """Store the result of a point. Its scores are finite even if trials diverged."""
-        trial = self._trials.pop(point.number)
-        trial.set_constraint("diverged", result.diverged_share)
-        trial.set_user_attr(RESULT, result.as_dict())
+    def tell(self, point: Point, result: PointResult, curve: Mapping[int, float] | None = None) -> None:
+        """Store the result of a point, and its scores at each step. Scores are finite even if trials diverged."""
+        for step, score in (curve or {}).items():
+            self.report(point, step, score)
+            if self.search.pruner == "hyperband":  # which notes its decisions, as of points that it has not seen
+                self.should_prune(point)
+        frozen = self._trials[point.number]
+        told = copy.copy(frozen)
+        told.system_attrs = self._copy.attributes(point.number)
+        told.set_constraint("diverged", result.diverged_share)
+        for step, score in (curve or {}).items():
+            self.storage.set_trial_intermediate_value(frozen._trial_id, step, score)
+        for name, value in told.system_attrs.items():
+            if frozen.system_attrs.get(name) != value:
+                self.storage.set_trial_system_attr(frozen._trial_id, name, value)
+        self.storage.set_trial_user_attr(frozen._trial_id, RESULT, result.as_dict())
         if result.failed:
             self._study.tell(point.number, state=TrialState.FAIL)
         elif result.pruned and self.search.pruner != "wilcoxon":  # the mean over its seeds is a score
@@ -163,17 +201,14 @@ class Study:
 
     def tried(self) -> list[SearchedPoint]:
         """Return all points, in the order in which they were asked for."""
-        paths = {param.path for param in self.contender.hyperparameters}
-        return [
-            self._searched(frozen)
-            for frozen in self._trials_in(TrialState.RUNNING, *FINISHED)
-            if REPEATED not in frozen.user_attrs and paths <= frozen.params.keys()  # not while another process asks
-        ]
+        return [self._searched(frozen) for frozen in self._trials_in(TrialState.RUNNING, *FINISHED)]
 
-    def worst(self) -> tuple[float, ...]:
-        """Return the worst score of a trial so far for each objective, or NaN."""
+    def worst(self, point: Point) -> tuple[float, ...]:
+        """Return the worst score of a trial in the rounds before that of a point for each objective, or NaN."""
         known = [
-            frozen.user_attrs[RESULT]["worst"] for frozen in self._trials_in(*FINISHED) if RESULT in frozen.user_attrs
+            frozen.user_attrs[RESULT]["worst"]
+            for frozen in self._trials_in(*FINISHED)
+            if RESULT in frozen.user_attrs and frozen.number < point.round
         ]
         return tuple(
             scoring.worst_of(objective, [worst[number] for worst in known])
@@ -208,63 +243,32 @@ class Study:
         except (ValueError, RuntimeError):  # all scores are equal
             return {}
 
+    @property
+    def _trials(self) -> list[FrozenTrial]:
+        return self._trials_in(*TrialState)
+
     def _trials_in(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
 
-    def _startup(self) -> int:
-        """Return the number of points before the sampler models the objective.
+    def _add(self, each: NextPoint, first: int, owner: str, state: TrialState = TrialState.RUNNING) -> None:
+        """Add a point to the storage, whole or not at all."""
+        trial = create_trial(
+            state=state,
+            params=dict(each.values),
+            distributions={param.path: distribution_of(param) for param in self.contender.hyperparameters},
+            user_attrs={OWNER: owner, ORIGIN: each.origin, ROUND: first},
+            system_attrs=dict(each.attributes),
+        )
+        self._study.add_trial(trial)
 
-        The queued points mostly vary the threshold: other hyperparameters need random points in addition.
-        """
-        several = len(self.contender.hyperparameters) > 1
-        queued = [frozen for frozen in self._trials_in(*TrialState) if ORIGIN in frozen.user_attrs]
-        return STARTUP + (len(queued) if several else 0)
-
-    def _new_point(self) -> Point:
-        """Return a point that was not tried before. A sampler may repeat values if there are few."""
-        for _ in range(ATTEMPTS):
-            point = self._own(self._study.ask())
-            if not self._is_repeated(point):
-                return point
-            self._enqueue_untried()
-        self._renew_sampler("random")  # a model that has converged suggests the same point for ever
-        return self._own(self._study.ask())
-
-    def _is_repeated(self, point: Point) -> bool:
-        """Whether a point was tried before. If so, it is marked as failed."""
-        if not any(each.values == point.values for each in self.tried() if each.number != point.number):
-            return False
-        self._trials[point.number].set_user_attr(REPEATED, True)
-        self._study.tell(self._trials.pop(point.number), state=TrialState.FAIL)
-        return True
-
-    def _enqueue_untried(self) -> None:
-        """Queue an untried point if the space is small: a sampler may suggest the same point again and again."""
-        if (self.contender.size or MOST_LISTED + 1) > MOST_LISTED:
-            return
-        tried = [each.values for each in self.tried()]
-        if untried := [values for values in self._all_points() if self._stored(values) not in tried]:
-            generator = random.Random(seed_from(self.name, len(tried)))
-            self._enqueue(SEARCHED, generator.choice(untried))
-
-    def _own(self, trial: optuna.trial.Trial) -> Point:
-        trial.set_user_attr(OWNER, self._owner)
-        for param in self.contender.hyperparameters:
-            suggest(trial, param)
-        self._trials[trial.number] = trial
-        return self._point(trial)
-
-    def _point(self, trial: optuna.trial.Trial | FrozenTrial) -> Point:
+    def _point(self, frozen: FrozenTrial) -> Point:
         """Return the point of a trial of Optuna. It is made once: what it consists of does not change."""
-        if trial.number not in self._points:
-            params, origin = trial.params, trial.user_attrs.get(ORIGIN, SEARCHED)
+        if frozen.number not in self._points:
+            params, known = stored(self.contender, frozen.params), frozen.user_attrs
             values = {param.path: from_stored(param, params[param.path]) for param in self.contender.hyperparameters}
             trials = self.contender.trials(values, self.search.seeds)
-            self._points[trial.number] = Point(self, trial.number, self._stored(values), trials, origin)
-        return self._points[trial.number]
-
-    def _stored(self, values: Mapping[str, Value]) -> dict[str, Scalar]:
-        return {param.path: to_stored(values[param.path]) for param in self.contender.hyperparameters}
+            self._points[frozen.number] = Point(self, frozen.number, known[ROUND], params, trials, known[ORIGIN])
+        return self._points[frozen.number]
 
     def _searched(self, frozen: FrozenTrial) -> SearchedPoint:
         point, known = self._point(frozen), frozen.user_attrs.get(RESULT)
@@ -280,15 +284,14 @@ class Study:
             lanes=result.lanes if result else len(point.trials),
             epochs=result.epochs if result else 0,
             ids=tuple(trial.id for trial in point.trials),
+            round=point.round,
         )
 
     def _is_orphan(self, frozen: FrozenTrial) -> bool:
-        if frozen.number in self._trials:
+        owner = frozen.user_attrs[OWNER]
+        if frozen.state != TrialState.RUNNING or owner == self._owner:
             return False
-        owner = frozen.user_attrs.get(OWNER)
-        heartbeat: Any = self._study.user_attrs.get(f"{HEARTBEAT}:{owner}")
-        # `ask` holds the lock until the owner is set: a point without an owner was left by a killed process.
-        return owner is None or concurrency.has_ended(owner, heartbeat)
+        return self._others.has_ended(owner, self._study.user_attrs.get(f"{HEARTBEAT}:{owner}"))
 
 
 def _epochs_of(trial: Trial) -> int | None:

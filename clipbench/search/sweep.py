@@ -72,14 +72,15 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
         plan, device, pool.size = planned(pool, path, settings)
         search, contenders = _prepared(pool, plan, options)
         store = store_of(plan, settings.results)
+        opened = storage.open(store.folder, session.progress.note)  # before the lock: a damaged journal needs it alone
         with store.lock(shared=True), storage.connection():
-            opened = storage.open(store.folder)
             studies = [Study(contender, search, opened) for contender in contenders if contender.hyperparameters]
             session.begin(plan, store, uri, device)
             plan = session.with_timed_choices(pool, plan, store, device)
             running = _Sweep(session, pool, plan, device, store, search, contenders, storage, studies)
             for note in notes(contenders):
                 session.progress.note(note)
+            running.restore()
             with heartbeats(running.send_heartbeats):
                 running.search_all()
             final, swept = running.confirm()
@@ -129,6 +130,20 @@ class _Sweep:
             for study in self.studies:
                 study.send_heartbeat()
 
+    def restore(self) -> None:
+        """Give the storage the points that `sweep.json` has and the storage has lost."""
+        file = self.store.folder / sweep_file.FILE
+        with self._exclusive():
+            if said := sweep_file.set_aside_if_damaged(file):
+                self.session.progress.note(f"{said}, and is written again from Optuna's storage.")
+            known = sweep_file.read(file)
+            if known is None or known.storage != self.storage.name:
+                return
+            points = {each.study: each.points for each in known.contenders}
+            if lost := sum(study.restore(points.get(study.name, ())) for study in self.studies):
+                text = f"{self.storage.name} lacks {lost} points that {sweep_file.FILE} has"
+                self.session.progress.note(f"{text}: they are taken from there, and none is trained again.")
+
     def search_all(self) -> None:
         """Train rounds of points until every study has all its points, or the time is over."""
         self._enqueue_initial_points()
@@ -170,13 +185,12 @@ class _Sweep:
             seed, progress = self.search.seeds[0], self.session.progress
             first = initial_points(self.pool, self.plan, contenders, seed, self.device, progress)
             for study, points in zip(new, first, strict=True):
-                study.enqueue_first(points)
+                study.set_first(points)
 
     def _round(self, work: Round) -> bool:
         """Train the next points, or wait for those of other processes. Return whether there may be more."""
         with self._exclusive():
-            orphans = [point for study in self.studies for point in study.take_over()]
-            points = orphans or self._next_points()
+            points = [point for study in self.studies for point in self._next_points(study)]
         if not points and any(study.running_elsewhere() for study in self.studies):
             time.sleep(POLL_SECONDS)
             self._count_others(work, ())
@@ -187,7 +201,7 @@ class _Sweep:
             left = max(study.unfinished for study in self.studies)
             last = self._rounds - 1 + math.ceil(left / self.search.batch)
             self.session.progress.rename(f"Search, round {self._rounds} of {last}")
-            self._closed |= work.train(points, again=bool(orphans))
+            self._closed |= work.train(points)
             self._count_others(work, points)
             self._show_progress(self._write(self._document()))
         return bool(points)
@@ -200,10 +214,10 @@ class _Sweep:
             self.session.progress.advance(max(0, theirs) * work.lane_steps(study))
             self._unfinished[study.name] = now
 
-    def _next_points(self) -> list[Point]:
-        """Ask for the same number of points of each study, so that a timeout treats all alike."""
-        opened = (study for study in self.studies if study.name not in self._closed)
-        return [point for study in opened for point in study.ask(self.search.batch)]
+    def _next_points(self, study: Study) -> list[Point]:
+        """Return the points of an ended process, or new ones: as many of each study, so that a timeout is fair."""
+        points = study.take_over(self.search.batch)
+        return points or ([] if study.name in self._closed else study.ask(self.search.batch))
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

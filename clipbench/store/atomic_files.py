@@ -8,7 +8,7 @@ import os
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +16,7 @@ from clipbench.errors import ClipbenchError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLEAN_UP_SECONDS = 1.0  # longest time that a process holds a shared lock alone to clean up
+DAMAGED = ".damaged"  # ends the name of a file that is set aside
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
@@ -38,6 +39,14 @@ def write_atomically(path: Path, content: Any) -> None:
 def remove(path: Path) -> None:
     with writing(path):
         path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file, so that it is not read again, and return its new name."""
+    aside = path.with_name(path.name + DAMAGED)
+    with suppress(OSError):
+        path.replace(aside)
+    return aside
 
 
 @contextmanager

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from clipbench.store.atomic_files import remove, write_atomically
+from clipbench.store.atomic_files import remove, set_aside, write_atomically
 
 FOLDER = "checkpoints"
 SUFFIX = ".checkpoint"
 FORMAT = 1
 MOST_BYTES = 10_000_000  # of the first line
-DAMAGED = ".damaged"  # ends the name of a file that is set aside
 
 
 class DamagedCheckpoint(Exception):
@@ -68,14 +66,6 @@ def count(folder: Path) -> int:
 def end(folder: Path, stem: str) -> None:
     """Remove the checkpoint of a chunk, whose records are saved."""
     remove(path_of(folder, stem))
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a file, so that it is not read again, and return its new name."""
-    aside = path.with_name(path.name + DAMAGED)
-    with suppress(OSError):
-        path.replace(aside)
-    return aside
 
 
 def _header(line: bytes) -> dict[str, Any]:

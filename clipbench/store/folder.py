@@ -24,6 +24,7 @@ from clipbench.core.records import Records
 from clipbench.errors import ClipbenchError
 from clipbench.store import column_types
 from clipbench.store.atomic_files import (
+    DAMAGED,
     DamagedFileError,
     lock,
     reading,
@@ -43,7 +44,6 @@ SERIES = ("epochs", "steps")
 TABLES = ("records", *SERIES)
 COLUMNS = "+columns"  # sorts before every other file name, so that it is read first
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@=-]*")
-DAMAGED = ".damaged"  # ends the name of a file that is set aside
 
 
 class Store:
@@ -209,6 +209,10 @@ class Store:
             if rows and not any(row.is_whole for row in rows):
                 for name in ("records", *SERIES):
                     remove(self._path(name, stem))
+
+    def note(self, text: str) -> None:
+        """Add what another part of the program set aside."""
+        self._set_aside.append(text)
 
     @property
     def notes(self) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AliasChoices, Field, TypeAdapter
 
 from clipbench.errors import ClipbenchError
 from clipbench.store import json_document
+from clipbench.store.atomic_files import DamagedFileError, set_aside
 from clipbench.store.json_document import DocumentError, Number, OptionValue
 
 FORMAT = 1
@@ -62,6 +63,7 @@ class SearchedPoint:
     lanes: int
     epochs: int  # of each lane
     ids: tuple[str, ...]
+    round: int = 0  # number of the first point that was asked for together with this one
 
     @property
     def diverged_share(self) -> float:
@@ -187,8 +189,7 @@ def text(document: SweepDocument) -> str:
 
 
 def read(path: Path) -> SweepDocument | None:
-    """Read the file; return None if it does not exist."""
-    remedy = f"Delete the file and run `clipbench sweep {path.parent.name}`: the search is kept in Optuna's storage."
+    """Read the file; return None if it does not exist. Raise DamagedFileError for what is no such document."""
     try:
         content = path.read_text(encoding="utf-8")
         version = json_document.load(VERSION, content).format
@@ -202,11 +203,23 @@ def read(path: Path) -> SweepDocument | None:
             raise DocumentError(problem)
     except FileNotFoundError:
         return None
-    except DocumentError as error:
-        raise ClipbenchError(f"{path}: {error}. {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClipbenchError(f"{path}: cannot be read ({error}). {remedy}") from None
+    except (DocumentError, UnicodeDecodeError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise DamagedFileError(f"{path} is damaged ({reason})") from None
+    except OSError as error:
+        raise ClipbenchError(
+            f"{path}: cannot be read ({error.strerror}). Check the disk and its permissions."
+        ) from None
     return document
+
+
+def set_aside_if_damaged(path: Path) -> str:
+    """Rename a file that is damaged; return what to say of it, or an empty text if it is whole or missing."""
+    try:
+        read(path)
+    except DamagedFileError as damage:
+        return f"{damage}: it was renamed to {set_aside(path).name}"
+    return ""
 
 
 def _contradictions(document: SweepDocument) -> Iterator[str]:

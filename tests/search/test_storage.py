@@ -33,14 +33,14 @@ def test_a_driver_that_is_missing_or_a_server_that_is_away_is_said_without_the_p
     with pytest.raises(
         ClipbenchError, match=rf"--storage .*(pip install {package}|Check that the server runs)"
     ) as found:
-        storage.open(tmp_path)
+        storage.open(tmp_path, pytest.fail)
     assert "hunter2" not in str(found.value) and "***@127.0.0.1" in str(found.value)
 
 
 def test_a_file_that_is_no_database_is_said(tmp_path):
     (tmp_path / "notes.txt").write_text("what I had for lunch\n" * 100)
     with pytest.raises(ClipbenchError, match=r"cannot be opened: file is not a database. Check that its folder exists"):
-        storage_at(f"sqlite:///{tmp_path}/notes.txt").open(tmp_path)
+        storage_at(f"sqlite:///{tmp_path}/notes.txt").open(tmp_path, pytest.fail)
 
 
 def test_a_damaged_journal_is_said_with_what_to_do(tmp_path):
@@ -52,19 +52,19 @@ def test_a_damaged_journal_is_said_with_what_to_do(tmp_path):
     with pytest.raises(
         ClipbenchError, match=r"sweep.journal: the file is damaged \(.*\). Move the file away and run the same command"
     ):
-        storage_at(None).open(tmp_path)
+        storage_at(None).open(tmp_path, pytest.fail)
 
 
 def test_a_journal_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ClipbenchError, match=r"cannot be written .* `--results DIR`"):
-        storage_at(None).open(tmp_path / "file")
+        storage_at(None).open(tmp_path / "file", pytest.fail)
 
 
 def test_a_database_that_is_lost_amid_a_search_says_how_to_go_on(tmp_path):
     url = f"sqlite:///{tmp_path}/optuna.db"
     storage = storage_at(url)
-    searched = study(bowl(tmp_path), storage.open(tmp_path))
+    searched = study(bowl(tmp_path), storage.open(tmp_path, pytest.fail))
     with sqlite3.connect(tmp_path / "optuna.db") as database:
         database.execute("DROP TABLE trials")
     with pytest.raises(ClipbenchError, match=r"Nothing is lost: the same command continues once"), storage.connection():
@@ -73,7 +73,7 @@ def test_a_database_that_is_lost_amid_a_search_says_how_to_go_on(tmp_path):
 
 def test_one_process_at_a_time_asks_also_from_another_folder(tmp_path):
     one, other = (storage_at(f"sqlite:///{tmp_path}/optuna.db") for _ in range(2))
-    one.open(tmp_path), other.open(tmp_path)
+    one.open(tmp_path, pytest.fail), other.open(tmp_path, pytest.fail)
     held = tmp_path / ".optuna.db.lock"
     with one.exclusive(), pytest.raises(ClipbenchError, match="taken"), lock(held, "taken"):
         pass

@@ -13,10 +13,10 @@ import pytest
 
 from clipbench.errors import InputError
 from clipbench.search import concurrency
+from clipbench.search.next_point import YAML
 from clipbench.search.samplers_and_pruners import check_sampler
-from clipbench.search.storage import JOURNAL, storage_at
-from clipbench.search.study import YAML
-from tests.sweep_helpers import BOTTOM, PACE, bowl, minimise, plan_and_search, smooth, study, told
+from clipbench.search.storage import JOURNAL
+from tests.sweep_helpers import BOTTOM, PACE, bowl, minimise, opened, plan_and_search, smooth, study, told
 
 
 def thresholds(points):
@@ -71,7 +71,7 @@ def test_cmaes_needs_two_numbers_and_searches_them(tmp_path):
 
 def test_the_first_points_are_those_that_were_put_in_the_queue(tmp_path):
     searched = study(bowl(tmp_path))
-    searched.enqueue_first([(YAML, {"threshold": 0.25}), (YAML, {"threshold": 4.0}), (YAML, {"threshold": 0.25})])
+    searched.set_first([(YAML, {"threshold": 0.25}), (YAML, {"threshold": 4.0}), (YAML, {"threshold": 0.25})])
     assert searched.has_first_points
     points = searched.ask(3)
     assert thresholds(points)[:2] == [0.25, 4.0]
@@ -82,7 +82,7 @@ def test_where_there_are_few_values_every_one_is_tried_once(tmp_path):
     clip = ["none", PACE | {"threshold": 1.0}]
     path = bowl(tmp_path, {"search": {"clip.threshold": [0.5, 1.0, 2.0, 4.0]}}, clip=clip)
     searched = study(path)
-    searched.enqueue_first([])
+    searched.set_first([])
     assert searched.total == 4
     minimise(searched, smooth)
     assert sorted(tried.values["threshold"] for tried in searched.tried()) == [0.5, 1.0, 2.0, 4.0]
@@ -101,31 +101,38 @@ def test_numbers_have_the_digits_that_a_person_would_type(tmp_path):
     assert all(float(f"{value:.4g}") == value for value in thresholds(searched.ask(12)))
 
 
-def ask_and_die(path, moment):
+def ask_and_die(path, count):
     """In a process of its own."""
-    searched = study(path)
-    searched.ask(4)
-    if moment == "while asking":
-        searched._study.ask()  # this trial has no values yet
+    study(path).ask(count)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("moment", ["after asking", "while asking"])
-def test_points_of_a_killed_process_are_taken_over_and_not_asked_for_again(tmp_path, moment):
-    path = bowl(tmp_path)
-    process = multiprocessing.get_context("spawn").Process(target=ask_and_die, args=(path, moment))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    searched = study(path)
-    orphans = searched.take_over()
-    count = 5 if moment == "while asking" else 4
-    assert [point.number for point in orphans] == list(range(count))
-    assert searched.left == 12 - count
-    assert searched.take_over() == [], "they are our own now"
-    for point in orphans:
-        searched.tell(point, told(1.0))
-    assert {tried.state for tried in searched.tried()} == {"complete"}
+@pytest.mark.parametrize("sampler", ["tpe", GP, "random", "qmc", "cmaes"])
+@pytest.mark.parametrize("count", [4, 2])
+def test_points_of_a_killed_process_are_taken_over_with_those_that_it_had_still_to_ask_for(tmp_path, sampler, count):
+    """A round of 4 points, after one whose results are known; the same as without the kill."""
+    asked = []
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+        search = {"optimizer.lr": {"log": [0.1, 1]}}
+        path = bowl(tmp_path / name, {"sampler": sampler, "trials": 24, "search": search})
+        searched = study(path)
+        searched.set_first([(YAML, {"threshold": 0.5, "lr": 0.1})])
+        for _ in range(3):  # beyond the random points
+            for point in searched.ask(4):
+                searched.tell(point, told(smooth(point.values["threshold"])))
+        if name == "killed":
+            process = multiprocessing.get_context("fork").Process(target=ask_and_die, args=(path, count))
+            process.start()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+        points = searched.take_over(4) or searched.ask(4)
+        assert searched.take_over(4) == [], "they are our own now"
+        assert searched.left == 8
+        for point in points:
+            searched.tell(point, told(1.0))
+        asked.append([(each.number, each.values) for each in [*points, *searched.ask(4)]])
+    assert asked[0] == asked[1]
 
 
 def test_points_of_a_living_process_are_left_alone(tmp_path):
@@ -138,18 +145,23 @@ def test_points_of_a_living_process_are_left_alone(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "asked\n"
         searched = study(path)
-        assert searched.take_over() == []
+        assert searched.take_over(4) == []
         assert searched.running_elsewhere() == 4
         assert searched.left == 8
         other.communicate()
-    assert len(searched.take_over()) == 4
+    assert len(searched.take_over(4)) == 4
 
 
-def test_a_process_on_another_machine_is_given_time():
-    assert concurrency.has_ended("elsewhere:1:1", None)
-    assert not concurrency.has_ended("elsewhere:1:1", time.time() - 60)
-    assert concurrency.has_ended("elsewhere:1:1", time.time() - 2 * concurrency.STALE_SECONDS)
-    assert not concurrency.has_ended(concurrency.process_name(), None)
+def test_a_process_on_another_machine_is_given_time_whatever_the_clocks_say(monkeypatch):
+    seen, now, start = concurrency.Heartbeats(), time.time(), time.monotonic()
+    assert seen.has_ended("elsewhere:1:1", None)
+    assert not seen.has_ended("elsewhere:1:1", now - 60)
+    assert seen.has_ended("elsewhere:1:1", now - 2 * concurrency.STALE_SECONDS)
+    assert not seen.has_ended(concurrency.process_name(), None)
+    assert not seen.has_ended("elsewhere:2:1", now + 86_400), "or this clock was set back"
+    monkeypatch.setattr(time, "monotonic", lambda: start + 2 * concurrency.STALE_SECONDS)
+    assert seen.has_ended("elsewhere:2:1", now + 86_400)
+    assert not seen.has_ended("elsewhere:2:1", now + 86_460)
 
 
 def test_half_a_line_that_a_killed_process_wrote_is_taken_away(tmp_path):
@@ -176,8 +188,8 @@ def test_optuna_itself_reads_the_journal(tmp_path):
 
 def test_a_database_takes_the_place_of_the_journal(tmp_path):
     path, url = bowl(tmp_path), f"sqlite:///{tmp_path / 'optuna.db'}"
-    minimise(study(path, storage_at(url).open(tmp_path)), smooth)
-    assert study(path, storage_at(url).open(tmp_path)).left == 0
+    minimise(study(path, opened(tmp_path, url)), smooth)
+    assert study(path, opened(tmp_path, url)).left == 0
     assert not (tmp_path / JOURNAL).exists()
 
 

@@ -1,20 +1,21 @@
-"""A sweep that is killed goes on; several into one folder share it: in the end every point was tried once."""
+"""A sweep that is killed goes on as if it had not been; several into one folder share it, and lose nothing."""
 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 
 from clipbench.execution.worker_pool import CHECKPOINT_SECONDS
 from clipbench.search.storage import JOURNAL
-from clipbench.search.study import REPEATED
-from tests.cli_helpers import half_files, invoke, processes, records, saved, shell, started, until, write
+from tests.cli_helpers import TIMINGS, half_files, invoke, processes, records, saved, shell, started, until, write
 from tests.sweep_helpers import ledger
 
 TRIALS, SEEDS, CONFIRMED = 10, 2, 3
@@ -36,6 +37,17 @@ def begin(path, results, *options):
     return started("sweep", path, "--results", results, "--workers", "1", *options)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The file, the results of a sweep that ended by itself, and the seconds that it took."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    path, results = write(root, **SEARCH), root / "results"
+    start = time.monotonic()
+    said = shell("sweep", path, "--results", results, "--no-mlflow", "--workers", "1")
+    assert said.returncode == 0, said.stderr
+    return path, results, time.monotonic() - start
+
+
 def points(results):
     """Those of all arms; none before there are any."""
     try:
@@ -44,13 +56,22 @@ def points(results):
         return []
 
 
-def searching(process, results):
-    until(lambda: points(results) or process.poll() is not None)
+def table(results, name):
+    """All columns but the times, in an order that does not depend on the files."""
+    frame = pd.read_parquet(results / "small" / name).drop(columns=list(TIMINGS), errors="ignore")
+    return frame.sort_values([name for name in ("id", "epoch", "step") if name in frame]).reset_index(drop=True)
 
 
-def confirming(process, results):
-    """Fresh seeds are trained, or about to be."""
-    until(lambda: sum(point["state"] != "running" for point in points(results)) == 2 * TRIALS)
+def assert_same(results, expected):
+    """The same points, scores, winners and numbers, bit for bit, each trial once."""
+    assert ledger(results, "small") == ledger(expected, "small")
+    for name in ("records", "epochs", "steps"):
+        found = table(results, name)
+        pd.testing.assert_frame_equal(found, table(expected, name), check_exact=True)
+    compared = [pd.read_csv(folder / "small" / "table.csv") for folder in (results, expected)]
+    one, other = (each.drop(columns=[name for name in each if name.startswith(TIMINGS)]) for each in compared)
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert_whole(results)
 
 
 def assert_whole(results):
@@ -65,110 +86,45 @@ def assert_whole(results):
         assert list(confirmed["seed"]) == FRESH and set(confirmed["status"]) == {"finished"}
         asked += [*each["confirmed"], *(id_ for point in each["points"] for id_ in point["ids"])]
     assert set(asked) == set(rows.index), "nothing else was trained"
+    assert sum(len(pd.read_parquet(path)["id"]) for path in saved(results / "small")) == len(rows), "none twice"
+    assert states(results / "small").keys() <= {"COMPLETE", "PRUNED"}
+    assert sum(states(results / "small").values()) == 2 * TRIALS
     assert not half_files(results)
 
 
 def states(folder):
-    """By Optuna's own reader: how many trials there are in each state, but for values that came a second time."""
-    assert all(json.loads(line) for line in (folder / JOURNAL).read_text().splitlines())
+    """By Optuna's own reader: how many trials there are in each state."""
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
     trials = [trial for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)]
-    trials = [trial for trial in trials if REPEATED not in trial.user_attrs]
     return {state.name: sum(trial.state == state for trial in trials) for state in {trial.state for trial in trials}}
 
 
-def test_killed_while_it_searches_and_while_it_confirms_it_goes_on(tmp_path):
-    path, results = write(tmp_path, **SEARCH), tmp_path / "results"
-    for moment in (searching, confirming):
-        with begin(path, results, "--no-mlflow") as process:
-            moment(process, results)
-            os.killpg(process.pid, signal.SIGKILL)
-            assert "Traceback" not in process.communicate()[1]
-    assert invoke("sweep", path, "--results", results, "--no-mlflow").exit_code == 0
-    assert_whole(results)
-    assert set(states(results / "small")) <= {"COMPLETE", "PRUNED"}
-    assert sum(states(results / "small").values()) == 2 * TRIALS
-
-
-def test_an_interrupted_sweep_says_how_to_continue_and_leaves_no_process(tmp_path):
-    path, results = write(tmp_path, **SEARCH | {"train": {"epochs": 1000}}), tmp_path / "results"
-    with begin(path, results, "--no-mlflow") as process:
-        until(lambda: (results / "small" / JOURNAL).exists() and "RUNNING" in states(results / "small"))
-        process.terminate()
-        began = time.monotonic()
-        stdout, stderr = process.communicate(timeout=60)
-        assert time.monotonic() - began < CHECKPOINT_SECONDS, "trials that may be pruned keep no checkpoint to wait for"
-        assert process.returncode == 130 and not stdout
-        until(lambda: not processes(process.mark))
-    assert stderr.splitlines()[-1] == (
-        "Interrupted. Finished trials are saved. "
-        f"To continue: clipbench sweep {path} --results {results} --workers 1 --no-mlflow"
-    )
-    assert "Traceback" not in stderr
-
-
-@pytest.mark.slow
-def test_two_into_one_folder_train_no_trial_twice_and_a_run_is_told_to_wait(tmp_path):
-    path, results = write(tmp_path, **SEARCH), tmp_path / "results"
-    with begin(path, results, "--no-mlflow", "--json") as first, begin(path, results, "--no-mlflow") as second:
-        until(lambda: points(results))
-        for each in (first, second):  # or they end before the run has planned
-            each.send_signal(signal.SIGSTOP)
-        told = invoke("run", path, "--results", results, "--no-mlflow")
-        for each in (first, second):
-            each.send_signal(signal.SIGCONT)
-        assert told.exit_code == 1 and "is training into this folder" in told.stderr
-        assert any(f"process {each.pid} " in told.stderr for each in (first, second))
-        (document, stderr), (report, _) = first.communicate(timeout=120), second.communicate(timeout=120)
-    assert (first.returncode, second.returncode) == (0, 0), stderr
-    assert "Written: " in report
-    assert_whole(results)
-    stems = [pd.read_parquet(path)["id"] for path in saved(results / "small")]
-    assert sum(map(len, stems)) == len(records(results / "small")) >= json.loads(document)["trained"]
-    assert sum(states(results / "small").values()) == 2 * TRIALS
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_ten_times_at_random_it_ends_with_all_points_also_in_mlflow(tmp_path, seed):
+def assert_sent_once(results):
     from tests.tracking.test_mlflow_client import Sent
 
-    path, results, chance = write(tmp_path, **SEARCH), tmp_path / "results", random.Random(seed)
-    whole = timed(path, tmp_path / "undisturbed")
-    for _ in range(10):
-        with begin(path, results) as process:
-            try:
-                process.communicate(timeout=chance.uniform(0, whole))
-            except subprocess.TimeoutExpired:
-                chance.choice([process.kill, lambda: os.killpg(process.pid, signal.SIGKILL)])()
-                assert "Traceback" not in process.communicate()[1]
-    said = shell("sweep", path, "--results", results)
-    assert said.returncode == 0, said.stderr
-    assert_whole(results)
-    assert states(results / "small").keys() <= {"COMPLETE", "PRUNED"}
-    assert sum(states(results / "small").values()) == 2 * TRIALS
-    sent = Sent(f"sqlite:///{results}/mlflow.db", "small")
-    assert sorted(run.data.tags["clipbench.trial"] for run in sent.children.values()) == sorted(
-        records(results / "small").index
-    )
-
-
-def timed(path, results):
-    start = time.monotonic()
-    assert shell("sweep", path, "--results", results).returncode == 0
-    return time.monotonic() - start
-
-
-@pytest.mark.slow
-def test_three_at_once_train_no_point_twice_and_send_each_trial_once(tmp_path):
-    from tests.tracking.test_mlflow_client import Sent
-
-    path, results = write(tmp_path, **SEARCH), tmp_path / "results"
-    with begin(path, results) as first, begin(path, results) as second, begin(path, results) as third:
-        for process in (first, second, third):
-            stdout, stderr = process.communicate(timeout=300)
-            assert process.returncode == 0 and "Written: " in stdout, stderr
-    assert_whole(results)
     sent = Sent(f"sqlite:///{results}/mlflow.db", "small")
     trials = [run.data.tags["clipbench.trial"] for run in sent.children.values()]
     assert sorted(trials) == sorted(records(results / "small").index)
+
+
+def kill_at_random(chance, whole, path, results, *options):
+    with begin(path, results, *options) as process:
+        try:
+            process.communicate(timeout=chance.uniform(0, whole))
+        except subprocess.TimeoutExpired:
+            chance.choice([process.kill, lambda: os.killpg(process.pid, signal.SIGKILL)])()
+            assert "Traceback" not in process.communicate()[1]
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_killed_at_random_it_ends_with_the_same_points_and_numbers(undisturbed, tmp_path, rounds):
+    path, expected, whole = undisturbed
+    results, chance = tmp_path / "results", random.Random(rounds)
+    mirror = () if rounds > 3 else ("--no-mlflow",)
+    for _ in range(rounds):
+        kill_at_random(chance, whole, path, results, *mirror)
+    said = shell("sweep", path, "--results", results, *mirror)
+    assert said.returncode == 0, said.stderr
+    assert_same(results, expected)
+    if rounds > 3:
+        assert_sent_once(results)
