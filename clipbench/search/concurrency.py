@@ -1,10 +1,11 @@
 """Several processes that search one study: their heartbeats, and which of them has ended.
 
-A point belongs to the process that asked for it. When that process has ended, another one takes the point over.
+A point belongs to the search that asked for it. When that has ended, another one takes the point over.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
@@ -19,9 +20,13 @@ HEARTBEAT_SECONDS = 60.0
 STALE_SECONDS = 15 * HEARTBEAT_SECONDS  # without a heartbeat, a process on another machine is taken for dead
 
 
-def process_name() -> str:
-    """Return a name that no other process has or had: host, process id and start time."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid())}"
+_numbers = itertools.count()
+_searching: set[str] = set()  # names of the searches of this process that have not ended
+
+
+def new_owner() -> str:
+    """Return a name that no other search has or had: host, process id, start time and a number in the process."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid())}:{next(_numbers)}"
 
 
 class Heartbeats:
@@ -35,9 +40,10 @@ class Heartbeats:
 
         A clock may be set back: a heartbeat that stays the same is old, whatever its time says.
         """
-        host, pid, started = [*owner.rsplit(":", 2), "", ""][:3]
+        host, pid, started, _ = [*owner.rsplit(":", 3), "", "", ""][:4]
         if host == socket.gethostname() and pid.isdecimal():
-            return _start_time(int(pid)) != started
+            is_ours = int(pid) == os.getpid()
+            return _start_time(int(pid)) != started or (is_ours and owner not in _searching)
         if self._seen.get(owner, ("", 0.0))[0] != heartbeat:
             self._seen[owner] = heartbeat, time.monotonic()
         unchanged = time.monotonic() - self._seen[owner][1]
@@ -45,9 +51,10 @@ class Heartbeats:
 
 
 @contextmanager
-def heartbeats(send: Callable[[], None]) -> Iterator[None]:
-    """Send a heartbeat now, before this process owns a point, and then regularly."""
+def heartbeats(owner: str, send: Callable[[], None]) -> Iterator[None]:
+    """Send a heartbeat now, before the owner has a point, and then regularly."""
     send()
+    _searching.add(owner)
     ended = threading.Event()
 
     def repeat() -> None:
@@ -60,6 +67,7 @@ def heartbeats(send: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        _searching.discard(owner)
         ended.set()
         thread.join(HEARTBEAT_SECONDS)
 

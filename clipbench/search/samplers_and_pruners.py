@@ -35,6 +35,8 @@ def without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Constraints have been set, but")
+        # Of a point whose process was killed while it stored the result.
+        warnings.filterwarnings("ignore", "The constraint value is ignored because")
         yield
 
 

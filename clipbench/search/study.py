@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from optuna.pruners import NopPruner
@@ -18,7 +19,7 @@ from clipbench.core.trial import Trial, Value
 from clipbench.planning.contender import Contender
 from clipbench.search import concurrency, scoring
 from clipbench.search.next_point import FirstPoints, NextPoint, next_point, stored
-from clipbench.search.samplers_and_pruners import make_pruner, seed_from
+from clipbench.search.samplers_and_pruners import make_pruner, seed_from, without_warnings
 from clipbench.search.scoring import PointResult
 from clipbench.search.settings import SearchSettings
 from clipbench.search.stored_values import distribution_of, from_stored
@@ -27,7 +28,8 @@ from clipbench.store.json_document import Scalar
 from clipbench.store.sweep_file import PointState, SearchedPoint
 
 # User attributes of a trial and of a study in Optuna.
-OWNER, ORIGIN, ROUND, RESULT = "owner", "origin", "round", "outcome"
+OWNER, ORIGIN, RESULT = "owner", "origin", "outcome"
+ROUND = "round"  # the number of its first point, and that after its last
 FIRST_POINTS, HEARTBEAT = "first points", "alive"
 STATES: dict[TrialState, PointState] = {
     TrialState.COMPLETE: "complete",
@@ -61,20 +63,15 @@ class Study:
     contender: Contender
     search: SearchSettings
     storage: BaseStorage
-    _owner: str = field(default_factory=concurrency.process_name, init=False)
+    owner: str = field(default_factory=concurrency.new_owner)  # of the points that are asked for here
 
     def __post_init__(self) -> None:
         self.name = self.search.study_name(self.contender)
-        best = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
-        self._directions = [best[objective.higher] for objective in self.search.objectives]
+        maximize, minimize = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        self._directions = [maximize if each.higher else minimize for each in self.search.objectives]
         self._pruner = make_pruner(self.search.pruner, _epochs_of(self.contender.templates[0]))
-        self._study = optuna.create_study(
-            storage=self.storage,
-            study_name=self.name,
-            directions=self._directions,
-            pruner=NopPruner(),
-            load_if_exists=True,
-        )
+        options: dict[str, Any] = {"directions": self._directions, "pruner": NopPruner(), "load_if_exists": True}
+        self._study = optuna.create_study(storage=self.storage, study_name=self.name, **options)
         self._copy = self._new_copy(())
         self._others = concurrency.Heartbeats()
         self._points: dict[int, Point] = {}  # by number
@@ -123,38 +120,38 @@ class Study:
             for point in points:
                 if point.number == count:
                     state = TrialState.FAIL if point.state == "failed" else TrialState.RUNNING
-                    self._add(NextPoint(point.values, point.origin), point.round, "", state)
+                    self._add(NextPoint(point.values, point.origin), "", (point.round, count), state)
                     count += 1
         return count - before
 
     def ask(self, count: int) -> list[Point]:
         """Return the next points, at most `count`."""
         first = len(self._trials)
-        self._add_round(first, count)
+        self._add_round(first, first + min(count, self.left))
         return self._begin(range(first, len(self._trials)))
 
-    def take_over(self, count: int) -> list[Point]:
-        """Return running points of processes that have ended, at most `count`; this process owns them from now on.
+    def take_over(self) -> list[Point]:
+        """Return a round of points whose process has ended; this search owns them from now on.
 
-        A process may have ended while it asked for a round of `count` points: the others are asked for now.
+        The process may have ended while it asked for the round: its other points are asked for now.
         """
         trials = self._trials
-        orphans = [frozen for frozen in trials if self._is_orphan(frozen)][:count]
+        orphans = [frozen for frozen in trials if self._is_orphan(frozen)]
+        orphans = [frozen for frozen in orphans if frozen.user_attrs[ROUND] == orphans[0].user_attrs[ROUND]]
         for frozen in orphans:
-            self.storage.set_trial_user_attr(frozen._trial_id, OWNER, self._owner)
+            self.storage.set_trial_user_attr(frozen._trial_id, OWNER, self.owner)
         numbers = [frozen.number for frozen in orphans]
         if numbers and numbers[-1] == len(trials) - 1:
-            first = orphans[-1].user_attrs[ROUND]
-            self._add_round(first, first + count - len(trials))
+            self._add_round(*orphans[0].user_attrs[ROUND])
             numbers += range(len(trials), len(self._trials))
         return self._begin(numbers)
 
-    def _add_round(self, first: int, count: int) -> None:
-        """Add points to the round that begins with the point `first`."""
-        for _ in range(min(count, self.left)):
-            sampler, seed, trials = self.search.sampler, seed_from(self.name, self.search.seeds), self._trials
+    def _add_round(self, first: int, end: int) -> None:
+        """Add the points of a round that are missing."""
+        sampler, seed = self.search.sampler, seed_from(self.name, self.search.seeds)
+        while len(trials := self._trials) < end:
             found = next_point(self.contender, sampler, seed, self._first, trials, self._new_copy)
-            self._add(found, first, self._owner)
+            self._add(found, self.owner, (first, end))
 
     def _begin(self, numbers: Sequence[int]) -> list[Point]:
         if numbers:
@@ -163,11 +160,11 @@ class Study:
 
     def running_elsewhere(self) -> int:
         """The number of points that other processes are running."""
-        return sum(frozen.user_attrs[OWNER] != self._owner for frozen in self._trials_in(TrialState.RUNNING))
+        return sum(frozen.user_attrs[OWNER] != self.owner for frozen in self._trials_in(TrialState.RUNNING))
 
     def send_heartbeat(self) -> None:
         """Tell processes on other machines that this one is running."""
-        self._study.set_user_attr(f"{HEARTBEAT}:{self._owner}", time.time())
+        self._study.set_user_attr(f"{HEARTBEAT}:{self.owner}", time.time())
 
     def report(self, point: Point, step: int, score: float) -> None:
         """Report a point's score at a step to the pruner."""
@@ -176,6 +173,7 @@ class Study:
     def should_prune(self, point: Point) -> bool:
         return self._copy.should_prune(point.number)
 
+    @without_warnings()
     def tell(self, point: Point, result: PointResult, curve: Mapping[int, float] | None = None) -> None:
         """Store the result of a point, and its scores at each step. Scores are finite even if trials diverged."""
         for step, score in (curve or {}).items():
@@ -250,13 +248,13 @@ class Study:
     def _trials_in(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
 
-    def _add(self, each: NextPoint, first: int, owner: str, state: TrialState = TrialState.RUNNING) -> None:
+    def _add(self, each: NextPoint, owner: str, round: tuple[int, int], state: TrialState = TrialState.RUNNING) -> None:
         """Add a point to the storage, whole or not at all."""
         trial = create_trial(
             state=state,
             params=dict(each.values),
             distributions={param.path: distribution_of(param) for param in self.contender.hyperparameters},
-            user_attrs={OWNER: owner, ORIGIN: each.origin, ROUND: first},
+            user_attrs={OWNER: owner, ORIGIN: each.origin, ROUND: round},
             system_attrs=dict(each.attributes),
         )
         self._study.add_trial(trial)
@@ -267,7 +265,7 @@ class Study:
             params, known = stored(self.contender, frozen.params), frozen.user_attrs
             values = {param.path: from_stored(param, params[param.path]) for param in self.contender.hyperparameters}
             trials = self.contender.trials(values, self.search.seeds)
-            self._points[frozen.number] = Point(self, frozen.number, known[ROUND], params, trials, known[ORIGIN])
+            self._points[frozen.number] = Point(self, frozen.number, known[ROUND][0], params, trials, known[ORIGIN])
         return self._points[frozen.number]
 
     def _searched(self, frozen: FrozenTrial) -> SearchedPoint:
@@ -289,7 +287,7 @@ class Study:
 
     def _is_orphan(self, frozen: FrozenTrial) -> bool:
         owner = frozen.user_attrs[OWNER]
-        if frozen.state != TrialState.RUNNING or owner == self._owner:
+        if frozen.state != TrialState.RUNNING or owner == self.owner:
             return False
         return self._others.has_ended(owner, self._study.user_attrs.get(f"{HEARTBEAT}:{owner}"))
 

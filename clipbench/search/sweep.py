@@ -19,7 +19,7 @@ from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.contender import Contender
 from clipbench.planning.plan import Plan
 from clipbench.reporting.write import publish
-from clipbench.search.concurrency import heartbeats
+from clipbench.search.concurrency import heartbeats, new_owner
 from clipbench.search.confirm import confirmation_plan, confirming_ids, finalists
 from clipbench.search.initial_points import initial_points
 from clipbench.search.rounds import Round
@@ -74,14 +74,15 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
         store = store_of(plan, settings.results)
         opened = storage.open(store.folder, session.progress.note)  # before the lock: a damaged journal needs it alone
         with store.lock(shared=True), storage.connection():
-            studies = [Study(contender, search, opened) for contender in contenders if contender.hyperparameters]
+            owner = new_owner()
+            studies = [Study(each, search, opened, owner) for each in contenders if each.hyperparameters]
             session.begin(plan, store, uri, device)
             plan = session.with_timed_choices(pool, plan, store, device)
             running = _Sweep(session, pool, plan, device, store, search, contenders, storage, studies)
             for note in notes(contenders):
                 session.progress.note(note)
             running.restore()
-            with heartbeats(running.send_heartbeats):
+            with heartbeats(owner, running.send_heartbeats):
                 running.search_all()
             final, swept = running.confirm()
     subject = subject_of(final, "sweep")
@@ -216,7 +217,7 @@ class _Sweep:
 
     def _next_points(self, study: Study) -> list[Point]:
         """Return the points of an ended process, or new ones: as many of each study, so that a timeout is fair."""
-        points = study.take_over(self.search.batch)
+        points = study.take_over()
         return points or ([] if study.name in self._closed else study.ask(self.search.batch))
 
     @contextmanager

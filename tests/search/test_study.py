@@ -102,8 +102,17 @@ def test_numbers_have_the_digits_that_a_person_would_type(tmp_path):
 
 
 def ask_and_die(path, count):
-    """In a process of its own."""
-    study(path).ask(count)
+    """In a process of its own, with so many points of a round in the storage."""
+    searched = study(path)
+    create = searched.storage.create_new_trial
+
+    def last(*given):
+        if len(searched.tried()) % 4 == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return create(*given)
+
+    searched.storage.create_new_trial = last
+    searched.ask(4)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -126,8 +135,8 @@ def test_points_of_a_killed_process_are_taken_over_with_those_that_it_had_still_
             process.start()
             process.join()
             assert process.exitcode == -signal.SIGKILL
-        points = searched.take_over(4) or searched.ask(4)
-        assert searched.take_over(4) == [], "they are our own now"
+        points = searched.take_over() or searched.ask(4)
+        assert searched.take_over() == [], "they are our own now"
         assert searched.left == 8
         for point in points:
             searched.tell(point, told(1.0))
@@ -145,23 +154,26 @@ def test_points_of_a_living_process_are_left_alone(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "asked\n"
         searched = study(path)
-        assert searched.take_over(4) == []
+        assert searched.take_over() == []
         assert searched.running_elsewhere() == 4
         assert searched.left == 8
         other.communicate()
-    assert len(searched.take_over(4)) == 4
+    assert len(searched.take_over()) == 4
 
 
 def test_a_process_on_another_machine_is_given_time_whatever_the_clocks_say(monkeypatch):
     seen, now, start = concurrency.Heartbeats(), time.time(), time.monotonic()
-    assert seen.has_ended("elsewhere:1:1", None)
-    assert not seen.has_ended("elsewhere:1:1", now - 60)
-    assert seen.has_ended("elsewhere:1:1", now - 2 * concurrency.STALE_SECONDS)
-    assert not seen.has_ended(concurrency.process_name(), None)
-    assert not seen.has_ended("elsewhere:2:1", now + 86_400), "or this clock was set back"
+    assert seen.has_ended("elsewhere:1:1:0", None)
+    assert not seen.has_ended("elsewhere:1:1:0", now - 60)
+    assert seen.has_ended("elsewhere:1:1:0", now - 2 * concurrency.STALE_SECONDS)
+    owner = concurrency.new_owner()
+    with concurrency.heartbeats(owner, list):
+        assert not seen.has_ended(owner, None)
+    assert seen.has_ended(owner, None), "a search that was interrupted in a notebook"
+    assert not seen.has_ended("elsewhere:2:1:0", now + 86_400), "or this clock was set back"
     monkeypatch.setattr(time, "monotonic", lambda: start + 2 * concurrency.STALE_SECONDS)
-    assert seen.has_ended("elsewhere:2:1", now + 86_400)
-    assert not seen.has_ended("elsewhere:2:1", now + 86_460)
+    assert seen.has_ended("elsewhere:2:1:0", now + 86_400)
+    assert not seen.has_ended("elsewhere:2:1:0", now + 86_460)
 
 
 def test_half_a_line_that_a_killed_process_wrote_is_taken_away(tmp_path):

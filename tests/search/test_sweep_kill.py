@@ -3,19 +3,18 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
+from contextlib import ExitStack
 
-import numpy as np
 import optuna
 import pandas as pd
 import pytest
 
 from clipbench.execution.worker_pool import CHECKPOINT_SECONDS
 from clipbench.search.storage import JOURNAL
-from tests.cli_helpers import TIMINGS, half_files, invoke, processes, records, saved, shell, started, until, write
+from tests.cli_helpers import assert_same, half_files, invoke, processes, records, saved, shell, started, until, write
 from tests.sweep_helpers import ledger
 
 TRIALS, SEEDS, CONFIRMED = 10, 2, 3
@@ -56,21 +55,10 @@ def points(results):
         return []
 
 
-def table(results, name):
-    """All columns but the times, in an order that does not depend on the files."""
-    frame = pd.read_parquet(results / "small" / name).drop(columns=list(TIMINGS), errors="ignore")
-    return frame.sort_values([name for name in ("id", "epoch", "step") if name in frame]).reset_index(drop=True)
-
-
-def assert_same(results, expected):
+def assert_same_search(results, expected):
     """The same points, scores, winners and numbers, bit for bit, each trial once."""
     assert ledger(results, "small") == ledger(expected, "small")
-    for name in ("records", "epochs", "steps"):
-        found = table(results, name)
-        pd.testing.assert_frame_equal(found, table(expected, name), check_exact=True)
-    compared = [pd.read_csv(folder / "small" / "table.csv") for folder in (results, expected)]
-    one, other = (each.drop(columns=[name for name in each if name.startswith(TIMINGS)]) for each in compared)
-    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert_same(results / "small", expected / "small")
     assert_whole(results)
 
 
@@ -125,6 +113,62 @@ def test_killed_at_random_it_ends_with_the_same_points_and_numbers(undisturbed, 
         kill_at_random(chance, whole, path, results, *mirror)
     said = shell("sweep", path, "--results", results, *mirror)
     assert said.returncode == 0, said.stderr
-    assert_same(results, expected)
+    assert_same_search(results, expected)
     if rounds > 3:
         assert_sent_once(results)
+
+
+SIGNALS = [signal.SIGHUP, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGTERM))]
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_an_interrupted_sweep_says_how_to_continue_and_leaves_no_process(tmp_path, sent):
+    path, results = write(tmp_path, **SEARCH | {"train": {"epochs": 1000}}), tmp_path / "results"
+    with begin(path, results, "--no-mlflow") as process:
+        until(lambda: (results / "small" / JOURNAL).exists() and "RUNNING" in states(results / "small"))
+        began = time.monotonic()
+        if sent == signal.SIGTERM:
+            process.terminate()
+        else:  # of a terminal, to all processes in it
+            os.killpg(process.pid, sent)
+        stdout, stderr = process.communicate(timeout=60)
+        assert time.monotonic() - began < CHECKPOINT_SECONDS, "trials that may be pruned keep no checkpoint to wait for"
+        assert process.returncode == 130 and not stdout
+        until(lambda: not processes(process.mark))
+    assert stderr.splitlines()[-1] == (
+        "Interrupted. Finished trials are saved. "
+        f"To continue: clipbench sweep {path} --results {results} --workers 1 --no-mlflow"
+    )
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_at_once_train_no_point_twice_and_send_each_trial_once(tmp_path, count):
+    path, results = write(tmp_path, **SEARCH), tmp_path / "results"
+    with ExitStack() as stack:
+        started = [stack.enter_context(begin(path, results)) for _ in range(count)]
+        until(lambda: points(results))
+        for each in started:  # or they end before the run has planned
+            each.send_signal(signal.SIGSTOP)
+        told = invoke("run", path, "--results", results, "--no-mlflow")
+        for each in started:
+            each.send_signal(signal.SIGCONT)
+        assert told.exit_code == 1 and "is training into this folder" in told.stderr
+        for each in started:
+            stdout, stderr = each.communicate(timeout=300)
+            assert each.returncode == 0 and "Written: " in stdout, stderr
+    assert_whole(results)
+    assert_sent_once(results)
+
+
+@pytest.mark.slow
+def test_several_at_once_lose_nothing_where_some_are_killed(tmp_path):
+    path, results, chance = write(tmp_path, **SEARCH), tmp_path / "results", random.Random(0)
+    for _ in range(4):
+        with begin(path, results, "--no-mlflow"), begin(path, results, "--no-mlflow") as second:
+            kill_at_random(chance, 4.0, path, results, "--no-mlflow")
+            second.kill()
+    said = shell("sweep", path, "--results", results, "--no-mlflow")
+    assert said.returncode == 0, said.stderr
+    assert_whole(results)
