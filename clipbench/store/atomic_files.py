@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from clipbench.errors import ClipbenchError
 
@@ -54,18 +54,18 @@ def lock(path: Path, taken: str, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock, alone or shared, or raise the error `taken`, where HOLDER becomes the process that holds it."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 - open as long as the lock is held
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 - open as long as the lock is held
     with file:
         end = time.monotonic() + (CLEAN_UP_SECONDS if shared else 0)
         while not _flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB):
             if time.monotonic() > end:
                 file.seek(0)
-                pid = file.read().strip()
+                pid = file.read().decode(errors="replace").strip()
                 raise ClipbenchError(taken.replace("HOLDER", f"process {pid}" if pid else "another process"))
             time.sleep(CLEAN_UP_SECONDS / 20)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with suppress(OSError):  # of a full disk: only the message of another process lacks this one
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
 
 
@@ -122,7 +122,7 @@ def _is_of_arrow(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] == "pyarrow"
 
 
-def _flock(file: TextIO, operation: int) -> bool:
+def _flock(file: IO[Any], operation: int) -> bool:
     try:
         fcntl.flock(file, operation)
     except BlockingIOError:

@@ -106,10 +106,10 @@ def ask_and_die(path, count):
     searched = study(path)
     create = searched.storage.create_new_trial
 
-    def last(*given):
+    def last(*given, **options):
         if len(searched.tried()) % 4 == count:
             os.kill(os.getpid(), signal.SIGKILL)
-        return create(*given)
+        return create(*given, **options)
 
     searched.storage.create_new_trial = last
     searched.ask(4)

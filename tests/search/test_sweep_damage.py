@@ -1,7 +1,10 @@
 """What a sweep keeps may be damaged, lost or refused by the disk: it says so, and ends as if nothing had happened."""
 
 import json
+import os
 import shutil
+import subprocess
+from contextlib import contextmanager
 
 import pytest
 
@@ -186,3 +189,35 @@ def test_where_the_journal_is_lost_too_a_report_says_what_to_type(swept):
     assert f"Run `clipbench sweep {path}`, which writes it again and trains no trial twice." in said.stderr
     assert json.loads(sweep(path, results, "--json").stdout)["trained"] == 0
     assert ledger(results, "small") == ledger(expected, "small")
+
+
+@contextmanager
+def small_disk(folder, kilobytes):
+    """A folder on a disk of its own, which can be made larger."""
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+SIZES = [64, *(pytest.param(size, marks=pytest.mark.slow) for size in range(4, 200, 4))]
+
+
+@pytest.mark.parametrize("kilobytes", SIZES)
+def test_a_disk_that_is_full_is_said_and_the_sweep_goes_on_once_there_is_space(whole, tmp_path, kilobytes):
+    path, expected = whole
+    results = tmp_path / "disk" / "results"
+    with small_disk(tmp_path / "disk", kilobytes) as resize:
+        for _ in range(2):
+            said = invoke("sweep", path, "--results", results, "--no-mlflow", "--workers", "1")
+            assert (said.exit_code == 1 and said.exception is None) or isinstance(said.exception, SystemExit)
+            (last,) = said.stderr.splitlines()[-1:]
+            assert "cannot be written (No space left on device). Free some disk space and run the same command" in last
+        resize("10m")
+        sweep(path, results)
+        assert ledger(results, "small") == ledger(expected, "small")
+        assert_same(results / "small", expected / "small")
