@@ -22,6 +22,7 @@ from clipbench.search.samplers_and_pruners import FEWEST_PAIRS
 from clipbench.search.scoring import PointResult, Row
 from clipbench.search.settings import LOSS, SearchSettings
 from clipbench.search.study import Point, Study
+from clipbench.store import checkpoint_files
 from clipbench.store.folder import Store
 
 DONE = ("finished", "diverged")
@@ -98,7 +99,8 @@ class Round:
         return {seed: self._result(each, [row]).scores[0] for seed, row in known.items() if row["status"] in DONE}
 
     def _train(self, points: Sequence[Sequence[Trial]], pruner: PointPruner) -> None:
-        chunks = chunks_of(points, self._cohorts, self._pool.size, self._device)
+        begun = checkpoint_files.begun(self._store.folder, self._store.done(), self._session.progress.note)
+        chunks = chunks_of(points, self._cohorts, self._pool.size, self._device, begun)
         if chunks:
             self._session.train(self._pool, chunks, self._store, self._device, pruner)
 
@@ -154,15 +156,33 @@ class Round:
 
 
 def chunks_of(
-    points: Iterable[Sequence[Trial]], cohorts: Mapping[CohortKey, Cohort], workers: int, device: str
+    points: Sequence[Sequence[Trial]],
+    cohorts: Mapping[CohortKey, Cohort],
+    workers: int,
+    device: str,
+    begun: Iterable[Sequence[str]] = (),
 ) -> list[Chunk]:
-    """Distribute points over chunks. The trials of a point stay together, so that it can be pruned."""
+    """Distribute points over chunks. The trials of a point stay together, so that it can be pruned.
+
+    Chunks that were `begun` come first, as they were. Each is the ids of its lanes, of which some may be the same.
+    """
+    left = {trial.id: trial for trials in points for trial in trials}
+    first = []
+    for lanes in begun:
+        if left.keys() >= set(lanes):
+            trials = [left.pop(each) for each in dict.fromkeys(lanes)]
+            first.append(_chunk(cohorts[cohort_key(trials[0])], trials, len(lanes)))
     parts: dict[CohortKey, list[Sequence[Trial]]] = {}
-    for trials in points:
-        for content, together in itertools.groupby(sorted(trials, key=_sort_key), cohort_key):
+    for each in points:
+        waiting = sorted((trial for trial in each if trial.id in left), key=_sort_key)
+        for content, together in itertools.groupby(waiting, cohort_key):
             parts.setdefault(content, []).append(list(together))
     cut = [chunk for content, found in parts.items() for chunk in _cut(cohorts[content], found, workers, device)]
-    return sorted(cut, key=lambda chunk: -chunk.steps)
+    return [*first, *sorted(cut, key=lambda chunk: -chunk.steps)]
+
+
+def _chunk(cohort: Cohort, trials: Sequence[Trial], lanes: int) -> Chunk:
+    return Chunk(cohort.id, tuple(trials), lanes, cohort.steps, cohort.loop_reason)
 
 
 def _sort_key(trial: Trial) -> str:
@@ -184,6 +204,4 @@ def _cut(cohort: Cohort, parts: Sequence[Sequence[Trial]], workers: int, device:
     is_mixed = size >= FEWEST_OF_A_RULE * len({part[0].clip.name for part in parts})
     for number in range(count):
         chosen = ordered[number::count] if is_mixed else ordered[number * size : (number + 1) * size]
-        yield Chunk(
-            cohort.id, tuple(itertools.chain.from_iterable(chosen)), size * lanes, cohort.steps, cohort.loop_reason
-        )
+        yield _chunk(cohort, list(itertools.chain.from_iterable(chosen)), size * lanes)

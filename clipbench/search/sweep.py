@@ -138,7 +138,7 @@ class _Sweep:
             if said := sweep_file.set_aside_if_damaged(file):
                 self.session.progress.note(f"{said}, and is written again from Optuna's storage.")
             known = sweep_file.read(file)
-            if known is None or known.storage != self.storage.name:
+            if known is None or known.storage != sweep_file.without_credentials(self.storage.name):
                 return
             points = {each.study: each.points for each in known.contenders}
             if lost := sum(study.restore(points.get(study.name, ())) for study in self.studies):

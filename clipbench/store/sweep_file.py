@@ -83,6 +83,11 @@ class SearchedPoint:
         return self.deviations[objective] if self.deviations else math.nan
 
 
+def without_credentials(storage: str) -> str:
+    """Return the name of a storage as the file has it."""
+    return PASSWORD.sub("", storage)
+
+
 def _by_number(points: tuple[SearchedPoint, ...]) -> tuple[SearchedPoint, ...]:
     return tuple(sorted(points, key=lambda point: point.number))
 
@@ -155,7 +160,7 @@ class SweepDocument:
     search_seeds: tuple[int, ...]
     confirm_seeds: tuple[int, ...]
     objectives: tuple[SearchObjective, ...]
-    storage: Annotated[str, AfterValidator(lambda storage: PASSWORD.sub("", storage))]
+    storage: Annotated[str, AfterValidator(without_credentials)]
     stopped: str  # why the search ended early, or empty
     contenders: tuple[SearchedContender, ...]
 

@@ -5,8 +5,9 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import optuna
 import pandas as pd
@@ -14,7 +15,22 @@ import pytest
 
 from clipbench.execution.worker_pool import CHECKPOINT_SECONDS
 from clipbench.search.storage import JOURNAL
-from tests.cli_helpers import assert_same, half_files, invoke, processes, records, saved, shell, started, until, write
+from clipbench.store import checkpoint_files
+from clipbench.tracking.uri import redact
+from tests.cli_helpers import (
+    assert_same,
+    environment,
+    half_files,
+    invoke,
+    processes,
+    records,
+    saved,
+    shell,
+    started,
+    until,
+    write,
+)
+from tests.postgresql import IS_INSTALLED, postgresql
 from tests.sweep_helpers import ledger
 
 TRIALS, SEEDS, CONFIRMED = 10, 2, 3
@@ -118,6 +134,57 @@ def test_killed_at_random_it_ends_with_the_same_points_and_numbers(undisturbed, 
         assert_sent_once(results)
 
 
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(not IS_INSTALLED, reason="no PostgreSQL"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DATABASES)
+def test_with_a_database_it_is_the_same_search_also_killed_or_where_the_database_is_lost(undisturbed, tmp_path, kind):
+    path, expected, whole = undisturbed
+    results, chance = tmp_path / "results", random.Random(kind)
+    with postgresql() if kind == "postgresql" else nullcontext(f"sqlite:///{tmp_path}/optuna.db") as url:
+        for _ in range(6):
+            kill_at_random(chance, 2 * whole, path, results, "--no-mlflow", "--storage", url)
+        assert_same_points(path, results, url, expected)
+    with postgresql() if kind == "postgresql" else nullcontext(f"sqlite:///{tmp_path}/other.db") as url:
+        known = json.loads((results / "small" / "sweep.json").read_text())
+        (results / "small" / "sweep.json").write_text(json.dumps(known | {"storage": redact(url)}))
+        assert "that sweep.json has: they are taken from there" in assert_same_points(path, results, url, expected)
+
+
+def assert_same_points(path, results, url, expected):
+    said = shell("sweep", path, "--results", results, "--no-mlflow", "--workers", "1", "--storage", url)
+    assert said.returncode == 0, said.stderr
+    assert ledger(results, "small") | {"storage": JOURNAL} == ledger(expected, "small")
+    assert_same(results / "small", expected / "small")
+    return said.stderr
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_back_changes_nothing(undisturbed, tmp_path):
+    """Each process lives a day before the one before it, and its own clock goes back by an hour at every look."""
+    path, expected, whole = undisturbed
+    results = tmp_path / "results"
+    code = (
+        "import sys, time; days = int(sys.argv.pop(1)); now, ns = time.time, time.time_ns; looks = [0]\n"
+        "def back(): looks[0] += 1; return days * 86_400 + looks[0] * 3600\n"
+        "time.time = lambda: now() - back(); time.time_ns = lambda: ns() - int(back() * 1e9)\n"
+        "from clipbench.cli import main; main()"
+    )
+    for days in range(1, 5):
+        command = [sys.executable, "-c", code, str(days), "sweep", path, "--results", results, "--workers", "1"]
+        try:
+            said = subprocess.run([*command, "--no-mlflow"], timeout=whole / 2 if days < 4 else 100, **captured())
+            assert said.returncode == 0, said.stderr
+        except subprocess.TimeoutExpired:
+            assert days < 4
+    assert_same_search(results, expected)
+
+
+def captured():
+    return {"capture_output": True, "text": True, "check": False, "env": environment(), "start_new_session": True}
+
+
 SIGNALS = [signal.SIGHUP, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGTERM))]
 
 
@@ -172,3 +239,26 @@ def test_several_at_once_lose_nothing_where_some_are_killed(tmp_path):
     said = shell("sweep", path, "--results", results, "--no-mlflow")
     assert said.returncode == 0, said.stderr
     assert_whole(results)
+
+
+@pytest.mark.slow
+def test_points_that_were_under_way_go_on_where_nothing_prunes(tmp_path):
+    search = SEARCH["sweep"] | {"pruner": "none", "trials": 3, "confirm_seeds": 2}
+    changes = {"model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 1500, "batch_size": 32}, "sweep": search}
+    path, results = write(tmp_path, **SEARCH | changes), tmp_path / "results"
+    sweep = invoke("sweep", path, "--results", tmp_path / "undisturbed", "--workers", "1", "--no-mlflow")
+    assert sweep.exit_code == 0, sweep.stderr
+    steps = []
+    for wait in (0.5, 1.0):
+        with begin(path, results, "--no-mlflow") as process:
+            until(lambda: process.stderr.readline().startswith("Search"))
+            time.sleep(wait)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=30)[1]
+        assert process.returncode == 130 and "training that was under way can go on (1 checkpoint)" in said
+        files = (results / "small" / checkpoint_files.FOLDER).glob("*.checkpoint")
+        steps += [checkpoint_files.read(file)[0]["step"] for file in files]
+    assert 0 < steps[0] < steps[1], "the second command went on where the first one ended"
+    assert shell("sweep", path, "--results", results, "--workers", "1", "--no-mlflow").returncode == 0
+    assert ledger(results, "small") == ledger(tmp_path / "undisturbed", "small")
+    assert_same(results / "small", tmp_path / "undisturbed" / "small")
