@@ -65,7 +65,7 @@ def points(name, hyperparameters, count, best, *, explode=30.0, second=False, ru
                 "scores": [] if is_running else scores,
                 "deviations": [] if is_running else [noise * 1.7] * len(scores),
                 "diverged": diverged, "lanes": 3, "epochs": 0 if is_running else 5 if is_pruned else 20,
-                "ids": [f"{name}-{number}-{seed}" for seed in range(3)],
+                "ids": [f"{name}-{number}-{seed}" for seed in range(3)], "round": number - number % 8,
             }
         )  # fmt: skip
     return made

@@ -116,7 +116,7 @@ class Study:
     def restore(self, points: Iterable[SearchedPoint]) -> int:
         """Add points that the storage has lost, as points of a process that has ended; return their number."""
         count = before = len(self._trials)
-        with suppress(ValueError):  # of values that this study cannot have
+        with suppress(ValueError, TypeError):  # of values that this study cannot have
             for point in points:
                 if point.number == count:
                     state = TrialState.FAIL if point.state == "failed" else TrialState.RUNNING

@@ -6,10 +6,10 @@ import sqlite3
 import pytest
 
 from clipbench.errors import ClipbenchError, InputError
-from clipbench.search.storage import JOURNAL, storage_at
+from clipbench.search.storage import storage_at
 from clipbench.store.atomic_files import lock
 from tests.cli_helpers import invoke, write
-from tests.sweep_helpers import bowl, study, told
+from tests.sweep_helpers import bowl, study
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,6 @@ def test_a_file_that_is_no_database_is_said(tmp_path):
     (tmp_path / "notes.txt").write_text("what I had for lunch\n" * 100)
     with pytest.raises(ClipbenchError, match=r"cannot be opened: file is not a database. Check that its folder exists"):
         storage_at(f"sqlite:///{tmp_path}/notes.txt").open(tmp_path, pytest.fail)
-
-
-def test_a_damaged_journal_is_said_with_what_to_do(tmp_path):
-    searched = study(bowl(tmp_path))
-    searched.tell(searched.ask(1)[0], told(1.0))
-    journal = tmp_path / JOURNAL
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join([*lines[:3], "garbage\n", *lines[4:]]))
-    with pytest.raises(
-        ClipbenchError, match=r"sweep.journal: the file is damaged \(.*\). Move the file away and run the same command"
-    ):
-        storage_at(None).open(tmp_path, pytest.fail)
 
 
 def test_a_journal_that_cannot_be_written_is_said(tmp_path):
