@@ -68,7 +68,7 @@ class Simulated:
         while study.left:
             for point in study.ask(self.search.batch):
                 rows = [self._train(trial) for trial in point.trials]
-                study.tell(point, scoring.point_result(rows, self.search.objectives, study.worst()))
+                study.tell(point, scoring.point_result(rows, self.search.objectives, study.worst(point)))
         winner = study.winner()
         assert winner
         return Finalist(contender, winner.values)

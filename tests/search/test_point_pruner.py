@@ -16,7 +16,7 @@ def asked_about(searched, measured, epoch=1):
     adviser = PointPruner([point], prunes=True)
     answers = adviser.choose_pruned([EpochReport(None, epoch, told)])
     assert answers == adviser.choose_pruned([EpochReport(None, epoch, told)])
-    return searched._study.trials[point.number].intermediate_values
+    return searched._copy._study.trials[point.number].intermediate_values
 
 
 def test_a_point_is_reported_as_the_mean_of_its_trials(tmp_path):
