@@ -26,7 +26,7 @@ class DamagedJournalError(ClipbenchError):
 
     def __init__(self, path: Path, line: int, whole: int) -> None:
         remedy = "Run the same command again: nothing is lost."
-        super().__init__(f"{path}: the file was changed by another program (line {line}). {remedy}")
+        super().__init__(f"{path}: the file was changed by another program during the search. {remedy}")
         self.line, self.whole = line, whole  # bytes before that line
 
 

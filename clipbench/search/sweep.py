@@ -143,7 +143,9 @@ class _Sweep:
             points = {each.study: each.points for each in known.contenders}
             if lost := sum(study.restore(points.get(study.name, ())) for study in self.studies):
                 text = f"{self.storage.name} lacks {lost} points that {sweep_file.FILE} has"
-                self.session.progress.note(f"{text}: they are taken from there, and none is trained again.")
+                self.session.progress.note(
+                    f"{text}: they are taken from there, and no trial that is saved is trained again."
+                )
 
     def search_all(self) -> None:
         """Train rounds of points until every study has all its points, or the time is over."""

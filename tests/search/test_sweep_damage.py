@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from clipbench.search.storage import JOURNAL
+from clipbench.errors import ClipbenchError
+from clipbench.search.storage import JOURNAL, storage_at
 from clipbench.store.atomic_files import DAMAGED
 from tests.cli_helpers import assert_same, invoke, saved, write
-from tests.sweep_helpers import ledger
+from tests.sweep_helpers import bowl, ledger, smooth, study, told
 
 SEARCH = {
     "data": {"name": "digits", "limit": 150},
@@ -81,7 +82,12 @@ HOLES = {
 }
 
 
-@pytest.mark.parametrize("hole", HOLES)
+def but_slow(*fast):
+    """All of these in the slow run."""
+    return lambda names: [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("hole", but_slow("line lost")(HOLES))
 def test_a_journal_with_a_hole_is_set_aside_and_nothing_is_trained_again(swept, hole):
     path, results, expected = swept
     change, is_seen = HOLES[hole]
@@ -93,8 +99,46 @@ def test_a_journal_with_a_hole_is_set_aside_and_nothing_is_trained_again(swept, 
     assert bool(aside) == is_seen and "Traceback" not in said.stderr
     if is_seen:
         assert (results / "small" / (JOURNAL + DAMAGED)).read_bytes() == damaged
-    assert f"that {FILE} has: they are taken from there, and none is trained again." in said.stderr
+    assert f"that {FILE} has: they are taken from there, and no trial" in said.stderr
     assert_as_before(path, results, expected)
+
+
+def searched_bowl(folder):
+    """A study of three rounds, and what it knows."""
+    searched = study(bowl(folder, {"trials": 30, "batch": 5}))
+    for _ in range(3):
+        minimise_round(searched)
+    return searched
+
+
+def minimise_round(searched):
+    for point in searched.take_over() or searched.ask(5):
+        searched.tell(point, told(smooth(point.values["threshold"])))
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_a_study_with_a_hole_in_its_journal_has_its_points_again_and_asks_for_the_same(tmp_path, hole):
+    searched, notes = searched_bowl(tmp_path), []
+    known, journal = searched.tried(), tmp_path / JOURNAL
+    journal.write_bytes(b"".join(HOLES[hole][0](journal.read_bytes().splitlines(keepends=True))))
+    again = study(tmp_path / "bowl.yaml", storage_at(None).open(tmp_path, notes.append))
+    assert [f"it was renamed to {JOURNAL}{DAMAGED}" in note for note in notes] == [True] * HOLES[hole][1]
+    again.restore(known)
+    while any(each.state == "running" for each in again.tried()):
+        minimise_round(again)
+    assert again.tried() == known
+    (tmp_path / "other").mkdir()
+    undisturbed = searched_bowl(tmp_path / "other")
+    assert [each.values for each in again.ask(5)] == [each.values for each in undisturbed.ask(5)]
+
+
+def test_a_journal_that_changes_during_a_search_is_said(tmp_path):
+    searched, journal = searched_bowl(tmp_path), tmp_path / JOURNAL
+    journal.write_bytes(b"".join(line(5)(journal.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(
+        ClipbenchError, match=r"was changed by another program during the search\. Run the same command"
+    ):
+        searched.ask(4)
 
 
 def assert_as_before(path, results, expected):
@@ -105,7 +149,7 @@ def assert_as_before(path, results, expected):
     assert json.loads(again.stdout)["trained"] == 0 and DAMAGED not in again.stderr and "lacks" not in again.stderr
 
 
-@pytest.mark.parametrize("moment", [0.3, 0.6])
+@pytest.mark.parametrize("moment", [0.6, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_without_the_end_of_the_journal_and_sweep_json_the_same_points_are_asked_for_again(swept, moment):
     path, results, expected = swept
     lines = lines_of(results)
@@ -130,6 +174,7 @@ def test_whatever_line_was_the_last_that_a_killed_process_wrote_the_search_is_th
         assert ledger(results, "small") == ledger(expected, "small")
 
 
+@pytest.mark.slow
 def test_more_points_after_a_hole_are_those_that_there_would_have_been(swept, tmp_path):
     path, results, expected = swept
     lines = lines_of(results)
@@ -151,8 +196,8 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("command", ["report", "sweep"])
-@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("command", but_slow("report")(["report", "sweep"]))
+@pytest.mark.parametrize("broken", but_slow("cut")(BROKEN))
 def test_a_damaged_sweep_json_is_set_aside_and_written_again(swept, broken, command):
     path, results, expected = swept
     file = results / "small" / FILE
@@ -180,6 +225,7 @@ def test_a_lost_sweep_json_is_written_again_by_a_report_of_the_same_search_alone
     assert ledger(results, "small") == ledger(expected, "small")
 
 
+@pytest.mark.slow
 def test_where_the_journal_is_lost_too_a_report_says_what_to_type(swept):
     path, results, expected = swept
     (results / "small" / JOURNAL).unlink()
