@@ -258,11 +258,14 @@ def test_a_disk_that_is_full_is_said_and_the_sweep_goes_on_once_there_is_space(w
     path, expected = whole
     results = tmp_path / "disk" / "results"
     with small_disk(tmp_path / "disk", kilobytes) as resize:
+        full = tmp_path / "disk" / "full"
+        full.write_bytes(b"0" * 1024 * kilobytes)
         for _ in range(2):
             said = invoke("sweep", path, "--results", results, "--no-mlflow", "--workers", "1")
             assert (said.exit_code == 1 and said.exception is None) or isinstance(said.exception, SystemExit)
             (last,) = said.stderr.splitlines()[-1:]
             assert "cannot be written (No space left on device). Free some disk space and run the same command" in last
+            full.unlink(missing_ok=True)
         resize("10m")
         sweep(path, results)
         assert ledger(results, "small") == ledger(expected, "small")
