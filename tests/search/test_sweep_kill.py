@@ -55,8 +55,11 @@ def begin(path, results, *options):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The file, the results of a sweep that ended by itself, and the seconds that it took."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    path, results = write(root, **SEARCH), root / "results"
+    return sweep_undisturbed(tmp_path_factory.mktemp("undisturbed"), SEARCH)
+
+
+def sweep_undisturbed(root, search):
+    path, results = write(root, **search), root / "results"
     start = time.monotonic()
     said = shell("sweep", path, "--results", results, "--no-mlflow", "--workers", "1")
     assert said.returncode == 0, said.stderr
@@ -81,10 +84,10 @@ def assert_same_search(results, expected):
 def assert_whole(results):
     """All points, each once, each trained once, and the winners on fresh seeds."""
     rows = records(results / "small")  # every trial is in one row
-    asked = []
+    asked, count = [], ledger(results, "small")["trials"]
     for each in ledger(results, "small")["contenders"]:
         if each["hyperparameters"]:
-            assert len({json.dumps(point["values"]) for point in each["points"]}) == len(each["points"]) == TRIALS
+            assert len({json.dumps(point["values"]) for point in each["points"]}) == len(each["points"]) == count
             assert {point["state"] for point in each["points"]} <= {"complete", "pruned"}
         confirmed = rows.loc[each["confirmed"]]
         assert list(confirmed["seed"]) == FRESH and set(confirmed["status"]) == {"finished"}
@@ -92,7 +95,7 @@ def assert_whole(results):
     assert set(asked) == set(rows.index), "nothing else was trained"
     assert sum(len(pd.read_parquet(path)["id"]) for path in saved(results / "small")) == len(rows), "none twice"
     assert states(results / "small").keys() <= {"COMPLETE", "PRUNED"}
-    assert sum(states(results / "small").values()) == 2 * TRIALS
+    assert sum(states(results / "small").values()) == 2 * count
     assert not half_files(results)
 
 
@@ -112,26 +115,53 @@ def assert_sent_once(results):
 
 
 def kill_at_random(chance, whole, path, results, *options):
+    """Kill a sweep: one in four times while it starts or later, else after a few more points, of whatever a round is."""
     with begin(path, results, *options) as process:
         try:
-            process.communicate(timeout=chance.uniform(0, whole))
+            if chance.random() < 0.25:
+                process.communicate(timeout=chance.uniform(0, whole))
+            else:
+                wanted = points_done(results) + chance.randrange(5)
+                until(lambda: process.poll() is not None or (searches(results) and points_done(results) >= wanted))
+                process.communicate(timeout=chance.uniform(0, 0.3))
         except subprocess.TimeoutExpired:
             chance.choice([process.kill, lambda: os.killpg(process.pid, signal.SIGKILL)])()
             assert "Traceback" not in process.communicate()[1]
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.slow)])
-def test_killed_at_random_it_ends_with_the_same_points_and_numbers(undisturbed, tmp_path, rounds):
+def searches(results):
+    return (results / "small" / JOURNAL).exists()
+
+
+def points_done(results):
+    return sum(point["state"] != "running" for point in points(results))
+
+
+def test_killed_three_times_it_ends_with_the_same_points_and_numbers(undisturbed, tmp_path):
     path, expected, whole = undisturbed
-    results, chance = tmp_path / "results", random.Random(rounds)
-    mirror = () if rounds > 3 else ("--no-mlflow",)
-    for _ in range(rounds):
-        kill_at_random(chance, whole, path, results, *mirror)
-    said = shell("sweep", path, "--results", results, *mirror)
+    results, chance = tmp_path / "results", random.Random(3)
+    for _ in range(3):
+        kill_at_random(chance, whole, path, results, "--no-mlflow")
+    said = shell("sweep", path, "--results", results, "--no-mlflow")
     assert said.returncode == 0, said.stderr
     assert_same_search(results, expected)
-    if rounds > 3:
-        assert_sent_once(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_killed_thirty_times_it_ends_with_the_same_points_and_numbers_also_in_mlflow(tmp_path, batch):
+    """Of many short rounds, so that each kill meets another one."""
+    sections = {"train": {"epochs": 60, "batch_size": 16}, "sweep": SEARCH["sweep"] | {"trials": 40, "batch": batch}}
+    path, expected, _ = sweep_undisturbed(tmp_path / "undisturbed", SEARCH | sections)
+    results, chance, done = tmp_path / "results", random.Random(batch), []
+    for _ in range(30):
+        kill_at_random(chance, 3.0, path, results)
+        done.append(points_done(results))
+    assert len(set(done)) > 8, f"kills at many moments of the search: {done}"
+    said = shell("sweep", path, "--results", results)
+    assert said.returncode == 0, said.stderr
+    assert_same_search(results, expected)
+    assert_sent_once(results)
 
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(not IS_INSTALLED, reason="no PostgreSQL"))]
