@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipbench.execution import process_output
+from clipbench.execution.attentive_wait import AttentiveWait
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
 from clipbench.execution.repeated_failures import RepeatedFailures
 
@@ -55,6 +56,12 @@ class _Process:
     @property
     def used(self) -> float:
         return self.seconds + (time.monotonic() - self.since if self.since is not None else 0.0)
+
+    def put_off(self, seconds: float) -> None:
+        """Leave out a time in which all processes were stopped."""
+        self.heard += seconds
+        if self.since is not None:
+            self.since += seconds
 
     def stop(self) -> None:
         """End the process and all that it has started."""
@@ -104,6 +111,7 @@ class ScriptTrials:
         self._groups: list[_Group] = []
         self._steps: list[int] = []  # of trials that have finished, from which the progress of others is known
         self._failures = RepeatedFailures()
+        self._wait = AttentiveWait()
 
     def train(self, chunks: Sequence[Chunk], device: str, choose_pruned: ChoosePruned | None) -> Iterator[Event]:
         try:
@@ -125,8 +133,11 @@ class ScriptTrials:
                     return
                 self._judge(blocked, choose_pruned)
                 continue
-            for connection in wait(list(running), LOOK_SECONDS):
-                yield from self._listen(*running[connection])  # type: ignore[index]
+            ready = self._wait(list(running), LOOK_SECONDS)
+            for _, process in running.values():
+                process.put_off(self._wait.stopped)
+            for connection in ready:
+                yield from self._listen(*running[connection])
             for group, process in running.values():
                 if process in group.running:
                     yield from self._look(group, process)

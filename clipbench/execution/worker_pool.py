@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipbench.errors import ClipbenchError
 from clipbench.execution import process_output, worker_end
+from clipbench.execution.attentive_wait import AttentiveWait
 from clipbench.execution.import_server import WORKER_NAME, start_importing, uninterrupted_children
 from clipbench.execution.process_limits import memory_for_each
 from clipbench.execution.protocol import (
@@ -96,6 +97,7 @@ class WorkerPool:
         self.size = workers or cores()
         self._workers: list[_Worker] = []
         self._single_failures = 0
+        self._wait = AttentiveWait()
         self._scratch = tempfile.TemporaryDirectory(prefix="clipbench-", ignore_cleanup_errors=True)
         self._folder = Path(self._scratch.name)  # that has what the workers print
         self._tells_of_logs, self._looked = False, 0.0  # at what they print
@@ -202,8 +204,8 @@ class WorkerPool:
                 return
             if choose_pruned and all(worker.report for worker in busy.values()):
                 _send_pruned(list(busy.values()), choose_pruned, order)
-            for connection in wait(list(busy), LOOK_SECONDS):
-                yield from self._listen(busy[connection], waiting)  # type: ignore[index]
+            for connection in self._wait(list(busy), LOOK_SECONDS):
+                yield from self._listen(busy[connection], waiting)
             if time.monotonic() > self._looked + LOOK_SECONDS:
                 yield from self._cut_logs(chunks[-1])
 
@@ -243,7 +245,10 @@ class WorkerPool:
         """Replace a worker that has ended, after a crash in a user's model or for lack of memory."""
         end = why_ended(worker.process, worker.surroundings, worker.printed, chunk.attempt)
         self._workers[worker.place] = self._start(worker.place)
-        if end.is_certain or chunk.attempt == ATTEMPTS:
+        if end.counts == worker_end.OF_HANGING and self._wait.was_stopped:  # its step took the time of the stop too
+            waiting.append(chunk)
+            yield Event(chunk, lane_steps=-worker.progress)
+        elif end.is_certain or chunk.attempt == ATTEMPTS:
             error = f"the worker process {end.text}"
             yield self._failed(chunk, worker.progress, error, waiting, end.counts)
         else:

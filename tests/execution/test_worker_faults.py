@@ -1,11 +1,13 @@
 """Functions of a user's that hang, leak, print without end or leave: each fails alone, and says in what."""
 
+import os
+import signal
 import time
 
 import pytest
 
 from clipbench.execution import process_output, worker_pool
-from tests.cli_helpers import invoke, records, write
+from tests.cli_helpers import invoke, records, started, until, write
 
 MODEL = """
 import ctypes
@@ -139,3 +141,20 @@ def test_short_steps_do_not_add_up_to_the_limit(tmp_path):
     began = time.monotonic()
     said = invoke("run", path, "--results", tmp_path / "results", "--no-mlflow", "--workers", "1")
     assert said.exit_code == 0 and time.monotonic() - began > 1.1
+
+
+@pytest.mark.slow
+def test_the_time_of_a_stop_does_not_count(tmp_path):
+    """As after Ctrl-Z: all processes stand still for longer than a step may take."""
+    path = experiment(tmp_path, "nothing", timeout_per_step=1, epochs=6000)
+    with started("run", path, "--results", tmp_path / "results", "--no-mlflow", "--workers", "1") as process:
+        until(lambda: process.stderr.readline().startswith("Training"))
+        time.sleep(4)  # the first steps may take longer
+        for _ in range(5):  # a worker may set its limit anew before it is ended
+            os.killpg(process.pid, signal.SIGSTOP)
+            time.sleep(3.5)
+            os.killpg(process.pid, signal.SIGCONT)
+            time.sleep(0.5)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, said
+    assert set(records(tmp_path / "results" / "small")["status"]) == {"finished"}
