@@ -9,7 +9,8 @@ import pytest
 
 @contextmanager
 def small_disk(folder, kilobytes):
-    """Mount such a disk at the folder; yields a function that gives it another size."""
+    """Mount such a disk at a new folder; yields a function that gives it another size."""
+    folder.mkdir(exist_ok=True)
     if not hasattr(os, "geteuid") or os.geteuid() or _mount("-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder):
         pytest.skip("a disk can only be mounted by root")
     try:

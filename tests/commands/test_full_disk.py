@@ -30,7 +30,6 @@ def is_said(said):
 
 def test_results_that_do_not_fit_are_trained_when_there_is_space(undisturbed, tmp_path):
     path, disk = write(tmp_path / "experiment", **SEVERAL_CHUNKS), tmp_path / "disk"
-    disk.mkdir()
     with small_disk(disk, 4) as resize:
         there = 0
         for size in (4, 20, 60, 120, 160, 240):
@@ -50,7 +49,6 @@ def test_results_that_do_not_fit_are_trained_when_there_is_space(undisturbed, tm
 
 def test_a_report_that_does_not_fit_is_said_and_made_later(undisturbed, tmp_path):
     path, disk = write(tmp_path / "experiment", **SEVERAL_CHUNKS), tmp_path / "disk"
-    disk.mkdir()
     with small_disk(disk, 50_000) as resize:
         train(path, disk / "results")
         for file in ("report.html", "report.json", "table.csv"):
@@ -73,7 +71,6 @@ def test_a_report_that_does_not_fit_is_said_and_made_later(undisturbed, tmp_path
 def test_any_size_of_the_disk_loses_nothing(undisturbed, tmp_path):
     sizes = random.Random(5)
     path, disk = write(tmp_path / "experiment", **SEVERAL_CHUNKS), tmp_path / "disk"
-    disk.mkdir()
     for _ in range(20):
         with small_disk(disk, size := sizes.randrange(4, 400)) as resize:
             said = invoke("run", path, "--results", disk / "results", "--no-mlflow", "--workers", "2")

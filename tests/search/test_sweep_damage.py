@@ -1,10 +1,7 @@
 """What a sweep keeps may be damaged, lost or refused by the disk: it says so, and ends as if nothing had happened."""
 
 import json
-import os
 import shutil
-import subprocess
-from contextlib import contextmanager
 
 import pytest
 
@@ -12,6 +9,7 @@ from clipbench.errors import ClipbenchError
 from clipbench.search.storage import JOURNAL, storage_at
 from clipbench.store.atomic_files import DAMAGED
 from tests.cli_helpers import assert_same, invoke, saved, write
+from tests.small_disk import small_disk
 from tests.sweep_helpers import bowl, ledger, smooth, study, told
 
 SEARCH = {
@@ -237,19 +235,6 @@ def test_where_the_journal_is_lost_too_a_report_says_what_to_type(swept):
     assert ledger(results, "small") == ledger(expected, "small")
 
 
-@contextmanager
-def small_disk(folder, kilobytes):
-    """A folder on a disk of its own, which can be made larger."""
-    folder.mkdir()
-    options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
-        pytest.skip("no disk can be mounted here")
-    try:
-        yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 SIZES = [64, *(pytest.param(size, marks=pytest.mark.slow) for size in range(4, 200, 4))]
 
 
@@ -266,7 +251,7 @@ def test_a_disk_that_is_full_is_said_and_the_sweep_goes_on_once_there_is_space(w
             (last,) = said.stderr.splitlines()[-1:]
             assert "cannot be written (No space left on device). Free some disk space and run the same command" in last
             full.unlink(missing_ok=True)
-        resize("10m")
+        resize(10_000)
         sweep(path, results)
         assert ledger(results, "small") == ledger(expected, "small")
         assert_same(results / "small", expected / "small")
