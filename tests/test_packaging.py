@@ -54,7 +54,7 @@ def test_the_wheel_holds_every_file_of_the_package_but_its_pages_and_nothing_els
 
 def test_the_wheel_names_its_command_and_license(wheel):
     about = {name.partition(".dist-info/")[2]: name for name in wheel.namelist() if ".dist-info/" in name}
-    assert "clipbench = clipbench.cli:main" in wheel.read(about["entry_points.txt"]).decode()
+    assert "clipbench = clipbench.__main__:main" in wheel.read(about["entry_points.txt"]).decode()
     assert "licenses/LICENSE" in about
 
 

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -28,15 +29,17 @@ FAILED, INTERRUPTED = 3, 130
 class Commands(TyperGroup):
     """Turn errors into messages and exit codes; a mistake of a user never shows a traceback."""
 
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        with _interruptions_said():
+            return super().make_context(*given, **options)
+
     def invoke(self, context: Any) -> Any:
         try:
-            return super().invoke(context)
+            with _interruptions_said():
+                return super().invoke(context)
         except ClipbenchError as error:
             complain("\n".join((str(error), *getattr(error, "__notes__", ()))))
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt as interrupt:
-            complain(str(interrupt) or "Interrupted. Run the same command to continue.")
-            raise typer.Exit(INTERRUPTED) from None
 
     def format_commands(self, context: Any, formatter: Any) -> None:
         """Write the panels in the order of PANELS."""
@@ -50,6 +53,15 @@ class Commands(TyperGroup):
             if rows:
                 with formatter.section(panel):
                     formatter.write_dl(rows)
+
+
+@contextmanager
+def _interruptions_said() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        complain(str(interrupt) or "Interrupted. Run the same command to continue.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
