@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import clipbench
-from clipbench.cli import main
+from clipbench.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
