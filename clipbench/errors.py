@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,6 +104,11 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_sentence(error).rstrip('.')}."
 
 
+def is_of_function(error: BaseException) -> bool:
+    """Whether a function of the user's has raised it, and not the user: a worker ignores Ctrl-C."""
+    return isinstance(error, Exception | SystemExit) or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 @contextmanager
 def blamed(key: str, problem: str, remedy: str = "") -> Iterator[None]:
     """Turn any error of a user's own function that is called within into Unsupported."""
@@ -110,7 +116,9 @@ def blamed(key: str, problem: str, remedy: str = "") -> Iterator[None]:
         yield
     except ClipbenchError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_of_function(error):
+            raise
         raise Unsupported(f"{problem}: {described(error)}", remedy, key) from error
 
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from clipbench.compiler.library import COMPILERS, NoLibrary, library
 from clipbench.engine import lowering
-from clipbench.execution.worker_pool import cores
+from clipbench.execution.process_limits import cores
 from clipbench.tracking.uri import default_uri
 
 settings.register_profile("of any speed", deadline=None)  # a busy machine is no fault

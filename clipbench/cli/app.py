@@ -38,7 +38,7 @@ class Commands(TyperGroup):
             with _interruptions_said():
                 return super().invoke(context)
         except ClipbenchError as error:
-            complain("\n".join((str(error), *getattr(error, "__notes__", ()))))
+            complain_of(error)
             raise typer.Exit(error.exit_code) from None
 
     def format_commands(self, context: Any, formatter: Any) -> None:
@@ -85,6 +85,11 @@ def say(lines: Iterable[str]) -> None:
 
 def complain(text: str) -> None:
     print(without_control(text), file=sys.stderr)
+
+
+def complain_of(error: Exception) -> None:
+    """Print a message, and what was noted beside it."""
+    complain("\n".join((str(error), *getattr(error, "__notes__", ()))))
 
 
 def say_json(document: Any) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbench.cli.app import WRITING, app, complain, say, say_json
+from clipbench.cli.app import WRITING, app, complain, complain_of, say, say_json
 from clipbench.cli.shared_options import Json, Quiet, Seeds, Sets
 from clipbench.errors import InputError
 
 if TYPE_CHECKING:
-    from clipbench.config import Experiment
+    from clipbench.cli.checked_file import CheckedFile
 
 
 @app.command(rich_help_panel=WRITING)
@@ -50,36 +46,44 @@ def check(
 
     The data are loaded, and each model is built and takes a few steps. Your own functions are also evaluated once.
     """
-    from clipbench import config
-    from clipbench.cli.experiment_summary import problem_values, summary, summary_lines, sweep_lines, sweep_values
+    from clipbench.cli.experiment_summary import problem_values
 
     documents: list[dict[str, Any]] = []
     for path in experiments:
         try:
-            read = config.load_without_imports if no_import else config.load if no_data else _prepared
-            experiment = read(path, sets or (), seeds)
+            found = _checked(path, tuple(sets or ()), seeds, no_data, no_import)
         except InputError as error:
             documents.append({"file": str(path), "ok": False, "problems": list(map(problem_values, error.problems))})
-            complain(str(error))
+            complain_of(error)
         else:
-            documents.append({**summary(experiment), "sweep": sweep_values(experiment)})
-            say(() if as_json or quiet else (*summary_lines(experiment), *sweep_lines(experiment)))
+            documents.append(found.values)
+            say(() if as_json or quiet else found.lines)
     if as_json:
         say_json({"experiments": documents})
     if not all(document["ok"] for document in documents):
         raise typer.Exit(InputError.exit_code)
 
 
-def _prepared(path: Path, sets: Sequence[str], seeds: int | None) -> Experiment:
-    """The experiment, with the notes of its plan."""
-    import torch
+def _checked(path: Path, sets: tuple[str, ...], seeds: int | None, no_data: bool, no_import: bool) -> CheckedFile:
+    """Return what is said of a file. Whatever the user's functions do, they do it in a worker."""
+    from clipbench import config
 
-    from clipbench.planning.build import prepare
+    if no_import:
+        from clipbench.cli.checked_file import described
 
-    torch.set_num_threads(1)  # as in a worker: for models this small, threads wait for one another
-    with redirect_stdout(sys.stderr):  # the prints of a user's function must not mix with ours
-        plan = prepare(str(path), sets, seeds)
-    return replace(plan.experiment, notes=plan.notes)
+        return described(config.load_without_imports(path, sets, seeds))
+    if config.check_early(path, sets, seeds):  # nothing of the user's is called
+        from clipbench.cli.checked_file import checked
+
+        return checked(str(path), sets, seeds, not no_data)
+    from clipbench.commands.find_and_plan import blamed_on
+    from clipbench.execution.worker_pool import WorkerPool
+
+    with blamed_on(path), WorkerPool(1) as pool:
+        found: CheckedFile = pool.call("clipbench.cli.checked_file:checked", str(path), sets, seeds, not no_data)
+        if printed := pool.printed():
+            complain(printed)
+    return found
 
 
 @app.command(name="list", rich_help_panel=WRITING)

@@ -7,7 +7,8 @@ import importlib.util
 import platform
 
 from clipbench import __version__
-from clipbench.execution.worker_pool import WorkerPool, cores
+from clipbench.execution.process_limits import cores
+from clipbench.execution.worker_pool import WorkerPool
 from clipbench.tracking.uri import redact
 
 LIBRARIES = ("torch", "mlflow", "optuna", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")

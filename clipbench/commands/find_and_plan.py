@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from clipbench import config
 from clipbench.commands.session import Settings
 from clipbench.config.yaml_file import SUFFIXES, yaml_names
 from clipbench.errors import InputError, Place, did_you_mean
+from clipbench.execution.worker_end import WorkerEndedError
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.freeze import differences, frozen_before, frozen_of, refuse_others
 from clipbench.planning.plan import Plan
@@ -39,10 +42,23 @@ def store_of(plan: Plan, results: Path) -> Store:
     return Store(results / plan.experiment.name)
 
 
+@contextmanager
+def blamed_on(path: str | Path) -> Iterator[None]:
+    """Name the line of a file whose module has ended the worker that imported it."""
+    try:
+        yield
+    except WorkerEndedError as end:
+        if not end.imports:
+            raise
+        text = f"the process that imports {end.imports} {end.text}"
+        raise InputError.at(config.place_of_module(path, end.imports), text) from None
+
+
 def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
     """Return the plan, the device and the number of workers: one for each GPU, if not asked for another number."""
     device = pool.call("clipbench.commands.devices:choose", settings.device)
-    plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
+    with blamed_on(path):
+        plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
     if printed := pool.printed():
         plan = replace(plan, notes=(*plan.notes, printed))
     if settings.frozen:

@@ -15,7 +15,7 @@ from clipbench.core.trial import Trial
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine.model.network import build_model
 from clipbench.engine.optimizers import optimizer_of
-from clipbench.execution.worker_pool import cores
+from clipbench.execution.process_limits import cores
 
 Batch = tuple[Tensor, Tensor]
 

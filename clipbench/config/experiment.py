@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from clipbench.config.axes import Axis, Range
 from clipbench.config.claim_language import Expectation
@@ -14,8 +15,10 @@ from clipbench.config.components import Choice
 from clipbench.config.frozen_section import Frozen
 from clipbench.config.sections import Claim, ReportSection
 from clipbench.config.sweep_section import Sweep
+from clipbench.config.yaml_file import read_text
+from clipbench.config.yaml_nodes import parse
 from clipbench.core.trial import Component, Training
-from clipbench.errors import Place
+from clipbench.errors import Findings, Place
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,11 @@ def locate(places: Mapping[str, Place], key: str, file: str) -> Place:
     while around and around not in places:
         around = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]+)$", "", around)
     return replace(places.get(around, Place(file)), key=key)
+
+
+def place_of_module(path: str | Path, module: str) -> Place:
+    """Return where a file names a module of the user, given by its name or its file."""
+    name = Path(module).name
+    nodes = parse(read_text(Path(path)), str(path), Findings()).walk()
+    texts = ((node, node.value.partition(":")[0]) for node in nodes if isinstance(node.value, str))
+    return next((node.place for node, text in texts if text and name in (text, Path(text).name)), Place(str(path)))

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from clipbench.config import overrides
-from clipbench.config.arm_options import FOLLOWING
 from clipbench.config.axes import Axis
 from clipbench.config.claim_language import Vocabulary, option_values
 from clipbench.config.components import Choice, read_choices
@@ -18,6 +17,7 @@ from clipbench.config.experiment import Experiment, locate
 from clipbench.config.frozen_section import KEY as FROZEN
 from clipbench.config.frozen_section import read_frozen
 from clipbench.config.optimizer_check import check_optimizers
+from clipbench.config.remarks import remark
 from clipbench.config.script_section import REPLACED, SECTION, is_script, metric_directions, read_script
 from clipbench.config.sections import (
     TUNED_TRAINING,
@@ -61,11 +61,12 @@ def load_without_imports(path: str | Path, sets: Sequence[str] = (), seeds: int 
     return experiment
 
 
-def check_early(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> None:
-    """Raise InputError for what can be said without torch: not if the file names functions of the user."""
+def check_early(path: str | Path, sets: Sequence[str] = (), seeds: int | None = None) -> bool:
+    """Raise InputError for what can be said without torch. Return False if the file may name functions of the user."""
     with suppress(user_modules.NotImported), user_modules.imports(user_modules.Imports.REFUSED):
         if registry.needs_no_torch():
-            _read(Path(path), sets, seeds).experiment()
+            return bool(_read(Path(path), sets, seeds).experiment())
+    return False
 
 
 def name_of(path: str | Path, sets: Sequence[str] = ()) -> str:
@@ -110,9 +111,11 @@ class _Reading:
             metrics = function_names(axes["metrics"].values[0]) if axes and "metrics" in axes else ()
         report = read_report(sections.get("report"), metrics, findings)
         sweep = read_sweep(sections.get("sweep"), metrics, choices, axes, findings)
-        claims = read_claims(sections.get("claims"), metrics, findings)
+        claims, frozen = (
+            read_claims(sections.get("claims"), metrics, findings),
+            read_frozen(sections.get(FROZEN), findings),
+        )
         name, seeds = self.name(), read_seeds(sections.get("seeds"), findings)
-        frozen = read_frozen(sections.get(FROZEN), findings)
         if not script:
             self._check_data(choices["data"], axes)
         self._check_size(choices, axes, seeds)
@@ -126,7 +129,7 @@ class _Reading:
         others = {section: found for section, found in parts.items() if section != "clip"}
         vocabulary = Vocabulary.of(parts["clip"], others, option_values(parts, training))
         expectations = read_expectations(sections.get("claims"), vocabulary, findings)
-        self._remark(choices, "schedule" in axes)
+        remark(choices, "schedule" in axes, findings)
         findings.raise_if_any()
         return Experiment(
             name=name,
@@ -270,22 +273,6 @@ class _Reading:
             text = f"unknown arm {options.baseline!r}."
             self.findings.add(self._place("report.baseline"), text, did_you_mean(options.baseline, names))
         return options
-
-    def _remark(self, choices: Mapping[str, Sequence[Choice]], rates_move: bool) -> None:
-        for choice in choices["clip"]:
-            for name in [
-                one.name for one in choice.values("schedule") if one and one.name in FOLLOWING and not rates_move
-            ]:
-                text = "the learning rate has no schedule, so the threshold stays constant."
-                self.findings.note(f"{choice.key}.schedule: {name}: {text}")
-            # What follows the norms that were has no such 0: the 0th percentile is the smallest of them.
-            facts = choice.plugin.facts
-            if not facts.get("init") and 0.0 in choice.values("threshold"):
-                what = facts.get("at_zero", "all gradients become zero")
-                self.findings.note(f"{choice.key}.threshold: threshold 0: {what}.")
-        for choice in choices.get("optimizer", ()):
-            if 0.0 in choice.values("lr"):
-                self.findings.note(f"{choice.key}.lr: learning rate 0: the weights do not change.")
 
     def _place(self, key: str) -> Place:
         return locate(self.places, key, str(self.path))

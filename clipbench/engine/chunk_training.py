@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clipbench.core import generators
+from clipbench.core.time_limit import TIME_LIMIT
 from clipbench.core.trial import Trial
 from clipbench.engine.checkpoint import Checkpoint
 from clipbench.engine.chunk_result import ChunkResult
@@ -26,7 +27,6 @@ from clipbench.engine.membership_inference import MEMBERS, OTHERS, advantages, e
 from clipbench.engine.optimizers import OwnOptimizer
 from clipbench.engine.pruning import ChoosePruned, Pruning
 from clipbench.engine.step import LOSS
-from clipbench.engine.step_limit import STEP_LIMIT
 from clipbench.engine.step_runner import StepRunner
 from clipbench.engine.step_statistics import StepStatistics
 from clipbench.engine.training_state import state_of
@@ -124,7 +124,7 @@ class ChunkTraining:
     @contextmanager
     def _as_training(self) -> Iterator[None]:
         """Keep the caller's generators of random numbers, and limit the time of steps."""
-        with generators.preserved(), STEP_LIMIT.within(self.trials[0].train.timeout_per_step):
+        with generators.preserved(), TIME_LIMIT.within(self.trials[0].train.timeout_per_step):
             yield
 
     def _run(self, progress: Progress, choose_pruned: ChoosePruned | None) -> ChunkResult:
@@ -200,7 +200,7 @@ class ChunkTraining:
 
     def _block(self, step_in_epoch: int, steps: int) -> None:
         """Take some steps whose batches have one size."""
-        STEP_LIMIT.renew(steps)
+        TIME_LIMIT.renew(steps)
         self.workspace.step = self.step
         self._source.draw(step_in_epoch, steps)
         for noise in self._noises:
@@ -212,7 +212,7 @@ class ChunkTraining:
         self._take_steps(self.length.size(step_in_epoch), steps, np.flatnonzero(alive).tolist())
         self._statistics.fetch(self.step, self.workspace.rows[:steps], ~alive)
         self.state.step += steps
-        STEP_LIMIT.end_first()
+        TIME_LIMIT.end_first()
 
     def _take_steps(self, size: int, steps: int, alive: Sequence[int]) -> None:
         """Take the steps whose inputs were drawn, at least of the lanes that are alive."""

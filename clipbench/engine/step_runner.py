@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clipbench.compiler.native_program import Run
+from clipbench.core.time_limit import TIME_LIMIT
 from clipbench.engine.device_steps import DeviceSteps
 from clipbench.engine.gradients.workspace import Gradients, Workspace
 from clipbench.engine.inputs.batches import BatchSource
 from clipbench.engine.lane_group import LaneGroup
-from clipbench.engine.step_limit import STEP_LIMIT
 
 
 class StepRunner:
@@ -37,7 +37,7 @@ class StepRunner:
             workspace.step += steps
         else:
             for slot in range(steps):
-                STEP_LIMIT.renew()
+                TIME_LIMIT.renew()
                 workspace.step += 1
                 gradients(slot, source, alive)
                 with torch.inference_mode():  # every operator costs a fifth less without autograd's bookkeeping

@@ -41,6 +41,11 @@ def _watch(memory: MemoryLimit, too_much: Callable[[], None], end: Callable[[], 
     end()
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def memory_in_use() -> int:
     """Return the memory in use by this process, in bytes."""
     try:

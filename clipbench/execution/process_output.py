@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from clipbench.execution.protocol import SPEAKER
+from clipbench.plugins import user_modules
 from clipbench.plugins.imported_files import is_installed
 
 LOGS = "logs"  # folder beside the records
@@ -17,6 +19,7 @@ LAST_LINES, LONGEST_LINE = 3, 200  # of an output, in the error of a process tha
 HUNG = re.compile(r"^Timeout \([\d:.]+\)!$", re.M)
 FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$', re.M)
 MOST_FRAMES = 100_000  # bytes
+IMPORTER = Path(str(user_modules.__file__))
 
 
 def output_of(folder: Path, trial: str) -> Path:
@@ -36,15 +39,24 @@ def last_lines(log: Path, since: int = 0) -> str:
     return f"Its last lines: {' | '.join(own)}." if own else "It has printed nothing."
 
 
-def where_it_hung(log: Path, since: int) -> str:
-    """Return the function of the user's that a process was in when its time was over; empty if it did not end so."""
+@dataclass(frozen=True)
+class HungPlace:
+    """Where a process was when its time was over: a function of the user's, and whether it was imported there."""
+
+    text: str
+    imports: bool
+
+
+def where_it_hung(log: Path, since: int) -> HungPlace | None:
+    """Return where a process was when its time was over; None if it did not end so."""
     found = HUNG.split(end_of(log, MOST_FRAMES, since))
     if len(found) == 1:
-        return ""
+        return None
     main = found[-1].rpartition("(most recent call first):")[2]
     frames = list(FRAME.finditer(main))
     own = [each for each in frames if each["file"][0] != "<" and not is_installed(Path(each["file"]))] or frames
-    return f"{own[0]['function']} ({Path(own[0]['file']).name}:{own[0]['line']})" if own else "an unknown function"
+    text = f"{own[0]['function']} ({Path(own[0]['file']).name}:{own[0]['line']})" if own else "an unknown function"
+    return HungPlace(text, any(Path(each["file"]) == IMPORTER for each in frames))
 
 
 def end_of(log: Path, most: int, since: int = 0) -> str:

@@ -4,8 +4,9 @@ A task is `(function, arguments, messages, options, surroundings)`. The function
 `"package.module:function"`, so that the parent process does not import torch. It is called with the arguments, the
 options by name, and a callback for each of the messages that the parent wants before the end:
 `(PROGRESS, lane-steps since the last message)`, and `(EPOCH_END, (epoch, {trial id: {measure: value}}))`, after which
-the worker waits for the ids of the trials to prune. `(NOTE, text)` is something to show, which needs no callback.
-The last message is `(DONE, result)` or `(FAILED, error)`.
+the worker waits for the ids of the trials to prune. Two need no callback: `(NOTE, text)` is something to show, and
+`(IMPORT, name)` says which module of the user's is being imported, or "" when that is done. The last message is
+`(DONE, result)` or `(FAILED, error)`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
 
-PROGRESS, EPOCH_END, NOTE, DONE, FAILED = "progress", "epoch end", "note", "done", "failed"
+PROGRESS, EPOCH_END, NOTE, IMPORT = "progress", "epoch end", "note", "import"
+DONE, FAILED = "done", "failed"
 OUT_OF_MEMORY = 70  # exit code of a worker that has used more memory than it may
 SPEAKER = "clipbench"  # begins the lines in the output of a script that the script has not printed
 

@@ -18,8 +18,8 @@ from typing import Any, cast
 import torch
 
 from clipbench import engine
+from clipbench.core.time_limit import TIME_LIMIT
 from clipbench.engine.checkpoint import write_when_asked
-from clipbench.engine.step_limit import STEP_LIMIT
 from clipbench.errors import ClipbenchError, ClipbenchWarning, first_sentence
 from clipbench.execution import group_signals, process_limits
 from clipbench.execution.process_limits import MemoryLimit
@@ -27,10 +27,12 @@ from clipbench.execution.protocol import (
     DONE,
     EPOCH_END,
     FAILED,
+    IMPORT,
     NOTE,
     OUT_OF_MEMORY,
     PROGRESS,
 )
+from clipbench.plugins import user_modules
 
 PROGRESS_SECONDS = 0.1  # between two messages of progress
 
@@ -40,8 +42,9 @@ def serve(connection: Connection, place: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     group_signals.leave_to_parent()
     write_when_asked()
-    STEP_LIMIT.is_on = True
+    TIME_LIMIT.is_on = True
     _send_notes(connection)
+    user_modules.announce = lambda name: connection.send((IMPORT, name))
     memory = MemoryLimit()
     process_limits.watch(memory, lambda: os._exit(OUT_OF_MEMORY), lambda: os._exit(1))
     # A data loader has processes of its own, which end when this one does; a daemon must not start any.

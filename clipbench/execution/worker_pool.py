@@ -25,11 +25,12 @@ from clipbench.errors import ClipbenchError
 from clipbench.execution import process_output, worker_end
 from clipbench.execution.attentive_wait import AttentiveWait
 from clipbench.execution.import_server import WORKER_NAME, start_importing, uninterrupted_children
-from clipbench.execution.process_limits import memory_for_each
+from clipbench.execution.process_limits import cores, memory_for_each
 from clipbench.execution.protocol import (
     DONE,
     EPOCH_END,
     FAILED,
+    IMPORT,
     NOTE,
     PROGRESS,
     ChoosePruned,
@@ -38,7 +39,7 @@ from clipbench.execution.protocol import (
     Surroundings,
 )
 from clipbench.execution.script_trials import ScriptTrials
-from clipbench.execution.worker_end import why_ended
+from clipbench.execution.worker_end import WorkerEndedError, why_ended
 from clipbench.store import checkpoint_files
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class _Worker:
     progress: int = 0  # reported lane-steps of the current chunk
     report: EpochReport | None = None  # to which the worker waits for an answer
     printed: int = 0  # bytes, before the current task
+    imports: str = ""  # the module of the user's that it is importing
 
     def begin(self, chunk: Chunk, work: str, device: str, messages: Sequence[str], options: Mapping[str, Any]) -> None:
         self.chunk, self.progress, self.report = chunk, 0, None
@@ -150,7 +152,9 @@ class WorkerPool:
                 kind, result = worker.connection.recv()
             except (EOFError, OSError):
                 end = why_ended(worker.process, worker.surroundings, worker.printed)
-                raise ClipbenchError(f"the worker process that reads the experiment {end.text}") from None
+                raise WorkerEndedError(end.text, worker.imports) from None
+            if kind == IMPORT:
+                worker.imports = result
             if kind == FAILED:
                 error = result if isinstance(result, ClipbenchError) else ClipbenchError(str(result))
                 if printed := self.printed():
@@ -221,8 +225,8 @@ class WorkerPool:
             worker.progress += result
             yield Event(chunk, lane_steps=result)
             return
-        if kind == NOTE:
-            yield Event(chunk, note=result)
+        if kind in (NOTE, IMPORT):
+            yield Event(chunk, note=result if kind == NOTE else "")
             return
         if kind == EPOCH_END:
             worker.report = EpochReport(chunk, *result)
@@ -286,11 +290,6 @@ def _send_pruned(workers: Sequence[_Worker], choose_pruned: ChoosePruned, order:
     reports = sorted(by_report, key=lambda report: min(order[trial.id] for trial in report.chunk.trials))
     for report, pruned in zip(reports, choose_pruned(reports), strict=True):
         by_report[report].answer(pruned)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _serve(connection: Connection, place: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from contextvars import ContextVar
 from enum import Enum
 from pathlib import Path
 
-from clipbench.errors import UnknownName, did_you_mean
+from clipbench.core.time_limit import TIME_LIMIT
+from clipbench.errors import UnknownName, did_you_mean, is_of_function
 from clipbench.plugins.trust import refuse_standard_library
 
 
@@ -47,6 +49,7 @@ def are_left_out() -> bool:
     return _imports.get() is Imports.LEFT_OUT
 
 
+IMPORT_VARIABLE, IMPORT_SECONDS = "CLIPBENCH_IMPORT_TIMEOUT", 120.0
 # The attribute of such a module that holds the hash of its file.
 SOURCE = "__clipbench_source__"
 
@@ -60,8 +63,11 @@ def package_module(name: str) -> types.ModuleType:
         )
     refuse_standard_library(name)
     try:
-        module = importlib.import_module(name)
-    except Exception as error:
+        with _limited(name):
+            module = importlib.import_module(name)
+    except BaseException as error:
+        if isinstance(error, SystemExit) or not is_of_function(error):
+            raise
         raise UnknownName(f"cannot import {name!r}: {error}.", "Is it installed?") from error
     if SOURCE not in module.__dict__:
         file = getattr(module, "__file__", None)  # modules in C have none
@@ -97,9 +103,12 @@ def file_module(path: Path, *, is_script: bool = False) -> types.ModuleType:
     module.__dict__[SOURCE] = source
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _limited(str(path)):
+            spec.loader.exec_module(module)
+    except BaseException as error:
         del sys.modules[module_name]
+        if isinstance(error, SystemExit) or not is_of_function(error):
+            raise
         raise UnknownName(f"cannot import {path}: {type(error).__name__}: {error}.", "") from error
     return module
 
@@ -114,6 +123,28 @@ def _is_free(path: Path, source: str) -> bool:
 def _refuse() -> None:
     if _imports.get() is Imports.REFUSED:
         raise NotImported
+
+
+@contextmanager
+def _limited(name: str) -> Iterator[None]:
+    """Say what is imported, and limit its time, in a process that may end."""
+    announce(name)
+    with TIME_LIMIT.within(import_seconds(), first=0.0):
+        TIME_LIMIT.renew()
+        yield
+    announce("")
+
+
+def announce(name: str) -> None:
+    """Note that a module is about to be imported, or that this is done; a worker tells its parent."""
+
+
+def import_seconds() -> float:
+    """Return how long the import of a module may take."""
+    try:
+        return max(0.1, float(os.environ[IMPORT_VARIABLE]))
+    except (KeyError, ValueError):
+        return IMPORT_SECONDS
 
 
 class _Content(importlib.machinery.SourceFileLoader):

@@ -68,7 +68,7 @@ WORDS = {
     "sleeps": "took longer for a step than train.timeout_per_step, in <lambda> (faulty.py:28). It hangs, or ",
     "computes": "took longer for a step than train.timeout_per_step, in <lambda> (faulty.py:29). It hangs, or ",
     "leaks": "used more than its part of the memory, 1.2 GB. Fewer workers get more each",
-    "interrupts": "KeyboardInterrupt: no message",
+    "interrupts": "training fails on inputs (32, 64): KeyboardInterrupt: no message",
     "leaves": "training fails on inputs (32, 64): SystemExit: 0",
     "crashes": 'was killed by SIGSEGV, 2 times. Its last lines: File "',
 }
@@ -125,7 +125,7 @@ def test_what_is_printed_is_in_a_file_that_stays_small(tried):
         pytest.param("sleeps", 1, "took longer for a step than train.timeout_per_step", marks=pytest.mark.slow),
         ("crashes", 1, "the worker process that reads the experiment was killed by SIGSEGV"),
         ("leaves", 2, "SystemExit: 0"),
-        ("interrupts", 1, "KeyboardInterrupt: no message"),
+        ("interrupts", 2, "KeyboardInterrupt: no message"),
     ],
 )
 def test_a_fault_in_the_first_steps_starts_nothing(tmp_path, how, exit_code, words):

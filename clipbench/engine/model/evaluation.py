@@ -10,11 +10,11 @@ from torch.func import vmap
 
 from clipbench.compiler.native_program import TensorAxes
 from clipbench.core import generators
+from clipbench.core.time_limit import TIME_LIMIT
 from clipbench.engine.inputs.random_draws import Draw, DrawnNumbers
 from clipbench.engine.lowering import Lowered
 from clipbench.engine.model.lane_tensors import LaneTensors
 from clipbench.engine.model.loss_function import layers_given
-from clipbench.engine.step_limit import STEP_LIMIT
 
 # The number of examples in one pass: few, so that the activations of all lanes stay in the CPU cache.
 PIECE = 128
@@ -44,7 +44,7 @@ class Evaluation:
     @torch.no_grad()
     def with_outputs(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the measures on a part, and the outputs: [lanes, examples, ...]."""
-        STEP_LIMIT.renew(self._tensors.lanes)
+        TIME_LIMIT.renew(self._tensors.lanes)
         part = self._tensors.parts[name]
         if part is None:
             raise LookupError(f"there are no {name} data")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from clipbench.core import generators
+from clipbench.core.time_limit import TIME_LIMIT
 from clipbench.core.trial import Component, Training
 from clipbench.datasets import Dataset, Stream
 from clipbench.engine.inputs.batches import TrainingLength
@@ -29,7 +30,6 @@ from clipbench.engine.model.architecture import (
 from clipbench.engine.model.function_check import ModelCall, agree, as_graph, mapped
 from clipbench.engine.model.network import DTYPES, Batch, Network, backward, build_model, is_own, tensors_of
 from clipbench.engine.model.python_state import Snapshot, changed, differing, leaves, shared_by, snapshot
-from clipbench.engine.step_limit import STEP_LIMIT
 from clipbench.errors import Unsupported, first_sentence
 
 STEPS = 3
@@ -63,8 +63,8 @@ def examine(component: Component, train: Training, dataset: Dataset | None) -> E
 
 @lru_cache(maxsize=8)
 def _examined(component: Component, train: Training, dataset: Dataset | None) -> Examination:
-    with generators.preserved(), STEP_LIMIT.within(train.timeout_per_step):
-        STEP_LIMIT.renew(CALLS)
+    with generators.preserved(), TIME_LIMIT.within(train.timeout_per_step):
+        TIME_LIMIT.renew(CALLS)
         return _Examiner(component, train, dataset).result()
 
 
@@ -140,7 +140,7 @@ class _Examiner:
         before, trained = snapshot(self._model), trained_parameters(self._model)
         shared: list[dict[str, Snapshot]] = []
         for number, batch in enumerate(self._batches, 1):
-            STEP_LIMIT.renew(CALLS)
+            TIME_LIMIT.renew(CALLS)
             x, y = (part.clone() for part in batch)
             generators.seed_all(generators.step_number(0, number))
             unused = generators.States.now()
@@ -159,7 +159,7 @@ class _Examiner:
 
     def _evaluate(self) -> list[str]:
         """Compute the output in eval mode; return what has changed in the model."""
-        STEP_LIMIT.renew(CALLS)
+        TIME_LIMIT.renew(CALLS)
         before, unused = snapshot(self._other), generators.States.now()
         with torch.no_grad():
             self._network.of(self._other).plain_output(self._batches[0][0].clone())

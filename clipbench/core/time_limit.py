@@ -1,4 +1,4 @@
-"""The limit on the time of a step. It ends a process in which a function of the user's hangs, even in compiled code."""
+"""A limit on the time of what the user's code does. It ends a process in which it hangs, even in compiled code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLACK = 0.05  # of the limit, by which it may come late: it is not set anew at e
 FIRST_SECONDS = 20.0  # that the first steps may take longer, in which libraries are imported and kernels compiled
 
 
-class StepLimit:
+class TimeLimit:
     """What there is one of in a process. It is off until a process of its own asks for it, since that one would end."""
 
     is_on = False
@@ -23,16 +23,17 @@ class StepLimit:
         self._renew = 0.0  # when it is to be set again
 
     @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Limit the time of each step that is taken within; the first ones may take longer."""
-        self._seconds = seconds if self.is_on else None
-        self._more = FIRST_SECONDS
+    def within(self, seconds: float, first: float = FIRST_SECONDS) -> Iterator[None]:
+        """Limit the time of each step that is taken within; the `first` ones may take so much longer."""
+        before = self._seconds, self._more
+        self._seconds, self._more = seconds if self.is_on else None, first
         try:
             yield
         finally:
             if self._seconds:
                 faulthandler.cancel_dump_traceback_later()
-            self._seconds, self._allowed = None, 0.0
+            (self._seconds, self._more), self._allowed = before, 0.0
+            self.renew()
 
     def end_first(self) -> None:
         """Note that the first steps are taken."""
@@ -49,4 +50,4 @@ class StepLimit:
             self._allowed, self._renew = allowed, now + slack
 
 
-STEP_LIMIT = StepLimit()
+TIME_LIMIT = TimeLimit()
