@@ -12,7 +12,7 @@ EXPERIMENT ?= experiments/quickstart.yaml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo papers test lint format types tests test-slow test-gpu bench pictures clean
+.PHONY: help demo papers test lint format types tests test-slow test-gpu audit bench pictures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -47,6 +47,11 @@ test-slow: $(VENV)/installed-dev ## run the slow tests, which take minutes
 
 test-gpu: $(VENV)/installed-dev ## run the tests of training on a GPU; requires CUDA
 	$(BIN)/python -m pytest -q -m gpu
+
+audit: $(VENV)/installed ## look up known vulnerabilities of what is installed; requires a network
+	@if $(BIN)/python -c 'from urllib.request import urlopen; urlopen("https://pypi.org/pypi/pip/24.0/json", timeout=5)' 2>/dev/null; \
+	then $(BIN)/python -m pip install --disable-pip-version-check --quiet pip-audit && $(BIN)/python -m pip_audit --skip-editable --progress-spinner off; \
+	else echo "pypi.org does not answer: no vulnerabilities were looked up."; fi
 
 bench: $(VENV)/installed ## measure the cohort engine beside the plain PyTorch loop
 	$(BIN)/clipbench bench
