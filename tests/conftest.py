@@ -63,7 +63,8 @@ def with_database(tmp_path_factory):
     made = tmp_path_factory.mktemp("database")
 
     def put(results):
-        from clipbench.tracking.mlflow_client import MlflowExperiment, connection
+        from clipbench.tracking.mlflow_client import MlflowExperiment
+        from clipbench.tracking.mlflow_connection import connection
 
         if not (made / "mlflow.db").exists():
             with connection(default_uri(made), ""):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipbench.cli.app import TRACKING, app, complain, say
+from clipbench.cli.app import TRACKING, app, say
 from clipbench.cli.shared_options import Results, TrackingUri
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Experiment file, or name of an experiment.")]
@@ -16,22 +16,25 @@ Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Experiment file
 @app.command(rich_help_panel=TRACKING)
 def push(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Upload results that are missing in MLflow."""
+    from clipbench.commands.progress import make_progress
     from clipbench.commands.push_pull import push
     from clipbench.commands.session import Settings
 
-    name, pushed = push(experiment, Settings(results=results, tracking_uri=tracking_uri, command="clipbench push"))
-    say([f"{name}: {pushed.trials} trials and {pushed.files} files sent to MLflow."])
-    if pushed.problem:
-        complain(f"note: {pushed.problem}")
+    settings = Settings(results=results, tracking_uri=tracking_uri, command="clipbench push")
+    with make_progress(quiet=False) as progress:
+        name, sent = push(experiment, settings, progress)
+    say([f"{name}: {sent.pushed} trials and {sent.files} files sent to MLflow."])
 
 
 @app.command(rich_help_panel=TRACKING)
 def pull(experiment: Name, results: Results = Path("results"), tracking_uri: TrackingUri = None) -> None:
     """Rebuild a results folder from MLflow."""
+    from clipbench.commands.progress import make_progress
     from clipbench.commands.push_pull import pull
     from clipbench.commands.session import Settings
 
-    name, trials = pull(experiment, Settings(results=results, tracking_uri=tracking_uri))
+    with make_progress(quiet=False) as progress:
+        name, trials = pull(experiment, Settings(results=results, tracking_uri=tracking_uri), progress)
     say([f"{name}: {trials} trials downloaded from MLflow. Next: clipbench report {name}"])
 
 

@@ -84,7 +84,7 @@ def _document(finished: Finished, session: Session, problem: str | None) -> dict
         "trials": len(finished.subject.ids),
         "trained": finished.trained,
         "failed": list(finished.failed),
-        "mlflow": {"pushed": mirror.pushed, "pending": mirror.pending, "problem": problem} if mirror else None,
+        "mlflow": mirror and {"pushed": mirror.state.pushed, "pending": mirror.state.pending, "problem": problem},
         "notes": list(finished.notes),
         "report": json_report.as_dict(finished.report),
     }

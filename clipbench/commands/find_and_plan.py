@@ -10,6 +10,7 @@ from pathlib import Path
 from clipbench import config
 from clipbench.commands.session import Settings
 from clipbench.config.yaml_file import SUFFIXES, yaml_names
+from clipbench.core.experiment_name import name_problem, near_name
 from clipbench.errors import InputError, Place, did_you_mean
 from clipbench.execution.worker_end import WorkerEndedError
 from clipbench.execution.worker_pool import WorkerPool
@@ -35,11 +36,22 @@ def find_experiment(experiment: str | Path, results: Path) -> Path:
 def name_of(experiment: str | Path) -> str:
     """Return the name of an experiment, given its file or its name."""
     path = Path(experiment)
-    return config.name_of(path) if path.is_file() else path.name
+    if path.is_file():
+        return config.name_of(path)
+    if problem := name_problem(path.name):
+        raise InputError.at(Place(str(experiment)), f"{problem}.", f"Try {near_name(path.name)}." * bool(path.name))
+    return path.name
 
 
 def store_of(plan: Plan, results: Path) -> Store:
-    return Store(results / plan.experiment.name)
+    """Return the store of a plan. Two names that differ by case would be one folder on some file systems."""
+    name = plan.experiment.name
+    names = [each.name for each in results.glob("*")]
+    other = next((each for each in names if each.lower() == name.lower()), name)
+    if other != name and name not in names:
+        text = f"{results / other} differs from the name {name!r} by upper and lower case alone."
+        raise InputError.at(plan.experiment.place("name"), text, f"Try {other} to add to it, or {name}-2.")
+    return Store(results / name)
 
 
 @contextmanager

@@ -14,10 +14,12 @@ from typing import Protocol
 from clipbench import __version__, config
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
-from clipbench.commands.progress import Progress, training_title
+from clipbench.commands import mlflow_wait
+from clipbench.commands.progress import Progress, duration, training_title
 from clipbench.config.frozen_section import frozen_text
 from clipbench.config.resolved_yaml import resolved
 from clipbench.core import measures
+from clipbench.core.experiment_name import ARTIFACTS
 from clipbench.core.records import Records
 from clipbench.execution import choose_paths
 from clipbench.execution.process_output import output_of
@@ -32,8 +34,13 @@ from clipbench.tracking import tensorboard_files
 from clipbench.tracking.active_run import active_run
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mirror import Mirror
+from clipbench.tracking.mirror_state import MirrorState
 from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.uri import default_uri, validate_uri
+
+# How long the end of a command waits for MLflow, in seconds: without an answer, and in all.
+PATIENCE, TROUBLED_PATIENCE = 30.0, 10.0  # less if MLflow was already not available
+MOST_WAIT, MOST_WAIT_INTERRUPTED = 300.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Settings:
 
     @property
     def artifacts(self) -> Path:
-        return self.results / "mlartifacts"
+        return self.results / ARTIFACTS
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class Session:
     trained: int = field(default=0, init=False)
     _failed: Counter[str] = field(default_factory=Counter, init=False)  # number of trials by error
     _outputs: dict[str, Path] = field(default_factory=dict, init=False)  # what a script printed before an error
+    _mlflow_notes: set[str] = field(default_factory=set, init=False)
     _engine_notes: set[str] = field(default_factory=set, init=False)
 
     def __enter__(self) -> Session:
@@ -114,14 +122,14 @@ class Session:
         """End the display, and the mirror of a command that fails or is interrupted, and say how to continue."""
         self.progress.stop()
         if isinstance(error, KeyboardInterrupt):
-            self.finish("KILLED", patience=1.0)
+            self.finish("KILLED")
             kept = checkpoint_files.count(self.folder) if self.folder else 0
             checkpoints = f"{kept} checkpoint{'s' if kept > 1 else ''}"
             begun = f", and training that was under way can go on ({checkpoints})" if kept else ""
             text = f"Interrupted. Finished trials are saved{begun}. To continue: {self.settings.command}"
             raise KeyboardInterrupt(text) from None
         if error:
-            self.finish("FAILED", patience=1.0)
+            self.finish("FAILED")
 
     @property
     def uri(self) -> str:
@@ -222,9 +230,7 @@ class Session:
                 self._failed[event.error] += len(event.chunk.trials)
                 if event.chunk.is_script:
                     self._outputs.setdefault(event.error, output_of(store.folder, event.chunk.trials[0].id))
-            if self.mirror and self.mirror.problem and not self.told:
-                self.told = self.mirror.problem
-                self.progress.note(self.told)
+            self._tell_of_mlflow()
 
     def _note_engine(self, records: Records) -> None:
         """Say once why trials are not trained by compiled kernels; of looped models the plan has said it."""
@@ -234,23 +240,31 @@ class Session:
                 self._engine_notes.add(note)
                 self.progress.note(f"some steps are not computed by compiled kernels: {note}")
 
-    def finish(self, status: str = "FINISHED", patience: float = 30.0) -> str | None:
-        """Wait until the mirror has sent the rest, as long as it makes progress; return its problem, if any."""
-        if not self.mirror:
-            return None
-        # The mirror counts the trials only once it is connected.
-        pending = max(self.mirror.pending, self.trained - self.mirror.pushed)
-        if pending > 0 and status == "FINISHED":
-            self.progress.start(f"Sending {pending} trials to MLflow (Ctrl-C: send them later)", pending, 0)
-        try:
-            return self.mirror.finish(patience, status, self._sent).problem
-        finally:
-            self.progress.stop()
+    def _tell_of_mlflow(self) -> None:
+        """Say once what is wrong with MLflow, and what was damaged."""
+        state = self.mirror.state if self.mirror else MirrorState()
+        if state.problem and not self.told:
+            self.told = state.problem
+            self.progress.note(self.told)
+        for note in state.notes:
+            if note not in self._mlflow_notes:
+                self._mlflow_notes.add(note)
+                self.progress.note(note)
 
-    def _sent(self, pending: int) -> None:
-        work = self.progress.work
-        if work.total >= pending:
-            self.progress.advance(work.total - pending - work.done)
+    def finish(self, status: str = "FINISHED") -> str | None:
+        """Wait until the mirror has sent the rest, for a limited time; return its problem, if any."""
+        if not (mirror := self.mirror):
+            return None
+        if status == "FINISHED":
+            # The mirror counts the trials only once it is connected.
+            expected = max(mirror.state.pending, self.trained - mirror.state.pushed)
+            patience = TROUBLED_PATIENCE if mirror.state.problem else PATIENCE
+            title = f"Sending {{}} to MLflow, at most {duration(MOST_WAIT)} (Ctrl-C: send them later)"
+            state = mlflow_wait.finish(mirror, self.progress, title, patience, MOST_WAIT, expected)
+        else:
+            state = mirror.finish(1.0, MOST_WAIT_INTERRUPTED, status)
+        self._tell_of_mlflow()
+        return state.problem
 
     def _start_mirror(self, plan: Plan, store: Store, uri: str, device: str) -> Mirror:
         invocation = Invocation(

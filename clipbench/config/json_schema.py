@@ -14,10 +14,11 @@ from clipbench.config.frozen_section import Frozen
 from clipbench.config.load_experiment import KINDS
 from clipbench.config.script_section import KIND as SCRIPT_KEY
 from clipbench.config.search_space import PATH
-from clipbench.config.sections import NAME, Claim, ReportSection, Section
+from clipbench.config.sections import Claim, ReportSection, Section
 from clipbench.config.sweep_section import Sweep
 from clipbench.config.train_section import OF_COMPONENTS, Train
 from clipbench.config.values import json_schema
+from clipbench.core.experiment_name import NAME
 from clipbench.plugins.registry import catalogue
 
 Json = dict[str, Any]

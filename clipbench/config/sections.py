@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,11 +16,10 @@ from clipbench.config.component_options import NotNegative
 from clipbench.config.measure_names import check_measure
 from clipbench.config.values import show
 from clipbench.config.yaml_nodes import Node
+from clipbench.core.experiment_name import MADE_OF, name_problem, near_name
 from clipbench.errors import Findings, did_you_mean
 from clipbench.plugins.registry import REQUIRED
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-RESERVED = ("mlflow.db", "mlartifacts")  # what `results/` itself holds
 DEFAULT_SEEDS = 8
 SEEDS = 2**32  # beyond, two seeds may be the same run
 TUNED_TRAINING = ("schedule", "l1", "l2")  # options of `train` that `report.tuned` may choose
@@ -93,14 +91,12 @@ def read_expectations(node: Node | None, vocabulary: Vocabulary, findings: Findi
 def read_name(node: Node | None, path: Path) -> str:
     """Return the name that the YAML says, else that of its file: of the folder under `results/`, and in MLflow."""
     if node is None:
-        stem = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:100].lstrip("._-")
-        return stem or "experiment"
+        return near_name(path.stem)
     name = node.plain()
-    if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        text = f"a name must consist of up to 100 letters, digits, `.`, `_` and `-`, got {show(name)}."
-        raise node.error(text, "Put it in quotes." if isinstance(name, int | float) else "")
-    if name.lower() in RESERVED:
-        raise node.error(f"the name {show(name)} is reserved for MLflow's store.")
+    if not isinstance(name, str):
+        raise node.error(f"{MADE_OF}, got {show(name)}.", "Put it in quotes." * isinstance(name, int | float))
+    if problem := name_problem(name):
+        raise node.error(f"{problem}, got {show(name)}.", f"Try {near_name(name)}.")
     return name
 
 

@@ -14,11 +14,12 @@ from clipbench.analysis.compare import compare
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined
 from clipbench.analysis.subject import Subject
+from clipbench.core.experiment_name import COMBINED
 from clipbench.reporting import figures, provenance
 from clipbench.reporting.figures import Figure
 from clipbench.reporting.formats import csv_table, html, json_report, latex, markdown
 from clipbench.store import run_history
-from clipbench.store.atomic_files import write_atomically
+from clipbench.store.atomic_files import remove, write_atomically
 from clipbench.store.folder import Store
 from clipbench.store.sweep_file import SweepDocument
 
@@ -58,10 +59,10 @@ def publish(subject: Subject, store: Store, swept: SweepDocument | None = None) 
 
 def write_combined(combined: Combined, folder: Path) -> Path:
     """Write the page of several experiments beside their folders, as HTML and Markdown; return its path."""
-    write_atomically(folder / "report.md", markdown.render_combined(combined).encode(errors="replace"))
-    path = folder / "report.html"
-    write_atomically(path, html.render_combined(combined).encode(errors="replace"))
-    return path
+    text, page = COMBINED
+    write_atomically(folder / text, markdown.render_combined(combined).encode(errors="replace"))
+    write_atomically(folder / page, html.render_combined(combined).encode(errors="replace"))
+    return folder / page
 
 
 def write_pictures(subject: Subject, store: Store, swept: SweepDocument | None = None) -> list[str]:
@@ -95,13 +96,13 @@ def _write_points(store: Store, swept: SweepDocument | None) -> None:
     if swept:
         store.write_text(POINTS, csv_table.render_points(swept))
     else:
-        (store.folder / POINTS).unlink(missing_ok=True)
+        remove(store.folder / POINTS)
 
 
 def _write_figures(store: Store, named: Mapping[str, Figure]) -> None:
     """Write a file for each figure, and remove those of an earlier report."""
     for old in (store.folder / "figures").glob("*.[sp][vn]g"):
         if old.suffix == ".png" or old.stem not in named:
-            old.unlink()
+            remove(old)
     for name, figure in named.items():
         store.write_text(f"figures/{name}.svg", figure.svg)

@@ -23,6 +23,7 @@ from clipbench.search.settings import search_settings
 from clipbench.search.storage import JOURNAL
 from clipbench.store import sweep_file
 from clipbench.store.folder import Store
+from clipbench.store.folder_check import check_folder
 from clipbench.store.sweep_file import SweepDocument
 
 RUN, SWEEP = "run", "sweep"
@@ -45,6 +46,7 @@ def report(experiment: str | Path, settings: Settings, *, grid: bool = False) ->
     `experiment` is a file, or the name or the results folder of an experiment that has run.
     """
     subject, store, swept = find_study(experiment, settings, grid=grid)
+    check_folder(store.folder)
     published = publish(subject, store, swept)
     return Finished(subject, published, store.folder, swept=swept, notes=tuple(store.notes))
 

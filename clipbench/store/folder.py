@@ -33,6 +33,7 @@ from clipbench.store.atomic_files import (
     write_atomically,
     writing,
 )
+from clipbench.store.folder_check import check_folder
 from clipbench.store.parquet_files import HOLDS, open_parquet, parquet_bytes
 from clipbench.store.stored_rows import StoredRow, read_rows, saved_at
 from clipbench.store.table_check import UnusableFile
@@ -130,13 +131,11 @@ class Store:
 
     @contextmanager
     def lock(self, *, shared: bool = False) -> Iterator[None]:
-        """Lock the folder for training, alone or `shared` with processes that train other trials.
-
-        The lock of a killed process is released by the system.
-        """
+        """Lock the folder for training, alone or `shared` with processes that train other trials."""
         remedy = "Wait for it to end, or choose another folder with `--results DIR`."
         taken = f"{self.folder}: HOLDER is training into this folder. {remedy}"
         path = self.folder / ".lock"
+        check_folder(self.folder)
         if shared:
             # Only while no other process trains: its unfinished files look like leftovers.
             with suppress(ClipbenchError), lock(path, taken):
@@ -150,9 +149,9 @@ class Store:
             self._remove_failures()
 
     def merge(self, other: Store) -> None:
-        """Copy the files of another store that are missing or older here, the records last."""
+        """Copy the files of another store that are missing or older here and can be used, the records last."""
         for name in ("weights", *SERIES, "records"):
-            for stem in other._stems("records"):
+            for stem in filter(other._rows, other._stems("records")):
                 theirs = other._path(name, stem)
                 if theirs.exists() and self._saved(stem) < other._saved(stem):
                     write_atomically(self._path(name, stem), theirs.read_bytes())
@@ -213,6 +212,11 @@ class Store:
     def note(self, text: str) -> None:
         """Add what another part of the program set aside."""
         self._set_aside.append(text)
+
+    @property
+    def unusable(self) -> Mapping[str, str]:
+        """Why files cannot be used, by their name, of those that were read."""
+        return self._problems
 
     @property
     def notes(self) -> list[str]:

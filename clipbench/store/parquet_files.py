@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,3 +27,14 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     # Not `read_table`, which takes a folder called `lr=0.1` for a column.
     with reading(path):
         return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+def check_content(path: Path) -> None:
+    """Read a whole table or file of weights; raise DamagedFileError if it is damaged anywhere."""
+    with reading(path):
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as file:
+                if file.testzip():
+                    raise zipfile.BadZipFile
+        else:
+            open_parquet(path).read()

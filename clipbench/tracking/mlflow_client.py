@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import getpass
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,49 +18,46 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipbench.errors import ClipbenchError, InputError, Place
-from clipbench.store.atomic_files import wait_for_lock, writing
+from clipbench.store.atomic_files import wait_for_lock
+from clipbench.tracking.mlflow_connection import connection, may_pass, reason
 from clipbench.tracking.run_values import INPUT_TAGS, DataInput, MlflowRun, RunValues
-from clipbench.tracking.uri import database_file, is_server, missing_driver, redact
+from clipbench.tracking.uri import database_file, is_server, redact
 
-QUIET = {
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Give up a server that hangs after seconds; MLflow's defaults wait for many minutes.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-}
-REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset", "Connection aborted")
-TIMED_OUT = ("Read timed out", "ReadTimeout", "ConnectTimeout", "ResponseError")
+CREATES = ("create_run", "create_experiment")
+PAUSES = (0.5, 2.0)  # seconds before a request is repeated
+OnAnswer = Callable[[], None]
 SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 REQUESTS = 8  # to a server at a time
+
+
+def nothing() -> None:
+    """Who does not want to know when MLflow answers."""
 
 
 class MlflowExperiment:
     """One experiment at a tracking URI, through MLflow's client."""
 
-    def __init__(self, uri: str, id: str) -> None:
-        self._uri, self.id = uri, id
+    def __init__(self, uri: str, id: str, on_answer: OnAnswer = nothing) -> None:
+        self._uri, self.id, self._on_answer = uri, id, on_answer
         self._known_data: set[DataInput | None] = {None}
 
     @classmethod
-    def at(cls, uri: str, name: str, artifacts_root: Path) -> MlflowExperiment:
+    def at(cls, uri: str, name: str, artifacts_root: Path, on_answer: OnAnswer = nothing) -> MlflowExperiment:
         """Open the experiment of this name; create it if it does not exist."""
         with _only_process(uri):
-            client = _client(uri)
+            client = _Client(uri, on_answer)
             if experiment := client.get_experiment_by_name(name):
                 if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(experiment.experiment_id)
-                return cls(uri, experiment.experiment_id)
+                return cls(uri, experiment.experiment_id, on_answer)
             # A server has its own place for artifacts; a database does not.
             location = None if is_server(uri) else artifacts_root.absolute().as_uri()
-            return cls(uri, client.create_experiment(name, artifact_location=location))
+            return cls(uri, client.create_experiment(name, artifact_location=location), on_answer)
 
     @classmethod
     def existing(cls, uri: str, name: str) -> MlflowExperiment:
         """Open the experiment of this name, or raise an error with similar names."""
-        client = _client(uri)
+        client = _Client(uri)
         if experiment := client.get_experiment_by_name(name):
             return cls(uri, experiment.experiment_id)
         names = [one.name for one in client.search_experiments(max_results=1000)]
@@ -69,9 +65,9 @@ class MlflowExperiment:
         raise ClipbenchError(f"{redact(uri)}: unknown experiment {name!r}. Known: {', '.join(near)}.")
 
     @staticmethod
-    def name_of(uri: str, run: str) -> str:
+    def name_of(uri: str, run: str, on_answer: OnAnswer = nothing) -> str:
         """Return the name of the experiment of a run."""
-        client = _client(uri)
+        client = _Client(uri, on_answer)
         return str(client.get_experiment(client.get_run(run).info.experiment_id).name)
 
     def tag(self, tags: Mapping[str, str]) -> None:
@@ -147,7 +143,7 @@ class MlflowExperiment:
         try:
             self._upload(run, folder, path)
         except Exception as error:
-            raise UploadError(_reason(error)) from error
+            raise UploadError(reason(error)) from error
 
     def download(self, run: MlflowRun, path: str, folder: Path) -> None:
         """Download a file to the same path below `folder`."""
@@ -158,7 +154,7 @@ class MlflowExperiment:
 
     @cached_property
     def _client(self) -> Any:
-        return _client(self._uri)
+        return _Client(self._uri, self._on_answer)
 
     def _send(self, values: RunValues) -> MlflowRun:
         # The tags come first: if this process is killed, they say what the incomplete run is.
@@ -174,13 +170,13 @@ class MlflowExperiment:
 def find_run(uri: str, id: str, remedy: str) -> Any:
     """Return MLflow's object of a run, of any experiment, with its tags and the last value of each metric."""
     with connection(uri, remedy):
-        return _client(uri).get_run(id)
+        return _Client(uri).get_run(id)
 
 
 def metric_history(uri: str, id: str, metric: str, remedy: str) -> list[tuple[int, float]]:
     """Return the step and the value of every point of a metric, in the order of steps."""
     with connection(uri, remedy):
-        points = _client(uri).get_metric_history(id, metric)
+        points = _Client(uri).get_metric_history(id, metric)
     return [(each.step, each.value) for each in sorted(points, key=lambda each: (each.step, each.timestamp))]
 
 
@@ -199,54 +195,47 @@ def logs_system_metrics() -> bool:
 
 
 @contextmanager
-def connection(uri: str, remedy: str) -> Iterator[None]:
-    """Suppress MLflow's output, and turn its errors into a message with `remedy`."""
-    with _without_output():
-        try:
-            yield
-        except ModuleNotFoundError as error:  # SQLAlchemy imports the driver that the URI names
-            problem, way_out = missing_driver(error.name or "")
-            raise ClipbenchError(f"MLflow at {redact(uri)}: {problem}. {way_out} {remedy}") from error
-        except Exception as error:
-            # Known by its module: importing MLflow's own exceptions takes seconds, and most runs do without.
-            libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-            if not isinstance(error, OSError) and not libraries & {"mlflow", "sqlalchemy"}:
-                raise
-            raise ClipbenchError(f"MLflow at {redact(uri)}: {_reason(error)}. {remedy}") from error
-
-
-@contextmanager
-def _without_output() -> Iterator[None]:
-    added = {name: value for name, value in QUIET.items() if name not in os.environ}
-    os.environ.update(added)
-    for name in ("alembic", "mlflow", "urllib3"):
-        logging.getLogger(name).setLevel("ERROR")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextmanager
 def _only_process(uri: str) -> Iterator[None]:
-    """Wait for other processes: two that create the tables of one SQLite file at the same time break it."""
-    if (path := database_file(uri)) is None:
-        yield
-        return
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()  # MLflow retries for minutes if the file cannot be opened
-    with wait_for_lock(path.with_name(f".{path.name}.lock")):
+    """Wait for other processes: only one of two may create an experiment of an SQLite file."""
+    if path := database_file(uri):
+        with wait_for_lock(path.with_name(f".{path.name}.lock")):
+            yield
+    else:
         yield
 
 
-def _client(uri: str) -> Any:
-    from mlflow.tracking import MlflowClient
+def make_tables(uri: str) -> None:
+    """Let MLflow make its tables in an empty database."""
+    _Client(uri).search_experiments(max_results=1)
 
-    return MlflowClient(tracking_uri=uri)
+
+class _Client:
+    """MLflow's client, which says when it has an answer, and repeats a request that may be sent twice."""
+
+    def __init__(self, uri: str, on_answer: OnAnswer = nothing) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client, self._on_answer = MlflowClient(tracking_uri=uri), on_answer
+        self._pauses = PAUSES if is_server(uri) else ()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            for pause in () if name in CREATES else self._pauses:
+                try:
+                    answer = method(*arguments, **options)
+                    break
+                except Exception as error:
+                    if not may_pass(error):
+                        raise
+                    time.sleep(pause)
+            else:
+                answer = method(*arguments, **options)
+            self._on_answer()
+            return answer
+
+        return call
 
 
 def common_tags() -> dict[str, str]:
@@ -271,12 +260,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # the user of a container may have no name
         return "unknown"
-
-
-def _reason(error: Exception) -> str:
-    text = redact(str(error))
-    if any(sign in text for sign in TIMED_OUT):
-        return "no response in time"
-    if any(sign in text for sign in REFUSED):
-        return "could not connect"
-    return text.strip().partition("\n")[0][:300].rstrip(". ") or type(error).__name__

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from clipbench.tracking.mlflow_client import MlflowExperiment, common_tags
+from clipbench.tracking.mlflow_client import MlflowExperiment, OnAnswer, common_tags, nothing
 from clipbench.tracking.run_values import INPUT_TAGS, MlflowRun, RunValues
 from clipbench.tracking.uri import database_file
 
@@ -47,13 +47,18 @@ CACHE = "PRAGMA cache_size = -65536"  # KiB: the indexes of many metrics, where 
 class DatabaseExperiment(MlflowExperiment):
     """One experiment of a database whose tables are known. What is rare goes through the client."""
 
-    def __init__(self, uri: str, engine: sa.Engine, id: int, location: str) -> None:
-        super().__init__(uri, str(id))
+    def __init__(self, uri: str, engine: sa.Engine, id: int, location: str, on_answer: OnAnswer = nothing) -> None:
+        super().__init__(uri, str(id), on_answer)
         self._engine, self._number, self._location = engine, id, location
 
     @classmethod
-    def find(cls, uri: str, name: str) -> DatabaseExperiment | None:
-        """Open the experiment of this name, or return None if only the client can."""
+    def find(
+        cls, uri: str, name: str, artifacts: Path | None = None, on_answer: OnAnswer = nothing
+    ) -> DatabaseExperiment | None:
+        """Open the experiment of this name, or return None if only the client can.
+
+        Its artifacts are at the place that the database says, or in the folder `artifacts`.
+        """
         file = database_file(uri)
         if urlsplit(uri).scheme.partition("+")[0] not in DIALECTS or (file and not file.exists()):
             return None
@@ -71,7 +76,8 @@ class DatabaseExperiment(MlflowExperiment):
         if row is None or "?" in row.artifact_location:
             engine.dispose()
             return None
-        return cls(uri, engine, row.experiment_id, row.artifact_location.rstrip("/"))
+        location = artifacts.absolute().as_uri() if artifacts else row.artifact_location
+        return cls(uri, engine, row.experiment_id, location.rstrip("/"), on_answer)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         with self._engine.begin() as connection:
@@ -193,12 +199,18 @@ class DatabaseExperiment(MlflowExperiment):
         self._write(connection, {"inputs": inputs, "input_tags": tags})
 
 
-def open_experiment(uri: str, name: str, artifacts_root: Path) -> MlflowExperiment:
-    """Open the experiment of this name in the fastest way; create it if it does not exist."""
-    if found := DatabaseExperiment.find(uri, name):
+def open_experiment(
+    uri: str, name: str, artifacts_root: Path, *, is_own: bool = False, on_answer: OnAnswer = nothing
+) -> MlflowExperiment:
+    """Open the experiment of this name in the fastest way; create it if it does not exist.
+
+    The database of a results folder `is_own`: its artifacts are beside it, also after the folder was moved.
+    """
+    place = artifacts_root if is_own else None
+    if found := DatabaseExperiment.find(uri, name, place, on_answer):
         return found
-    made = MlflowExperiment.at(uri, name, artifacts_root)
-    return DatabaseExperiment.find(uri, name) or made
+    made = MlflowExperiment.at(uri, name, artifacts_root, on_answer)
+    return DatabaseExperiment.find(uri, name, place, on_answer) or made
 
 
 def _collect(rows: Mapping[str, list[dict[str, Any]]], run: MlflowRun, values: RunValues) -> None:

@@ -17,7 +17,8 @@ from typing import NoReturn
 
 from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.tracking import report_to_run
-from clipbench.tracking.mlflow_client import MlflowExperiment, connection
+from clipbench.tracking.mlflow_client import MlflowExperiment
+from clipbench.tracking.mlflow_connection import connection
 from clipbench.tracking.uri import CREDENTIALS, database_file, is_server, redact
 
 START_SECONDS = 60.0  # for MLflow's server, which takes a few

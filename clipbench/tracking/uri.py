@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+from base64 import b64encode
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from clipbench.core.experiment_name import DATABASE
 from clipbench.errors import InputError, Place
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -16,12 +19,14 @@ WAY_OUT = "Use a server (`http://host:5000`) or a database (`sqlite:////absolute
 PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}
 
 CREDENTIALS = re.compile(r"(?<=://)(?!/)\S*@")  # rather too much than part of a password
+IN_ENVIRONMENT = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+SHORTEST = 4  # characters of a secret that is searched for in messages
 SECRETS = re.compile(r"(?i)\b(password|passwd|pwd|token|secret|api_?key)=[^&\s'\"]+")
 
 
 def default_uri(results: Path) -> str:
     """The SQLite database in the results folder: no server, no account."""
-    return validate_uri(f"sqlite:///{results.resolve()}/mlflow.db", "--results")
+    return validate_uri(f"sqlite:///{results.resolve()}/{DATABASE}", "--results")
 
 
 def validate_uri(uri: str, source: str = "--tracking-uri") -> str:
@@ -40,9 +45,22 @@ def validate_uri(uri: str, source: str = "--tracking-uri") -> str:
     return f"sqlite:///{Path(path).absolute()}"
 
 
-def redact(text: str) -> str:
-    """Remove user names, passwords and tokens from a URI or from a message with URIs."""
+def redact(text: str, uri: str = "") -> str:
+    """Remove user names, passwords and tokens from a URI or from a message with URIs.
+
+    Remove what the environment and `uri` hold as well: a server may repeat it in its answer.
+    """
+    for secret in filter(None, [*map(os.environ.get, IN_ENVIRONMENT), *_secrets(uri)]):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, "***")
     return SECRETS.sub(r"\1=***", CREDENTIALS.sub("***@", text))
+
+
+def _secrets(uri: str) -> list[str]:
+    """Return the password of a URI in each form in which it is sent."""
+    parts = urlsplit(uri)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return [password, parts.password or "", b64encode(f"{user}:{password}".encode()).decode()] if password else []
 
 
 def missing_driver(module: str) -> tuple[str, str]:

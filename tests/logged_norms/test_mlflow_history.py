@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from clipbench.errors import InputError
 from clipbench.logged_norms import read_norms
-from clipbench.tracking.mlflow_client import connection
+from clipbench.tracking.mlflow_connection import connection
 from clipbench.tracking.uri import default_uri
 from tests.cli_helpers import invoke, write
 

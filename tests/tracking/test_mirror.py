@@ -13,9 +13,10 @@ import pytest
 from clipbench.store.folder import Store
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mirror import Mirror
-from clipbench.tracking.sync import BATCH, push
+from clipbench.tracking.sender import BATCH
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
+from tests.sending import push
 from tests.tracking.test_mlflow_client import Sent
 
 INVOCATION = Invocation("clipbench run x.yaml", version="0.1")
@@ -50,7 +51,7 @@ def test_what_appears_while_training_goes_on_is_sent(store, results):
     uri = default_uri(results)
     mirror = start(store, uri, results, "beside")
     fill(store, range(3), "a")
-    until(lambda: mirror.pushed == 3)
+    until(lambda: mirror.state.pushed == 3)
     fill(store, range(3, 6), "b")
     store.write_text("report.md", "# Report")
     outcome = mirror.finish()
@@ -81,7 +82,7 @@ def test_killed_midway_it_is_told_and_the_rest_is_sent_later(store, results):
     uri, count = default_uri(results), 10 * BATCH
     store.save(chunk([trial(seed) for seed in range(count)], steps=60), "a")
     mirror = start(store, uri, results, "killed")
-    until(lambda: mirror.pushed >= 5)
+    until(lambda: mirror.state.pushed >= 5)
     os.kill(mirror._process.pid, signal.SIGKILL)
     outcome = mirror.finish()
     assert outcome.pushed < count and "`clipbench push killed` sends the rest" in outcome.problem
@@ -98,7 +99,7 @@ def test_killed_midway_it_is_told_and_the_rest_is_sent_later(store, results):
 def test_a_server_that_is_away_is_said_once_and_stops_nothing(store, results):
     mirror = start(store, "http://me:hunter2@127.0.0.1:9", results)
     fill(store, range(3), "a")
-    until(lambda: mirror.problem)
+    until(lambda: mirror.state.problem)
     outcome = mirror.finish()
     assert outcome.pending == 3 and outcome.pushed == 0
     assert "could not connect" in outcome.problem and "`clipbench push x`" in outcome.problem
@@ -118,15 +119,15 @@ def test_a_server_that_hangs_is_noticed(store, results, hanging, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mirror = start(store, hanging, results)
-    until(lambda: mirror.problem)
+    until(lambda: mirror.state.problem)
     assert "no response in time" in mirror.finish().problem
 
 
 def test_finish_gives_up_when_nothing_moves(store, results, hanging):
     fill(store, [0], "a")
     mirror = start(store, hanging, results)
-    outcome = mirror.finish(timeout=1.0)
-    assert "no progress for 1 s" in outcome.problem
+    outcome = mirror.finish(patience=1.0)
+    assert "no answer for 1 s" in outcome.problem
     assert mirror._process.poll() is not None, "nobody is left behind"
 
 

@@ -15,12 +15,15 @@ import pytest
 
 from clipbench.errors import ClipbenchError
 from clipbench.store.folder import Store
+from clipbench.tracking.download import Pulled, pull
 from clipbench.tracking.invocation import Invocation
-from clipbench.tracking.mlflow_client import REQUESTS, MlflowExperiment, connection
+from clipbench.tracking.mlflow_client import REQUESTS, MlflowExperiment
+from clipbench.tracking.mlflow_connection import connection
 from clipbench.tracking.run_values import RunValues
-from clipbench.tracking.sync import Sender, pull, push
+from clipbench.tracking.sender import Sender
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
+from tests.sending import push
 
 INVOCATION = Invocation(
     "clipbench run x.yaml --tracking-uri http://me:hunter2@host",
@@ -201,20 +204,21 @@ def test_two_that_send_one_folder_in_turns_send_each_trial_once(store, name, res
     assert len(Sent(default_uri(results), name).children) == 5
 
 
-def test_a_store_is_rebuilt_from_mlflow(store, uri, name, results, tmp_path):
+def test_a_store_is_rebuilt_from_mlflow(store, uri, results, tmp_path):
+    name, yaml = "rebuilt", "name: rebuilt  # ü\n"
     fill(store, [0, 1], "a")
-    store.write_text("experiment.yaml", "name: ü\n")
+    store.write_text("experiment.yaml", yaml)
     store.write_text("runs.json", "[]")
     send(store, name, uri, results)
     fill(store, [2], "b")
     send(store, name, uri, results)
     copy = Store(tmp_path / "copy")
-    assert pull(uri, name, copy.folder) == 3
+    assert pull(uri, name, copy.folder) == Pulled(3)
     assert copy.done() == store.done() and len(copy.steps()) == 36
-    assert (copy.folder / "experiment.yaml").read_text() == "name: ü\n"
+    assert (copy.folder / "experiment.yaml").read_text() == yaml
     assert (copy.folder / "runs.json").read_text() == "[]"
     (copy.folder / "experiment.yaml").write_text("mine")
-    assert pull(uri, name, copy.folder) == 0
+    assert pull(uri, name, copy.folder) == Pulled(0)
     assert (copy.folder / "experiment.yaml").read_text() == "mine"
 
 
@@ -315,13 +319,16 @@ def test_two_processes_start_on_one_fresh_store_and_mlflow_says_nothing_on_our_s
 import sys
 from pathlib import Path
 from clipbench.tracking.invocation import Invocation
-from clipbench.tracking.sync import *
+from tests.sending import push
 from clipbench.tracking.uri import default_uri
 root = Path({str(tmp_path / "fresh")!r})
 push(Path({str(store.folder)!r}), sys.argv[1], default_uri(root), root / "mlartifacts", Invocation("run"))
 """
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
-    streams["env"] = os.environ | {"MLFLOW_TRACKING_URI": "file:///nowhere"}  # the URI given is the one used
+    streams["env"] = os.environ | {
+        "MLFLOW_TRACKING_URI": "file:///nowhere",
+        "PYTHONPATH": os.getcwd(),
+    }  # the URI given is the one used
     both = [subprocess.Popen([sys.executable, "-c", script, name], **streams) for name in ("one", "two")]
     assert [process.communicate() for process in both] == [("", "")] * 2
     assert [process.returncode for process in both] == [0, 0]

@@ -15,10 +15,11 @@ from clipbench.store.folder import Store
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mlflow_client import MlflowExperiment
 from clipbench.tracking.mlflow_database import SCHEMAS, DatabaseExperiment
-from clipbench.tracking.sync import BATCH, push
+from clipbench.tracking.sender import BATCH
 from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 from tests.postgresql import IS_INSTALLED, postgresql
+from tests.sending import push
 from tests.tracking.test_mlflow_client import Sent, server  # noqa: F401 - a fixture
 from tests.tracking.test_report_to_run import setting
 
@@ -160,7 +161,7 @@ import os, signal
 from pathlib import Path
 import clipbench.tracking.mlflow_database as database
 from clipbench.tracking.invocation import Invocation
-from clipbench.tracking.sync import *
+from tests.sending import push
 from clipbench.tracking.uri import default_uri
 write, calls = database.DatabaseExperiment._write_inputs, []
 def die_in_the_third(*arguments):

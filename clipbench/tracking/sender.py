@@ -1,4 +1,4 @@
-"""`push` sends to MLflow the trials and files that it lacks; `pull` rebuilds a store from MLflow."""
+"""The sender: it sends to MLflow the trials and files of a store that MLflow lacks."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from clipbench.core.experiment_name import DATABASE, SQLITE_FILES
 from clipbench.core.records import rank
 from clipbench.core.trial import digest
-from clipbench.errors import ClipbenchError
 from clipbench.store.atomic_files import wait_for_lock
-from clipbench.store.folder import STEM, Store
+from clipbench.store.folder import COLUMNS, STEM, Store
+from clipbench.store.folder_check import check_no_links, leads_out
 from clipbench.tracking import report_to_run, trial_to_run
 from clipbench.tracking.invocation import Invocation
-from clipbench.tracking.mlflow_client import MlflowExperiment, UploadError, connection
+from clipbench.tracking.mlflow_client import MlflowExperiment, OnAnswer, UploadError, make_tables, nothing
+from clipbench.tracking.mlflow_connection import connection
 from clipbench.tracking.run_values import DataInput, MlflowRun, RunValues
+from clipbench.tracking.sqlite_database import prepare
 from clipbench.tracking.trial_to_run import STATUS, TRIAL
-from clipbench.tracking.uri import redact
+from clipbench.tracking.uri import database_file, redact
 
 ORIGIN = "clipbench.origin"  # the store and the machine that a run was sent from
 INVOCATION = "clipbench.invocation"
 FILES = "clipbench.store.files"  # of a parent run whose files are complete
 SEARCH = ("sweep.json", "sweep.journal")  # the points of a search, and Optuna's studies
 DOCUMENTS = ("experiment.yaml", "runs.json", *SEARCH, "report.*", "table.*", "search.csv", "figures/*.svg")
-PULLED = ("experiment.yaml", "runs.json", *SEARCH)  # the report is rendered again
 PARQUET = ("records", "epochs", "steps", "weights")
 FILE = re.compile(rf"(records|epochs|steps)/{STEM.pattern}\.parquet|weights/{STEM.pattern}\.npz")
 BATCH = 32  # trials read and sent at a time
@@ -39,57 +40,23 @@ PUSH_LOCK = ".push.lock"  # contains the name of the last sender
 OnProgress = Callable[[int, int], None]  # trials sent, of how many
 
 
-@dataclass(frozen=True)
-class Pushed:
-    """What was sent; `problem` says which files could not be."""
-
-    trials: int
-    files: int
-    problem: str | None = None
-
-
-def push(
-    folder: Path,
-    name: str,
-    uri: str,
-    artifacts_root: Path,
-    invocation: Invocation,
-    ids: Collection[str] | None = None,
-    on_progress: OnProgress | None = None,
-) -> Pushed:
-    """Send the trials and files that MLflow lacks."""
-    sender = Sender(folder, name, uri, artifacts_root, invocation)
-    trials = sender.send(ids, on_progress)
-    files, problem = sender.close()
-    return Pushed(trials, files, problem)
-
-
-def pull(uri: str, name: str, folder: Path) -> int:
-    """Rebuild a store from MLflow, and return the number of new trials."""
-    store = Store(folder)
-    with connection(uri, "Start the server and run the same command again."):
-        experiment = MlflowExperiment.existing(uri, name)
-        complete = [run for run in reversed(experiment.runs(INVOCATION)) if FILES in run.tags]
-        if not complete:
-            raise ClipbenchError(
-                f"{redact(uri)}: experiment {name!r} has no Parquet files to rebuild a store from. "
-                f"Run `clipbench push {name}` where it was trained."
-            )
-        with store.lock():
-            before = set(store.current_rows())
-            for run in complete:
-                _pull_run(experiment, run, store)
-    return len(set(store.current_rows()) - before)
-
-
 class Sender:
-    """Sends the trials and files of one command to MLflow."""
+    """Sends the trials and files of one command to MLflow. Whatever fails can be called again: nothing comes twice."""
 
-    def __init__(self, folder: Path, name: str, uri: str, artifacts_root: Path, invocation: Invocation) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        uri: str,
+        artifacts_root: Path,
+        invocation: Invocation,
+        on_answer: OnAnswer = nothing,
+    ) -> None:
         self._store, self._invocation = Store(folder), invocation
         self._name, self._uri = name, uri
         self._origin = digest([socket.gethostname(), str(Path(folder).resolve())])
-        self._sender_name = uuid.uuid4().hex
+        self._id = uuid.uuid4().hex
+        self._notes: list[str] = []  # what is said of the database
         self._parent: MlflowRun | None = None  # created when there is something to send
         self._monitor: Any = None
         self._data: set[DataInput] = set()  # of the trials sent
@@ -98,8 +65,30 @@ class Sender:
         from clipbench.tracking.mlflow_database import open_experiment
 
         with self._connection():
-            name = MlflowExperiment.name_of(uri, invocation.within) if invocation.within else name
-            self._experiment: MlflowExperiment = open_experiment(uri, name, artifacts_root)
+            is_own = self._prepare_database(artifacts_root)
+            name = MlflowExperiment.name_of(uri, invocation.within, on_answer) if invocation.within else name
+            self._experiment: MlflowExperiment = open_experiment(
+                uri, name, artifacts_root, is_own=is_own and not invocation.within, on_answer=on_answer
+            )
+
+    @property
+    def notes(self) -> list[str]:
+        """What is damaged, of the database and of the store."""
+        return [*self._notes, *self._store.notes]
+
+    def _prepare_database(self, artifacts_root: Path) -> bool:
+        """Return whether the database is that of the results folder. Only then a damaged one is renamed."""
+        if (path := database_file(self._uri)) is None:
+            return False
+        own = artifacts_root.absolute().with_name(DATABASE)
+        is_own = own.parent.resolve() / own.name == path
+        if is_own:
+            files = [own.with_name(own.name + suffix) for suffix in SQLITE_FILES]
+            check_no_links([*files, artifacts_root], own.parent)
+        note = prepare(path, make_tables, may_rename=is_own)
+        if note:
+            self._notes.append(f"{note} `clipbench push NAME` sends an experiment to it.")
+        return is_own
 
     def send(self, ids: Collection[str] | None = None, on_progress: OnProgress | None = None) -> int:
         """Send the trials that MLflow lacks, each as a run, and return their number."""
@@ -156,9 +145,9 @@ class Sender:
         """Whether another process has sent trials of this folder since: several may search into it."""
         path = self._store.folder / PUSH_LOCK
         with suppress(OSError):
-            if path.read_text("utf-8") == self._sender_name:
+            if path.read_text("utf-8") == self._id:
                 return False
-            path.write_text(self._sender_name, "utf-8")
+            path.write_text(self._id, "utf-8")
         return True
 
     def _connection(self) -> AbstractContextManager[None]:
@@ -215,10 +204,13 @@ class Sender:
 
     def _parent_run(self) -> MlflowRun:
         if self._parent is None:
-            for run in self._experiment.runs(INVOCATION):
-                if not run.has_ended and self._is_mine(run):
+            begun = [run for run in self._experiment.runs(INVOCATION) if not run.has_ended and self._is_mine(run)]
+            for run in begun:
+                if run.tags[INVOCATION] == self._id:  # created although no answer came
+                    self._experiment.delete(run)
+                else:
                     self._experiment.add(run, RunValues(status="KILLED", ended=_now()))
-            tags = {INVOCATION: uuid.uuid4().hex, ORIGIN: self._origin, **self._invocation.tags()}
+            tags = {INVOCATION: self._id, ORIGIN: self._origin, **self._invocation.tags()}
             tags |= {"mlflow.parentRunId": self._invocation.within} if self._invocation.within else {}
             name = time.strftime(f"{self._name} %Y-%m-%d %H:%M:%S")
             self._tag_experiment()
@@ -247,12 +239,16 @@ class Sender:
         return len(wanted), None
 
     def _paths(self) -> dict[str, int]:
-        """Return the files to send, with their sizes."""
-        folder = self._store.folder
-        found = [path for pattern in DOCUMENTS for path in folder.glob(pattern)]
-        found += [path for table in PARQUET for path in (folder / table).glob("*.*")]
-        paths = {path.relative_to(folder).as_posix(): path for path in found if path.name[0] != "."}
-        return {name: path.stat().st_size for name, path in sorted(paths.items())}
+        """Return the files to send, with their sizes: not those that are damaged, or links out of the folder."""
+        folder, unusable = self._store.folder, self._store.unusable
+        documents = [path for pattern in DOCUMENTS for path in folder.glob(pattern)]
+        tables = [path for table in PARQUET for path in (folder / table).glob("*.*") if path.stem not in unusable]
+        paths = {path.relative_to(folder).as_posix(): path for path in (*documents, *tables)}
+        return {
+            name: path.stat().st_size
+            for name, path in sorted(paths.items())
+            if (path in documents or FILE.fullmatch(name) or path.stem == COLUMNS) and not leads_out(path, folder)
+        }
 
     def _sizes(self) -> dict[str, set[int]]:
         """Return the sizes of the files that the parent runs already have."""
@@ -270,15 +266,3 @@ def _rank(run: MlflowRun) -> int:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _pull_run(experiment: MlflowExperiment, run: MlflowRun, store: Store) -> None:
-    """Download the files with known names: a server must not choose other paths to write to."""
-    with TemporaryDirectory() as folder:
-        for path in experiment.files(run):
-            if FILE.fullmatch(path) or path in PULLED:
-                experiment.download(run, path, Path(folder))
-        store.merge(Store(Path(folder)))
-        for document in (Path(folder) / name for name in PULLED):
-            if document.exists() and not (store.folder / document.name).exists():
-                store.write_text(document.name, document.read_text("utf-8"))

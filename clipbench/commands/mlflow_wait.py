@@ -1,0 +1,39 @@
+"""Wait until MLflow has the trials of a store, and show how far it is and when it is given up."""
+
+from __future__ import annotations
+
+import math
+
+from clipbench.commands.progress import Progress, Work
+from clipbench.tracking.mirror import Mirror
+from clipbench.tracking.mirror_state import MirrorState
+
+
+def finish(
+    mirror: Mirror, progress: Progress, title: str, patience: float, most: float = math.inf, expected: int | None = 0
+) -> MirrorState:
+    """Wait at most `most` seconds, or `patience` seconds without an answer, for `expected` trials or more.
+
+    The `title` has a place for what is sent. Nothing is shown as long as nothing is expected.
+    """
+
+    def begin(pending: int) -> None:
+        what = f"{pending} trial{'' if pending == 1 else 's'}" if pending else "what is missing"
+        progress.start(title.replace("{}", what), pending, pending)
+
+    def tell(state: MirrorState) -> None:
+        work = progress.work
+        if state.pending > work.trials - work.finished:  # more than was known
+            begin(state.pending)
+        elif state.pushed > pushed:
+            work.finished = work.trials - state.pending
+            progress.advance(work.finished - work.done)
+
+    pushed = mirror.state.pushed
+    progress.work = Work("")
+    if expected is None or expected:
+        begin(expected or 0)
+    try:
+        return mirror.finish(patience, most, tell=tell)
+    finally:
+        progress.stop()
