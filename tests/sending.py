@@ -12,7 +12,7 @@ class Pushed:
     problem: str | None
 
 
-def push(folder, name, uri, artifacts_root, invocation, ids=None, on_progress=None):
+def push(folder, name, uri, artifacts_root, invocation, ids=None, on_trial=lambda sender: None):
     sender = Sender(folder, name, uri, artifacts_root, invocation)
-    trials = sender.send(ids, on_progress)
+    trials = sender.send(ids, lambda: on_trial(sender))
     return Pushed(trials, *sender.close())

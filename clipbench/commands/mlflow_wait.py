@@ -22,12 +22,11 @@ def finish(
         progress.start(title.replace("{}", what), pending, pending)
 
     def tell(state: MirrorState) -> None:
-        work = progress.work
-        if state.pending > work.trials - work.finished:  # more than was known
-            begin(state.pending)
-        elif state.pushed > pushed:
-            work.finished = work.trials - state.pending
-            progress.advance(work.finished - work.done)
+        work, sent = progress.work, state.pushed - pushed
+        if sent + state.pending > work.trials:  # more than was known
+            begin(sent + state.pending)
+        progress.work.finished = sent
+        progress.advance(sent - progress.work.done)
 
     pushed = mirror.state.pushed
     progress.work = Work("")

@@ -190,7 +190,7 @@ class ProgressLines(Progress):
 
     def _update(self) -> None:
         now, work = time.monotonic(), self.work
-        if now - self._last_line >= LINE_EVERY and work.fraction > 0:
+        if now - self._last_line >= LINE_EVERY:
             elapsed = f"{duration(now - work.begun)} elapsed"
             self._line(f"{work.fraction:4.0%}: {', '.join([*work.words(), elapsed])}")
 

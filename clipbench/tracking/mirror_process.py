@@ -73,10 +73,7 @@ class MirrorProcess:
             self._sender = Sender(*given, on_answer=self._answered)
             if logs_system_metrics():
                 self._sender.monitor()
-        before = self._state.pushed
-        self._sender.send(
-            on_progress=lambda count, total: self._report(pushed=before + count, pending=total - count, problem=None)
-        )
+        self._sender.send(on_trial=lambda: self._report(problem=None))
         if not last:
             return None
         files, problem = self._sender.close(self._status, on_file=self._answered)
@@ -85,11 +82,13 @@ class MirrorProcess:
 
     def _sent(self) -> tuple[int, int]:
         """What grows with each attempt that is worth another one: trials sent, and damaged files set aside."""
-        return self._state.pushed, len(self._sender.notes) if self._sender else 0
+        return (self._sender.pushed, len(self._sender.notes)) if self._sender else (0, 0)
 
     def _count_pending(self) -> None:
-        sent = self._sender.sent if self._sender else set()
-        self._state = replace(self._state, pending=len(set(Store(self._folder).current_rows()) - sent))
+        if self._sender:
+            self._sender.count_pending()
+        else:
+            self._state = replace(self._state, pending=len(Store(self._folder).current_rows()))
 
     def _answered(self) -> None:
         if time.monotonic() - self._last_report >= ANSWER_SECONDS:
@@ -97,8 +96,9 @@ class MirrorProcess:
 
     def _report(self, **changes: Any) -> None:
         with self._lock:
-            notes = self._sender.notes if self._sender else ()
-            self._state = replace(self._state, notes=tuple(notes), **changes)
+            if sender := self._sender:
+                changes |= {"pushed": sender.pushed, "pending": sender.pending, "notes": tuple(sender.notes)}
+            self._state = replace(self._state, **changes)
             self._last_report = time.monotonic()
             print(json.dumps(asdict(self._state)), file=self._out, flush=True)
 

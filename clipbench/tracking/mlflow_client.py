@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.store.atomic_files import wait_for_lock
@@ -23,8 +23,9 @@ from clipbench.tracking.mlflow_connection import connection, may_pass, reason
 from clipbench.tracking.run_values import INPUT_TAGS, DataInput, MlflowRun, RunValues
 from clipbench.tracking.uri import database_file, is_server, redact
 
-CREATES = ("create_run", "create_experiment")
-PAUSES = (0.5, 2.0)  # seconds before a request is repeated
+PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds before a request is repeated
+S = TypeVar("S")
+T = TypeVar("T")
 OnAnswer = Callable[[], None]
 SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 REQUESTS = 8  # to a server at a time
@@ -97,11 +98,7 @@ class MlflowExperiment:
             else:
                 yield self._send(run)
                 self._known_data.add(run.data)
-        pool = ThreadPoolExecutor(REQUESTS)
-        try:
-            yield from pool.map(self._send, together)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from self._at_once(self._send, together)
 
     def add(self, run: MlflowRun, values: RunValues) -> None:
         """Add tags, params and metrics to a run, and end it if the values say so."""
@@ -138,12 +135,15 @@ class MlflowExperiment:
             listed += self._client.list_artifacts(run.id, folder.path)
         return {item.path: item.file_size for item in listed if not item.is_dir}
 
-    def upload(self, run: MlflowRun, folder: Path, path: str) -> None:
-        """Upload a file. Artifact storages raise exceptions of many libraries, all of which become UploadError."""
+    def upload(self, run: MlflowRun, folder: Path, paths: Sequence[str]) -> Iterator[None]:
+        """Upload files, and yield after each. Artifact storages raise exceptions of many libraries.
+
+        All of them become UploadError.
+        """
         try:
-            self._upload(run, folder, path)
+            yield from self._at_once(partial(self._upload, run, folder), paths)
         except Exception as error:
-            raise UploadError(reason(error)) from error
+            raise UploadError(reason(error, self._uri)) from error
 
     def download(self, run: MlflowRun, path: str, folder: Path) -> None:
         """Download a file to the same path below `folder`."""
@@ -155,6 +155,19 @@ class MlflowExperiment:
     @cached_property
     def _client(self) -> Any:
         return _Client(self._uri, self._on_answer)
+
+    @property
+    def may_have_unknown_runs(self) -> bool:
+        """Whether runs may have been created of which no answer told."""
+        return "create_run" in self._client.repeated
+
+    def _at_once(self, call: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
+        """Yield the result of a call for each item; a server gets several at a time."""
+        pool = ThreadPoolExecutor(REQUESTS if is_server(self._uri) else 1)
+        try:
+            yield from pool.map(call, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _send(self, values: RunValues) -> MlflowRun:
         # The tags come first: if this process is killed, they say what the incomplete run is.
@@ -210,25 +223,27 @@ def make_tables(uri: str) -> None:
 
 
 class _Client:
-    """MLflow's client, which says when it has an answer, and repeats a request that may be sent twice."""
+    """MLflow's client, which says when it has an answer, and repeats a request that a server has failed to answer."""
 
     def __init__(self, uri: str, on_answer: OnAnswer = nothing) -> None:
         from mlflow.tracking import MlflowClient
 
         self._client, self._on_answer = MlflowClient(tracking_uri=uri), on_answer
         self._pauses = PAUSES if is_server(uri) else ()
+        self.repeated: set[str] = set()  # the methods of which a request was repeated
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            for pause in () if name in CREATES else self._pauses:
+            for pause in self._pauses:
                 try:
                     answer = method(*arguments, **options)
                     break
                 except Exception as error:
                     if not may_pass(error):
                         raise
+                    self.repeated.add(name)
                     time.sleep(pause)
             else:
                 answer = method(*arguments, **options)

@@ -18,10 +18,11 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Give up a server that hangs after seconds; MLflow's defaults wait for many minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # A second request to create a run would leave two; what can be repeated is repeated here.
+    # Our client repeats requests, and knows which.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError", "Connection reset", "Connection aborted")
+REFUSED = ("Connection refused", "NewConnectionError", "NameResolutionError")
+CUT = ("Connection reset", "Connection aborted", "IncompleteRead", "Connection broken")
 TIMED_OUT = ("Read timed out", "ReadTimeout", "ConnectTimeout")
 FULL = ("database or disk is full", "No space left on device")
 HTTP_ERROR = re.compile(r"too many (\d+) error responses|failed with error code (\d+)")
@@ -67,6 +68,8 @@ def reason(error: Exception, uri: str = "") -> str:
         return "no response in time"
     if any(sign in text for sign in REFUSED):
         return "could not connect"
+    if any(sign in text for sign in CUT):
+        return "the connection was closed before an answer"
     if any(sign in text for sign in FULL):
         return "the disk is full"
     if found := HTTP_ERROR.search(text):
@@ -78,4 +81,4 @@ def reason(error: Exception, uri: str = "") -> str:
 def may_pass(error: Exception) -> bool:
     """Whether the same request may succeed later: the server was busy, or being restarted."""
     found = HTTP_ERROR.search(str(error))
-    return found is not None and (found[1] or found[2])[0] in "5"
+    return any(sign in str(error) for sign in CUT) or bool(found and (found[1] or found[2])[0] == "5")

@@ -79,6 +79,10 @@ class DatabaseExperiment(MlflowExperiment):
         location = artifacts.absolute().as_uri() if artifacts else row.artifact_location
         return cls(uri, engine, row.experiment_id, location.rstrip("/"), on_answer)
 
+    @property
+    def may_have_unknown_runs(self) -> bool:
+        return False
+
     def tag(self, tags: Mapping[str, str]) -> None:
         with self._engine.begin() as connection:
             _set(connection, "experiment_tags", "experiment_id", self._number, tags)

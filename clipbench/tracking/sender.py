@@ -37,8 +37,6 @@ FILE = re.compile(rf"(records|epochs|steps)/{STEM.pattern}\.parquet|weights/{STE
 BATCH = 32  # trials read and sent at a time
 PUSH_LOCK = ".push.lock"  # contains the name of the last sender
 
-OnProgress = Callable[[int, int], None]  # trials sent, of how many
-
 
 class Sender:
     """Sends the trials and files of one command to MLflow. Whatever fails can be called again: nothing comes twice."""
@@ -61,7 +59,10 @@ class Sender:
         self._monitor: Any = None
         self._data: set[DataInput] = set()  # of the trials sent
         self._known: dict[str, MlflowRun] | None = None  # the run of each trial in MLflow
-        self.sent: set[str] = set()  # the trials in MLflow, of any sender
+        self.pushed = self.pending = 0  # trials that MLflow lacked and has now, and that it still lacks
+        self._tagged: dict[str, str] = {}  # the tags of the experiment
+        self._asked: set[str] = set()  # trials that MLflow lacked when they were asked for
+        self._sent: set[str] = set()  # the trials in MLflow, of any sender
         from clipbench.tracking.mlflow_database import open_experiment
 
         with self._connection():
@@ -87,21 +88,27 @@ class Sender:
             check_no_links([*files, artifacts_root], own.parent)
         note = prepare(path, make_tables, may_rename=is_own)
         if note:
-            self._notes.append(f"{note} `clipbench push NAME` sends an experiment to it.")
+            self._notes.append(f"{note} `clipbench push NAME` sends other experiments again.")
         return is_own
 
-    def send(self, ids: Collection[str] | None = None, on_progress: OnProgress | None = None) -> int:
+    def count_pending(self) -> None:
+        """Count the trials of the store as it is now that MLflow lacks."""
+        self.pending = len(set(self._store.current_rows()) - self._sent)
+
+    def send(self, ids: Collection[str] | None = None, on_trial: Callable[[], None] = nothing) -> int:
         """Send the trials that MLflow lacks, each as a run, and return their number."""
         with self._connection(), wait_for_lock(self._store.folder / PUSH_LOCK):
             known = self._current_runs(ids)
             self._known = None  # queried again if this fails: MLflow may then have an incomplete run
             missing = self._missing(known, ids)
-            self.sent = set(known).difference(missing)
+            self._asked.update(missing)
+            self._sent = set(known).difference(missing)
+            self.pushed, self.pending = len(self._asked & self._sent), len(missing)
             for start in range(0, len(missing), BATCH):
-                for count, trial in enumerate(self._send_batch(missing[start : start + BATCH], known), start + 1):
-                    self.sent.add(trial)
-                    if on_progress:
-                        on_progress(count, len(missing))
+                for trial in self._send_batch(missing[start : start + BATCH], known):
+                    self._sent.add(trial)
+                    self.pushed, self.pending = self.pushed + 1, self.pending - 1
+                    on_trial()
             self._known = known
             return len(missing)
 
@@ -114,6 +121,8 @@ class Sender:
         """Send the files that MLflow lacks, and end the parent run. Return their number, and what failed."""
         with self._connection():
             files, problem = self._send_files(on_file)
+            if self._experiment.may_have_unknown_runs:
+                self._delete_unknown_runs()
             if self._parent:
                 self._end(self._parent, status)
             return files, problem
@@ -131,8 +140,10 @@ class Sender:
 
     def _tag_experiment(self) -> None:
         """Describe the experiment, unless it is the caller's own."""
-        if not self._invocation.within:
-            self._experiment.tag(report_to_run.experiment_tags(self._store.folder))
+        tags = report_to_run.experiment_tags(self._store.folder)
+        if not self._invocation.within and tags != self._tagged:
+            self._experiment.tag(tags)
+            self._tagged = tags
 
     def _current_runs(self, ids: Collection[str] | None) -> dict[str, MlflowRun]:
         """Return the run of each trial in MLflow, queried only if there is something to send or another sender."""
@@ -175,6 +186,13 @@ class Sender:
             elif self._is_mine(run):
                 self._experiment.delete(run)
         return known
+
+    def _delete_unknown_runs(self) -> None:
+        """Delete the runs that were created although no answer came: the request was repeated."""
+        self._query_runs()
+        for run in self._experiment.runs(INVOCATION):
+            if run.tags[INVOCATION] == self._id and self._parent and run.id != self._parent.id:
+                self._experiment.delete(run)
 
     def _supersede(self, old: MlflowRun | None, new: MlflowRun) -> None:
         if old and self._is_mine(old):
@@ -227,8 +245,7 @@ class Sender:
                 return 0, None
             # Each parent run has the YAML and the report, even if another one has them too.
             wanted = sorted({*missing, *(path for path in paths if not FILE.fullmatch(path))})
-            for path in wanted:
-                self._experiment.upload(self._parent_run(), self._store.folder, path)
+            for _ in self._experiment.upload(self._parent_run(), self._store.folder, wanted):
                 on_file()
         except UploadError as error:
             return 0, (

@@ -32,7 +32,7 @@ def prepare(path: Path, make_tables: Callable[[str], object], *, may_rename: boo
         if problem := _problem(path) if path.exists() else "":
             if not may_rename:
                 raise ClipbenchError(f"{path}: {problem}. Rename it, or choose another with `--tracking-uri`.")
-            note = f"{path}: {problem}. It was renamed to {_set_aside(path).name}, and a new one is filled."
+            note = f"{path}: {problem}. It was renamed to {_set_aside(path).name}, and a new one is made."
         if not path.exists():
             _set_aside(path)  # the journal of a database that was deleted would be written into the new one
             _make(path, make_tables)

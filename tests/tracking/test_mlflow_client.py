@@ -297,8 +297,10 @@ def test_half_a_run_is_deleted_and_sent_again_but_not_that_of_somebody_else(stor
 def test_only_the_trials_asked_for_are_sent(store, name, results):
     first, _ = fill(store, [0, 1])
     heard = []
-    pushed = send(store, name, default_uri(results), results, ids={first}, on_progress=lambda *now: heard.append(now))
-    assert pushed.trials == 1 and heard == [(1, 1)]
+    pushed = send(
+        store, name, default_uri(results), results, ids={first}, on_trial=lambda sender: heard.append(sender.pushed)
+    )
+    assert pushed.trials == 1 and heard == [1]
 
 
 def test_an_experiment_that_was_deleted_comes_back(store, name, results):
@@ -370,7 +372,7 @@ def test_a_server_killed_midway_gets_the_rest_when_it_is_back(store, server, nam
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     ids = fill(store, range(12))
     with pytest.raises(ClipbenchError, match="could not connect"):
-        send(store, name, server.uri, results, on_progress=lambda done, _: server.kill() if done == 5 else None)
+        send(store, name, server.uri, results, on_trial=lambda sender: server.kill() if sender.pushed == 5 else None)
     server.start()
     # What was under way when it was killed may have arrived.
     assert 7 - REQUESTS < send(store, name, server.uri, results).trials <= 7
