@@ -39,7 +39,9 @@ def name_of(experiment: str | Path) -> str:
     if path.is_file():
         return config.name_of(path)
     if problem := name_problem(path.name):
-        raise InputError.at(Place(str(experiment)), f"{problem}.", f"Try {near_name(path.name)}." * bool(path.name))
+        raise InputError.at(
+            Place(str(experiment)), f"{problem}.", f"Try {near_name(path.name)}." * bool(path.stem.strip("."))
+        )
     return path.name
 
 

@@ -10,7 +10,7 @@ from clipbench.commands.find_and_plan import find_experiment, name_of
 from clipbench.commands.progress import Progress
 from clipbench.commands.session import Settings, git_commit
 from clipbench.errors import ClipbenchError
-from clipbench.store.folder_check import check_folder
+from clipbench.store.folder_check import check_links
 from clipbench.tracking import download
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mirror import Mirror
@@ -26,7 +26,7 @@ def push(experiment: str | Path, settings: Settings, progress: Progress) -> tupl
     if not folder.is_dir():
         find_experiment(experiment, settings.results)
         raise ClipbenchError(f"{folder}: nothing has been trained yet. Run `clipbench run {experiment}` first.")
-    check_folder(folder)
+    check_links(folder)
     yaml = folder / "experiment.yaml"
     options = config.flattened(yaml.read_text("utf-8")) if yaml.is_file() else {}
     invocation = Invocation(settings.command, git_commit=git_commit(), version=__version__, options=options)

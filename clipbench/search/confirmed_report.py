@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def _planned(path: Path, settings: Settings, *, grid: bool) -> tuple[Subject, Sw
     command = SWEEP if final else RUN
     subject = subject_of(final or plan, command)
     if store.folder.is_dir():
-        subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, command)
+        with suppress(ClipbenchError):  # `export` reads folders that cannot be written
+            subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, command)
     return subject, swept if final else None
 
 

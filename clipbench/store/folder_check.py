@@ -13,13 +13,17 @@ from clipbench.store.atomic_files import writing
 
 def check_folder(folder: Path) -> None:
     """Raise an error if `results/<experiment>` cannot be written, or has links that lead out of the results folder."""
-    entries = list(folder.iterdir()) if folder.is_dir() else []
-    check_no_links([folder, *entries], folder.parent)
+    check_links(folder)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    for path in (nearest, *(entry for entry in entries if entry.is_dir())):
+    for path in (nearest, *(entry for entry in nearest.iterdir() if nearest == folder and entry.is_dir())):
         with writing(path):
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "it is read-only, or belongs to somebody else")
+
+
+def check_links(folder: Path) -> None:
+    """Raise InputError if `results/<experiment>`, or what is in it, is a link that leads out of the results folder."""
+    check_no_links([folder, *(folder.iterdir() if folder.is_dir() else ())], folder.parent)
 
 
 def check_no_links(paths: Iterable[Path], folder: Path) -> None:

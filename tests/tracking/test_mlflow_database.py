@@ -20,7 +20,7 @@ from clipbench.tracking.uri import default_uri
 from tests.fake_records import chunk, trial
 from tests.postgresql import IS_INSTALLED, postgresql
 from tests.sending import push
-from tests.tracking.test_mlflow_client import Sent, server  # noqa: F401 - a fixture
+from tests.tracking.test_mlflow_client import Sent
 from tests.tracking.test_report_to_run import setting
 
 INVOCATION = Invocation("clipbench run x.yaml", "c0ffee", "abc123", "0.1", "cpu")
@@ -89,7 +89,7 @@ def described(sent, run):
     }
 
 
-def test_the_database_the_client_and_a_server_get_the_same(store, tmp_path, with_database, server):  # noqa: F811
+def test_the_database_the_client_and_a_server_get_the_same(store, tmp_path, with_database, server):
     names, uris = ("database", "client"), {}
     for name in names:
         results = with_database(tmp_path / name)
