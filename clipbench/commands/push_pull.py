@@ -30,7 +30,7 @@ def push(experiment: str | Path, settings: Settings, progress: Progress) -> tupl
     yaml = folder / "experiment.yaml"
     options = config.flattened(yaml.read_text("utf-8")) if yaml.is_file() else {}
     invocation = Invocation(settings.command, git_commit=git_commit(), version=__version__, options=options)
-    mirror = Mirror(folder, folder.name, settings.uri, settings.artifacts, invocation)
+    mirror = Mirror(folder, folder.name, settings.uri, settings.artifacts, invocation, beside_training=False)
     title = f"Sending {{}} to MLflow at {mirror.uri} (stops after {PATIENCE:.0f} s without an answer)"
     state = mlflow_wait.finish(mirror, progress, title, PATIENCE, expected=None)
     for note in state.notes:

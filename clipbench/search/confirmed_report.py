@@ -24,7 +24,7 @@ from clipbench.search.settings import search_settings
 from clipbench.search.storage import JOURNAL
 from clipbench.store import sweep_file
 from clipbench.store.folder import Store
-from clipbench.store.folder_check import check_folder
+from clipbench.store.folder_check import check_folder, check_links
 from clipbench.store.sweep_file import SweepDocument
 
 RUN, SWEEP = "run", "sweep"
@@ -127,6 +127,7 @@ def _planned(path: Path, settings: Settings, *, grid: bool) -> tuple[Subject, Sw
     command = SWEEP if final else RUN
     subject = subject_of(final or plan, command)
     if store.folder.is_dir():
+        check_links(store.folder)
         with suppress(ClipbenchError):  # `export` reads folders that cannot be written
             subject_cache.keep_of_plan(store, plan, subject, settings.sets, settings.seeds, command)
     return subject, swept if final else None

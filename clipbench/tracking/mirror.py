@@ -25,7 +25,16 @@ ENVIRONMENT = {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM
 class Mirror:
     """The handle of the process. Its methods never raise, and only `finish` waits."""
 
-    def __init__(self, folder: Path, name: str, uri: str, artifacts_root: Path, invocation: Invocation) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        uri: str,
+        artifacts_root: Path,
+        invocation: Invocation,
+        *,
+        beside_training: bool = True,
+    ) -> None:
         self.state = MirrorState()
         self.uri = redact(uri)
         self._remedy = f"Nothing is lost: `clipbench push {name}` sends the rest."
@@ -35,8 +44,9 @@ class Mirror:
             "folder": str(folder.resolve()),
             "name": name,
             "uri": uri,
-            "artifacts_root": str(artifacts_root.resolve()),
+            "artifacts_root": str(artifacts_root.absolute()),
             "invocation": asdict(invocation),
+            "beside_training": beside_training,
         }
         self._process = self._start(task)
 
