@@ -53,7 +53,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._seen: dict[str, tuple[tuple[int, int], list[StoredRow]]] = {}
-        self._problems: dict[str, str] = {}  # by the name of the files: why they are left out
+        self.unusable: dict[str, str] = {}  # of the files that were read: why they are left out, by their name
         self._set_aside: list[str] = []
 
     def save(self, records: Records, stem: str) -> None:
@@ -191,8 +191,8 @@ class Store:
         """Set aside what is damaged, and remove what a killed process left: temporary files, series without records."""
         for stem in self._stems("records"):
             self._rows(stem)
-        for stem in list(self._problems):
-            self._rename(stem, self._problems.pop(stem))
+        for stem in list(self.unusable):
+            self._rename(stem, self.unusable.pop(stem))
         self._renew_columns()
         known = set(self._stems("records"))
         for name in (*SERIES, "weights"):
@@ -214,15 +214,10 @@ class Store:
         self._set_aside.append(text)
 
     @property
-    def unusable(self) -> Mapping[str, str]:
-        """Why files cannot be used, by their name, of those that were read."""
-        return self._problems
-
-    @property
     def notes(self) -> list[str]:
         """What was set aside, and what is left out until a run sets it aside."""
         remedy = "Its trials are left out; `clipbench run` sets the file aside and trains them again."
-        return [*self._set_aside, *(f"{problem}. {remedy}" for problem in self._problems.values())]
+        return [*self._set_aside, *(f"{problem}. {remedy}" for problem in self.unusable.values())]
 
     def _rename(self, stem: str, problem: str) -> None:
         """Rename all files of a name, so that its trials are trained again."""
@@ -246,7 +241,7 @@ class Store:
             try:
                 rows = read_rows(partial(self._path, stem=stem), stem)
             except UnusableFile as problem:
-                self._problems[stem] = str(problem)
+                self.unusable[stem] = str(problem)
             self._seen[stem] = signature, rows
         return self._seen[stem][1]
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from clipbench.core.experiment_name import SQLITE_FILES
 from clipbench.errors import ClipbenchError
-from clipbench.store.atomic_files import wait_for_lock, writing
-from clipbench.store.folder import DAMAGED
+from clipbench.store.atomic_files import DAMAGED, wait_for_lock, writing
 
 FIRST_BYTES = b"SQLite format 3\0"
 CHECK_SECONDS = 10.0  # longest time to look for damaged pages: 1 GB takes a few seconds

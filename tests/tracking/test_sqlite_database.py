@@ -3,8 +3,7 @@
 import os
 import shutil
 import sqlite3
-import subprocess
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 
@@ -12,6 +11,7 @@ from clipbench.errors import ClipbenchError
 from clipbench.tracking.sqlite_database import prepare
 from clipbench.tracking.uri import default_uri
 from tests.cli_helpers import invoke, shell, train, write
+from tests.small_disk import small_disk
 from tests.tracking.test_mlflow_client import Sent
 
 
@@ -99,29 +99,18 @@ def test_push_names_a_damaged_database_and_fills_a_new_one(tmp_path, path):
     assert len(Sent(default_uri(results), "small").children) == 4
 
 
-@contextmanager
-def small_disk(folder):
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("no file system may be mounted")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 @pytest.mark.slow
 def test_a_full_disk_stops_no_training_and_push_sends_all_when_there_is_space(tmp_path):
     path = write(tmp_path, seeds=1)
-    with small_disk(tmp_path / "results") as results:
+    with small_disk(tmp_path / "results", 1024) as resize:
+        results = tmp_path / "results"
         said = shell("run", path, "--results", results)
         assert said.returncode == 0 and "Written:" in said.stdout
         assert said.stderr.count("the disk is full. Nothing is lost: `clipbench push small`") == 1
         again = shell("push", "small", "--results", results)
         assert again.returncode == 1 and "the disk is full" in again.stderr and "Traceback" not in again.stderr
         assert not [each for each in results.rglob("*") if "mlflow.db" in each.name and each.suffix != ".lock"]
-        subprocess.run(["mount", "-o", "remount,size=20m", results], check=True)
+        resize(20_000)
         said = shell("push", "small", "--results", results)
         assert said.returncode == 0 and said.stdout.startswith("small: 4 trials"), said.stderr
         assert len(Sent(default_uri(results), "small").children) == 4
@@ -131,8 +120,8 @@ def test_a_full_disk_stops_no_training_and_push_sends_all_when_there_is_space(tm
 def test_a_disk_that_fills_up_later_leaves_a_whole_database(tmp_path, with_database):
     path, results = write(tmp_path, seeds=3), tmp_path / "results"
     train(path, results)
-    with small_disk(tmp_path / "disk") as disk:
-        subprocess.run(["mount", "-o", "remount,size=3m", disk], check=True)
+    disk = tmp_path / "disk"
+    with small_disk(disk, 3 * 1024):
         uri = default_uri(with_database(disk))
         with (disk / "filler").open("wb") as filler:
             filler.write(b"0" * (3 * 2**20 - (disk / "mlflow.db").stat().st_size - 100_000))
