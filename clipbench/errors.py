@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-LONG = 160  # characters of a message
+# Characters of a message, of a way out (which may list names), of a key and of what a user's own function says.
+TEXT, REMEDY, KEY, LONG = 400, 2000, 160, 160
+MOST_PROBLEMS = 100  # that are written out
 # What a terminal would obey: control characters but tab and newline, and those that turn the direction of text.
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
@@ -30,6 +32,12 @@ def without_control(text: str) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return a text without its middle if it is longer than that many characters."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[3 - half :]}"
+
+
 @dataclass(frozen=True, order=True)
 class Place:
     """A position in a file that a user wrote, and the YAML key that it belongs to."""
@@ -40,21 +48,21 @@ class Place:
     key: str = ""  # as a user would write it: `clip[1].threshold`
 
     def __str__(self) -> str:
-        position = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{position}: {self.key}" if self.key else position
+        position = f"{self.file}:{self.line}:{self.column}" if self.line else shortened(self.file, TEXT)
+        return f"{position}: {shortened(self.key, KEY)}" if self.key else position
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake. `text` says what is wrong and what was got; `remedy` is the way out."""
+    """One mistake. `text` says what is wrong and what was got; `remedy` is the way out. Its message is never long."""
 
     place: Place
     text: str
     remedy: str = ""
 
     def __str__(self) -> str:
-        sentence = f"{self.place}: {self.text}"
-        return f"{sentence} {self.remedy}" if self.remedy else sentence
+        sentence = f"{self.place}: {shortened(self.text, TEXT)}"
+        return f"{sentence} {shortened(self.remedy, REMEDY)}" if self.remedy else sentence
 
 
 class ClipbenchError(Exception):
@@ -70,7 +78,9 @@ class InputError(ClipbenchError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(set(problems))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        more = len(self.problems) - MOST_PROBLEMS
+        lines = [str(problem) for problem in self.problems[:MOST_PROBLEMS]]
+        super().__init__("\n".join([*lines, *([f"... and {more:,} more problems."] if more > 0 else [])]))
 
     @classmethod
     def at(cls, place: Place, text: str, remedy: str = "") -> InputError:
@@ -96,7 +106,7 @@ class Unsupported(ClipbenchError):
 def first_sentence(error: BaseException) -> str:
     """Return the first line of a message; of a long one the first sentence."""
     line = (str(error).strip().splitlines() or ["no message"])[0]
-    return line if len(line) <= LONG else line.partition(". ")[0]
+    return line if len(line) <= LONG else shortened(line.partition(". ")[0], LONG)
 
 
 def described(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from clipbench.config.values import InvalidValue, is_plain, show, takes_integers, validate
+from clipbench.config.values import InvalidValue, as_yaml, is_plain, show, takes_integers, validate
 from clipbench.config.yaml_nodes import Node
 from clipbench.errors import Findings, InputError, did_you_mean, gather
 from clipbench.plugins.registry import REQUIRED
@@ -94,7 +94,7 @@ class OptionSpec:
         """Return the value as the option's type, lists as tuples; raise InvalidValue if it does not take it."""
         if self.reader:
             return frozen(self.reader(value))
-        if self.takes_default and is_plain(self.default) and show(value) == show(self.default):
+        if self.takes_default and is_plain(self.default) and as_yaml(value) == as_yaml(self.default):
             return self.default
         return frozen(validate(value, self.annotation, infinite=self.infinite))
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from clipbench.errors import CONTROL, did_you_mean
+from clipbench.errors import CONTROL, did_you_mean, shortened
 from clipbench.plugins.registry import Option
 
 
@@ -82,16 +82,19 @@ def takes_integers(annotation: Any) -> bool:
 
 
 def show(value: Any) -> str:
-    """Return a value as YAML, shortened to 60 characters."""
+    """Return a value as YAML for a message, shortened to 60 characters."""
+    return shortened(as_yaml(value), 60)
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value as YAML in one line."""
     if isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
-    elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(show(item) for item in value) + "]"
-    elif isinstance(value, str):
-        text = repr(value)
-    else:
-        text = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
-    return text if len(text) <= 60 else text[:57] + "..."
+        return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(as_yaml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return repr(value)
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def describe_type(annotation: Any) -> str:

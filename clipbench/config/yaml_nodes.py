@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from clipbench.config.values import InvalidValue, printable
+from clipbench.config.values import InvalidValue, printable, show
 from clipbench.errors import Findings, InputError, Place
 
 T = TypeVar("T")
@@ -78,6 +78,8 @@ def _short(text: str) -> str:
 
 # An experiment is one page that a person reads; what is far beyond one is a mistake or an attack.
 MOST_VALUES = 50_000  # every alias counted as often as it is used
+MOST_CHARACTERS = 1_000_000  # of all values, counted so too
+LONGEST_KEY = 200  # every value below has it in its own key
 DEEPEST = 40
 
 
@@ -231,7 +233,7 @@ class _Reader:
         self.file = file
         self.findings = findings
         self.lines = lines
-        self.count = 0
+        self.count = self.characters = 0
 
     def place(self, node: yaml.Node, key: str) -> Place:
         if not self.lines:
@@ -241,9 +243,11 @@ class _Reader:
     def node(self, source: yaml.Node, key: str, key_place: Place | None, above: tuple[int, ...]) -> Node:
         place = self.place(source, key)
         self.count += 1
-        if self.count > MOST_VALUES:
+        self.characters += len(source.value) if isinstance(source, yaml.ScalarNode) else 0
+        if self.count > MOST_VALUES or self.characters > MOST_CHARACTERS:
+            what = f"{MOST_VALUES:,} values" if self.count > MOST_VALUES else f"{MOST_CHARACTERS:,} characters"
             remedy = "Make the experiment smaller."
-            raise InputError.at(place, f"more than {MOST_VALUES:,} values, counting each use of an alias.", remedy)
+            raise InputError.at(place, f"more than {what}, counting each use of an alias.", remedy)
         try:
             value = self._value(source, key, above)
         except InvalidValue as invalid:
@@ -293,4 +297,6 @@ def _name(node: yaml.Node) -> str:
     if node.tag != TAG + "str":
         shown = node.value or "nothing"
         raise InvalidValue(f"keys must be strings, got {shown}.", "Put it in quotes if it is a name.")
+    if len(node.value) > LONGEST_KEY:
+        raise InvalidValue(f"a key has at most {LONGEST_KEY} characters, got {show(node.value)}.", "Use a shorter name.")
     return printable(str(node.value))
