@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 # Characters of a message, of a way out (which may list names), of a key and of what a user's own function says.
-TEXT, REMEDY, KEY, LONG = 400, 2000, 160, 160
+TEXT, REMEDY, KEY, LONG = 300, 2000, 160, 160
 MOST_PROBLEMS = 100  # that are written out
 # What a terminal would obey: control characters but tab and newline, and those that turn the direction of text.
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
@@ -54,15 +54,19 @@ class Place:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake. `text` says what is wrong and what was got; `remedy` is the way out. Its message is never long."""
+    """One mistake. `text` says what is wrong and what was got; `remedy` is the way out. Neither is ever long."""
 
     place: Place
     text: str
     remedy: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", shortened(self.text, TEXT))
+        object.__setattr__(self, "remedy", shortened(self.remedy, REMEDY))
+
     def __str__(self) -> str:
-        sentence = f"{self.place}: {shortened(self.text, TEXT)}"
-        return f"{sentence} {shortened(self.remedy, REMEDY)}" if self.remedy else sentence
+        sentence = f"{self.place}: {self.text}"
+        return f"{sentence} {self.remedy}" if self.remedy else sentence
 
 
 class ClipbenchError(Exception):
@@ -146,6 +150,7 @@ class Findings:
         return any(re.match(rf"{section}\b", problem.place.key) for problem in self.problems)
 
     def note(self, text: str) -> None:
+        text = shortened(text, REMEDY)
         if text not in self.notes:
             self.notes.append(text)
 

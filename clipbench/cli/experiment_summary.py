@@ -11,15 +11,20 @@ from clipbench import stats
 from clipbench.config.experiment import Experiment
 from clipbench.config.values import show
 from clipbench.core.trial import Component, Training, Trial
-from clipbench.errors import InputError, Problem
+from clipbench.errors import InputError, Problem, shortened
 from clipbench.planning.contender import Contender, Hyperparameter
 from clipbench.planning.find_contenders import contenders_of
 
 MOST_TRAININGS = 4  # training settings that are written out
+LINE = 2000  # characters
 
 
 def summary_lines(experiment: Experiment) -> Iterator[str]:
-    """The experiment as lines of text."""
+    """The experiment as lines of text, those that list very many values without their middle."""
+    yield from (shortened(line, LINE) for line in _whole_lines(experiment))
+
+
+def _whole_lines(experiment: Experiment) -> Iterator[str]:
     counted = f"{count(len(experiment.arms), 'arm')} x {count(len(experiment.seeds), 'seed')}"
     settings = experiment.size // (len(experiment.arms) * len(experiment.seeds))
     others = f" x {count(settings, 'setting')}" if settings > 1 else ""

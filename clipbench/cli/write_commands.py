@@ -70,8 +70,10 @@ def _checked(path: Path, sets: tuple[str, ...], seeds: int | None, no_data: bool
 
     if no_import:
         from clipbench.cli.checked_file import described
+        from clipbench.plugins.user_modules import Imports, imports
 
-        return described(config.load_without_imports(path, sets, seeds))
+        with imports(Imports.LEFT_OUT):  # for what is said of its sweep too
+            return described(config.load_without_imports(path, sets, seeds))
     if config.check_early(path, sets, seeds):  # nothing of the user's is called
         from clipbench.cli.checked_file import checked
 

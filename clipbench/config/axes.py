@@ -159,6 +159,8 @@ def _ends(ends: Any, log: bool) -> tuple[float, float]:
         problem = "the first end of a range must be less than the second"
     elif log and ends[0] <= 0:
         problem = "the ends of a log range must be greater than 0"
+    elif math.isinf(ends[1] / ends[0] if log else float(ends[1]) - float(ends[0])):
+        problem = "the ends of a range are too far apart"
     if problem:
         raise InvalidValue(f"{problem}, got {show(ends)}.", "Write a range as {log: [0.01, 1.0]}.")
     return float(ends[0]), float(ends[1])

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clipbench.config import units
 from clipbench.config.arm_options import arm_options, validate_threshold, why_missing
-from clipbench.config.axes import OptionSpec, frozen
+from clipbench.config.axes import MOST_POINTS, OptionSpec, frozen
 from clipbench.config.group_options import GROUPS, groups_spec
 from clipbench.config.values import InvalidValue, effective_annotation, show, validate
 from clipbench.errors import did_you_mean
@@ -112,7 +112,7 @@ def _common(plugin: Plugin) -> dict[str, OptionSpec]:
             OptionSpec("limit", AtLeastOne | None, None),
             OptionSpec("impute", Literal["mean", "median"] | None, None, quiet=True),
             OptionSpec("resize", AtLeastOne | None, None, quiet=True),
-            OptionSpec("folds", Annotated[int, Field(ge=2)] | None, None, quiet=True),
+            OptionSpec("folds", Annotated[int, Field(ge=2, le=MOST_POINTS)] | None, None, quiet=True),
             OptionSpec("fold", NumberOf | None, None, quiet=True),
             OptionSpec("corrupt.missing", Fraction, 0.0, quiet=True),
             OptionSpec("corrupt.label_flip", Share, 0.0, quiet=True),

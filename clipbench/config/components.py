@@ -21,6 +21,7 @@ from clipbench.core.trial import Component
 from clipbench.errors import Findings, UnknownName, did_you_mean
 from clipbench.plugins.registry import Plugin, catalogue, find
 
+MOST_COMPONENTS = 10_000  # of a section, with all values of their options
 CONSTANT = Component.of("constant", warmup=0)  # of a schedule the same as none
 # Words for schedules of a threshold that are no plug-ins.
 SCHEDULES = {None: CONSTANT} | {name: Component(name, label=name) for name in FOLLOWING}
@@ -102,7 +103,12 @@ def read_choices(node: Node, kind: str, folder: str, findings: Findings, words: 
         name, options = findings.attempt(partial(_name_and_options, entry, kind)) or (None, {})
         names = name.items or [name] if name else []
         found += [findings.attempt(partial(_choice, each, entry, options, kind, folder, words)) for each in names]
-    return [choice for choice in found if choice]
+    choices = [choice for choice in found if choice]
+    if (size := sum(choice.size for choice in choices)) > MOST_COMPONENTS:
+        text = f"the options make {size:,} combinations, more than {MOST_COMPONENTS:,}."
+        findings.add(node.place, text, "Use fewer values or points.")
+        return []
+    return choices
 
 
 def read_component_axis(
@@ -194,9 +200,16 @@ def _refuse_absent_files(
     for name in plugin.files:
         for path in axes[name].values if name in axes else ():
             file = Path(folder, os.path.expanduser(str(path)))
-            if path and not file.exists():
+            if path and not _exists(file):
                 near = sorted(each.name for each in file.parent.glob("*"))[:20]
                 findings.add(given[name].place, f"there is no file {file}.", did_you_mean(file.name, near))
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _find(node: Node, kind: str, folder: str, words: Iterable[str]) -> Plugin:

@@ -112,11 +112,13 @@ def _seeds(node: Node, findings: Findings) -> Sequence[int]:
     if not isinstance(seeds, list) or not seeds or not all(_is_whole(seed) and seed >= 0 for seed in seeds):
         text = f"expected the number of seeds or a list of them, got {show(seeds)}."
         raise node.error(text, "Write seeds: 8, or seeds: [0, 1, 2].")
-    for position, (seed, item) in enumerate(zip(seeds, node.value, strict=True)):
+    seen = set[int]()
+    for seed, item in zip(seeds, node.value, strict=True):
         if seed >= SEEDS:
             findings.add(item.place, f"seeds must be less than 2**32, got {seed}.", "Choose a smaller seed.")
-        if seed in seeds[:position]:
+        if seed in seen:
             findings.add(item.place, f"duplicate seed {seed}.", "Keep one of them.")
+        seen.add(seed)
     return seeds
 
 

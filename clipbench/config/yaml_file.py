@@ -19,6 +19,8 @@ def read_text(path: Path) -> str:
     try:
         if path.is_dir():
             raise InputError.at(place, "is a folder, not an experiment.", _named("Its experiments", yaml_names(path)))
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device may have no end
+            raise InputError.at(place, "is not a regular file.", "Save the experiment in a file.")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:

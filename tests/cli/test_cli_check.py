@@ -248,6 +248,7 @@ EVIL_YAML = {
     "train": {"epochs": 1, "loss": "./evil.py:loss", "metrics": ["./evil.py:m"], "schedule": "./evil.py:falls"},
     "clip": ["none", {"name": "norm", "threshold": 1.0}, {"name": "./evil.py:rule", "threshold": [1, 2]}],
     "seeds": 2,
+    "sweep": {"trials": 3},
 }
 
 
