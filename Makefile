@@ -12,7 +12,7 @@ EXPERIMENT ?= experiments/quickstart.yaml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo papers test lint format types tests test-slow test-gpu audit bench pictures clean
+.PHONY: help demo papers test lint format types tests test-slow fuzz test-gpu audit bench pictures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ tests: $(VENV)/installed-dev ## run the tests without the slow ones
 
 test-slow: $(VENV)/installed-dev ## run the slow tests, which take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+fuzz: $(VENV)/installed-dev ## try 10,000 spoilt experiments and 2,000 command lines, others each time
+	$(BIN)/python -m pytest -q -m slow tests/fuzz
 
 test-gpu: $(VENV)/installed-dev ## run the tests of training on a GPU; requires CUDA
 	$(BIN)/python -m pytest -q -m gpu

@@ -166,7 +166,7 @@ def _whole(value: Any) -> Any:
     """Return the value with floats such as 10.0 as integers."""
     if isinstance(value, list):
         return [_whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
 
 
 def _parts(value: Any) -> Iterator[Any]:

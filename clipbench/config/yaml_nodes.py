@@ -298,5 +298,6 @@ def _name(node: yaml.Node) -> str:
         shown = node.value or "nothing"
         raise InvalidValue(f"keys must be strings, got {shown}.", "Put it in quotes if it is a name.")
     if len(node.value) > LONGEST_KEY:
-        raise InvalidValue(f"a key has at most {LONGEST_KEY} characters, got {show(node.value)}.", "Use a shorter name.")
+        text = f"a key has at most {LONGEST_KEY} characters, got {show(node.value)}."
+        raise InvalidValue(text, "Use a shorter name.")
     return printable(str(node.value))

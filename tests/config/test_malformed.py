@@ -1,5 +1,6 @@
 """Every malformed experiment gives exit code 2 and placed messages, held word by word; never a traceback."""
 
+import os
 import re
 from pathlib import Path
 
@@ -55,6 +56,11 @@ MALFORMED = {
     "cycle": changed("clip", "clip: &all\n  - none\n  - *all"),
     "alias_bomb": "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
     + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)),
+    # Text that is short in the file, and gigabytes where each use of it is written out.
+    "alias_of_long_text": f"a: &a '{'x' * 100_000}'\nb: [{', '.join(['*a'] * 40_000)}]\n",
+    "long_key": f"? {'x' * 100_000}\n: [{'1, ' * 40_000}]\n",
+    "long_name": changed("model", f"model: {'x' * 300_000}"),
+    "many_mistakes": changed("clip", f"clip: [{', '.join(f'nrom{number}' for number in range(5000))}]"),
     "deep_nesting": "clip: " + "[" * 100_000,
     "deep_mappings": "".join(f"{' ' * depth}a:\n" for depth in range(60)),
     "python_object": changed("name", "name: !!python/object/apply:os.system ['true']"),
@@ -122,6 +128,11 @@ MALFORMED = {
     "noise_while_nothing_is_clipped": clip("{name: norm, threshold: 1, scope: sample, noise: 1.0, warmup: 5}"),
     "delta_without_noise": clip("{name: norm, threshold: 1, scope: sample, delta: 0.001}"),
     "hidden_is_a_number": changed("model", "model: {name: mlp, hidden: 128}"),
+    "hidden_too_large": changed("model", "model: {name: mlp, hidden: [1e300]}"),
+    "combinations": changed(
+        "optimizer",
+        "optimizer: {name: sgd, lr: {log: [0.1, 1], points: 1000}, momentum: {linear: [0, 0.9], points: 11}}",
+    ),
     "hidden_of_text": changed("model", "model: {name: mlp, hidden: [a lot]}"),
     "activation_unknown": changed("model", "model: {name: mlp, activation: rleu}"),
     "norway": changed("optimizer", "optimizer: {name: sgd, lr: 0.1, nesterov: yes}"),
@@ -170,6 +181,7 @@ MALFORMED = {
     "split_too_large": changed("data", "data: {name: digits, split: {val: 0.6, test: 0.6}}"),
     "split_of_everything": changed("data", "data: {name: digits, split: {val: 1.5}}"),
     "split_unknown": changed("data", "data: {name: digits, split: {valid: 0.2}}"),
+    "folds_many": changed("data", "data: {name: digits, folds: 1000000000}"),
     "limit_zero": changed("data", "data: {name: digits, limit: 0}"),
     # the user's own
     "no_such_module": changed("model", "model: nowhere.at.all:net"),
@@ -181,6 +193,7 @@ MALFORMED = {
     "range_log_zero": clip("{name: norm, threshold: {log: [0, 1]}}"),
     "range_negative": clip("{name: norm, threshold: {linear: [-1, 1]}}"),
     "range_infinite": clip("{name: norm, threshold: {linear: [0, .inf]}}"),
+    "range_too_wide": clip("{name: norm, threshold: [{log: [1e-300, 1e300]}, {linear: [-1e308, 1e308]}]}"),
     "range_no_points": clip("{name: norm, threshold: {log: [0.1, 1], points: 0}}"),
     "range_many_points": clip("{name: norm, threshold: {log: [0.1, 1], points: 1000000000}}"),
     "range_unknown_key": clip("{name: norm, threshold: {log: [0.1, 1], point: 3}}"),
@@ -256,7 +269,7 @@ MALFORMED = {
     "train: {epochs: -1}\nclip: [nrom, {name: norm, threshold: .nan}]\nseeds: {}\nreprot: {}\n",
 }
 # What is wrong there is the file as a whole.
-WITHOUT_LINE = {"seeds_too_many"}
+WITHOUT_LINE = {"seeds_too_many", "many_mistakes"}
 
 
 def refused(path: Path, *sets: str) -> str:
@@ -271,6 +284,7 @@ def test_malformed_file_is_refused_with_the_place_of_every_mistake(name, tmp_pat
     path = Path("experiment.yaml")
     path.write_text(MALFORMED[name])
     text = refused(path)
+    assert max(map(len, text.splitlines())) < 3000
     if name not in WITHOUT_LINE:
         assert all(re.match(r"experiment\.yaml:\d+:\d+: ", line) for line in text.splitlines()), text
     check_golden(f"errors/{name}.txt", text.replace(str(tmp_path), "/folder"))
@@ -302,9 +316,23 @@ def test_folder_names_its_experiments(tmp_path):
     assert refused(tmp_path).endswith("is a folder, not an experiment. Its experiments: a.yaml.")
 
 
+@pytest.mark.parametrize("name", ["a pipe", "an endless device", "a link to itself"])
+def test_what_is_no_regular_file_is_refused_at_once(name, tmp_path):
+    path = tmp_path / "odd.yaml"
+    if name == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("odd.yaml" if name == "a link to itself" else "/dev/zero")
+    said = "cannot be read: Too many levels of symbolic links." if "link" in name else "is not a regular file."
+    assert said in refused(path)
+
+
 def test_name_that_no_file_can_have_is_refused(tmp_path):
     assert "cannot be read" in refused(tmp_path / ("x" * 5000))
     assert "cannot be read" in refused(Path("a\0b.yaml"))
+    path = tmp_path / "good.yaml"
+    path.write_text(changed("data", f"data: {{name: csv, path: {'x' * 300_000}, target: y}}"))
+    assert "there is no file" in refused(path)
 
 
 @pytest.mark.parametrize(

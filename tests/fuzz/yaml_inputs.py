@@ -23,7 +23,13 @@ NUMBERS = [
     0, 1, -1, 2, 3, 7, 1000, 2**31, 2**32, 2**63 - 1, 2**63, -(2**63), 10**30, 0.5, 0.1, -0.0, 1e-300, 1e300, -1e308,
     5e-324, math.inf, -math.inf, math.nan, True, False, None,
 ]  # fmt: skip
-RANGES = [{"log": [1e-3, 1]}, {"linear": [0, 1], "points": 3}, {"log": [1e-300, 1e300]}, {"log": [0, 1]}, {"linear": []}]
+RANGES = [
+    {"log": [1e-3, 1]},
+    {"linear": [0, 1], "points": 3},
+    {"log": [1e-300, 1e300]},
+    {"log": [0, 1]},
+    {"linear": []},
+]
 # Pieces of YAML that are put anywhere into the text.
 PIECES = [
     "\t", "\n", "\n  ", "- ", ": ", "? ", "*a", "&a ", "!!int ", "!!python/object:os.system ", "<<: ", "{", "}", "[", "]",
@@ -54,7 +60,9 @@ def _written():
 
 def _from_schema(random):
     properties = _schema()["properties"]
-    optional = [name for name in ("name", "data", "train", "seeds", "report", "sweep", "claims") if random.random() < 0.5]
+    optional = [
+        name for name in ("name", "data", "train", "seeds", "report", "sweep", "claims") if random.random() < 0.5
+    ]
     return {name: _value(properties[name], random, 0) for name in ("model", "optimizer", "clip", *optional)}
 
 
@@ -94,7 +102,9 @@ def _mapping(schema, random, depth):
     if isinstance(others, dict):
         found[random.choice(WORDS)] = _value(others, random, depth + 1)
     for value in schema.get("patternProperties", {}).values():
-        path = random.choice(["optimizer.lr", "optimizer.momentum", "clip.threshold", "clip[0].p", "clip.window", "train.l2"])
+        path = random.choice(
+            ["optimizer.lr", "optimizer.momentum", "clip.threshold", "clip[0].p", "clip.window", "train.l2"]
+        )
         found[path] = _value(value, random, depth + 1)
     return found
 
@@ -149,7 +159,9 @@ def _option_names():
 def _misspelt(word, random):
     word = str(word)
     place = random.randrange(len(word) + 1)
-    return random.choice((word[:place] + word[place + 1 :], word[:place] + "z" + word[place:], word.upper(), word + " "))
+    return random.choice(
+        (word[:place] + word[place + 1 :], word[:place] + "z" + word[place:], word.upper(), word + " ")
+    )
 
 
 def _as_text(document, random):
