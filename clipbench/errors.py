@@ -32,6 +32,11 @@ def without_control(text: str) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def json_without_control(text: str) -> str:
+    """Return a JSON text with control characters as JSON writes them, `\\u001b`; it holds the same values."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def shortened(text: str, longest: int) -> str:
     """Return a text without its middle if it is longer than that many characters."""
     half = longest // 2

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from clipbench import __version__
-from clipbench.errors import ClipbenchError, without_control
+from clipbench.errors import ClipbenchError, json_without_control, without_control
 
 # The panels of `--help`, in their order. The main commands come first.
 MAIN = "Main commands"
@@ -73,11 +73,14 @@ app = typer.Typer(
 )
 
 
-def say(lines: Iterable[str]) -> None:
-    """Print lines to stdout; if it is closed, as by `head`, drop them and go on."""
+def say(lines: Iterable[str], *, is_drawn: bool = False) -> None:
+    """Print lines to stdout; if it is closed, as by `head`, drop them and go on.
+
+    Lines that are drawn have the control characters of their colours; others have none.
+    """
     try:
         for line in lines:
-            print(line)
+            print(line if is_drawn else without_control(line))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,7 +96,7 @@ def complain_of(error: Exception) -> None:
 
 
 def say_json(document: Any) -> None:
-    say([json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False)])
+    say([json_without_control(json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False))])
 
 
 def _strict(value: Any) -> Any:

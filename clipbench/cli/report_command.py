@@ -69,7 +69,8 @@ def print_report(finished: Finished) -> None:
         terminal.render(finished.report, console)
     search = "search.csv, " if finished.swept else ""
     files = f"report.md, report.html, report.json, table.csv, table.tex, {search}figures/"
-    say([shown.get(), f"Written: {finished.folder}/ {files}; records/, epochs/, steps/ for pandas."])
+    say([shown.get()], is_drawn=True)
+    say([f"Written: {finished.folder}/ {files}; records/, epochs/, steps/ for pandas."])
     if finished.report.settings:
         say([f"Use it: clipbench export {shlex.quote(str(finished.folder))}"])
 
@@ -102,4 +103,5 @@ def _print_combined(combined: Combined) -> None:
     console = Console()
     with console.capture() as shown:
         terminal.render_combined(combined, console)
-    say([shown.get(), "For the full report of one: clipbench report NAME"])
+    say([shown.get()], is_drawn=True)
+    say(["For the full report of one: clipbench report NAME"])

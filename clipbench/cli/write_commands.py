@@ -27,7 +27,7 @@ def init(
     from clipbench.config.template import write_template
 
     write_template(path, script=script, force=force)
-    print(f"Wrote {path}. Next: clipbench check {path}")
+    say([f"Wrote {path}. Next: clipbench check {path}"])
 
 
 @app.command(rich_help_panel=WRITING)

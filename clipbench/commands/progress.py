@@ -120,9 +120,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a remark."""
-        self.console.print(
-            f"note: {without_control(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True
-        )
+        self.console.print(without_control(f"note: {text}"), style="yellow", soft_wrap=True)
 
     def phase(self, title: str) -> None:
         """Work begins of which nobody knows how long it takes."""
@@ -196,7 +194,7 @@ class ProgressLines(Progress):
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(without_control(text), soft_wrap=True)
 
 
 class ProgressBar(Progress):
@@ -231,13 +229,13 @@ class ProgressBar(Progress):
         self._update()
 
     def _update(self) -> None:
-        words, work = ", ".join(self.work.words()), self.work
+        words, work = without_control(", ".join(self.work.words())), self.work
         self._bar.update(self._task, description=work.title, completed=work.fraction, words=words)
 
 
 def make_progress(*, quiet: bool) -> Progress:
     """The display that suits standard error."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)  # names of a user's are no commands
     if quiet:
         return Progress(console)
     return ProgressBar(console) if console.is_terminal else ProgressLines(console)
@@ -267,7 +265,7 @@ def _table(standings: Sequence[StudyProgress]) -> Table:
     for each in standings:
         score = "" if each.score is None else f"{each.score:.4g}"
         counts = (f"{each.tried}/{each.total}", str(each.pruned), str(each.diverged))
-        table.add_row(each.label, each.best or "-", score, *counts)
+        table.add_row(without_control(each.label), without_control(each.best or "-"), score, *counts)
     return table
 
 

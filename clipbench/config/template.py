@@ -100,6 +100,8 @@ def write_template(path: Path, *, script: str = "", force: bool = False) -> None
     place = Place(str(path))
     if path.exists() and not force:
         raise InputError.at(place, "already exists.", "Use --force to overwrite it, or name another file.")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError.at(place, "is not a regular file.", "Name another file.")
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:100] or "experiment"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +138,7 @@ def _arguments(text: str, function: str) -> Iterator[tuple[str, str]]:
     """Yield the arguments of a function with their defaults, as the text says them; nothing of it is run."""
     try:
         found = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == function]
-    except SyntaxError:
+    except (SyntaxError, RecursionError, MemoryError):  # the last two for deeply nested code
         return
     for node in found:
         given = node.args.args[len(node.args.args) - len(node.args.defaults) :]

@@ -6,6 +6,7 @@ import signal
 from contextlib import contextmanager
 
 SECONDS = 5  # of computing, so that other programs on the machine do not count
+WAITING = 60  # seconds of any kind, for what waits and does not compute
 MEMORY = 2**30
 
 
@@ -31,14 +32,17 @@ def limited_memory():
 
 @contextmanager
 def limited_time():
-    before = signal.signal(signal.SIGVTALRM, _stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    timers = {signal.ITIMER_VIRTUAL: (signal.SIGVTALRM, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, WAITING)}
+    before = {number: signal.signal(number, _stop) for number, _ in timers.values()}
+    for timer, (_, seconds) in timers.items():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        for timer, (number, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
 
 
 def _stop(number, frame):
-    raise TookTooLong(f"{SECONDS} s")
+    raise TookTooLong(f"{SECONDS} s of computing, or {WAITING} s of waiting")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from clipbench.errors import CONTROL
+
 # Okabe and Ito's colours, which people who see red and green alike can tell apart. `style.css` has them for dark pages.
 COLORS = {
     "ink": "#1b1f24",
@@ -179,4 +181,4 @@ def _path(points: Iterable[Point]) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))
+    return escape(CONTROL.sub("\N{REPLACEMENT CHARACTER}", NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)))

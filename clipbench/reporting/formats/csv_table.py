@@ -8,8 +8,12 @@ from typing import Any
 import pandas as pd
 
 from clipbench.analysis.report_model import NOTHING, ArmResult, Contrast, Report, Setting, TargetEpochs
+from clipbench.errors import without_control
 from clipbench.stats import Estimate, WinTieLoss
 from clipbench.store.sweep_file import SearchedContender, SearchedPoint, SweepDocument
+
+# Signs that begin a formula, of full width too.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def render(report: Report) -> str:
@@ -91,12 +95,14 @@ def render_points(swept: SweepDocument) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    """Write a table in which no text is taken for a formula by a spreadsheet."""
-    return frame.map(_no_formula).to_csv(index=False, lineterminator="\n")
+    """Write a table in which no text, headers included, is taken for a formula by a spreadsheet."""
+    return frame.map(_no_formula).rename(columns=_no_formula).to_csv(index=False, lineterminator="\n")
 
 
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    if not isinstance(value, str):
+        return value
+    return f"'{without_control(value)}" if value.startswith(FORMULA) else without_control(value)
 
 
 def points(swept: SweepDocument) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clipbench.analysis import search_result
 from clipbench.analysis.report_model import Report, Setting
 from clipbench.analysis.strategy_ranks import Combined
+from clipbench.errors import CONTROL
 from clipbench.reporting import (
     answer,
     claim_evidence,
@@ -43,8 +44,8 @@ SIGNS = {
 }
 # Which figures of a search stand below which of its tables.
 BELOW = {"confirmations": ("history", "slices"), "importances": ("importance", "parallel"), "pareto": ("front",)}
-# Characters that HTML cannot hold, not even as references.
-FORBIDDEN = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Characters that HTML cannot hold, not even as references, and those that turn the direction of text.
+FORBIDDEN = re.compile(rf"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|{CONTROL.pattern}")
 
 
 def render(

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined, Ranks
+from clipbench.errors import json_without_control
 from clipbench.reporting import answer, claim_evidence, notes, search_sentences, use_it
 from clipbench.reporting.chapters import chapters
 
@@ -43,7 +44,7 @@ def combined_as_dict(combined: Combined) -> dict[str, Any]:
 
 
 def render(report: Report) -> str:
-    return json.dumps(as_dict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_without_control(json.dumps(as_dict(report), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _plain(kind: type[Any], value: object) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined
+from clipbench.errors import without_control
 from clipbench.reporting import answer, claim_evidence, combined, comparison_tables, notes, use_it
 from clipbench.reporting.arm_code import TITLES
 from clipbench.reporting.chapters import Chapter, chapters, legend
@@ -15,8 +16,8 @@ from clipbench.reporting.notes import Flag
 from clipbench.reporting.table import Table
 
 BLANKS = re.compile(r"\n{3,}")
-# A user's names must not open a table cell, a link, HTML or emphasis.
-SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
+# A user's names must not open a table cell, a link, HTML, a formula or emphasis.
+SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 
 def render(report: Report) -> str:
@@ -62,8 +63,12 @@ def _flag(flag: Flag) -> str:
 
 def _code(text: str) -> str:
     """A command as inline code, in a fence of more backticks than it holds."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{' '.join(text.split())}{fence}"
+    fence = _fence(text)
+    return f"{fence}{' '.join(without_control(text).split())}{fence}"
+
+
+def _fence(text: str, least: int = 1) -> str:
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _claims(report: Report) -> Iterator[str]:
@@ -90,7 +95,8 @@ def _use_it(report: Report) -> Iterator[str]:
         yield from (f"{named}{_escape(use.sentence)}{command}", "")
         for code in use.codes:
             if code.lines:
-                yield from (f"{TITLES[code.library]}:", "", "```python", code.text, "```", "")
+                fence = _fence(code.text, least=3)
+                yield from (f"{TITLES[code.library]}:", "", f"{fence}python", without_control(code.text), fence, "")
             else:
                 yield from (_escape(f"{code.why_not} {code.remedy}"), "")
         if use.command and not use.title:
@@ -114,4 +120,5 @@ def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    """The one way of a user's words into the text, where they are words and nothing else."""
+    return SPECIAL.sub(r"\\\1", " ".join(without_control(text).split()))

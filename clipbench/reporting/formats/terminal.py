@@ -13,6 +13,7 @@ from rich.text import Text
 from clipbench.analysis import claims, search_result, verdicts
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.strategy_ranks import Combined
+from clipbench.errors import without_control
 from clipbench.reporting import answer, claim_evidence, combined, comparison_tables, notes
 from clipbench.reporting.chapters import Chapter, chapters, legend
 from clipbench.reporting.table import Table
@@ -44,7 +45,7 @@ def render(report: Report, console: Console, *, full: bool = True) -> None:
 
 def render_combined(experiments: Combined, console: Console) -> None:
     """Print several experiments together: answers, ranks, all claims."""
-    console.print(Text(f"All experiments: {combined.size(experiments)}", "bold"))
+    console.print(_text(f"All experiments: {combined.size(experiments)}", "bold"))
     console.print()
     for report in experiments.reports:
         for line in answer.lines(report):
@@ -59,7 +60,7 @@ def render_combined(experiments: Combined, console: Console) -> None:
     console.print()
     claiming = [report for report in experiments.reports if report.claims]
     for report in claiming:
-        console.print(Text(f"{claim_evidence.TITLE} of {report.name}"))
+        console.print(_text(f"{claim_evidence.TITLE} of {report.name}"))
         _answered(report, console)
     _line("", claim_evidence.MEANING if claiming else combined.NO_CLAIMS, console, "dim")
 
@@ -73,7 +74,7 @@ def _chapter(chapter: Chapter, console: Console) -> None:
     for flag in chapter.flags:
         _line("! ", flag.words, console, "yellow")
         if flag.remedy:
-            console.print(Text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
+            console.print(_text(f"  {flag.remedy}"), soft_wrap=True)  # one line, to be copied
     for note in chapter.notes:
         _line("Note: ", note, console, "yellow")
     if chapter.flags or chapter.notes:
@@ -83,7 +84,7 @@ def _chapter(chapter: Chapter, console: Console) -> None:
 def _claims(report: Report, console: Console) -> None:
     if not report.claims:
         return
-    console.print(Text(claim_evidence.TITLE))
+    console.print(_text(claim_evidence.TITLE))
     _answered(report, console)
     _line("", claim_evidence.MEANING, console, "dim")
     console.print()
@@ -97,7 +98,7 @@ def _answered(report: Report, console: Console) -> None:
 
 def _table(table: Table[Any]) -> rich.table.Table:
     grid = rich.table.Table(
-        title=Text(table.title),
+        title=_text(table.title),
         title_justify="left",
         title_style="",
         box=rich.box.SIMPLE_HEAD,
@@ -106,13 +107,13 @@ def _table(table: Table[Any]) -> rich.table.Table:
     )
     for column in table.columns:
         grid.add_column(
-            Text(_header(column.header)),
+            _text(_header(column.header)),
             justify="left" if column.is_text else "right",
             overflow="fold",
             no_wrap=not column.is_text,
         )
     for row in table.cells:
-        grid.add_row(*(Text(cell.text, STYLES.get(cell.text, "") if cell.column.words else "") for cell in row))
+        grid.add_row(*(_text(cell.text, STYLES.get(cell.text, "") if cell.column.words else "") for cell in row))
     return grid
 
 
@@ -125,4 +126,9 @@ def _line(mark: str, text: str, console: Console, style: str) -> None:
     """Print a paragraph with its mark in the margin."""
     lines = textwrap.wrap(text, console.width - len(mark), break_on_hyphens=False) or [""]
     body = "\n".join([lines[0], *(" " * len(mark) + line for line in lines[1:])])
-    console.print(Text(mark, style) + Text(body, style if style in ("dim", "bold") else ""), soft_wrap=True)
+    console.print(_text(mark, style) + _text(body, style if style in ("dim", "bold") else ""), soft_wrap=True)
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words as they are: no markup of rich's, and nothing that a terminal obeys."""
+    return Text(without_control(words), style)
