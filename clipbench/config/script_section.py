@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipbench.config.components import Choice, read_choices
+from clipbench.config.yaml_file import read_text
 from clipbench.config.yaml_nodes import Node
-from clipbench.errors import Findings
+from clipbench.errors import Findings, InputError
 
 KIND = "script"  # the key that names the script, and the kind of its plug-in
 SECTION = "train"
@@ -24,8 +25,8 @@ def is_script(section: Node | None) -> bool:
 def seems_script(path: str | Path) -> bool:
     """Whether a file seems to be the experiment of a script, before it is read: it only decides what is imported."""
     try:
-        return re.search(rf"\b{KIND}[\"']?\s*:", Path(path).read_text(encoding="utf-8")) is not None
-    except (OSError, UnicodeDecodeError):  # which is reported when it is read
+        return re.search(rf"\b{KIND}[\"']?\s*:", read_text(Path(path))) is not None
+    except InputError:  # which is reported when it is read
         return False
 
 
