@@ -7,6 +7,7 @@ import graphlib
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -216,6 +217,24 @@ def test_only_the_command_line_prints_and_exits(file):
             assert called not in ("sys.exit", "exit", "quit"), f"{called} in line {node.lineno}"
         if isinstance(node, ast.Raise) and node.exc:
             assert not ast.unparse(node.exc).startswith(("SystemExit", "typer.")), f"exit in line {node.lineno}"
+
+
+@every_file
+def test_no_file_of_others_is_unpickled(file):
+    """What is in a pickle runs when it is read. The one pickle that is read is the package's own, beside its code."""
+    for node in ast.walk(parsed(file)):
+        if not isinstance(node, ast.Call):
+            continue
+        called, given = ast.unparse(node.func), {each.arg: ast.unparse(each.value) for each in node.keywords}
+        unsafe = re.fullmatch(
+            r"(pickle|cPickle|dill|cloudpickle|joblib|marshal|shelve)\.(load|loads|open|Unpickler)", called
+        )
+        assert not unsafe or within(file, ("plugins/catalogue_file.py",)), f"{called} in line {node.lineno}"
+        assert called.rpartition(".")[2] not in ("read_pickle", "unsafe_load", "full_load"), f"line {node.lineno}"
+        if called in ("np.load", "numpy.load", "np.fromfile"):
+            assert given.get("allow_pickle") == "False", f"{called} in line {node.lineno}"
+        if called in ("torch.load", "torch.jit.load"):
+            assert given.get("weights_only") == "True", f"{called} in line {node.lineno}"
 
 
 @every_file

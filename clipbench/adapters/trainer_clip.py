@@ -38,7 +38,7 @@ class TrainerClip(TrainerCallback):  # type: ignore[misc]
         refused_step.check_rule(self.clipper)
         saved = _folder(args, state) / FILE
         if state.global_step and saved.exists():
-            self.clipper.load_state_dict(torch.load(saved, map_location="cpu"))
+            self.clipper.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

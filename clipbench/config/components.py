@@ -200,16 +200,9 @@ def _refuse_absent_files(
     for name in plugin.files:
         for path in axes[name].values if name in axes else ():
             file = Path(folder, os.path.expanduser(str(path)))
-            if path and not _exists(file):
+            if path and not os.path.exists(file):
                 near = sorted(each.name for each in file.parent.glob("*"))[:20]
                 findings.add(given[name].place, f"there is no file {file}.", did_you_mean(file.name, near))
-
-
-def _exists(file: Path) -> bool:
-    try:
-        return file.exists()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def _find(node: Node, kind: str, folder: str, words: Iterable[str]) -> Plugin:

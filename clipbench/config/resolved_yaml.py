@@ -14,7 +14,7 @@ from clipbench.config.components import Choice
 from clipbench.config.experiment import Experiment
 from clipbench.config.script_section import KIND, SECTION
 from clipbench.config.sections import Section
-from clipbench.config.yaml_nodes import add_core_schema
+from clipbench.config.yaml_scalars import add_core_schema
 from clipbench.core.trial import Component, Training
 
 
