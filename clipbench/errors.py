@@ -23,6 +23,8 @@ MOST_PROBLEMS = 100  # that are written out
 # What a terminal would obey: control characters but tab and newline, and those that turn the direction of text.
 CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
+ALLOCATED = re.compile(r"tried to allocate (\d+) bytes")  # of torch, on a CPU
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -120,6 +122,8 @@ def first_sentence(error: BaseException) -> str:
 
 def described(error: BaseException) -> str:
     """Return the type and the message of an error that a user's own function raised."""
+    if isinstance(error, RuntimeError | MemoryError) and (found := ALLOCATED.search(str(error))):
+        return f"there is not enough memory: it asked for {int(found[1]) / 1e9:,.3g} GB at once."
     return f"{type(error).__name__}: {first_sentence(error).rstrip('.')}."
 
 

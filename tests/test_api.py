@@ -246,7 +246,7 @@ def _values(node):
 
 
 def test_functions_take_the_options_of_the_commands():
-    of_commands = {"as_json", "dry_run", "layout", "png"}  # what is printed or written instead
+    of_commands = {"as_json", "dry_run", "layout", "png", "yes"}  # what is printed or written instead
     renamed = {"sets": "set", "no_mlflow": "mlflow", "experiments": "experiments"}
     for name in ("run", "sweep", "report"):
         (command,) = [each for each in app.registered_commands if each.callback.__name__ == name]

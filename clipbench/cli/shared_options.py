@@ -15,6 +15,7 @@ import typer
 
 from clipbench.commands.devices import MOST_WORKERS, Device
 from clipbench.commands.interrupts import uninterrupted
+from clipbench.errors import InputError, Place
 
 if TYPE_CHECKING:
     from clipbench.commands.progress import Progress
@@ -55,6 +56,9 @@ NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Do not log to MLflo
 Grid = Annotated[bool, typer.Option("--grid", help="Compare the thresholds of the YAML even after a sweep.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write event files for TensorBoard into the results folder too.")
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Train a large plan without a question: many trials, hours or gigabytes.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
@@ -107,6 +111,7 @@ def _training_options(
     results: Results = Path("results"),
     tracking_uri: TrackingUri = None,
     no_mlflow: NoMlflow = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
     progress: Any,
@@ -123,6 +128,15 @@ def _training_options(
         results=results,
         tracking_uri=tracking_uri,
         mirror=not no_mlflow,
+        confirm=(lambda question: None) if yes else _confirm,
         command=redact(shlex.join(["clipbench", *sys.argv[1:]])),
     )
     return TrainingOptions(settings, progress, as_json, quiet)
+
+
+def _confirm(question: str) -> None:
+    """Ask at a terminal whether to go on; without one, say what to type."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InputError.at(Place(question), "Nothing was started.", "Add --yes to train it.")
+    if not typer.confirm(f"{question} Go on?", err=True):
+        raise KeyboardInterrupt("Nothing was trained.")

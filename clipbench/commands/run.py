@@ -19,9 +19,7 @@ from clipbench.reporting.write import publish
 from clipbench.store import path_choices
 from clipbench.store.folder import Store
 
-# Costs beside training: the memory of a worker process, and the time to start.
-WORKER_BYTES = 400 * 2**20
-START_SECONDS = 3.0
+START_SECONDS = 3.0  # beside training
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ def run(session: Session, path: str | Path) -> Finished:
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         subject, store = subject_of(plan), store_of(plan, settings.results)
+        session.confirm_large(*plan.missing(store.done()), pool.size)
         with store.lock():
             session.begin(plan, store, uri, device)
             if settings.frozen:
@@ -69,9 +68,7 @@ def preview(path: str | Path, settings: Settings) -> RunPreview:
             if mine:
                 each = _of_script(store, cohort) if cohort.is_script else _timed(pool, mine[0], device)
                 seconds += each * sum(chunk.lane_steps for chunk in mine) / min(pool.size, len(mine))
-        lanes = max((chunk.lanes for chunk in chunks), default=0)
-        largest = max((cohort.lane_bytes for cohort in plan.cohorts), default=0)
-        needed = pool.size * (WORKER_BYTES + lanes * largest)
+        needed = pool.call("clipbench.planning.needed_memory:needed_memory", plan, chunks, pool.size)
     reused = sum(trial.id in done for trial in plan.trials)
     return RunPreview(plan, reused, chunks, pool.size, device, seconds, needed)
 

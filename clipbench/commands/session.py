@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Protocol
 from clipbench import __version__, config
 from clipbench.analysis.report_model import Report
 from clipbench.analysis.subject import Subject
-from clipbench.commands import mlflow_wait
+from clipbench.commands import large_plan, mlflow_wait
 from clipbench.commands.progress import Progress, duration, training_title
 from clipbench.config.frozen_section import frozen_text
 from clipbench.config.resolved_yaml import resolved
@@ -55,6 +55,7 @@ class Settings:
     tracking_uri: str | None = None
     mirror: bool = True
     tensorboard: bool = False
+    confirm: Callable[[str], None] = lambda question: None  # raises if a large plan is not to be trained
     frozen: bool = False  # train the trials of the YAML as they were trained, or none
     command: str = "clipbench run"
 
@@ -193,6 +194,12 @@ class Session:
             self.train(pool, chunks, store, device)
         finally:
             self.progress.stop()
+
+    def confirm_large(self, trials: int, trial_steps: int, workers: int) -> None:
+        """Ask before training what takes long or much of the disk."""
+        if found := large_plan.reasons(trials, trial_steps, workers, self.settings.results):
+            self.progress.stop()
+            self.settings.confirm(f"This trains {', '.join(found)}.")
 
     def record_start(self, plan: Plan, store: Store, trials: int, device: str) -> None:
         """Add the command to the history of the store, before training, so that it is there however training ends."""

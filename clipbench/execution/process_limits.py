@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from clipbench.core.machine_memory import usable_memory
+
 LOOK_SECONDS = 0.2  # between two looks at the memory
-CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
-SHARE = 0.9  # of the machine's memory, for all workers
 
 
 class MemoryLimit:
@@ -59,10 +58,5 @@ def memory_in_use() -> int:
 
 def memory_for_each(workers: int) -> int | None:
     """Return the memory that each of so many workers may use, in bytes; None where the machine does not tell."""
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-    with suppress(OSError, ValueError):  # no container, or "max"
-        there = min(there, int(CGROUP.read_text()))
-    return int(SHARE * there / workers)
+    there = usable_memory()
+    return None if there is None else there // workers

@@ -23,7 +23,7 @@ from clipbench.engine.model.examination import Examination, examine
 from clipbench.engine.model.network import DTYPES, Batch, Network, build_model
 from clipbench.engine.schedule_factor import try_schedule
 from clipbench.errors import Findings, InputError, Problem, UnknownName, Unsupported, described, gather
-from clipbench.planning import arm_checks, group_checks, rehearsal
+from clipbench.planning import arm_checks, group_checks, needed_memory, rehearsal
 from clipbench.planning.activations import activations
 from clipbench.planning.constant_predictor import constants_of
 from clipbench.planning.plan import Cohort, Plan
@@ -33,6 +33,7 @@ from clipbench.planning.training_defaults import with_defaults
 from clipbench.plugins import registry
 
 T = TypeVar("T")
+SHARED = ("data", "model", "train")  # sections that are the same for all trials of a cohort
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Pl
     began = time.time_ns()
     experiment = config.load(path, sets, seeds)
     plan = script_plan(experiment) if experiment.is_script else _Preparation(experiment).plan()
+    needed_memory.refuse_large_cohorts(plan)
     return replace(plan, sources=sources(plan.experiment, began))
 
 
@@ -123,6 +125,7 @@ class _Preparation:
         train: Training,
     ) -> _Setting:
         """Build the model and examine it in a few steps."""
+        needed_memory.refuse_large_model(self.experiment, model, keys["model"], train, loaded)
         self._call(keys["model"], f"{model.name} cannot be built", lambda: build_model(model, loaded, seed=0))
         train = with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)
@@ -134,7 +137,7 @@ class _Preparation:
         except Unsupported as refusal:
             raise self._refused(refusal, model, keys) from None
         example = _example(loaded, DTYPES[train.dtype])
-        kept = activations(_built(model, train, loaded), example, schedule.batch // schedule.batches)
+        kept = activations(_built(model, train, loaded), example, max(schedule.batch_sizes(0)))
         return _Setting(data, model, train, loaded, keys, schedule, examination, kept)
 
     def _rehearse(self, setting: _Setting) -> None:
@@ -240,7 +243,7 @@ class _Preparation:
                 for optimizer, arm, seed in itertools.product(experiment.optimizers, together, experiment.seeds)
             )
             columns = trials[0].columns(only_content=True)
-            content = [columns[name] for name in sorted(columns) if _shared(name)]
+            content = [columns[name] for name in sorted(columns) if name.split(".")[0] in SHARED]
             content += [] if scope == BATCH else [repr(scope)]
             kept = arm_checks.kept_by_parts(Scope.of(scope, setting.schedule), parameters)
             yield Cohort(
@@ -276,10 +279,6 @@ def _undeclared(settings: Sequence[_Setting]) -> list[str]:
     """The user's own metrics that do not say whether higher is better."""
     plugins = {m.name: registry.of("metric", m) for setting in settings for m in setting.train.metrics}
     return [name for name, each in plugins.items() if each.source and "higher_is_better" not in each.facts]
-
-
-def _shared(column: str) -> bool:
-    return column.split(".")[0] in ("data", "model", "train")
 
 
 def _built(model: Component, train: Training, loaded: Dataset | None) -> Network:

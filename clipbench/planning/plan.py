@@ -102,6 +102,12 @@ class Plan:
         names = [name for name in ("accuracy", "mse") if name in self.higher]
         return f"test/{names[0]}" if names else "train/loss"
 
+    def missing(self, done: Collection[str]) -> tuple[int, int]:
+        """Return the number of trials that are not done, and of their steps together, without those of scripts."""
+        open_ones = [(cohort, sum(trial.id not in done for trial in cohort.trials)) for cohort in self.cohorts]
+        steps = sum(trials * cohort.steps for cohort, trials in open_ones if not cohort.is_script)
+        return sum(trials for _, trials in open_ones), steps
+
     def for_gpu(self, free: int) -> Plan:
         """Return the plan for workers that have so many free bytes each on a GPU."""
         share = int(GPU_SHARE * free)

@@ -72,6 +72,7 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
         plan, device, pool.size = planned(pool, path, settings)
         search, contenders = _prepared(pool, plan, options)
         store = store_of(plan, settings.results)
+        session.confirm_large(*_most(plan, search, contenders), pool.size)
         opened = storage.open(store.folder, session.progress.note)  # before the lock: a damaged journal needs it alone
         with store.lock(shared=True), storage.connection():
             owner = new_owner()
@@ -105,6 +106,13 @@ def _prepared(pool: WorkerPool, plan: Plan, options: SweepOptions) -> tuple[Sear
         if contender.hyperparameters:
             check_sampler(search.sampler, contender.hyperparameters, plan.experiment.place("sweep.sampler"))
     return search, contenders
+
+
+def _most(plan: Plan, search: SearchSettings, contenders: Sequence[Contender]) -> tuple[int, int]:
+    """Return the number of trials of a search and its confirmation at most, and of their steps together."""
+    searched = sum(bool(contender.hyperparameters) for contender in contenders)
+    trials = searched * search.trials * len(search.seeds) + len(contenders) * len(search.confirm_seeds)
+    return trials, trials * max((cohort.steps for cohort in plan.cohorts if not cohort.is_script), default=0)
 
 
 @dataclass
