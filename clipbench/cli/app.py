@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from clipbench import __version__
-from clipbench.errors import ClipbenchError, json_without_control, without_control
+from clipbench.errors import TEXT, ClipbenchError, json_without_control, shortened, without_control
 
 # The panels of `--help`, in their order. The main commands come first.
 MAIN = "Main commands"
@@ -24,18 +24,19 @@ MACHINE = "This machine"
 PANELS = (MAIN, WRITING, TRACKING, MACHINE)
 
 FAILED, INTERRUPTED = 3, 130
+UsageError: Any = typer.BadParameter.__base__  # of a wrong command line
 
 
 class Commands(TyperGroup):
     """Turn errors into messages and exit codes; a mistake of a user never shows a traceback."""
 
     def make_context(self, *given: Any, **options: Any) -> Any:
-        with _interruptions_said():
+        with _interruptions_said(), _usage_said_shortly():
             return super().make_context(*given, **options)
 
     def invoke(self, context: Any) -> Any:
         try:
-            with _interruptions_said():
+            with _interruptions_said(), _usage_said_shortly():
                 return super().invoke(context)
         except ClipbenchError as error:
             complain_of(error)
@@ -62,6 +63,16 @@ def _interruptions_said() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         complain(str(interrupt) or "Interrupted. Run the same command to continue.")
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _usage_said_shortly() -> Iterator[None]:
+    """Let typer's messages quote a long or a strange argument as our own do."""
+    try:
+        yield
+    except UsageError as error:
+        error.message = shortened(without_control(error.message), TEXT)
+        raise
 
 
 app = typer.Typer(

@@ -325,6 +325,20 @@ def test_what_is_no_regular_file_is_refused_at_once(name, tmp_path):
         path.symlink_to("odd.yaml" if name == "a link to itself" else "/dev/zero")
     said = "cannot be read: Too many levels of symbolic links." if "link" in name else "is not a regular file."
     assert said in refused(path)
+    for words in (["init", "--force"], ["run", "--dry-run"], ["export"]):
+        result = CliRunner().invoke(app, [*words, str(path)])
+        assert result.exit_code == 2 and str(path) in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "--nonsense"], ["run", "x.yaml", "--device"], ["list"], ["check", "--set"]]
+)
+def test_a_long_or_strange_word_of_the_command_line_is_quoted_in_short(words):
+    result = CliRunner().invoke(
+        app, [*words[:-1], words[-1] + "=" * words[-1].startswith("--") + "\x1b[31m" + "x" * 50_000]
+    )
+    assert result.exit_code == 2
+    assert "\x1b" not in result.stderr and max(map(len, result.stderr.splitlines())) < 2000
 
 
 def test_name_that_no_file_can_have_is_refused(tmp_path):
