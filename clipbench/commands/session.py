@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from clipbench.execution import choose_paths
 from clipbench.execution.process_output import output_of
 from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.worker_pool import WorkerPool
-from clipbench.planning.freeze import content_hash, frozen_of
+from clipbench.planning.freeze import content_hash, frozen_of, other_data
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import checkpoint_files, path_choices, run_history
 from clipbench.store.folder import Store
@@ -177,7 +177,7 @@ class Session:
     def train_missing(self, pool: WorkerPool, plan: Plan, store: Store, device: str, phase: str = "") -> None:
         """Train the trials of a plan that the store does not have."""
         done = store.done()
-        for note in (*store.notes, *_other_data(plan, store, done)):
+        for note in (*store.notes, *other_data(plan, store, done)):
             self.progress.note(note)
         chunks = plan.chunks(done, pool.size, device, checkpoint_files.begun(store.folder, done, self.progress.note))
         missing = sum(len(chunk.trials) for chunk in chunks)
@@ -284,15 +284,6 @@ class Session:
             within=active.id if (active := active_run()) and active.uri == uri else "",
         )
         return Mirror(store.folder, plan.experiment.name, uri, self.settings.artifacts, invocation)
-
-
-def _other_data(plan: Plan, store: Store, done: Collection[str]) -> Iterator[str]:
-    """Say that what is trained belongs to other data than those of the plan, if none of the plan is."""
-    wanted = {trial.fingerprint for trial in plan.trials if trial.fingerprint}
-    if not done or not wanted or any(trial.id in done for trial in plan.trials):
-        return
-    if wanted.isdisjoint({row.get("fingerprint") for row in store.rows(done)}):
-        yield f"the data have changed: none of the {len(done)} trials in {store.folder} are of these"
 
 
 def git_commit() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from clipbench.config.frozen_section import Frozen
 from clipbench.core.trial import Component, Trial, digest
 from clipbench.errors import InputError
 from clipbench.planning.plan import Plan
+from clipbench.store.folder import Store
 
 
 def frozen_of(plan: Plan, device: str, paths: Mapping[str, Any], environment: Mapping[str, str]) -> Frozen:
@@ -54,6 +55,15 @@ def differences(before: Frozen, now: Frozen) -> list[str]:
     pairs["device"] = before.device, now.device
     differing = [f"{name} was {old} and is {new}" for name, (old, new) in pairs.items() if old != new]
     return [f"numbers may differ in their last digits: {', '.join(differing)}"] if differing else []
+
+
+def other_data(plan: Plan, store: Store, done: Collection[str]) -> Iterator[str]:
+    """Say that what is trained belongs to other data than those of the plan, if none of the plan is."""
+    wanted = {trial.fingerprint for trial in plan.trials if trial.fingerprint}
+    if not done or not wanted or any(trial.id in done for trial in plan.trials):
+        return
+    if wanted.isdisjoint({row.get("fingerprint") for row in store.rows(done)}):
+        yield f"the data have changed: none of the {len(done)} trials in {store.folder} are of these"
 
 
 def _changed(before: Frozen, now: Frozen) -> Iterator[str]:
