@@ -39,8 +39,8 @@ from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.uri import default_uri, validate_uri
 
 # How long the end of a command waits for MLflow, in seconds: without an answer, and in all.
-PATIENCE, TROUBLED_PATIENCE = 30.0, 10.0  # the second where MLflow was already not available
-MOST_WAIT, MOST_WAIT_INTERRUPTED = 60.0, 5.0
+PATIENCE, TROUBLED_PATIENCE = 60.0, 10.0  # the second where MLflow was already not available
+MOST_WAIT, MOST_WAIT_INTERRUPTED = 120.0, 5.0
 
 
 @dataclass(frozen=True)
