@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clipbench.core.generators import States
+from clipbench.errors import first_sentence
 from clipbench.scripts.attached_pair import ScriptError
 from clipbench.store.atomic_files import write_atomically
 
@@ -34,7 +35,9 @@ class SavedState:
         except FileNotFoundError:
             return None
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            print(f"clipbench: {self.path} is damaged ({error}); the trial starts anew.", file=sys.stderr)
+            unplain = isinstance(error, pickle.UnpicklingError)  # whose message says how to run what is in the file
+            why = "it does not hold plain values" if unplain else first_sentence(error)
+            print(f"clipbench: {self.path} is damaged ({why}); the trial starts anew.", file=sys.stderr)
             return None
         self._generators = content["generators"]
         return content

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 
 from clipbench.core.trial import digest
 from clipbench.errors import InputError, Place
 from clipbench.planning.contender import Hyperparameter
+from clipbench.search.cmaes_sampler import PlainCmaEsSampler
 
 STARTUP = 8  # random points before the sampler models the objective, those of the YAML included
 # Of the median pruner:
@@ -70,7 +71,7 @@ def make_sampler(name: str, seed: int, draw: tuple[int, int], startup: int = STA
             warn_independent_sampling=False,
         )
     if name == "cmaes":
-        return CmaEsSampler(
+        return PlainCmaEsSampler(
             n_startup_trials=startup,
             independent_sampler=RandomSampler(seed=current),
             warn_independent_sampling=False,

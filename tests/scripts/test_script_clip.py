@@ -330,6 +330,14 @@ def test_a_damaged_state_is_left_and_the_trial_starts_anew(tmp_path, capsys):
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_a_state_that_would_run_code_is_left_without_the_advice_to_run_it(tmp_path, capsys):
+    path = tmp_path / "state.pt"
+    torch.save({"state": nn.Linear(1, 1)}, path)
+    assert clip_of(saved=SavedState(path)).resume() is None
+    said = capsys.readouterr().err
+    assert "(it does not hold plain values); the trial starts anew." in said and "weights" not in said
+
+
 # Alone
 
 
