@@ -21,8 +21,9 @@ from clipbench.tracking.mlflow_client import logs_system_metrics
 from clipbench.tracking.sender import Sender
 from clipbench.tracking.uri import redact
 
-NICE = 19  # at most 1.5 % of a core that a worker uses
-AUTOGROUP = Path("/proc/self/autogroup")  # on Linux: the priority of a session as a whole
+NICE = 10  # a tenth of a core that a worker uses; with less, it would not get on where other programs compute
+THREADS = Path("/proc/self/task")  # on Linux, each has a priority of its own
+AUTOGROUP = Path("/proc/self/autogroup")  # and a session has one as a whole
 POLL_SECONDS = 0.5  # between two reads of the store
 MOST_SECONDS = 30.0  # between two attempts while MLflow is not available
 ATTEMPTS = 3  # at the end, one after another, that send nothing
@@ -47,8 +48,7 @@ class MirrorProcess:
         threading.Thread(target=self._wait_for_end, daemon=True).start()
         wait, attempts, sent = POLL_SECONDS, 0, (0, 0)
         while True:
-            if last := self._finish.is_set():
-                set_priority(0)
+            last = self._finish.is_set()
             try:
                 problem, done, wait = self._send_new(last), last, POLL_SECONDS
             except ClipbenchError as error:
@@ -110,13 +110,16 @@ class MirrorProcess:
         self._status = sys.stdin.readline().strip()
         if not self._status:
             os._exit(1)
+        set_priority(0)
         self._finish.set()
 
 
 def set_priority(nice: int) -> None:
-    """Only root may raise it again; for other users the process stays low, which matters on a busy machine alone."""
+    """Set the priority of all threads. Only root may raise it again: for other users it stays low."""
+    threads = [int(path.name) for path in THREADS.glob("*")] or [0]
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        for thread in threads:
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
     with suppress(OSError):
         AUTOGROUP.write_text(str(nice))
 

@@ -12,6 +12,7 @@ from clipbench.commands import push_pull, session
 from clipbench.core.experiment_name import near_name
 from clipbench.tracking.invocation import Invocation
 from clipbench.tracking.mirror import Mirror
+from clipbench.tracking.mirror_process import NICE
 from tests.cli_helpers import environment, invoke, shell, table, train, until, write
 from tests.http_proxy import proxy
 from tests.mlflow_server import Server
@@ -110,7 +111,7 @@ def test_a_server_with_a_fault_takes_less_than_two_percent_of_a_core_from_traini
         uri = "http://127.0.0.1:9" if fault == "refused" else between.uri
         mirror = Mirror(results / name, name, uri, results / "mlartifacts", Invocation("run"))
         pid = mirror._process.pid
-        until(lambda: (mirror.state.problem or between.number) and os.getpriority(os.PRIO_PROCESS, pid) == 19)
+        until(lambda: (mirror.state.problem or between.number) and os.getpriority(os.PRIO_PROCESS, pid) == NICE)
         time.sleep(2.0)
         before = seconds_of(pid)
         time.sleep(10.0)
