@@ -55,7 +55,8 @@ class Place:
     key: str = ""  # as a user would write it: `clip[1].threshold`
 
     def __str__(self) -> str:
-        position = f"{self.file}:{self.line}:{self.column}" if self.line else shortened(self.file, TEXT)
+        file = shortened(self.file.replace("\n", "\\n"), TEXT)  # a message is one line
+        position = f"{file}:{self.line}:{self.column}" if self.line else file
         return f"{position}: {shortened(self.key, KEY)}" if self.key else position
 
 

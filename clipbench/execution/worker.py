@@ -43,6 +43,8 @@ def serve(connection: Connection, place: int) -> None:
     group_signals.leave_to_parent()
     write_when_asked()
     TIME_LIMIT.is_on = True
+    if hasattr(os, "register_at_fork"):  # else the parent would wait for a process that the user's code leaves behind
+        os.register_at_fork(after_in_child=connection.close)
     _send_notes(connection)
     user_modules.announce = lambda name: connection.send((IMPORT, name))
     memory = MemoryLimit()

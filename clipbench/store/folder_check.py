@@ -15,8 +15,11 @@ def check_folder(folder: Path) -> None:
     """Raise an error if `results/<experiment>` cannot be written, or has links that lead out of the results folder."""
     check_links(folder)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    for path in (nearest, *(entry for entry in nearest.iterdir() if nearest == folder and entry.is_dir())):
+    inside = [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    for path in (nearest, *inside):
         with writing(path):
+            if not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "it is read-only, or belongs to somebody else")
 

@@ -38,3 +38,13 @@ def test_what_a_module_prints_is_cut_and_without_control_characters(tmp_path):
     said = shell("check", path)
     assert said.returncode == 0 and "\x1b" not in said.stderr and "\\x1b[31mred" in said.stderr
     assert len(said.stderr) < 10_000 and "red" not in said.stdout
+
+
+def test_a_process_that_a_module_leaves_behind_is_not_waited_for(tmp_path):
+    path = write(tmp_path, model="./m.py:net")
+    (tmp_path / "m.py").write_text("import os, time\nif os.fork() == 0:\n    time.sleep(40)\nos._exit(0)\n")
+    began = time.monotonic()
+    with (tmp_path / "said").open("w") as said:  # which that process may keep open
+        shell("check", path, capture_output=False, stdout=said, stderr=said)
+    assert time.monotonic() - began < 30
+    assert "ended with exit code 0. It has printed nothing." in (tmp_path / "said").read_text()
