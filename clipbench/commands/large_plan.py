@@ -7,6 +7,7 @@ from pathlib import Path
 
 # More than one of these asks for `--yes`.
 MOST_TRIALS, MOST_HOURS, MOST_BYTES = 10_000, 24.0, 20e9
+FEW_BYTES = 100e6  # are never asked for: a disk that is as full says so when it is written
 # The least that a step of a trial takes on a core, and about what its statistics take on a disk. Measured.
 STEP_SECONDS, STEP_BYTES = 2e-6, 60
 
@@ -20,7 +21,7 @@ def reasons(trials: int, trial_steps: int, workers: int, results: Path) -> list[
         found.append(f"{trials:,} trials")
     if hours > MOST_HOURS:
         found.append(f"at least {hours:,.0f} hours")
-    if size > MOST_BYTES or (free is not None and size > free):
+    if size > MOST_BYTES or (free is not None and size > max(free, FEW_BYTES)):
         there = f" of {free / 1e9:,.1f} GB that are free" if free is not None else ""
         found.append(f"about {size / 1e9:,.1f} GB of results{there}")
     return found

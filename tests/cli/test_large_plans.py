@@ -68,7 +68,8 @@ def test_hours_gigabytes_and_the_free_disk_are_asked_for(tmp_path, monkeypatch):
     long = large_plan.reasons(10, 10**12, 2, tmp_path)
     assert long[0] == "at least 278 hours" and "about 60,000.0 GB of results of " in long[1]
     monkeypatch.setattr(large_plan, "_free", lambda folder: 10**6)
-    assert large_plan.reasons(1, 10**5, 1, tmp_path) == ["about 0.0 GB of results of 0.0 GB that are free"]
+    assert large_plan.reasons(1, 10**5, 1, tmp_path) == []
+    assert large_plan.reasons(1, 10**7, 1, tmp_path) == ["about 0.6 GB of results of 0.0 GB that are free"]
 
 
 @pytest.mark.parametrize(("answer", "exit_code"), [(b"n\n", 130), (b"y\n", 0)])
