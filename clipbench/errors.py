@@ -123,7 +123,7 @@ def first_sentence(error: BaseException) -> str:
 
 def described(error: BaseException) -> str:
     """Return the type and the message of an error that a user's own function raised."""
-    if isinstance(error, RuntimeError | MemoryError) and (found := ALLOCATED.search(str(error))):
+    if found := ALLOCATED.search(str(error)):
         return f"there is not enough memory: it asked for {int(found[1]) / 1e9:,.3g} GB at once."
     return f"{type(error).__name__}: {first_sentence(error).rstrip('.')}."
 

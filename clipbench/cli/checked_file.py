@@ -35,7 +35,9 @@ def _prepared(path: str, sets: Sequence[str], seeds: int | None) -> Experiment:
     import torch
 
     from clipbench.planning.build import prepare
+    from clipbench.planning.needed_memory import refuse_large_cohorts
 
     torch.set_num_threads(1)  # as in a worker: for models this small, threads wait for one another
     plan = prepare(path, sets, seeds)
+    refuse_large_cohorts(plan)
     return replace(plan.experiment, notes=plan.notes)

@@ -137,6 +137,6 @@ def _training_options(
 def _confirm(question: str) -> None:
     """Ask at a terminal whether to go on; without one, say what to type."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise InputError.at(Place(question), "Nothing was started.", "Add --yes to train it.")
-    if not typer.confirm(f"{question} Go on?", err=True):
+        raise InputError.at(Place("large plan"), f"{question}. Nothing was started.", "Add --yes to train it.")
+    if not typer.confirm(f"{question[0].upper()}{question[1:]}. Go on?", err=True):
         raise KeyboardInterrupt("Nothing was trained.")

@@ -14,6 +14,7 @@ from clipbench.commands.session import Finished, Session, Settings
 from clipbench.execution.choose_paths import with_choices
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.freeze import frozen_before
+from clipbench.planning.needed_memory import needed_memory, refuse_large_cohorts
 from clipbench.planning.plan import Chunk, Cohort, Plan
 from clipbench.reporting.write import publish
 from clipbench.store import path_choices
@@ -41,7 +42,7 @@ def run(session: Session, path: str | Path) -> Finished:
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         subject, store = subject_of(plan), store_of(plan, settings.results)
-        session.confirm_large(*plan.missing(store.done()), pool.size)
+        session.check_size(plan, *plan.missing(store.done()), pool.size)
         with store.lock():
             session.begin(plan, store, uri, device)
             if settings.frozen:
@@ -60,6 +61,7 @@ def preview(path: str | Path, settings: Settings) -> RunPreview:
     with WorkerPool(settings.workers) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         store = store_of(plan, settings.results)
+        refuse_large_cohorts(plan)
         plan, done = with_choices(plan, store, device), store.done()
         chunks = plan.chunks(done, pool.size, device)
         seconds = START_SECONDS
@@ -68,7 +70,7 @@ def preview(path: str | Path, settings: Settings) -> RunPreview:
             if mine:
                 each = _of_script(store, cohort) if cohort.is_script else _timed(pool, mine[0], device)
                 seconds += each * sum(chunk.lane_steps for chunk in mine) / min(pool.size, len(mine))
-        needed = pool.call("clipbench.planning.needed_memory:needed_memory", plan, chunks, pool.size)
+        needed = needed_memory(plan, chunks, pool.size)
     reused = sum(trial.id in done for trial in plan.trials)
     return RunPreview(plan, reused, chunks, pool.size, device, seconds, needed)
 

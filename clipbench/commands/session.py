@@ -26,6 +26,7 @@ from clipbench.execution.process_output import output_of
 from clipbench.execution.protocol import ChoosePruned
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.freeze import content_hash, frozen_of, other_data
+from clipbench.planning.needed_memory import refuse_large_cohorts
 from clipbench.planning.plan import Chunk, Plan
 from clipbench.store import checkpoint_files, path_choices, run_history
 from clipbench.store.folder import Store
@@ -195,11 +196,12 @@ class Session:
         finally:
             self.progress.stop()
 
-    def confirm_large(self, trials: int, trial_steps: int, workers: int) -> None:
-        """Ask before training what takes long or much of the disk."""
+    def check_size(self, plan: Plan, trials: int, trial_steps: int, workers: int) -> None:
+        """Refuse what cannot fit into memory, and ask before training what takes long or much of the disk."""
+        refuse_large_cohorts(plan)
         if found := large_plan.reasons(trials, trial_steps, workers, self.settings.results):
             self.progress.stop()
-            self.settings.confirm(f"This trains {', '.join(found)}.")
+            self.settings.confirm(f"this trains {', '.join(found)}")
 
     def record_start(self, plan: Plan, store: Store, trials: int, device: str) -> None:
         """Add the command to the history of the store, before training, so that it is there however training ends."""

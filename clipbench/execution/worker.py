@@ -20,7 +20,7 @@ import torch
 from clipbench import engine
 from clipbench.core.time_limit import TIME_LIMIT
 from clipbench.engine.checkpoint import write_when_asked
-from clipbench.errors import ClipbenchError, ClipbenchWarning, first_sentence
+from clipbench.errors import ALLOCATED, ClipbenchError, ClipbenchWarning, first_sentence
 from clipbench.execution import group_signals, process_limits
 from clipbench.execution.process_limits import MemoryLimit
 from clipbench.execution.protocol import (
@@ -86,7 +86,8 @@ def _result(
     except ClipbenchError as error:
         return FAILED, error
     except BaseException as error:  # noqa: BLE001 - any error of a user's function becomes a failed trial
-        if isinstance(error, torch.OutOfMemoryError):  # the halves of the chunk come next
+        lacks_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or ALLOCATED.search(str(error))
+        if lacks_memory:  # the halves of the chunk come next
             engine.release_memory()
         return FAILED, f"{type(error).__name__}: {error if str(error) else first_sentence(error)}"
 

@@ -20,12 +20,13 @@ from clipbench.engine.gradients.microbatches import BATCH, Scope
 from clipbench.engine.inputs.batches import TrainingLength
 from clipbench.engine.inputs.gradient_noise import try_noise
 from clipbench.engine.model.examination import Examination, examine
-from clipbench.engine.model.network import DTYPES, Batch, Network, build_model
+from clipbench.engine.model.network import DTYPES, Batch, Network, build_model, is_own, weights_on_meta
 from clipbench.engine.schedule_factor import try_schedule
 from clipbench.errors import Findings, InputError, Problem, UnknownName, Unsupported, described, gather
-from clipbench.planning import arm_checks, group_checks, needed_memory, rehearsal
+from clipbench.planning import arm_checks, group_checks, rehearsal
 from clipbench.planning.activations import activations
 from clipbench.planning.constant_predictor import constants_of
+from clipbench.planning.needed_memory import refuse_large_model
 from clipbench.planning.plan import Cohort, Plan
 from clipbench.planning.script_plan import script_plan
 from clipbench.planning.source_files import sources
@@ -59,7 +60,6 @@ def prepare(path: str, sets: Sequence[str] = (), seeds: int | None = None) -> Pl
     began = time.time_ns()
     experiment = config.load(path, sets, seeds)
     plan = script_plan(experiment) if experiment.is_script else _Preparation(experiment).plan()
-    needed_memory.refuse_large_cohorts(plan)
     return replace(plan, sources=sources(plan.experiment, began))
 
 
@@ -125,7 +125,9 @@ class _Preparation:
         train: Training,
     ) -> _Setting:
         """Build the model and examine it in a few steps."""
-        needed_memory.refuse_large_model(self.experiment, model, keys["model"], train, loaded)
+        if not is_own(model):  # which might keep tensors of a build without memory
+            weights, place = weights_on_meta(model, loaded), self.experiment.place(keys["model"])
+            refuse_large_model(weights, model, DTYPES[train.dtype].itemsize, place)
         self._call(keys["model"], f"{model.name} cannot be built", lambda: build_model(model, loaded, seed=0))
         train = with_defaults(train, loaded, data)
         schedule = self._schedule(train, loaded)

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
-import torch
-
-from clipbench.config import Experiment
 from clipbench.core.machine_memory import usable_memory
-from clipbench.core.trial import Component, Training
-from clipbench.datasets import Dataset
-from clipbench.engine.model.network import DTYPES, build_model
+from clipbench.core.trial import Component
 from clipbench.errors import InputError, Place
 from clipbench.planning.plan import FEWEST_LANES, Chunk, Cohort, Plan
-from clipbench.plugins import registry
 
 # Of a process beside its trials. Measured with PyTorch 2.13 on a CPU.
 WORKER_BYTES, PARENT_BYTES = 400 * 2**20, 300 * 2**20
@@ -31,18 +24,13 @@ def needed_memory(plan: Plan, chunks: Sequence[Chunk], workers: int) -> int:
     return PARENT_BYTES + 2 * series + sum(WORKER_BYTES + needed for needed in each)
 
 
-def refuse_large_model(plan_of: Experiment, model: Component, key: str, train: Training, data: Dataset | None) -> None:
-    """Raise InputError if the weights of a built-in model cannot fit: a function of the user's might keep others."""
+def refuse_large_model(weights: int, model: Component, itemsize: int, place: Place) -> None:
+    """Raise InputError if so many weights of a model cannot fit."""
     there = usable_memory()
-    if there is None or registry.of("model", model).source:
-        return
-    weights = 0
-    with torch.device("meta"), suppress(Exception):  # which building it says with its place
-        weights = sum(parameter.numel() for parameter in build_model(model, data, seed=0).parameters())
-    needed = COPIES * FEWEST_LANES * weights * DTYPES[train.dtype].itemsize
-    if needed > there:
+    needed = COPIES * FEWEST_LANES * weights * itemsize
+    if there is not None and needed > there:
         what = f"{model.name} has {weights:,} weights, and {FEWEST_LANES} trials of it take {_gigabytes(needed)}"
-        raise _too_large(plan_of.place(key), what, there, SMALLER)
+        raise _too_large(place, what, there, SMALLER)
 
 
 def refuse_large_cohorts(plan: Plan) -> None:

@@ -72,7 +72,7 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
         plan, device, pool.size = planned(pool, path, settings)
         search, contenders = _prepared(pool, plan, options)
         store = store_of(plan, settings.results)
-        session.confirm_large(*_most(plan, search, contenders), pool.size)
+        session.check_size(plan, *_most(plan, search, contenders), pool.size)
         opened = storage.open(store.folder, session.progress.note)  # before the lock: a damaged journal needs it alone
         with store.lock(shared=True), storage.connection():
             owner = new_owner()

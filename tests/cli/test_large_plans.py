@@ -55,7 +55,8 @@ def test_a_large_plan_without_a_terminal_says_what_to_type(tmp_path, monkeypatch
     monkeypatch.setattr(large_plan, "MOST_TRIALS", 11)
     path = write(tmp_path)
     said = invoke(command, path, "--results", tmp_path / "results", "--no-mlflow")
-    assert said.exit_code == 2 and " trials.: Nothing was started. Add --yes to train it." in said.stderr
+    assert said.exit_code == 2 and " trials. Nothing was started. Add --yes to train it." in said.stderr
+    assert said.stderr.startswith("large plan: this trains ")
     assert not (tmp_path / "results").exists()
     if command == "run":
         assert invoke(command, path, "--results", tmp_path / "results", "--no-mlflow", "--yes").exit_code == 0

@@ -84,9 +84,10 @@ class Workspace(LaneTensors):
         elements = {name: self.params.size for name, there in noises.items() if there}
         elements |= {"counts": 1} if self.scope.clipped_parts else {}
         by_batch = self.dataset is not None and self.dataset.by_batch
-        examples = self.length.batch * (x[0].nbytes + y[0].nbytes) if by_batch else 0
+        batch = self.length.size(0)  # a batch may be asked for that is larger than the data
+        examples = batch * (x[0].nbytes + y[0].nbytes) if by_batch else 0
         each = seeds * (examples + sum(elements.values()) * self.loss.element_size())
-        draws = (self.draws(size) for size in self.scope.sizes(self.length.batch) if size)
+        draws = (self.draws(size) for size in self.scope.sizes(batch) if size)
         each += seeds * sum(draw.bytes for of_part in draws for draw in of_part)
         limits = (MOST_SLOTS, MOST_BYTES) if self.device.type == "cpu" else (MOST_SLOTS_ELSEWHERE, MOST_BYTES_ELSEWHERE)
         self.slots = max(1, min(most or limits[0], self.length.epoch_steps, limits[1] // max(each, 1)))
@@ -94,8 +95,8 @@ class Workspace(LaneTensors):
         self.noise_slots = {name: new(size) for name, size in elements.items()}
         self.example_slots: Batch | None = None
         self.index_slots: Tensor | None = None
-        first = torch.arange(self.length.batch, device=self.device) % len(x)  # what programs are tried on
-        shape = (self.slots, seeds, self.length.batch)
+        first = torch.arange(batch, device=self.device) % len(x)  # what programs are tried on
+        shape = (self.slots, seeds, batch)
         if by_batch:
             samples = (part[first].expand(*shape, *part.shape[1:]).clone() for part in (x, y))
             self.example_slots = next(samples), next(samples)

@@ -6,7 +6,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,13 @@ def build_model(component: Component, dataset: Dataset | None, seed: int) -> nn.
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ValueError("it has no parameters to train")
     return module
+
+
+def weights_on_meta(component: Component, dataset: Dataset | None) -> int:
+    """Return the number of weights of a model, without allocating them; 0 if it cannot be built so."""
+    with torch.device("meta"), suppress(Exception):  # building it in memory says what is wrong
+        return sum(parameter.numel() for parameter in build_model(component, dataset, seed=0).parameters())
+    return 0
 
 
 def tensors_of(arrays: Arrays, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batch:
