@@ -9,8 +9,10 @@ import pytest
 
 from clipbench.commands import large_plan
 from clipbench.core.machine_memory import usable_memory
-from tests.cli_helpers import CLIPBENCH, environment, invoke, saved, write
+from clipbench.planning import needed_memory
+from tests.cli_helpers import CLIPBENCH, environment, invoke, records, saved, train, write
 
+FEW = {"name": "digits", "limit": 100}
 OWN = "from torch import nn\ndef net(inputs, outputs):\n    return nn.Linear(inputs, 10**13)\n"
 
 
@@ -37,8 +39,21 @@ def test_what_cannot_fit_is_refused_at_its_place_and_nothing_is_allocated(tmp_pa
 
 
 def test_a_large_batch_of_few_examples_is_one_of_all(tmp_path):
-    path = write(tmp_path, train={"epochs": 1, "batch_size": 10**9})
-    assert invoke("check", path).exit_code == 0
+    losses = []
+    for size in (10**9, 100):
+        path = write(tmp_path / str(size), data=FEW, train={"epochs": 2, "batch_size": size}, seeds=1)
+        train(path, tmp_path / str(size) / "results")
+        losses.append(records(tmp_path / str(size) / "results" / "small").sort_values("arm")["train/loss"].tolist())
+    assert losses[0] == losses[1]
+
+
+def test_a_report_is_made_on_a_machine_that_could_not_train_it(tmp_path, monkeypatch):
+    path = write(tmp_path, seeds=2)
+    train(path, tmp_path / "results")
+    monkeypatch.setattr(needed_memory, "SERIES_BYTES", 10**12)
+    assert invoke("run", path, "--results", tmp_path / "results", "--no-mlflow").exit_code == 2
+    again = invoke("report", path, "--results", tmp_path / "results", "--seeds", "1")
+    assert again.exit_code == 0, again.stderr
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
