@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from clipbench.core.trial import Trial
 from clipbench.engine.model.python_state import Snapshot, changed, snapshot
@@ -27,7 +26,6 @@ from clipbench.store.checkpoint_files import DamagedCheckpoint
 # About as much is lost, with the block that is under way.
 FIRST_SECONDS, MOST_SECONDS = 1.0, 10.0
 SHARE = 0.015  # of the time of training, at most
-STATISTICS = "steps"  # of all steps, of which only those that were taken are kept
 
 
 class KeptTraining(Protocol):
@@ -78,7 +76,7 @@ class Checkpoint:
             return  # who starts the training has said what is damaged
         if kept["state"].keys() != training.state.saved_names:  # of another version of clipbench
             return
-        _load(training.state, kept["state"])
+        training.state.load(kept["state"])
         for module, buffers in zip(training.modules, kept["buffers"], strict=True):
             for name, buffer in module.named_buffers():
                 buffer.copy_(buffers[name])
@@ -109,7 +107,7 @@ class Checkpoint:
         assert self._path is not None
         buffer = io.BytesIO()
         kept = {
-            "state": _saved(training.state),
+            "state": training.state.save(),
             "buffers": [dict(module.named_buffers()) for module in training.modules],
             "optimizers": [each.optimizer.state_dict() for each in training.optimizers],
             "times": training.times(),
@@ -144,15 +142,3 @@ def write_when_asked() -> None:
 
 def _ask(*_: object) -> None:
     Checkpoint.is_asked = True
-
-
-def _saved(state: State) -> dict[str, Tensor]:
-    saved = state.save()
-    saved[STATISTICS] = saved[STATISTICS][: state.step].clone()
-    return saved
-
-
-def _load(state: State, saved: dict[str, Tensor]) -> None:
-    steps = state[STATISTICS].tensor.clone()
-    steps[: len(saved[STATISTICS])] = saved[STATISTICS]
-    state.load({**saved, STATISTICS: steps})

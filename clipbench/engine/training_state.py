@@ -13,7 +13,7 @@ from clipbench.engine.inputs.batches import BatchSource
 from clipbench.engine.inputs.gradient_noise import Noise
 from clipbench.engine.lane_group import LaneGroup
 from clipbench.engine.lane_status import LaneStatus
-from clipbench.engine.state import State
+from clipbench.engine.state import STEPS, State
 
 
 def state_of(
@@ -27,24 +27,23 @@ def state_of(
     steps: np.ndarray,
 ) -> State:
     """Return all that training changes, except what Python objects of the user's keep for themselves."""
-    state, lanes = State(), range(workspace.shape.lanes)
-    state.add("params.", workspace.params, lanes)
-    state.add("buffers.", workspace.states, lanes)
-    state.add("averages.", workspace.averages or {}, lanes)
+    state = State()
+    state.add("params.", workspace.params)
+    state.add("buffers.", workspace.states)
+    state.add("averages.", workspace.averages or {})
     for number, group in enumerate(groups):
-        state.add(f"{number}/", group.memory, group.lanes)
+        state.add(f"{number}/", group.memory)
     arrays = {
         **{name: getattr(status, name) for name in ("diverged_step", "cause", "stopped_epoch", "pruned_epoch")},
         **{"waited": stopping.waited, "best": stopping.best},
     }
-    state.add("status.", {name: torch.from_numpy(array) for name, array in arrays.items()}, lanes)
-    state.add("stopped.", stopping.saved, lanes)
-    state.add("epochs.", {name: torch.from_numpy(curve) for name, curve in curves.items()}, lanes, axis=1)
-    state.add("", {"steps": torch.from_numpy(steps)}, lanes, axis=2)
-    state.add("", {"checked": torch.from_numpy(status.checked)}, (), axis=None)
+    state.add("status.", {name: torch.from_numpy(array) for name, array in arrays.items()})
+    state.add("stopped.", stopping.saved)
+    state.add("epochs.", {name: torch.from_numpy(curve) for name, curve in curves.items()})
+    state.add("", {STEPS: torch.from_numpy(steps), "checked": torch.from_numpy(status.checked)})
     for number, noise in enumerate(noises):
-        state.add(f"noise{number}.", {"drawn": noise.drawn, "used": noise.used}, (), axis=None)
-    state.add("batches.", source.counters, (), axis=None)
+        state.add(f"noise{number}.", {"drawn": noise.drawn, "used": noise.used})
+    state.add("batches.", source.counters)
     sources = dict(source.generators)
     sources |= {f"noise{number}": noise.generators for number, noise in enumerate(noises)}
     state.generators = {f"{kind}.{seed}": g for kind, each in sources.items() for seed, g in each.items()}

@@ -1,4 +1,4 @@
-"""The state of training: saved and loaded, or with some of its lanes only, training goes on bit for bit the same."""
+"""The state of training: saved and loaded, training goes on bit for bit the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clipbench.core.trial import Component, Training, Trial
 from clipbench.engine.chunk_training import ChunkTraining
 from clipbench.engine.clipping.lane_order import order
 from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
-from clipbench.engine.state import Leaf, State
+from clipbench.engine.state import State
 from tests.datasets.test_streams import ORDER
 from tests.engine.test_engine import ARMS, MODELS, OPTIMIZERS
 
@@ -51,9 +51,9 @@ def epochs_of(training: ChunkTraining, first: int, last: int) -> None:
 
 
 def assert_equal(one: State, other: State) -> None:
-    assert set(one) == set(other) and one.step == other.step
-    for name, leaf in one.items():
-        np.testing.assert_array_equal(leaf.tensor.numpy(), other[name].tensor.numpy(), name)
+    assert set(one.tensors) == set(other.tensors) and one.step == other.step
+    for name, tensor in one.tensors.items():
+        np.testing.assert_array_equal(tensor.numpy(), other.tensors[name].numpy(), name)
 
 
 @pytest.mark.parametrize("train", TRAININGS)
@@ -105,36 +105,3 @@ def test_a_stream_goes_on_with_its_own_generators():
     second.state.load(saved)
     epochs_of(second, HALF, EPOCHS)
     assert_equal(whole.state, second.state)
-
-
-def test_half_of_the_lanes_go_on_as_in_the_whole():
-    trials = trials_of(TRAININGS["plain"])
-    half = [lane for lane, trial in enumerate(trials) if lane % 4 in (1, 2)]
-    whole, part = training_of(trials), training_of([trials[lane] for lane in half])
-    epochs_of(whole, 0, HALF)
-    chosen = whole.state.select(half)
-    for name in list(chosen.leaves):  # groups without lanes are not part of it: the others are numbered anew
-        if name[0].isdigit() and not chosen[name].lanes:
-            del chosen.leaves[name]
-    part.state.put(chosen, range(len(half)))
-    epochs_of(whole, HALF, EPOCHS)
-    epochs_of(part, HALF, EPOCHS)
-    assert_equal(whole.state.select(half), part.state)
-
-
-def test_selected_lanes_are_put_back_to_their_places():
-    steps = torch.arange(24.0).view(2, 3, 4)
-    state = State()
-    state.add("", {"w": torch.arange(8.0).view(4, 2)}, range(4))
-    state.add("", {"memory": torch.arange(2.0)}, (1, 2))
-    state.add("", {"steps": steps.clone()}, range(4), axis=2)
-    some = state.select([2, 0])
-    assert some["w"].tensor.tolist() == [[4.0, 5.0], [0.0, 1.0]] and some["memory"] == Leaf(
-        some["memory"].tensor, [0], 0
-    )
-    for leaf in some.values():
-        leaf.tensor.add_(100)
-    state.put(some, [2, 0])
-    assert state["w"].tensor.tolist() == [[100.0, 101.0], [2.0, 3.0], [104.0, 105.0], [6.0, 7.0]]
-    assert state["memory"].tensor.tolist() == [0.0, 101.0]
-    assert (state["steps"].tensor - steps)[0, 0].tolist() == [100.0, 0.0, 100.0, 0.0]
