@@ -8,6 +8,7 @@ import time
 import pytest
 
 from clipbench.commands import large_plan
+from clipbench.core import machine_memory
 from clipbench.core.machine_memory import usable_memory
 from clipbench.planning import needed_memory
 from tests.cli_helpers import CLIPBENCH, environment, invoke, records, saved, train, write
@@ -58,8 +59,10 @@ def test_a_report_is_made_on_a_machine_that_could_not_train_it(tmp_path, monkeyp
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     there = usable_memory()
-    (tmp_path / "max").write_text("1000000000\n")
-    monkeypatch.setattr("clipbench.core.machine_memory.CGROUP", tmp_path / "max")
+    (tmp_path / "own").write_text("0::/\n")
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    monkeypatch.setattr(machine_memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine_memory, "ALL_GROUPS", tmp_path)
     assert there > usable_memory() == 900_000_000
     said = invoke("check", write(tmp_path, model={"name": "mlp", "hidden": [4000, 4000]}))
     assert said.exit_code == 2 and "of memory, and there are 0.9 GB for it." in said.stderr
