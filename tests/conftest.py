@@ -19,6 +19,7 @@ lowering.FAULTS = ()  # a fault of ours is an error, not a slower path
 torch.set_num_threads(1)  # as in a worker; on a busy machine, threads of one small model wait for one another
 
 
+@pytest.hookimpl(optionalhook=True)  # also without xdist
 def pytest_xdist_auto_num_workers(config):
     """Use one process more than there are cores: many tests wait for processes that they have started."""
     return cores() + 1

@@ -18,6 +18,7 @@ from clipbench import api
 from clipbench.cli import app
 from clipbench.commands.result import MOST_SETTINGS, Result
 from tests.cli_helpers import environment, invoke, write
+from tests.scripts.helpers import write_script
 
 CLAIM = {"says": "clipping <b>hurts</b>", "expect": "none > value", "metric": "test/accuracy"}
 
@@ -171,18 +172,20 @@ found = [trained(1), asyncio.run(cell())]
 thread = threading.Thread(target=lambda: found.append(trained(3)))
 thread.start()
 thread.join()
-print(found)
+found.append(clipbench.run("script.yaml", mlflow=False).trained)  # whose trials are processes too
+print("trained", found)
 """
 
 
 def test_a_plain_script_an_event_loop_and_a_thread_may_call_it(tmp_path):
     """Worker processes must not run the script again that started them."""
     write(tmp_path, clip=["none", {"name": "norm", "threshold": 1.0}], model="mine:net")
-    (tmp_path / "script.py").write_text(SCRIPT)
+    write_script(tmp_path)
+    (tmp_path / "plain.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+        [sys.executable, "plain.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
-    assert done.stdout == "[2, 2, 2]\n", done.stderr
+    assert done.stdout == "trained [2, 2, 2, 1]\n", done.stderr
     assert "Training 2 trials" in done.stderr.splitlines() and "Traceback" not in done.stderr
 
 

@@ -13,10 +13,9 @@ from typing import Any
 
 # Imported once by the process from which all workers are forked; the parent itself never imports torch.
 WORKER = "clipbench.execution.worker"
-WORKER_NAME = "clipbench worker"
+WORKER_NAME, SCRIPT_NAME = "clipbench worker", "clipbench script"  # of processes
 PRELOAD = ("clipbench.execution.preload", WORKER)
-# Each trial of a script is a process, whose first step of an optimizer of torch would import torch._dynamo.
-PRELOAD_FOR_SCRIPTS = ("clipbench.scripts.trial_process", "torch._dynamo")
+PRELOAD_FOR_SCRIPTS = ("clipbench.scripts.trial_process",)
 
 
 def start_importing(is_script: bool = False) -> None:
@@ -67,12 +66,12 @@ _preparation_data = spawn.get_preparation_data
 
 
 def _without_main(name: str) -> dict[str, Any]:
-    """Keep a worker from importing the script that started it, which would run `clipbench.run` in it once more.
+    """Keep our processes from importing the script that started them, which would call `clipbench.run` once more.
 
-    Workers call functions by their names and need nothing of the script, so it takes no `if __name__ == "__main__"`.
+    They call functions by their names and need nothing of the script, so it takes no `if __name__ == "__main__"`.
     """
     data = _preparation_data(name)
-    if name == WORKER_NAME:
+    if name in (WORKER_NAME, SCRIPT_NAME):
         data.pop("init_main_from_path", None)
         data.pop("init_main_from_name", None)
     return data

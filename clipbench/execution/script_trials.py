@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipbench.execution import process_output
 from clipbench.execution.attentive_wait import AttentiveWait
+from clipbench.execution.import_server import SCRIPT_NAME
 from clipbench.execution.protocol import DONE, EPOCH_END, FAILED, PROGRESS, ChoosePruned, EpochReport, Event
 from clipbench.execution.repeated_failures import RepeatedFailures
 
@@ -34,7 +35,6 @@ ATTEMPTS = 2  # of a trial whose process dies
 LOOK_SECONDS = 0.5  # between two looks at the time and the output of trials
 SILENT_SECONDS = 600.0  # without a step, after which a trial is named
 SAVED = "checkpoints"  # folder beside the records
-SCRIPT_NAME = "clipbench script"
 
 
 @dataclass(eq=False)

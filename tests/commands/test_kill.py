@@ -88,7 +88,7 @@ def test_after_a_hundred_kills_every_trial_is_once_in_the_store_and_once_in_mlfl
 
 
 # One chunk of some seconds
-LONG_CHUNK = {"model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 3000, "batch_size": 32}, "seeds": 2}
+LONG_CHUNK = {"model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 1500, "batch_size": 32}, "seeds": 2}
 
 
 def begun_steps(results):

@@ -55,8 +55,8 @@ def test_every_yaml_block_is_valid(block, examples):
 @pytest.mark.parametrize("name", [block.file for block in blocks("yaml") if block.file])
 def test_every_example_trains(name, examples, monkeypatch):
     monkeypatch.chdir(examples)
-    train(name, "results", "--workers", "1")
-    experiment = config.load(examples / name)
+    train(name, "results", "--workers", "1", "--seeds", "2")
+    experiment = config.load(examples / name, seeds=2)
     records = pd.read_parquet(examples / "results" / experiment.name / "records")
     assert set(records["status"]) <= {"finished", "diverged"}
     assert len(records) == experiment.size

@@ -38,7 +38,7 @@ def stream():
 QUANTILE = C("", quantile=0.4, lr=0.5, noise=2.0, min=0.0, max=float("inf"))
 # What a checkpoint must hold, and trials that have it.
 KEPT = {
-    "rules and optimizers": lambda: trials_of(arms=EVERY, optimizers=["momentum", "adam", "rmsprop", "adamw"]),
+    "rules and optimizers": lambda: trials_of(arms=EVERY, optimizers=["momentum", "adam"]),
     "a schedule": lambda: trials_of(schedule=C("cosine", final=0.1, warmup=3)),
     "noise": lambda: trials_of(noise=NORMAL),
     "an average": lambda: trials_of(ema=0.9),

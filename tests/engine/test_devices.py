@@ -41,7 +41,7 @@ def with_defaults(kind: str, name: str, **options: Any) -> Component:
     return C(name, **(defaults | options))
 
 
-DIGITS = C("digits", limit=120, **{"split.val": 0.2, "split.test": 0.2, "split.seed": 0, "standardize": False})
+DIGITS = C("digits", limit=70, **{"split.val": 0.2, "split.test": 0.2, "split.seed": 0, "standardize": False})
 SEQUENCES = C("temporal_order", length=20, **{"split.val": 20, "split.test": 20, "split.seed": 0})
 CHARACTERS = with_defaults("data", "text", length=16, characters=1500, **{"split.val": 0.2, "split.test": 0.2})
 GROUPS = group_of(("*.bias",), threshold=0.5), group_of(("*",), threshold=1.0)
@@ -118,7 +118,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "rules of shards": {"arms": [arm(name, scope=C("shards", n=2)) for name in of_parts()]},
     "rules of examples": {"arms": [arm(name, scope="sample") for name in of_parts() if not fact(name, "init")]},
-    "optimizers": {"optimizers": [with_defaults("optimizer", name, lr=0.01) for name in formulas()]},
+    "optimizers": {"arms": [NORM], "optimizers": [with_defaults("optimizer", name, lr=0.01) for name in formulas()]},
     "a schedule": {"schedule": with_defaults("schedule", "cosine", warmup=1)},  # factors come from the host
     "noise": {"noise": with_defaults("noise", "normal")},
     "updates": {"arms": [arm("norm", after="momentum")]},

@@ -12,7 +12,7 @@ from clipbench.core.trial import Component
 from clipbench.engine.model.network import build_model
 from clipbench.engine.step import COLUMNS
 from clipbench.plugins import registry
-from tests.engine.test_engine import ARMS, SCHEDULES, steps_of
+from tests.engine.test_engine import ARMS, SCHEDULES, steps_of, whole
 from tests.engine.test_scope import FOUR, assert_as_the_loop, trials_of
 
 C = Component.of
@@ -57,9 +57,12 @@ def test_every_rule_with_a_threshold_is_there():
     }
 
 
+@whole
 @pytest.mark.parametrize("groups", GROUPS)
-def test_every_rule_on_groups_equals_the_plain_loop(groups, assert_fastest):
-    records = assert_as_the_loop(trials_of(arms(GROUPS[groups]), steps=12))
+def test_every_rule_on_groups_equals_the_plain_loop(groups, whole, assert_fastest):
+    """Each rule with one kind of groups, and all with all in the slow tests."""
+    chosen = arms(GROUPS[groups])
+    records = assert_as_the_loop(trials_of(chosen if whole else chosen[list(GROUPS).index(groups) :: 3], steps=12))
     assert_fastest(records.records["engine"], records.records["engine_note"])
 
 
@@ -73,9 +76,10 @@ def test_groups_follow_warmup_and_schedule(groups, assert_fastest):
     assert_fastest(records.records["engine"], records.records["engine_note"])
 
 
+@whole
 @pytest.mark.parametrize("scope", ["sample", FOUR], ids=["sample", "four"])
-@pytest.mark.parametrize("groups", ["two", *(pytest.param(name, marks=pytest.mark.slow) for name in ("all", "list"))])
-def test_groups_of_parts_of_a_batch_equal_the_plain_loop(groups, scope, assert_fastest):
+@pytest.mark.parametrize("groups", GROUPS)
+def test_groups_of_parts_of_a_batch_equal_the_plain_loop(groups, scope, whole, assert_fastest):
     chosen = [
         C(arm.name, **arm.as_dict(), scope=scope)
         for arm in arms(GROUPS[groups])
@@ -83,7 +87,7 @@ def test_groups_of_parts_of_a_batch_equal_the_plain_loop(groups, scope, assert_f
         and "after" not in arm.as_dict()
         and not (scope == "sample" and RULES[arm.name].facts["init"])
     ]
-    records = assert_as_the_loop(trials_of(chosen))
+    records = assert_as_the_loop(trials_of(chosen if whole else chosen[list(GROUPS).index(groups) :: 6]))
     assert_fastest(records.records["engine"], records.records["engine_note"])
 
 

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from clipbench.compiler.trace import Untraceable, trace, value
+from tests.cli_helpers import write
 from tests.engine.step_functions import MODELS, batch_of, over, stacked
 
 Operation = tuple[object, ...]
@@ -85,23 +86,24 @@ def test_constants_writes_in_place_and_several_results_are_recorded() -> None:
 
 TRAINING = """
 import sys
-from clipbench import config, engine
+from clipbench import engine
 from clipbench.planning.build import prepare
-for clip in ("norm", "value"):
-    plan = prepare(sys.argv[1], [f"optimizer={sys.argv[2]}", f"clip=[none, {{name: {clip}, threshold: 1.0}}]"], 2)
-    records = engine.train(plan.trials)
-    assert set(records.records["engine"]) == {"native"}, records.records["engine_note"]
+for name in ("sgd", "adam", "rmsprop", "adagrad"):
+    plan = prepare(sys.argv[1], [f"optimizer={{name: {name}, lr: 0.01}}"], 2)
+    engines = {engine.train(cohort.trials, loop_reason=cohort.loop_reason).records["engine"][0] for cohort in plan.cohorts}
+    assert engines == {"native", "looped"}, engines
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("optimizer", ("{name: sgd, lr: 0.1}", "{name: adam, lr: 0.01}", "{name: rmsprop, lr: 0.01}"))
-def test_planning_and_training_import_no_compiler_of_torch(optimizer: str, tmp_path: Path) -> None:
+def test_planning_and_training_import_no_compiler_of_torch(tmp_path: Path) -> None:
     """`import torch._dynamo` takes as long as `import torch`."""
-    path = tmp_path / "x.yaml"
-    path.write_text("data: spirals\nmodel: mlp\noptimizer: sgd\nclip: none\ntrain: {steps: 3, batch_size: 16}\n")
-    command = [sys.executable, "-c", TRAINING, str(path), optimizer]
+    models = ["mlp", {"name": "./mine.py:net", "looped": True}]
+    path = write(
+        tmp_path, model=models, clip=["none", {"name": "norm", "threshold": 1.0}, {"name": "value", "threshold": 0.1}]
+    )
+    command = [sys.executable, "-c", TRAINING, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

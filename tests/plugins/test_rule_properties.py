@@ -49,7 +49,7 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
 
 every_rule = pytest.mark.parametrize("name", RULES)
 # Each claim is looked at a few times, and many times where there is time.
-often = pytest.mark.parametrize("examples", [5, pytest.param(100, marks=pytest.mark.slow)], ids=["quick", "slow"])
+often = pytest.mark.parametrize("examples", [3, pytest.param(100, marks=pytest.mark.slow)], ids=["quick", "slow"])
 Drawn = tuple[str, int, list[tuple[str, int]]]
 
 
