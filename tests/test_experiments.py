@@ -32,10 +32,9 @@ def test_experiment_is_valid_and_every_claim_can_be_tested(file):
     assert [note for note in plan.notes if "cannot be tested" in note] == []
 
 
-@every_file
-def test_experiment_says_what_it_is_and_bears_a_name_of_its_own(file):
-    assert file.read_text(encoding="utf-8").startswith("#")
-    names = [config.load(str(other)).name for other in FILES]
+def test_experiments_say_what_they_are_and_bear_names_of_their_own():
+    assert all(file.read_text(encoding="utf-8").startswith("#") for file in FILES)
+    names = [config.load(str(file)).name for file in FILES]
     assert len(names) == len(set(names))
 
 

@@ -55,6 +55,7 @@ def test_after_three_kills_every_trial_is_there_once_and_the_same(undisturbed, t
     assert_same(results / "small", undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.native  # others round by the number of trials that are trained at once
 def test_killed_right_after_a_chunk_is_saved_only_the_rest_is_trained(undisturbed, tmp_path):
     path, results = write(tmp_path, **LONGER), tmp_path / "results"

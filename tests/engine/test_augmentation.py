@@ -22,6 +22,7 @@ from clipbench.plugins.losses import cross_entropy
 from tests import toys
 from tests.cli_helpers import invoke, records, train, write
 from tests.engine.test_training_options import ARMS, clip, column
+from tests.thinning import one_of
 
 C = Component.of
 DIGITS = {"rows": True, "limit": 90, "split.val": 0.2, "split.test": 0.2, "split.seed": 0, "standardize": False}
@@ -165,7 +166,7 @@ BUILT_IN = {
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_of(2, MODELS))
 def test_augmented_batches_are_those_of_a_plain_loop(model, name, assert_fastest):
     trials = trials_of(_of("augmentation", name), model)
     records = engine.train(trials)

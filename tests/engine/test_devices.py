@@ -172,10 +172,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-# Every rule and optimizer once, and models of every kind; `slow` has the others.
+# Rules of tensors and elements, every optimizer, and models of every kind; `slow` has the others.
 IN_SLOW = {
     *("rules per model", "rules per unit", "rules of shards", "rules of examples"),
+    *("other norms", "exclude", "groups of thresholds", "a threshold a parameter", "columns", "an error if not finite"),
+    *("augmentation", "smoothed labels", "penalties", "a schedule", "double", "groups of the optimizer"),
     *("model deep_mlp", "model gru", "model lstm", "model transformer", "model gpt", "model resnet"),  # large graphs
+    *("buffers", "tied"),
 }
 
 

@@ -24,6 +24,7 @@ from tests.engine.test_looped import TABLE as LINE
 from tests.engine.test_scope import FOUR, SEVEN, in_scope
 from tests.plugins.test_models import CHOSEN, TOKENS, VECTORS
 from tests.plugins.test_models import MODELS as NETWORKS
+from tests.thinning import one_of
 
 C = Component.of
 NORMAL = C("normal", scale=0.5)
@@ -92,7 +93,7 @@ EVERY_RULE = [(optimizer, third) for optimizer in ("momentum", "adam") for third
 EVERY_OPTIMIZER = [(optimizer, number % 3) for number, optimizer in enumerate(OPTIMIZERS)]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", one_of(2, OPTIMIZERS))
 def test_states_of_rules_and_optimizers_move_with_their_lanes(optimizer):
     """Each rule with one optimizer, and each optimizer with a few rules."""
     arms = list(ARMS)[list(OPTIMIZERS).index(optimizer) :: len(OPTIMIZERS)]
@@ -112,7 +113,7 @@ def test_states_of_many_rules_and_an_optimizer_move_with_their_lanes(optimizer, 
 REMEMBERING = [name for name, arm in ARMS.items() if registry.find("strategy", arm.name).facts["init"]]
 
 
-@pytest.mark.parametrize("arm", [*REMEMBERING, "skip", "drop", "halve"])
+@pytest.mark.parametrize("arm", one_of(2, [*REMEMBERING, "skip", "drop", "halve"]))
 def test_a_rule_with_a_state_continues_alone(arm):
     trials = trials_of(arms=["none", arm, "value"], seeds=range(4))
     stay = {trial.id for trial in trials if trial.clip == ARMS[arm]}
@@ -126,7 +127,7 @@ def test_lanes_of_several_optimizers_end_until_one_optimizer_is_left():
     among(trials, lambda epoch, told: set(told) - adam if epoch == 1 else list(adam)[:5] if epoch == 3 else ())
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", one_of(3, SCHEDULES))
 def test_learning_rates_and_thresholds_keep_their_schedule(schedule):
     arms = [C(arm.name, **moves | arm.as_dict()) for arm in (ARMS["norm"], ARMS["value"]) for moves in MOVES.values()]
     trials = trials_of(optimizers=["momentum", "adam"], arms=arms, schedule=SCHEDULES[schedule])
@@ -140,7 +141,7 @@ def test_a_threshold_keeps_its_schedule_at_a_learning_rate_of_zero():
     among(trials, lambda epoch, told: set(told) - stay if epoch == EPOCHS - 1 else ())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", one_of(2, ["sgd", "adam"]))
 def test_rules_on_updates_continue(optimizer):
     trials = trials_of(optimizers=[optimizer], arms=[*list(LATE.values())[::2], "none", "norm"])
     among(trials, Pruner(trials))
@@ -161,7 +162,7 @@ def test_a_model_continues(model):
 
 
 # The others take much longer. PyTorch's kernels compute the same bits for lanes that are a multiple of a register.
-FIRST = ("rnn sigmoid", "rnn sigmoid of 32", "gru of 32", "cnn of article 1", "transformer")
+FIRST = ("rnn sigmoid", "rnn sigmoid of 32", "cnn of article 1")
 EVERY_MODEL = [
     pytest.param(model, marks=[pytest.mark.slow] * (model not in FIRST) + [pytest.mark.native] * (model not in WHOLE))
     for model in [*NETWORKS, *WHOLE]
@@ -187,7 +188,7 @@ def test_looped_models_continue_with_their_state_and_random_numbers(model):
     assert set(records.records["engine"]) == {"looped"}
 
 
-@pytest.mark.parametrize("scope", ["sample", FOUR, SEVEN], ids=["sample", "four", "seven"])
+@pytest.mark.parametrize("scope", one_of(2, ["sample", FOUR, SEVEN]), ids=["sample", "four", "seven"])
 def test_rules_on_microbatches_continue_with_their_noise(scope):
     arms = in_scope(scope)
     private = [C(arm.name, **arm.as_dict(), noise=0.7) for arm in arms if arm.name == "norm" and arm["threshold"]]

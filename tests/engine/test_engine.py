@@ -19,6 +19,7 @@ from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.schedule_factor import factor_of_step
 from clipbench.plugins import registry
 from tests import oracle
+from tests.thinning import one_of
 
 C = Component.of
 TABLE = C("make_regression", samples=60, features=6, informative=3, noise=1.0, seed=0, standardize=True)
@@ -132,8 +133,8 @@ SCHEDULES = {
 JUMPY = ("rprop",)
 
 
-# The full product of rules, optimizers and models is slow. The fast part holds every pair of a rule and a model, and
-# of an optimizer and a model: each optimizer takes its share of the rules, another one with each model.
+# The full product of rules, optimizers and models is slow. The fast part holds every pair of a rule and one of two
+# models, and of an optimizer and such a model: each optimizer takes its share of the rules, another one with each model.
 whole = pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["share", "whole"])
 
 
@@ -196,7 +197,7 @@ IN_FLOAT32 = ("nadam", "asgd")
 
 @whole
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_of(3, MODELS))
 def test_cohort_equals_the_plain_loop_in_float64(model, optimizer, whole):
     steps = 20 if model == "cnn" else 50  # the plain loop takes its time
     arms = list(ARMS) if whole else share(list(ARMS), model, optimizer, list(OPTIMIZERS))
@@ -212,7 +213,7 @@ SMOOTH = [name for name in OPTIMIZERS if name not in JUMPY]
 
 
 @whole
-@pytest.mark.parametrize("optimizer", SMOOTH)
+@pytest.mark.parametrize("optimizer", one_of(2, SMOOTH))
 @pytest.mark.parametrize("model", MODELS)
 def test_cohort_stays_with_the_plain_loop_in_float32(model, optimizer, whole):
     arms = CONTINUOUS if whole else ["none", *share(CONTINUOUS, model, optimizer, SMOOTH)]

@@ -26,6 +26,7 @@ from clipbench.errors import ClipbenchError, InputError
 from clipbench.planning.build import prepare
 from clipbench.planning.plan import Plan
 from tests.engine import foreign_models as foreign
+from tests.thinning import one_of
 
 HOME = "tests.engine.foreign_models:"
 EPOCHS, BATCH = 15, 16  # of 60 examples: three batches of 16 and one of 12
@@ -273,7 +274,7 @@ def record(records: Records, trial: Trial) -> dict[str, object]:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
-@pytest.mark.parametrize("name", EQUAL)
+@pytest.mark.parametrize("name", one_of(2, EQUAL))
 def test_a_foreign_model_is_trained_as_by_hand(name, tmp_path, assert_fastest):
     case = EQUAL[name]
     plan = plan_of(case, tmp_path)

@@ -14,6 +14,7 @@ from clipbench.compiler.trace import CannotCompile
 from clipbench.engine import lowering
 from clipbench.engine.lowering import PATHS, Bound, Lowered
 from tests.engine.step_functions import MODELS, batch_of, step_of
+from tests.thinning import one_of
 
 LANE, SHARED = TensorAxes(), TensorAxes(lane=None)
 Function = Callable[..., Sequence[Tensor]]
@@ -116,7 +117,7 @@ def test_lanes_of_a_group_have_their_own_numbers(path: str) -> None:
     close([y], [x.exp()])
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_of(2, MODELS))
 def test_a_lane_does_not_depend_on_how_many_there_are(model: type[nn.Module], path: str) -> None:
     x, y = batch_of(model)
     step, weights = step_of(model, 16)

@@ -11,6 +11,7 @@ from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
 from tests import oracle
 from tests.engine.drawing_models import NOISES, NORMALIZATIONS, SEQUENCE_LAYERS
+from tests.thinning import one_of
 
 C = Component.of
 DATA = C("tests.toys:line", examples=50, features=3, seed=4)
@@ -49,14 +50,14 @@ def assert_as_the_loop(trials: list[Trial], tolerance: float = 1e-9) -> Records:
     return records
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", one_of(2, NOISES))
 def test_every_way_to_draw_is_that_of_the_plain_loop(noise):
     records = assert_as_the_loop(trials_of(C("tests.engine.drawing_models:drawing", noise=noise)))
     looped = set(records.records["engine"]) == {"looped"}
     assert not (looped and engine.has_kernels("float64")), records.records["engine_note"]
 
 
-@pytest.mark.parametrize("cells", SEQUENCE_LAYERS)
+@pytest.mark.parametrize("cells", one_of(3, SEQUENCE_LAYERS))
 def test_layers_with_dropout_of_their_own_draw_as_in_the_plain_loop(cells, assert_fastest):
     records = assert_as_the_loop(trials_of(C("tests.engine.drawing_models:sequences", cells=cells)))
     assert_fastest(records.records["engine"], records.records["engine_note"])

@@ -14,6 +14,7 @@ from clipbench.plugins import registry
 from tests import oracle
 from tests.engine.test_engine import ARMS, MODELS, OPTIMIZERS, assert_same_steps, steps_of, training, whole
 from tests.plugins.test_models import MODELS as NETWORKS
+from tests.thinning import one_of
 
 C = Component.of
 RULES = registry.catalogue("strategy")
@@ -87,7 +88,7 @@ def few(scope, **options):
     return [C(ARMS[name].name, **ARMS[name].as_dict(), scope=scope, **options) for name in FEW]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_of(3, MODELS))
 def test_every_model_is_trained_by_microbatches(model):
     for scope in ("sample", FOUR):
         assert_as_the_loop(trials_of(few(scope), model, "adam", steps=4))
@@ -101,7 +102,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("kind", one_of(2, BATCHES))
 @pytest.mark.parametrize("scope", ["sample", SEVEN], ids=["sample", "seven"])
 def test_batches_of_every_size_are_cut(scope, kind):
     if scope == "sample" or BATCHES[kind].get("batch_size") != 1:
@@ -143,7 +144,7 @@ def test_unclipped_microbatches_average_to_the_gradient_of_the_batch():
             np.testing.assert_allclose(engine.train(parts).steps[name], whole[name], rtol=1e-12)
 
 
-@pytest.mark.parametrize("model", ["gru", "transformer", "resnet", "deep_mlp"])
+@pytest.mark.parametrize("model", one_of(2, ["gru", "transformer", "resnet", "deep_mlp"]))
 def test_networks_of_every_kind_are_trained_example_by_example(model, assert_fastest):
     arms = [C("norm", **NORM, scope="sample"), C("value", threshold=0.02, exclude=(), scope="sample")]
     loss = {"loss": C("cross_entropy"), "metrics": (C("accuracy"),), "batch_size": 8}

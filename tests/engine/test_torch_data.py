@@ -28,6 +28,7 @@ from clipbench.engine.gradients.workspace import Workspace, WorkspaceShape
 from clipbench.engine.gradients.workspace_cache import WorkspaceCache
 from tests.cli_helpers import processes, records, started, train, until, write
 from tests.engine.test_training_options import ARMS, clip, column
+from tests.thinning import one_of
 
 C = Component.of
 EPOCHS = 3
@@ -206,7 +207,7 @@ HOW = {
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("name", ["in_parts", "of_items", "of_tensors", "of_subsets"])
+@pytest.mark.parametrize("name", one_of(2, ["in_parts", "of_items", "of_tensors", "of_subsets"]))
 def test_a_data_set_is_read_as_by_a_plain_data_loader(name, how, assert_fastest):
     data = data_of(name, HOW[how])
     loaded = datasets.load(data)
@@ -235,7 +236,7 @@ def _split(y: torch.Tensor, known: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("how", ["read", "read by workers"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", one_of(2, [2, 1]))
 def test_random_transforms_are_decided_by_seed_and_batch(how, accumulate):
     """They are the same for all arms of a seed, in any process; such a data set is never in memory."""
     data = data_of("of_shaken", {**HOW[how], "in_memory": None})

@@ -19,6 +19,7 @@ from clipbench.planning.build import prepare
 from clipbench.plugins import registry
 from tests import oracle
 from tests.engine.test_engine import ARMS, MODELS, OPTIMIZERS, assert_same_steps, steps_of, training, trials_of
+from tests.thinning import one_of
 
 C = Component.of
 NOISES = {
@@ -102,7 +103,7 @@ def test_levy_of_two_is_gaussian_and_of_one_is_cauchy():
     assert stats.kstest(one, stats.cauchy.cdf).pvalue > 0.01
 
 
-@pytest.mark.parametrize("name", NOISES)
+@pytest.mark.parametrize("name", one_of(3, NOISES))
 def test_noise_is_added_to_the_gradient_as_in_the_loop(name):
     train = replace(training("mlp", "float64", 30), noise=NOISES[name])
     assert_as_the_loop(trials_of("mlp", "momentum", SOME, train, seeds=(0, 1)))
@@ -259,7 +260,7 @@ def test_looped_models_keep_the_buffers_they_stopped_with():
 
 
 @pytest.mark.parametrize("penalty", [{"l1": 0.01}, {"l2": 0.02}, {"l1": 0.003, "l2": 0.004}])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_of(2, MODELS))
 def test_penalties_are_part_of_the_training_loss(model, penalty):
     train = replace(training(model, "float64", 15), **penalty)
     assert_as_the_loop(trials_of(model, "momentum", ["none", "norm", "value"], train))
@@ -278,7 +279,7 @@ def test_penalties_are_not_part_of_measures_in_eval_mode():
 
 
 @pytest.mark.parametrize("extra", [{}, {"l2": 0.01}, {"noise": NOISES["normal"]}])
-@pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", one_of(2, ["momentum", "adam", "adamw"]))
 def test_parameters_without_influence_on_the_loss_are_treated_as_in_torch(optimizer, extra):
     data = C("tests.toys:line", examples=30)
     decaying = OPTIMIZERS[optimizer].as_dict() | {"weight_decay": 0.1}
@@ -300,7 +301,7 @@ def test_parameters_without_influence_on_the_loss_are_treated_as_in_torch(optimi
 # Objectives
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", one_of(2, ["sgd", "momentum", "adam"]))
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_descend_as_in_the_loop(name, optimizer):
     train = Training(epochs=None, steps=30, loss=C("output"), dtype="float64")

@@ -16,6 +16,7 @@ from clipbench.core.records import Records
 from clipbench.core.trial import Component, Training, Trial
 from clipbench.plugins import registry
 from tests import oracle
+from tests.thinning import one_of
 
 C = Component.of
 CLASSES = C("digits", limit=150, **{"split.val": 0.2, "split.test": 0.2, "split.seed": 0, "standardize": False})
@@ -79,7 +80,7 @@ def value(records: Records, trial: Trial, name: str) -> float:
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("accumulate", [2, 4])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_of(2, MODELS))
 def test_accumulated_batches_are_clipped_as_one(model, accumulate, drop_last, assert_fastest):
     """90 examples: batches of 16 and a last one of 10, and fewer than `accumulate` of them at the end of an epoch."""
     trials = trials_of(model, accumulate=accumulate, drop_last=drop_last)
@@ -226,7 +227,7 @@ HALF = {
 }
 
 
-@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("name", one_of(2, HALF))
 def test_products_in_bfloat16_are_those_of_autocast(name, assert_fastest):
     """To the rounding of bfloat16, and where a model has products and elementwise operators only, to that of float32."""
     data, model, tolerance = HALF[name]

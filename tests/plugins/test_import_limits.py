@@ -6,6 +6,7 @@ import pytest
 
 from clipbench.plugins.user_modules import IMPORT_VARIABLE
 from tests.cli_helpers import environment, shell, write
+from tests.thinning import one_of
 
 CONTENTS = {
     "import os\nos._exit(0)\n": "the process that imports {file} ended with exit code 0. It has printed nothing.",
@@ -17,7 +18,7 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("content", one_of(2, CONTENTS))
 @pytest.mark.parametrize("command", [["check"], pytest.param(["run", "--no-mlflow"], marks=pytest.mark.slow)])
 def test_a_module_that_never_ends_well_is_an_error_at_its_line(tmp_path, command, content):
     path = write(tmp_path, model="./m.py:net")

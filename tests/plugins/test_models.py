@@ -18,6 +18,7 @@ from clipbench.plugins import registry
 from tests import oracle
 from tests.engine import test_engine
 from tests.engine.test_engine import ARMS, OPTIMIZERS, Shared, assert_same_steps, steps_of
+from tests.thinning import one_of
 
 C = Component.of
 IMAGES = C("digits", limit=60)
@@ -75,7 +76,7 @@ def trials_of(
     return [Trial(data, component, OPTIMIZERS[optimizer], train, ARMS[arm], seed) for seed in seeds for arm in arms]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_of(3, MODELS, KINDS))
 def test_cohort_equals_the_plain_loop(model, assert_fastest):
     # The bias of GPT's keys starts at 0 and has the gradient 0 up to rounding. Adam makes steps of it that are as large as
     # others, and agc sees them in the norm of the bias.

@@ -137,10 +137,11 @@ def points_done(results):
     return sum(point["state"] != "running" for point in points(results))
 
 
-def test_killed_three_times_it_ends_with_the_same_points_and_numbers(undisturbed, tmp_path):
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_it_ends_with_the_same_points_and_numbers(undisturbed, tmp_path, times):
     path, expected, whole = undisturbed
     results, chance = tmp_path / "results", random.Random(3)
-    for _ in range(3):
+    for _ in range(times):
         kill_at_random(chance, whole, path, results, "--no-mlflow")
     said = shell("sweep", path, "--results", results, "--no-mlflow")
     assert said.returncode == 0, said.stderr

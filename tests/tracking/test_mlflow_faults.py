@@ -49,7 +49,7 @@ def assert_sent_once(server, name, trials=8):
     }
 
 
-@pytest.mark.parametrize(("fault", "share"), [("lost", 0.25), ("cut", 0.15)])
+@pytest.mark.parametrize(("fault", "share"), [("lost", 0.25), pytest.param("cut", 0.15, marks=pytest.mark.slow)])
 def test_answers_that_are_lost_lose_and_double_nothing(named, server, fault, share):
     results, name = named
     with proxy(server.port, fault=sometimes(fault, share)) as between:
