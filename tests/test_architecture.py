@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,25 @@ HIDDEN: dict[str, set[str]] = {}
 COINED = {"autoclip", "zclip", "adagc", "agc", "halve", "centralize"}
 
 FILES = sorted(ROOT.rglob("*.py"))
-every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
 
 
+def every_file(test):
+    """Let a test take all files, and name those where it fails."""
+
+    def of_all():
+        problems = {}
+        for file in FILES:
+            try:
+                test(file)
+            except AssertionError as error:
+                problems[file.relative_to(ROOT).as_posix()] = str(error).partition("\n")[0]
+        assert not problems
+
+    of_all.__name__ = test.__name__
+    return of_all
+
+
+@cache
 def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 

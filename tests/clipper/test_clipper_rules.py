@@ -113,7 +113,7 @@ def test_a_rule_remembers_what_it_remembers_in_the_engine(name):
     memory = loop.clipper.state_dict()["memory"]
     assert memory
     for key, value in memory.items():
-        torch.testing.assert_close(value, training.state[f"0/memory.{key}"].tensor[0], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(value, training.state.tensors[f"0/memory.{key}"][0], rtol=1e-6, atol=1e-9)
 
 
 COURSES = {

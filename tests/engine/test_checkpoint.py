@@ -18,6 +18,7 @@ from tests.datasets.test_streams import ORDER
 from tests.engine.test_ended_lanes import LINE, NETWORKS, NORMAL, assert_same, long, trials_of
 from tests.engine.test_engine import ARMS, OPTIMIZERS
 from tests.engine.test_scope import FOUR, in_scope
+from tests.thinning import one_of
 
 C = Component.of
 TOY = "tests.toys:"
@@ -89,7 +90,7 @@ def interrupted(trials, file, calls):
     return sum(done)
 
 
-@pytest.mark.parametrize("what", KEPT)
+@pytest.mark.parametrize("what", one_of(2, KEPT))
 def test_an_interrupted_training_ends_as_if_it_had_not_been(what, tmp_path):
     trials = [replace(trial, train=replace(trial.train, save_weights=True)) for trial in KEPT[what]()]
     expected, file = engine.train(trials), tmp_path / "chunk.checkpoint"

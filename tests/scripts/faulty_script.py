@@ -62,7 +62,7 @@ def misbehave(how):
         for _ in range(60):
             print("x" * 2_000_000)
     if how == "eats":
-        kept = torch.ones(200_000_000)  # 800 MB
+        kept = torch.ones(250_000_000)  # 1 GB
         time.sleep(5)
         del kept
     if how == "asks":
