@@ -16,6 +16,7 @@ class Proxy(ThreadingHTTPServer):
     "error"   the answer is error 500, and the server gets nothing
     "lost"    the server gets it, and the answer is error 500
     "cut"     the server gets it, and the connection is closed without an answer
+    "absent"  the answer is error 404, and the server gets nothing
     """
 
     daemon_threads = True
@@ -44,6 +45,8 @@ class Handler(BaseHTTPRequestHandler):
         fault = proxy.fault(number, self.path)
         if fault == "error":
             return self.answer(500, b"out of order")
+        if fault == "absent":
+            return self.answer(404, b"there is no such page")
         status, headers, content = self.passed_on(body)
         if fault == "cut":
             self.close_connection = True

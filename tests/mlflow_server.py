@@ -15,15 +15,15 @@ from clipbench.tracking.uri import default_uri
 class Server:
     """A real `mlflow server` that can be killed and started again."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, python=sys.executable):
+        self.folder, self.python = folder, python
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self, *options, **variables):
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [self.python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", default_uri(self.folder)]
         command += ["--artifacts-destination", (self.folder / "artifacts").as_uri()]
         command += options

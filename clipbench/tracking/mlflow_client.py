@@ -130,9 +130,10 @@ class MlflowExperiment:
 
     def files(self, run: MlflowRun) -> dict[str, int]:
         """Return the path and size of each artifact, one folder deep."""
-        listed = self._client.list_artifacts(run.id)
+        storage = self._client.storage_of(run.id)
+        listed = storage.list_artifacts()
         for folder in [item for item in listed if item.is_dir]:
-            listed += self._client.list_artifacts(run.id, folder.path)
+            listed += storage.list_artifacts(folder.path)
         return {item.path: item.file_size for item in listed if not item.is_dir}
 
     def upload(self, run: MlflowRun, folder: Path, paths: Sequence[str]) -> Iterator[None]:
@@ -148,7 +149,7 @@ class MlflowExperiment:
     def download(self, run: MlflowRun, path: str, folder: Path) -> None:
         """Download a file to the same path below `folder`."""
         with TemporaryDirectory() as temporary:
-            found = self._client.download_artifacts(run.id, path, temporary)
+            found = self._client.storage_of(run.id).download_artifacts(path, temporary)
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, folder / path)
 
@@ -222,18 +223,16 @@ def make_tables(uri: str) -> None:
     _Client(uri).search_experiments(max_results=1)
 
 
-class _Client:
-    """MLflow's client, which says when it has an answer, and repeats a request that a server has failed to answer."""
+class _Repeating:
+    """An object of MLflow that says when it has an answer, and repeats a request which a server failed to answer."""
 
-    def __init__(self, uri: str, on_answer: OnAnswer = nothing) -> None:
-        from mlflow.tracking import MlflowClient
-
-        self._client, self._on_answer = MlflowClient(tracking_uri=uri), on_answer
+    def __init__(self, called: Any, uri: str, on_answer: OnAnswer) -> None:
+        self._called, self._uri, self._on_answer = called, uri, on_answer
         self._pauses = PAUSES if is_server(uri) else ()
         self.repeated: set[str] = set()  # the methods of which a request was repeated
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
+        method = getattr(self._called, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             for pause in self._pauses:
@@ -251,6 +250,25 @@ class _Client:
             return answer
 
         return call
+
+
+class _Client(_Repeating):
+    """MLflow's client."""
+
+    def __init__(self, uri: str, on_answer: OnAnswer = nothing) -> None:
+        from mlflow.tracking import MlflowClient
+
+        super().__init__(MlflowClient(tracking_uri=uri), uri, on_answer)
+        self._storages: dict[str, _Repeating] = {}
+
+    def storage_of(self, run: str) -> Any:
+        """Return where the artifacts of a run are. The client also asks for models, which MLflow 2 does not have."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if run not in self._storages:
+            storage = get_artifact_repository(self.get_run(run).info.artifact_uri, tracking_uri=self._uri)
+            self._storages[run] = _Repeating(storage, self._uri, self._on_answer)
+        return self._storages[run]
 
 
 def common_tags() -> dict[str, str]:

@@ -3,6 +3,8 @@
 import base64
 import os
 import random
+import subprocess
+import sys
 import time
 from importlib.util import find_spec
 
@@ -49,6 +51,16 @@ def assert_sent_once(server, name, trials=8):
     }
 
 
+def assert_pushed_and_pulled(results, name, uri, tmp_path):
+    """The tables of a copy that went through MLflow are those of the results."""
+    assert push(results, name, uri).exit_code == 0
+    pulled = invoke("pull", name, "--results", tmp_path / "copy", "--tracking-uri", uri)
+    assert pulled.exit_code == 0, pulled.stderr
+    for folder in (results, tmp_path / "copy"):
+        assert invoke("report", name, "--results", folder).exit_code == 0
+    assert table(results / name).equals(table(tmp_path / "copy" / name))
+
+
 @pytest.mark.parametrize(("fault", "share"), [("lost", 0.25), pytest.param("cut", 0.15, marks=pytest.mark.slow)])
 def test_answers_that_are_lost_lose_and_double_nothing(named, server, fault, share):
     results, name = named
@@ -66,13 +78,8 @@ def test_a_server_that_answers_with_errors_is_given_up_and_push_completes(named,
     assert said.exit_code == 1 and said.stderr.count("the server answers with error 500") == 1
     assert f"Sending what is missing to MLflow at {between.uri} (stops after 60 s without an answer)" in said.stderr
     assert f"`clipbench push {name}` sends the rest" in said.stderr and "Traceback" not in said.stderr
-    assert push(results, name, server.uri).exit_code == 0
+    assert_pushed_and_pulled(results, name, server.uri, tmp_path)
     assert_sent_once(server, name)
-    pulled = invoke("pull", name, "--results", tmp_path / "copy", "--tracking-uri", server.uri)
-    assert pulled.exit_code == 0, pulled.stderr
-    for folder in (results, tmp_path / "copy"):
-        assert invoke("report", name, "--results", folder).exit_code == 0
-    assert table(results / name).equals(table(tmp_path / "copy" / name))
 
 
 def test_a_server_that_does_not_answer_is_given_up_after_the_time_that_is_said(named, server, monkeypatch):
@@ -94,6 +101,28 @@ def test_a_server_that_answers_slowly_gets_all_and_the_progress_is_said(named, s
     assert said.exit_code == 0 and "Sending 8 trials to MLflow" in said.stderr
     assert "0 of 8 trials" in said.stderr and "8 of 8 trials" in said.stderr
     assert_sent_once(server, name)
+
+
+def test_a_server_that_knows_nothing_of_models_is_enough(named, server, tmp_path):
+    """Models came with MLflow 3, whose client asks for them also where artifacts are listed."""
+    with proxy(server.port, fault=lambda number, path: "absent" * ("logged-models" in path)) as between:
+        assert_pushed_and_pulled(*named, between.uri, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_server_of_mlflow_2_is_enough(named, tmp_path):
+    python = tmp_path / "old" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "old"], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", "mlflow==2.22.0", "sqlalchemy<2.1"]
+    if subprocess.run(install, check=False, capture_output=True).returncode:
+        pytest.skip("MLflow 2.22 cannot be installed here")
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server", python)
+    server.start()
+    try:
+        assert_pushed_and_pulled(*named, server.uri, tmp_path)
+    finally:
+        server.kill()
 
 
 def seconds_of(pid):
