@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from clipbench.commands.devices import MOST_WORKERS, Device
+from clipbench.commands.devices import MOST_WORKERS, Device, ExecutorName
 from clipbench.commands.result import Result
 from clipbench.errors import InputError, Place
 
@@ -27,6 +27,10 @@ def run(
     set: Mapping[str, Any] | None = None,
     device: str = "auto",
     workers: SupportsIndex | str = "auto",
+    executor: str = "local",
+    ray_address: str | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
     results: PathLike = "results",
     tracking_uri: str | None = None,
     mlflow: bool = True,
@@ -48,6 +52,10 @@ def run(
         Training device: auto, cpu, cuda or mps; auto picks a GPU if there is one.
     workers
         Number of worker processes; auto starts one per core on a CPU.
+    executor
+        Where trials are trained: local, on this machine, or ray, on a Ray cluster.
+    ray_address, cpus_per_worker, gpus_per_worker
+        The cluster (else the one on this machine, or a new one), and what each worker takes of it: one CPU and no GPU.
     results
         Folder of all results.
     tracking_uri
@@ -70,7 +78,8 @@ def run(
     """
     from clipbench.commands.run import run as train
 
-    options = _checked(seeds, set, device, workers, results, tracking_uri, mlflow)
+    cluster = _cluster(executor, ray_address, cpus_per_worker, gpus_per_worker)
+    options = {**_checked(seeds, set, device, workers, results, tracking_uri, mlflow), **cluster}
     if frozen and (seeds is not None or set):
         raise _wrong("frozen", "takes the file as it is, without seeds and set.")
     call = _call("run", [experiment], {**options, "frozen": frozen})
@@ -87,6 +96,10 @@ def sweep(
     set: Mapping[str, Any] | None = None,
     device: str = "auto",
     workers: SupportsIndex | str = "auto",
+    executor: str = "local",
+    ray_address: str | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
     results: PathLike = "results",
     tracking_uri: str | None = None,
     mlflow: bool = True,
@@ -108,7 +121,8 @@ def sweep(
     from clipbench.search.sweep import sweep as search
 
     wanted = SweepOptions(None if trials is None else _count("trials", trials), storage)
-    options = _checked(seeds, set, device, workers, results, tracking_uri, mlflow)
+    cluster = _cluster(executor, ray_address, cpus_per_worker, gpus_per_worker)
+    options = {**_checked(seeds, set, device, workers, results, tracking_uri, mlflow), **cluster}
     call = _call("sweep", [experiment], {"trials": wanted.trials, "storage": storage, **options})
     settings = _settings(call, **options, tensorboard=tensorboard)
     return _in_session(settings, quiet, lambda session: search(session, os.fspath(experiment), wanted))
@@ -199,13 +213,22 @@ def _checked(
     }
 
 
+def _cluster(executor: str, address: str | None, cpus: float | None, gpus: float | None) -> dict[str, Any]:
+    if executor not in list(ExecutorName):
+        raise _wrong("executor", f"expected one of {', '.join(ExecutorName)}, got {executor!r}.")
+    return {"executor": str(executor), "ray_address": address, "cpus_per_worker": cpus, "gpus_per_worker": gpus}
+
+
 def _settings(call: str, **options: Any) -> Settings:
+    from clipbench.commands.cluster import cluster_of
     from clipbench.commands.session import Settings
     from clipbench.config.overrides import override
 
+    places = [options.get(name) for name in ("ray_address", "cpus_per_worker", "gpus_per_worker")]
     return Settings(
         device=options["device"],
         workers=None if options["workers"] == "auto" else options["workers"],
+        cluster=cluster_of(options.get("executor", "local"), *places),
         seeds=options["seeds"],
         sets=tuple(override(path, value) for path, value in options["set"].items()),
         results=Path(options["results"]),
@@ -222,6 +245,7 @@ def _call(function: str, experiments: Sequence[PathLike], options: Mapping[str, 
     from clipbench.tracking.uri import redact
 
     usual = {"set": {}, "device": "auto", "workers": "auto", "results": "results", "mlflow": True, "frozen": False}
+    usual["executor"] = "local"
     given = [f"{name}={value!r}" for name, value in options.items() if value != usual.get(name)]
     return redact(f"clipbench.{function}({', '.join([*(repr(os.fspath(each)) for each in experiments), *given])})")
 

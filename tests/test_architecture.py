@@ -49,7 +49,7 @@ HOMES = {
     "mlflow": ("tracking/mlflow_client.py",),
     "optuna": ("search/",),
     "sqlalchemy": ("search/database.py", "tracking/mlflow_database.py"),
-    "ray": ("execution/ray.py",),
+    "ray": ("execution/ray_workers.py",),
     "typer": ("cli/",),
     "yaml": ("config/",),
     "pydantic": ("config/", "store/", "analysis/subject_cache.py", "reporting/formats/json_report.py"),

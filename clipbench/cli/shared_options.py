@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbench.commands.devices import MOST_WORKERS, Device
+from clipbench.commands.devices import MOST_WORKERS, Device, ExecutorName
 from clipbench.commands.interrupts import uninterrupted
 from clipbench.errors import InputError, Place
 
@@ -37,6 +37,19 @@ Workers = Annotated[
     typer.Option(
         "--workers", metavar="N|auto", callback=_workers, help="Worker processes; auto starts one per core on a CPU."
     ),
+]
+Executor = Annotated[
+    ExecutorName, typer.Option("--executor", help="Where trials are trained: on this machine, or on a Ray cluster.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", metavar="ADDRESS", help="Ray cluster; else the one on this machine, or a new one."),
+]
+CpusPerWorker = Annotated[
+    float | None, typer.Option("--cpus-per-worker", min=0.0, metavar="N", help="CPUs of a worker on a Ray cluster: 1.")
+]
+GpusPerWorker = Annotated[
+    float | None, typer.Option("--gpus-per-worker", min=0.0, metavar="N", help="GPUs of a worker on a Ray cluster: 0.")
 ]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, metavar="N", help="Use the seeds 0 to N-1.")]
 Sets = Annotated[
@@ -106,6 +119,10 @@ def _training_options(
     *,
     device: DeviceOption = Device.auto,
     workers: Workers = "auto",
+    executor: Executor = ExecutorName.local,
+    ray_address: RayAddress = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
     seeds: Seeds = None,
     sets: Sets = None,
     results: Results = Path("results"),
@@ -117,12 +134,14 @@ def _training_options(
     progress: Any,
 ) -> TrainingOptions:
     with uninterrupted():
+        from clipbench.commands.cluster import cluster_of
         from clipbench.commands.session import Settings
         from clipbench.tracking.uri import redact
 
     settings = Settings(
         device=device.value,
         workers=workers,  # type: ignore[arg-type]  # a number or None, by the option's callback
+        cluster=cluster_of(executor, ray_address, cpus_per_worker, gpus_per_worker),
         seeds=seeds,
         sets=tuple(sets or ()),
         results=results,

@@ -1,4 +1,4 @@
-"""The devices that can train, which of them this machine has, and how many workers there may be."""
+"""What can train: which devices this machine has, how many workers there may be, and where they run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from enum import StrEnum
 from clipbench.errors import InputError, Place, Problem
 
 MOST_WORKERS = 1024
+
+
+class ExecutorName(StrEnum):
+    """What `--executor` takes."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Device(StrEnum):

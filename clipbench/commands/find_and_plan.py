@@ -70,7 +70,7 @@ def blamed_on(path: str | Path) -> Iterator[None]:
 
 def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Plan, str, int]:
     """Return the plan, the device and the number of workers: one for each GPU, if not asked for another number."""
-    device = pool.call("clipbench.commands.devices:choose", settings.device)
+    device = _device(pool, settings)
     with blamed_on(path):
         plan: Plan = pool.call("clipbench.planning.build:prepare", str(path), settings.sets, settings.seeds)
     if printed := pool.printed():
@@ -86,11 +86,26 @@ def planned(pool: WorkerPool, path: str | Path, settings: Settings) -> tuple[Pla
     if device == "mps" and float64:
         place = plan.experiment.place("train.dtype")
         raise InputError.at(place, "float64 is not available on mps.", "Choose `--device cpu`.")
+    if settings.cluster:
+        if plan.experiment.is_script:
+            text = "trains no scripts yet, only what clipbench trains itself."
+            raise InputError.at(Place("--executor ray"), text, "Leave it out to train on this machine.")
+        return plan, device, pool.size
     if device == "cpu":
         return plan, device, pool.size if settings.workers else max(1, pool.size // _threads(plan))
     cards, free = pool.call("clipbench.commands.devices:capacity", device)
     workers = settings.workers or cards
     return plan.for_gpu(free // -(-workers // cards)), device, workers
+
+
+def _device(pool: WorkerPool, settings: Settings) -> str:
+    """Return the device to train on: on a cluster, what its workers have."""
+    if settings.cluster and settings.device == "auto":
+        return "cuda" if settings.cluster.gpus else "cpu"
+    if settings.cluster:
+        return settings.device
+    device: str = pool.call("clipbench.commands.devices:choose", settings.device)
+    return device
 
 
 def _threads(plan: Plan) -> int:

@@ -99,7 +99,7 @@ def pilot(
 
     With `thresholds`, say what these would do; without strategies, for the first rule on the norm of the gradient.
     """
-    with WorkerPool(settings.workers) as pool:
+    with WorkerPool(settings.workers, settings.cluster) as pool:
         plan, device, pool.size = planned(pool, experiment, settings)
         if plan.experiment.is_script:
             remedy = f"Run it with the arm `none`, then `clipbench pilot --from results/{plan.experiment.name}`."

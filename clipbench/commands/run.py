@@ -39,7 +39,7 @@ class RunPreview:
 def run(session: Session, path: str | Path) -> Finished:
     """Train the missing trials of an experiment and write its report."""
     settings, uri = session.settings, session.uri
-    with WorkerPool(settings.workers) as pool:
+    with WorkerPool(settings.workers, settings.cluster) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         subject, store = subject_of(plan), store_of(plan, settings.results)
         session.check_size(plan, *plan.missing(store.done()), pool.size)
@@ -58,7 +58,7 @@ def run(session: Session, path: str | Path) -> Finished:
 
 def preview(path: str | Path, settings: Settings) -> RunPreview:
     """Return what `run` would train, with time and memory estimated from a short timing."""
-    with WorkerPool(settings.workers) as pool:
+    with WorkerPool(settings.workers, settings.cluster) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         store = store_of(plan, settings.results)
         refuse_large_cohorts(plan)

@@ -24,6 +24,7 @@ from clipbench.core.records import Records
 from clipbench.execution import choose_paths
 from clipbench.execution.process_output import output_of
 from clipbench.execution.protocol import ChoosePruned
+from clipbench.execution.ray_workers import RaySettings
 from clipbench.execution.worker_pool import WorkerPool
 from clipbench.planning.freeze import content_hash, frozen_of, other_data
 from clipbench.planning.needed_memory import refuse_large_cohorts
@@ -50,6 +51,7 @@ class Settings:
 
     device: str = "auto"
     workers: int | None = None  # None: one per core on a CPU
+    cluster: RaySettings | None = None  # whose workers train; None: those of this machine
     seeds: int | None = None
     sets: tuple[str, ...] = ()
     results: Path = Path("results")

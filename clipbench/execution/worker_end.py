@@ -23,6 +23,7 @@ class WorkerEnd:
     text: str
     is_certain: bool
     counts: int = ONE
+    is_excused: bool = False  # through no fault of the trials
 
 
 class WorkerEndedError(ClipbenchError):

@@ -38,6 +38,12 @@ def own_files(file: Path) -> list[Path]:
     return [file, *sorted(found - {file})]
 
 
+def own_module(name: str) -> list[Path]:
+    """Return the files of a module of the user's own, and of the packages that it is in; none if it is installed."""
+    roots = [path for each in sys.path if not is_installed(path := Path(each or ".").resolve())]
+    return list(_files(name.split("."), roots))
+
+
 def _imports(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
     """Yield the files that the import statements of a file name, wherever in the file they are."""
     try:

@@ -68,7 +68,7 @@ def sweep(session: Session, path: str | Path, options: SweepOptions) -> Finished
     """Search, confirm and report. Continue an earlier sweep of the same search."""
     settings, uri = session.settings, session.uri
     storage = storage_at(options.storage)
-    with WorkerPool(settings.workers) as pool:
+    with WorkerPool(settings.workers, settings.cluster) as pool:
         plan, device, pool.size = planned(pool, path, settings)
         search, contenders = _prepared(pool, plan, options)
         store = store_of(plan, settings.results)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from clipbench.execution.worker_pool import CHECKPOINT_SECONDS
+from clipbench.execution.local_workers import CHECKPOINT_SECONDS
 from tests.cli_helpers import (
     CLIPBENCH,
     environment,

@@ -44,6 +44,8 @@ OTHERS = {
     "--show-completion",
     "--index-url",
     "--port",
+    *("--head", "--address", "--num-cpus", "--block"),  # of `ray start`
+    *("--nodes", "--ntasks", "--ntasks-per-node", "--cpus-per-task", "--exclude"),  # of Slurm
 }
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from clipbench.execution import process_output, worker_pool
+from clipbench.execution import local_workers, process_output
 from tests.cli_helpers import invoke, records, started, until, write
 
 MODEL = """
@@ -88,7 +88,7 @@ def tried(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     path = experiment(folder, *WORDS, "talks", "nothing")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_pool, "memory_for_each", lambda workers: 1_200_000_000)
+        patch.setattr(local_workers, "memory_for_each", lambda workers: 1_200_000_000)
         said = invoke("run", path, "--results", folder / "results", "--no-mlflow", "--workers", "2")
     return said, records(folder / "results" / "small"), folder / "results" / "small"
 

@@ -13,7 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from clipbench.execution.worker_pool import CHECKPOINT_SECONDS
+from clipbench.execution.local_workers import CHECKPOINT_SECONDS
 from clipbench.search.storage import JOURNAL
 from clipbench.store import checkpoint_files
 from clipbench.tracking.uri import redact

@@ -1,0 +1,127 @@
+"""A real Ray cluster of two nodes on this machine: it trains what this machine does, whoever of it is killed."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pandas as pd
+import pytest
+
+from clipbench.store.folder import Store
+from tests.cli_helpers import invoke, records, saved, table, train, until, write
+
+pytest.importorskip("ray", reason="requires Ray")
+
+# A model that trains only where nothing else of the experiment's folder is.
+ELSEWHERE = """
+import traceback
+from pathlib import Path
+
+from torch import nn
+
+
+def net(inputs, outputs):
+    is_planned = any(frame.filename.endswith("planning/build.py") for frame in traceback.extract_stack())
+    if not is_planned and Path(__file__).with_name("small.yaml").exists():
+        raise RuntimeError("this is the folder of the YAML")
+    return nn.Linear(inputs, outputs)
+"""
+MEMORY = 80 * 2**20
+LONGER = {
+    "model": {"name": "mlp", "hidden": [[4], [6], [8], [10]]},
+    "train": {"epochs": 600, "batch_size": 32},
+    "seeds": 16,
+}
+
+
+@pytest.fixture
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": MEMORY})
+    made.second = made.add_node(num_cpus=1, object_store_memory=MEMORY)
+    yield made
+    made.shutdown()
+
+
+def assert_as_on_this_machine(folder, expected):
+    """Apart from the column that says where a trial was trained."""
+    mine, theirs = records(folder), records(expected)
+    assert set(mine) - set(theirs) == {"node"} and mine["node"].str.contains(os.uname().nodename).all()
+    pd.testing.assert_frame_equal(mine[theirs.columns], theirs)
+    assert table(folder).equals(table(expected))
+
+
+def test_a_cluster_trains_the_users_own_files_as_this_machine_does(cluster, tmp_path):
+    path = write(tmp_path, model={"name": "./elsewhere.py:net"}, data={"name": "csv", "path": "x.csv", "target": "y"})
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    table_of = pd.DataFrame({"a": range(90), "b": [n % 7 for n in range(90)], "y": [n % 2 for n in range(90)]})
+    table_of.to_csv(tmp_path / "x.csv", index=False)
+    said = invoke("run", path, "--results", tmp_path / "failed", "--no-mlflow")
+    assert said.exit_code == 3 and "this is the folder of the YAML" in said.stderr
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE.replace("with_name(", 'with_name("no" + '))
+    train(path, tmp_path / "here")
+    train(path, tmp_path / "there", "--executor", "ray", "--ray-address", cluster.address)
+    assert_as_on_this_machine(tmp_path / "there" / "small", tmp_path / "here" / "small")
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    train(path, tmp_path / "moved", "--executor", "ray", "--ray-address", cluster.address)
+
+
+def lose_worker(cluster):
+    found = subprocess.run(["pgrep", "-f", "ray::Relay"], capture_output=True, text=True, check=True)
+    os.kill(int(found.stdout.split()[0]), 9)
+
+
+def lose_node(cluster):
+    cluster.remove_node(cluster.second, allow_graceful=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lose", [lose_worker, lose_node])
+def test_whatever_is_lost_of_a_cluster_all_trials_are_trained_once(cluster, tmp_path, lose):
+    path = write(tmp_path, **LONGER)
+    train(path, tmp_path / "here", "--workers", "2")
+    there = tmp_path / "there" / "small"
+
+    def fault():
+        until(lambda: there.exists() and saved(there))
+        lose(cluster)
+
+    breaking = threading.Thread(target=fault)
+    breaking.start()
+    train(path, tmp_path / "there", "--executor", "ray", "--ray-address", cluster.address)
+    breaking.join()
+    assert len(Store(there).done()) == len(pd.read_parquet(there / "records")) == 4 * 4 * 16
+    assert_as_on_this_machine(there, tmp_path / "here" / "small")
+
+
+@pytest.mark.slow
+def test_pruning_asks_in_step_on_a_cluster_too(cluster, tmp_path):
+    sweep = {"trials": 8, "seeds": 2, "batch": 4, "confirm_seeds": 2, "pruner": "hyperband"}
+    arms = ["none", {"name": "norm", "threshold": {"log": [0.01, 100], "points": 3}}]
+    path = write(tmp_path, clip=arms, train={"epochs": 12, "batch_size": 32}, sweep=sweep)
+    for where, options in {"here": ["--workers", "2"], "there": ["--executor", "ray"]}.items():
+        address = ["--ray-address", cluster.address] if where == "there" else []
+        said = invoke("sweep", path, "--results", tmp_path / where, "--no-mlflow", *options, *address)
+        assert said.exit_code == 0, said.stderr
+    assert "pruned" in set(records(tmp_path / "there" / "small")["status"])
+    assert_as_on_this_machine(tmp_path / "there" / "small", tmp_path / "here" / "small")
+
+
+@pytest.mark.slow
+def test_without_a_cluster_one_is_started_for_the_command(tmp_path):
+    path = write(tmp_path)
+    train(path, tmp_path / "here")
+    train(path, tmp_path / "there", "--executor", "ray", "--workers", "1")
+    assert_as_on_this_machine(tmp_path / "there" / "small", tmp_path / "here" / "small")
+
+
+def test_mistakes_are_said_and_start_nothing(tmp_path, monkeypatch):
+    path = write(tmp_path)
+    said = invoke("run", path, "--gpus-per-worker", "1")
+    assert said.exit_code == 2 and "--gpus-per-worker: is for Ray clusters. Add --executor ray." in said.stderr
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = invoke("run", path, "--executor", "ray", "--results", tmp_path / "results")
+    assert said.exit_code == 2 and "pip install clipbench[ray]" in said.stderr
+    assert not (tmp_path / "results").exists()
