@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5  # to wait for what workers say
 PATIENCE_SECONDS = 10.0  # without a worker, until it is said that they wait for nodes
+CONNECT_SECONDS = 5.0  # for a cluster to answer
 AUTO = "auto"
 
 
@@ -63,7 +68,8 @@ class RayWorkers:
         self._task, self._needed = Task("", ""), 0
         self._luggage = Luggage("", {}, ())
         self._alone_since, self._is_told = time.monotonic(), False
-        self._connect()
+        with _own_signals():
+            self._connect()
 
     def _connect(self) -> None:
         ray, options = self._ray, {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -71,13 +77,13 @@ class RayWorkers:
         self._is_ours = not ray.is_initialized()
         if not self._is_ours:  # the program that calls clipbench has done so
             return
+        if self._settings.address != AUTO:
+            _check_address(self._settings.address)
         try:
             ray.init(address=self._settings.address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             if self._settings.address != AUTO:
-                text = f"there is no cluster: {str(error).splitlines()[0].rstrip('.')}."
-                place = Place(f"--ray-address {self._settings.address}")
-                raise InputError.at(place, text, "Start one with ray start --head.") from None
+                raise _no_cluster(self._settings.address, str(error).splitlines()[0]) from None
             ray.init(address="local", include_dashboard=False, **options)
 
     def end(self) -> None:
@@ -196,3 +202,31 @@ class RayWorkers:
             needs = f"{self._settings.cpus:g} CPUs" + f" and {self._settings.gpus:g} GPUs" * bool(self._settings.gpus)
             text = f"no worker has started: each needs {needs}. Training goes on once the cluster has them."
             yield Message(None, NOTE, text)
+
+
+def _check_address(address: str) -> None:
+    """Raise if nothing listens there: Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise _no_cluster(address, "expected host:port")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> InputError:
+    place = Place(f"--ray-address {address}")
+    return InputError.at(place, f"there is no Ray cluster: {reason.rstrip('.')}.", "Start one with ray start --head.")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what this process does at a signal: Ray would end it, without a word and a last report."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)

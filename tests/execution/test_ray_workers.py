@@ -121,6 +121,10 @@ def test_mistakes_are_said_and_start_nothing(tmp_path, monkeypatch):
     path = write(tmp_path)
     said = invoke("run", path, "--gpus-per-worker", "1")
     assert said.exit_code == 2 and "--gpus-per-worker: is for Ray clusters. Add --executor ray." in said.stderr
+    for address, words in {"127.0.0.1:1": "refused", "nowhere": "expected host:port", "127.0.0.1:99999": ""}.items():
+        said = invoke("run", path, "--executor", "ray", "--ray-address", address)
+        assert said.exit_code == 2 and f"--ray-address {address}: there is no Ray cluster: " in said.stderr
+        assert words in said.stderr and "ray start --head" in said.stderr
     monkeypatch.setitem(sys.modules, "ray", None)
     said = invoke("run", path, "--executor", "ray", "--results", tmp_path / "results")
     assert said.exit_code == 2 and "pip install clipbench[ray]" in said.stderr
