@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5  # to wait for what workers say
 PATIENCE_SECONDS = 10.0  # without a worker, until it is said that they wait for nodes
+GROW_SECONDS = 1.0  # between two looks at what the cluster has
 CONNECT_SECONDS = 5.0  # for a cluster to answer
 AUTO = "auto"
 
@@ -68,12 +69,13 @@ class RayWorkers:
         self._task, self._needed = Task("", ""), 0
         self._luggage = Luggage("", {}, ())
         self._alone_since, self._is_told = time.monotonic(), False
+        self._grown = 0.0  # when the cluster was last asked what it has
         with _own_signals():
             self._connect()
 
     def _connect(self) -> None:
         ray, options = self._ray, {"logging_level": logging.ERROR, "log_to_driver": False}
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning, of workers without a GPU
         self._is_ours = not ray.is_initialized()
         if not self._is_ours:  # the program that calls clipbench has done so
             return
@@ -152,7 +154,9 @@ class RayWorkers:
 
     def _grow(self) -> None:
         """Ask for as many workers as there is work for. Those that the cluster has no room for wait for nodes."""
-        settings = self._settings
+        if self._workers and time.monotonic() < self._grown + GROW_SECONDS:
+            return
+        self._grown, settings = time.monotonic(), self._settings
         wanted = min(self._needed, self.size)
         while len(self._workers) < wanted:
             options = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "max_concurrency": 2}

@@ -7,6 +7,8 @@ pip installed, and what is named by an absolute path, must be on every machine.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbench.core.trial import Component, Training, Trial
+from clipbench.errors import ClipbenchError
 from clipbench.plugins import registry
 from clipbench.plugins.imported_files import own_files, own_module
 from clipbench.store.atomic_files import write_atomically
@@ -32,8 +35,8 @@ class ShippedFiles:
 
     def __init__(self, contents: Mapping[str, bytes], folder: Path | None = None) -> None:
         hashes = [hashlib.sha256(path.encode() + b"\0" + content).digest() for path, content in contents.items()]
-        name = f"clipbench-{hashlib.sha256(b''.join(sorted(hashes))).hexdigest()[:16]}"
-        self._contents, self._root = contents, (folder or Path(tempfile.gettempdir())) / name
+        self._contents = contents
+        self._root = (folder or _own_folder()) / hashlib.sha256(b"".join(sorted(hashes))).hexdigest()[:16]
 
     def unpack(self, import_path: Iterable[str]) -> None:
         """Write the files, and let modules be found as where they came from."""
@@ -58,6 +61,17 @@ class ShippedFiles:
     def _here(self, path: str) -> Path:
         there = Path(path)
         return self._root / there.relative_to(there.anchor)
+
+
+def _own_folder() -> Path:
+    """Return a folder for files of this user, to which nobody else can write."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"clipbench-files-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and (found.st_uid != user or found.st_mode & 0o022)):
+        raise ClipbenchError(f"{folder} belongs to somebody else, who could change what is run from it. Remove it.")
+    return folder
 
 
 def _components(value: Any) -> Iterator[Component]:

@@ -8,6 +8,8 @@ import threading
 import pandas as pd
 import pytest
 
+from clipbench.errors import ClipbenchError
+from clipbench.execution.shipped_files import ShippedFiles
 from clipbench.store.folder import Store
 from tests.cli_helpers import invoke, records, saved, table, train, until, write
 
@@ -66,6 +68,22 @@ def test_a_cluster_trains_the_users_own_files_as_this_machine_does(cluster, tmp_
     assert_as_on_this_machine(tmp_path / "there" / "small", tmp_path / "here" / "small")
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
     train(path, tmp_path / "moved", "--executor", "ray", "--ray-address", cluster.address)
+
+
+@pytest.mark.parametrize("how", ["link", "writable"])
+def test_files_are_unpacked_nowhere_where_others_can_change_them(tmp_path, monkeypatch, how):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    place = tmp_path / f"clipbench-files-{os.getuid()}"
+    ShippedFiles({"/a/b.py": b"x = 1"}).unpack(["/a"])
+    (written,) = place.rglob("*.py")
+    assert written.read_bytes() == b"x = 1" and sys.path.pop(0) == str(written.parent)
+    if how == "link":
+        place.rename(tmp_path / "other")
+        place.symlink_to(tmp_path / "other")
+    else:
+        place.chmod(0o777)
+    with pytest.raises(ClipbenchError, match="belongs to somebody else"):
+        ShippedFiles({"/a/b.py": b"x = 1"})
 
 
 def lose_worker(cluster):
