@@ -42,7 +42,7 @@ types: $(VENV)/installed-dev ## check types
 tests: $(VENV)/installed-dev ## run the tests without the slow ones
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --maxprocesses 8
 
-test-slow: $(VENV)/installed-dev ## run the slow tests, which take minutes
+test-slow: $(VENV)/installed-dev ## run the slow tests, which take long
 	$(BIN)/python -m pytest -q -m slow
 
 fuzz: $(VENV)/installed-dev ## try 10,000 spoilt experiments and 2,000 command lines, others each time

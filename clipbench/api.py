@@ -244,8 +244,8 @@ def _call(function: str, experiments: Sequence[PathLike], options: Mapping[str, 
     """The call as a user types it, for the history of the results and for MLflow."""
     from clipbench.tracking.uri import redact
 
-    usual = {"set": {}, "device": "auto", "workers": "auto", "results": "results", "mlflow": True, "frozen": False}
-    usual["executor"] = "local"
+    usual: dict[str, Any] = {"set": {}, "device": "auto", "workers": "auto", "executor": "local", "results": "results"}
+    usual |= {"mlflow": True, "frozen": False}
     given = [f"{name}={value!r}" for name, value in options.items() if value != usual.get(name)]
     return redact(f"clipbench.{function}({', '.join([*(repr(os.fspath(each)) for each in experiments), *given])})")
 

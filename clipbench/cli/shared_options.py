@@ -46,7 +46,7 @@ RayAddress = Annotated[
     typer.Option("--ray-address", metavar="ADDRESS", help="Ray cluster; else the one on this machine, or a new one."),
 ]
 CpusPerWorker = Annotated[
-    float | None, typer.Option("--cpus-per-worker", min=0.0, metavar="N", help="CPUs of a worker on a Ray cluster: 1.")
+    float | None, typer.Option("--cpus-per-worker", metavar="N", help="CPUs of a worker on a Ray cluster: 1.")
 ]
 GpusPerWorker = Annotated[
     float | None, typer.Option("--gpus-per-worker", min=0.0, metavar="N", help="GPUs of a worker on a Ray cluster: 0.")

@@ -9,6 +9,8 @@ from clipbench.execution.ray_workers import AUTO, RaySettings
 
 def cluster_of(executor: str, address: str | None, cpus: float | None, gpus: float | None) -> RaySettings | None:
     """Return the cluster that trains; None for this machine."""
+    if cpus is not None and cpus <= 0:
+        raise InputError.at(Place("--cpus-per-worker"), f"expected a number above 0, got {cpus:g}.")
     if executor == ExecutorName.ray:
         return RaySettings(address or AUTO, 1.0 if cpus is None else cpus, gpus or 0.0)
     given = {"--ray-address": address, "--cpus-per-worker": cpus, "--gpus-per-worker": gpus}

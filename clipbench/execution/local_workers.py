@@ -22,7 +22,7 @@ from clipbench.execution.attentive_wait import AttentiveWait
 from clipbench.execution.executor import Message, Task
 from clipbench.execution.import_server import WORKER_NAME, start_importing, uninterrupted_children
 from clipbench.execution.process_limits import cores, memory_for_each
-from clipbench.execution.protocol import DONE, ENDED, EPOCH_END, FAILED, IMPORT, NOTE, PROGRESS, Surroundings
+from clipbench.execution.protocol import DONE, ENDED, EPOCH_END, FAILED, FINAL, IMPORT, NOTE, PROGRESS, Surroundings
 from clipbench.execution.worker_end import WorkerEndedError, why_ended
 from clipbench.store import checkpoint_files
 
@@ -167,7 +167,7 @@ class LocalWorkers:
         for connection in self._wait(list(busy), LOOK_SECONDS):
             worker = busy[connection]
             message = self._received(worker)
-            if message.kind in (DONE, FAILED, ENDED):
+            if message.kind in FINAL:
                 worker.chunk = None
                 yield from self._cut_log(worker)
             if message.kind != IMPORT:

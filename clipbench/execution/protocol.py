@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROGRESS, EPOCH_END, NOTE, IMPORT = "progress", "epoch end", "note", "import"
 DONE, FAILED = "done", "failed"
 ENDED = "ended"  # of a worker that sends nothing more
+FINAL = (DONE, FAILED, ENDED)
 OUT_OF_MEMORY = 70  # exit code of a worker that has used more memory than it may
 SPEAKER = "clipbench"  # begins the lines in the output of a script that the script has not printed
 

@@ -6,7 +6,6 @@ on where it is trained. The actor itself imports no torch.
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,13 +17,11 @@ from clipbench import __version__
 from clipbench.errors import ClipbenchError
 from clipbench.execution.executor import Task
 from clipbench.execution.local_workers import LocalWorkers
-from clipbench.execution.protocol import DONE, ENDED, FAILED
+from clipbench.execution.protocol import FINAL
 from clipbench.execution.shipped_files import ShippedFiles
 
 if TYPE_CHECKING:
     from clipbench.planning.plan import Chunk
-
-FINAL = (DONE, FAILED, ENDED)
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,6 @@ class Relay:
 
     def answer(self, pruned: Collection[str]) -> None:
         self._workers.answer(self._worker, pruned)
-
-    def process(self) -> int:
-        """Return the id of this process."""
-        return os.getpid()
 
 
 def _processor() -> str:

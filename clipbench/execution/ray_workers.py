@@ -9,9 +9,11 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +22,9 @@ from clipbench import __version__
 from clipbench.core.records import Records
 from clipbench.errors import ClipbenchError, InputError, Place
 from clipbench.execution.executor import Message, Task
-from clipbench.execution.protocol import DONE, ENDED, FAILED, NOTE
-from clipbench.execution.ray_relay import FINAL, Luggage, Relay
-from clipbench.execution.shipped_files import packed
+from clipbench.execution.protocol import DONE, ENDED, FAILED, FINAL, NOTE
+from clipbench.execution.ray_relay import Luggage, Relay
+from clipbench.execution.shipped_files import needed_files
 from clipbench.execution.worker_end import WorkerEnd
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5  # to wait for what workers say
 PATIENCE_SECONDS = 10.0  # without a worker, until it is said that they wait for nodes
+MOST_LOSSES = 5  # of a chunk that count as accidents: after that it may be what takes its workers down
 GROW_SECONDS = 1.0  # between two looks at what the cluster has
 CONNECT_SECONDS = 5.0  # for a cluster to answer
 AUTO = "auto"
@@ -67,7 +70,9 @@ class RayWorkers:
         self._ray, self._settings, self._most = ray, settings, most
         self._workers: list[_RayWorker] = []
         self._task, self._needed = Task("", ""), 0
-        self._luggage = Luggage("", {}, ())
+        self._shipped: set[str] = set()  # paths of files
+        self._luggage: Any = None  # the reference to them
+        self._lost: Counter[str] = Counter()  # how often a chunk was lost, by its name
         self._alone_since, self._is_told = time.monotonic(), False
         self._grown = 0.0  # when the cluster was last asked what it has
         with _own_signals():
@@ -79,6 +84,9 @@ class RayWorkers:
         self._is_ours = not ray.is_initialized()
         if not self._is_ours:  # the program that calls clipbench has done so
             return
+        # Ray prints what is lost to stdout, where the table or JSON goes, and has no option against it.
+        printer = ray._private.worker
+        printer.print_to_stdstream = lambda data, ignore_prefix=False: None
         if self._settings.address != AUTO:
             _check_address(self._settings.address)
         try:
@@ -93,16 +101,18 @@ class RayWorkers:
         if self._is_ours:
             self._ray.shutdown()
 
-    def _dismiss(self) -> None:
-        for worker in self._workers:
-            self._ray.kill(worker.actor)
-        self._workers = []
+    def _dismiss(self, *workers: _RayWorker) -> None:
+        """End some workers, or all."""
+        for worker in workers or tuple(self._workers):
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.kill(worker.actor)
+            self._workers.remove(worker)
 
     @property
     def size(self) -> int:
         """How many workers there can be: as asked for, or as the cluster has room for now, but at least one."""
         there, settings = self._ray.cluster_resources(), self._settings
-        room = int(there.get("CPU", 0) // settings.cpus) if settings.cpus else sys.maxsize
+        room = int(there.get("CPU", 0) // settings.cpus)
         if settings.gpus:
             room = min(room, int(there.get("GPU", 0) // settings.gpus))
         return self._most or max(1, room)
@@ -112,11 +122,12 @@ class RayWorkers:
         self._most = self._most and workers
 
     def prepare(self, task: Task, chunks: Sequence[Chunk]) -> None:
-        trials = (trial for chunk in chunks for trial in chunk.trials)
-        luggage = Luggage(__version__, packed(trials), tuple(map(os.path.abspath, sys.path)))
-        if luggage != self._luggage:  # workers have other files
-            self._dismiss()
-            self._luggage, self._luggage_put = luggage, self._ray.put(luggage)
+        files = needed_files(trial for chunk in chunks for trial in chunk.trials)
+        if self._luggage is None or not files <= self._shipped:
+            self._dismiss()  # they have other files
+            self._shipped |= files
+            contents = {path: Path(path).read_bytes() for path in sorted(self._shipped)}
+            self._luggage = self._ray.put(Luggage(__version__, contents, tuple(map(os.path.abspath, sys.path))))
         self._task, self._needed = task, len(chunks)
         self._alone_since = time.monotonic()
 
@@ -161,12 +172,12 @@ class RayWorkers:
         while len(self._workers) < wanted:
             options = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "max_concurrency": 2}
             relay = self._ray.remote(**options)(Relay)
-            actor = relay.remote(self._luggage_put, self._most_on_a_node())
+            actor = relay.remote(self._luggage, self._most_on_a_node())
             self._workers.append(_RayWorker(actor, actor.node.remote()))
 
     def _most_on_a_node(self) -> int:
         cpus = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-        return max(1, int(max(cpus, default=1) // (self._settings.cpus or 1)))
+        return max(1, int(max(cpus, default=1) // self._settings.cpus))
 
     def _has_started(self, worker: _RayWorker) -> None:
         errors = self._ray.exceptions
@@ -186,11 +197,14 @@ class RayWorkers:
         except errors.RayTaskError as error:  # of the relay itself
             kind, content = FAILED, str(error).strip().splitlines()[-1]
         except (errors.RayError, StopIteration) as error:
-            self._workers.remove(worker)
+            self._dismiss(worker)  # it may only be out of reach
             self._alone_since = time.monotonic()
             short = isinstance(error, errors.OutOfMemoryError)
             text = f"on {worker.node} was ended for lack of memory." if short else f"on {worker.node} was lost."
-            return Message(worker, ENDED, WorkerEnd(text, short, is_excused=not short))
+            assert worker.chunk
+            self._lost[worker.chunk.stem] += 1
+            is_accident = not short and self._lost[worker.chunk.stem] <= MOST_LOSSES
+            return Message(worker, ENDED, WorkerEnd(text, short, is_excused=is_accident))
         if kind == DONE and isinstance(content, Records):
             content.records["node"] = np.full(len(content.records["id"]), worker.node, object)
         if kind in FINAL:

@@ -23,11 +23,10 @@ from clipbench.plugins.imported_files import own_files, own_module
 from clipbench.store.atomic_files import write_atomically
 
 
-def packed(trials: Iterable[Trial]) -> dict[str, bytes]:
-    """Return the contents of the files that trials need, by their absolute paths."""
+def needed_files(trials: Iterable[Trial]) -> set[str]:
+    """Return the absolute paths of the files that trials need."""
     components = {(each, each.folder): each for trial in trials for each in _components(trial)}
-    paths = {path for each in components.values() for path in _files(each)}
-    return {str(path): path.read_bytes() for path in sorted(paths)}
+    return {str(path) for each in components.values() for path in _files(each)}
 
 
 class ShippedFiles:

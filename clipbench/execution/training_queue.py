@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clipbench.execution import worker_end
 from clipbench.execution.executor import Executor, Message, Task
 from clipbench.execution.protocol import (
     DONE,
-    ENDED,
     EPOCH_END,
     FAILED,
+    FINAL,
     NOTE,
     PROGRESS,
     ChoosePruned,
@@ -42,14 +42,14 @@ class _Running:
     report: EpochReport | None = None  # to which the worker waits for an answer
 
 
-@dataclass
 class TrainingQueue:
     """Hands chunks to workers as they become free, and keeps the count of failures over several calls."""
 
-    executor: Executor
-    _single_failures: int = 0
-    _waiting: deque[Chunk] = field(default_factory=deque)
-    _running: dict[Any, _Running] = field(default_factory=dict)
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._single_failures = 0
+        self._waiting: deque[Chunk] = deque()
+        self._running: dict[Any, _Running] = {}  # by worker
 
     def train(self, chunks: Sequence[Chunk], task: Task, choose_pruned: ChoosePruned | None) -> Iterator[Event]:
         """Train the chunks, and yield what happens to them.
@@ -60,16 +60,16 @@ class TrainingQueue:
         self._waiting, self._running = deque(chunks), {}
         trials = [trial for chunk in chunks for trial in chunk.trials]
         order = {trial.id: number for number, trial in enumerate(trials)}  # whatever chunk a trial will be in
-        self.executor.prepare(task, chunks)
+        self._executor.prepare(task, chunks)
         while True:
-            while self._waiting and self.executor.has_room:
+            while self._waiting and self._executor.has_room:
                 chunk = self._waiting.popleft()
-                self._running[self.executor.begin(chunk)] = _Running(chunk)
+                self._running[self._executor.begin(chunk)] = _Running(chunk)
             if not (self._running or self._waiting):
                 return
             if choose_pruned and self._running and all(running.report for running in self._running.values()):
                 self._answer(choose_pruned, order)
-            for message in self.executor.messages():
+            for message in self._executor.messages():
                 if message.worker is None:
                     yield Event(chunks[-1], note=message.content)
                 else:
@@ -82,7 +82,7 @@ class TrainingQueue:
         chosen = choose_pruned([report for _, report in ordered])
         for (worker, _), pruned in zip(ordered, chosen, strict=True):
             self._running[worker].report = None
-            self.executor.answer(worker, pruned)
+            self._executor.answer(worker, pruned)
 
     def _listen(self, message: Message) -> Iterator[Event]:
         running, kind, content = self._running[message.worker], message.kind, message.content
@@ -94,7 +94,7 @@ class TrainingQueue:
             yield Event(chunk, note=content)
         elif kind == EPOCH_END:
             running.report = EpochReport(chunk, *content)
-        elif kind in (DONE, FAILED, ENDED):
+        elif kind in FINAL:
             del self._running[message.worker]
             if kind == DONE:
                 yield Event(chunk, lane_steps=chunk.lane_steps - running.progress, records=content)

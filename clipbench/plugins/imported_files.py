@@ -28,7 +28,7 @@ def digest_with_imports(file: Path) -> str:
 def own_files(file: Path) -> list[Path]:
     """Return a file and all files of the user's own that it imports, sorted by their paths after the first."""
     file = file.resolve()
-    roots = [file.parent, *(path for each in sys.path if not is_installed(path := Path(each or ".").resolve()))]
+    roots = [file.parent, *_import_path()]
     found, waiting = {file}, [file]
     while waiting:
         path = waiting.pop()
@@ -40,8 +40,11 @@ def own_files(file: Path) -> list[Path]:
 
 def own_module(name: str) -> list[Path]:
     """Return the files of a module of the user's own, and of the packages that it is in; none if it is installed."""
-    roots = [path for each in sys.path if not is_installed(path := Path(each or ".").resolve())]
-    return list(_files(name.split("."), roots))
+    return list(_files(name.split("."), _import_path()))
+
+
+def _import_path() -> list[Path]:
+    return [path for each in sys.path if not is_installed(path := Path(each or ".").resolve())]
 
 
 def _imports(file: Path, roots: Sequence[Path]) -> Iterator[Path]:

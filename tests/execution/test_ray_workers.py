@@ -1,9 +1,12 @@
 """A real Ray cluster of two nodes on this machine: it trains what this machine does, whoever of it is killed."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from clipbench.errors import ClipbenchError
 from clipbench.execution.shipped_files import ShippedFiles
 from clipbench.store.folder import Store
-from tests.cli_helpers import invoke, records, saved, table, train, until, write
+from tests.cli_helpers import invoke, processes, records, saved, shell, started, table, train, until, write
 
 pytest.importorskip("ray", reason="requires Ray")
 
@@ -27,6 +30,19 @@ def net(inputs, outputs):
     is_planned = any(frame.filename.endswith("planning/build.py") for frame in traceback.extract_stack())
     if not is_planned and Path(__file__).with_name("small.yaml").exists():
         raise RuntimeError("this is the folder of the YAML")
+    return nn.Linear(inputs, outputs)
+"""
+DEADLY = """
+import os
+import traceback
+
+from torch import nn
+
+
+def net(inputs, outputs):
+    if not any(frame.filename.endswith("planning/build.py") for frame in traceback.extract_stack()):
+        with open(f"/proc/{os.getppid()}/stat") as server:  # whose parent is the actor
+            os.kill(int(server.read().split()[3]), 9)
     return nn.Linear(inputs, outputs)
 """
 MEMORY = 80 * 2**20
@@ -108,10 +124,49 @@ def test_whatever_is_lost_of_a_cluster_all_trials_are_trained_once(cluster, tmp_
 
     breaking = threading.Thread(target=fault)
     breaking.start()
-    train(path, tmp_path / "there", "--executor", "ray", "--ray-address", cluster.address)
+    options = ["--executor", "ray", "--ray-address", cluster.address, "--json"]
+    said = shell("run", path, "--results", tmp_path / "there", "--no-mlflow", *options, timeout=300)
     breaking.join()
+    assert said.returncode == 0 and json.loads(said.stdout)["trained"] == 4 * 4 * 16, "Ray prints nothing on stdout"
     assert len(Store(there).done()) == len(pd.read_parquet(there / "records")) == 4 * 4 * 16
     assert_as_on_this_machine(there, tmp_path / "here" / "small")
+
+
+def is_ours(pid):
+    try:
+        return b"Agent" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_command_that_ends_amid_work_leaves_nobody_and_the_next_goes_on(tmp_path):
+    path, there = write(tmp_path, **LONGER), tmp_path / "there" / "small"
+    command = ["run", path, "--results", tmp_path / "there", "--no-mlflow", "--executor", "ray"]
+    for sign, code in ((signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)):
+        with started(*command) as process:
+            before = len(saved(there))
+            until(lambda before=before: there.exists() and len(saved(there)) > before, seconds=90)
+            os.kill(process.pid, sign)
+            said = process.communicate(timeout=60)[1]
+            assert process.returncode == code and "Traceback" not in said
+            assert code < 0 or "Finished trials are saved. To continue: clipbench run " in said
+            # Ours end within seconds. Agents of Ray's own take up to a minute to see that their cluster was killed.
+            until(lambda: not [each for each in processes(process.mark) if is_ours(each)], seconds=20)
+            until(lambda: not processes(process.mark), seconds=120)
+    done = shell(*command, timeout=300)
+    assert done.returncode == 0, done.stderr
+    train(path, tmp_path / "here", "--workers", "2")
+    assert_as_on_this_machine(there, tmp_path / "here" / "small")
+
+
+def test_a_chunk_whose_workers_are_always_lost_is_given_up(cluster, tmp_path):
+    """As where a function of the user's takes its machine down."""
+    path = write(tmp_path, model="./deadly.py:net", clip=["none"], seeds=1)
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    options = ["--executor", "ray", "--ray-address", cluster.address]
+    said = invoke("run", path, "--results", tmp_path / "there", "--no-mlflow", *options)
+    assert said.exit_code == 3 and "was lost." in said.stderr
 
 
 @pytest.mark.slow
@@ -137,6 +192,8 @@ def test_without_a_cluster_one_is_started_for_the_command(tmp_path):
 
 def test_mistakes_are_said_and_start_nothing(tmp_path, monkeypatch):
     path = write(tmp_path)
+    said = invoke("run", path, "--executor", "ray", "--cpus-per-worker", "0")
+    assert said.exit_code == 2 and "--cpus-per-worker: expected a number above 0, got 0." in said.stderr
     said = invoke("run", path, "--gpus-per-worker", "1")
     assert said.exit_code == 2 and "--gpus-per-worker: is for Ray clusters. Add --executor ray." in said.stderr
     for address, words in {"127.0.0.1:1": "refused", "nowhere": "expected host:port", "127.0.0.1:99999": ""}.items():
