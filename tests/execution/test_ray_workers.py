@@ -160,6 +160,7 @@ def test_a_command_that_ends_amid_work_leaves_nobody_and_the_next_goes_on(tmp_pa
     assert_as_on_this_machine(there, tmp_path / "here" / "small")
 
 
+@pytest.mark.slow
 def test_a_chunk_whose_workers_are_always_lost_is_given_up(cluster, tmp_path):
     """As where a function of the user's takes its machine down."""
     path = write(tmp_path, model="./deadly.py:net", clip=["none"], seeds=1)
